@@ -1,1 +1,375 @@
-//! placeholder
+//! Starts the real programs in a directory of their own and talks to them as a user would.
+//!
+//! Nothing here is a double: the binaries are the ones that cargo built beside the running test, and a stale one is refused
+//! (its sources, as cargo's dep-info lists them, must not be newer than the binary).
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// How long anything may take here; generous, because the suite shares its two cores with other tests.
+pub const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Waits for `condition`; says what it waited for when it does not come.
+///
+/// # Errors
+/// After [`PATIENCE`], or when the condition itself fails.
+pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>) -> Result<T> {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = condition().with_context(|| format!("while waiting for {what}"))? {
+            return Ok(found);
+        }
+        ensure!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
+        std::thread::park_timeout(Duration::from_millis(20));
+    }
+}
+
+/// One of the three programs, as cargo built it.
+///
+/// # Errors
+/// When it is missing or older than its sources.
+pub fn program(name: &str) -> Result<PathBuf> {
+    let here = std::env::current_exe()?;
+    let dir = here.parent().and_then(Path::parent).context("a test binary lies in target/<profile>/deps")?;
+    let path = dir.join(name);
+    ensure!(path.exists(), "{} is not built: run `cargo test --workspace`", path.display());
+    let built = fs::metadata(&path)?.modified()?;
+    let dep_info = fs::read_to_string(path.with_extension("d"))?;
+    let sources = dep_info.split_once(": ").map_or("", |(_, sources)| sources);
+    for source in sources.split_whitespace() {
+        // A source that is gone was renamed: cargo rebuilds then, so it cannot be stale because of it.
+        if let Ok(changed) = fs::metadata(source).and_then(|m| m.modified()) {
+            ensure!(changed <= built, "{name} is older than {source}: run `cargo test --workspace`");
+        }
+    }
+    Ok(path)
+}
+
+/// The built-in rules of this checkout.
+#[must_use]
+pub fn builtin_rules() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../rules/linux")
+}
+
+/// A data and a runtime directory; programs come and go, the directories stay until this is dropped.
+pub struct Home {
+    dir: TempDir,
+    settings: Vec<(String, String)>,
+    rules: PathBuf,
+}
+
+impl Home {
+    /// Empty directories and settings that make a test quick: a snapshot every 100 ms.
+    ///
+    /// # Errors
+    /// When no directory can be made.
+    pub fn new() -> Result<Self> {
+        let dir = tempfile::Builder::new().prefix("de-").tempdir()?;
+        fs::create_dir(dir.path().join("data"))?;
+        fs::create_dir(dir.path().join("run"))?;
+        let home = Self { dir, settings: Vec::new(), rules: builtin_rules() };
+        Ok(home.set("PROCMOND__SNAPSHOT_INTERVAL_MS", "100"))
+    }
+
+    /// Sets a `DAEMONEYE_AGENT_*` variable for every agent started from here on.
+    #[must_use]
+    pub fn set(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((format!("DAEMONEYE_AGENT_{key}"), value.to_owned()));
+        self
+    }
+
+    /// Uses another rules directory.
+    #[must_use]
+    pub fn rules(mut self, dir: PathBuf) -> Self {
+        self.rules = dir;
+        self
+    }
+
+    /// Root of both directories.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// The data directory.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    /// The runtime directory.
+    #[must_use]
+    pub fn runtime(&self) -> PathBuf {
+        self.dir.path().join("run")
+    }
+
+    /// `daemoneye-agent run` on these directories, not started yet.
+    ///
+    /// # Errors
+    /// When the program is missing or stale.
+    pub fn agent_command(&self) -> Result<Command> {
+        let mut command = Command::new(program("daemoneye-agent")?);
+        command.arg("run").arg("--data-dir").arg(self.data()).arg("--runtime-dir").arg(self.runtime());
+        command.arg("--rules").arg(&self.rules);
+        command.env_clear().envs(self.settings.iter().cloned());
+        for kept in ["PATH", "HOME", "TMPDIR"] {
+            if let Some(value) = std::env::var_os(kept) {
+                command.env(kept, value);
+            }
+        }
+        Ok(command)
+    }
+
+    /// Starts the agent and returns at once.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self) -> Result<Agent> {
+        program("procmond")?;
+        let mut child = self
+            .agent_command()?
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .context("daemoneye-agent")?;
+        let lines = Arc::new(Mutex::new(Vec::new()));
+        let stdout = child.stdout.take().context("stdout")?;
+        let stderr = child.stderr.take().context("stderr")?;
+        collect(BufReader::new(stdout), "", &lines);
+        collect(BufReader::new(stderr), "! ", &lines);
+        Ok(Agent { child, lines })
+    }
+
+    /// Starts the agent and waits until it is in its steady state.
+    ///
+    /// # Errors
+    /// When it does not get there.
+    pub fn start_ready(&self) -> Result<Agent> {
+        let mut agent = self.start()?;
+        let ready = wait_for("the agent's steady state", || {
+            if let Some(status) = agent.child.try_wait()? {
+                bail!("the agent ended with {status}");
+            }
+            Ok(self.health().ok().filter(|health| health["state"] == "steady_state"))
+        });
+        match ready {
+            Ok(_) => Ok(agent),
+            Err(error) => Err(error.context(agent.transcript())),
+        }
+    }
+
+    /// Runs the CLI against these directories.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn cli(&self, args: &[&str]) -> Result<Output> {
+        let mut command = Command::new(program("daemoneye-cli")?);
+        command.args(args).env("DAEMONEYE_CLI_RUNTIME_DIR", self.runtime()).env("DAEMONEYE_CLI_DATA_DIR", self.data());
+        command.stdin(Stdio::null()).output().context("daemoneye-cli")
+    }
+
+    /// Runs the CLI with `--format json`; its standard output must be JSON and its exit code 0.
+    ///
+    /// # Errors
+    /// Names the command, its exit code and what it said.
+    pub fn json(&self, args: &[&str]) -> Result<Value> {
+        let mut all = args.to_vec();
+        all.extend(["--format", "json"]);
+        let output = self.cli(&all)?;
+        let said = || format!("{all:?}: {} {}", output.status, String::from_utf8_lossy(&output.stderr));
+        ensure!(output.status.success(), said());
+        serde_json::from_slice(&output.stdout).with_context(said)
+    }
+
+    /// Rows of a query.
+    ///
+    /// # Errors
+    /// As [`Home::json`].
+    pub fn query(&self, sql: &str) -> Result<Vec<Value>> {
+        match self.json(&["query", sql])? {
+            Value::Array(rows) => Ok(rows),
+            other => bail!("{sql}: expected an array, got {other}"),
+        }
+    }
+
+    /// The health document; a degraded system has one too.
+    ///
+    /// # Errors
+    /// When nobody answers.
+    pub fn health(&self) -> Result<Value> {
+        let output = self.cli(&["health", "--format", "json"])?;
+        serde_json::from_slice(&output.stdout)
+            .with_context(|| format!("{} {}", output.status, String::from_utf8_lossy(&output.stderr)))
+    }
+
+    /// Alerts that the file sink has written.
+    ///
+    /// # Errors
+    /// When a whole line is not JSON.
+    pub fn delivered(&self) -> Result<Vec<Value>> {
+        let text = fs::read_to_string(self.data().join("alerts.jsonl")).unwrap_or_default();
+        let whole = text.rfind('\n').map_or("", |end| text.get(..=end).unwrap_or_default());
+        whole.lines().map(|line| serde_json::from_str(line).with_context(|| line.to_owned())).collect()
+    }
+
+    /// Pid of the procmond that works on these directories, by its lock file's holder in the health document.
+    ///
+    /// # Errors
+    /// When health does not name one.
+    pub fn procmond_pid(&self) -> Result<i32> {
+        let processes = procmonds(&self.data())?;
+        processes.first().copied().context("no procmond runs on this data directory")
+    }
+}
+
+/// Pids of every live procmond whose data directory is `data`.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn procmonds(data: &Path) -> Result<Vec<i32>> {
+    processes_that(|pid| {
+        let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let needle = data.as_os_str().as_encoded_bytes();
+        name.trim() == "procmond" && (contains(&command_line, needle) || contains(&environment, needle))
+    })
+}
+
+/// Pids of every live process that mentions `dir` in its command line.
+///
+/// # Errors
+/// When /proc cannot be read.
+pub fn processes_on(dir: &Path) -> Result<Vec<i32>> {
+    let needle = dir.as_os_str().as_encoded_bytes().to_vec();
+    processes_that(|pid| contains(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), &needle))
+}
+
+fn processes_that(select: impl Fn(i32) -> bool) -> Result<Vec<i32>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
+            && select(pid)
+        {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+fn contains(haystack: &[u8], needle: &[u8]) -> bool {
+    haystack.windows(needle.len()).any(|window| window == needle)
+}
+
+fn collect(reader: impl std::io::Read + Send + 'static, mark: &'static str, lines: &Arc<Mutex<Vec<String>>>) {
+    let lines = Arc::clone(lines);
+    std::thread::spawn(move || {
+        for line in BufReader::new(reader).lines().map_while(Result::ok) {
+            lines.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{mark}{line}"));
+        }
+    });
+}
+
+/// A running `daemoneye-agent run`; killed when dropped.
+pub struct Agent {
+    child: Child,
+    lines: Arc<Mutex<Vec<String>>>,
+}
+
+impl Agent {
+    /// Pid of the parent process.
+    #[must_use]
+    pub fn pid(&self) -> Pid {
+        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
+    }
+
+    /// Everything it has printed, standard error marked with `!`.
+    #[must_use]
+    pub fn transcript(&self) -> String {
+        self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
+    }
+
+    /// Sends Ctrl-C and waits for the end.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn stop(mut self) -> Result<(ExitStatus, String)> {
+        kill(self.pid(), Signal::SIGINT)?;
+        let status = wait_for("the agent's end", || Ok(self.child.try_wait()?)).with_context(|| self.transcript())?;
+        Ok((status, self.transcript()))
+    }
+
+    /// Waits for it to end by itself.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn ended(mut self) -> Result<(ExitStatus, String)> {
+        let status = wait_for("the agent's end", || Ok(self.child.try_wait()?))?;
+        // The last lines may still be in the pipe.
+        std::thread::park_timeout(Duration::from_millis(50));
+        Ok((status, self.transcript()))
+    }
+
+    /// kill -9 of the parent and its worker, at once.
+    ///
+    /// # Errors
+    /// When /proc cannot be read.
+    pub fn kill_all(mut self) -> Result<()> {
+        let parent = self.pid();
+        let children = children_of(parent.as_raw())?;
+        kill(parent, Signal::SIGKILL)?;
+        for child in children.into_iter().filter(|pid| comm(*pid) != "procmond") {
+            // It may have ended by itself since it was listed.
+            let _gone = kill(Pid::from_raw(child), Signal::SIGKILL);
+        }
+        self.child.wait()?;
+        Ok(())
+    }
+
+    /// kill -9 of the worker alone.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn kill_worker(&self) -> Result<()> {
+        let worker = children_of(self.pid().as_raw())?.into_iter().find(|pid| comm(*pid) != "procmond");
+        kill(Pid::from_raw(worker.context("no worker")?), Signal::SIGKILL)?;
+        Ok(())
+    }
+}
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // In order first, so that procmond ends too; then by force.
+            let _asked = kill(self.pid(), Signal::SIGTERM);
+            let ended = wait_for("the agent's end", || Ok(self.child.try_wait()?));
+            if ended.is_err() {
+                let _killed = self.child.kill();
+                let _reaped = self.child.wait();
+            }
+        }
+    }
+}
+
+fn comm(pid: i32) -> String {
+    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
+}
+
+fn children_of(parent: i32) -> Result<Vec<i32>> {
+    processes_that(|pid| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
+        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+        after_name.split_whitespace().nth(1).and_then(|ppid| ppid.parse().ok()) == Some(parent)
+    })
+}
