@@ -1,2 +1,66 @@
-//! placeholder
-fn main() {}
+//! `daemoneye-agent`: starts procmond, takes its events, judges them by rules, keeps them, and answers operators.
+//!
+//! `run` is the small parent of the process tree; the work is done by its worker, the same program under a hidden name.
+
+mod args;
+mod clock;
+mod error;
+mod jitter;
+mod link;
+mod operator;
+mod parent;
+mod platform;
+mod settings;
+mod sinks;
+mod worker;
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use args::Asked;
+use daemoneye_lib::config::{self, AGENT, Sources};
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::telemetry;
+use error::AgentError;
+use settings::Settings;
+use tokio::runtime::{Builder, Runtime};
+
+/// How long the last blocking work may hold up the end of a program: a terminal that is stopped must not keep it alive.
+const DRAIN: Duration = Duration::from_secs(2);
+
+fn main() -> ExitCode {
+    let outcome = match args::parse() {
+        Asked::Run { sources, worker_args } => start(&sources, Builder::new_current_thread(), |settings, runtime| {
+            runtime.block_on(parent::run(settings, worker_args))
+        }),
+        Asked::Worker { sources } => {
+            start(&sources, Builder::new_multi_thread(), |settings, runtime| runtime.block_on(worker::run(settings)))
+        }
+        Asked::Offline { dir, sources } => start(&sources, Builder::new_multi_thread(), |settings, runtime| {
+            runtime.block_on(operator::offline::run(settings, dir))
+        }),
+    };
+    outcome
+        .unwrap_or_else(|error| {
+            eprintln!("daemoneye-agent: {error}");
+            error.exit()
+        })
+        .into()
+}
+
+/// Settings, then logging, then a runtime, then the work, then a bounded drain.
+fn start(
+    sources: &Sources,
+    mut builder: Builder,
+    work: impl FnOnce(Settings, &Runtime) -> Result<Exit, AgentError>,
+) -> Result<Exit, AgentError> {
+    let config = config::load(&AGENT, sources)?;
+    let format = telemetry::Format::of_setting(config.text("log.format"));
+    telemetry::init(AGENT.name, config.text("log.level"), format)
+        .map_err(|error| AgentError::io("start logging", "", std::io::Error::other(error)))?;
+    let settings = Settings::read(config)?;
+    let runtime = builder.enable_all().build().map_err(|source| AgentError::io("start a runtime", "", source))?;
+    let outcome = work(settings, &runtime);
+    runtime.shutdown_timeout(DRAIN);
+    outcome
+}

@@ -1,2 +1,56 @@
-//! placeholder
-fn main() {}
+//! The operator's console: a thin client of the agent's socket, and a reader of ledger files.
+//!
+//! Data goes to standard output, everything else to standard error. It opens no network connection and writes no file but
+//! the one that `--output` names. A closed pipe on standard output ends it silently.
+
+mod agent;
+mod args;
+mod commands;
+mod error;
+mod offline;
+mod render;
+mod settings;
+mod value;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use daemoneye_lib::exit::Exit;
+
+use crate::args::{Arguments, Command};
+use crate::error::CliError;
+use crate::settings::Settings;
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match run(arguments) {
+        Ok(exit) => exit.into(),
+        Err(error) if error.is_closed_pipe() => Exit::Ok.into(),
+        Err(error) => {
+            eprintln!("{}", error.report());
+            error.exit().into()
+        }
+    }
+}
+
+fn run(arguments: Arguments) -> Result<Exit, CliError> {
+    let settings = Settings::load(&arguments.common)?;
+    settings.start_logging()?;
+    // The connection is served beside the commands: a reader that pauses standard output must not stop it from answering
+    // the agent's pings.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(1)
+        .enable_all()
+        .build()
+        .map_err(|source| CliError::Io { what: "start the runtime".to_owned(), source })?;
+    runtime.block_on(async {
+        // Following takes Ctrl-C as its end; everything else is interrupted by it.
+        if matches!(arguments.command, Command::Events(_)) {
+            return commands::run(arguments.command, &settings).await;
+        }
+        tokio::select! {
+            result = commands::run(arguments.command, &settings) => result,
+            _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+        }
+    })
+}

@@ -56,6 +56,28 @@ impl Exit {
         Self::Config,
     ];
 
+    /// What it tells the caller, in one line; the documentation's table is made of these.
+    #[must_use]
+    pub const fn meaning(self) -> &'static str {
+        match self {
+            Self::Ok => "done, or stopped in order",
+            Self::Failure => "something failed that has no code of its own",
+            Self::Usage => "the command line is wrong",
+            Self::Degraded => "an answer was produced, over a gap",
+            Self::NotFound => "what was asked for does not exist",
+            Self::Refused => "the statement, rule or operation was refused",
+            Self::Unreachable => "the agent does not answer",
+            Self::InUse => "another process holds the data directory",
+            Self::NewerFormat => "the store or a file was written by a newer version",
+            Self::Unreadable => "a directory or file cannot be read or written",
+            Self::StartupFailed => "start-up did not reach its next phase in time",
+            Self::SyncFailed => "a sync to disk failed",
+            Self::CollectorFailed => "procmond could not be kept running",
+            Self::Tampered => "the ledger or a proof does not verify",
+            Self::Config => "the configuration is wrong; do not restart",
+        }
+    }
+
     /// The number that the shell sees.
     #[must_use]
     pub const fn code(self) -> u8 {

@@ -7,6 +7,7 @@
 pub mod columns;
 pub mod config;
 pub mod entity;
+pub mod event_json;
 pub mod exit;
 pub mod frame;
 pub mod ledger;

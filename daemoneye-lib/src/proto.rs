@@ -1,6 +1,10 @@
 //! Generated from `proto/*.proto` (package `daemoneye.v1`), plus the few conversions that belong to the types themselves.
 
-#![expect(missing_docs, reason = "generated code; the schema files carry the comments")]
+#![expect(
+    missing_docs,
+    clippy::large_enum_variant,
+    reason = "generated code; the schema files carry the comments, and messages are built once each"
+)]
 
 include!(concat!(env!("OUT_DIR"), "/daemoneye.v1.rs"));
 

@@ -337,13 +337,18 @@ impl Agent {
         Ok(())
     }
 
+    /// Pid of the worker.
+    #[must_use]
+    pub fn worker(&self) -> Option<i32> {
+        children_of(self.pid().as_raw()).ok()?.into_iter().find(|pid| comm(*pid) != "procmond")
+    }
+
     /// kill -9 of the worker alone.
     ///
     /// # Errors
     /// When there is none.
     pub fn kill_worker(&self) -> Result<()> {
-        let worker = children_of(self.pid().as_raw())?.into_iter().find(|pid| comm(*pid) != "procmond");
-        kill(Pid::from_raw(worker.context("no worker")?), Signal::SIGKILL)?;
+        kill(Pid::from_raw(self.worker().context("no worker")?), Signal::SIGKILL)?;
         Ok(())
     }
 }

@@ -1,2 +1,57 @@
-//! placeholder
-fn main() {}
+//! Tasks of the workspace that are more than one cargo command: `cargo xtask up | layering | sizes | docs | bench`.
+//!
+//! The checks print every violation before they fail, so that one run of CI shows all of them.
+
+mod bench;
+mod docs;
+mod layering;
+mod sizes;
+mod up;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Tasks of the DaemonEye workspace")]
+struct Arguments {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Build the three programs and run the agent with procmond on a scratch data directory
+    Up(up::Options),
+    /// Run every benchmark and write the table into docs/benchmarks.md
+    Bench(bench::Options),
+    /// Check crate edges, places of cfg(target_os), and the size of procmond's dependency tree
+    Layering,
+    /// Check that no production file is above 500 lines
+    Sizes,
+    /// Write docs/reference from the tables in the code
+    Docs {
+        /// Fail when a file differs instead of writing it
+        #[arg(long)]
+        check: bool,
+    },
+}
+
+fn main() -> anyhow::Result<ExitCode> {
+    match Arguments::parse().task {
+        Task::Up(options) => up::run(&options),
+        Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Layering => Ok(verdict("layering", &layering::violations()?)),
+        Task::Sizes => Ok(verdict("sizes", &sizes::violations()?)),
+        Task::Docs { check: true } => Ok(verdict("docs", &docs::differences()?)),
+        Task::Docs { check: false } => docs::write().map(|()| ExitCode::SUCCESS),
+    }
+}
+
+fn verdict(check: &str, violations: &[String]) -> ExitCode {
+    for violation in violations {
+        eprintln!("{check}: {violation}");
+    }
+    if violations.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}

@@ -65,7 +65,8 @@ fn a_data_directory_that_cannot_be_used_is_named() {
 fn a_runtime_directory_too_long_for_a_socket_is_named_with_the_limit() {
     let home = Home::new().unwrap();
     let long = home.path().join("r".repeat(120));
-    let (exit, text) = refused(&home, &[("DAEMONEYE_AGENT_RUNTIME_DIR", "")], &["--runtime-dir", long.to_str().unwrap()]);
+    let (exit, text) =
+        refused(&home, &[("DAEMONEYE_AGENT_RUNTIME_DIR", "")], &["--runtime-dir", long.to_str().unwrap()]);
     assert!(exit.is_some_and(|code| code != 0), "{text}");
     assert!(text.contains("107"), "{text}");
 }
@@ -84,7 +85,12 @@ fn a_second_agent_on_the_same_data_is_refused_and_the_first_goes_on() {
 fn statements_and_rules_that_are_refused_say_where_and_exit_with_5() {
     let home = Home::new().unwrap();
     let _agent = home.start_ready().unwrap();
-    for sql in ["DELETE FROM process_events", "SELECT pid FROM \"/etc/passwd\"", "SELECT nmae FROM process_events", "SELECT ("] {
+    for sql in [
+        "DELETE FROM process_events",
+        "SELECT pid FROM \"/etc/passwd\"",
+        "SELECT nmae FROM process_events",
+        "SELECT (",
+    ] {
         let (exit, text) = said(home.cli(&["query", sql]).unwrap());
         assert_eq!(exit, code(Exit::Refused), "{sql}: {text}");
         assert!(text.contains('^') || text.contains("line"), "{sql}: {text}");

@@ -65,14 +65,16 @@ fn an_event_reaches_query_alert_file_and_ledger_and_its_stop_follows() {
 
     hidden.stop();
     wait_for("the stop", || {
-        let sql = format!("SELECT runtime_ms FROM process_events WHERE event_type = 'stop' AND pid = {pid} AND name = '.hidden'");
+        let sql = format!(
+            "SELECT runtime_ms FROM process_events WHERE event_type = 'stop' AND pid = {pid} AND name = '.hidden'"
+        );
         Ok(home.query(&sql)?.pop())
     })
     .unwrap();
 
     wait_for("the alert's ledger entry", || {
         let verified = home.json(&["audit", "verify"])?;
-        Ok((verified["entries"].as_u64() > Some(2)).then_some(()))
+        Ok((verified[0]["entries"].as_u64() > Some(2)).then_some(()))
     })
     .unwrap();
 
@@ -82,7 +84,16 @@ fn an_event_reaches_query_alert_file_and_ledger_and_its_stop_follows() {
     wait_for("nothing left running", || Ok(processes_on(home.path())?.is_empty().then_some(()))).unwrap();
 
     // What was in memory at the stop is in the files now.
-    let kept = home.cli(&["query", "--store", home.data().to_str().unwrap(), "SELECT count(*) AS n FROM process_events WHERE name = '.hidden'", "--format", "json"]).unwrap();
+    let kept = home
+        .cli(&[
+            "query",
+            "--store",
+            home.data().to_str().unwrap(),
+            "SELECT count(*) AS n FROM process_events WHERE name = '.hidden'",
+            "--format",
+            "json",
+        ])
+        .unwrap();
     let kept: Value = serde_json::from_slice(&kept.stdout).unwrap();
     assert!(kept[0]["n"].as_i64().unwrap() >= 2, "{kept}");
     assert!(home.cli(&["audit", "verify"]).unwrap().status.success());

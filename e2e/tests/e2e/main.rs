@@ -1,6 +1,11 @@
 //! The promises of SPECIFICATION.md that need the real programs. One test binary: linking costs more than running.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a failed step of a test is the failure")]
+#![expect(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    reason = "a failed step of a test is the failure"
+)]
 
 mod bad_input;
 mod first_light;

@@ -1,0 +1,11 @@
+//! What differs between operating systems: file modes, positional writes, directory syncs, the size of this process.
+
+#[cfg(unix)]
+mod unix;
+#[cfg(unix)]
+pub(crate) use unix::{create_dir, create_file, resident_bytes, sync_dir, write_at};
+
+#[cfg(not(unix))]
+mod portable;
+#[cfg(not(unix))]
+pub(crate) use portable::{create_dir, create_file, resident_bytes, sync_dir, write_at};

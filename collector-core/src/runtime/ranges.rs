@@ -1,0 +1,105 @@
+//! Covers the stream with ledger entries and lets the WAL go behind them.
+//!
+//! An event is covered at most one second after it was written, and at most one range is written a second: the first event after a
+//! silence is covered at once, what follows gathers until the second is over.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use super::shared::Shared;
+use crate::ledger::Draft;
+use crate::wal::EventRange;
+
+/// Least time between two ranges; also the longest time an event waits for one.
+const RANGE_INTERVAL: Duration = Duration::from_secs(1);
+
+/// What is taken from the WAL and not yet in the ledger.
+#[derive(Default)]
+pub(crate) struct Cover {
+    pending: Mutex<Vec<EventRange>>,
+    /// What is wrong with the ledger since it was opened.
+    pub(crate) damage: Option<String>,
+}
+
+impl Cover {
+    pub(super) fn new(pending: Vec<EventRange>, damage: Option<String>) -> Self {
+        Self { pending: Mutex::new(pending), damage }
+    }
+}
+
+impl Shared {
+    /// Writes what has gathered. Ranges that cannot be written stay pending.
+    pub(super) async fn cover_now(&self) {
+        let mut pending = self.cover.pending.lock().await;
+        pending.extend(self.wal.take_range());
+        let Some(covered) = pending.last().map(|range| range.last) else { return };
+        let drafts: Vec<Draft> =
+            pending.iter().map(|range| Draft::now(&self.id, "event-range", range.json(&self.id))).collect();
+        let ledger = Arc::clone(&self.ledger);
+        match tokio::task::spawn_blocking(move || ledger.append_range(&drafts, covered)).await {
+            Ok(Ok(_)) => pending.clear(),
+            Ok(Err(error)) => self.failed(error, "event-range"),
+            Err(_) => {}
+        }
+    }
+
+    /// Trims what the agent has committed, the ledger covers and the source's checkpoint holds.
+    pub(super) async fn trim_now(&self) {
+        let (committed, covered) = (*self.committed.borrow(), self.ledger.head().covered);
+        let Some(upto) = committed.min(covered) else { return };
+        let Some(upto) = self.wal.trimmable(upto) else { return };
+        let last = self.wal.progress().borrow().written;
+        let held = match self.source.checkpoint(last).await {
+            Ok(Some(held)) => held.min(upto),
+            Ok(None) => return,
+            Err(error) => {
+                tracing::warn!(%error, "the source has no checkpoint; the write-ahead log is not trimmed");
+                return;
+            }
+        };
+        let wal = Arc::clone(&self.wal);
+        match tokio::task::spawn_blocking(move || wal.trim(held)).await {
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log cannot be trimmed"),
+        }
+    }
+}
+
+/// Until `shutdown`: covers, trims, and tells losses to the ledger.
+pub(super) async fn keep_covered(shared: Arc<Shared>, shutdown: CancellationToken) {
+    let mut progress = shared.wal.progress();
+    let mut committed = shared.committed.subscribe();
+    let mut lost = shared.wal.stats().lost;
+    let mut last_range = Instant::now().checked_sub(RANGE_INTERVAL).unwrap_or_else(Instant::now);
+    loop {
+        let covered = shared.ledger.head().covered;
+        let uncovered = progress.borrow_and_update().written > covered;
+        tokio::select! {
+            () = shutdown.cancelled() => return,
+            () = tokio::time::sleep_until(last_range + RANGE_INTERVAL), if uncovered => {
+                last_range = Instant::now();
+                shared.cover_now().await;
+                let now = shared.wal.stats().lost;
+                if now > lost {
+                    shared.note("coverage-gap", serde_json::json!({ "collector": shared.id, "events": now - lost })).await;
+                    lost = now;
+                }
+                shared.trim_now().await;
+            }
+            changed = progress.changed() => match changed {
+                Ok(()) => if let Err(error) = shared.wal.check() {
+                    return shared.failed(error, "wal");
+                },
+                Err(_) => return,
+            },
+            changed = committed.changed() => match changed {
+                Ok(()) => shared.trim_now().await,
+                Err(_) => return,
+            },
+        }
+    }
+}

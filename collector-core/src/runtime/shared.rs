@@ -1,0 +1,165 @@
+//! What the tasks of one collector share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use daemoneye_lib::proto::{CollectorHealth, Register, Sequence};
+use tokio::sync::{mpsc, watch};
+
+use super::ranges::Cover;
+use super::source_task::SourceHandle;
+use super::state::State;
+use crate::error::CollectorError;
+use crate::ledger::{Draft, Ledger, hex};
+use crate::platform;
+use crate::source::{EventSource, Settings, SourceHealth, Tasks};
+use crate::wal::Wal;
+
+/// How long a source may take to say how it is, before health says that it does not answer.
+const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
+
+pub(crate) struct Shared {
+    pub(crate) id: String,
+    pub(crate) kind: String,
+    pub(crate) version: String,
+    pub(crate) source: Arc<dyn EventSource>,
+    pub(crate) tasks: Option<Arc<dyn Tasks>>,
+    pub(crate) handle: SourceHandle,
+    pub(crate) wal: Arc<Wal>,
+    pub(crate) ledger: Arc<Ledger>,
+    pub(crate) cover: Cover,
+    pub(crate) settings: watch::Sender<Settings>,
+    pub(crate) state: watch::Sender<State>,
+    pub(crate) heartbeat_interval: watch::Sender<Duration>,
+    pub(crate) committed: watch::Sender<Option<Sequence>>,
+    /// Last record given to the bus or the follower.
+    pub(crate) sent: watch::Sender<Option<Sequence>>,
+    /// Where the next record to be sent begins in the stream.
+    pub(crate) sent_place: AtomicU64,
+    pub(crate) connected: AtomicBool,
+    pub(crate) pressure_count: AtomicU64,
+    pub(crate) buffer_bytes: u64,
+    /// Began without the agent's word.
+    pub(crate) began_alone: AtomicBool,
+    pub(crate) started: tokio::time::Instant,
+    /// What ends the collector; the first one counts.
+    pub(crate) fatal: mpsc::Sender<CollectorError>,
+}
+
+impl Shared {
+    /// Bytes between the WAL and the bus, in percent of the buffer; 0 while there is no bus, because then the WAL itself is what waits
+    /// and its own bound holds.
+    pub(crate) fn buffer_percent(&self) -> f64 {
+        if !self.connected.load(Ordering::Relaxed) {
+            return 0.0;
+        }
+        let bytes = self.wal.reader().end().saturating_sub(self.sent_place.load(Ordering::Relaxed));
+        #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+        let percent = bytes as f64 * 100.0 / self.buffer_bytes.max(1) as f64;
+        percent
+    }
+
+    /// Chains an entry of this collector; a ledger that cannot be synced ends the collector.
+    pub(crate) async fn note(&self, action: &'static str, payload: serde_json::Value) {
+        let draft = Draft::now(&self.id, action, payload.to_string().into_bytes());
+        let ledger = Arc::clone(&self.ledger);
+        match tokio::task::spawn_blocking(move || ledger.append(draft)).await {
+            Ok(Ok(_)) | Err(_) => {}
+            Ok(Err(error)) => self.failed(error, action),
+        }
+    }
+
+    /// A failed sync ends the collector, a full disk does not.
+    pub(crate) fn failed(&self, error: CollectorError, what: &str) {
+        tracing::error!(%error, what, "the collector's own record cannot be written");
+        if matches!(error, CollectorError::SyncFailed { .. }) {
+            // Full: another one ends it already.
+            self.fatal.try_send(error).ok();
+        }
+    }
+
+    /// What the collector says when it announces itself.
+    pub(crate) fn registration(&self) -> Register {
+        Register {
+            collector_id: self.id.clone(),
+            collector_type: self.kind.clone(),
+            version: self.version.clone(),
+            pid: std::process::id(),
+            capabilities: Some(self.source.capabilities()),
+            last: self.wal.progress().borrow().written,
+        }
+    }
+
+    /// Every field is measured now.
+    pub(crate) async fn health(&self) -> CollectorHealth {
+        let source = self.source_health().await;
+        let settings = self.settings.borrow().clone();
+        let progress = self.wal.progress().borrow().clone();
+        let stats = self.wal.stats();
+        let head = self.ledger.head();
+        let capabilities = self.source.capabilities();
+        let sub_status = self.sub_status(&source.sub_status, source.unhealthy);
+        CollectorHealth {
+            state: self.state.borrow().word().to_owned(),
+            source: self.source.name().to_owned(),
+            source_reason: capabilities.source_reason,
+            snapshot_interval_ms: millis(settings.interval),
+            original_interval_ms: millis(settings.original_interval),
+            cycles: source.cycles,
+            events: stats.appended,
+            errors: source.errors,
+            processes: source.entities,
+            lost: source.lost + stats.lost,
+            bus_connected: self.connected.load(Ordering::Relaxed),
+            buffer_percent: self.buffer_percent(),
+            backpressure_count: self.pressure_count.load(Ordering::Relaxed),
+            last: progress.written,
+            durable: progress.durable,
+            trimmed: stats.trimmed,
+            wal_bytes: stats.bytes,
+            wal_segments: stats.segments,
+            ledger_entries: head.entries,
+            ledger_head: hex(&head.hash),
+            rss_bytes: platform::resident_bytes(),
+            uptime_ms: millis(self.started.elapsed()),
+            sub_status,
+            notes: self.notes(source.notes, stats.unprepared),
+            ledger_dir: self.ledger.dir().display().to_string(),
+        }
+    }
+
+    async fn source_health(&self) -> SourceHealth {
+        let asked = tokio::time::timeout(HEALTH_TIMEOUT, self.source.health()).await;
+        asked.unwrap_or_else(|_| SourceHealth {
+            unhealthy: true,
+            notes: vec!["the source does not answer".to_owned()],
+            ..SourceHealth::default()
+        })
+    }
+
+    fn notes(&self, mut notes: Vec<String>, unprepared: u64) -> Vec<String> {
+        if self.began_alone.load(Ordering::Relaxed) {
+            notes.push("collection began without the agent's word".to_owned());
+        }
+        if unprepared > 0 {
+            notes.push(format!("{unprepared} log segments were not ready in time and had to grow"));
+        }
+        notes.extend(self.cover.damage.iter().map(|what| format!("the ledger is damaged: {what}")));
+        notes
+    }
+
+    fn sub_status(&self, source: &str, unhealthy: bool) -> String {
+        let run = self.handle.status();
+        match (source.is_empty(), unhealthy) {
+            (true, false) => run,
+            (true, true) => format!("{run}, unhealthy"),
+            (false, false) => format!("{run}, {source}"),
+            (false, true) => format!("{run}, {source}, unhealthy"),
+        }
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}

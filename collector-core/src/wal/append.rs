@@ -1,0 +1,212 @@
+//! Appending: one write per batch, numbers only for what was written, losses told as soon as there is room.
+
+use daemoneye_lib::proto::{CoverageGap, Sequence};
+use daemoneye_lib::segment::{MAX_RECORD_BYTES, WalHeader, encode};
+use prost::Message as _;
+
+use super::{Inner, Loss, Segment, SyncMode, Wal, now_us, reason};
+use crate::error::CollectorError;
+use crate::source::SourceEvent;
+
+/// Bytes of one write: larger batches are written in several, so that memory stays flat.
+const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Records encoded for one write.
+struct Batch {
+    bytes: Vec<u8>,
+    crc: u32,
+    next: u64,
+    /// Events taken into it.
+    taken: usize,
+    first_us: i64,
+    last_us: i64,
+}
+
+impl Wal {
+    /// Appends events in order and returns the sequence of the last one; `None` when none was written. What finds no room is lost, counted
+    /// and told by a gap record as soon as there is room again.
+    ///
+    /// # Errors
+    /// [`CollectorError::SyncFailed`], for good.
+    pub fn append(&self, events: &[SourceEvent]) -> Result<Option<Sequence>, CollectorError> {
+        self.check()?;
+        let mut inner = self.shared.lock();
+        let before = inner.next;
+        let written = if inner.tell(self) { inner.append_all(events, self) } else { 0 };
+        match events.get(written..).filter(|rest| !rest.is_empty()) {
+            Some(rest) => inner.lose(reason::DISK, rest),
+            // The bound or an oversized event may have left something to tell.
+            None => {
+                inner.tell(self);
+            }
+        }
+        let last = (inner.next > before).then(|| Sequence::new(inner.epoch, inner.next - 1));
+        drop(inner);
+        if let Some(last) = last {
+            self.announce(last);
+        }
+        Ok(last)
+    }
+
+    fn announce(&self, last: Sequence) {
+        let always = self.shared.options.sync == SyncMode::Always;
+        self.shared.progress.send_modify(|progress| {
+            progress.written = progress.written.max(Some(last));
+            if !always {
+                progress.visible = progress.visible.max(Some(last));
+            }
+        });
+        if let Some(syncer) = &self.syncer {
+            syncer.wake();
+        }
+    }
+}
+
+impl Inner {
+    /// Writes as many of `events` as there is room for and returns how many.
+    fn append_all(&mut self, events: &[SourceEvent], wal: &Wal) -> usize {
+        let mut done = 0;
+        while let Some(rest) = events.get(done..).filter(|rest| !rest.is_empty()) {
+            match self.append_some(rest, wal) {
+                Ok(taken) => done += taken,
+                Err(error) => {
+                    tracing::error!(%error, events = rest.len(), "events cannot be written; collection goes on");
+                    return done;
+                }
+            }
+        }
+        done
+    }
+
+    /// One write. Events that no record can hold are counted and passed over.
+    fn append_some(&mut self, events: &[SourceEvent], wal: &Wal) -> Result<usize, CollectorError> {
+        let durable = wal.shared.progress.borrow().durable.map_or(0, |s| s.number);
+        let batch = self.encode(events, durable);
+        if batch.bytes.is_empty() && batch.taken == 0 {
+            self.rotate(wal)?;
+            return Ok(0);
+        }
+        if batch.bytes.is_empty() {
+            return Ok(batch.taken);
+        }
+        self.log.write(&batch.bytes, batch.crc)?;
+        let mut number = self.next;
+        for event in events.get(..batch.taken).unwrap_or_default() {
+            if self.fits_a_record(event) {
+                self.range.add(Sequence::new(self.epoch, number), &event.payload);
+                number += 1;
+            }
+        }
+        let (first, last) = (Sequence::new(self.epoch, self.next), Sequence::new(self.epoch, number - 1));
+        let (records, end) = (number - self.next, self.log.offset());
+        self.next = number;
+        self.appended += records;
+        if let Some(segment) = self.segments.back_mut() {
+            let from = segment.first.map_or(batch.first_us, |_| segment.time_us.0);
+            segment.time_us = (from, batch.last_us);
+            segment.first.get_or_insert(first);
+            segment.last = Some(last);
+            segment.records += records;
+            segment.bytes = segment.bytes.max(end);
+        }
+        Ok(batch.taken)
+    }
+
+    fn encode(&mut self, events: &[SourceEvent], durable: u64) -> Batch {
+        let room = usize::try_from(self.log.room()).unwrap_or(CHUNK_BYTES);
+        let mut batch =
+            Batch { bytes: Vec::new(), crc: self.log.crc(), next: self.next, taken: 0, first_us: 0, last_us: 0 };
+        for event in events {
+            if !self.fits_a_record(event) {
+                self.lose(reason::OVERSIZE, std::slice::from_ref(event));
+                batch.taken += 1;
+                continue;
+            }
+            let header = WalHeader {
+                epoch: self.epoch,
+                number: batch.next,
+                topic: event.topic.clone().into_owned(),
+                time_us: event.time_us,
+            };
+            let before = batch.bytes.len();
+            let crc = match encode(&mut batch.bytes, batch.crc, durable, &header, &event.payload) {
+                Ok(crc) if batch.bytes.len() <= room => crc,
+                _ => {
+                    batch.bytes.truncate(before);
+                    break;
+                }
+            };
+            if before == 0 {
+                batch.first_us = event.time_us;
+            }
+            batch.last_us = event.time_us;
+            batch.crc = crc;
+            batch.next += 1;
+            batch.taken += 1;
+            if batch.bytes.len() >= CHUNK_BYTES {
+                break;
+            }
+        }
+        batch
+    }
+
+    /// Whether an empty segment and a frame have room for it, headers counted generously.
+    fn fits_a_record(&self, event: &SourceEvent) -> bool {
+        const HEADERS_BYTES: usize = 128;
+        let bytes = HEADERS_BYTES + event.topic.len() + event.payload.len();
+        bytes as u64 <= self.log.largest() && bytes <= MAX_RECORD_BYTES - 4096
+    }
+
+    /// Makes room under the total bound, then goes to the next segment.
+    fn rotate(&mut self, wal: &Wal) -> Result<(), CollectorError> {
+        self.hold_bound(wal);
+        let base = self.segments.back().map_or(0, |s| s.base) + self.log.offset();
+        let closed = self.log.rotate(self.next)?;
+        self.unsynced.push(closed.file);
+        self.segments.push_back(Segment::begun(&self.log, wal.shared.options.segment_bytes, base));
+        Ok(())
+    }
+
+    fn lose(&mut self, reason: &'static str, events: &[SourceEvent]) {
+        let count = events.len() as u64;
+        self.lost += count;
+        let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
+        match self.losses.iter_mut().find(|loss| loss.reason == reason) {
+            Some(loss) => {
+                loss.count += count;
+                loss.to_us = last.time_us;
+            }
+            None => self.losses.push(Loss { reason, count, from_us: first.time_us, to_us: last.time_us }),
+        }
+    }
+
+    /// Writes what is known to be lost; `false` when there was no room for it either.
+    fn tell(&mut self, wal: &Wal) -> bool {
+        while !(self.losses.is_empty() && self.gaps.is_empty()) {
+            let (losses, gaps) = (std::mem::take(&mut self.losses), std::mem::take(&mut self.gaps));
+            let told = gap_events(wal, &gaps, &losses);
+            if self.append_all(&told, wal) < told.len() {
+                self.losses.splice(..0, losses);
+                self.gaps.splice(..0, gaps);
+                return false;
+            }
+        }
+        true
+    }
+}
+
+fn gap_events(wal: &Wal, gaps: &[CoverageGap], losses: &[Loss]) -> Vec<SourceEvent> {
+    let collector = &wal.shared.options.prefix;
+    let losses = losses.iter().map(|loss| CoverageGap {
+        collector: collector.clone(),
+        reason: loss.reason.to_owned(),
+        from_us: loss.from_us,
+        to_us: loss.to_us,
+        count: Some(loss.count),
+        detail: "the write-ahead log could not take these events".to_owned(),
+        first: None,
+        last: None,
+    });
+    let all = gaps.iter().cloned().chain(losses);
+    all.map(|gap| SourceEvent::new(wal.shared.topic.clone(), now_us(), gap.encode_to_vec())).collect()
+}

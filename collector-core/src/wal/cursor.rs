@@ -1,0 +1,183 @@
+//! Reading the stream while it is written. The publisher reads the same bytes back that were appended, so there is no second
+//! buffer that a crash could lose or a reconnect could send twice.
+
+use daemoneye_lib::proto::{Record, Sequence};
+use daemoneye_lib::segment::{Kind, SegmentError, SegmentReader, WalHeader};
+
+use super::{Wal, WalReader};
+use crate::error::CollectorError;
+
+/// A place in the stream that moves forward.
+pub struct Cursor {
+    wal: WalReader,
+    after: Option<Sequence>,
+    /// Number and start in the stream of the open segment.
+    segment: Option<(u64, u64, SegmentReader)>,
+    /// Segments up to this number have been read.
+    done: u64,
+}
+
+/// The records after a place, up to the last one that was visible when the replay began.
+pub struct Replay {
+    cursor: Cursor,
+    until: Option<Sequence>,
+}
+
+impl WalReader {
+    /// A cursor behind `after`; at the oldest record with `None`.
+    #[must_use]
+    pub fn cursor(&self, after: Option<Sequence>) -> Cursor {
+        Cursor { wal: self.clone(), after, segment: None, done: 0 }
+    }
+
+    /// The records after `after`, oldest first, up to the last one visible now. Payloads are the bytes that were appended.
+    ///
+    /// # Errors
+    /// The first segment of them cannot be read.
+    pub fn replay_from(&self, after: Option<Sequence>) -> Result<Replay, CollectorError> {
+        let until = self.shared.progress.borrow().visible;
+        let mut cursor = self.cursor(after);
+        cursor.open_next()?;
+        Ok(Replay { cursor, until })
+    }
+
+    /// Where the next record will be written, as a byte position in the whole stream.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        self.shared.lock().end()
+    }
+
+    /// Last visible record.
+    #[must_use]
+    pub fn visible(&self) -> Option<Sequence> {
+        self.shared.progress.borrow().visible
+    }
+}
+
+impl Wal {
+    /// As [`WalReader::replay_from`].
+    ///
+    /// # Errors
+    /// As [`WalReader::replay_from`].
+    pub fn replay_from(&self, after: Option<Sequence>) -> Result<Replay, CollectorError> {
+        self.reader().replay_from(after)
+    }
+}
+
+impl Iterator for Replay {
+    type Item = Result<Record, CollectorError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.cursor.step(self.until?).transpose()
+    }
+}
+
+impl Cursor {
+    /// Last record that was read.
+    #[must_use]
+    pub const fn position(&self) -> Option<Sequence> {
+        self.after
+    }
+
+    /// Up to `records` records and about `bytes` bytes, in order; empty when there is nothing new that may be seen.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn run(&mut self, records: usize, bytes: usize) -> Result<Vec<Record>, CollectorError> {
+        let Some(until) = self.wal.visible() else { return Ok(Vec::new()) };
+        let (mut run, mut size) = (Vec::new(), 0);
+        while run.len() < records && size < bytes {
+            let Some(record) = self.step(until)? else { break };
+            size += record.payload.len() + record.topic.len() + 32;
+            run.push(record);
+        }
+        Ok(run)
+    }
+
+    /// Where the next record begins, as a byte position in the whole stream; compare it with [`WalReader::end`].
+    #[must_use]
+    pub fn place(&self) -> u64 {
+        if let Some((_, base, reader)) = &self.segment {
+            return base + reader.offset();
+        }
+        let inner = self.wal.shared.lock();
+        let mut unread = inner.segments.iter().filter(|s| s.number > self.done);
+        unread.find(|s| s.last > self.after).map_or_else(|| inner.end(), |s| s.base)
+    }
+
+    fn step(&mut self, until: Sequence) -> Result<Option<Record>, CollectorError> {
+        let mut refreshed = false;
+        while self.after < Some(until) {
+            let Some((_, _, reader)) = &mut self.segment else {
+                if !self.open_next()? {
+                    return Ok(None);
+                }
+                continue;
+            };
+            let at = reader.offset();
+            match reader.step()? {
+                Ok(Some(raw)) => {
+                    let Ok(header) = raw.header::<WalHeader>() else { continue };
+                    let sequence = Sequence::new(header.epoch, header.number);
+                    if sequence > until {
+                        reader.seek(at);
+                        return Ok(None);
+                    }
+                    if Some(sequence) > self.after {
+                        self.after = Some(sequence);
+                        return Ok(Some(header.into_record(raw)));
+                    }
+                }
+                // What looked like the end, or like damage, may have been written since the window was read.
+                _ if !refreshed => {
+                    reader.refresh()?;
+                    refreshed = true;
+                }
+                Err(what) => {
+                    tracing::error!(%what, path = %reader.path().display(), at, "a record cannot be read back");
+                    if !reader.resync()? && !self.leave() {
+                        return Ok(None);
+                    }
+                }
+                Ok(None) if !self.leave() => return Ok(None),
+                Ok(None) => refreshed = false,
+            }
+        }
+        Ok(None)
+    }
+
+    /// Leaves the open segment if a later one has been begun.
+    fn leave(&mut self) -> bool {
+        let Some((number, ..)) = &self.segment else { return false };
+        let number = *number;
+        let later = self.wal.shared.lock().segments.back().is_some_and(|s| s.number > number);
+        if later {
+            self.done = number;
+            self.segment = None;
+        }
+        later
+    }
+
+    /// Opens the first segment that holds something unread; `false` when there is none.
+    fn open_next(&mut self) -> Result<bool, CollectorError> {
+        loop {
+            let next = {
+                let inner = self.wal.shared.lock();
+                let mut unread = inner.segments.iter().filter(|s| s.number > self.done);
+                unread.find(|s| s.last > self.after).map(|s| (s.number, s.base, s.path.clone()))
+            };
+            let Some((number, base, path)) = next else { return Ok(false) };
+            match SegmentReader::open(&path, Kind::Wal) {
+                Ok(reader) => {
+                    self.segment = Some((number, base, reader));
+                    return Ok(true);
+                }
+                // Trimmed or dropped between the two lines above; its gap is in the stream.
+                Err(SegmentError::Io { source, .. }) if source.kind() == std::io::ErrorKind::NotFound => {
+                    self.done = number;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+}

@@ -1,0 +1,395 @@
+//! What the write-ahead log promises: order, continuity, honest tails, told losses.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
+
+mod support;
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use collector_core::wal::{SyncMode, Wal, reason};
+use collector_core::{CollectorError, SourceEvent};
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::proto::Sequence;
+use daemoneye_lib::segment::{HEADER_BYTES, Kind, SegmentName, SegmentReader, Tail, scan_dir};
+use support::*;
+
+fn segments(dir: &Path) -> Vec<PathBuf> {
+    let listed = daemoneye_lib::segment::list(dir, &SegmentName::wal("test")).unwrap();
+    listed.into_iter().map(|(_, path)| path).collect()
+}
+
+/// Every record synced before the next one is written.
+async fn durable_log(dir: &Path, count: u64) -> Vec<u64> {
+    let (wal, _) = Wal::open(small(dir)).unwrap();
+    for n in 0..count {
+        wal.append(&[event(n)]).unwrap();
+        wal.synced().await.unwrap();
+    }
+    drop(wal);
+    offsets(&segments(dir)[0])
+}
+
+fn offsets(path: &Path) -> Vec<u64> {
+    let mut reader = SegmentReader::open(path, Kind::Wal).unwrap();
+    let mut offsets = vec![reader.offset()];
+    while let Ok(Some(_)) = reader.step().unwrap() {
+        offsets.push(reader.offset());
+    }
+    offsets
+}
+
+#[test]
+fn what_was_appended_is_read_back_byte_by_byte_in_order() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    let mut expected = Vec::new();
+    for n in 0..300u64 {
+        let event =
+            SourceEvent::new("events.process.stop", 7, vec![u8::try_from(n % 251).unwrap(); (n % 97) as usize]);
+        expected.push(event.clone());
+        wal.append(&[event]).unwrap();
+    }
+    let records = all(&wal);
+    assert_eq!(records.len(), 300);
+    for (n, (record, event)) in records.iter().zip(&expected).enumerate() {
+        assert_eq!(record.payload, event.payload);
+        assert_eq!(record.topic, "events.process.stop");
+        assert_eq!(record.sequence, Some(Sequence::new(recovered.epoch, n as u64 + 1)));
+    }
+    assert!(segments(dir.path()).len() > 3, "it rotated");
+}
+
+#[test]
+fn the_epoch_grows_at_each_open_and_numbers_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut last = None;
+    let mut epoch = 0;
+    for run in 0..5u64 {
+        let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+        assert!(recovered.epoch > epoch);
+        assert_eq!(recovered.last, last);
+        epoch = recovered.epoch;
+        last = wal.append(&events(run * 10..run * 10 + 10)).unwrap();
+        assert_eq!(last, Some(Sequence::new(epoch, run * 10 + 10)));
+    }
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert_eq!(recovered.records, 50);
+    assert!(recovered.gaps.is_empty());
+    assert_eq!(payloads(&all(&wal)).len(), 50);
+    let from: Vec<_> = wal.replay_from(all(&wal)[29].sequence).unwrap().map(Result::unwrap).collect();
+    assert_eq!(payloads(&from)[0], "payload 30");
+}
+
+#[tokio::test]
+async fn an_epoch_is_not_given_twice_even_when_everything_was_trimmed() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, first) = Wal::open(small(dir.path())).unwrap();
+    let last = wal.append(&events(0..200)).unwrap().unwrap();
+    wal.trim(last).unwrap();
+    drop(wal);
+    let (wal, second) = Wal::open(small(dir.path())).unwrap();
+    assert!(second.epoch > first.epoch);
+    let next = wal.append(&events(0..1)).unwrap().unwrap();
+    assert_eq!(next.number, last.number + 1);
+}
+
+#[tokio::test]
+async fn a_log_cut_at_any_byte_is_a_torn_tail_and_keeps_what_was_whole() {
+    let dir = tempfile::tempdir().unwrap();
+    let offsets = durable_log(dir.path(), 6).await;
+    let path = segments(dir.path())[0].clone();
+    for spare in &segments(dir.path())[1..] {
+        std::fs::remove_file(spare).unwrap();
+    }
+    let whole = std::fs::read(&path).unwrap();
+    for cut in HEADER_BYTES..usize::try_from(offsets[6]).unwrap() {
+        std::fs::write(&path, &whole[..cut]).unwrap();
+        let scan = scan_dir(dir.path(), &SegmentName::wal("test")).unwrap();
+        let kept = offsets.iter().filter(|o| **o <= cut as u64).count() - 1;
+        assert_eq!(scan.segments[0].records, kept as u64, "cut at {cut}");
+        match scan.tail {
+            Tail::Torn { segment: 0, offset } => assert_eq!(offset, offsets[kept], "cut at {cut}"),
+            // The cut fell between two records, or left only zeros of the next one's length.
+            Tail::Clean => {
+                assert!(whole[usize::try_from(offsets[kept]).unwrap()..cut].iter().all(|b| *b == 0), "{cut}")
+            }
+            other => panic!("cut at {cut}: {other:?}"),
+        }
+    }
+}
+
+#[tokio::test]
+async fn every_flipped_bit_is_a_torn_tail_above_what_was_synced_and_corruption_below() {
+    let dir = tempfile::tempdir().unwrap();
+    let offsets = durable_log(dir.path(), 6).await;
+    let path = segments(dir.path())[0].clone();
+    let whole = std::fs::read(&path).unwrap();
+    let last = usize::try_from(offsets[5]).unwrap();
+    for at in usize::try_from(offsets[3]).unwrap()..usize::try_from(offsets[6]).unwrap() {
+        for bit in 0..8 {
+            let mut bad = whole.clone();
+            bad[at] ^= 1 << bit;
+            std::fs::write(&path, &bad).unwrap();
+            let scan = scan_dir(dir.path(), &SegmentName::wal("test")).unwrap();
+            if at < last {
+                assert_eq!(scan.tail, Tail::Corrupt, "byte {at} bit {bit}");
+                assert_eq!(scan.segments[0].records, 5, "everything else is read");
+            } else {
+                assert_eq!(scan.tail, Tail::Torn { segment: 0, offset: last as u64 }, "byte {at} bit {bit}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_torn_tail_is_cut_even_with_good_records_behind_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small(dir.path());
+    options.sync = SyncMode::Never;
+    let (wal, _) = Wal::open(options).unwrap();
+    wal.append(&events(0..10)).unwrap();
+    drop(wal);
+    let path = segments(dir.path())[0].clone();
+    let offsets = offsets(&path);
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(offsets[4]).unwrap() + 30] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert_eq!(recovered.records, 4);
+    assert!(recovered.torn_bytes > 0 && recovered.gaps.is_empty() && recovered.corrupt.is_empty());
+    assert_eq!(wal.append(&events(50..51)).unwrap().unwrap().number, 5);
+    assert_eq!(payloads(&all(&wal)), ["payload 0", "payload 1", "payload 2", "payload 3", "payload 50"]);
+}
+
+#[tokio::test]
+async fn corruption_is_kept_aside_told_once_and_the_rest_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let offsets = durable_log(dir.path(), 6).await;
+    let path = segments(dir.path())[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(offsets[2]).unwrap() + 30] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert_eq!(recovered.corrupt.len(), 1);
+    assert_eq!(std::fs::read(&recovered.corrupt[0]).unwrap(), bytes, "kept as it was found");
+    let records = all(&wal);
+    assert_eq!(payloads(&records), ["payload 0", "payload 1", "payload 3", "payload 4", "payload 5"]);
+    let gaps = gaps(&records);
+    assert_eq!(gaps.len(), 1);
+    assert_eq!(gaps[0].reason, reason::CORRUPT);
+    assert_eq!((gaps[0].first.unwrap().number, gaps[0].last.unwrap().number, gaps[0].count), (3, 3, Some(1)));
+    drop(wal);
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert!(recovered.gaps.is_empty() && recovered.corrupt.is_empty(), "told once");
+    assert_eq!(payloads(&all(&wal)).len(), 5);
+}
+
+#[tokio::test]
+async fn a_destroyed_header_costs_no_record() {
+    let dir = tempfile::tempdir().unwrap();
+    durable_log(dir.path(), 6).await;
+    let path = segments(dir.path())[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[3] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert_eq!((recovered.corrupt.len(), recovered.gaps.len()), (1, 0), "kept aside, and nothing is missing");
+    assert_eq!(payloads(&all(&wal)).len(), 6);
+    assert_eq!(wal.append(&events(6..7)).unwrap().unwrap().number, 7);
+}
+
+#[test]
+fn trimming_deletes_whole_segments_below_and_nothing_else() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(small(dir.path())).unwrap();
+    wal.append(&events(0..300)).unwrap();
+    let records = all(&wal);
+    let upto = records[149].sequence.unwrap();
+    let promised = wal.trimmable(upto).unwrap();
+    assert!(wal.trim(upto).unwrap() > 0);
+    let left = all(&wal);
+    assert_eq!(left.last(), records.last());
+    assert!(left[0].sequence.unwrap() <= Sequence::new(upto.epoch, upto.number + 1), "nothing above is gone");
+    assert_eq!(wal.stats().trimmed, Some(promised));
+    assert_eq!(left[0].sequence.unwrap().number, promised.number + 1);
+    assert_eq!(wal.trim(upto).unwrap(), 0);
+}
+
+#[test]
+fn at_the_bound_the_oldest_goes_and_its_range_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small(dir.path());
+    options.max_bytes = 5 * 4096;
+    let (wal, _) = Wal::open(options).unwrap();
+    for n in 0..600 {
+        wal.append(&[event(n)]).unwrap();
+    }
+    assert!(wal.stats().bytes <= 5 * 4096, "{:?}", wal.stats());
+    let records = all(&wal);
+    let gaps = gaps(&records);
+    let oldest = records[0].sequence.unwrap().number;
+    assert!(!gaps.is_empty() && gaps.iter().all(|g| g.reason == reason::BOUND));
+    let told = gaps.last().unwrap();
+    assert_eq!(told.last.unwrap().number + 1, oldest, "the last dropped range ends where the log begins");
+    assert!(wal.stats().lost > 0);
+}
+
+#[test]
+fn what_the_agent_has_committed_goes_without_a_gap() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small(dir.path());
+    options.max_bytes = 5 * 4096;
+    let (wal, _) = Wal::open(options).unwrap();
+    for n in 0..600 {
+        let last = wal.append(&[event(n)]).unwrap().unwrap();
+        wal.trim(last).unwrap();
+    }
+    assert_eq!(wal.stats().lost, 0);
+    assert!(gaps(&all(&wal)).is_empty());
+}
+
+#[test]
+fn a_full_disk_loses_events_tells_it_as_soon_as_there_is_room_and_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut options = small(dir.path());
+    options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(options.clone()).unwrap();
+    wal.append(&events(0..3)).unwrap();
+    faults.full.store(true, Ordering::SeqCst);
+    assert_eq!(wal.append(&events(3..8)).unwrap(), None);
+    assert_eq!(wal.append(&events(8..10)).unwrap(), None);
+    faults.full.store(false, Ordering::SeqCst);
+    wal.append(&events(10..11)).unwrap();
+    let records = all(&wal);
+    assert_eq!(payloads(&records), ["payload 0", "payload 1", "payload 2", "payload 10"]);
+    let told = gaps(&records);
+    assert_eq!((told.len(), told[0].reason.as_str(), told[0].count), (1, reason::DISK, Some(7)));
+    assert_eq!((told[0].from_us, told[0].to_us), (1_003, 1_009));
+    drop(wal);
+    let (wal, recovered) = Wal::open(options).unwrap();
+    assert_eq!((recovered.torn_bytes, recovered.gaps.len()), (0, 0), "half-written bytes were covered");
+    assert_eq!(all(&wal).len(), 5);
+}
+
+#[test]
+fn an_oversized_event_costs_only_itself() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(small(dir.path())).unwrap();
+    let huge = SourceEvent::new("events.process.start", 5, vec![0; 8000]);
+    wal.append(&[event(0), huge, event(1)]).unwrap();
+    let records = all(&wal);
+    assert_eq!(payloads(&records), ["payload 0", "payload 1"]);
+    assert_eq!(gaps(&records)[0].reason, reason::OVERSIZE);
+}
+
+#[tokio::test]
+async fn a_failed_sync_is_final() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut options = small(dir.path());
+    options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(options).unwrap();
+    faults.no_sync.store(true, Ordering::SeqCst);
+    wal.append(&events(0..1)).unwrap();
+    let error = wal.synced().await.unwrap_err();
+    assert_eq!(error.exit(), Exit::SyncFailed);
+    faults.no_sync.store(false, Ordering::SeqCst);
+    let error = wal.append(&events(1..2)).unwrap_err();
+    assert!(matches!(error, CollectorError::SyncFailed { .. }), "a later success would be a lie");
+}
+
+#[tokio::test]
+async fn with_always_only_what_is_synced_may_be_seen() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut options = small(dir.path());
+    options.sync = SyncMode::Always;
+    options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(options).unwrap();
+    wal.append(&events(0..5)).unwrap();
+    wal.synced().await.unwrap();
+    assert_eq!(all(&wal).len(), 5);
+    faults.no_sync.store(true, Ordering::SeqCst);
+    wal.append(&events(5..9)).unwrap();
+    wal.synced().await.unwrap_err();
+    assert_eq!(all(&wal).len(), 5);
+}
+
+#[test]
+fn a_batch_is_one_write() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut options = small(dir.path());
+    options.segment_bytes = 64 * 1024;
+    options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(options).unwrap();
+    // The spare is written by another thread: wait until it stands.
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    while segments(dir.path()).len() < 2 {
+        assert!(std::time::Instant::now() < deadline, "no spare");
+        std::thread::yield_now();
+    }
+    let before = faults.writes.load(Ordering::SeqCst);
+    wal.append(&events(0..256)).unwrap();
+    assert_eq!(faults.writes.load(Ordering::SeqCst) - before, 1);
+}
+
+#[test]
+fn a_second_collector_on_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let first = Wal::open(small(dir.path())).unwrap();
+    let Err(error) = Wal::open(small(dir.path())) else { panic!("two collectors on one log") };
+    assert_eq!(error.exit(), Exit::InUse);
+    drop(first);
+    Wal::open(small(dir.path())).unwrap();
+}
+
+#[cfg(unix)]
+#[test]
+fn directory_and_files_are_the_owners_alone() {
+    use std::os::unix::fs::PermissionsExt as _;
+    let dir = tempfile::tempdir().unwrap();
+    let wal_dir = dir.path().join("wal");
+    let (wal, _) = Wal::open(small(&wal_dir)).unwrap();
+    let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    assert_eq!(mode(&wal_dir), 0o700);
+    assert_eq!(mode(&segments(&wal_dir)[0]), 0o600);
+    drop(wal);
+}
+
+#[test]
+fn options_that_cannot_work_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = small(dir.path());
+    options.max_bytes = 2 * options.segment_bytes;
+    let Err(error) = Wal::open(options) else { panic!("taken") };
+    assert_eq!(error.exit(), Exit::Config);
+}
+
+#[test]
+fn a_reader_follows_the_writer_over_rotations() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(small(dir.path())).unwrap();
+    let mut cursor = wal.reader().cursor(None);
+    let mut seen = Vec::new();
+    for n in 0..400 {
+        wal.append(&[event(n)]).unwrap();
+        if n % 7 == 0 {
+            seen.extend(cursor.run(5, 10_000).unwrap());
+        }
+    }
+    loop {
+        let run = cursor.run(64, 100_000).unwrap();
+        if run.is_empty() {
+            break;
+        }
+        seen.extend(run);
+    }
+    let expected: Vec<String> = (0..400).map(|n| format!("payload {n}")).collect();
+    assert_eq!(payloads(&seen), expected);
+    assert_eq!(cursor.place(), wal.reader().end());
+}

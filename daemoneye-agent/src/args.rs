@@ -1,0 +1,118 @@
+//! The command line. Every setting of the table is a flag of `run`, so the two cannot drift apart.
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+
+use clap::builder::ValueParser;
+use clap::{Arg, ArgAction, ArgMatches, Command};
+use daemoneye_lib::config::{AGENT, Component, Kind, Sources};
+
+/// What was asked for.
+pub(crate) enum Asked {
+    /// Parent of the process tree.
+    Run { sources: Sources, worker_args: Vec<OsString> },
+    /// Answer operators from a copied data directory.
+    Offline { dir: PathBuf, sources: Sources },
+    /// The worker of a parent.
+    Worker { sources: Sources },
+}
+
+/// Reads the command line of this process; ends it with a message for `--help`, `--version` and mistakes.
+pub(crate) fn parse() -> Asked {
+    let arguments: Vec<OsString> = std::env::args_os().collect();
+    let matches = command().get_matches_from(&arguments);
+    match matches.subcommand() {
+        Some(("worker", given)) => Asked::Worker { sources: sources(given) },
+        Some(("serve", given)) => Asked::Offline {
+            dir: given.get_one::<PathBuf>("offline").cloned().unwrap_or_default(),
+            sources: sources(given),
+        },
+        Some((_, given)) => {
+            Asked::Run { sources: sources(given), worker_args: arguments.into_iter().skip(2).collect() }
+        }
+        None => command().error(clap::error::ErrorKind::MissingSubcommand, "say what to do: run, or serve").exit(),
+    }
+}
+
+fn command() -> Command {
+    let offline = Arg::new("offline")
+        .long("offline")
+        .value_name("DIR")
+        .required(true)
+        .value_parser(ValueParser::path_buf())
+        .help("Copied data directory; its files stay untouched");
+    Command::new("daemoneye-agent")
+        .version(daemoneye_lib::BUILD)
+        .about("Collects, keeps and judges process events on this host")
+        .subcommand_required(true)
+        // A wrapper script's flag can be overridden by appending another one.
+        .args_override_self(true)
+        .subcommand(with_settings(
+            Command::new("run")
+                .about("Starts procmond and the worker, and prints alerts until it is stopped with Ctrl-C")
+                .after_help("Example: daemoneye-agent run --data-dir /tmp/de/data --runtime-dir /tmp/de/run --rules rules/linux"),
+        ))
+        .subcommand(with_settings(
+            Command::new("serve")
+                .about("Answers daemoneye-cli from a copied data directory")
+                .arg(offline)
+                .after_help("Example: daemoneye-agent serve --offline /mnt/evidence/daemoneye --runtime-dir /tmp/de-run"),
+        ))
+        .subcommand(with_settings(Command::new("worker").hide(true)))
+}
+
+fn with_settings(command: Command) -> Command {
+    let config = Arg::new("config")
+        .long("config")
+        .value_name("FILE")
+        .value_parser(ValueParser::path_buf())
+        .help("Configuration file in place of the ones in ~/.config and /etc [variable: DAEMONEYE_AGENT_CONFIG]");
+    AGENT.settings.iter().fold(command.arg(config), |command, setting| {
+        // Flag names live as long as the program; there is one small set of them.
+        let long: &'static str = Component::flag(setting.key).trim_start_matches('-').to_owned().leak();
+        let variable = AGENT.variable(setting.key);
+        command.arg(
+            Arg::new(setting.key)
+                .long(long)
+                .value_name(value_name(setting.kind))
+                .action(if setting.kind == Kind::Paths { ArgAction::Append } else { ArgAction::Set })
+                .help(format!("{} [{}] [variable: {variable}]", setting.doc, setting.kind.describe(setting.unit))),
+        )
+    })
+}
+
+const fn value_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Boolean => "BOOL",
+        Kind::Choice(_) => "WORD",
+        Kind::Integer(..) => "NUMBER",
+        Kind::Path | Kind::Paths => "PATH",
+    }
+}
+
+fn sources(given: &ArgMatches) -> Sources {
+    let mut sources = Sources::of_process();
+    sources.config_file = given.get_one::<PathBuf>("config").cloned();
+    for setting in AGENT.settings {
+        for value in given.get_many::<String>(setting.key).into_iter().flatten() {
+            sources.flags.push((setting.key.to_owned(), value.clone()));
+        }
+    }
+    sources
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_a_flag_and_lists_may_be_repeated() {
+        command().debug_assert();
+        let line = ["a", "run", "--store-seal-rows", "7", "--rules", "/x", "--rules", "/y"];
+        let matches = command().get_matches_from(line);
+        let sources = sources(matches.subcommand().unwrap().1);
+        let flags: Vec<(&str, &str)> =
+            sources.flags.iter().map(|(key, value)| (key.as_str(), value.as_str())).collect();
+        assert_eq!(flags, [("rules", "/x"), ("rules", "/y"), ("store.seal_rows", "7")]);
+    }
+}

@@ -1,0 +1,84 @@
+//! Why the agent ends, and with which exit code.
+
+use std::path::{Path, PathBuf};
+
+use daemoneye_engine::store::StoreError;
+use daemoneye_eventbus::BusError;
+use daemoneye_lib::config::ConfigErrors;
+use daemoneye_lib::exit::Exit;
+
+/// Everything that ends a program of the agent.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum AgentError {
+    /// A socket could not be opened.
+    #[error(transparent)]
+    Bus(#[from] BusError),
+    /// procmond ended too often.
+    #[error(
+        "procmond was started again too often and is given up (last: {last}): look at its messages above, then start the agent again"
+    )]
+    CollectorFailed { last: String },
+    /// procmond ended with a code that says that trying again is of no use.
+    #[error("procmond cannot run ({last}): correct what it names above, then start the agent again")]
+    CollectorRefused { last: String },
+    /// Wrong settings.
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    /// The system refused something.
+    #[error("cannot {action}{}: {source}", on(path))]
+    Io {
+        action: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A socket path does not fit into a socket address.
+    #[error("socket path {} has {length} bytes, at most {limit} fit: choose a shorter runtime_dir", path.display())]
+    LimitSocketPath { path: PathBuf, length: usize, limit: usize },
+    /// procmond is not where it should be.
+    #[error(
+        "procmond is not at {}: set procmond.path, or procmond.mode = external when it has its own service", path.display()
+    )]
+    MissingCollector { path: PathBuf },
+    /// `external` without a token.
+    #[error("procmond.mode is external and procmond.token_file is not set: name the file that holds its token")]
+    MisuseNoToken,
+    /// Nobody registered.
+    #[error(
+        "no collector registered within {seconds} s on {}: look at procmond's messages, or stop a procmond that belongs to another runtime directory", socket.display()
+    )]
+    StartupFailed { seconds: u64, socket: PathBuf },
+    /// The store refused.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The worker ended too often.
+    #[error("the worker was started again too often and is given up (last: {last}): look at its messages above")]
+    WorkerFailed { last: String },
+}
+
+fn on(path: &Path) -> String {
+    if path.as_os_str().is_empty() { String::new() } else { format!(" {}", path.display()) }
+}
+
+impl AgentError {
+    /// An error of the operating system; `path` may be empty.
+    pub(crate) fn io(action: &'static str, path: impl AsRef<Path>, source: std::io::Error) -> Self {
+        Self::Io { action, path: path.as_ref().to_owned(), source }
+    }
+
+    /// The code that the shell sees.
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::Bus(BusError::MisuseInUse { .. }) => Exit::InUse,
+            Self::Bus(BusError::LimitPath { .. } | BusError::MisuseOpenDirectory { .. }) => Exit::Config,
+            Self::Bus(BusError::Io { .. }) | Self::Io { .. } => Exit::Unreadable,
+            Self::Bus(_) | Self::WorkerFailed { .. } => Exit::Failure,
+            Self::CollectorFailed { .. } | Self::CollectorRefused { .. } | Self::MissingCollector { .. } => {
+                Exit::CollectorFailed
+            }
+            Self::Config(_) | Self::LimitSocketPath { .. } | Self::MisuseNoToken => Exit::Config,
+            Self::StartupFailed { .. } => Exit::StartupFailed,
+            Self::Store(error) => error.exit(),
+        }
+    }
+}

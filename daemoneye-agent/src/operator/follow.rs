@@ -1,0 +1,110 @@
+//! Events as they come, for one operator, with an optional condition.
+//!
+//! The condition is planned by the same gates as any query and runs over each arriving batch. A follower that does not keep
+//! up is told how many events it missed; nobody else notices.
+
+use daemoneye_engine::sql::{Checked, QueryError, SqlRefusal, check, evaluate, page_columns, value_at};
+use daemoneye_engine::{RecordBatch, schema};
+use daemoneye_lib::proto::{
+    EventsFollow, Fault, FaultKind, Problems, Refusal, ResultPage, Row, operator_response::Answer,
+};
+use tokio_util::sync::CancellationToken;
+
+use super::query::fault;
+use super::{Answers, Operators, internal, say};
+
+/// Rows of one page.
+const PAGE_ROWS: usize = 500;
+/// What stands before the condition on its line; places of refusals are given without it.
+const PREFIX: &str = "SELECT * FROM process_events WHERE ";
+
+impl Operators {
+    pub(super) async fn follow(
+        &self,
+        follow: &EventsFollow,
+        answers: &Answers,
+        cancel: CancellationToken,
+    ) -> Result<(), Fault> {
+        let worker = self.live_only("events follow")?;
+        let condition = condition(&follow.r#where)?;
+        let shutdown = worker.shutdown_token();
+        let mut follower = worker.followers.join();
+        // Planned once over no rows: an unknown column is refused now, not at the first event.
+        let nothing = RecordBatch::new_empty(schema::process_events_schema());
+        let columns = page_columns(&nothing.schema());
+        matching(condition.clone(), nothing).await?;
+        // An empty page first: it tells the columns, and that the following has begun.
+        if !say(answers, Answer::Page(ResultPage { columns, rows: Vec::new() })).await {
+            return Ok(());
+        }
+        loop {
+            let batch = tokio::select! {
+                () = cancel.cancelled() => return Ok(()),
+                () = shutdown.cancelled() => return Ok(()),
+                batch = follower.next() => batch,
+            };
+            let Some(batch) = batch else { return Ok(()) };
+            let missed = follower.missed();
+            if missed > 0 && !say(answers, Answer::Problems(told(missed))).await {
+                return Ok(());
+            }
+            for found in matching(condition.clone(), batch).await? {
+                if !send(answers, &found).await {
+                    return Ok(());
+                }
+            }
+        }
+    }
+}
+
+fn told(missed: u64) -> Problems {
+    let message = format!("{missed} events came faster than they were read and are not shown; the store has them");
+    Problems { problems: vec![Refusal { message, hint: "narrow the condition".to_owned(), ..Refusal::default() }] }
+}
+
+/// The checked condition; none when everything is wanted.
+fn condition(text: &str) -> Result<Option<Checked>, Fault> {
+    if text.trim().is_empty() {
+        return Ok(None);
+    }
+    let refused = |refusal: SqlRefusal| fault(&QueryError::Refused(without_prefix(refusal)));
+    // The line end keeps a comment from swallowing the parenthesis; what else the text does is for the gates to decide.
+    let checked = check(&format!("{PREFIX}({text}\n)")).map_err(refused)?;
+    if checked.tables().any(|table| table != "process_events") || checked.parameters() > 0 {
+        return Err(Fault::new(
+            FaultKind::Refused,
+            "a condition to follow by is over process_events alone, without parameters",
+        ));
+    }
+    Ok(Some(checked))
+}
+
+fn without_prefix(mut refusal: SqlRefusal) -> SqlRefusal {
+    if refusal.line == 1 {
+        let before = u32::try_from(PREFIX.len() + 1).unwrap_or(u32::MAX);
+        refusal.column = refusal.column.saturating_sub(before).max(1);
+    }
+    refusal
+}
+
+async fn matching(condition: Option<Checked>, batch: RecordBatch) -> Result<Vec<RecordBatch>, Fault> {
+    let Some(condition) = condition else { return Ok(vec![batch]) };
+    let done = tokio::task::spawn_blocking(move || evaluate(&condition, "process_events", vec![batch])).await;
+    done.map_err(|error| internal(&error))?.map_err(|error| match error {
+        QueryError::Planning(refusal) => fault(&QueryError::Planning(without_prefix(refusal))),
+        other => fault(&other),
+    })
+}
+
+async fn send(answers: &Answers, batch: &RecordBatch) -> bool {
+    let rows: Vec<usize> = (0..batch.num_rows()).collect();
+    for chunk in rows.chunks(PAGE_ROWS) {
+        let rows = chunk
+            .iter()
+            .map(|row| Row { values: batch.columns().iter().map(|column| value_at(column, *row)).collect() });
+        if !say(answers, Answer::Page(ResultPage { columns: Vec::new(), rows: rows.collect() })).await {
+            return false;
+        }
+    }
+    true
+}

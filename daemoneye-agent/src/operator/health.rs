@@ -1,0 +1,300 @@
+//! The health report: one JSON document, so that every format of the console shows the same.
+//!
+//! It says what is, and it says what is wrong in findings that name a remedy; `healthy` is nothing but "no findings". A
+//! limit that holds by construction (this build sees processes at snapshots only) is a note, not a finding.
+
+use std::sync::PoisonError;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use daemoneye_engine::store::{Store, StoreError};
+use daemoneye_lib::proto::{
+    CollectorRequest, CollectorResponse, Empty, HealthShown, collector_request::Verb, collector_response::Answer,
+};
+use serde_json::{Map, Value, json};
+
+use super::Operators;
+use crate::clock::now_us;
+use crate::worker::{Collector, Phase, Worker, host};
+
+/// Coverage gaps that the report lists; all of them stand in the table `coverage`.
+const GAPS: usize = 20;
+/// How long a collector may take to tell its health.
+const COLLECTOR_DEADLINE: Duration = Duration::from_secs(1);
+/// A day in microseconds.
+const DAY_US: i64 = 86_400_000_000;
+
+/// What is wrong, and what to do about it.
+#[derive(Default)]
+struct Findings(Vec<Value>);
+
+impl Findings {
+    fn add(&mut self, problem: impl Into<String>, remedy: impl Into<String>) {
+        self.0.push(json!({ "problem": problem.into(), "remedy": remedy.into() }));
+    }
+}
+
+impl Operators {
+    /// The document and whether it has no findings.
+    pub(super) async fn health(&self) -> HealthShown {
+        let mut findings = Findings::default();
+        let mut document = self.common(&mut findings).await;
+        match &self.worker {
+            Some(worker) => {
+                ask_collectors(worker).await;
+                live(worker, &mut document, &mut findings);
+            }
+            None => {
+                document.insert("state".into(), json!("offline"));
+            }
+        }
+        let healthy = findings.0.is_empty();
+        document.insert("healthy".into(), json!(healthy));
+        document.insert("findings".into(), Value::Array(findings.0));
+        HealthShown { json: Value::Object(document).to_string(), healthy }
+    }
+
+    /// What a copied store has too.
+    async fn common(&self, findings: &mut Findings) -> Map<String, Value> {
+        let (data_dir, runtime_dir) = self.dirs();
+        let mut document = Map::new();
+        document.insert("version".into(), json!(daemoneye_lib::BUILD));
+        document.insert("data_dir".into(), json!(data_dir));
+        document.insert("runtime_dir".into(), json!(runtime_dir));
+        match self.blocking(store_part).await {
+            Ok(parts) => document.extend(parts),
+            Err(fault) => {
+                findings.add(format!("the store does not answer: {}", fault.message), "look at the agent's log")
+            }
+        }
+        document
+    }
+}
+
+/// Fresh numbers: those of the last heartbeat may be half a minute old. One that does not answer keeps its old ones, and its
+/// missing heartbeats tell.
+async fn ask_collectors(worker: &Worker) {
+    for collector in worker.broker.connected() {
+        let request = CollectorRequest { verb: Some(Verb::HealthCheck(Empty {})) };
+        match worker.broker.call(&collector, request, COLLECTOR_DEADLINE).await {
+            Ok(CollectorResponse { answer: Some(Answer::Health(health)) }) => worker.roster.told(&collector, health),
+            Ok(_) => tracing::warn!(collector, "answered a health check with something else"),
+            Err(error) => tracing::debug!(collector, %error, "did not answer a health check"),
+        }
+    }
+}
+
+/// Statistics, outbox and gaps. Blocking.
+fn store_part(store: &Store) -> Result<Map<String, Value>, StoreError> {
+    let stats = store.stats()?;
+    let since = now_us().saturating_sub(DAY_US);
+    let recent: Vec<Value> = store
+        .coverage()?
+        .into_iter()
+        .map(|row| row.gap)
+        .filter(|gap| gap.to_us >= since)
+        .map(|gap| {
+            json!({ "collector": gap.collector, "reason": gap.reason, "from_us": gap.from_us, "to_us": gap.to_us,
+                "count": gap.count, "detail": gap.detail })
+        })
+        .collect();
+    let listed: Vec<&Value> = recent.iter().rev().take(GAPS).collect();
+    let mut parts = Map::new();
+    parts.insert("coverage".into(), json!({ "gaps_last_day": recent.len(), "latest": listed }));
+    let store = json!({
+        "segments": stats.segments,
+        "segment_rows": stats.segment_rows,
+        "segment_bytes": stats.segment_bytes,
+        "damaged_segments": stats.damaged_segments,
+        "open_rows": stats.open_rows,
+        "open_bytes": stats.open_bytes,
+        "live_processes": stats.live_processes,
+        "live_shed": stats.live_shed,
+        "alerts": stats.alerts,
+        "audit_pending": stats.audit_pending,
+        "state_bytes": stats.state_bytes,
+    });
+    parts.insert("store".into(), store);
+    Ok(parts)
+}
+
+fn live(worker: &Worker, document: &mut Map<String, Value>, findings: &mut Findings) {
+    let phase = *worker.phase.borrow();
+    document.insert("state".into(), json!(phase.as_str()));
+    document
+        .insert("uptime_ms".into(), json!(u64::try_from(worker.started.elapsed().as_millis()).unwrap_or(u64::MAX)));
+    document.insert("host".into(), json!(host::name()));
+    document.insert("components".into(), components(worker, findings));
+    document.insert("rules".into(), rules(worker, findings));
+    document.insert("sinks".into(), sinks(worker, findings));
+    document.insert("ingest".into(), ingest(worker));
+    document.insert("bus".into(), bus(worker));
+    let collectors = worker.roster.all();
+    if collectors.is_empty() && phase != Phase::ShuttingDown {
+        findings.add("no collector has registered", "look at procmond's messages; is procmond.path right?");
+    }
+    let mut shown = Vec::new();
+    for (id, collector) in &collectors {
+        judge(id, collector, findings);
+        shown.push(collector_row(worker, id, collector));
+    }
+    let first = collectors.values().next();
+    document.insert("source".into(), first.map_or(Value::Null, source));
+    document.insert("ledger".into(), first.map_or(Value::Null, ledger));
+    document.insert("collectors".into(), Value::Array(shown));
+}
+
+fn components(worker: &Worker, findings: &mut Findings) -> Value {
+    let (parent, children) = worker.children.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    let own = std::process::id();
+    let mut rows =
+        vec![json!({ "name": "agent", "state": "running", "pid": parent, "rss_bytes": host::rss_bytes(parent),
+        "restarts": 0, "last_exit": null, "last_exit_ms": null })];
+    for child in children {
+        // The worker knows its own pid best; a collector's may be known from its registration only.
+        let pid =
+            if child.name == "worker" { Some(own) } else { child.pid.or_else(|| registered_pid(worker, &child.name)) };
+        if child.state == "waiting_to_restart" {
+            let exit = child.last_exit.clone().unwrap_or_default();
+            findings
+                .add(format!("{} is not running ({exit})", child.name), "it is being restarted; look at its messages");
+        }
+        rows.push(json!({ "name": child.name, "state": child.state, "pid": pid,
+            "rss_bytes": pid.and_then(host::rss_bytes), "restarts": child.restarts,
+            "last_exit": child.last_exit, "last_exit_ms": child.last_exit_ms }));
+    }
+    Value::Array(rows)
+}
+
+fn registered_pid(worker: &Worker, id: &str) -> Option<u32> {
+    worker.roster.all().get(id).filter(|collector| collector.connected).map(|collector| collector.register.pid)
+}
+
+fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
+    match collector.standing() {
+        "healthy" => {}
+        "away" => {
+            let reason = collector.away.as_ref().map(|(_, reason)| reason.as_str()).unwrap_or_default();
+            findings.add(format!("{id} is away: {reason}"), "events since then follow when it is back");
+        }
+        standing => findings.add(
+            format!("{id} is {standing}: {} heartbeats are missing", collector.missed),
+            "look at its messages; it is restarted after three",
+        ),
+    }
+    if let Some(health) = &collector.health
+        && health.lost > 0
+    {
+        findings.add(format!("{id} has lost {} events", health.lost), "see the table coverage for when and why");
+    }
+}
+
+fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
+    let health = collector.health.clone().unwrap_or_default();
+    let committed = worker.store.committed(id);
+    // Numbers of different epochs cannot be subtracted.
+    let lag = health.last.zip(committed).filter(|(last, done)| last.epoch == done.epoch);
+    let lag = lag.map(|(last, done)| last.number.saturating_sub(done.number));
+    let words = |position: Option<daemoneye_lib::proto::Sequence>| position.map(|at| at.to_string());
+    json!({
+        "id": id,
+        "state": collector.state(),
+        "standing": collector.standing(),
+        "connected": collector.connected,
+        "pid": collector.register.pid,
+        "version": collector.register.version,
+        "registered_us": collector.registered_us,
+        "last_heartbeat_us": collector.last_heartbeat_us,
+        "missed_heartbeats": collector.missed,
+        "snapshot_interval_ms": health.snapshot_interval_ms,
+        "cycles": health.cycles,
+        "events": health.events,
+        "errors": health.errors,
+        "lost": health.lost,
+        "processes": health.processes,
+        "last": words(health.last),
+        "durable": words(health.durable),
+        "committed": words(committed),
+        "unsealed_events": lag,
+        "wal_bytes": health.wal_bytes,
+        "buffer_percent": health.buffer_percent,
+        "rss_bytes": health.rss_bytes,
+    })
+}
+
+fn source(collector: &Collector) -> Value {
+    let capabilities = collector.register.capabilities.clone().unwrap_or_default();
+    let mut notes = capabilities.notes;
+    for note in collector.health.iter().flat_map(|health| &health.notes) {
+        if !notes.contains(note) {
+            notes.push(note.clone());
+        }
+    }
+    json!({ "name": capabilities.source, "reason": capabilities.source_reason, "notes": notes })
+}
+
+fn ledger(collector: &Collector) -> Value {
+    let health = collector.health.clone().unwrap_or_default();
+    json!({ "dir": health.ledger_dir, "entries": health.ledger_entries, "head": health.ledger_head })
+}
+
+fn rules(worker: &Worker, findings: &mut Findings) -> Value {
+    let problems: Vec<String> = worker.rules.problems().iter().map(ToString::to_string).collect();
+    let running = worker.rules.set().len();
+    for problem in &problems {
+        findings.add(format!("rule not taken: {problem}"), "correct the file; it is read again by itself");
+    }
+    if running == 0 {
+        findings.add("no rule runs", "give --rules DIR");
+    }
+    json!({ "running": running, "dirs": worker.rules.dirs(), "problems": problems })
+}
+
+fn sinks(worker: &Worker, findings: &mut Findings) -> Value {
+    let outbox = worker.store.outbox_stats().unwrap_or_default();
+    let mut rows = Vec::new();
+    for sink in &worker.sinks {
+        let about = sink.about();
+        let waiting = outbox.iter().find(|stats| stats.sink == sink.name);
+        let (pending, dead) = waiting.map_or((0, 0), |stats| (stats.pending, stats.dead));
+        if let Some(error) = &about.last_error {
+            findings
+                .add(format!("sink {} fails: {error}", sink.name), "its alerts wait in the outbox and are retried");
+        }
+        if dead > 0 {
+            findings.add(format!("sink {} has {dead} dead letters", sink.name), "see the table alert_deliveries");
+        }
+        rows.push(json!({ "name": sink.name, "state": if about.open { "paused" } else { "open" }, "pending": pending,
+            "dead": dead, "delivered": about.delivered, "failed": about.failed, "last_error": about.last_error }));
+    }
+    Value::Array(rows)
+}
+
+fn ingest(worker: &Worker) -> Value {
+    let counters = &worker.counters;
+    json!({
+        "runs": counters.runs.load(Ordering::Relaxed),
+        "rows": counters.rows.load(Ordering::Relaxed),
+        "replayed": counters.replayed.load(Ordering::Relaxed),
+        "refused": counters.refused.load(Ordering::Relaxed),
+        "alerts": counters.alerts.load(Ordering::Relaxed),
+        "seals": counters.seals.load(Ordering::Relaxed),
+    })
+}
+
+fn bus(worker: &Worker) -> Value {
+    let stats = worker.broker.stats();
+    json!({
+        "connections": stats.connections,
+        "subscriptions": stats.subscriptions,
+        "admitted": stats.admitted,
+        "refused": stats.refused,
+        "records": stats.records,
+        "messages": stats.messages,
+        "delivered": stats.delivered,
+        "shed": stats.shed,
+        "duplicates": stats.duplicates,
+        "requests": stats.requests,
+        "notices_lost": stats.notices_lost,
+    })
+}

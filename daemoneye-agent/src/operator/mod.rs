@@ -1,0 +1,196 @@
+//! What operators may ask, over `cli.sock`: one verb, one method. Works over a live worker and over a copied store; what only
+//! a live agent can do is refused by name for a copied one.
+
+mod follow;
+mod health;
+pub(crate) mod offline;
+mod query;
+mod rules;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, SystemTables};
+use daemoneye_engine::store::{Store, StoreError};
+use daemoneye_eventbus::operator::BoxFuture;
+use daemoneye_eventbus::{Caller, OperatorService, Peer};
+use daemoneye_lib::proto::{
+    AlertShown, ConfigEntry, ConfigShown, Empty, Fault, FaultKind, Hello, OperatorRequest, OperatorResponse, Role,
+    operator_request::Verb, operator_response::Answer,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::platform;
+use crate::settings::Settings;
+use crate::worker::Worker;
+
+/// Members may change things.
+const OPERATORS_GROUP: &str = "daemoneye-admin";
+/// Members may look.
+const VIEWERS_GROUP: &str = "daemoneye";
+
+/// The way answers go back.
+type Answers = mpsc::Sender<OperatorResponse>;
+
+/// The service behind `cli.sock`.
+pub(crate) struct Operators {
+    store: Arc<Store>,
+    engine: QueryEngine,
+    settings: Settings,
+    /// None over a copied store.
+    worker: Option<Arc<Worker>>,
+}
+
+impl Operators {
+    /// Over a running worker.
+    pub(crate) fn live(worker: Arc<Worker>) -> std::io::Result<Self> {
+        let tables = Arc::clone(&worker);
+        Self::over(Arc::clone(&worker.store), worker.settings.clone(), tables, Some(worker))
+    }
+
+    /// Over a copied store.
+    pub(crate) fn offline(store: Arc<Store>, settings: Settings) -> std::io::Result<Self> {
+        Self::over(store, settings, Arc::new(NoCollectors), None)
+    }
+
+    fn over(
+        store: Arc<Store>,
+        settings: Settings,
+        tables: Arc<dyn SystemTables>,
+        worker: Option<Arc<Worker>>,
+    ) -> std::io::Result<Self> {
+        let limits = QueryLimits {
+            memory_bytes: settings.query.memory_bytes,
+            deadline: settings.query.deadline,
+            row_cap: settings.query.row_cap,
+            concurrent: settings.query.concurrent,
+            ..QueryLimits::default()
+        };
+        Ok(Self { engine: QueryEngine::new(Arc::clone(&store), limits, tables)?, store, settings, worker })
+    }
+
+    fn live_only(&self, what: &str) -> Result<&Arc<Worker>, Fault> {
+        self.worker.as_ref().ok_or_else(|| {
+            Fault::new(FaultKind::Unavailable, format!("{what} needs a running agent: this is a copied store"))
+        })
+    }
+
+    async fn answer(
+        &self,
+        caller: &Caller,
+        request: OperatorRequest,
+        answers: &Answers,
+        cancel: CancellationToken,
+    ) -> Result<(), Fault> {
+        let answer = match request.verb {
+            Some(Verb::Query(query)) => return self.query(caller, query, answers, cancel).await,
+            Some(Verb::EventsFollow(follow)) => return self.follow(&follow, answers, cancel).await,
+            // The transport cancels the running request itself; what arrives here was over already.
+            Some(Verb::Cancel(_)) => Answer::Done(Empty {}),
+            Some(Verb::Health(Empty {})) => Answer::Health(self.health().await),
+            Some(Verb::RulesCheck(check)) => Answer::RulesChecked(rules::check(check).await?),
+            Some(Verb::RulesReload(Empty {})) => Answer::RulesReloaded(self.rules_reload(caller).await?),
+            Some(Verb::AlertShow(show)) => Answer::Alert(self.alert(show.id).await?),
+            Some(Verb::ConfigShow(_)) => Answer::Config(self.config()),
+            None => {
+                return Err(Fault::new(FaultKind::InvalidRequest, "the request names nothing that this build knows"));
+            }
+        };
+        say(answers, answer).await;
+        Ok(())
+    }
+
+    async fn alert(&self, id: String) -> Result<AlertShown, Fault> {
+        let parsed: Uuid = id.parse().map_err(|_| {
+            Fault::new(FaultKind::InvalidRequest, format!("{id:?} is no alert id: see `daemoneye-cli alerts list`"))
+        })?;
+        let found = self.blocking(move |store| store.alert(parsed)).await?;
+        let alert = found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no alert has the id {id}")))?;
+        let json = serde_json::to_string(&alert).map_err(|error| internal(&error))?;
+        Ok(AlertShown { json })
+    }
+
+    fn config(&self) -> ConfigShown {
+        let config = &self.settings.config;
+        let component = config.component().name;
+        let entries = config.entries().into_iter().map(|entry| ConfigEntry {
+            component: component.to_owned(),
+            key: entry.key.to_owned(),
+            is_default: entry.is_default(),
+            value: entry.value,
+            origin: entry.origin,
+            doc: entry.doc.to_owned(),
+        });
+        ConfigShown { entries: entries.collect() }
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Store) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, Fault> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.map_err(|error| internal(&error))?.map_err(|error| internal(&error))
+    }
+
+    fn dirs(&self) -> (PathBuf, PathBuf) {
+        (self.store.dir().to_owned(), self.settings.runtime_dir.clone())
+    }
+}
+
+/// Sends one answer; a caller who has left needs none.
+async fn say(answers: &Answers, answer: Answer) -> bool {
+    answers.send(OperatorResponse { answer: Some(answer) }).await.is_ok()
+}
+
+/// The details stay in the agent's log: they may name paths that the caller cannot see.
+fn internal(error: &dyn std::fmt::Display) -> Fault {
+    tracing::warn!(%error, "an operator's request failed");
+    Fault::new(FaultKind::Internal, "the agent could not answer: see its log")
+}
+
+/// Who a peer is for the agent: root and its own user operate, groups decide about the others.
+fn role_of(peer: &Peer) -> Option<Role> {
+    if peer.uid == 0 || peer.uid == platform::own_uid() || platform::is_member(peer.uid, peer.gid, OPERATORS_GROUP) {
+        Some(Role::Operator)
+    } else {
+        platform::is_member(peer.uid, peer.gid, VIEWERS_GROUP).then_some(Role::Viewer)
+    }
+}
+
+impl OperatorService for Operators {
+    fn admit(&self, peer: &Peer, _hello: &Hello) -> Result<Role, Fault> {
+        role_of(peer).ok_or_else(|| {
+            let message = format!("your user is in neither {VIEWERS_GROUP} nor {OPERATORS_GROUP}: ask to be added");
+            if let Some(worker) = &self.worker {
+                worker.refused(peer, &message);
+            }
+            Fault::new(FaultKind::Forbidden, message)
+        })
+    }
+
+    fn handle(
+        self: Arc<Self>,
+        caller: Caller,
+        request: OperatorRequest,
+        answers: Answers,
+        cancel: CancellationToken,
+    ) -> BoxFuture<Result<(), Fault>> {
+        Box::pin(async move { self.answer(&caller, request, &answers, cancel).await })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn strangers_are_neither_operators_nor_viewers() {
+        let peer = |uid| Peer { uid, gid: 4_000_000, pid: None };
+        assert_eq!(role_of(&peer(0)), Some(Role::Operator));
+        assert_eq!(role_of(&peer(platform::own_uid())), Some(Role::Operator));
+        assert_eq!(role_of(&peer(3_999_999)), None);
+    }
+}

@@ -1,0 +1,94 @@
+//! Rules over the operator socket: check files without taking them, and read the directories again.
+
+use std::path::Path;
+
+use daemoneye_engine::detect::{LoadedRule, Refusal as RuleRefusal, TestReport, rules};
+use daemoneye_eventbus::Caller;
+use daemoneye_lib::model::RuleKind;
+use daemoneye_lib::proto::{Fault, FaultKind, Refusal, RuleCheck, RuleText, RulesCheck, RulesChecked, RulesReloaded};
+
+use super::{Operators, internal};
+use crate::platform;
+
+/// Files of one request; the request itself is at most 64 KiB.
+const MAX_FILES: usize = 1000;
+
+impl Operators {
+    pub(super) async fn rules_reload(&self, caller: &Caller) -> Result<RulesReloaded, Fault> {
+        let worker = self.live_only("rules reload")?;
+        let actor = format!("operator:{}", platform::user_name(caller.peer.uid));
+        let reloaded = worker.reload_rules(actor).await.map_err(|error| internal(&error))?;
+        let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+        Ok(RulesReloaded {
+            loaded: count(reloaded.loaded),
+            added: count(reloaded.added.len()),
+            changed: count(reloaded.changed.len()),
+            removed: count(reloaded.removed.len()),
+            problems: reloaded.problems.iter().map(refusal).collect(),
+        })
+    }
+}
+
+/// Parses, plans and, when asked, tests each file; takes none of them.
+pub(super) async fn check(check: RulesCheck) -> Result<RulesChecked, Fault> {
+    if check.files.len() > MAX_FILES {
+        return Err(Fault::new(FaultKind::TooLarge, format!("more than {MAX_FILES} rule files: send them in parts")));
+    }
+    let checked = tokio::task::spawn_blocking(move || {
+        check.files.iter().map(|file| check_file(file, check.run_tests)).collect()
+    });
+    checked.await.map(|rules| RulesChecked { rules }).map_err(|error| internal(&error))
+}
+
+fn check_file(file: &RuleText, run_tests: bool) -> RuleCheck {
+    match rules::parse(Path::new(&file.name), &file.yaml) {
+        Ok(rule) => {
+            let report = run_tests.then(|| rules::run_tests(&rule));
+            checked(file, &rule, report.as_ref())
+        }
+        Err(problems) => RuleCheck {
+            file: file.name.clone(),
+            problems: problems.iter().map(refusal).collect(),
+            ..RuleCheck::default()
+        },
+    }
+}
+
+fn checked(file: &RuleText, rule: &LoadedRule, report: Option<&TestReport>) -> RuleCheck {
+    let count = |number: usize| u32::try_from(number).unwrap_or(u32::MAX);
+    let failures = report.map(|report| report.failures.as_slice()).unwrap_or_default();
+    let kind = match rule.rule.kind {
+        RuleKind::Stream => "stream",
+        RuleKind::Window => "window",
+    };
+    RuleCheck {
+        id: rule.rule.id.to_string(),
+        name: rule.rule.name.clone(),
+        file: file.name.clone(),
+        kind: kind.to_owned(),
+        tests_passed: report.map_or(0, |report| count(report.passed)),
+        tests_failed: count(failures.len()),
+        problems: failures
+            .iter()
+            .map(|failure| Refusal {
+                message: format!("test {:?}: {}", failure.test, failure.message),
+                line: u32::try_from(failure.line).unwrap_or(u32::MAX),
+                column: 1,
+                hint: String::new(),
+                file: file.name.clone(),
+            })
+            .collect(),
+    }
+}
+
+/// A rule file's problem in the shape that goes over the socket.
+pub(super) fn refusal(problem: &RuleRefusal) -> Refusal {
+    let place = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    Refusal {
+        message: problem.message.clone(),
+        line: place(problem.line),
+        column: place(problem.column),
+        hint: problem.hint.clone().unwrap_or_default(),
+        file: problem.file.display().to_string(),
+    }
+}

@@ -1,0 +1,76 @@
+//! procmond as the parent sees it: the command that starts it, and whether one that outlived an earlier agent still works on
+//! this data directory.
+//!
+//! The lock of the write-ahead log decides, not a pid file: whoever holds it collects, and a second procmond would refuse to
+//! start anyway.
+
+use std::fs::{File, TryLockError};
+use std::path::Path;
+use std::process::Stdio;
+
+use tokio::process::Command;
+
+use super::token;
+use crate::error::AgentError;
+use crate::platform;
+use crate::settings::Settings;
+
+/// Whether a live collector holds the write-ahead log under `data_dir`.
+pub(crate) fn is_collecting(data_dir: &Path) -> bool {
+    let Ok(lock) = File::open(data_dir.join("wal").join("lock")) else { return false };
+    matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
+}
+
+/// Refuses to start without the program, before anything runs.
+pub(crate) fn check(settings: &Settings) -> Result<(), AgentError> {
+    let path = &settings.procmond.path;
+    if settings.procmond.spawn && !path.is_file() {
+        return Err(AgentError::MissingCollector { path: path.clone() });
+    }
+    Ok(())
+}
+
+/// The command that starts procmond, with a fresh token: nobody else holds the old one when nobody collects.
+pub(crate) fn command(settings: &Settings) -> Result<Command, AgentError> {
+    let token = settings.token_file();
+    if !token::stands(&token) || !is_collecting(&settings.data_dir) {
+        token::create(&token).map_err(|source| AgentError::io("write the token file", &token, source))?;
+    }
+    let mut command = Command::new(&settings.procmond.path);
+    command
+        .env_clear()
+        .env("DAEMONEYE_BROKER_SOCKET", settings.bus_socket())
+        .env("DAEMONEYE_BROKER_TOKEN_FILE", token)
+        .env("PROCMOND_DATA_DIR", &settings.data_dir)
+        .env("PROCMOND_SNAPSHOT_INTERVAL_MS", settings.procmond.snapshot_interval_ms.to_string())
+        .env("PROCMOND_HEARTBEAT_INTERVAL_MS", settings.procmond.heartbeat_interval_ms.to_string())
+        .env("PROCMOND_LOG__LEVEL", &settings.log_level)
+        .env("PROCMOND_LOG__FORMAT", &settings.log_format)
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::inherit());
+    // Its own configuration files lie under the home directory; nothing else of the environment is its business.
+    if let Some(home) = std::env::var_os("HOME") {
+        command.env("HOME", home);
+    }
+    platform::own_group(&mut command);
+    Ok(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_held_lock_is_seen_and_a_stale_lock_file_is_not_mistaken_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(!is_collecting(dir.path()));
+        std::fs::create_dir(dir.path().join("wal")).unwrap();
+        let lock = File::create(dir.path().join("wal").join("lock")).unwrap();
+        assert!(!is_collecting(dir.path()));
+        lock.lock().unwrap();
+        assert!(is_collecting(dir.path()));
+        lock.unlock().unwrap();
+        assert!(!is_collecting(dir.path()));
+    }
+}

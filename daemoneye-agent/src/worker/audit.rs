@@ -1,0 +1,89 @@
+//! The agent's entries for the audit ledger: they wait in the store's outbox until procmond has written them, so none is
+//! lost while procmond is away, and one that was written twice is recognised by its id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemoneye_engine::store::Store;
+use daemoneye_lib::proto::{
+    AppendAudit, CollectorRequest, CollectorResponse, CoverageGap, collector_request::Verb, collector_response::Answer,
+};
+use serde_json::{Value, json};
+
+use super::Worker;
+use super::rules::Reloaded;
+use crate::settings::Settings;
+
+/// Entries of one request; a request stays far below the frame limit.
+const BATCH: usize = 256;
+/// How long procmond may take to write them.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Names that one entry lists; the rest is in the count.
+const NAMES: usize = 50;
+
+/// Puts an entry into the outbox. A store that refuses is reported by ingest, which ends the worker; here it is only noted.
+pub(crate) fn push(store: &Store, actor: &str, action: &str, payload: &Value) {
+    if let Err(error) = store.audit_push(actor, action, payload) {
+        tracing::warn!(%error, action, "an audit entry was not kept");
+    }
+}
+
+/// Hands everything that waits to procmond; returns when nothing waits or nobody takes it.
+pub(crate) async fn drain(worker: &Arc<Worker>) {
+    while let Some(keeper) = worker.roster.ledger_keeper() {
+        let pending = worker.blocking(|worker| worker.store.audit_pending(BATCH)).await;
+        let entries = match pending {
+            Some(Ok(entries)) if !entries.is_empty() => entries,
+            Some(Err(error)) => return tracing::warn!(%error, "the audit outbox cannot be read"),
+            Some(Ok(_)) | None => return,
+        };
+        let request = CollectorRequest { verb: Some(Verb::AppendAudit(AppendAudit { entries })) };
+        let up_to = match worker.broker.call(&keeper, request, DEADLINE).await {
+            Ok(CollectorResponse { answer: Some(Answer::Audit(taken)) }) => taken.last_outbox_id,
+            Ok(_) => return tracing::warn!(keeper, "answered an audit append with something else"),
+            Err(error) => return tracing::debug!(keeper, %error, "audit entries wait"),
+        };
+        let done = worker.blocking(move |worker| worker.store.audit_done(up_to)).await;
+        if !matches!(done, Some(Ok(_))) {
+            return;
+        }
+    }
+}
+
+/// What a start is remembered by: the build and a hash of the settings, not their values.
+pub(crate) fn start(settings: &Settings) -> Value {
+    let mut hasher = blake3::Hasher::new();
+    for entry in settings.config.entries() {
+        hasher.update(entry.key.as_bytes()).update(b"=").update(entry.value.as_bytes()).update(b"\n");
+    }
+    json!({
+        "build": daemoneye_lib::BUILD,
+        "config": hasher.finalize().to_hex().as_str(),
+        "procmond_mode": if settings.procmond.spawn { "spawn" } else { "external" },
+    })
+}
+
+/// What a change of the rules was.
+pub(crate) fn rules(reloaded: &Reloaded) -> Value {
+    let names = |all: &[String]| json!({ "count": all.len(), "names": all.iter().take(NAMES).collect::<Vec<_>>() });
+    json!({
+        "loaded": reloaded.loaded,
+        "added": names(&reloaded.added),
+        "changed": names(&reloaded.changed),
+        "removed": names(&reloaded.removed),
+        "problems": reloaded.problems.len(),
+    })
+}
+
+/// What was not seen; `gaps` is how many came together, of which this is the first.
+pub(crate) fn gap(gap: &CoverageGap, gaps: usize) -> Value {
+    json!({
+        "gaps": gaps,
+        "collector": gap.collector,
+        "reason": gap.reason,
+        "from_us": gap.from_us,
+        "to_us": gap.to_us,
+        "count": gap.count,
+        "detail": gap.detail,
+    })
+}

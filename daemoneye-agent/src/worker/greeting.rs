@@ -1,0 +1,92 @@
+//! What a collector is told and asked when it registers: begin, and who is alive now.
+//!
+//! The list of live processes comes from the collector's tracker and not from history, so `processes` is right at once, also
+//! after a restart of the agent.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemoneye_lib::proto::{
+    CapabilityRequest, CollectorRequest, DeliveryGuarantee, DetectionTask, Lifecycle, ProcessFilter, QoS, Register,
+    Sequence, TaskType, collector_request::Verb, collector_response::Answer, lifecycle::Phase as LifecyclePhase,
+};
+use daemoneye_lib::topic::Topic;
+use prost::Message as _;
+
+use super::{Phase, Worker, host};
+use crate::clock::now_us;
+use crate::link::ToParent;
+
+/// How long a collector may take to list every process: 10,000 of them take it far less than a second.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// Pages of the list that are taken; far more than a host can have processes.
+const MAX_PAGES: usize = 10_000;
+
+/// Greets a collector that has registered.
+pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
+    let id = register.collector_id.clone();
+    tracing::info!(collector = %id, pid = register.pid, version = %register.version, "registered");
+    worker.tell_parent(ToParent::Collector { pid: register.pid });
+    // A round trip first: what the collector subscribes to right after registering is in place when it answers.
+    let capabilities = CollectorRequest { verb: Some(Verb::GetCapabilities(CapabilityRequest {})) };
+    if let Err(error) = worker.broker.call(&id, capabilities, DEADLINE).await {
+        tracing::warn!(collector = %id, %error, "did not tell its capabilities");
+    }
+    begin_monitoring(&worker);
+    worker.phase.send_if_modified(|phase| {
+        let first = *phase == Phase::Ready;
+        if first {
+            *phase = Phase::SteadyState;
+        }
+        first
+    });
+    enumerate(&worker, &id).await;
+    let notes = register.capabilities.map(|capabilities| capabilities.notes).unwrap_or_default();
+    let info = host::describe(notes);
+    if let Some(Err(error)) = worker.blocking(move |worker| worker.store.put_system_info(&info)).await {
+        tracing::warn!(%error, "what is known about the host was not kept");
+    }
+}
+
+/// Gives every collector leave to begin.
+pub(crate) fn begin_monitoring(worker: &Worker) {
+    let leave = Lifecycle { phase: LifecyclePhase::BeginMonitoring.into(), time_us: now_us() };
+    let qos = QoS { guarantee: DeliveryGuarantee::AtLeastOnce.into(), ..QoS::default() };
+    worker.broker.publish(&Topic::Lifecycle, leave.encode_to_vec().into(), qos);
+}
+
+async fn enumerate(worker: &Arc<Worker>, id: &str) {
+    let task = DetectionTask {
+        task_id: "live".to_owned(),
+        task_type: TaskType::EnumerateProcesses.into(),
+        process_filter: Some(ProcessFilter::default()),
+        hash_check: None,
+    };
+    let request = CollectorRequest { verb: Some(Verb::ExecuteTask(task)) };
+    let mut pages = match worker.broker.call_stream(id, request, DEADLINE).await {
+        Ok(pages) => pages,
+        Err(error) => return tracing::warn!(collector = id, %error, "did not list its processes"),
+    };
+    let mut records = Vec::new();
+    let mut as_of: Option<Sequence> = None;
+    for _ in 0..MAX_PAGES {
+        match pages.next().await {
+            Ok(Some(page)) => {
+                let Some(Answer::Task(mut result)) = page.answer else { continue };
+                if !result.success {
+                    return tracing::warn!(collector = id, error = result.error, "did not list its processes");
+                }
+                records.append(&mut result.processes);
+                as_of = result.as_of.or(as_of);
+            }
+            Ok(None) => break,
+            Err(error) => return tracing::warn!(collector = id, %error, "did not list all of its processes"),
+        }
+    }
+    let Some(as_of) = as_of else { return };
+    let collector = id.to_owned();
+    if let Some(Err(error)) = worker.blocking(move |worker| worker.store.reset_live(&collector, records, as_of)).await
+    {
+        tracing::warn!(%error, "the live processes were not kept");
+    }
+}

@@ -1,0 +1,149 @@
+//! The worker: broker, store, rules, alerts and answers.
+//!
+//! Its life is a chain of types in [`stages`], each made from the one before. What ends it is one [`End`]; everything that
+//! follows is bounded, so that the parent never has to guess.
+
+mod audit;
+mod authority;
+mod banner;
+mod followers;
+mod greeting;
+pub(crate) mod host;
+mod ingest;
+mod notices;
+mod phase;
+mod refusals;
+mod roster;
+mod rounds;
+pub(crate) mod rules;
+mod stages;
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use daemoneye_engine::sql::{CollectorRow, SystemTables};
+use daemoneye_engine::store::{Store, StoreError};
+use daemoneye_eventbus::Broker;
+use tokio::sync::{mpsc, watch};
+use tokio_util::sync::CancellationToken;
+
+pub(crate) use self::followers::Followers;
+pub(crate) use self::ingest::Counters;
+pub(crate) use self::phase::Phase;
+use self::refusals::Refusals;
+pub(crate) use self::roster::{Collector, Roster};
+use self::rules::{Reloaded, Rules};
+pub(crate) use self::stages::run;
+use crate::error::AgentError;
+use crate::link::{ChildState, ToParent};
+use crate::settings::Settings;
+use crate::sinks::delivery::SinkState;
+
+/// Why the worker ends.
+#[derive(Debug)]
+pub(crate) enum End {
+    /// The parent asked.
+    Asked,
+    /// Something cannot go on.
+    Failed(AgentError),
+    /// The parent is gone.
+    Orphaned,
+}
+
+/// What every part of the worker shares.
+pub(crate) struct Worker {
+    pub(crate) settings: Settings,
+    pub(crate) store: Arc<Store>,
+    pub(crate) rules: Rules,
+    pub(crate) roster: Roster,
+    pub(crate) followers: Followers,
+    pub(crate) broker: Broker,
+    pub(crate) counters: Counters,
+    pub(crate) sinks: Vec<Arc<SinkState>>,
+    pub(crate) started: Instant,
+    pub(crate) phase: watch::Sender<Phase>,
+    /// The parent's pid and its children, as it told last.
+    pub(crate) children: Mutex<(u32, Vec<ChildState>)>,
+    /// Grows with each alert that entered the outbox.
+    alerts: watch::Sender<u64>,
+    refusals: Mutex<Refusals>,
+    parent: mpsc::Sender<ToParent>,
+    ending: mpsc::Sender<End>,
+    shutdown: CancellationToken,
+}
+
+impl Worker {
+    /// Runs store work where it may block.
+    pub(crate) async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        work: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Option<T> {
+        let worker = Arc::clone(self);
+        tokio::task::spawn_blocking(move || work(&worker)).await.ok()
+    }
+
+    /// Queues a word for the parent; one that does not fit is dropped, it was the hundredth of its kind.
+    fn tell_parent(&self, word: ToParent) {
+        if self.parent.try_send(word).is_err() {
+            tracing::debug!("the parent does not listen");
+        }
+    }
+
+    /// Grows when alerts have entered the outbox.
+    pub(crate) fn alert_news(&self) -> watch::Receiver<u64> {
+        self.alerts.subscribe()
+    }
+
+    /// Fires when the worker ends.
+    pub(crate) fn shutdown_token(&self) -> CancellationToken {
+        self.shutdown.clone()
+    }
+
+    /// Ends the worker; the first reason counts.
+    fn end(&self, end: End) {
+        if let Err(mpsc::error::TrySendError::Full(end) | mpsc::error::TrySendError::Closed(end)) =
+            self.ending.try_send(end)
+        {
+            tracing::debug!(?end, "is ending already");
+        }
+    }
+
+    /// Reads the rules again; the change is audited under `actor`.
+    pub(crate) async fn reload_rules(self: &Arc<Self>, actor: String) -> Result<Reloaded, StoreError> {
+        let reloaded = self.blocking(|worker| worker.rules.reload(&worker.store)).await;
+        let Some(reloaded) = reloaded else { return Ok(Reloaded::default()) };
+        let reloaded = reloaded?;
+        for problem in &reloaded.problems {
+            tracing::warn!("rule not taken: {problem}");
+        }
+        if reloaded.is_change() {
+            tracing::info!(
+                rules = reloaded.loaded,
+                added = reloaded.added.len(),
+                changed = reloaded.changed.len(),
+                removed = reloaded.removed.len(),
+                "rules in force"
+            );
+            // The store audits each rule; this says who asked and what was not taken.
+            self.audit(actor, "rules-reload", audit::rules(&reloaded)).await;
+        }
+        Ok(reloaded)
+    }
+
+    /// Puts an entry into the audit outbox.
+    pub(crate) async fn audit(self: &Arc<Self>, actor: String, action: &'static str, payload: serde_json::Value) {
+        self.blocking(move |worker| audit::push(&worker.store, &actor, action, &payload)).await;
+    }
+}
+
+impl SystemTables for Worker {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        let (_, children) = self.children.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let restarts = |id: &str| children.iter().find(|child| child.name == id).map_or(0, |child| child.restarts);
+        self.roster
+            .all()
+            .into_iter()
+            .map(|(id, collector)| roster::row(id.clone(), &collector, restarts(&id)))
+            .collect()
+    }
+}

@@ -1,0 +1,79 @@
+//! What the bus tells about its peers: who came, who is alive, who was turned away, what was shed.
+
+use std::sync::Arc;
+
+use daemoneye_eventbus::Notice;
+use daemoneye_lib::model::ScanMetadata;
+use daemoneye_lib::proto::{CoverageGap, Heartbeat};
+use tokio::sync::mpsc;
+
+use super::{Worker, audit, greeting};
+use crate::clock::now_us;
+
+/// Works off notices until the broker ends.
+pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Notice>) {
+    while let Some(notice) = notices.recv().await {
+        match notice {
+            Notice::Connected { id, peer, build, .. } => {
+                tracing::debug!(%id, uid = peer.uid, build, "connected");
+            }
+            Notice::Registered(register) => {
+                if let Some(gap) = worker.roster.registered(register.clone()) {
+                    cover(&worker, gap).await;
+                }
+                tokio::spawn(greeting::greet(Arc::clone(&worker), register));
+            }
+            Notice::Heartbeat(heartbeat) => note_heartbeat(&worker, heartbeat).await,
+            Notice::Disconnected { collector, reason } => {
+                tracing::info!(%collector, reason, "disconnected");
+                worker.roster.disconnected(&collector, &reason);
+            }
+            Notice::Refused { peer, fault } => worker.refused(&peer, &fault.message),
+            Notice::Shed { topic, count } if topic.starts_with("events.") => {
+                cover(&worker, shed(&topic, count)).await;
+            }
+            Notice::Shed { topic, count } => tracing::debug!(topic, count, "a slow subscriber missed messages"),
+        }
+    }
+}
+
+/// Keeps a gap and notes it in the ledger.
+async fn cover(worker: &Arc<Worker>, gap: CoverageGap) {
+    let payload = audit::gap(&gap, 1);
+    if let Some(Err(error)) = worker.blocking(move |worker| worker.store.add_coverage(gap)).await {
+        tracing::warn!(%error, "a coverage gap was not kept");
+    }
+    worker.audit("agent".to_owned(), "coverage-gap", payload).await;
+}
+
+fn shed(topic: &str, count: u64) -> CoverageGap {
+    let now = now_us();
+    CoverageGap {
+        collector: "bus".to_owned(),
+        reason: "subscriber_slow".to_owned(),
+        from_us: now,
+        to_us: now,
+        count: Some(count),
+        detail: format!("a subscriber of {topic} had no room; the store has these events"),
+        ..CoverageGap::default()
+    }
+}
+
+async fn note_heartbeat(worker: &Arc<Worker>, heartbeat: Heartbeat) {
+    let health = heartbeat.health.clone().unwrap_or_default();
+    let scan = ScanMetadata {
+        time_us: now_us(),
+        collector: heartbeat.collector_id.clone(),
+        cycles: health.cycles,
+        processes: health.processes,
+        events: health.events,
+        errors: health.errors,
+    };
+    if heartbeat.state == "waiting_for_agent" {
+        greeting::begin_monitoring(worker);
+    }
+    worker.roster.heartbeat(heartbeat);
+    if let Some(Err(error)) = worker.blocking(move |worker| worker.store.put_scan(&scan)).await {
+        tracing::warn!(%error, "a scan was not kept");
+    }
+}

@@ -1,0 +1,201 @@
+//! The collectors as the worker knows them: who registered, who is connected, what the last heartbeat said, and for how long
+//! somebody has been away.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use daemoneye_engine::sql::CollectorRow;
+use daemoneye_lib::proto::{CollectorHealth, CoverageGap, Heartbeat, Register};
+
+use crate::clock::now_us;
+
+/// Heartbeats that may be missing before a collector counts as failed; one or two are `degraded`.
+const FAILED_AFTER: u32 = 3;
+
+/// One collector.
+#[derive(Debug, Clone)]
+pub(crate) struct Collector {
+    pub(crate) register: Register,
+    pub(crate) registered_us: i64,
+    pub(crate) connected: bool,
+    /// The last heartbeat and when it came.
+    pub(crate) health: Option<CollectorHealth>,
+    pub(crate) last_heartbeat_us: Option<i64>,
+    last_seen: Instant,
+    pub(crate) missed: u32,
+    /// Since when it has been away, and why.
+    pub(crate) away: Option<(i64, String)>,
+}
+
+impl Collector {
+    /// `healthy`, `degraded`, `failed` or `away`.
+    pub(crate) const fn standing(&self) -> &'static str {
+        match (self.connected, self.missed) {
+            (false, _) => "away",
+            (true, 0) => "healthy",
+            (true, 1..FAILED_AFTER) => "degraded",
+            (true, _) => "failed",
+        }
+    }
+
+    /// Its state word: the last heartbeat's, else what the connection tells.
+    pub(crate) fn state(&self) -> &str {
+        match (&self.health, self.connected) {
+            (_, false) => "away",
+            (Some(health), true) if !health.state.is_empty() => &health.state,
+            (_, true) => "registered",
+        }
+    }
+}
+
+/// Every collector that has registered since the worker started.
+#[derive(Debug, Default)]
+pub(crate) struct Roster {
+    collectors: Mutex<BTreeMap<String, Collector>>,
+}
+
+impl Roster {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Collector>> {
+        self.collectors.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// All of them, by id.
+    pub(crate) fn all(&self) -> BTreeMap<String, Collector> {
+        self.lock().clone()
+    }
+
+    /// The connected collector whose ledger takes the agent's audit entries.
+    pub(crate) fn ledger_keeper(&self) -> Option<String> {
+        self.lock().iter().find(|(_, collector)| collector.connected).map(|(id, _)| id.clone())
+    }
+
+    /// A collector registered. The gap is the time during which nobody captured: only a new process leaves one, the old one
+    /// has gone on writing its log.
+    pub(crate) fn registered(&self, register: Register) -> Option<CoverageGap> {
+        let now = now_us();
+        let id = register.collector_id.clone();
+        let fresh = Collector {
+            registered_us: now,
+            connected: true,
+            health: None,
+            last_heartbeat_us: None,
+            last_seen: Instant::now(),
+            missed: 0,
+            away: None,
+            register,
+        };
+        let pid = fresh.register.pid;
+        let before = self.lock().insert(id.clone(), fresh)?;
+        let (from_us, reason) = before.away.filter(|_| before.register.pid != pid)?;
+        Some(CoverageGap {
+            collector: id,
+            reason: "collector_unavailable".to_owned(),
+            from_us,
+            to_us: now,
+            detail: format!("the collector was started again: {reason}"),
+            ..CoverageGap::default()
+        })
+    }
+
+    pub(crate) fn disconnected(&self, id: &str, reason: &str) {
+        if let Some(collector) = self.lock().get_mut(id) {
+            collector.connected = false;
+            collector.away = Some((now_us(), reason.to_owned()));
+        }
+    }
+
+    pub(crate) fn heartbeat(&self, heartbeat: Heartbeat) {
+        if let Some(collector) = self.lock().get_mut(&heartbeat.collector_id) {
+            collector.missed = 0;
+            collector.last_seen = Instant::now();
+            collector.last_heartbeat_us = Some(now_us());
+            let mut health = heartbeat.health.unwrap_or_default();
+            health.state = heartbeat.state;
+            collector.health = Some(health);
+        }
+    }
+
+    /// What a collector answered to a health check.
+    pub(crate) fn told(&self, id: &str, health: CollectorHealth) {
+        if let Some(collector) = self.lock().get_mut(id) {
+            collector.health = Some(health);
+        }
+    }
+
+    /// Counts missing heartbeats; returns those that have just failed, each once.
+    pub(crate) fn overdue(&self, interval: Duration, now: Instant) -> Vec<String> {
+        let mut failed = Vec::new();
+        for (id, collector) in self.lock().iter_mut().filter(|(_, collector)| collector.connected) {
+            // The first interval is the heartbeat's own time.
+            let intervals = now.duration_since(collector.last_seen).as_nanos() / interval.as_nanos().max(1);
+            let missed = u32::try_from(intervals.saturating_sub(1)).unwrap_or(u32::MAX);
+            if missed >= FAILED_AFTER && collector.missed < FAILED_AFTER {
+                failed.push(id.clone());
+            }
+            collector.missed = missed;
+        }
+        failed
+    }
+}
+
+/// A row of the SQL table `collectors`.
+pub(crate) fn row(id: String, collector: &Collector, restarts: u32) -> CollectorRow {
+    let health = collector.health.clone().unwrap_or_default();
+    let capabilities = collector.register.capabilities.clone().unwrap_or_default();
+    CollectorRow {
+        id,
+        collector_type: collector.register.collector_type.clone(),
+        state: collector.state().to_owned(),
+        connected: collector.connected,
+        version: collector.register.version.clone(),
+        pid: Some(collector.register.pid),
+        source: capabilities.source,
+        source_reason: capabilities.source_reason,
+        registered_us: Some(collector.registered_us),
+        last_heartbeat_us: collector.last_heartbeat_us,
+        cycles: health.cycles,
+        events: health.events,
+        errors: health.errors,
+        processes: health.processes,
+        lost: health.lost,
+        restarts,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn register(pid: u32) -> Register {
+        Register { collector_id: "procmond".into(), pid, ..Register::default() }
+    }
+
+    #[test]
+    fn three_missed_heartbeats_fail_a_collector_once_and_one_heals_it() {
+        let roster = Roster::default();
+        roster.registered(register(1));
+        let interval = Duration::from_secs(30);
+        let start = Instant::now();
+        assert!(roster.overdue(interval, start + Duration::from_secs(59)).is_empty());
+        assert_eq!(roster.all()["procmond"].standing(), "healthy");
+        assert!(roster.overdue(interval, start + Duration::from_secs(61)).is_empty());
+        assert_eq!(roster.all()["procmond"].standing(), "degraded");
+        assert_eq!(roster.overdue(interval, start + Duration::from_secs(130)), ["procmond"]);
+        assert!(roster.overdue(interval, start + Duration::from_secs(160)).is_empty(), "said once");
+        roster.heartbeat(Heartbeat { collector_id: "procmond".into(), ..Heartbeat::default() });
+        assert_eq!(roster.all()["procmond"].standing(), "healthy");
+    }
+
+    #[test]
+    fn only_a_new_process_leaves_a_gap() {
+        let roster = Roster::default();
+        assert!(roster.registered(register(1)).is_none());
+        roster.disconnected("procmond", "hung up");
+        assert!(roster.registered(register(1)).is_none(), "it went on collecting");
+        roster.disconnected("procmond", "hung up");
+        let gap = roster.registered(register(2)).unwrap();
+        assert_eq!(gap.reason, "collector_unavailable");
+        assert!(gap.to_us >= gap.from_us);
+    }
+}

@@ -1,0 +1,71 @@
+//! What comes back at intervals: heartbeats that are missing, rule files that changed, audit entries that wait, history that
+//! is too old. Each round is a task of its own, so a slow one holds up no other.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use tokio::time::MissedTickBehavior;
+
+use super::{Worker, audit};
+use crate::clock::now_us;
+use crate::link::ToParent;
+
+/// How often heartbeats are counted.
+const HEARTBEATS: Duration = Duration::from_millis(500);
+/// How often rule files are looked at: an edit is in force before the editor is closed.
+const RULE_FILES: Duration = Duration::from_secs(2);
+/// How often waiting audit entries are handed over.
+const AUDIT: Duration = Duration::from_millis(500);
+/// How often old history is removed; segments are hours long.
+const RETENTION: Duration = Duration::from_secs(3600);
+
+/// Starts every round; they end with the worker.
+pub(crate) fn start(worker: &Arc<Worker>) {
+    round(worker, HEARTBEATS, |worker| async move { heartbeats(&worker) });
+    round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
+    round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
+    round(worker, RETENTION, |worker| async move { retention(&worker).await });
+}
+
+fn round<F: Future<Output = ()> + Send>(
+    worker: &Arc<Worker>,
+    every: Duration,
+    work: impl Fn(Arc<Worker>) -> F + Send + 'static,
+) {
+    let worker = Arc::clone(worker);
+    tokio::spawn(async move {
+        let mut ticks = tokio::time::interval(every);
+        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                () = worker.shutdown.cancelled() => return,
+                _ = ticks.tick() => work(Arc::clone(&worker)).await,
+            }
+        }
+    });
+}
+
+fn heartbeats(worker: &Worker) {
+    let interval = Duration::from_millis(worker.settings.procmond.heartbeat_interval_ms);
+    for collector in worker.roster.overdue(interval, Instant::now()) {
+        tracing::warn!(collector, "three heartbeats are missing");
+        let reason = format!("{collector} sent no heartbeat for three intervals");
+        worker.tell_parent(ToParent::RestartCollector { reason });
+    }
+}
+
+async fn rule_files(worker: &Arc<Worker>) {
+    if worker.blocking(|worker| worker.rules.changed_on_disk()).await == Some(true)
+        && let Err(error) = worker.reload_rules("agent".to_owned()).await
+    {
+        tracing::warn!(%error, "rules were not read again");
+    }
+}
+
+async fn retention(worker: &Arc<Worker>) {
+    match worker.blocking(|worker| worker.store.expire(now_us())).await {
+        Some(Ok(expired)) => tracing::debug!(?expired, "retention"),
+        Some(Err(error)) => tracing::warn!(%error, "old history was not removed"),
+        None => {}
+    }
+}

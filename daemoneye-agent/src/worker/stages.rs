@@ -1,0 +1,292 @@
+//! The worker's start and end as types: [`Loading`] holds the store, [`Ready`] listens, [`Steady`] has a collector,
+//! [`Stopping`] lets everything out that is still inside.
+
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use daemoneye_engine::store::{Store, StoreError, StoreOptions};
+use daemoneye_eventbus::{Broker, BrokerOptions, BrokerStreams, serve_operators};
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::proto::{CollectorRequest, Empty, collector_request::Verb};
+use serde_json::json;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+use tokio_util::sync::CancellationToken;
+
+use super::authority::BusGate;
+use super::ingest::{self, Ingest};
+use super::rules::Rules;
+use super::{Counters, End, Followers, Phase, Roster, Worker, audit, banner, host, notices, rounds};
+use crate::error::AgentError;
+use crate::link::{self, Receiver, Sender, ToParent, ToWorker};
+use crate::operator::Operators;
+use crate::platform::{self, GroupMay};
+use crate::settings::Settings;
+use crate::sinks::delivery::{self, SinkState};
+use crate::sinks::{self, AlertSink};
+
+/// Words to the parent that may wait; it reads at once.
+const PARENT_QUEUE: usize = 32;
+/// How long the summary waits for the source's name: it is to stand there within a second.
+const SUMMARY_WAIT: Duration = Duration::from_millis(900);
+/// How long, and how often, the lock of the data directory is waited for.
+const LOCK_WAIT: Duration = Duration::from_secs(3);
+const LOCK_POLL: Duration = Duration::from_millis(100);
+/// How long the ledger may take to note the stop.
+const AUDIT_WAIT: Duration = Duration::from_millis(1500);
+/// How long procmond may take to answer that it is about to end, and then to hang up.
+const COLLECTOR_WAIT: Duration = Duration::from_secs(3);
+/// How long anything else may take at the end; the parent kills after 10 s in all.
+const LAST_WAIT: Duration = Duration::from_secs(1);
+
+/// Runs the worker of the parent at the other end of standard input.
+pub(crate) async fn run(settings: Settings) -> Result<Exit, AgentError> {
+    platform::mask_new_files(GroupMay::Read);
+    let link = platform::inherited_end()
+        .and_then(link::open)
+        .map_err(|source| AgentError::io("find the parent (start this with `daemoneye-agent run`)", "", source))?;
+    let mut ready = Loading::begin(settings).await?.listen(link).await?;
+    let end = match ready.registered().await {
+        None => Steady::of(&mut ready).ended().await,
+        Some(end) => end,
+    };
+    ready.stop(end).await
+}
+
+/// The store is open and locked, the rules are read.
+struct Loading {
+    settings: Settings,
+    store: Arc<Store>,
+    rules: Rules,
+}
+
+impl Loading {
+    async fn begin(settings: Settings) -> Result<Self, AgentError> {
+        for dir in &settings.rules {
+            std::fs::read_dir(dir).map_err(|source| AgentError::io("read the rules directory", dir, source))?;
+        }
+        let runtime_dir = &settings.runtime_dir;
+        platform::create_dir(runtime_dir, 0o750)
+            .map_err(|source| AgentError::io("make the runtime directory", runtime_dir, source))?;
+        let store = Arc::new(open(&settings).await?);
+        let rules = Rules::new(&settings.rules);
+        Ok(Self { settings, store, rules })
+    }
+
+    /// Opens the bus and the operator socket and starts everything that works in the background.
+    async fn listen(self, (sender, receiver): (Sender, Receiver)) -> Result<Ready, AgentError> {
+        // No other file is made until the sockets stand: ingest starts after them.
+        platform::mask_new_files(GroupMay::Write);
+        let gate = Arc::new(BusGate::new(&self.settings, Arc::clone(&self.store)));
+        let (broker, streams) = Broker::start(BrokerOptions::new(self.settings.bus_socket(), gate)).await?;
+        let (ending, endings) = mpsc::channel(4);
+        let (parent, words) = mpsc::channel(PARENT_QUEUE);
+        let sinks = sinks::make(&self.settings);
+        let worker = Arc::new(Worker {
+            sinks: sinks.iter().map(|sink| SinkState::new(sink.name())).collect(),
+            settings: self.settings,
+            store: self.store,
+            rules: self.rules,
+            roster: Roster::default(),
+            followers: Followers::default(),
+            broker,
+            counters: Counters::default(),
+            started: Instant::now(),
+            phase: watch::Sender::new(Phase::Loading),
+            children: Mutex::default(),
+            alerts: watch::Sender::new(0),
+            refusals: Mutex::default(),
+            parent,
+            ending,
+            shutdown: CancellationToken::new(),
+        });
+        worker.reload_rules("agent".to_owned()).await?;
+        worker.audit("agent".to_owned(), "start", audit::start(&worker.settings)).await;
+        tokio::spawn(write_words(sender, words));
+        tokio::spawn(read_words(Arc::clone(&worker), receiver));
+        Ready::begin(worker, streams, endings, sinks).await
+    }
+}
+
+/// Opens the store. The worker of an agent that was killed a moment ago may still be sealing, so a lock is waited for.
+async fn open(settings: &Settings) -> Result<Store, AgentError> {
+    let deadline = Instant::now() + LOCK_WAIT;
+    loop {
+        let options = store_options(settings);
+        let opened = tokio::task::spawn_blocking(move || Store::open(options)).await;
+        match opened.map_err(|source| AgentError::io("open the store", "", std::io::Error::other(source)))? {
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => tokio::time::sleep(LOCK_POLL).await,
+            outcome => return Ok(outcome?),
+        }
+    }
+}
+
+fn store_options(settings: &Settings) -> StoreOptions {
+    let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    StoreOptions {
+        seal_rows: settings.store.seal_rows,
+        seal_bytes: settings.store.seal_bytes,
+        seal_after: settings.store.seal_after,
+        retention: settings.store.retention,
+        sinks: settings.sink_names(),
+        host: host::name(),
+        dedup_window_s: narrow(settings.alerts.dedup_window.as_secs()),
+        rate_per_rule: narrow(settings.alerts.rate_per_rule_per_minute),
+        rate_total: narrow(settings.alerts.rate_per_minute),
+        ..StoreOptions::new(&settings.data_dir)
+    }
+}
+
+async fn write_words(mut sender: Sender, mut words: mpsc::Receiver<ToParent>) {
+    while let Some(word) = words.recv().await {
+        if sender.send(&word).await.is_err() {
+            return;
+        }
+    }
+}
+
+/// Does what the parent says; its silence for ever is its death.
+async fn read_words(worker: Arc<Worker>, mut receiver: Receiver) {
+    while let Some(word) = receiver.next().await {
+        match word {
+            ToWorker::Children { parent, children } => {
+                *worker.children.lock().unwrap_or_else(PoisonError::into_inner) = (parent, children);
+            }
+            ToWorker::Reload => {
+                if let Err(error) = worker.reload_rules("agent".to_owned()).await {
+                    tracing::warn!(%error, "rules were not read again");
+                }
+            }
+            ToWorker::Stop => return worker.end(End::Asked),
+        }
+    }
+    worker.end(End::Orphaned);
+}
+
+/// Bus, ingest, operators: everything but a collector.
+struct Ready {
+    worker: Arc<Worker>,
+    ingest: Ingest,
+    endings: mpsc::Receiver<End>,
+    operators: JoinHandle<()>,
+    deliveries: Vec<JoinHandle<()>>,
+    sinks: Vec<Box<dyn AlertSink>>,
+}
+
+impl Ready {
+    async fn begin(
+        worker: Arc<Worker>,
+        streams: BrokerStreams,
+        endings: mpsc::Receiver<End>,
+        sinks: Vec<Box<dyn AlertSink>>,
+    ) -> Result<Self, AgentError> {
+        let service = Operators::live(Arc::clone(&worker))
+            .map_err(|source| AgentError::io("start the query thread", "", source))?;
+        let cli = worker.settings.cli_socket();
+        let operators = serve_operators(cli, Arc::new(service), worker.shutdown.clone()).await?;
+        platform::mask_new_files(GroupMay::Read);
+        let ingest = ingest::start(Arc::clone(&worker), streams.runs)
+            .map_err(|source| AgentError::io("start the ingest thread", "", source))?;
+        tokio::spawn(notices::follow(Arc::clone(&worker), streams.notices));
+        rounds::start(&worker);
+        worker.phase.send_replace(Phase::Ready);
+        worker.tell_parent(ToParent::Listening);
+        Ok(Self { worker, ingest, endings, operators, deliveries: Vec::new(), sinks })
+    }
+
+    /// Waits for the first collector; `None` when it came, else what ends the worker.
+    async fn registered(&mut self) -> Option<End> {
+        let worker = Arc::clone(&self.worker);
+        let mut phase = worker.phase.subscribe();
+        let timeout = worker.settings.procmond.registration_timeout;
+        let deadline = tokio::time::Instant::now() + timeout;
+        let mut said = false;
+        loop {
+            let summary = tokio::time::Instant::from_std(worker.started + SUMMARY_WAIT);
+            tokio::select! {
+                end = self.endings.recv() => return Some(end.unwrap_or(End::Orphaned)),
+                changed = phase.wait_for(|phase| *phase == Phase::SteadyState) => {
+                    drop(changed);
+                    self.say_hello(&mut said).await;
+                    return None;
+                }
+                () = tokio::time::sleep_until(summary), if !said => self.say_hello(&mut said).await,
+                () = tokio::time::sleep_until(deadline) => {
+                    worker.phase.send_replace(Phase::StartupFailed);
+                    let socket = worker.settings.bus_socket();
+                    return Some(End::Failed(AgentError::StartupFailed { seconds: timeout.as_secs(), socket }));
+                }
+            }
+        }
+    }
+
+    /// The summary first, then alerts: nobody has to look for it between them.
+    async fn say_hello(&mut self, said: &mut bool) {
+        if !std::mem::replace(said, true) {
+            banner::print(&self.worker).await;
+            for (sink, state) in self.sinks.drain(..).zip(&self.worker.sinks) {
+                let task = delivery::run(Arc::clone(&self.worker), sink, Arc::clone(state));
+                self.deliveries.push(tokio::spawn(task));
+            }
+        }
+    }
+
+    /// Lets out what is still inside, each step bounded, and ends.
+    async fn stop(self, end: End) -> Result<Exit, AgentError> {
+        let Self { worker, ingest, operators, deliveries, .. } = self;
+        worker.phase.send_replace(Phase::ShuttingDown);
+        let (reason, outcome) = match end {
+            End::Asked => ("stopped in order", Ok(Exit::Ok)),
+            End::Orphaned => ("the parent process is gone", Ok(Exit::Ok)),
+            End::Failed(error) => ("failed", Err(error)),
+        };
+        tracing::debug!(reason, "stopping");
+        worker.audit("agent".to_owned(), "stop", json!({ "reason": reason })).await;
+        ingest.seal(LAST_WAIT).await;
+        let _late = tokio::time::timeout(AUDIT_WAIT, audit::drain(&worker)).await;
+        if worker.settings.procmond.spawn && outcome.is_ok() && reason == "stopped in order" {
+            stop_collectors(&worker).await;
+        }
+        ingest.stop(COLLECTOR_WAIT).await;
+        worker.shutdown.cancel();
+        for task in deliveries.into_iter().chain([operators]) {
+            let _late = tokio::time::timeout(LAST_WAIT, task).await;
+        }
+        let _late = tokio::time::timeout(LAST_WAIT, worker.broker.clone().shutdown()).await;
+        outcome
+    }
+}
+
+/// Asks every collector to end and waits until it has hung up, so that its last events are in.
+async fn stop_collectors(worker: &Arc<Worker>) {
+    let request = CollectorRequest { verb: Some(Verb::GracefulShutdown(Empty {})) };
+    for collector in worker.broker.connected() {
+        if let Err(error) = worker.broker.call(&collector, request.clone(), COLLECTOR_WAIT).await {
+            tracing::warn!(%collector, %error, "did not take the request to stop");
+        }
+    }
+    let gone = async {
+        while !worker.broker.connected().is_empty() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    if tokio::time::timeout(COLLECTOR_WAIT, gone).await.is_err() {
+        tracing::warn!("a collector has not hung up; its last events follow at the next start");
+    }
+}
+
+/// A collector has registered.
+struct Steady<'a> {
+    ready: &'a mut Ready,
+}
+
+impl<'a> Steady<'a> {
+    const fn of(ready: &'a mut Ready) -> Self {
+        Self { ready }
+    }
+
+    /// Waits for what ends the worker.
+    async fn ended(self) -> End {
+        self.ready.endings.recv().await.unwrap_or(End::Orphaned)
+    }
+}

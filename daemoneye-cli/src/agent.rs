@@ -1,0 +1,98 @@
+//! One connection to an agent: the running one, or one that is started for a copied store.
+
+use std::path::Path;
+use std::time::Duration;
+
+use daemoneye_eventbus::{BusError, OperatorAnswers, OperatorClient};
+use daemoneye_lib::proto::{OperatorRequest, operator_request::Verb, operator_response::Answer};
+use tempfile::TempDir;
+
+use crate::error::CliError;
+use crate::offline::OfflineAgent;
+use crate::settings::Settings;
+
+/// How long a connection and its hello may take.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+
+/// A connection; an agent that was started for it ends with it.
+pub(crate) struct Session {
+    client: OperatorClient,
+    deadline: Duration,
+    offline: Option<Offline>,
+}
+
+struct Offline {
+    agent: OfflineAgent,
+    /// Held until the agent has ended.
+    _empty_store: Option<TempDir>,
+}
+
+impl Session {
+    /// Connects to the running agent, or serves `--store`.
+    pub(crate) async fn open(settings: &Settings) -> Result<Self, CliError> {
+        match &settings.store {
+            Some(store) => Self::open_store(settings, store, None).await,
+            None => Self::open_running(settings).await,
+        }
+    }
+
+    /// The same, but where no agent runs one is started on an empty store: rules can be checked anywhere.
+    pub(crate) async fn open_anywhere(settings: &Settings) -> Result<Self, CliError> {
+        match Self::open(settings).await {
+            Err(CliError::AgentUnreachable { .. }) => {
+                let io = |source| CliError::Io { what: "create an empty store".to_owned(), source };
+                let empty = tempfile::tempdir().map_err(io)?;
+                // A directory without a state file is refused as no store; an empty one is a store of nothing.
+                std::fs::write(empty.path().join("state.redb"), []).map_err(io)?;
+                let path = empty.path().to_owned();
+                Self::open_store(settings, &path, Some(empty)).await
+            }
+            other => other,
+        }
+    }
+
+    async fn open_running(settings: &Settings) -> Result<Self, CliError> {
+        let socket = settings.socket();
+        let client = connect(&socket).await?;
+        Ok(Self { client, deadline: settings.deadline, offline: None })
+    }
+
+    async fn open_store(settings: &Settings, store: &Path, empty: Option<TempDir>) -> Result<Self, CliError> {
+        let (agent, client) = OfflineAgent::start(store).await?;
+        Ok(Self { client, deadline: settings.deadline, offline: Some(Offline { agent, _empty_store: empty }) })
+    }
+
+    /// Asks; the answers come one by one.
+    pub(crate) async fn ask(&self, verb: Verb) -> Result<OperatorAnswers, CliError> {
+        Ok(self.client.request(OperatorRequest { verb: Some(verb) }, Some(self.deadline)).await?)
+    }
+
+    /// Asks for one answer.
+    pub(crate) async fn ask_once(&self, verb: Verb) -> Result<Answer, CliError> {
+        let mut answers = self.ask(verb).await?;
+        let first = answers.next().await?.and_then(|response| response.answer);
+        first.ok_or(CliError::AgentAnswer("an answer"))
+    }
+
+    /// Ends an agent that was started for this session.
+    pub(crate) async fn close(self) {
+        drop(self.client);
+        if let Some(offline) = self.offline {
+            offline.agent.stop().await;
+        }
+    }
+}
+
+/// Connects and says hello, within a bound.
+pub(crate) async fn connect(socket: &Path) -> Result<OperatorClient, CliError> {
+    let hello = OperatorClient::connect(socket, "daemoneye-cli");
+    let connected = match tokio::time::timeout(CONNECT_DEADLINE, hello).await {
+        Ok(connected) => connected,
+        Err(_) => Err(BusError::PeerSilent("no answer to hello")),
+    };
+    connected.map_err(|error| match error {
+        BusError::PeerFault(fault) => CliError::PeerFault { fault, statement: None },
+        limit @ BusError::LimitPath { .. } => CliError::Usage(limit.to_string()),
+        source => CliError::AgentUnreachable { socket: socket.to_owned(), source },
+    })
+}

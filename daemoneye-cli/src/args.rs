@@ -1,0 +1,226 @@
+//! The command line. Every command's help has an example.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueHint};
+use clap_complete::Shell;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "daemoneye-cli",
+    version = daemoneye_lib::BUILD,
+    about = "Ask DaemonEye: processes, events, alerts, rules, health, audit",
+    after_help = "Example: daemoneye-cli query \"SELECT time, name, command_line FROM process_events LIMIT 10\"\n\
+                  Exit codes: 0 ok, 1 failure, 2 usage, 3 degraded result, 4 not found, 5 refused, 6 agent not reachable, \
+                  76 the ledger does not verify, 78 configuration"
+)]
+pub(crate) struct Arguments {
+    #[command(flatten)]
+    pub(crate) common: Common,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Options of every command; each but `--store` and `--config` is also a setting.
+#[derive(Debug, Default, Args)]
+#[command(next_help_heading = "Options of every command")]
+pub(crate) struct Common {
+    /// Where the agent's sockets lie [variable: DAEMONEYE_CLI_RUNTIME_DIR]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) runtime_dir: Option<PathBuf>,
+    /// Where the agent's data lies [variable: DAEMONEYE_CLI_DATA_DIR]
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) data_dir: Option<PathBuf>,
+    /// Ask a copied data directory instead of a running agent
+    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) store: Option<PathBuf>,
+    /// Shape of the result [variable: DAEMONEYE_CLI_FORMAT] [default: table]
+    #[arg(long, global = true, value_parser = ["table", "json", "jsonl", "csv"])]
+    pub(crate) format: Option<String>,
+    /// How long to wait for the agent, in milliseconds [variable: DAEMONEYE_CLI_DEADLINE_MS] [default: 30000]
+    #[arg(long, global = true, value_name = "MS")]
+    pub(crate) deadline_ms: Option<String>,
+    /// Configuration file in place of the ones in ~/.config and /etc [variable: DAEMONEYE_CLI_CONFIG]
+    #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) config: Option<PathBuf>,
+    /// Least urgent log level on standard error [variable: DAEMONEYE_CLI_LOG__LEVEL] [default: warn]
+    #[arg(long, global = true, value_name = "LEVEL")]
+    pub(crate) log_level: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Ask in SQL
+    Query(Query),
+    /// List the processes that are alive
+    Processes(Processes),
+    /// Look at alerts
+    #[command(subcommand)]
+    Alerts(Alerts),
+    /// Look at, check and reload detection rules
+    #[command(subcommand)]
+    Rules(Rules),
+    /// Tell how every part of the agent does
+    #[command(after_help = "Example: daemoneye-cli health\nExits with 3 when something is not healthy.")]
+    Health,
+    /// Follow events as they come
+    #[command(subcommand)]
+    Events(Events),
+    /// Check the audit ledger
+    #[command(subcommand)]
+    Audit(Audit),
+    /// Look at and check settings
+    #[command(subcommand)]
+    Config(Config),
+    /// Print a completion script for a shell
+    #[command(
+        after_help = "Example: daemoneye-cli completions bash > ~/.local/share/bash-completion/completions/daemoneye-cli"
+    )]
+    Completions {
+        /// Which shell
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  daemoneye-cli query \"SELECT pid, name FROM processes WHERE uid = 0\"\n  \
+                  daemoneye-cli query --param sshd \"SELECT time, command_line FROM process_events WHERE parent_name = $1\"\n  \
+                  daemoneye-cli query --store /mnt/evidence/daemoneye --format csv - < hunt.sql > hunt.csv\n\
+                  Tables: process_events, processes, alerts, alert_deliveries, rules, coverage, collectors, scans, system_info")]
+pub(crate) struct Query {
+    /// The SELECT; `-` or nothing reads it from standard input
+    pub(crate) sql: Option<String>,
+    /// Value of $1, $2, … in their order; numbers, true, false and null as such, anything else (or 'quoted') as text
+    #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) params: Vec<String>,
+    /// Rows that are fetched and printed at a time
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    pub(crate) page: Option<u32>,
+    /// Write to a new file instead of standard output
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daemoneye-cli processes --name sshd\n  daemoneye-cli processes --user root --format jsonl"
+)]
+pub(crate) struct Processes {
+    /// Only processes of this name
+    #[arg(long)]
+    pub(crate) name: Option<String>,
+    /// Only processes of this user
+    #[arg(long)]
+    pub(crate) user: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Alerts {
+    /// List alerts, latest first
+    #[command(
+        after_help = "Examples:\n  daemoneye-cli alerts list --severity high\n  daemoneye-cli alerts list --limit 5 --format jsonl"
+    )]
+    List {
+        /// Only alerts of this severity
+        #[arg(long, value_parser = ["info", "low", "medium", "high", "critical"])]
+        severity: Option<String>,
+        /// At most this many
+        #[arg(long, value_name = "ROWS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+        limit: u32,
+    },
+    /// Show one alert with everything that is known about it
+    #[command(after_help = "Example: daemoneye-cli alerts show 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f")]
+    Show {
+        /// Its id, as `alerts list` prints it
+        id: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Rules {
+    /// List the loaded rules
+    #[command(after_help = "Example: daemoneye-cli rules list")]
+    List,
+    /// Check rule files without loading them
+    #[command(after_help = "Example: daemoneye-cli rules validate my-rule.yaml\nNeeds no running agent.")]
+    Validate {
+        /// Rule files, or directories of them
+        #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+    },
+    /// Run the tests that rule files carry
+    #[command(after_help = "Example: daemoneye-cli rules test rules/\nNeeds no running agent.")]
+    Test {
+        /// Rule files, or directories of them
+        #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+        paths: Vec<PathBuf>,
+    },
+    /// Load the rule files again now
+    #[command(after_help = "Example: daemoneye-cli rules reload")]
+    Reload,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Events {
+    /// Print events as they come, until Ctrl-C
+    #[command(after_help = "Example: daemoneye-cli events follow --where \"event_type = 'start' AND uid = 0\"")]
+    Follow {
+        /// Only events for which this SQL condition over process_events holds
+        #[arg(long = "where", value_name = "CONDITION", default_value = "")]
+        condition: String,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Audit {
+    /// Verify every entry of the ledger, live or copied; exits with 76 at the first bad one
+    #[command(
+        after_help = "Examples:\n  daemoneye-cli audit verify\n  daemoneye-cli audit verify --audit-dir /mnt/evidence/daemoneye/audit"
+    )]
+    Verify {
+        /// The ledger's directory; otherwise `audit` in --data-dir, or where the agent says that it lies
+        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+        audit_dir: Option<PathBuf>,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Config {
+    /// Show the settings in force: this program's and the agent's
+    #[command(after_help = "Example: daemoneye-cli config show --origin")]
+    Show {
+        /// Also show where each value comes from
+        #[arg(long)]
+        origin: bool,
+    },
+    /// Check a configuration file
+    #[command(after_help = "Example: daemoneye-cli config validate --component procmond /etc/procmond/config.yaml")]
+    Validate {
+        /// Whose file it is; otherwise the name of its directory tells
+        #[arg(long, value_parser = ["procmond", "daemoneye-agent", "daemoneye-cli"])]
+        component: Option<String>,
+        /// The file
+        #[arg(value_hint = ValueHint::FilePath)]
+        file: PathBuf,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn every_command_has_an_example_in_its_help() {
+        fn walk(command: &clap::Command) {
+            if command.get_subcommands().next().is_none() {
+                let help = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+                assert!(help.contains("daemoneye-cli "), "{} has no example", command.get_name());
+            }
+            command.get_subcommands().for_each(walk);
+        }
+        let command = Arguments::command();
+        command.clone().debug_assert();
+        walk(&command);
+    }
+}

@@ -1,0 +1,135 @@
+//! `audit verify`: walks the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::ledger::{LedgerProgress, LedgerSummary, verify_dir};
+use daemoneye_lib::proto::Row;
+use serde_json::Value as Json;
+
+use super::health;
+use crate::agent::Session;
+use crate::args::Audit;
+use crate::error::CliError;
+use crate::render;
+use crate::settings::Settings;
+use crate::value;
+
+/// A walk that takes less needs no progress line; after that it is renewed at this pace.
+const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
+
+pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliError> {
+    let Audit::Verify { audit_dir } = verb;
+    let directory = match audit_dir {
+        Some(directory) => directory,
+        None => directory_of(settings).await?,
+    };
+    if !directory.is_dir() {
+        let text = format!("there is no ledger in {}; name its directory with --audit-dir", directory.display());
+        return Err(CliError::NotFound(text));
+    }
+    let mut progress = Progress::default();
+    let verified = verify_dir(&directory, |at| progress.show(at));
+    progress.end();
+    let summary = verified.map_err(CliError::Tampered)?;
+    if summary.entries == 0 {
+        let text = format!(
+            "the ledger in {} has no entry; name the directory of another with --audit-dir",
+            directory.display()
+        );
+        return Err(CliError::NotFound(text));
+    }
+    let columns = ["result", "entries", "first", "last", "head", "segments", "directory"];
+    render::rows(settings.format, &columns, &[row(&summary, &directory.display().to_string())])?;
+    Ok(Exit::Ok)
+}
+
+fn row(summary: &LedgerSummary, directory: &str) -> Row {
+    let time = |ms: Option<i64>| ms.and_then(|ms| ms.checked_mul(1_000)).map(value::timestamp).unwrap_or_default();
+    let head = summary.head.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    Row {
+        values: vec![
+            value::of_text("verified"),
+            value::of_number(summary.entries),
+            value::of_text(time(summary.first_ms)),
+            value::of_text(time(summary.last_ms)),
+            value::of_text(head),
+            value::of_number(summary.segments),
+            value::of_text(directory),
+        ],
+    }
+}
+
+/// A directory that was named, else the one that the running agent's collector writes, else the default one.
+async fn directory_of(settings: &Settings) -> Result<PathBuf, CliError> {
+    if let Some(store) = &settings.store {
+        return Ok(store.join("audit"));
+    }
+    if settings.data_dir_is_given {
+        return Ok(settings.data_dir.join("audit"));
+    }
+    let session = match Session::open(settings).await {
+        Ok(session) => session,
+        Err(CliError::AgentUnreachable { .. }) => return Ok(settings.data_dir.join("audit")),
+        Err(error) => return Err(error),
+    };
+    let (report, _) = health::report(&session).await?;
+    session.close().await;
+    Ok(ledger_dir(&report).unwrap_or_else(|| settings.data_dir.join("audit")))
+}
+
+/// Where the report says that the collector writes the ledger.
+fn ledger_dir(report: &Json) -> Option<PathBuf> {
+    let text = |pointer: &str| report.pointer(pointer).and_then(Json::as_str).filter(|path| !path.is_empty());
+    let named = text("/ledger/dir").map(PathBuf::from);
+    named.or_else(|| text("/data_dir").map(|data| PathBuf::from(data).join("audit")))
+}
+
+/// A line on standard error that is rewritten while a large ledger is walked.
+struct Progress {
+    next: Instant,
+    shown: bool,
+}
+
+impl Default for Progress {
+    fn default() -> Self {
+        Self { next: Instant::now() + PROGRESS_PERIOD, shown: false }
+    }
+}
+
+impl Progress {
+    fn show(&mut self, at: LedgerProgress) {
+        let mut stderr = std::io::stderr();
+        if Instant::now() < self.next || !stderr.is_terminal() {
+            return;
+        }
+        self.next = Instant::now() + PROGRESS_PERIOD;
+        self.shown = true;
+        let percent = at.bytes.saturating_mul(100) / at.total_bytes.max(1);
+        // Progress that cannot be shown is no reason to stop.
+        write!(stderr, "\r{} entries verified, {}%", at.entries, percent.min(100)).unwrap_or_default();
+    }
+
+    fn end(&self) {
+        if self.shown {
+            eprintln!();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn the_ledger_is_where_the_collector_writes_it_else_in_the_agents_data_directory() {
+        let both = json!({"data_dir": "/d", "ledger": {"dir": "/elsewhere/audit"}});
+        assert_eq!(ledger_dir(&both), Some(PathBuf::from("/elsewhere/audit")));
+        let away = json!({"data_dir": "/d", "ledger": null});
+        assert_eq!(ledger_dir(&away), Some(PathBuf::from("/d/audit")));
+        assert_eq!(ledger_dir(&json!({})), None);
+    }
+}

@@ -1,0 +1,31 @@
+//! One file per noun, each a function from its arguments to an exit code.
+
+mod alerts;
+mod audit;
+mod completions;
+mod config;
+mod events;
+mod health;
+mod processes;
+mod query;
+mod rules;
+
+use daemoneye_lib::exit::Exit;
+
+use crate::args::Command;
+use crate::error::CliError;
+use crate::settings::Settings;
+
+pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, CliError> {
+    match command {
+        Command::Query(arguments) => query::run(arguments, settings).await,
+        Command::Processes(arguments) => processes::run(&arguments, settings).await,
+        Command::Alerts(verb) => alerts::run(verb, settings).await,
+        Command::Rules(verb) => rules::run(verb, settings).await,
+        Command::Health => health::run(settings).await,
+        Command::Events(verb) => events::run(verb, settings).await,
+        Command::Audit(verb) => audit::run(verb, settings).await,
+        Command::Config(verb) => config::run(verb, settings).await,
+        Command::Completions { shell } => completions::run(shell),
+    }
+}

@@ -1,0 +1,128 @@
+//! `rules list, validate, test, reload`.
+
+use std::path::{Path, PathBuf};
+
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::proto::{
+    Empty, Row, RuleCheck, RuleText, RulesCheck, operator_request::Verb, operator_response::Answer,
+};
+
+use super::query;
+use crate::agent::Session;
+use crate::args::Rules;
+use crate::error::{CliError, describe};
+use crate::render;
+use crate::settings::Settings;
+use crate::value;
+
+/// Rule packs are a directory of directories; deeper trees are somebody's home directory by mistake.
+const MAX_DEPTH: usize = 8;
+
+pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
+    match verb {
+        Rules::List => {
+            let sql = "SELECT name, severity, state, kind, version, tags, file FROM rules ORDER BY name";
+            query::list(settings, sql, Vec::new()).await
+        }
+        Rules::Validate { paths } => check(settings, &paths, false).await,
+        Rules::Test { paths } => check(settings, &paths, true).await,
+        Rules::Reload => reload(settings).await,
+    }
+}
+
+async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Result<Exit, CliError> {
+    let mut files = Vec::new();
+    for path in paths {
+        collect(path, 0, &mut files)?;
+    }
+    if files.is_empty() {
+        return Err(CliError::NotFound("there is no .yaml file; name rule files or a directory of them".to_owned()));
+    }
+    let session = Session::open_anywhere(settings).await?;
+    let mut checks = Vec::new();
+    for file in &files {
+        checks.extend(check_file(&session, file, run_tests).await?);
+    }
+    session.close().await;
+    print(settings, &checks, run_tests)
+}
+
+/// One file per request: a request is small, a pack is not.
+async fn check_file(session: &Session, file: &Path, run_tests: bool) -> Result<Vec<RuleCheck>, CliError> {
+    let what = || format!("read {}", file.display());
+    let yaml = std::fs::read_to_string(file).map_err(|source| CliError::Io { what: what(), source })?;
+    let text = RuleText { name: file.display().to_string(), yaml };
+    match session.ask_once(Verb::RulesCheck(RulesCheck { files: vec![text], run_tests })).await? {
+        Answer::RulesChecked(checked) => Ok(checked.rules),
+        _ => Err(CliError::AgentAnswer("the result of the check")),
+    }
+}
+
+fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<Exit, CliError> {
+    let bad = |check: &RuleCheck| !check.problems.is_empty() || check.tests_failed > 0;
+    let mut columns = vec!["file", "rule", "result"];
+    if run_tests {
+        columns.extend(["passed", "failed"]);
+    }
+    let cells = |check: &RuleCheck| {
+        let result = match (bad(check), run_tests) {
+            (true, _) => "refused",
+            (false, true) => "passed",
+            (false, false) => "valid",
+        };
+        let mut values = vec![value::of_text(&*check.file), value::of_text(&*check.name), value::of_text(result)];
+        if run_tests {
+            values.extend([value::of_number(check.tests_passed), value::of_number(check.tests_failed)]);
+        }
+        Row { values }
+    };
+    render::rows(settings.format, &columns, &checks.iter().map(cells).collect::<Vec<_>>())?;
+    for check in checks.iter().filter(|check| !check.problems.is_empty()) {
+        let texts: String = check.problems.iter().map(|problem| describe(problem, None, false)).collect();
+        eprintln!("refused:{texts}");
+    }
+    Ok(if checks.iter().any(bad) { Exit::Refused } else { Exit::Ok })
+}
+
+async fn reload(settings: &Settings) -> Result<Exit, CliError> {
+    let session = Session::open(settings).await?;
+    let answer = session.ask_once(Verb::RulesReload(Empty {})).await?;
+    session.close().await;
+    let Answer::RulesReloaded(reloaded) = answer else {
+        return Err(CliError::AgentAnswer("the result of the reload"));
+    };
+    let counts = [reloaded.loaded, reloaded.added, reloaded.changed, reloaded.removed];
+    let row = Row { values: counts.map(value::of_number).to_vec() };
+    render::rows(settings.format, &["loaded", "added", "changed", "removed"], &[row])?;
+    if reloaded.problems.is_empty() {
+        return Ok(Exit::Ok);
+    }
+    let texts: String = reloaded.problems.iter().map(|problem| describe(problem, None, false)).collect();
+    eprintln!("some files are refused; the rules that they held before stay in force:{texts}");
+    Ok(Exit::Refused)
+}
+
+/// Files as they are named; `*.yaml` and `*.yml` below directories, sorted.
+fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+    if !path.is_dir() {
+        files.push(path.to_owned());
+        return Ok(());
+    }
+    if depth > MAX_DEPTH {
+        return Err(CliError::Usage(format!("{} lies too deep; name a rule directory", path.display())));
+    }
+    let io = |source| CliError::Io { what: format!("list {}", path.display()), source };
+    let entries = std::fs::read_dir(path).map_err(io)?;
+    let mut inner: Vec<PathBuf> =
+        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(io)?;
+    inner.sort();
+    for path in inner {
+        let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
+        let is_rule = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+        // A link may lead in a circle; whoever wants its target names it.
+        if !hidden && !path.is_symlink() && (path.is_dir() || is_rule) {
+            collect(&path, depth + 1, files)?;
+        }
+    }
+    Ok(())
+}

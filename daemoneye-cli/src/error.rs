@@ -1,0 +1,188 @@
+//! Why a command failed: what, why, what to do, and the exit code that says so to a script.
+
+use std::fmt::Write as _;
+use std::io;
+use std::path::PathBuf;
+
+use daemoneye_eventbus::{BusError, RpcError};
+use daemoneye_lib::config::ConfigErrors;
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::ledger::LedgerError;
+use daemoneye_lib::proto::{Fault, FaultKind, Refusal};
+
+/// Longest part of a statement's line that is shown around the place of an error, in characters.
+const SHOWN_CHARACTERS: usize = 120;
+
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CliError {
+    #[error("the agent answered with something else than {0}; use the daemoneye-cli of the agent's version")]
+    AgentAnswer(&'static str),
+    #[error("the agent gave no answer: {0}; raise --deadline-ms, or see `daemoneye-cli health`")]
+    AgentSilent(RpcError),
+    #[error("cannot reach the agent on {}: {}\n{UNREACHABLE_HINT}", socket.display(), cause(source))]
+    AgentUnreachable { socket: PathBuf, source: BusError },
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error("interrupted")]
+    Interrupted,
+    #[error("cannot {what}: {source}")]
+    Io { what: String, source: io::Error },
+    #[error("{0}")]
+    NotFound(String),
+    #[error("the agent for the copied store ended before it answered\n{message}")]
+    OfflineAgent { message: String, exit: Exit },
+    #[error("cannot write the result: {0}")]
+    Output(#[source] io::Error),
+    #[error("{}", .fault.message)]
+    PeerFault { fault: Fault, statement: Option<String> },
+    #[error("the ledger does not verify: {0}\nkeep the files as they are and compare them with a copy from before")]
+    Tampered(#[source] LedgerError),
+    #[error("{0}")]
+    Usage(String),
+}
+
+/// Without the path, which stands before it already.
+fn cause(error: &BusError) -> String {
+    match error {
+        BusError::Io { source, .. } => source.to_string(),
+        other => other.to_string(),
+    }
+}
+
+const UNREACHABLE_HINT: &str = "is it running? start it with `daemoneye-agent run`, or name its directory with --runtime-dir; \
+                                a copied data directory is asked with --store DIR";
+
+impl CliError {
+    /// Somebody closed our standard output, as `head` does; nothing is wrong.
+    pub(crate) fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    pub(crate) fn exit(&self) -> Exit {
+        match self {
+            Self::AgentAnswer(_) | Self::Interrupted | Self::Output(_) => Exit::Failure,
+            Self::AgentSilent(_) | Self::AgentUnreachable { .. } => Exit::Unreachable,
+            Self::Config(_) => Exit::Config,
+            Self::Io { source, .. } => match source.kind() {
+                io::ErrorKind::NotFound => Exit::NotFound,
+                io::ErrorKind::PermissionDenied => Exit::Unreadable,
+                _ => Exit::Failure,
+            },
+            Self::NotFound(_) => Exit::NotFound,
+            Self::OfflineAgent { exit, .. } => *exit,
+            Self::PeerFault { fault, .. } => of_fault(fault.kind()),
+            Self::Tampered(error) => error.exit(),
+            Self::Usage(_) => Exit::Usage,
+        }
+    }
+
+    /// The text for standard error, with the place in the statement where the agent named one.
+    pub(crate) fn report(&self) -> String {
+        let mut text = format!("error: {self}");
+        if let Self::PeerFault { fault, statement } = self {
+            for problem in &fault.problems {
+                text.push_str(&describe(problem, statement.as_deref(), fault.message.contains(&problem.message)));
+            }
+        }
+        text
+    }
+
+    /// The same error, told about the statement that caused it.
+    pub(crate) fn about(self, sql: &str) -> Self {
+        match self {
+            Self::PeerFault { fault, .. } => Self::PeerFault { fault, statement: Some(sql.to_owned()) },
+            other => other,
+        }
+    }
+}
+
+impl From<RpcError> for CliError {
+    fn from(error: RpcError) -> Self {
+        match error {
+            RpcError::Cancelled => Self::Interrupted,
+            RpcError::PeerFault(fault) => Self::PeerFault { fault, statement: None },
+            RpcError::LimitRunning | RpcError::LimitSize { .. } => Self::Usage(error.to_string()),
+            RpcError::Timeout | RpcError::Unavailable(_) => Self::AgentSilent(error),
+        }
+    }
+}
+
+const fn of_fault(kind: FaultKind) -> Exit {
+    match kind {
+        FaultKind::NotFound => Exit::NotFound,
+        FaultKind::Forbidden
+        | FaultKind::InvalidRequest
+        | FaultKind::Refused
+        | FaultKind::TooLarge
+        | FaultKind::Unauthenticated
+        | FaultKind::UnsupportedVersion => Exit::Refused,
+        FaultKind::Unavailable => Exit::Unreachable,
+        _ => Exit::Failure,
+    }
+}
+
+/// A refusal on lines of its own: place, statement with a caret, hint.
+pub(crate) fn describe(problem: &Refusal, statement: Option<&str>, message_is_shown: bool) -> String {
+    let mut text = String::new();
+    if !message_is_shown {
+        let Refusal { file, message, line, column, .. } = problem;
+        let shown = match (file.is_empty(), *line) {
+            (true, 0) => write!(text, "\n  {message}"),
+            (true, _) => write!(text, "\n  {message} (line {line}, column {column})"),
+            (false, 0) => write!(text, "\n  {file}: {message}"),
+            (false, _) => write!(text, "\n  {file}:{line}:{column}: {message}"),
+        };
+        // Writing to a String cannot fail.
+        shown.unwrap_or_default();
+    }
+    if let Some(picture) = statement.and_then(|sql| picture(sql, problem.line, problem.column)) {
+        text.push_str(&picture);
+    }
+    if !problem.hint.is_empty() {
+        write!(text, "\n  hint: {}", problem.hint).unwrap_or_default();
+    }
+    text
+}
+
+/// The statement's line with a caret under the column; a long line is cut around the place.
+fn picture(sql: &str, line: u32, column: u32) -> Option<String> {
+    let at = usize::try_from(column.checked_sub(1)?).ok()?;
+    let text = sql.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
+    if at > text.chars().count() {
+        return None;
+    }
+    let from = at.saturating_sub(SHOWN_CHARACTERS / 2);
+    let shown: String =
+        text.chars().skip(from).take(SHOWN_CHARACTERS).map(|c| if c.is_control() { ' ' } else { c }).collect();
+    Some(format!("\n  | {shown}\n  | {}^", " ".repeat(at - from)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_shows_the_statement_with_a_caret_under_the_place() {
+        let problem = Refusal {
+            message: "function pg_sleep is not allowed".into(),
+            line: 2,
+            column: 3,
+            hint: "see `docs`".into(),
+            file: String::new(),
+        };
+        let fault = Fault { problems: vec![problem.clone()], ..Fault::new(FaultKind::Refused, problem.message) };
+        let error = CliError::from(RpcError::PeerFault(fault)).about("SELECT\n\tpg_sleep(1)");
+        assert_eq!(error.exit(), Exit::Refused);
+        let expected = "error: function pg_sleep is not allowed\n  |  pg_sleep(1)\n  |   ^\n  hint: see `docs`";
+        assert_eq!(error.report(), expected);
+    }
+
+    #[test]
+    fn a_place_outside_the_statement_draws_no_picture() {
+        assert_eq!(picture("SELECT 1", 0, 0), None);
+        assert_eq!(picture("SELECT 1", 7, 1), None);
+        assert_eq!(picture("SELECT 1", 1, 70), None);
+        let long = "x".repeat(1_000);
+        assert!(picture(&long, 1, 900).unwrap().len() < 300);
+    }
+}

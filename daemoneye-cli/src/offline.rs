@@ -1,0 +1,105 @@
+//! An agent of our own over a copied data directory, in a private runtime directory. The copy stays untouched.
+
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use daemoneye_eventbus::OperatorClient;
+use daemoneye_lib::exit::Exit;
+use tempfile::TempDir;
+use tokio::process::{Child, Command};
+use tokio::time::Instant;
+
+use crate::agent;
+use crate::error::CliError;
+
+/// Opening a large store reads its state once; a disk that needs longer than this is broken.
+const START_DEADLINE: Duration = Duration::from_secs(60);
+
+/// Pause between two attempts to connect while it starts.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// What of its log is shown when it ends early, in bytes from the end.
+const SHOWN_LOG_BYTES: usize = 4_096;
+
+/// Ends when it is dropped.
+pub(crate) struct OfflineAgent {
+    child: Child,
+    /// Holds the socket and the log; only this user may enter.
+    runtime: TempDir,
+}
+
+impl OfflineAgent {
+    /// Starts it and waits until it answers.
+    pub(crate) async fn start(store: &Path) -> Result<(Self, OperatorClient), CliError> {
+        if matches!(store.join("state.redb").try_exists(), Ok(false)) {
+            let text = format!("{} is no data directory: it has no state.redb; name a copied one", store.display());
+            return Err(CliError::NotFound(text));
+        }
+        let io = |what: &str| {
+            let what = what.to_owned();
+            move |source| CliError::Io { what, source }
+        };
+        let runtime = tempfile::Builder::new().prefix("de-").tempdir().map_err(io("create a runtime directory"))?;
+        let log = std::fs::File::create(runtime.path().join("log")).map_err(io("create a log file"))?;
+        let program = program();
+        let child = Command::new(&program)
+            .arg("serve")
+            .arg("--offline")
+            .arg(store)
+            .arg("--runtime-dir")
+            .arg(runtime.path())
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(io(&format!("start {}; install it beside daemoneye-cli or in PATH", program.display())))?;
+        let mut agent = Self { child, runtime };
+        let client = agent.connected().await?;
+        Ok((agent, client))
+    }
+
+    async fn connected(&mut self) -> Result<OperatorClient, CliError> {
+        let socket = self.runtime.path().join("cli.sock");
+        let deadline = Instant::now() + START_DEADLINE;
+        loop {
+            let error = match agent::connect(&socket).await {
+                Ok(client) => return Ok(client),
+                Err(error @ CliError::AgentUnreachable { .. }) => error,
+                Err(other) => return Err(other),
+            };
+            if let Ok(Some(status)) = self.child.try_wait() {
+                return Err(CliError::OfflineAgent { message: self.log(), exit: exit(status) });
+            }
+            if Instant::now() > deadline {
+                return Err(error);
+            }
+            tokio::time::sleep(RETRY_PAUSE).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        let bytes = std::fs::read(self.runtime.path().join("log")).unwrap_or_default();
+        let from = bytes.len().saturating_sub(SHOWN_LOG_BYTES);
+        String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim_end().to_owned()
+    }
+
+    /// Ends it. It writes nothing, so nothing is lost by ending it at once.
+    pub(crate) async fn stop(mut self) {
+        // Fails only when it has ended already.
+        self.child.kill().await.unwrap_or_default();
+    }
+}
+
+/// Beside this program, else whatever PATH has.
+fn program() -> PathBuf {
+    let name = format!("daemoneye-agent{}", std::env::consts::EXE_SUFFIX);
+    let beside = std::env::current_exe().ok().map(|own| own.with_file_name(&name));
+    beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
+}
+
+fn exit(status: ExitStatus) -> Exit {
+    let same = |exit: &&Exit| status.code() == Some(i32::from(exit.code()));
+    Exit::ALL.iter().find(same).copied().filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::Failure)
+}

@@ -1,0 +1,226 @@
+//! Results on standard output or in a file, page by page, in one of four shapes.
+
+mod document;
+mod table;
+
+pub(crate) use document::document;
+
+use std::fs::OpenOptions;
+use std::io::{self, BufWriter, IsTerminal as _, Write};
+use std::path::Path;
+
+use daemoneye_lib::proto::{Row, Value};
+
+use crate::error::CliError;
+use crate::value;
+use table::Table;
+
+/// Shape of a result.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    Csv,
+    Json,
+    JsonLines,
+    Table,
+}
+
+impl Format {
+    pub(crate) fn of_setting(word: &str) -> Self {
+        match word {
+            "csv" => Self::Csv,
+            "json" => Self::Json,
+            "jsonl" => Self::JsonLines,
+            _ => Self::Table,
+        }
+    }
+}
+
+/// Where results go.
+pub(crate) struct Output {
+    writer: Box<dyn Write>,
+    terminal: bool,
+}
+
+impl Output {
+    pub(crate) fn stdout() -> Self {
+        let stdout = io::stdout();
+        let terminal = stdout.is_terminal();
+        Self { writer: Box::new(BufWriter::new(stdout)), terminal }
+    }
+
+    /// A new file; one that exists is not overwritten.
+    pub(crate) fn file(path: &Path) -> Result<Self, CliError> {
+        let opened = OpenOptions::new().write(true).create_new(true).open(path);
+        let file = opened.map_err(|source| CliError::Io {
+            what: format!("create {}; name another file", path.display()),
+            source,
+        })?;
+        Ok(Self { writer: Box::new(BufWriter::new(file)), terminal: false })
+    }
+
+    /// Raw text.
+    pub(crate) fn print(&mut self, text: &str) -> Result<(), CliError> {
+        self.writer.write_all(text.as_bytes()).and_then(|()| self.writer.flush()).map_err(CliError::Output)
+    }
+}
+
+/// Rows under columns. Holds one page at most.
+pub(crate) struct Sheet {
+    output: Output,
+    format: Format,
+    columns: Vec<String>,
+    rows: u64,
+    table: Table,
+}
+
+impl Sheet {
+    pub(crate) fn new(output: Output, format: Format) -> Self {
+        let table = Table::new(output.terminal);
+        Self { output, format, columns: Vec::new(), rows: 0, table }
+    }
+
+    /// Names the columns; called once, before the first row.
+    pub(crate) fn begin(&mut self, columns: Vec<String>) -> Result<(), CliError> {
+        self.columns = columns;
+        if self.format == Format::Csv {
+            let columns = self.columns.clone();
+            self.csv(columns.iter().map(String::as_str))?;
+        }
+        Ok(())
+    }
+
+    /// Writes a page and flushes it, so that a reader sees what there is.
+    pub(crate) fn page(&mut self, rows: &[Row]) -> Result<(), CliError> {
+        match self.format {
+            Format::Table => {
+                let text = self.table.page(&self.columns, rows);
+                self.write(&text)?;
+            }
+            Format::Csv => {
+                for row in rows {
+                    let fields: Vec<String> = row.values.iter().map(value::text).collect();
+                    self.csv(fields.iter().map(String::as_str))?;
+                }
+            }
+            Format::Json | Format::JsonLines => self.json(rows)?,
+        }
+        self.rows += rows.len() as u64;
+        self.output.writer.flush().map_err(CliError::Output)
+    }
+
+    /// Writes what belongs after the last row.
+    pub(crate) fn finish(mut self) -> Result<u64, CliError> {
+        match self.format {
+            Format::Json if self.rows == 0 => self.write("[]\n")?,
+            Format::Json => self.write("\n]\n")?,
+            Format::Table if self.rows == 0 => {
+                let header = self.table.page(&self.columns, &[]);
+                self.write(&header)?;
+            }
+            Format::Csv | Format::JsonLines | Format::Table => {}
+        }
+        self.output.writer.flush().map_err(CliError::Output)?;
+        Ok(self.rows)
+    }
+
+    fn json(&mut self, rows: &[Row]) -> Result<(), CliError> {
+        for (at, row) in rows.iter().enumerate() {
+            let first = self.rows == 0 && at == 0;
+            let (before, after) = match (self.format, first) {
+                (Format::Json, true) => ("[\n  ", ""),
+                (Format::Json, false) => (",\n  ", ""),
+                _ => ("", "\n"),
+            };
+            let object = object(&self.columns, &row.values);
+            self.write(&format!("{before}{object}{after}"))?;
+        }
+        Ok(())
+    }
+
+    fn csv<'a>(&mut self, fields: impl Iterator<Item = &'a str>) -> Result<(), CliError> {
+        let mut line = csv::Writer::from_writer(Vec::new());
+        let bytes = line.write_record(fields).ok().and_then(|()| line.into_inner().ok()).unwrap_or_default();
+        self.output.writer.write_all(&bytes).map_err(CliError::Output)
+    }
+
+    fn write(&mut self, text: &str) -> Result<(), CliError> {
+        self.output.writer.write_all(text.as_bytes()).map_err(CliError::Output)
+    }
+}
+
+/// One row as an object whose keys stand in the order of the SELECT.
+fn object(columns: &[String], values: &[Value]) -> String {
+    let fields = columns.iter().zip(values).map(|(column, cell)| {
+        let (key, cell) = (serde_json::Value::from(column.as_str()), value::json(cell));
+        format!("{key}:{cell}")
+    });
+    format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+}
+
+/// Writes all `rows` at once: for answers that are small by nature.
+pub(crate) fn rows(format: Format, columns: &[&str], rows: &[Row]) -> Result<(), CliError> {
+    let mut sheet = Sheet::new(Output::stdout(), format);
+    sheet.begin(columns.iter().map(|&column| column.to_owned()).collect())?;
+    if !rows.is_empty() {
+        sheet.page(rows)?;
+    }
+    sheet.finish().map(|_| ())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend_from_slice(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn rendered(format: Format, pages: &[Vec<Row>]) -> String {
+        let shared = Shared::default();
+        let output = Output { writer: Box::new(shared.clone()), terminal: false };
+        let mut sheet = Sheet::new(output, format);
+        sheet.begin(vec!["name".into(), "pid".into()]).unwrap();
+        for page in pages {
+            sheet.page(page).unwrap();
+        }
+        sheet.finish().unwrap();
+        let bytes = shared.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    fn row(name: &str, pid: i64) -> Row {
+        Row { values: vec![value::of_text(name), value::of_number(pid)] }
+    }
+
+    #[test]
+    fn pages_join_into_one_document_in_every_format() {
+        let pages = [vec![row("a,\"b\"", 1)], vec![row("c\nd", 2)]];
+        let json: serde_json::Value = serde_json::from_str(&rendered(Format::Json, &pages)).unwrap();
+        assert_eq!(json[1]["name"], "c\nd");
+        assert_eq!(rendered(Format::JsonLines, &pages).lines().count(), 2);
+        assert_eq!(rendered(Format::Csv, &pages), "name,pid\n\"a,\"\"b\"\"\",1\n\"c\nd\",2\n");
+        let table = rendered(Format::Table, &pages);
+        assert_eq!(table.lines().count(), 3, "{table}");
+        assert!(table.contains("c\\nd"), "{table}");
+        assert_eq!(table.matches("name").count(), 1, "{table}");
+    }
+
+    #[test]
+    fn an_empty_result_is_still_a_document() {
+        assert_eq!(rendered(Format::Json, &[]), "[]\n");
+        assert_eq!(rendered(Format::JsonLines, &[]), "");
+        assert_eq!(rendered(Format::Csv, &[]), "name,pid\n");
+        assert!(rendered(Format::Table, &[]).contains("name"));
+    }
+}

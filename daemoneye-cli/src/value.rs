@@ -1,0 +1,109 @@
+//! A value of a result as text for a person, a CSV field, or JSON; and a `--param` as a value.
+
+use daemoneye_lib::proto::{Value, value::Kind};
+use jiff::Timestamp;
+
+/// Text, empty for NULL. Timestamps are RFC 3339 UTC with microseconds.
+pub(crate) fn text(value: &Value) -> String {
+    match &value.kind {
+        None => String::new(),
+        Some(Kind::Boolean(value)) => value.to_string(),
+        Some(Kind::Integer(value)) => value.to_string(),
+        Some(Kind::Real(value)) => value.to_string(),
+        Some(Kind::Text(value)) => value.clone(),
+        Some(Kind::TimestampUs(us)) => timestamp(*us),
+        Some(Kind::Blob(bytes)) => bytes.iter().fold(String::from("0x"), |hex, byte| format!("{hex}{byte:02x}")),
+    }
+}
+
+/// JSON; what JSON cannot hold (NaN, infinity) is null.
+pub(crate) fn json(value: &Value) -> serde_json::Value {
+    match &value.kind {
+        None => serde_json::Value::Null,
+        Some(Kind::Boolean(value)) => (*value).into(),
+        Some(Kind::Integer(value)) => (*value).into(),
+        Some(Kind::Real(value)) => (*value).into(),
+        Some(_) => text(value).into(),
+    }
+}
+
+/// RFC 3339 UTC with microseconds; a time outside jiff's years as its number.
+pub(crate) fn timestamp(us: i64) -> String {
+    Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |time| format!("{time:.6}"))
+}
+
+/// Control and direction characters as escapes: a process may be named so that it rewrites the operator's terminal.
+pub(crate) fn harmless(text: &str) -> String {
+    let dangerous = |c: char| {
+        c.is_control() || matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+    };
+    if !text.contains(dangerous) {
+        return text.to_owned();
+    }
+    text.chars().map(|c| if dangerous(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
+}
+
+/// The value that a `--param` stands for, by its look.
+pub(crate) fn parameter(text: &str) -> Value {
+    let quoted = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
+    let kind = match (quoted, text) {
+        (Some(inner), _) => Some(Kind::Text(inner.to_owned())),
+        (None, "null" | "NULL") => None,
+        (None, "true") => Some(Kind::Boolean(true)),
+        (None, "false") => Some(Kind::Boolean(false)),
+        (None, _) => Some(number(text).unwrap_or_else(|| Kind::Text(text.to_owned()))),
+    };
+    Value { kind }
+}
+
+fn number(text: &str) -> Option<Kind> {
+    // Words such as "inf" and "nan" parse as floats but are meant as text.
+    if !text.ends_with(|c: char| c.is_ascii_digit()) {
+        return None;
+    }
+    let integer = text.parse().ok().map(Kind::Integer);
+    integer.or_else(|| text.parse().ok().map(Kind::Real))
+}
+
+/// A text cell.
+pub(crate) fn of_text(text: impl Into<String>) -> Value {
+    Value { kind: Some(Kind::Text(text.into())) }
+}
+
+/// A number cell; what does not fit is the largest that does.
+pub(crate) fn of_number(number: impl TryInto<i64>) -> Value {
+    Value { kind: Some(Kind::Integer(number.try_into().unwrap_or(i64::MAX))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_parameter_is_taken_by_its_look_and_quotes_force_text() {
+        let kind = |text: &str| parameter(text).kind;
+        assert_eq!(kind("42"), Some(Kind::Integer(42)));
+        assert_eq!(kind("-7"), Some(Kind::Integer(-7)));
+        assert_eq!(kind("1.5"), Some(Kind::Real(1.5)));
+        assert_eq!(kind("true"), Some(Kind::Boolean(true)));
+        assert_eq!(kind("null"), None);
+        assert_eq!(kind("nan"), Some(Kind::Text("nan".into())));
+        assert_eq!(kind("'42'"), Some(Kind::Text("42".into())));
+        assert_eq!(kind("sshd"), Some(Kind::Text("sshd".into())));
+    }
+
+    #[test]
+    fn machines_read_rfc_3339_in_utc() {
+        let value = Value { kind: Some(Kind::TimestampUs(1_769_860_800_000_001)) };
+        assert_eq!(text(&value), "2026-01-31T12:00:00.000001Z");
+        assert_eq!(text(&Value { kind: Some(Kind::Blob(vec![4, 255])) }), "0x04ff");
+        assert!(json(&Value { kind: Some(Kind::Real(f64::NAN)) }).is_null());
+    }
+
+    #[test]
+    fn a_hostile_name_cannot_write_to_the_terminal() {
+        assert_eq!(harmless("a\u{1b}[31mb\n"), "a\\u{1b}[31mb\\n");
+        assert_eq!(harmless("exe\u{202e}txt"), "exe\\u{202e}txt");
+        assert_eq!(harmless("Grüße"), "Grüße");
+    }
+}

@@ -1,0 +1,141 @@
+//! The real program where no agent runs: it says what it is, fails with the right code and the right advice, and verifies
+//! ledgers by itself.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use collector_core::ledger::{Draft, Ledger, LedgerOptions};
+
+/// Runs it with nothing of this user's environment or configuration.
+fn cli(home: &Path, arguments: &[&str]) -> Output {
+    let home = home.display().to_string();
+    Command::new(env!("CARGO_BIN_EXE_daemoneye-cli"))
+        .args(arguments)
+        .env_clear()
+        .env("HOME", &home)
+        .env("XDG_CONFIG_HOME", format!("{home}/config"))
+        .env("DAEMONEYE_CLI_RUNTIME_DIR", format!("{home}/run"))
+        .env("DAEMONEYE_CLI_DATA_DIR", format!("{home}/data"))
+        .stdin(Stdio::null())
+        .output()
+        .unwrap()
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn stdout(output: &Output) -> String {
+    String::from_utf8(output.stdout.clone()).unwrap()
+}
+
+fn stderr(output: &Output) -> String {
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn it_tells_its_version_and_its_commands() {
+    let home = tempfile::tempdir().unwrap();
+    let version = cli(home.path(), &["--version"]);
+    assert_eq!(stdout(&version), format!("daemoneye-cli {}\n", env!("CARGO_PKG_VERSION")));
+    let help = cli(home.path(), &["--help"]);
+    for command in ["query", "processes", "alerts", "rules", "health", "events", "audit", "config", "completions"] {
+        assert!(stdout(&help).contains(command), "{command}");
+    }
+    for shell in ["bash", "zsh", "fish", "powershell"] {
+        assert!(stdout(&cli(home.path(), &["completions", shell])).contains("daemoneye-cli"), "{shell}");
+    }
+}
+
+#[test]
+fn without_an_agent_it_says_where_it_looked_and_what_to_do() {
+    let home = tempfile::tempdir().unwrap();
+    for command in [&["query", "SELECT 1"][..], &["health"], &["alerts", "list"], &["rules", "reload"], &["processes"]]
+    {
+        let output = cli(home.path(), command);
+        assert_eq!(code(&output), 6, "{command:?}: {}", stderr(&output));
+        assert!(stderr(&output).contains("cli.sock"), "{}", stderr(&output));
+        assert!(stderr(&output).contains("daemoneye-agent run"), "{}", stderr(&output));
+        assert_eq!(stdout(&output), "", "standard output is for results");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_and_a_wrong_configuration_have_their_own_codes() {
+    let home = tempfile::tempdir().unwrap();
+    assert_eq!(code(&cli(home.path(), &["query", "--format", "xml", "SELECT 1"])), 2);
+    assert_eq!(code(&cli(home.path(), &["rules", "validate"])), 2);
+    let output = cli(home.path(), &["health", "--deadline-ms", "1"]);
+    assert_eq!(code(&output), 78);
+    assert!(stderr(&output).contains("deadline_ms = 1 from --deadline-ms is refused"), "{}", stderr(&output));
+    assert_eq!(code(&cli(home.path(), &["query", "--store", "/nonexistent", "SELECT 1"])), 4);
+}
+
+#[test]
+fn config_validate_names_every_mistake_of_a_file() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("config.yaml");
+    std::fs::write(&file, "store:\n  seal_row: 5\nquery:\n  concurrent: 1000\n").unwrap();
+    let path = file.display().to_string();
+    let output = cli(home.path(), &["config", "validate", &path]);
+    assert_eq!(code(&output), 78);
+    let text = stderr(&output);
+    assert!(text.contains("did you mean store.seal_rows?"), "{text}");
+    assert!(text.contains("query.concurrent = 1000"), "{text}");
+
+    std::fs::write(&file, "store:\n  seal_rows: 5\n").unwrap();
+    assert_eq!(code(&cli(home.path(), &["config", "validate", &path])), 0);
+    assert_eq!(code(&cli(home.path(), &["config", "validate", "--component", "procmond", &path])), 78);
+}
+
+#[test]
+fn config_show_tells_values_and_origins_and_that_the_agents_are_missing() {
+    let home = tempfile::tempdir().unwrap();
+    let output = cli(home.path(), &["config", "show", "--origin", "--format", "csv", "--log-level", "error"]);
+    assert_eq!(code(&output), 3);
+    let text = stdout(&output);
+    assert!(text.contains("daemoneye-cli,log.level,error,--log-level\n"), "{text}");
+    assert!(text.contains("daemoneye-cli,deadline_ms,30000,default\n"), "{text}");
+    assert!(text.contains("run,DAEMONEYE_CLI_RUNTIME_DIR\n"), "{text}");
+    assert!(stderr(&output).contains("the agent's settings are missing"), "{}", stderr(&output));
+}
+
+fn ledger(directory: &Path) {
+    let (ledger, _) = Ledger::open(LedgerOptions::new(directory)).unwrap();
+    for (action, payload) in [("start", "{}"), ("config", "{\"a\":1}"), ("stop", "{}")] {
+        ledger.append(Draft::now("procmond", action, payload.as_bytes().to_vec())).unwrap();
+    }
+}
+
+#[test]
+fn audit_verify_reads_the_files_itself_and_names_the_first_bad_entry() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("data").join("audit");
+    ledger(&directory);
+    let verified = cli(home.path(), &["audit", "verify", "--format", "json"]);
+    assert_eq!(code(&verified), 0, "{}", stderr(&verified));
+    assert!(stdout(&verified).contains("\"entries\":3"), "{}", stdout(&verified));
+
+    let file = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
+    let file = file.filter(|path| path.extension().is_some_and(|end| end == "log")).min().unwrap();
+    let mut bytes = std::fs::read(&file).unwrap();
+    let at = bytes.windows(6).position(|window| window == b"config").unwrap();
+    bytes[at] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let copy = directory.display().to_string();
+    let tampered = cli(home.path(), &["audit", "verify", "--audit-dir", &copy]);
+    assert_eq!(code(&tampered), 76, "{}", stderr(&tampered));
+    assert!(stderr(&tampered).contains("ledger entry 1"), "{}", stderr(&tampered));
+}
+
+#[test]
+fn a_ledger_that_is_not_there_is_not_a_verified_one() {
+    let home = tempfile::tempdir().unwrap();
+    let absent = cli(home.path(), &["audit", "verify"]);
+    assert_eq!(code(&absent), 4, "{}", stderr(&absent));
+    std::fs::create_dir_all(home.path().join("data").join("audit")).unwrap();
+    let empty = cli(home.path(), &["audit", "verify"]);
+    assert_ne!(code(&empty), 0, "{}", stderr(&empty));
+}

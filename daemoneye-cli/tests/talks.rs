@@ -1,0 +1,325 @@
+//! The real program against an agent of this test on a real socket: what it asks, what it prints, and what it tells a script.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
+
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::path::Path;
+use std::pin::Pin;
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
+
+use daemoneye_eventbus::{Caller, OperatorService, Peer, serve_operators};
+use daemoneye_lib::proto::{
+    AlertShown, Completeness, Fault, FaultKind, HealthShown, Hello, OperatorRequest, OperatorResponse, Problems,
+    QueryDone, QueryRequest, Refusal, ResultColumn, ResultPage, Role, Row, RuleCheck, RulesChecked, Value,
+    operator_request::Verb, operator_response::Answer, value::Kind,
+};
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+
+const PAGE_ROWS: i64 = 500;
+
+/// Answers by what the statement says.
+#[derive(Default)]
+struct Agent {
+    asked: Mutex<Vec<QueryRequest>>,
+    hung_up: CancellationToken,
+}
+
+type Answers = mpsc::Sender<OperatorResponse>;
+
+impl OperatorService for Agent {
+    fn admit(&self, _: &Peer, _: &Hello) -> Result<Role, Fault> {
+        Ok(Role::Operator)
+    }
+
+    fn handle(
+        self: Arc<Self>,
+        _: Caller,
+        request: OperatorRequest,
+        answers: Answers,
+        cancel: CancellationToken,
+    ) -> Pin<Box<dyn Future<Output = Result<(), Fault>> + Send>> {
+        Box::pin(async move { self.answer(request.verb.unwrap(), answers, cancel).await })
+    }
+}
+
+impl Agent {
+    async fn answer(&self, verb: Verb, answers: Answers, cancel: CancellationToken) -> Result<(), Fault> {
+        match verb {
+            Verb::Query(request) => self.query(request, answers, cancel).await,
+            Verb::Health(_) => {
+                let json =
+                    r#"{"healthy":false,"findings":[{"what":"no rule runs","do":"give --rules DIR"}],"bus":{"shed":0},"none":{}}"#.to_owned();
+                say(&answers, Answer::Health(HealthShown { json, healthy: false })).await
+            }
+            Verb::AlertShow(show) if show.id == "known" => {
+                let json = r#"{"id":"known","title":"hidden executable","time_us":1769860800000000}"#.to_owned();
+                say(&answers, Answer::Alert(AlertShown { json })).await
+            }
+            Verb::AlertShow(_) => Err(Fault::new(FaultKind::NotFound, "there is no alert of this id")),
+            Verb::RulesCheck(check) => {
+                let rule = |file: &daemoneye_lib::proto::RuleText| RuleCheck {
+                    file: file.name.clone(),
+                    name: "a rule".into(),
+                    tests_passed: 2,
+                    problems: if file.yaml.contains("bad") {
+                        vec![Refusal {
+                            message: "no such column".into(),
+                            line: 3,
+                            column: 7,
+                            file: file.name.clone(),
+                            ..Refusal::default()
+                        }]
+                    } else {
+                        Vec::new()
+                    },
+                    ..RuleCheck::default()
+                };
+                say(&answers, Answer::RulesChecked(RulesChecked { rules: check.files.iter().map(rule).collect() }))
+                    .await
+            }
+            Verb::EventsFollow(_) => {
+                let names = ["time", "cwd", "event_type", "name"];
+                let columns =
+                    names.iter().map(|&name| ResultColumn { name: name.into(), r#type: String::new() }).collect();
+                let cells = ["12:00", "/root", "start", "curl"].map(text);
+                let page = ResultPage { columns, rows: vec![Row { values: cells.to_vec() }] };
+                say(&answers, Answer::Page(page)).await?;
+                let problem =
+                    Refusal { message: "7 events came faster than they were read".into(), ..Refusal::default() };
+                say(&answers, Answer::Problems(Problems { problems: vec![problem] })).await?;
+                cancel.cancelled().await;
+                self.hung_up.cancel();
+                Ok(())
+            }
+            other => panic!("not expected here: {other:?}"),
+        }
+    }
+
+    async fn query(&self, request: QueryRequest, answers: Answers, cancel: CancellationToken) -> Result<(), Fault> {
+        let sql = request.sql.clone();
+        self.asked.lock().unwrap().push(request);
+        let pages = match sql.as_str() {
+            "never" => {
+                cancel.cancelled().await;
+                return Ok(());
+            }
+            "refused" => {
+                let problem =
+                    Refusal { message: "this is not a SELECT".into(), line: 1, column: 3, ..Refusal::default() };
+                let fault =
+                    Fault { problems: vec![problem.clone()], ..Fault::new(FaultKind::Refused, problem.message) };
+                return Err(fault);
+            }
+            "endless" => i64::MAX / PAGE_ROWS,
+            "large" => 200,
+            _ => 1,
+        };
+        let columns = vec![ResultColumn { name: "n".into(), r#type: "BIGINT".into() }];
+        say(&answers, Answer::Page(ResultPage { columns, rows: Vec::new() })).await?;
+        for page in 0..pages {
+            let cell = |n| Row { values: vec![Value { kind: Some(Kind::Integer(page * PAGE_ROWS + n)) }] };
+            let rows = (0..PAGE_ROWS).map(cell).collect();
+            if say(&answers, Answer::Page(ResultPage { columns: Vec::new(), rows })).await.is_err()
+                || cancel.is_cancelled()
+            {
+                self.hung_up.cancel();
+                return Ok(());
+            }
+        }
+        let degraded = if sql == "degraded" { vec!["events_shed".to_owned()] } else { Vec::new() };
+        let completeness = Some(Completeness { degraded });
+        say(&answers, Answer::QueryDone(QueryDone { rows: 0, elapsed_us: 1, completeness })).await
+    }
+}
+
+fn text(text: &str) -> Value {
+    Value { kind: Some(Kind::Text(text.into())) }
+}
+
+async fn say(answers: &Answers, answer: Answer) -> Result<(), Fault> {
+    let sent = answers.send(OperatorResponse { answer: Some(answer) }).await;
+    sent.map_err(|_| Fault::new(FaultKind::Cancelled, "the operator hung up"))
+}
+
+/// An agent on its own socket for the length of a test.
+struct Scene {
+    home: tempfile::TempDir,
+    agent: Arc<Agent>,
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Scene {
+    fn new() -> Self {
+        let home = tempfile::tempdir().unwrap();
+        let agent = Arc::new(Agent::default());
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let socket = home.path().join("cli.sock");
+        runtime
+            .block_on(serve_operators(
+                socket,
+                Arc::clone(&agent) as Arc<dyn OperatorService>,
+                CancellationToken::new(),
+            ))
+            .unwrap();
+        Self { home, agent, runtime }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let home: &Path = self.home.path();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_daemoneye-cli"));
+        command.args(arguments).env_clear().env("HOME", home).env("DAEMONEYE_CLI_RUNTIME_DIR", home);
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        command
+    }
+
+    fn run(&self, arguments: &[&str]) -> Output {
+        self.command(arguments).output().unwrap()
+    }
+
+    fn wait_for_hang_up(&self) {
+        let hung_up = self.agent.hung_up.cancelled();
+        let waited = async { tokio::time::timeout(std::time::Duration::from_secs(20), hung_up).await };
+        self.runtime.block_on(waited).unwrap();
+    }
+}
+
+fn code(output: &Output) -> i32 {
+    output.status.code().unwrap()
+}
+
+fn printed(output: &Output) -> (String, String) {
+    (String::from_utf8(output.stdout.clone()).unwrap(), String::from_utf8(output.stderr.clone()).unwrap())
+}
+
+fn end(mut child: Child) -> (i32, String) {
+    let mut errors = String::new();
+    child.stderr.take().unwrap().read_to_string(&mut errors).unwrap();
+    (child.wait().unwrap().code().unwrap(), errors)
+}
+
+#[test]
+fn a_large_result_arrives_whole_and_in_order() {
+    let scene = Scene::new();
+    let output = scene.run(&["query", "large", "--format", "jsonl"]);
+    assert_eq!(code(&output), 0);
+    let (lines, _) = printed(&output);
+    assert_eq!(lines.lines().count(), 100_000);
+    assert_eq!(lines.lines().last(), Some("{\"n\":99999}"));
+}
+
+#[test]
+fn a_closed_pipe_ends_it_silently_and_cancels_the_query() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["query", "endless", "--format", "csv"]).spawn().unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    let mut first = String::new();
+    reader.read_line(&mut first).unwrap();
+    assert_eq!(first, "n\n");
+    drop(reader);
+    assert_eq!(end(child), (0, String::new()));
+    scene.wait_for_hang_up();
+}
+
+#[test]
+fn parameters_page_and_deadline_reach_the_agent() {
+    let scene = Scene::new();
+    let output =
+        scene.run(&["query", "some", "--param", "sshd", "--param", "-5", "--page", "7", "--deadline-ms", "2000"]);
+    assert_eq!(code(&output), 0, "{:?}", printed(&output));
+    let asked = scene.agent.asked.lock().unwrap();
+    assert_eq!(asked[0].params, [text("sshd"), Value { kind: Some(Kind::Integer(-5)) }]);
+    assert_eq!((asked[0].page_rows, asked[0].deadline_ms), (7, Some(2000)));
+}
+
+#[test]
+fn a_degraded_result_says_why_and_exits_with_3() {
+    let scene = Scene::new();
+    let output = scene.run(&["query", "degraded", "--format", "json"]);
+    let (data, messages) = printed(&output);
+    assert_eq!(code(&output), 3);
+    assert!(messages.starts_with("degraded: events_shed"), "{messages}");
+    assert!(data.starts_with("[\n") && data.ends_with("]\n"), "the rows that there are come all the same");
+}
+
+#[test]
+fn a_refused_statement_is_shown_with_the_place() {
+    let scene = Scene::new();
+    let output = scene.run(&["query", "refused"]);
+    let (data, messages) = printed(&output);
+    assert_eq!((code(&output), data.as_str()), (5, ""));
+    assert_eq!(messages, "error: this is not a SELECT\n  | refused\n  |   ^\n");
+}
+
+#[test]
+fn an_agent_that_never_answers_is_unreachable_after_the_deadline() {
+    let scene = Scene::new();
+    let output = scene.run(&["query", "never", "--deadline-ms", "1000"]);
+    let (_, messages) = printed(&output);
+    assert_eq!(code(&output), 6, "{messages}");
+    assert!(messages.contains("--deadline-ms"), "{messages}");
+}
+
+#[test]
+fn an_output_file_is_new_or_refused() {
+    let scene = Scene::new();
+    let file = scene.home.path().join("rows.csv").display().to_string();
+    assert_eq!(code(&scene.run(&["query", "some", "--format", "csv", "--output", &file])), 0);
+    assert_eq!(std::fs::read_to_string(&file).unwrap().lines().count(), 501);
+    let again = scene.run(&["query", "some", "--format", "csv", "--output", &file]);
+    assert_eq!(code(&again), 1, "{:?}", printed(&again));
+    assert!(printed(&again).1.contains("name another file"), "{:?}", printed(&again));
+}
+
+#[test]
+fn alerts_and_health_are_documents_with_their_own_exit_codes() {
+    let scene = Scene::new();
+    let known = scene.run(&["alerts", "show", "known"]);
+    assert_eq!(code(&known), 0);
+    assert!(printed(&known).0.contains("2026-01-31T12:00:00.000000Z"), "{:?}", printed(&known));
+    assert_eq!(code(&scene.run(&["alerts", "show", "unknown"])), 4);
+
+    let health = scene.run(&["health"]);
+    assert_eq!(code(&health), 3);
+    let report = printed(&health).0;
+    assert!(report.find("no rule runs") < report.find("shed"), "findings come first: {report}");
+    let json: serde_json::Value =
+        serde_json::from_str(&printed(&scene.run(&["health", "--format", "json"])).0).unwrap();
+    assert_eq!(json["healthy"], false);
+}
+
+#[test]
+fn rule_files_below_a_directory_are_checked_one_by_one() {
+    let scene = Scene::new();
+    let rules = scene.home.path().join("rules");
+    std::fs::create_dir_all(rules.join("linux")).unwrap();
+    std::fs::write(rules.join("linux/good.yaml"), "good").unwrap();
+    std::fs::write(rules.join("README.md"), "bad").unwrap();
+    let path = rules.display().to_string();
+    let good = scene.run(&["rules", "test", &path, "--format", "csv"]);
+    assert_eq!(code(&good), 0, "{:?}", printed(&good));
+    assert!(printed(&good).0.contains(",passed,2,0"), "{:?}", printed(&good));
+
+    std::fs::write(rules.join("linux/wrong.yml"), "bad").unwrap();
+    let wrong = scene.run(&["rules", "validate", &path]);
+    assert_eq!(code(&wrong), 5);
+    assert!(printed(&wrong).1.contains("wrong.yml:3:7: no such column"), "{:?}", printed(&wrong));
+}
+
+#[cfg(unix)]
+#[test]
+fn following_ends_with_ctrl_c_and_exit_0() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["events", "follow", "--format", "table"]).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    let header = lines.next().unwrap().unwrap();
+    assert_eq!(header.split_whitespace().collect::<Vec<_>>(), ["time", "event_type", "name"]);
+    let event = lines.next().unwrap().unwrap();
+    assert!(event.contains("curl") && !event.contains("/root"), "{event}");
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    let (code, messages) = end(child);
+    assert_eq!(code, 0, "{messages}");
+    scene.wait_for_hang_up();
+}

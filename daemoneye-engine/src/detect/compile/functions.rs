@@ -1,0 +1,168 @@
+//! The functions that a rule may call.
+
+use daemoneye_lib::columns::Kind;
+use datafusion::sql::sqlparser::ast::{
+    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Spanned,
+};
+
+use super::super::matcher::{Leaf, Scalar, Search};
+use super::super::pattern::TextPattern;
+use super::super::refusal::nearest;
+use super::literal::text_of;
+use super::{Compiler, Problem, Typed, kind_name, name_of, select};
+
+/// Everything that [`Compiler::call`] and [`Compiler::predicate`] know.
+const KNOWN: &[&str] = &[
+    "char_length",
+    "character_length",
+    "coalesce",
+    "concat",
+    "contains",
+    "ends_with",
+    "length",
+    "lower",
+    "regexp_like",
+    "starts_with",
+    "upper",
+];
+
+/// Functions of the SQL engine that fold several rows into one.
+const AGGREGATES: &[&str] = &[
+    "avg",
+    "count",
+    "max",
+    "min",
+    "sum",
+    "array_agg",
+    "string_agg",
+    "approx_distinct",
+    "median",
+    "stddev",
+    "first_value",
+    "last_value",
+    "row_number",
+    "rank",
+    "lag",
+    "lead",
+];
+
+/// Whether its value is a truth value.
+pub(super) fn is_predicate(function: &Function) -> bool {
+    matches!(name(function).as_str(), "contains" | "ends_with" | "regexp_like" | "starts_with")
+}
+
+fn name(function: &Function) -> String {
+    match function.name.0.as_slice() {
+        [ObjectNamePart::Identifier(ident)] => name_of(ident),
+        _ => function.name.to_string(),
+    }
+}
+
+impl Compiler {
+    /// A function with a value.
+    pub(super) fn call(&mut self, function: &Function) -> Result<Typed, Problem> {
+        let arguments = arguments(function)?;
+        match (name(function).as_str(), arguments.as_slice()) {
+            ("lower", [text]) => self.text_call(text, Scalar::Lower),
+            ("upper", [text]) => self.text_call(text, Scalar::Upper),
+            ("length" | "char_length" | "character_length", [text]) => {
+                let text = self.of_kind(text, Kind::Text)?;
+                Ok(Typed { scalar: Scalar::Length(Box::new(text)), kind: Some(Kind::Integer), narrow: true })
+            }
+            ("concat", parts) if !parts.is_empty() => {
+                let parts: Result<_, _> = parts.iter().map(|part| self.of_kind(part, Kind::Text)).collect();
+                Ok(Typed::new(Scalar::Concat(parts?), Kind::Text))
+            }
+            ("coalesce", choices) if !choices.is_empty() => self.coalesce(choices),
+            _ => Err(refusal(function)),
+        }
+    }
+
+    fn text_call(&mut self, text: &Expr, call: impl FnOnce(Box<Scalar>) -> Scalar) -> Result<Typed, Problem> {
+        Ok(Typed::new(call(Box::new(self.of_kind(text, Kind::Text)?)), Kind::Text))
+    }
+
+    fn coalesce(&mut self, choices: &[&Expr]) -> Result<Typed, Problem> {
+        let (mut kind, mut narrow, mut scalars) = (None, true, Vec::with_capacity(choices.len()));
+        for choice in choices {
+            let typed = self.scalar(choice)?;
+            if kind.is_some() && typed.kind.is_some() && kind != typed.kind {
+                let message = format!("coalesce mixes {} and {}", kind_name(kind), kind_name(typed.kind));
+                return Err(Problem::of(*choice, message).hint("its arguments must be of one kind"));
+            }
+            kind = kind.or(typed.kind);
+            narrow &= typed.narrow || typed.kind.is_none();
+            scalars.push(typed.scalar);
+        }
+        Ok(Typed { scalar: Scalar::Coalesce(scalars), kind, narrow })
+    }
+
+    /// A function that is TRUE, FALSE or NULL.
+    pub(super) fn predicate(&mut self, function: &Function) -> Result<Leaf, Problem> {
+        let arguments = arguments(function)?;
+        let search = match (name(function).as_str(), arguments.as_slice()) {
+            ("contains", [_, _]) => Search::Contains,
+            ("ends_with", [_, _]) => Search::EndsWith,
+            ("starts_with", [_, _]) => Search::StartsWith,
+            ("regexp_like", [subject, pattern]) => return self.regexp_like(subject, pattern, ""),
+            ("regexp_like", [subject, pattern, flags]) => {
+                return self.regexp_like(subject, pattern, text_of(flags, "the flags of regexp_like")?);
+            }
+            _ => return Err(refusal(function)),
+        };
+        let [text, needle] = arguments.as_slice() else { return Err(refusal(function)) };
+        Ok(Leaf::Search(self.of_kind(text, Kind::Text)?, search, self.of_kind(needle, Kind::Text)?))
+    }
+
+    fn regexp_like(&mut self, subject: &Expr, pattern: &Expr, flags: &str) -> Result<Leaf, Problem> {
+        if !flags.chars().all(|flag| "imsx".contains(flag)) {
+            return Err(Problem::of(pattern, format!("the flags '{flags}' of regexp_like are not known"))
+                .hint("known are i, m, s and x"));
+        }
+        let text = text_of(pattern, "a regular expression")?;
+        let whole = if flags.is_empty() { text.to_owned() } else { format!("(?{flags}){text}") };
+        self.expression(subject, pattern, &whole, false)
+    }
+
+    /// The leaf of a regular expression, whatever spelling it came in.
+    pub(super) fn expression(&mut self, subject: &Expr, at: &Expr, text: &str, fold: bool) -> Result<Leaf, Problem> {
+        let subject = self.of_kind(subject, Kind::Text)?;
+        let pattern = TextPattern::expression(text, fold)
+            .map_err(|error| Problem::of(at, format!("the regular expression does not compile: {error}")))?;
+        Ok(Leaf::Pattern(subject, pattern))
+    }
+}
+
+/// The arguments, if it is a plain call.
+fn arguments(function: &Function) -> Result<Vec<&Expr>, Problem> {
+    let name = name(function);
+    if function.over.is_some() || AGGREGATES.contains(&name.as_str()) {
+        return Err(select::window_rule(function.span().start, &format!("{name}(…)")));
+    }
+    let plain = function.filter.is_none() && function.within_group.is_empty() && function.null_treatment.is_none();
+    let FunctionArguments::List(list) = &function.args else { return Err(refusal(function)) };
+    if !plain || list.duplicate_treatment.is_some() || !list.clauses.is_empty() {
+        return Err(refusal(function));
+    }
+    list.args
+        .iter()
+        .map(|argument| match argument {
+            FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Ok(expr),
+            _ => Err(refusal(function)),
+        })
+        .collect()
+}
+
+fn refusal(function: &Function) -> Problem {
+    let name = name(function);
+    let at = function.span().start;
+    if KNOWN.contains(&name.as_str()) {
+        return Problem::at(at, format!("{name} is called with the wrong arguments"))
+            .hint("arguments are plain values, as many as the function takes");
+    }
+    let problem = Problem::at(at, format!("a stream rule cannot call {name}"));
+    match nearest(&name, KNOWN.iter().copied()) {
+        Some(known) => problem.hint(format!("did you mean {known}?")),
+        None => problem.hint(format!("known are {}", KNOWN.join(", "))),
+    }
+}

@@ -1,0 +1,154 @@
+//! From a checked SELECT to what runs: a condition, and the columns of the answer.
+//!
+//! Only the shape that one event can decide is taken: `SELECT … FROM process_events [WHERE …]`. Everything is decided by
+//! name; a node that is not known here makes the rule refused, with its place, so the matcher never answers differently
+//! from DataFusion on the same text.
+
+mod condition;
+mod functions;
+mod literal;
+mod scalar;
+mod select;
+
+use std::collections::BTreeSet;
+
+use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
+use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
+use datafusion::sql::sqlparser::tokenizer::Location;
+
+use super::matcher::{Scalar, Test};
+use super::refusal::nearest;
+use super::row::Columns;
+
+/// Most nodes of one rule. A generated rule of 40 conditions has some 200; more than this cannot keep any budget per event.
+const MAX_NODES: usize = 20_000;
+
+/// A rule ready to run.
+#[derive(Debug)]
+pub(super) struct Compiled {
+    pub(super) condition: Test,
+    /// What the SELECT returns, in order.
+    pub(super) outputs: Vec<Output>,
+    /// Every column that it reads, by place in the column table.
+    pub(super) columns: BTreeSet<usize>,
+    /// The condition speaks of `start_kind`, so the author decides about forks.
+    pub(super) sees_forks: bool,
+}
+
+impl Compiled {
+    /// Whether the rule matches a row.
+    pub(super) fn matches(&self, columns: &Columns<'_>, row: usize) -> bool {
+        (self.sees_forks || !columns.is_fork(row)) && self.condition.holds(columns, row)
+    }
+}
+
+/// One column of the answer.
+#[derive(Debug)]
+pub(super) struct Output {
+    pub(super) name: String,
+    pub(super) value: Scalar,
+}
+
+/// Why a SELECT cannot run as a rule, with the place inside the SQL.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Problem {
+    pub(super) line: u64,
+    pub(super) column: u64,
+    pub(super) message: String,
+    pub(super) hint: Option<String>,
+}
+
+impl Problem {
+    fn at(location: Location, message: impl Into<String>) -> Self {
+        Self { line: location.line, column: location.column, message: message.into(), hint: None }
+    }
+
+    fn of(node: &impl Spanned, message: impl Into<String>) -> Self {
+        Self::at(node.span().start, message)
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// Compiles a checked SELECT.
+pub(super) fn compile(query: &Query) -> Result<Compiled, Problem> {
+    select::compile(query)
+}
+
+/// A value with what is known about it before it runs.
+struct Typed {
+    scalar: Scalar,
+    /// `None` for the literal NULL, which fits everywhere.
+    kind: Option<Kind>,
+    /// 32 bits in DataFusion (`length`): arithmetic on two such could overflow there and not here.
+    narrow: bool,
+}
+
+impl Typed {
+    const fn new(scalar: Scalar, kind: Kind) -> Self {
+        Self { scalar, kind: Some(kind), narrow: false }
+    }
+}
+
+/// The state of one compilation.
+struct Compiler {
+    /// Names that may stand before a column's.
+    qualifiers: Vec<String>,
+    columns: BTreeSet<usize>,
+    nodes: usize,
+}
+
+impl Compiler {
+    /// Counts a node; the bound also ends the doubling of conditions that are used as values.
+    fn spend(&mut self, location: Location) -> Result<(), Problem> {
+        self.nodes += 1;
+        if self.nodes > MAX_NODES {
+            return Err(Problem::at(location, format!("the rule is larger than {MAX_NODES} conditions"))
+                .hint("split it into several rules"));
+        }
+        Ok(())
+    }
+
+    fn column(&mut self, parts: &[Ident]) -> Result<Typed, Problem> {
+        let Some((last, qualifiers)) = parts.split_last() else {
+            return Err(Problem::at(Location { line: 0, column: 0 }, "an empty column name"));
+        };
+        if let [qualifier, ..] = qualifiers
+            && (qualifiers.len() > 1 || !self.qualifiers.contains(&name_of(qualifier)))
+        {
+            return Err(Problem::at(qualifier.span.start, format!("there is no table {qualifier} in this rule"))
+                .hint(format!("a column is written as {last} or {}.{last}", self.qualifiers.join(", "))));
+        }
+        let name = name_of(last);
+        let Some((at, column)) = PROCESS_EVENTS.iter().enumerate().find(|(_, column)| column.name == name) else {
+            let problem = Problem::at(last.span.start, format!("process_events has no column {name}"));
+            return Err(match nearest(&name, PROCESS_EVENTS.iter().map(|column| column.name)) {
+                Some(known) => problem.hint(format!("did you mean {known}?")),
+                None => problem,
+            });
+        };
+        self.columns.insert(at);
+        Ok(Typed::new(Scalar::Column(at), column.kind))
+    }
+}
+
+/// An identifier as SQL folds it: unquoted to lower case.
+fn name_of(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
+}
+
+/// `an integer`, for messages.
+const fn kind_name(kind: Option<Kind>) -> &'static str {
+    match kind {
+        Some(Kind::Blob) => "bytes",
+        Some(Kind::Boolean) => "true or false",
+        Some(Kind::Integer) => "an integer",
+        Some(Kind::Real) => "a real number",
+        Some(Kind::Text) => "text",
+        Some(Kind::Timestamp) => "a time",
+        None => "NULL",
+    }
+}

@@ -1,0 +1,120 @@
+//! The columns of one batch, each brought to its type once, so that no rule pays for it per row.
+
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
+use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
+use datafusion::arrow::array::{
+    Array, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
+};
+
+pub(super) static START_KIND: LazyLock<usize> = LazyLock::new(|| place_of("start_kind"));
+static TIME: LazyLock<usize> = LazyLock::new(|| place_of("time"));
+
+/// A column's place in the table; behind its end, which reads as NULL, for one that is not there.
+fn place_of(name: &str) -> usize {
+    PROCESS_EVENTS.iter().position(|column| column.name == name).unwrap_or(usize::MAX)
+}
+
+/// One value that is not NULL.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell<'a> {
+    Blob(&'a [u8]),
+    Boolean(bool),
+    Integer(i64),
+    Real(f64),
+    Text(Cow<'a, str>),
+    /// Microseconds since the Unix epoch.
+    Timestamp(i64),
+}
+
+enum Typed<'a> {
+    Blob(&'a BinaryArray),
+    Boolean(&'a BooleanArray),
+    Integer(&'a Int64Array),
+    /// The batch has no such column, or one of another type; reads as NULL.
+    Missing,
+    Real(&'a Float64Array),
+    Text(&'a StringArray),
+    Timestamp(&'a TimestampMicrosecondArray),
+}
+
+/// A batch as the matcher sees it: columns by their place in [`PROCESS_EVENTS`].
+pub(super) struct Columns<'a> {
+    columns: Vec<Typed<'a>>,
+    /// The bare forks, which most rules do not see.
+    forks: Vec<bool>,
+    rows: usize,
+}
+
+impl<'a> Columns<'a> {
+    pub(super) fn of(batch: &'a RecordBatch) -> Self {
+        let schema = batch.schema_ref();
+        let columns = PROCESS_EVENTS.iter().enumerate().map(|(at, column)| {
+            // Batches come in table order, so the search by name is for foreign ones only.
+            let found = match schema.fields().get(at) {
+                Some(field) if field.name() == column.name => Some(at),
+                _ => schema.index_of(column.name).ok(),
+            };
+            found.and_then(|at| batch.columns().get(at)).map_or(Typed::Missing, |array| typed(array, column.kind))
+        });
+        let mut this = Self { columns: columns.collect(), forks: Vec::new(), rows: batch.num_rows() };
+        this.forks = (0..this.rows).map(|row| this.is(*START_KIND, row, "fork")).collect();
+        this
+    }
+
+    fn is(&self, column: usize, row: usize, word: &str) -> bool {
+        matches!(self.cell(column, row), Some(Cell::Text(text)) if text == word)
+    }
+
+    pub(super) fn is_fork(&self, row: usize) -> bool {
+        self.forks.get(row).copied().unwrap_or(false)
+    }
+
+    /// Event time of a row, µs since the Unix epoch.
+    pub(super) fn time(&self, row: usize) -> Option<i64> {
+        match self.cell(*TIME, row)? {
+            Cell::Timestamp(time) => Some(time),
+            _ => None,
+        }
+    }
+
+    pub(super) const fn rows(&self) -> usize {
+        self.rows
+    }
+
+    pub(super) fn has(&self, column: usize) -> bool {
+        self.columns.get(column).is_some_and(|typed| !matches!(typed, Typed::Missing))
+    }
+
+    /// The value, or `None` for NULL.
+    pub(super) fn cell(&self, column: usize, row: usize) -> Option<Cell<'a>> {
+        match self.columns.get(column)? {
+            Typed::Blob(array) => present(*array, row).then(|| Cell::Blob(array.value(row))),
+            Typed::Boolean(array) => present(*array, row).then(|| Cell::Boolean(array.value(row))),
+            Typed::Integer(array) => present(*array, row).then(|| Cell::Integer(array.value(row))),
+            Typed::Missing => None,
+            Typed::Real(array) => present(*array, row).then(|| Cell::Real(array.value(row))),
+            Typed::Text(array) => present(*array, row).then(|| Cell::Text(Cow::Borrowed(array.value(row)))),
+            Typed::Timestamp(array) => present(*array, row).then(|| Cell::Timestamp(array.value(row))),
+        }
+    }
+}
+
+/// Also guards `value`, which panics behind the end.
+fn present(array: &dyn Array, row: usize) -> bool {
+    row < array.len() && !array.is_null(row)
+}
+
+fn typed(array: &dyn Array, kind: Kind) -> Typed<'_> {
+    let any = array.as_any();
+    let typed = match kind {
+        Kind::Blob => any.downcast_ref().map(Typed::Blob),
+        Kind::Boolean => any.downcast_ref().map(Typed::Boolean),
+        Kind::Integer => any.downcast_ref().map(Typed::Integer),
+        Kind::Real => any.downcast_ref().map(Typed::Real),
+        Kind::Text => any.downcast_ref().map(Typed::Text),
+        Kind::Timestamp => any.downcast_ref().map(Typed::Timestamp),
+    };
+    typed.unwrap_or(Typed::Missing)
+}

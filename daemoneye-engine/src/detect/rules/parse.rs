@@ -1,0 +1,356 @@
+//! One rule file: the fields it may have, and every problem with its place.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use daemoneye_lib::columns::process_event_column;
+use daemoneye_lib::model::{DetectionRule, RuleKind, RuleState, Severity};
+use serde_json::{Map, Value};
+use serde_saphyr::{Location, Spanned};
+use uuid::Uuid;
+
+use super::super::Refusal;
+use super::super::compile::{self, Compiled, Problem};
+use super::super::refusal::nearest;
+use super::place::SqlPlace;
+use super::yaml::{Node, Yaml, read};
+use super::{LoadedRule, RuleTest};
+use crate::sql::{self, SqlRefusal};
+
+/// The fields of a rule file.
+const FIELDS: &[&str] = &[
+    "id",
+    "name",
+    "description",
+    "author",
+    "references",
+    "severity",
+    "category",
+    "tags",
+    "status",
+    "false_positives",
+    "sql",
+    "dedup",
+    "window",
+    "enabled",
+    "tests",
+];
+
+const TEST_FIELDS: &[&str] = &["name", "match", "event"];
+
+/// Sigma's words, which rule authors know.
+const STATUSES: &[&str] = &["stable", "test", "experimental", "deprecated"];
+
+/// Seconds during which repeats fold into one alert unless the rule says otherwise.
+const DEFAULT_WINDOW_S: u32 = 300;
+
+/// A week: longer than this and a second attack would hide behind the first.
+const MAX_WINDOW_S: i64 = 7 * 24 * 3600;
+
+/// Reads one rule and compiles it. `file` gives the rule its file name and, by its directory, its pack.
+///
+/// # Errors
+/// Every problem of the file, each with its place.
+pub fn parse(file: &Path, yaml: &str) -> Result<LoadedRule, Vec<Refusal>> {
+    let document = read(yaml).map_err(|unreadable| {
+        let mut refusal = Refusal::whole(file, format!("this is not YAML that we read: {}", unreadable.message), None);
+        (refusal.line, refusal.column) = (unreadable.location.line(), unreadable.location.column());
+        vec![refusal]
+    })?;
+    let mut reader = Reader { file, source: yaml, problems: Vec::new() };
+    match reader.rule(&document) {
+        Some(loaded) if reader.problems.is_empty() => Ok(loaded),
+        _ => {
+            reader.problems.sort_by_key(|problem| (problem.line, problem.column));
+            Err(reader.problems)
+        }
+    }
+}
+
+impl From<SqlRefusal> for Problem {
+    fn from(refusal: SqlRefusal) -> Self {
+        Self {
+            line: refusal.line.into(),
+            column: refusal.column.into(),
+            message: refusal.message,
+            hint: Some(refusal.hint).filter(|hint| !hint.is_empty()),
+        }
+    }
+}
+
+/// Reads fields and collects what is wrong with them.
+struct Reader<'a> {
+    file: &'a Path,
+    source: &'a str,
+    problems: Vec<Refusal>,
+}
+
+impl Reader<'_> {
+    fn refuse(&mut self, at: Location, message: impl Into<String>, hint: Option<String>) {
+        let (line, column) = (at.line(), at.column());
+        self.problems.push(Refusal { file: self.file.to_owned(), line, column, message: message.into(), hint });
+    }
+
+    /// Reads every field before it gives up on one, so that all problems are told.
+    fn rule(&mut self, document: &Node) -> Option<LoadedRule> {
+        let Yaml::Map(pairs) = &document.value else {
+            self.refuse(
+                document.referenced,
+                "a rule file is a map of fields",
+                Some("begin with id: and name:".into()),
+            );
+            return None;
+        };
+        self.known_keys(pairs, FIELDS, "a rule");
+        let fields = Fields { pairs, at: document.referenced };
+        let (id, name, severity) = (self.id(&fields), self.required_text(&fields, "name"), self.severity(&fields));
+        let sql = self.sql(&fields);
+        let description = self.text(&fields, "description");
+        let author = self.text(&fields, "author");
+        let references = self.texts(&fields, "references");
+        let category = self.text(&fields, "category");
+        let tags = self.texts(&fields, "tags");
+        let status = self.status(&fields);
+        let false_positives = self.texts(&fields, "false_positives");
+        let (dedup, dedup_window_s) = (self.dedup(&fields), self.window(&fields));
+        let state = if self.boolean(&fields, "enabled", true) { RuleState::Active } else { RuleState::Disabled };
+        let tests = self.tests(&fields);
+        let hash = blake3::hash(document.value.canonical().to_string().as_bytes()).to_hex().to_string();
+        let (pack, file, path) = (part(self.file.parent()), part(Some(self.file)), self.file.to_owned());
+        let (id, name, severity, (sql, compiled)) = (id?, name?, severity?, sql?);
+        let rule = DetectionRule {
+            version: 1,
+            kind: RuleKind::Stream,
+            id,
+            hash,
+            name,
+            description,
+            author,
+            references,
+            severity,
+            category,
+            tags,
+            status,
+            false_positives,
+            sql,
+            dedup,
+            dedup_window_s,
+            state,
+            pack,
+            file,
+        };
+        Some(LoadedRule { rule, tests, source: self.source.to_owned(), path, compiled: Arc::new(compiled) })
+    }
+
+    /// The guard first, then the compiler; both name the place in the file.
+    fn sql(&mut self, fields: &Fields<'_>) -> Option<(String, Compiled)> {
+        let sql = self.required_text(fields, "sql")?;
+        let place = SqlPlace::new(self.source, fields.key_place("sql"), fields.place("sql"));
+        let compiled = sql::check(&sql).map_err(Problem::from).and_then(|checked| compile::compile(checked.query()));
+        match compiled {
+            Ok(compiled) => Some((sql, compiled)),
+            Err(problem) => {
+                let (line, column) = place.of(problem.line, problem.column);
+                let (file, message, hint) = (self.file.to_owned(), problem.message, problem.hint);
+                self.problems.push(Refusal { file, line, column, message, hint });
+                None
+            }
+        }
+    }
+
+    fn known_keys(&mut self, pairs: &[(Spanned<String>, Node)], known: &[&str], whose: &str) {
+        for (key, _) in pairs {
+            if !known.contains(&key.value.as_str()) {
+                let hint = nearest(&key.value, known.iter().copied())
+                    .map_or_else(|| format!("known are {}", known.join(", ")), |near| format!("did you mean {near}?"));
+                self.refuse(key.referenced, format!("{whose} has no field {}", key.value), Some(hint));
+            }
+        }
+    }
+
+    fn id(&mut self, fields: &Fields<'_>) -> Option<Uuid> {
+        let text = self.required_text(fields, "id")?;
+        let id = Uuid::parse_str(&text).ok();
+        if id.is_none() {
+            let hint = "make one with uuidgen and never change it";
+            self.refuse(fields.place("id"), format!("id is not a UUID: {text}"), Some(hint.into()));
+        }
+        id
+    }
+
+    fn severity(&mut self, fields: &Fields<'_>) -> Option<Severity> {
+        let text = self.required_text(fields, "severity")?;
+        let found = Severity::ALL.iter().copied().find(|severity| severity.as_str() == text);
+        if found.is_none() {
+            let known: Vec<_> = Severity::ALL.iter().map(|severity| severity.as_str()).collect();
+            let hint = format!("known are {}", known.join(", "));
+            self.refuse(fields.place("severity"), format!("there is no severity {text}"), Some(hint));
+        }
+        found
+    }
+
+    fn status(&mut self, fields: &Fields<'_>) -> String {
+        let text = self.text(fields, "status");
+        if text.is_empty() {
+            return "experimental".to_owned();
+        }
+        if !STATUSES.contains(&text.as_str()) {
+            let hint = format!("known are {}", STATUSES.join(", "));
+            self.refuse(fields.place("status"), format!("there is no status {text}"), Some(hint));
+        }
+        text
+    }
+
+    fn dedup(&mut self, fields: &Fields<'_>) -> Vec<String> {
+        let columns = self.texts(fields, "dedup");
+        for column in &columns {
+            if process_event_column(column).is_none() {
+                let known = daemoneye_lib::columns::PROCESS_EVENTS.iter().map(|column| column.name);
+                let hint = nearest(column, known).map(|near| format!("did you mean {near}?"));
+                self.refuse(fields.place("dedup"), format!("process_events has no column {column}"), hint);
+            }
+        }
+        columns
+    }
+
+    fn window(&mut self, fields: &Fields<'_>) -> u32 {
+        match fields.of("window").map(|node| (&node.value, node.referenced)) {
+            None => DEFAULT_WINDOW_S,
+            Some((Yaml::Integer(seconds), _)) if (1..=MAX_WINDOW_S).contains(seconds) => {
+                u32::try_from(*seconds).unwrap_or(DEFAULT_WINDOW_S)
+            }
+            Some((_, at)) => {
+                self.refuse(at, format!("window is a number of seconds from 1 to {MAX_WINDOW_S}"), None);
+                DEFAULT_WINDOW_S
+            }
+        }
+    }
+
+    fn tests(&mut self, fields: &Fields<'_>) -> Vec<RuleTest> {
+        let Some(node) = fields.of("tests") else { return Vec::new() };
+        let Yaml::List(items) = &node.value else {
+            self.wrong(node, "tests", "a list");
+            return Vec::new();
+        };
+        items.iter().filter_map(|item| self.test(item)).collect()
+    }
+
+    fn test(&mut self, node: &Node) -> Option<RuleTest> {
+        let Yaml::Map(pairs) = &node.value else {
+            self.wrong(node, "a test", "a map");
+            return None;
+        };
+        self.known_keys(pairs, TEST_FIELDS, "a test");
+        let fields = Fields { pairs, at: node.referenced };
+        let name = self.required_text(&fields, "name")?;
+        if fields.of("match").is_none() {
+            self.refuse(
+                node.referenced,
+                "the test does not say what it expects",
+                Some("add match: true or false".into()),
+            );
+        }
+        let expect = self.boolean(&fields, "match", false);
+        let event = self.event(&fields)?;
+        Some(RuleTest { name, expect, event, line: node.referenced.line() })
+    }
+
+    fn event(&mut self, fields: &Fields<'_>) -> Option<Map<String, Value>> {
+        let node = fields.of("event");
+        let Some(Yaml::Map(pairs)) = node.map(|node| &node.value) else {
+            self.refuse(fields.place("event"), "a test needs an event: a map of columns and values", None);
+            return None;
+        };
+        for (column, _) in pairs {
+            if process_event_column(&column.value).is_none() {
+                let known = daemoneye_lib::columns::PROCESS_EVENTS.iter().map(|column| column.name);
+                let hint = nearest(&column.value, known).map(|near| format!("did you mean {near}?"));
+                self.refuse(column.referenced, format!("process_events has no column {}", column.value), hint);
+            }
+        }
+        Some(pairs.iter().map(|(column, value)| (column.value.clone(), value.value.canonical())).collect())
+    }
+
+    fn required_text(&mut self, fields: &Fields<'_>, name: &str) -> Option<String> {
+        if fields.of(name).is_none() {
+            self.refuse(fields.at, format!("the field {name} is missing"), None);
+            return None;
+        }
+        let text = self.text(fields, name);
+        (!text.is_empty()).then_some(text)
+    }
+
+    fn text(&mut self, fields: &Fields<'_>, name: &str) -> String {
+        match fields.of(name) {
+            None => String::new(),
+            Some(Spanned { value: Yaml::Text(text), referenced, .. }) => {
+                let text = text.trim_end();
+                if text.is_empty() {
+                    self.refuse(*referenced, format!("{name} is empty"), None);
+                }
+                text.to_owned()
+            }
+            Some(node) => {
+                self.wrong(node, name, "text");
+                String::new()
+            }
+        }
+    }
+
+    fn texts(&mut self, fields: &Fields<'_>, name: &str) -> Vec<String> {
+        let Some(node) = fields.of(name) else { return Vec::new() };
+        let Yaml::List(items) = &node.value else {
+            self.wrong(node, name, "a list");
+            return Vec::new();
+        };
+        let mut texts = Vec::with_capacity(items.len());
+        for item in items {
+            match &item.value {
+                Yaml::Text(text) => texts.push(text.clone()),
+                _ => self.wrong(item, name, "a list of text"),
+            }
+        }
+        texts
+    }
+
+    fn boolean(&mut self, fields: &Fields<'_>, name: &str, default: bool) -> bool {
+        match fields.of(name) {
+            None => default,
+            Some(Spanned { value: Yaml::Boolean(value), .. }) => *value,
+            Some(node) => {
+                self.wrong(node, name, "true or false");
+                default
+            }
+        }
+    }
+
+    fn wrong(&mut self, node: &Node, name: &str, wanted: &str) {
+        let hint = (wanted == "text").then(|| "put it in quotes".to_owned());
+        self.refuse(node.referenced, format!("{name} is {wanted}, and this is {}", node.value.kind()), hint);
+    }
+}
+
+/// The pairs of a map by name.
+struct Fields<'a> {
+    pairs: &'a [(Spanned<String>, Node)],
+    at: Location,
+}
+
+impl<'a> Fields<'a> {
+    fn of(&self, name: &str) -> Option<&'a Node> {
+        self.pairs.iter().find(|(key, _)| key.value == name).map(|(_, value)| value)
+    }
+
+    fn key_place(&self, name: &str) -> Location {
+        self.pairs.iter().find(|(key, _)| key.value == name).map_or(self.at, |(key, _)| key.referenced)
+    }
+
+    fn place(&self, name: &str) -> Location {
+        self.of(name).map_or(self.at, |node| node.referenced)
+    }
+}
+
+/// The last part of a path.
+fn part(path: Option<&Path>) -> String {
+    path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}

@@ -1,0 +1,151 @@
+//! A YAML document as a tree in which every key and value knows its place, so that all problems of a file can be told at
+//! once and each with line and column.
+
+use std::fmt;
+
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
+
+/// Deepest nesting of a document; a rule file needs five.
+const MAX_DEPTH: usize = 16;
+
+/// Most nodes of a document, so that aliases cannot unfold without end.
+const MAX_NODES: usize = 20_000;
+
+/// A value and its place.
+pub(super) type Node = Spanned<Yaml>;
+
+/// One value.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Yaml {
+    Boolean(bool),
+    Integer(i64),
+    List(Vec<Node>),
+    /// In the order of the file.
+    Map(Vec<(Spanned<String>, Node)>),
+    Null,
+    Real(f64),
+    Text(String),
+}
+
+impl Yaml {
+    /// `text`, `a list`, …, for messages.
+    pub(super) const fn kind(&self) -> &'static str {
+        match self {
+            Self::Boolean(_) => "true or false",
+            Self::Integer(_) => "a whole number",
+            Self::List(_) => "a list",
+            Self::Map(_) => "a map",
+            Self::Null => "nothing",
+            Self::Real(_) => "a number",
+            Self::Text(_) => "text",
+        }
+    }
+
+    /// The value as JSON with sorted keys: the same for every layout of the same content.
+    pub(super) fn canonical(&self) -> serde_json::Value {
+        match self {
+            Self::Boolean(value) => (*value).into(),
+            Self::Integer(value) => (*value).into(),
+            Self::List(items) => items.iter().map(|item| item.value.canonical()).collect(),
+            Self::Map(pairs) => {
+                let mut pairs: Vec<_> = pairs.iter().map(|(key, value)| (&key.value, value)).collect();
+                pairs.sort_by_key(|(key, _)| *key);
+                pairs.into_iter().map(|(key, value)| (key.clone(), value.value.canonical())).collect()
+            }
+            Self::Null => serde_json::Value::Null,
+            Self::Real(value) => (*value).into(),
+            Self::Text(text) => text.as_str().into(),
+        }
+    }
+}
+
+/// What made a text unreadable, and where.
+pub(super) struct Unreadable {
+    pub(super) location: Location,
+    pub(super) message: String,
+}
+
+/// Reads one document.
+pub(super) fn read(text: &str) -> Result<Node, Unreadable> {
+    let options = serde_saphyr::options! {
+        budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_documents: 1 },
+        duplicate_keys: DuplicateKeyPolicy::Error,
+        merge_keys: MergeKeyPolicy::Error,
+        strict_booleans: true,
+        with_snippet: false,
+    };
+    serde_saphyr::from_str_with_options(text, options).map_err(|error| Unreadable {
+        location: error.location().unwrap_or(Location::UNKNOWN),
+        message: without_place(&error.to_string()).to_owned(),
+    })
+}
+
+/// The place is told in its own fields.
+fn without_place(message: &str) -> &str {
+    message.rsplit_once(" at line ").map_or(message, |(text, _)| text)
+}
+
+impl<'de> Deserialize<'de> for Yaml {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(YamlVisitor)
+    }
+}
+
+struct YamlVisitor;
+
+impl<'de> Visitor<'de> for YamlVisitor {
+    type Value = Yaml;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a YAML value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Yaml, E> {
+        Ok(Yaml::Boolean(value))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Yaml, E> {
+        Ok(Yaml::Integer(value))
+    }
+
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Yaml, E> {
+        i64::try_from(value).map(Yaml::Integer).map_err(|_| E::custom(format!("{value} does not fit 64 bits signed")))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Yaml, E> {
+        Ok(Yaml::Real(value))
+    }
+
+    fn visit_str<E>(self, value: &str) -> Result<Yaml, E> {
+        Ok(Yaml::Text(value.to_owned()))
+    }
+
+    fn visit_unit<E>(self) -> Result<Yaml, E> {
+        Ok(Yaml::Null)
+    }
+
+    fn visit_none<E>(self) -> Result<Yaml, E> {
+        Ok(Yaml::Null)
+    }
+
+    fn visit_some<D: Deserializer<'de>>(self, deserializer: D) -> Result<Yaml, D::Error> {
+        Yaml::deserialize(deserializer)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Yaml, A::Error> {
+        let mut list = Vec::new();
+        while let Some(item) = items.next_element()? {
+            list.push(item);
+        }
+        Ok(Yaml::List(list))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Yaml, A::Error> {
+        let mut pairs = Vec::new();
+        while let Some(pair) = entries.next_entry()? {
+            pairs.push(pair);
+        }
+        Ok(Yaml::Map(pairs))
+    }
+}

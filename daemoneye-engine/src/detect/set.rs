@@ -1,0 +1,206 @@
+//! The rules that run together, and what each of them has cost and found.
+
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Instant;
+
+use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
+use datafusion::arrow::array::RecordBatch;
+
+use super::compile::Compiled;
+use super::row::Columns;
+use super::{LoadedRule, Refusal, output};
+use crate::ingest::EventBatch;
+use crate::store::RuleMatch;
+
+/// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
+#[derive(Debug, Default)]
+pub struct RuleSet {
+    rules: Vec<Running>,
+}
+
+#[derive(Debug)]
+struct Running {
+    rule: Arc<DetectionRule>,
+    compiled: Arc<Compiled>,
+    counters: Counters,
+}
+
+/// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
+#[derive(Debug)]
+struct Counters {
+    evaluations: AtomicU64,
+    rows: AtomicU64,
+    matches: AtomicU64,
+    nanoseconds: AtomicU64,
+    degraded: AtomicU64,
+    last_match_us: AtomicI64,
+}
+
+/// What one rule has done since its set was compiled, or longer where the counters were continued.
+#[derive(Debug, Clone)]
+pub struct RuleStats {
+    /// Which rule.
+    pub rule: Arc<DetectionRule>,
+    /// Batches it was evaluated on.
+    pub evaluations: u64,
+    /// Rows it looked at.
+    pub rows: u64,
+    /// Rows that matched.
+    pub matches: u64,
+    /// Nanoseconds it took.
+    pub nanoseconds: u64,
+    /// Event time of its latest match, µs since the Unix epoch.
+    pub last_match_us: Option<i64>,
+    /// Evaluations that lacked a column that the rule reads; that column was NULL for it.
+    pub degraded: u64,
+}
+
+impl RuleSet {
+    /// Takes the active rules, in order of id. A second rule with an id that is taken is refused and the others stand.
+    #[must_use]
+    pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
+        let (mut running, mut refusals) = (BTreeMap::new(), Vec::new());
+        for LoadedRule { rule, compiled, path, .. } in rules {
+            if rule.state != RuleState::Active {
+                continue;
+            }
+            match running.entry(rule.id) {
+                Entry::Vacant(free) => {
+                    free.insert(Running { rule: Arc::new(rule), compiled, counters: Counters::default() });
+                }
+                Entry::Occupied(_) => {
+                    let message = format!("another rule has the id {}", rule.id);
+                    refusals.push(Refusal::whole(&path, message, Some("give the newer rule an id of its own")));
+                }
+            }
+        }
+        (Self { rules: running.into_values().collect() }, refusals)
+    }
+
+    /// Every match of every rule in the batch: rules in order of id, rows in order.
+    #[must_use]
+    pub fn evaluate(&self, events: &EventBatch, completeness: &Completeness) -> Vec<RuleMatch> {
+        let columns = Columns::of(&events.batch);
+        let mut matches = Vec::new();
+        for running in &self.rules {
+            running.evaluate(&events.batch, &columns, completeness, &mut matches);
+        }
+        matches
+    }
+
+    /// The counters, in order of id.
+    #[must_use]
+    pub fn stats(&self) -> Vec<RuleStats> {
+        self.rules.iter().map(Running::stats).collect()
+    }
+
+    /// Takes over the counters of the rules that both sets have with the same text, so that a reload does not hide them.
+    pub fn continue_counters_of(&self, previous: &Self) {
+        let old: HashMap<_, _> = previous.rules.iter().map(|running| (running.rule.id, running)).collect();
+        for running in &self.rules {
+            if let Some(old) = old.get(&running.rule.id).filter(|old| old.rule.hash == running.rule.hash) {
+                running.counters.add(&old.counters);
+            }
+        }
+    }
+
+    /// The rules that run, in order of id.
+    pub fn rules(&self) -> impl Iterator<Item = &Arc<DetectionRule>> {
+        self.rules.iter().map(|running| &running.rule)
+    }
+
+    /// How many rules run.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.rules.len()
+    }
+
+    /// Whether none runs.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.rules.is_empty()
+    }
+}
+
+impl Running {
+    fn evaluate(
+        &self,
+        batch: &RecordBatch,
+        columns: &Columns<'_>,
+        completeness: &Completeness,
+        matches: &mut Vec<RuleMatch>,
+    ) {
+        let started = Instant::now();
+        let mut completeness = completeness.clone();
+        if !self.compiled.columns.iter().all(|column| columns.has(*column)) {
+            completeness.degrade(Degraded::SchemaUnavailable);
+            self.counters.degraded.fetch_add(1, Ordering::Relaxed);
+        }
+        for row in (0..columns.rows()).filter(|row| self.compiled.matches(columns, *row)) {
+            self.counters.matched(columns.time(row));
+            matches.push(RuleMatch {
+                rule: Arc::clone(&self.rule),
+                batch: batch.clone(),
+                row,
+                output: output::row(&self.compiled.outputs, columns, row),
+                completeness: completeness.clone(),
+            });
+        }
+        self.counters.evaluated(columns.rows(), started);
+    }
+
+    fn stats(&self) -> RuleStats {
+        let last = self.counters.last_match_us.load(Ordering::Relaxed);
+        RuleStats {
+            rule: Arc::clone(&self.rule),
+            evaluations: self.counters.evaluations.load(Ordering::Relaxed),
+            rows: self.counters.rows.load(Ordering::Relaxed),
+            matches: self.counters.matches.load(Ordering::Relaxed),
+            nanoseconds: self.counters.nanoseconds.load(Ordering::Relaxed),
+            last_match_us: (last != i64::MIN).then_some(last),
+            degraded: self.counters.degraded.load(Ordering::Relaxed),
+        }
+    }
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        Self {
+            evaluations: AtomicU64::new(0),
+            rows: AtomicU64::new(0),
+            matches: AtomicU64::new(0),
+            nanoseconds: AtomicU64::new(0),
+            degraded: AtomicU64::new(0),
+            last_match_us: AtomicI64::new(i64::MIN),
+        }
+    }
+}
+
+impl Counters {
+    fn matched(&self, time: Option<i64>) {
+        self.matches.fetch_add(1, Ordering::Relaxed);
+        self.last_match_us.fetch_max(time.unwrap_or(i64::MIN), Ordering::Relaxed);
+    }
+
+    fn evaluated(&self, rows: usize, started: Instant) {
+        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.rows.fetch_add(u64::try_from(rows).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.nanoseconds.fetch_add(took, Ordering::Relaxed);
+    }
+
+    fn add(&self, other: &Self) {
+        let sum = |to: &AtomicU64, from: &AtomicU64| {
+            to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+        };
+        sum(&self.evaluations, &other.evaluations);
+        sum(&self.rows, &other.rows);
+        sum(&self.matches, &other.matches);
+        sum(&self.nanoseconds, &other.nanoseconds);
+        sum(&self.degraded, &other.degraded);
+        self.last_match_us.fetch_max(other.last_match_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}

@@ -1,0 +1,107 @@
+//! The first two gates: text in, a checked syntax tree out. [`Checked`] can only be made here.
+
+use super::{SqlRefusal, lower, tokens, walk};
+use datafusion::sql::sqlparser::ast::{Query, Statement};
+use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
+use datafusion::sql::sqlparser::parser::{Parser, ParserError};
+use datafusion::sql::sqlparser::tokenizer::Location;
+use std::collections::BTreeSet;
+
+/// Stack of the thread that parses and walks, in bytes. The token caps allow some 64 levels, of which each takes a dozen
+/// frames of the parser; unoptimised frames reach 10 KiB. The pages are only touched when they are needed.
+pub(crate) const STACK_BYTES: usize = 64 * 1024 * 1024;
+
+/// A statement that passed the caps and the syntax walk, with the sugar already lowered: `REGEXP` stands as
+/// `PGRegexMatch` (`~`), `datetime(…)` as timestamp arithmetic.
+#[derive(Debug, Clone)]
+pub struct Checked {
+    pub(crate) query: Query,
+    pub(crate) tables: BTreeSet<&'static str>,
+    pub(crate) parameters: usize,
+}
+
+impl Checked {
+    /// The syntax tree, lowered.
+    #[must_use]
+    pub const fn query(&self) -> &Query {
+        &self.query
+    }
+
+    /// The tables that it reads, each once.
+    pub fn tables(&self) -> impl Iterator<Item = &'static str> + '_ {
+        self.tables.iter().copied()
+    }
+
+    /// The highest `$n` that it uses.
+    #[must_use]
+    pub const fn parameters(&self) -> usize {
+        self.parameters
+    }
+}
+
+/// Decides whether `sql` is one SELECT that we run, before anything is planned.
+///
+/// # Errors
+/// The first thing that is not accepted, with its place and what to write instead.
+pub fn check(sql: &str) -> Result<Checked, SqlRefusal> {
+    on_large_stack(|| check_here(sql))
+}
+
+/// [`check`] for a thread whose stack is already large.
+pub(crate) fn check_here(sql: &str) -> Result<Checked, SqlRefusal> {
+    let tokens = tokens::capped(sql)?;
+    let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
+    let mut statements = Parser::new(&PostgreSqlDialect {})
+        .with_recursion_limit(tokens::RECURSION_LIMIT)
+        .with_tokens_with_locations(tokens)
+        .parse_statements()
+        .map_err(|error| parse_refusal(error, end))?;
+    let walked = walk::statements(&statements)?;
+    // The walk accepted exactly one statement, and it is a query.
+    let Some(Statement::Query(query)) = statements.pop() else {
+        return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));
+    };
+    let mut query = *query;
+    lower::query(&mut query)?;
+    Ok(Checked { query, tables: walked.tables, parameters: walked.parameters })
+}
+
+/// Runs `work` where deep trees may be built, walked and dropped.
+pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlRefusal> + Send) -> Result<T, SqlRefusal> {
+    std::thread::scope(|scope| {
+        std::thread::Builder::new()
+            .name("sql-check".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn_scoped(scope, work)
+            .map_err(|error| SqlRefusal::whole(format!("no thread to check the statement: {error}"), "try again"))?
+            .join()
+            .unwrap_or_else(|_| Err(SqlRefusal::whole("the statement could not be checked", "simplify it")))
+    })
+}
+
+fn parse_refusal(error: ParserError, end: Location) -> SqlRefusal {
+    match error {
+        ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
+            let (message, location) = split_location(&text);
+            // The parser knows no place for what is missing at the end.
+            SqlRefusal::at(
+                location.unwrap_or(end),
+                format!("this is not SQL that we know: {message}"),
+                "write one SELECT statement",
+            )
+        }
+        ParserError::RecursionLimitExceeded => {
+            SqlRefusal::whole("the statement is nested too deeply", "split it with WITH or flatten the conditions")
+        }
+    }
+}
+
+/// The parser reports its place at the end of its message only.
+fn split_location(text: &str) -> (&str, Option<Location>) {
+    let Some((message, place)) = text.rsplit_once(" at Line: ") else { return (text, None) };
+    let Some((line, column)) = place.split_once(", Column: ") else { return (text, None) };
+    match (line.trim().parse(), column.trim().parse()) {
+        (Ok(line), Ok(column)) => (message, Some(Location { line, column })),
+        _ => (text, None),
+    }
+}

@@ -1,0 +1,204 @@
+//! Queries under limits: slots, deadline, memory, rows; pages out, and what was cut said so.
+
+use super::completeness::Missing;
+use super::execute::{Job, Started};
+use super::runtime::QueryThread;
+use super::tables::segment_files;
+use super::{QueryError, SystemTables};
+use crate::store::Store;
+use daemoneye_lib::model::Degraded;
+use daemoneye_lib::proto::{Completeness, QueryDone, QueryRequest, ResultColumn, ResultPage};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+/// How long a query waits for a slot: longer than a normal query takes, shorter than a person's patience.
+const SLOT_WAIT: Duration = Duration::from_secs(5);
+/// Pages that may wait for a slow reader; each is at most 512 KiB.
+const PAGES_AHEAD: usize = 2;
+/// How long after the deadline the reader gives up on a query thread that is stuck inside one batch.
+const GRACE: Duration = Duration::from_secs(2);
+/// Parquet footers kept between queries, in bytes; one of our segments has some 30 KiB.
+const FOOTER_CACHE_BYTES: usize = 4 * 1024 * 1024;
+
+/// What one query, and all of them together, may cost.
+#[derive(Debug, Clone)]
+pub struct QueryLimits {
+    /// Working memory of all running queries together; nothing spills to disk.
+    pub memory_bytes: usize,
+    /// Wall-clock time of one query; a request may lower it.
+    pub deadline: Duration,
+    /// Rows of one answer; a request may lower it.
+    pub row_cap: u64,
+    /// Queries at a time.
+    pub concurrent: usize,
+    /// Rows of a page when the request names none, and the most that it may name.
+    pub page_rows: usize,
+}
+
+impl Default for QueryLimits {
+    fn default() -> Self {
+        Self {
+            memory_bytes: 64 * 1024 * 1024,
+            deadline: Duration::from_secs(30),
+            row_cap: 1_000_000,
+            concurrent: 2,
+            page_rows: 1_000,
+        }
+    }
+}
+
+/// Runs statements over one store. Its work happens on a thread of its own, which ends when the engine is dropped.
+pub struct QueryEngine {
+    thread: QueryThread,
+    store: Arc<Store>,
+    extra: Arc<dyn SystemTables>,
+    limits: QueryLimits,
+    environment: Arc<RuntimeEnv>,
+    slots: Arc<Semaphore>,
+}
+
+impl std::fmt::Debug for QueryEngine {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("QueryEngine").field("limits", &self.limits).finish_non_exhaustive()
+    }
+}
+
+impl QueryEngine {
+    /// An engine over `store`; `extra` supplies the tables that only the agent knows ([`super::NoCollectors`] offline).
+    ///
+    /// # Errors
+    /// When the query thread cannot be started or the store's directory is gone.
+    pub fn new(store: Arc<Store>, limits: QueryLimits, extra: Arc<dyn SystemTables>) -> io::Result<Self> {
+        let files = segment_files(store.dir()).map_err(io::Error::other)?;
+        let environment = RuntimeEnvBuilder::new()
+            .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory_bytes)))
+            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .with_object_store_registry(files)
+            .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
+            .build_arc()
+            .map_err(io::Error::other)?;
+        let slots = Arc::new(Semaphore::new(limits.concurrent.max(1)));
+        Ok(Self { thread: QueryThread::start()?, store, extra, limits, environment, slots })
+    }
+
+    /// Checks, plans and starts a query. Rows then come page by page; `cancel`, or dropping the run, ends it between batches.
+    ///
+    /// # Errors
+    /// A refusal with its place, or [`QueryError::Busy`] when no slot became free in time.
+    pub async fn query(&self, request: QueryRequest, cancel: CancellationToken) -> Result<QueryRun, QueryError> {
+        let began = Instant::now();
+        let asked = request
+            .deadline_ms
+            .filter(|ms| *ms > 0)
+            .map_or(self.limits.deadline, |ms| Duration::from_millis(ms.into()));
+        let deadline = asked.min(self.limits.deadline);
+        let slot = self.slot(began, deadline, &cancel).await?;
+        let cancel = cancel.child_token();
+        let (started, starting) = oneshot::channel();
+        let (pages, receiver) = mpsc::channel(PAGES_AHEAD);
+        let tally = Arc::new(Tally::default());
+        let page_rows = usize::try_from(request.page_rows).ok().filter(|rows| *rows > 0);
+        let job = Job {
+            store: Arc::clone(&self.store),
+            extra: Arc::clone(&self.extra),
+            environment: Arc::clone(&self.environment),
+            row_cap: request.row_cap.unwrap_or(self.limits.row_cap).min(self.limits.row_cap),
+            page_rows: page_rows.unwrap_or(self.limits.page_rows).min(self.limits.page_rows),
+            deadline: tokio::time::Instant::now() + deadline,
+            request,
+            cancel: cancel.clone(),
+            tally: Arc::clone(&tally),
+            _slot: slot,
+        };
+        let guard = cancel.drop_guard();
+        self.thread.handle().spawn(job.run(started, pages));
+        let give_up = tokio::time::Instant::now() + deadline + GRACE;
+        let Ok(started) = tokio::time::timeout_at(give_up, starting).await else {
+            return Err(self.busy(began));
+        };
+        let Started { columns } = started.map_err(|_| QueryError::Stopped)??;
+        Ok(QueryRun { columns, pages: receiver, tally, began, give_up, guard: Some(guard) })
+    }
+
+    /// A slot, after a bounded wait.
+    async fn slot(
+        &self,
+        began: Instant,
+        deadline: Duration,
+        cancel: &CancellationToken,
+    ) -> Result<OwnedSemaphorePermit, QueryError> {
+        tokio::select! {
+            () = cancel.cancelled() => Err(QueryError::Cancelled),
+            slot = timeout(SLOT_WAIT.min(deadline), Arc::clone(&self.slots).acquire_owned()) => match slot {
+                Ok(Ok(slot)) => Ok(slot),
+                Ok(Err(_)) => Err(QueryError::Stopped),
+                Err(_) => Err(self.busy(began)),
+            },
+        }
+    }
+
+    fn busy(&self, since: Instant) -> QueryError {
+        let waited_ms = u64::try_from(since.elapsed().as_millis()).unwrap_or(u64::MAX);
+        QueryError::Busy { running: self.limits.concurrent, waited_ms }
+    }
+}
+
+/// What the query thread counts and the reader asks for.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) rows: AtomicU64,
+    pub(crate) missing: Missing,
+}
+
+/// A query under way.
+#[derive(Debug)]
+pub struct QueryRun {
+    columns: Vec<ResultColumn>,
+    pages: mpsc::Receiver<Result<ResultPage, QueryError>>,
+    tally: Arc<Tally>,
+    began: Instant,
+    give_up: tokio::time::Instant,
+    guard: Option<DropGuard>,
+}
+
+impl QueryRun {
+    /// The answer's columns.
+    #[must_use]
+    pub fn columns(&self) -> &[ResultColumn] {
+        &self.columns
+    }
+
+    /// The next page; the first one carries the columns and comes even when there are no rows. `None` after the last.
+    ///
+    /// # Errors
+    /// What ended the query, unless it was a limit: limits are told by [`QueryRun::done`].
+    pub async fn next_page(&mut self) -> Result<Option<ResultPage>, QueryError> {
+        let Ok(page) = tokio::time::timeout_at(self.give_up, self.pages.recv()).await else {
+            // The thread did not come back from one batch; drop the guard so that it stops when it does.
+            self.guard = None;
+            self.pages.close();
+            self.tally.missing.add(Degraded::TimedOut);
+            return Ok(None);
+        };
+        page.transpose()
+    }
+
+    /// How it ended: rows, time, and what is missing from the answer. Final only after the last page.
+    #[must_use]
+    pub fn done(&self) -> QueryDone {
+        let degraded = self.tally.missing.so_far().degraded.iter().map(|reason| reason.as_str().to_owned()).collect();
+        QueryDone {
+            rows: self.tally.rows.load(Ordering::Relaxed),
+            elapsed_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            completeness: Some(Completeness { degraded }),
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! One query from text to the last page, on the query thread.
+
+use super::completeness::degradation;
+use super::engine::Tally;
+use super::pages::{Pages, page_columns};
+use super::tables::QueryView;
+use super::{QueryError, SystemTables, check, operators, params, plan, session};
+use crate::store::Store;
+use daemoneye_lib::model::Degraded;
+use daemoneye_lib::proto::{QueryRequest, ResultColumn, ResultPage};
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::DataFusionError;
+use datafusion::execution::SendableRecordBatchStream;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::physical_plan::execute_stream;
+use futures::StreamExt;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+use tokio::time::{Instant, timeout, timeout_at};
+use tokio_util::sync::CancellationToken;
+
+/// How long the last page waits for its reader while it holds a slot.
+const SLOW_READER: Duration = Duration::from_secs(10);
+
+/// Everything that one query needs.
+pub(crate) struct Job {
+    pub(crate) store: Arc<Store>,
+    pub(crate) extra: Arc<dyn SystemTables>,
+    pub(crate) environment: Arc<RuntimeEnv>,
+    pub(crate) request: QueryRequest,
+    pub(crate) deadline: Instant,
+    pub(crate) row_cap: u64,
+    pub(crate) page_rows: usize,
+    pub(crate) cancel: CancellationToken,
+    pub(crate) tally: Arc<Tally>,
+    pub(crate) _slot: OwnedSemaphorePermit,
+}
+
+/// The statement was accepted and planned.
+pub(crate) struct Started {
+    pub(crate) columns: Vec<ResultColumn>,
+}
+
+type Begin = oneshot::Sender<Result<Started, QueryError>>;
+type Out = mpsc::Sender<Result<ResultPage, QueryError>>;
+
+/// Why no more rows come.
+enum End {
+    Cancelled,
+    Failed(QueryError),
+    /// A limit, already told.
+    Cut,
+    /// All rows were sent, or nobody reads them.
+    Over,
+}
+
+impl Job {
+    pub(crate) async fn run(self, begin: Begin, out: Out) {
+        let prepared = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => Err(QueryError::Cancelled),
+            prepared = self.prepare() => prepared,
+        };
+        // The view keeps the snapshot's files from being removed while they are read.
+        let (stream, _view) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => {
+                // Nobody waits any more when the receiver is gone.
+                drop(begin.send(Err(error)));
+                return;
+            }
+        };
+        let columns = page_columns(&stream.schema());
+        if begin.send(Ok(Started { columns: columns.clone() })).is_err() {
+            return;
+        }
+        let mut pages = Pages::new(columns, self.page_rows);
+        let end = tokio::select! {
+            biased;
+            () = self.cancel.cancelled() => End::Cancelled,
+            end = self.stream(stream, &mut pages, &out) => end,
+        };
+        self.close(end, pages, &out).await;
+    }
+
+    async fn prepare(&self) -> Result<(SendableRecordBatchStream, Arc<QueryView>), QueryError> {
+        let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
+        let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
+        let planning = |error: DataFusionError| QueryError::Planning(plan::refusal(&error));
+        let view = QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone());
+        let tables = view.tables(checked.tables());
+        let state = session::with_tables(tables, Arc::clone(&self.environment)).map_err(planning)?;
+        let plan = session::plan(&state, &checked).await.map_err(planning)?;
+        plan::gate(&plan).map_err(QueryError::Refused)?;
+        let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
+        let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
+        let physical = operators::limited(physical).map_err(planning)?;
+        let stream =
+            execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::Execution(words(&error)))?;
+        Ok((stream, view))
+    }
+
+    async fn stream(&self, mut stream: SendableRecordBatchStream, pages: &mut Pages, out: &Out) -> End {
+        loop {
+            let batch = match timeout_at(self.deadline, stream.next()).await {
+                Err(_) => return self.cut(Degraded::TimedOut),
+                Ok(None) => return End::Over,
+                Ok(Some(Ok(batch))) => batch,
+                Ok(Some(Err(error))) => {
+                    tracing::debug!(%error, "query ended early");
+                    return match degradation(&error) {
+                        Some(reason) => self.cut(reason),
+                        None => End::Failed(QueryError::Execution(words(&error))),
+                    };
+                }
+            };
+            let (batch, capped) = self.within_cap(&batch);
+            self.tally.rows.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
+            for page in pages.take(&batch) {
+                match timeout_at(self.deadline, out.send(Ok(page))).await {
+                    Err(_) => return self.cut(Degraded::TimedOut),
+                    Ok(Err(_)) => return End::Over,
+                    Ok(Ok(())) => {}
+                }
+            }
+            if capped {
+                return self.cut(Degraded::Capped);
+            }
+        }
+    }
+
+    /// The rows that the cap leaves, and whether it cut any.
+    fn within_cap(&self, batch: &RecordBatch) -> (RecordBatch, bool) {
+        let left = self.row_cap.saturating_sub(self.tally.rows.load(Ordering::Relaxed));
+        let left = usize::try_from(left).unwrap_or(usize::MAX);
+        if batch.num_rows() <= left { (batch.clone(), false) } else { (batch.slice(0, left), true) }
+    }
+
+    fn cut(&self, reason: Degraded) -> End {
+        self.tally.missing.add(reason);
+        End::Cut
+    }
+
+    async fn close(&self, end: End, mut pages: Pages, out: &Out) {
+        if pages.cut {
+            self.tally.missing.add(Degraded::Capped);
+        }
+        let last = match end {
+            End::Cancelled => Some(Err(QueryError::Cancelled)),
+            End::Failed(error) => Some(Err(error)),
+            End::Cut | End::Over => pages.flush().map(Ok),
+        };
+        let Some(last) = last else { return };
+        // Dropped, not sent: the reader is gone or asleep, and the slot is needed. It sees the end of the pages.
+        drop(timeout(SLOW_READER, out.send(last)).await);
+    }
+}
+
+/// The root of the error on one line: the outer layers name plan nodes, which help nobody who typed SQL.
+fn words(error: &DataFusionError) -> String {
+    error.find_root().message().lines().next().unwrap_or("it failed").to_owned()
+}

@@ -1,0 +1,188 @@
+//! Sugar into what the planner knows: `REGEXP` into `~`, `datetime(…)` into timestamp arithmetic, and long flat chains of AND
+//! or OR into balanced trees, which mean the same and are shallow for everything that recurses later.
+
+use super::{SqlRefusal, names};
+use datafusion::sql::sqlparser::ast::{
+    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, Interval, ObjectName, Query, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
+};
+use datafusion::sql::sqlparser::tokenizer::Span;
+use std::ops::ControlFlow;
+
+/// Chains up to this long stay as they were written.
+const SHALLOW: usize = 24;
+
+/// Lowers a query that the walk accepted.
+pub(crate) fn query(query: &mut Query) -> Result<(), SqlRefusal> {
+    match query.visit(&mut Lower) {
+        ControlFlow::Continue(()) => Ok(()),
+        ControlFlow::Break(refusal) => Err(refusal),
+    }
+}
+
+struct Lower;
+
+impl VisitorMut for Lower {
+    type Break = SqlRefusal;
+
+    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlRefusal> {
+        balance(expr);
+        match take(expr) {
+            Expr::RLike { negated, expr: text, pattern, regexp: _ } => {
+                let op = if negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
+                *expr = Expr::BinaryOp { left: text, op, right: pattern };
+            }
+            Expr::Function(function) if is_datetime(&function) => match datetime(&function) {
+                Ok(lowered) => *expr = lowered,
+                Err(refusal) => return ControlFlow::Break(refusal),
+            },
+            Expr::Function(function) if names::is_user_column(&function) => *expr = column(&function),
+            kept => *expr = kept,
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+fn take(expr: &mut Expr) -> Expr {
+    std::mem::replace(expr, literal(Value::Null))
+}
+
+fn literal(value: Value) -> Expr {
+    Expr::Value(ValueWithSpan { value, span: Span::empty() })
+}
+
+fn balance(expr: &mut Expr) {
+    let Expr::BinaryOp { op, .. } = &*expr else { return };
+    if !matches!(op, BinaryOperator::And | BinaryOperator::Or) {
+        return;
+    }
+    let op = op.clone();
+    if spine(expr, &op) <= SHALLOW {
+        return;
+    }
+    let mut operands = Vec::new();
+    let mut open = vec![take(expr)];
+    while let Some(next) = open.pop() {
+        match next {
+            Expr::BinaryOp { left, op: of, right } if of == op => {
+                open.push(*right);
+                open.push(*left);
+            }
+            operand => operands.push(operand),
+        }
+    }
+    // Pairs of neighbours, then pairs of pairs: the order of evaluation from left to right is kept.
+    while operands.len() > 1 {
+        let mut pairs = Vec::with_capacity(operands.len().div_ceil(2));
+        let mut rest = operands.into_iter();
+        while let Some(left) = rest.next() {
+            pairs.push(match rest.next() {
+                Some(right) => Expr::BinaryOp { left: Box::new(left), op: op.clone(), right: Box::new(right) },
+                None => left,
+            });
+        }
+        operands = pairs;
+    }
+    if let Some(root) = operands.pop() {
+        *expr = root;
+    }
+}
+
+/// How many operators of one kind hang to the left.
+fn spine(expr: &Expr, op: &BinaryOperator) -> usize {
+    let mut levels = 0;
+    let mut at = expr;
+    while let Expr::BinaryOp { left, op: of, right: _ } = at {
+        if of != op {
+            break;
+        }
+        levels += 1;
+        at = left;
+    }
+    levels
+}
+
+fn column(function: &Function) -> Expr {
+    let ident = function.name.0.first().and_then(|part| part.as_ident());
+    ident.map_or_else(|| literal(Value::Null), |ident| Expr::Identifier(ident.clone()))
+}
+
+fn is_datetime(function: &Function) -> bool {
+    matches!(function.name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| names::normal(ident) == names::DATETIME))
+}
+
+/// `datetime(time, modifier…)`, as SQLite writes it: the time, then each modifier applied to it in order.
+fn datetime(function: &Function) -> Result<Expr, SqlRefusal> {
+    const HINT: &str = "write datetime('now', '-30 minutes') or datetime('2026-01-31T12:00Z')";
+    let mut texts = Vec::new();
+    if let FunctionArguments::List(list) = &function.args {
+        for arg in &list.args {
+            let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan { value, span }))) = arg else {
+                continue;
+            };
+            let Value::SingleQuotedString(text) = value else {
+                return Err(SqlRefusal::span(*span, "datetime takes strings", HINT));
+            };
+            texts.push((text.trim().to_ascii_lowercase(), text.clone(), *span));
+        }
+    }
+    let Some(((word, time, _), modifiers)) = texts.split_first() else {
+        return Err(SqlRefusal::whole("datetime without a time", HINT));
+    };
+    let base = if word == "now" { call("now", Vec::new()) } else { literal(Value::SingleQuotedString(time.clone())) };
+    let mut lowered = timestamp(base);
+    for (modifier, _, span) in modifiers {
+        lowered = modified(lowered, modifier)
+            .ok_or_else(|| SqlRefusal::span(*span, format!("datetime does not know the modifier {modifier}"), HINT))?;
+    }
+    Ok(lowered)
+}
+
+fn modified(time: Expr, modifier: &str) -> Option<Expr> {
+    if let Some(unit) = modifier.strip_prefix("start of ") {
+        let unit = ["year", "month", "day", "hour"].into_iter().find(|known| *known == unit)?;
+        return Some(timestamp(call("date_trunc", vec![literal(Value::SingleQuotedString(unit.to_owned())), time])));
+    }
+    let (number, unit) = modifier.split_once(' ')?;
+    let number: i64 = number.strip_prefix('+').unwrap_or(number).parse().ok()?;
+    let unit = unit.trim().trim_end_matches('s');
+    let unit =
+        ["second", "minute", "hour", "day", "week", "month", "year"].into_iter().find(|known| *known == unit)?;
+    let interval = Expr::Interval(Interval {
+        value: Box::new(literal(Value::SingleQuotedString(format!("{number} {unit}")))),
+        leading_field: None,
+        leading_precision: None,
+        last_field: None,
+        fractional_seconds_precision: None,
+    });
+    Some(Expr::Nested(Box::new(Expr::BinaryOp {
+        left: Box::new(time),
+        op: BinaryOperator::Plus,
+        right: Box::new(interval),
+    })))
+}
+
+/// In the type of our time columns, so that comparing needs no cast of the column.
+fn timestamp(expr: Expr) -> Expr {
+    Expr::Cast {
+        kind: CastKind::Cast,
+        expr: Box::new(expr),
+        data_type: DataType::Timestamp(Some(6), TimezoneInfo::WithTimeZone),
+        array: false,
+        format: None,
+    }
+}
+
+fn call(name: &str, args: Vec<Expr>) -> Expr {
+    let args = args.into_iter().map(|arg| FunctionArg::Unnamed(FunctionArgExpr::Expr(arg))).collect();
+    Expr::Function(Function {
+        name: ObjectName::from(vec![Ident::new(name)]),
+        uses_odbc_syntax: false,
+        parameters: FunctionArguments::None,
+        args: FunctionArguments::List(FunctionArgumentList { duplicate_treatment: None, args, clauses: Vec::new() }),
+        filter: None,
+        null_treatment: None,
+        over: None,
+        within_group: Vec::new(),
+    })
+}

@@ -1,0 +1,33 @@
+//! SQL over the store: what is accepted ([`check`]), what it reads ([`QueryEngine`]'s tables) and how much it may cost.
+//!
+//! Three gates, none of which may be skipped: caps on the token stream before anything recursive sees the text; an
+//! allow-list walk of the syntax tree that names every node kind; an allow-list walk of the logical plan. A statement is
+//! one SELECT over our tables with our functions, or it is refused with its position and what to write instead. Nothing
+//! here writes, reads a file by name, or waits without a bound.
+
+mod check;
+mod completeness;
+mod engine;
+mod execute;
+mod functions;
+mod lower;
+mod names;
+mod niceness;
+mod operators;
+mod pages;
+mod params;
+mod plan;
+mod refusal;
+mod runtime;
+mod session;
+mod tables;
+mod tokens;
+mod walk;
+
+pub use check::{Checked, check};
+pub use engine::{QueryEngine, QueryLimits, QueryRun};
+pub use pages::{page_columns, value_at};
+pub use plan::check_plan;
+pub use refusal::{QueryError, SqlRefusal};
+pub use session::evaluate;
+pub use tables::{CollectorRow, NoCollectors, SystemTables, TABLES, table_columns};

@@ -1,0 +1,164 @@
+//! The allow-lists: tables by name, functions by name. An alias that is not listed here does not exist.
+//!
+//! Names compare after ASCII lower-casing of what was not quoted, exactly as the planner does it, so that no other
+//! letter (a Kelvin sign, a dotless i) can stand for one of ours.
+
+use super::tables::TABLES;
+use datafusion::sql::sqlparser::ast::{Function, FunctionArguments, Ident, ObjectNamePart};
+
+/// How a function is called.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Class {
+    /// Over rows of a group; also with OVER.
+    Aggregate,
+    /// On one row.
+    Scalar,
+    /// With OVER only.
+    Window,
+}
+
+// Left out on purpose: what multiplies its input without a bound (repeat, lpad, rpad), what is quadratic (levenshtein),
+// what reads settings, files or the clock of another zone, and everything that returns a list or a struct.
+const FUNCTIONS: &[(&str, Class)] = &[
+    ("approx_distinct", Class::Aggregate),
+    ("avg", Class::Aggregate),
+    ("bool_and", Class::Aggregate),
+    ("bool_or", Class::Aggregate),
+    ("count", Class::Aggregate),
+    ("first_value", Class::Aggregate),
+    ("last_value", Class::Aggregate),
+    ("max", Class::Aggregate),
+    ("median", Class::Aggregate),
+    ("min", Class::Aggregate),
+    ("stddev", Class::Aggregate),
+    ("string_agg", Class::Aggregate),
+    ("sum", Class::Aggregate),
+    ("btrim", Class::Scalar),
+    ("char_length", Class::Scalar),
+    ("character_length", Class::Scalar),
+    ("coalesce", Class::Scalar),
+    ("concat", Class::Scalar),
+    ("concat_ws", Class::Scalar),
+    ("contains", Class::Scalar),
+    ("current_date", Class::Scalar),
+    ("date_bin", Class::Scalar),
+    ("date_part", Class::Scalar),
+    ("date_trunc", Class::Scalar),
+    ("ends_with", Class::Scalar),
+    ("greatest", Class::Scalar),
+    ("least", Class::Scalar),
+    ("left", Class::Scalar),
+    ("length", Class::Scalar),
+    ("lower", Class::Scalar),
+    ("ltrim", Class::Scalar),
+    ("now", Class::Scalar),
+    ("nullif", Class::Scalar),
+    ("octet_length", Class::Scalar),
+    ("regexp_count", Class::Scalar),
+    ("regexp_like", Class::Scalar),
+    ("replace", Class::Scalar),
+    ("reverse", Class::Scalar),
+    ("right", Class::Scalar),
+    ("rtrim", Class::Scalar),
+    ("split_part", Class::Scalar),
+    ("starts_with", Class::Scalar),
+    ("strpos", Class::Scalar),
+    ("substr", Class::Scalar),
+    ("to_timestamp", Class::Scalar),
+    ("to_unixtime", Class::Scalar),
+    ("upper", Class::Scalar),
+    ("cume_dist", Class::Window),
+    ("dense_rank", Class::Window),
+    ("lag", Class::Window),
+    ("lead", Class::Window),
+    ("nth_value", Class::Window),
+    ("ntile", Class::Window),
+    ("percent_rank", Class::Window),
+    ("rank", Class::Window),
+    ("row_number", Class::Window),
+];
+
+/// Lowered before planning, so no function of that name is registered.
+pub(crate) const DATETIME: &str = "datetime";
+
+/// What people try, and what does it here.
+const INSTEAD: &[(&str, &str)] = &[
+    ("array_agg", "string_agg(x, ',')"),
+    ("current_timestamp", "now()"),
+    ("getdate", "now()"),
+    ("group_concat", "string_agg(x, ',')"),
+    ("ifnull", "coalesce(a, b)"),
+    ("instr", "strpos(text, part)"),
+    ("isnull", "x IS NULL"),
+    ("localtimestamp", "now()"),
+    ("nvl", "coalesce(a, b)"),
+    ("regexp_matches", "regexp_like(text, pattern)"),
+    ("regexp_match", "regexp_like(text, pattern)"),
+    ("strftime", "date_trunc('hour', time) or date_part('hour', time)"),
+    ("substring_index", "split_part(text, separator, n)"),
+    ("trim", "TRIM(text) with one argument"),
+];
+
+/// The functions of one class.
+pub(crate) fn functions(class: Class) -> impl Iterator<Item = &'static str> {
+    FUNCTIONS.iter().filter(move |(_, of)| *of == class).map(|(name, _)| *name)
+}
+
+/// The class of a function; `None` refuses it.
+pub(crate) fn class_of(name: &str) -> Option<Class> {
+    FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, class)| *class)
+}
+
+/// The name that the planner will look up.
+pub(crate) fn normal(ident: &Ident) -> String {
+    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
+}
+
+/// Whether this is the column `user`, which the parser takes for a niladic function of PostgreSQL.
+pub(crate) fn is_user_column(function: &Function) -> bool {
+    let Function { name, uses_odbc_syntax, parameters, args, filter, null_treatment, over, within_group } = function;
+    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if ident.quote_style.is_none() && normal(ident) == "user")
+        && !uses_odbc_syntax
+        && matches!((parameters, args), (FunctionArguments::None, FunctionArguments::None))
+        && filter.is_none()
+        && null_treatment.is_none()
+        && over.is_none()
+        && within_group.is_empty()
+}
+
+/// The table of that name.
+pub(crate) fn table(name: &str) -> Option<&'static str> {
+    TABLES.iter().find(|known| **known == name).copied()
+}
+
+/// What to use instead of a function that we do not have.
+pub(crate) fn instead_of_function(name: &str) -> String {
+    let name = name.to_ascii_lowercase();
+    if let Some((_, instead)) = INSTEAD.iter().find(|(tried, _)| *tried == name) {
+        return format!("use {instead}");
+    }
+    nearest(&name, FUNCTIONS.iter().map(|(known, _)| *known)).map_or_else(
+        || {
+            let known: Vec<&str> = FUNCTIONS.iter().map(|(known, _)| *known).collect();
+            format!("the functions are {}", known.join(", "))
+        },
+        |known| format!("did you mean {known}?"),
+    )
+}
+
+/// What to use instead of a table that we do not have.
+pub(crate) fn instead_of_table(name: &str) -> String {
+    nearest(&name.to_ascii_lowercase(), TABLES.iter().copied())
+        .map_or_else(|| format!("the tables are {}", TABLES.join(", ")), |known| format!("did you mean {known}?"))
+}
+
+/// The name most like `name`, if any is like it at all.
+pub(crate) fn nearest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> Option<&'a str> {
+    // Jaro-Winkler rewards a common beginning, which is how people get column names half right.
+    const LIKE_ENOUGH: f64 = 0.8;
+    known
+        .map(|candidate| (strsim::jaro_winkler(name, candidate), candidate))
+        .filter(|(score, _)| *score >= LIKE_ENOUGH)
+        .max_by(|(a, _), (b, _)| a.total_cmp(b))
+        .map(|(_, candidate)| candidate)
+}

@@ -1,0 +1,30 @@
+//! `$1`, `$2`, …: bound as typed values into the plan. Their text never meets the parser.
+
+use super::{Checked, SqlRefusal};
+use crate::schema::TIME_ZONE;
+use daemoneye_lib::proto::{Value, value::Kind};
+use datafusion::common::{ParamValues, ScalarValue};
+
+/// The values, if there are exactly as many as the statement needs.
+pub(crate) fn bind(checked: &Checked, values: &[Value]) -> Result<ParamValues, SqlRefusal> {
+    if values.len() != checked.parameters() {
+        return Err(SqlRefusal::whole(
+            format!("the statement has {} parameters and {} values were given", checked.parameters(), values.len()),
+            "give one value for each of $1, $2, …",
+        ));
+    }
+    let scalars: Vec<ScalarValue> = values.iter().map(scalar).collect();
+    Ok(ParamValues::from(scalars))
+}
+
+fn scalar(value: &Value) -> ScalarValue {
+    match &value.kind {
+        None => ScalarValue::Null,
+        Some(Kind::Boolean(value)) => ScalarValue::Boolean(Some(*value)),
+        Some(Kind::Integer(value)) => ScalarValue::Int64(Some(*value)),
+        Some(Kind::Real(value)) => ScalarValue::Float64(Some(*value)),
+        Some(Kind::Text(value)) => ScalarValue::Utf8(Some(value.clone())),
+        Some(Kind::TimestampUs(value)) => ScalarValue::TimestampMicrosecond(Some(*value), Some(TIME_ZONE.into())),
+        Some(Kind::Blob(value)) => ScalarValue::Binary(Some(value.clone())),
+    }
+}

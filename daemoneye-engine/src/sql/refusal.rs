@@ -1,0 +1,102 @@
+//! Why a statement was not run, or not finished: a closed set, worded for the person who typed it.
+
+use daemoneye_lib::proto::Refusal;
+use datafusion::sql::sqlparser::tokenizer::{Location, Span};
+use thiserror::Error;
+
+/// Bytes of a message: parts of the statement are quoted in it, and a statement may be one long word.
+const MESSAGE_BYTES: usize = 400;
+
+/// A statement that is not accepted: where, why, and what to write instead.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{message}{}", place(*line, *column))]
+pub struct SqlRefusal {
+    /// What is not accepted.
+    pub message: String,
+    /// From 1; 0 when the position is not known.
+    pub line: u32,
+    /// From 1, in characters; 0 when the position is not known.
+    pub column: u32,
+    /// What to use instead; may be empty.
+    pub hint: String,
+}
+
+fn place(line: u32, column: u32) -> String {
+    if line == 0 { String::new() } else { format!(" (line {line}, column {column})") }
+}
+
+impl SqlRefusal {
+    /// A refusal at a place.
+    pub(crate) fn at(location: Location, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        let mut message = message.into();
+        message.truncate(message.floor_char_boundary(MESSAGE_BYTES));
+        Self {
+            message,
+            line: u32::try_from(location.line).unwrap_or(u32::MAX),
+            column: u32::try_from(location.column).unwrap_or(u32::MAX),
+            hint: hint.into(),
+        }
+    }
+
+    /// A refusal at the start of a span.
+    pub(crate) fn span(span: Span, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::at(span.start, message, hint)
+    }
+
+    /// A refusal of the statement as a whole.
+    pub(crate) fn whole(message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self::at(Location { line: 0, column: 0 }, message, hint)
+    }
+
+    /// The shape that goes over a socket.
+    #[must_use]
+    pub fn to_proto(&self, file: &str) -> Refusal {
+        Refusal {
+            message: self.message.clone(),
+            line: self.line,
+            column: self.column,
+            hint: self.hint.clone(),
+            file: file.to_owned(),
+        }
+    }
+}
+
+/// Why a query gave no answer. What was cut but answered is in the result's completeness instead.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum QueryError {
+    /// All query slots stayed taken.
+    #[error("{running} queries are running and none ended within {waited_ms} ms; try again or cancel one")]
+    Busy {
+        /// How many may run at once.
+        running: usize,
+        /// How long this one waited.
+        waited_ms: u64,
+    },
+    /// The caller cancelled it or went away.
+    #[error("the query was cancelled")]
+    Cancelled,
+    /// The statement was accepted and failed on the data, for example by a division by zero.
+    #[error("the query failed: {0}")]
+    Execution(String),
+    /// The engine's own thread is gone; only a restart helps.
+    #[error("the query engine has stopped; restart the agent")]
+    Stopped,
+    /// Tables, columns or types do not fit.
+    #[error("{0}")]
+    Planning(SqlRefusal),
+    /// A gate refused the statement.
+    #[error("{0}")]
+    Refused(SqlRefusal),
+}
+
+impl QueryError {
+    /// The refusal, where the statement is to blame.
+    #[must_use]
+    pub const fn refusal(&self) -> Option<&SqlRefusal> {
+        match self {
+            Self::Planning(refusal) | Self::Refused(refusal) => Some(refusal),
+            Self::Busy { .. } | Self::Cancelled | Self::Execution(_) | Self::Stopped => None,
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! DataFusion set up with nothing but our tables and functions: no catalog of its own, no information_schema, no table
+//! functions, no file formats, no URLs as tables, no disk.
+
+use super::functions::{FUNCTIONS, Operators};
+use super::tables::{TABLES, table_columns};
+use super::{Checked, QueryError, SqlRefusal, check, plan};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::catalog::{
+    CatalogProvider, CatalogProviderList, MemTable, MemoryCatalogProvider, MemoryCatalogProviderList,
+    MemorySchemaProvider, SchemaProvider, TableProvider,
+};
+use datafusion::common::{DataFusionError, Result};
+use datafusion::datasource::empty::EmptyTable;
+use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
+use datafusion::logical_expr::LogicalPlan;
+use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::physical_plan::collect;
+use datafusion::prelude::SessionConfig;
+use datafusion::sql::parser::Statement;
+use datafusion::sql::sqlparser::ast;
+use std::sync::Arc;
+
+const CATALOG: &str = "daemoneye";
+const SCHEMA: &str = "public";
+
+/// A session with these tables and nothing else.
+pub(crate) fn with_tables(
+    tables: Vec<(&str, Arc<dyn TableProvider>)>,
+    runtime: Arc<RuntimeEnv>,
+) -> Result<SessionState> {
+    let schema = MemorySchemaProvider::new();
+    for (name, table) in tables {
+        schema.register_table(name.to_owned(), table)?;
+    }
+    let catalog = MemoryCatalogProvider::new();
+    catalog.register_schema(SCHEMA, Arc::new(schema))?;
+    let catalogs = MemoryCatalogProviderList::new();
+    catalogs.register_catalog(CATALOG.to_owned(), Arc::new(catalog));
+    let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators)];
+    planners.extend(SessionStateDefaults::default_expr_planners());
+    let mut state = SessionStateBuilder::new()
+        .with_config(config())
+        .with_runtime_env(runtime)
+        .with_catalog_list(Arc::new(catalogs))
+        .with_expr_planners(planners)
+        .with_scalar_functions(FUNCTIONS.scalar.clone())
+        .with_aggregate_functions(FUNCTIONS.aggregate.clone())
+        .with_window_functions(FUNCTIONS.window.clone())
+        .build();
+    // `now()` is one instant for the whole statement.
+    let options = Arc::clone(state.config_options());
+    state.execution_props_mut().mark_start_execution(options);
+    Ok(state)
+}
+
+fn config() -> SessionConfig {
+    // One thread runs everything, so a second partition would only add buffers.
+    let mut config = SessionConfig::new()
+        .with_target_partitions(1)
+        .with_information_schema(false)
+        .with_create_default_catalog_and_schema(false)
+        .with_default_catalog_and_schema(CATALOG, SCHEMA);
+    let options = config.options_mut();
+    options.execution.time_zone = Some("UTC".to_owned());
+    options.execution.parquet.pushdown_filters = true;
+    options.execution.parquet.reorder_filters = true;
+    options.sql_parser.collect_spans = true;
+    options.sql_parser.map_string_types_to_utf8view = false;
+    config
+}
+
+/// The plan of a checked statement, not yet gated.
+pub(crate) async fn plan(state: &SessionState, checked: &Checked) -> Result<LogicalPlan> {
+    let statement = ast::Statement::Query(Box::new(checked.query.clone()));
+    state.statement_to_plan(Statement::Statement(Box::new(statement))).await
+}
+
+/// A session whose tables have columns and no rows.
+pub(crate) fn over_empty_tables() -> Result<SessionState> {
+    let mut tables: Vec<(&str, Arc<dyn TableProvider>)> = Vec::new();
+    for name in TABLES {
+        if let Some(columns) = table_columns(name) {
+            tables.push((name, Arc::new(EmptyTable::new(columns))));
+        }
+    }
+    with_tables(tables, Arc::new(RuntimeEnv::default()))
+}
+
+/// Runs a future to its end on this thread; planning waits for nothing outside.
+pub(crate) fn block_on<T>(future: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread().build()?.block_on(future)
+}
+
+/// Runs a checked statement over given rows of one table, without a store: the oracle for compiled rules.
+///
+/// # Errors
+/// When it does not plan over that table's columns, or fails on the rows.
+pub fn evaluate(checked: &Checked, table: &str, rows: Vec<RecordBatch>) -> Result<Vec<RecordBatch>, QueryError> {
+    let Some(columns) = table_columns(table) else {
+        return Err(QueryError::Planning(SqlRefusal::whole(format!("there is no table {table}"), "")));
+    };
+    check::on_large_stack(move || {
+        let planned = over_rows(table, columns, rows);
+        Ok(planned.and_then(|state| {
+            let plan = block_on(plan(&state, checked)).map_err(|error| QueryError::Planning(plan::refusal(&error)))?;
+            plan::gate(&plan).map_err(QueryError::Planning)?;
+            block_on(async {
+                let physical = state.create_physical_plan(&plan).await?;
+                collect(physical, state.task_ctx()).await
+            })
+            .map_err(|error| QueryError::Execution(error.to_string()))
+        }))
+    })
+    .map_err(QueryError::Planning)?
+}
+
+fn over_rows(table: &str, columns: SchemaRef, rows: Vec<RecordBatch>) -> Result<SessionState, QueryError> {
+    let execution = |error: DataFusionError| QueryError::Execution(error.to_string());
+    let provider = MemTable::try_new(columns, vec![rows]).map_err(execution)?;
+    with_tables(vec![(table, Arc::new(provider))], Arc::new(RuntimeEnv::default())).map_err(execution)
+}

@@ -1,0 +1,132 @@
+//! `process_events`: sealed segments through DataFusion's Parquet reader, and the open rows from memory.
+//!
+//! The snapshot has every event in exactly one of the two. Segments outside the filters' range of time are not opened;
+//! inside, the reader prunes row groups and pages, and filters before it decodes the other columns.
+
+use super::prune::TimeRange;
+use super::{QueryView, SEGMENTS_URL};
+use crate::schema::process_events_schema;
+use crate::store::{SegmentFile, Snapshot};
+use async_trait::async_trait;
+use daemoneye_lib::model::Degraded;
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DFSchema, Result};
+use datafusion::datasource::listing::PartitionedFile;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::source::DataSourceExec;
+use datafusion::execution::object_store::ObjectStoreUrl;
+use datafusion::logical_expr::utils::conjunction;
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::union::UnionExec;
+use std::sync::Arc;
+
+/// Read with the end of a file, so that the footer rarely needs a second read.
+const FOOTER_HINT_BYTES: usize = 32 * 1024;
+
+/// The table, as one query sees it.
+#[derive(Debug)]
+pub(crate) struct ProcessEvents {
+    view: Arc<QueryView>,
+    schema: SchemaRef,
+}
+
+impl ProcessEvents {
+    pub(crate) fn new(view: Arc<QueryView>) -> Self {
+        Self { view, schema: process_events_schema() }
+    }
+
+    /// The files to read; one that is gone or cut short is left out and told.
+    fn files(&self, snapshot: &Snapshot, range: TimeRange) -> Vec<PartitionedFile> {
+        let wanted = snapshot.segments.iter().filter(|segment| range.overlaps(segment.first_us, segment.last_us));
+        wanted.filter_map(|segment| self.file(segment)).collect()
+    }
+
+    fn file(&self, segment: &SegmentFile) -> Option<PartitionedFile> {
+        let whole = std::fs::metadata(&segment.path).is_ok_and(|found| found.len() == segment.bytes);
+        let inside = segment.path.strip_prefix(self.view.store.dir()).ok().and_then(std::path::Path::to_str);
+        match (whole, inside) {
+            (true, Some(inside)) => {
+                Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
+            }
+            _ => {
+                self.view.note(Degraded::DataUnreadable);
+                None
+            }
+        }
+    }
+
+    fn sealed(
+        &self,
+        state: &dyn Session,
+        files: Vec<PartitionedFile>,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let url = ObjectStoreUrl::parse(SEGMENTS_URL)?;
+        let environment = state.runtime_env();
+        let footers = CachedParquetFileReaderFactory::new(
+            environment.object_store(&url)?,
+            environment.cache_manager.get_file_metadata_cache(),
+        );
+        let mut source = ParquetSource::new(Arc::clone(&self.schema))
+            .with_table_parquet_options(state.table_options().parquet.clone())
+            .with_parquet_file_reader_factory(Arc::new(footers))
+            .with_pushdown_filters(true)
+            .with_reorder_filters(true);
+        if let Some(filter) = conjunction(filters.to_vec()) {
+            let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
+            source = source.with_predicate(state.create_physical_expr(filter, &columns)?);
+        }
+        let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_file_group(FileGroup::new(files))
+            .with_projection_indices(projection.cloned())?
+            .with_limit(limit)
+            .build();
+        Ok(DataSourceExec::from_data_source(config))
+    }
+}
+
+#[async_trait]
+impl TableProvider for ProcessEvents {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    /// Filters narrow what is read; the rows of the open segment still pass all of them, so they stay in the plan.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+    }
+
+    async fn scan(
+        &self,
+        state: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        filters: &[Expr],
+        limit: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let range = TimeRange::of(filters);
+        let snapshot = self.view.snapshot();
+        snapshot.completeness.degraded.iter().for_each(|reason| self.view.note(*reason));
+        self.view.note_coverage(range)?;
+        self.view.note_collectors(range);
+        let open = MemorySourceConfig::try_new_exec(
+            std::slice::from_ref(&snapshot.open),
+            Arc::clone(&self.schema),
+            projection.cloned(),
+        )?;
+        let files = self.files(&snapshot, range);
+        if files.is_empty() {
+            return Ok(open);
+        }
+        UnionExec::try_new(vec![self.sealed(state, files, projection, filters, limit)?, open])
+    }
+}

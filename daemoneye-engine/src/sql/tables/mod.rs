@@ -1,0 +1,89 @@
+//! The tables that a statement may read, by name, and where their rows come from.
+//!
+//! `process_events` is scanned from Parquet and the open segment; every other table is small and is built as one batch
+//! when a query reads it. All tables of one query see one snapshot, so a self-join cannot see two states.
+
+mod events;
+mod prune;
+mod schemas;
+mod segments;
+mod system;
+mod view;
+
+pub(crate) use events::ProcessEvents;
+pub(crate) use segments::{SEGMENTS_URL, segment_files};
+pub(crate) use view::QueryView;
+
+use datafusion::arrow::datatypes::SchemaRef;
+
+/// Every table, in the order in which they are explained.
+pub const TABLES: &[&str] = &[
+    "process_events",
+    "processes",
+    "alerts",
+    "alert_deliveries",
+    "rules",
+    "coverage",
+    "collectors",
+    "scans",
+    "system_info",
+];
+
+/// The columns of a table.
+#[must_use]
+pub fn table_columns(table: &str) -> Option<SchemaRef> {
+    schemas::of(table)
+}
+
+/// Tables whose rows are not in the store: the agent knows them.
+pub trait SystemTables: Send + Sync + 'static {
+    /// The collectors as they stand now. Called on the query thread: it may lock, it must not wait.
+    fn collectors(&self) -> Vec<CollectorRow>;
+}
+
+/// One row of `collectors`.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CollectorRow {
+    /// Collector id.
+    pub id: String,
+    /// What it collects: `process`.
+    pub collector_type: String,
+    /// Its state word: `running`, `paused`, …
+    pub state: String,
+    /// Whether it is connected; queries over events say `collector_unavailable` while it is not.
+    pub connected: bool,
+    /// Its build.
+    pub version: String,
+    /// Its process.
+    pub pid: Option<u32>,
+    /// The source in use.
+    pub source: String,
+    /// Why that source.
+    pub source_reason: String,
+    /// When it registered, µs since the Unix epoch.
+    pub registered_us: Option<i64>,
+    /// When its last heartbeat came, µs since the Unix epoch.
+    pub last_heartbeat_us: Option<i64>,
+    /// Snapshot cycles.
+    pub cycles: u64,
+    /// Events captured.
+    pub events: u64,
+    /// Failed cycles.
+    pub errors: u64,
+    /// Live processes.
+    pub processes: u64,
+    /// Events lost.
+    pub lost: u64,
+    /// Times that the agent started it again.
+    pub restarts: u32,
+}
+
+/// For offline stores and tests: there are no collectors.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct NoCollectors;
+
+impl SystemTables for NoCollectors {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        Vec::new()
+    }
+}

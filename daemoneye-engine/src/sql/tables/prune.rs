@@ -1,0 +1,104 @@
+//! The range of time that a query's filters leave, so that segments outside of it are not even opened.
+
+use datafusion::common::ScalarValue;
+use datafusion::logical_expr::utils::split_conjunction;
+use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
+
+/// The column that segments are ordered by.
+const TIME: &str = "time";
+
+/// Both ends included, µs since the Unix epoch. Everything, until a filter narrows it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct TimeRange {
+    pub(crate) from_us: i64,
+    pub(crate) to_us: i64,
+}
+
+impl TimeRange {
+    pub(crate) const ALL: Self = Self { from_us: i64::MIN, to_us: i64::MAX };
+
+    /// The range that all filters together leave. What is not understood narrows nothing, so it is never too small.
+    pub(crate) fn of(filters: &[Expr]) -> Self {
+        let mut range = Self::ALL;
+        for filter in filters {
+            for term in split_conjunction(filter) {
+                range.narrow(term);
+            }
+        }
+        range
+    }
+
+    pub(crate) const fn overlaps(&self, from_us: i64, to_us: i64) -> bool {
+        from_us <= self.to_us && to_us >= self.from_us
+    }
+
+    fn narrow(&mut self, term: &Expr) {
+        match term {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (time_column(left), literal(right)) {
+                (true, Some(us)) => self.bound(*op, us),
+                _ => {
+                    if let (Some(us), true, Some(op)) = (literal(left), time_column(right), op.swap()) {
+                        self.bound(op, us);
+                    }
+                }
+            },
+            Expr::Between(Between { expr, negated: false, low, high }) if time_column(expr) => {
+                if let Some(us) = literal(low) {
+                    self.bound(Operator::GtEq, us);
+                }
+                if let Some(us) = literal(high) {
+                    self.bound(Operator::LtEq, us);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Rounding to µs makes a bound inexact by one, so strict bounds are taken as if they included their end.
+    fn bound(&mut self, op: Operator, us: i64) {
+        match op {
+            Operator::Gt | Operator::GtEq => self.from_us = self.from_us.max(us),
+            Operator::Lt | Operator::LtEq => self.to_us = self.to_us.min(us.saturating_add(1)),
+            Operator::Eq => {
+                self.from_us = self.from_us.max(us);
+                self.to_us = self.to_us.min(us.saturating_add(1));
+            }
+            _ => {}
+        }
+    }
+}
+
+fn time_column(expr: &Expr) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == TIME)
+}
+
+fn literal(expr: &Expr) -> Option<i64> {
+    match expr {
+        Expr::Literal(ScalarValue::TimestampSecond(value, _), _) => value.map(|s| s.saturating_mul(1_000_000)),
+        Expr::Literal(ScalarValue::TimestampMillisecond(value, _), _) => value.map(|ms| ms.saturating_mul(1_000)),
+        Expr::Literal(ScalarValue::TimestampMicrosecond(value, _), _) => *value,
+        Expr::Literal(ScalarValue::TimestampNanosecond(value, _), _) => value.map(|ns| ns.div_euclid(1_000)),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::logical_expr::{col, lit};
+
+    fn at(us: i64) -> Expr {
+        lit(ScalarValue::TimestampMicrosecond(Some(us), Some("UTC".into())))
+    }
+
+    #[test]
+    fn conjunctions_narrow_and_everything_else_does_not() {
+        let both = col("time").gt_eq(at(10)).and(at(20).gt(col("time")));
+        assert_eq!(TimeRange::of(&[both]), TimeRange { from_us: 10, to_us: 21 });
+        let between = col("time").between(at(5), at(6));
+        assert_eq!(TimeRange::of(&[between]), TimeRange { from_us: 5, to_us: 7 });
+        let either = col("time").gt(at(10)).or(col("pid").eq(lit(1_i64)));
+        assert_eq!(TimeRange::of(&[either]), TimeRange::ALL);
+        assert_eq!(TimeRange::of(&[col("start_time").gt(at(10))]), TimeRange::ALL);
+    }
+}

@@ -1,0 +1,55 @@
+//! The small tables: each is built as one batch when a query reads it.
+
+mod rows;
+
+use super::prune::TimeRange;
+use super::{QueryView, schemas};
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::{Schema, SchemaRef};
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::Result;
+use datafusion::datasource::memory::MemorySourceConfig;
+use datafusion::logical_expr::{Expr, TableType};
+use datafusion::physical_plan::ExecutionPlan;
+use std::sync::Arc;
+
+/// One small table, as one query sees it.
+#[derive(Debug)]
+pub(crate) struct SystemTable {
+    name: &'static str,
+    view: Arc<QueryView>,
+    schema: SchemaRef,
+}
+
+impl SystemTable {
+    pub(crate) fn new(name: &'static str, view: Arc<QueryView>) -> Self {
+        let schema = schemas::of(name).unwrap_or_else(|| Arc::new(Schema::empty()));
+        Self { name, view, schema }
+    }
+}
+
+#[async_trait]
+impl TableProvider for SystemTable {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        if self.name == "processes" {
+            self.view.note_collectors(TimeRange::ALL);
+        }
+        let batch = rows::of(self.name, &self.view, Arc::clone(&self.schema))?;
+        let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;
+        Ok(plan)
+    }
+}

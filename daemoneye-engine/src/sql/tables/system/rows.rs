@@ -1,0 +1,192 @@
+//! Rows of the small tables, column by column.
+
+use super::super::view::store_error;
+use super::super::{CollectorRow, QueryView};
+use crate::schema::TIME_ZONE;
+use crate::store::{AlertFilter, CoverageRow, Delivery};
+use daemoneye_lib::model::{Alert, DetectionRule, ScanMetadata, SystemInfo};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
+use datafusion::common::Result;
+use serde::Serialize;
+use std::sync::Arc;
+
+/// The rows of a table, in the order of its schema.
+pub(super) fn of(table: &str, view: &QueryView, schema: SchemaRef) -> Result<RecordBatch> {
+    let store = &view.store;
+    let columns = match table {
+        "processes" => return store.live().map_err(store_error),
+        "alerts" => alerts(&store.alerts(&AlertFilter::default()).map_err(store_error)?),
+        "alert_deliveries" => deliveries(&store.deliveries().map_err(store_error)?),
+        "rules" => rules(&store.rules().map_err(store_error)?),
+        "coverage" => coverage(&store.coverage().map_err(store_error)?),
+        "collectors" => collectors(&view.extra.collectors()),
+        "scans" => scans(&store.scans().map_err(store_error)?),
+        "system_info" => system_info(&store.system_info().map_err(store_error)?),
+        _ => Vec::new(),
+    };
+    let rows = columns.first().map_or(0, |column| column.len());
+    let options = RecordBatchOptions::new().with_row_count(Some(rows));
+    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+}
+
+fn alerts(rows: &[Alert]) -> Vec<ArrayRef> {
+    let of_process = |column: &'static str| {
+        texts(rows, move |alert| alert.process.get(column).and_then(|value| value.as_str()).map(str::to_owned))
+    };
+    vec![
+        text(rows, |alert| alert.id.to_string()),
+        time(rows, |alert| Some(alert.time_us)),
+        text(rows, |alert| alert.severity.as_str().to_owned()),
+        text(rows, |alert| alert.title.clone()),
+        text(rows, |alert| alert.description.clone()),
+        text(rows, |alert| alert.status.as_str().to_owned()),
+        text(rows, |alert| alert.rule_id.to_string()),
+        count(rows, |alert| u64::from(alert.rule_version)),
+        text(rows, |alert| alert.rule_hash.clone()),
+        text(rows, |alert| alert.pack.clone()),
+        text(rows, |alert| alert.tags.join(",")),
+        of_process("entity_id"),
+        integer(rows, |alert| alert.process.get("pid").and_then(serde_json::Value::as_i64)),
+        of_process("name"),
+        of_process("executable_path"),
+        of_process("command_line"),
+        texts(rows, |alert| json(&alert.process)),
+        texts(rows, |alert| json(&alert.row)),
+        text(rows, |alert| alert.dedup_key.clone()),
+        count(rows, |alert| alert.count),
+        time(rows, |alert| Some(alert.first_seen_us)),
+        time(rows, |alert| Some(alert.last_seen_us)),
+        text(rows, |alert| alert.completeness.describe()),
+        texts(rows, |alert| alert.events.first().map(|event| event.collector.clone())),
+        integer(rows, |alert| alert.events.first().and_then(|event| i64::try_from(event.epoch).ok())),
+        integer(rows, |alert| alert.events.first().and_then(|event| i64::try_from(event.number).ok())),
+        text(rows, |alert| alert.engine.clone()),
+        text(rows, |alert| alert.host.clone()),
+    ]
+}
+
+fn deliveries(rows: &[Delivery]) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |delivery| delivery.sink.clone()),
+        text(rows, |delivery| delivery.alert_id.to_string()),
+        text(rows, |delivery| delivery.state.as_str().to_owned()),
+        count(rows, |delivery| u64::from(delivery.attempts)),
+        time(rows, |delivery| Some(delivery.created_us)),
+        time(rows, |delivery| (delivery.next_try_us > 0).then_some(delivery.next_try_us)),
+        texts(rows, |delivery| delivery.last_error.clone()),
+    ]
+}
+
+fn rules(rows: &[DetectionRule]) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |rule| rule.id.to_string()),
+        count(rows, |rule| u64::from(rule.version)),
+        text(rows, |rule| rule.name.clone()),
+        text(rows, |rule| rule.severity.as_str().to_owned()),
+        texts(rows, |rule| word(&rule.state)),
+        texts(rows, |rule| word(&rule.kind)),
+        text(rows, |rule| rule.category.clone()),
+        text(rows, |rule| rule.tags.join(",")),
+        text(rows, |rule| rule.status.clone()),
+        text(rows, |rule| rule.description.clone()),
+        text(rows, |rule| rule.author.clone()),
+        text(rows, |rule| rule.references.join(",")),
+        text(rows, |rule| rule.false_positives.join("; ")),
+        text(rows, |rule| rule.sql.clone()),
+        text(rows, |rule| rule.dedup.join(",")),
+        count(rows, |rule| u64::from(rule.dedup_window_s)),
+        text(rows, |rule| rule.hash.clone()),
+        text(rows, |rule| rule.pack.clone()),
+        text(rows, |rule| rule.file.clone()),
+    ]
+}
+
+fn coverage(rows: &[CoverageRow]) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |row| row.gap.collector.clone()),
+        text(rows, |row| row.gap.reason.clone()),
+        time(rows, |row| Some(row.gap.from_us)),
+        time(rows, |row| Some(row.gap.to_us)),
+        integer(rows, |row| row.gap.count.and_then(|count| i64::try_from(count).ok())),
+        text(rows, |row| row.gap.detail.clone()),
+    ]
+}
+
+fn collectors(rows: &[CollectorRow]) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |row| row.id.clone()),
+        text(rows, |row| row.collector_type.clone()),
+        text(rows, |row| row.state.clone()),
+        Arc::new(rows.iter().map(|row| Some(row.connected)).collect::<BooleanArray>()),
+        text(rows, |row| row.version.clone()),
+        integer(rows, |row| row.pid.map(i64::from)),
+        text(rows, |row| row.source.clone()),
+        text(rows, |row| row.source_reason.clone()),
+        time(rows, |row| row.registered_us),
+        time(rows, |row| row.last_heartbeat_us),
+        count(rows, |row| row.cycles),
+        count(rows, |row| row.events),
+        count(rows, |row| row.errors),
+        count(rows, |row| row.processes),
+        count(rows, |row| row.lost),
+        count(rows, |row| u64::from(row.restarts)),
+    ]
+}
+
+fn scans(rows: &[ScanMetadata]) -> Vec<ArrayRef> {
+    vec![
+        time(rows, |scan| Some(scan.time_us)),
+        text(rows, |scan| scan.collector.clone()),
+        count(rows, |scan| scan.cycles),
+        count(rows, |scan| scan.processes),
+        count(rows, |scan| scan.events),
+        count(rows, |scan| scan.errors),
+    ]
+}
+
+fn system_info(rows: &[SystemInfo]) -> Vec<ArrayRef> {
+    vec![
+        time(rows, |info| Some(info.time_us)),
+        text(rows, |info| info.hostname.clone()),
+        text(rows, |info| info.os_name.clone()),
+        text(rows, |info| info.os_version.clone()),
+        text(rows, |info| info.architecture.clone()),
+        count(rows, |info| u64::from(info.cpu_cores)),
+        count(rows, |info| info.total_memory_bytes),
+        count(rows, |info| info.uptime_s),
+        text(rows, |info| info.boot_id.clone()),
+        text(rows, |info| info.capabilities.join(",")),
+    ]
+}
+
+fn text<T>(rows: &[T], of: impl Fn(&T) -> String) -> ArrayRef {
+    Arc::new(StringArray::from_iter_values(rows.iter().map(of)))
+}
+
+fn texts<T>(rows: &[T], of: impl Fn(&T) -> Option<String>) -> ArrayRef {
+    Arc::new(rows.iter().map(of).collect::<StringArray>())
+}
+
+fn integer<T>(rows: &[T], of: impl Fn(&T) -> Option<i64>) -> ArrayRef {
+    Arc::new(rows.iter().map(of).collect::<Int64Array>())
+}
+
+/// A count beyond 63 bits cannot happen; should it, it reads as unknown and not as negative.
+fn count<T>(rows: &[T], of: impl Fn(&T) -> u64) -> ArrayRef {
+    integer(rows, |row| i64::try_from(of(row)).ok())
+}
+
+fn time<T>(rows: &[T], of: impl Fn(&T) -> Option<i64>) -> ArrayRef {
+    Arc::new(rows.iter().map(of).collect::<TimestampMicrosecondArray>().with_timezone(TIME_ZONE))
+}
+
+fn json(value: &impl Serialize) -> Option<String> {
+    serde_json::to_string(value).ok()
+}
+
+/// The word that an enum has in JSON.
+fn word(value: &impl Serialize) -> Option<String> {
+    serde_json::to_value(value).ok().and_then(|value| value.as_str().map(str::to_owned))
+}

@@ -1,0 +1,211 @@
+//! Alerts as they are stored, listed and handled by operators.
+
+use daemoneye_lib::model::{Alert, AlertStatus, Completeness, EventPointer};
+use redb::{ReadTransaction, ReadableTable, WriteTransaction};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use uuid::Uuid;
+
+use super::state::{ALERTS, ALERTS_BY_STATUS, key};
+use super::value::{Record, Stored};
+use super::{Store, StoreError, audit};
+
+/// Source events that an alert keeps: enough to start an investigation from, the rest is a query.
+pub(super) const EVENTS_KEPT: usize = 16;
+const STATUSES: [AlertStatus; 4] =
+    [AlertStatus::Acknowledged, AlertStatus::Closed, AlertStatus::Open, AlertStatus::Reopened];
+
+/// An alert in `state.redb`: the JSON it was born with, and beside it what changes, so that a repeat rewrites numbers and
+/// parses nothing. JSON because postcard cannot read back the free-form rows inside.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct StoredAlert {
+    json: String,
+    time_us: i64,
+    pub(super) count: u64,
+    pub(super) last_seen_us: i64,
+    status: AlertStatus,
+    pub(super) events: Vec<EventPointer>,
+    pub(super) completeness: Completeness,
+    /// Per collector, the last event that was counted.
+    raised: Vec<EventPointer>,
+}
+
+impl Record for StoredAlert {
+    const NAME: &'static str = "alerts";
+}
+
+impl StoredAlert {
+    pub(super) fn new(alert: &Alert, cause: &EventPointer) -> Result<Self, StoreError> {
+        Ok(Self {
+            json: serde_json::to_string(alert).map_err(|error| unreadable(&error))?,
+            time_us: alert.time_us,
+            count: alert.count,
+            last_seen_us: alert.last_seen_us,
+            status: alert.status,
+            events: alert.events.clone(),
+            completeness: alert.completeness.clone(),
+            raised: vec![cause.clone()],
+        })
+    }
+
+    fn into_alert(self) -> Result<Alert, StoreError> {
+        let born: Alert = serde_json::from_str(&self.json).map_err(|error| unreadable(&error))?;
+        let Self { count, last_seen_us, status, events, completeness, .. } = self;
+        Ok(Alert { count, last_seen_us, status, events, completeness, ..born })
+    }
+
+    /// Whether the event at `cause` was counted before.
+    pub(super) fn has_counted(&self, cause: &EventPointer) -> bool {
+        self.raised.iter().any(|last| last.collector == cause.collector && last >= cause)
+    }
+
+    /// Counts one more match, once per event.
+    pub(super) fn raise(&mut self, cause: &EventPointer, time_us: i64, completeness: &Completeness) {
+        if self.has_counted(cause) {
+            return;
+        }
+        self.raised.retain(|last| last.collector != cause.collector);
+        self.raised.push(cause.clone());
+        self.count = self.count.saturating_add(1);
+        self.last_seen_us = self.last_seen_us.max(time_us);
+        if self.events.len() < EVENTS_KEPT {
+            self.events.push(cause.clone());
+        }
+        for reason in &completeness.degraded {
+            self.completeness.degrade(*reason);
+        }
+    }
+}
+
+fn unreadable(error: &serde_json::Error) -> StoreError {
+    StoreError::CorruptState { table: StoredAlert::NAME.to_owned(), what: error.to_string() }
+}
+
+pub(super) const fn status_key(status: AlertStatus) -> u8 {
+    match status {
+        AlertStatus::Open => 0,
+        AlertStatus::Acknowledged => 1,
+        AlertStatus::Closed => 2,
+        AlertStatus::Reopened => 3,
+    }
+}
+
+/// Which alerts to list.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AlertFilter {
+    /// Only with this status.
+    pub status: Option<AlertStatus>,
+    /// From this event time on, µs since the Unix epoch.
+    pub from_us: Option<i64>,
+    /// Up to this event time, inclusive.
+    pub to_us: Option<i64>,
+    /// At most this many, the newest.
+    pub limit: usize,
+}
+
+impl Default for AlertFilter {
+    /// Everything, without a limit.
+    fn default() -> Self {
+        Self { status: None, from_us: None, to_us: None, limit: usize::MAX }
+    }
+}
+
+pub(super) fn load(
+    table: &impl ReadableTable<u128, Stored<StoredAlert>>,
+    id: u128,
+) -> Result<Option<Alert>, StoreError> {
+    match table.get(id)? {
+        Some(stored) => stored.value().decode()?.into_alert().map(Some),
+        None => Ok(None),
+    }
+}
+
+impl Store {
+    /// Alerts, newest first.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or an alert cannot be read.
+    pub fn alerts(&self, filter: &AlertFilter) -> Result<Vec<Alert>, StoreError> {
+        let transaction = self.state.read()?;
+        let mut ids = Vec::new();
+        for status in STATUSES {
+            if filter.status.is_none_or(|wanted| wanted == status) {
+                ids.extend(newest(&transaction, status, filter)?);
+            }
+        }
+        ids.sort_unstable_by(|a, b| b.cmp(a));
+        ids.truncate(filter.limit);
+        let table = transaction.open_table(ALERTS)?;
+        let mut alerts = Vec::with_capacity(ids.len());
+        for (_, id) in ids {
+            alerts.extend(load(&table, id)?);
+        }
+        Ok(alerts)
+    }
+
+    /// One alert.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or the alert cannot be read.
+    pub fn alert(&self, id: Uuid) -> Result<Option<Alert>, StoreError> {
+        load(&self.state.read()?.open_table(ALERTS)?, key(id))
+    }
+
+    /// Changes what an operator has done with an alert, with an audit entry that says who and why.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is no such alert.
+    pub fn set_alert_status(
+        &self,
+        id: Uuid,
+        status: AlertStatus,
+        actor: &str,
+        reason: &str,
+    ) -> Result<Alert, StoreError> {
+        self.state.write(|transaction| {
+            let (before, stored) = change_status(transaction, id, status)?;
+            let payload = json!({"alert": id, "from": before.as_str(), "to": status.as_str(), "reason": reason});
+            audit::push(transaction, actor, "alert-status", &payload)?;
+            stored.into_alert()
+        })
+    }
+}
+
+fn newest(
+    transaction: &ReadTransaction,
+    status: AlertStatus,
+    filter: &AlertFilter,
+) -> Result<Vec<(i64, u128)>, StoreError> {
+    let status = status_key(status);
+    let from = (status, filter.from_us.unwrap_or(i64::MIN), u128::MIN);
+    let to = (status, filter.to_us.unwrap_or(i64::MAX), u128::MAX);
+    if from > to {
+        return Ok(Vec::new());
+    }
+    let table = transaction.open_table(ALERTS_BY_STATUS)?;
+    let mut ids = Vec::new();
+    for entry in table.range(from..=to)?.rev().take(filter.limit) {
+        let (_, time_us, id) = entry?.0.value();
+        ids.push((time_us, id));
+    }
+    Ok(ids)
+}
+
+fn change_status(
+    transaction: &WriteTransaction,
+    id: Uuid,
+    status: AlertStatus,
+) -> Result<(AlertStatus, StoredAlert), StoreError> {
+    let mut alerts = transaction.open_table(ALERTS)?;
+    let stored = match alerts.get(key(id))? {
+        Some(stored) => Some(stored.value().decode()?),
+        None => None,
+    };
+    let mut stored = stored.ok_or_else(|| StoreError::NotFound { what: "alert", id: id.to_string() })?;
+    let before = std::mem::replace(&mut stored.status, status);
+    alerts.insert(key(id), stored.encode()?)?;
+    let mut by_status = transaction.open_table(ALERTS_BY_STATUS)?;
+    by_status.remove((status_key(before), stored.time_us, key(id)))?;
+    by_status.insert((status_key(status), stored.time_us, key(id)), ())?;
+    Ok((before, stored))
+}

@@ -1,0 +1,221 @@
+//! From matches to alerts: deduplication, rate limit, and one transaction for an alert, its outbox rows and its audit entry.
+//!
+//! Everything is decided by event time and stream position, never by the wall clock, so a replay after a crash decides the
+//! same and finds its own traces: an alert's derived id, the last position that raised a count, the fold of a minute.
+
+use daemoneye_lib::BUILD;
+use daemoneye_lib::model::{Alert, AlertStatus, DetectionRule, EventPointer};
+use redb::{ReadableTable as _, WriteTransaction};
+use serde_json::{Map, json};
+use uuid::Uuid;
+
+use super::alert::{StoredAlert, status_key};
+use super::matches::{RuleMatch, summary_id};
+use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
+use super::value::Record as _;
+use super::{Store, StoreError, StoreOptions, audit, outbox};
+
+/// Matches per transaction: one sync for many, and no transaction that holds up a seal for long.
+const MATCHES_PER_TRANSACTION: usize = 1_024;
+const MINUTE_US: i64 = 60_000_000;
+/// A summary is delivered this long after its minute has ended, when late events have been counted too.
+const SUMMARY_DELAY_US: i64 = 5_000_000;
+/// The key of the counter over all rules.
+const ALL_RULES: u128 = 0;
+
+impl Store {
+    /// Stores what the rules found and returns the alerts that are new. A match of an alert that stands raises its count,
+    /// once per event; a match above the rate limit is folded into the minute's summary.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails; the same matches may then be offered again.
+    pub fn commit_matches(&self, matches: Vec<RuleMatch>) -> Result<Vec<Alert>, StoreError> {
+        let mut raised = Vec::new();
+        for run in matches.chunks(MATCHES_PER_TRANSACTION) {
+            raised.extend(self.state.write(|transaction| {
+                let mut commit = Commit { transaction, options: &self.options, raised: Vec::new() };
+                for found in run {
+                    commit.take(found)?;
+                }
+                Ok(commit.raised)
+            })?);
+        }
+        Ok(raised)
+    }
+}
+
+struct Commit<'a> {
+    transaction: &'a WriteTransaction,
+    options: &'a StoreOptions,
+    raised: Vec<Alert>,
+}
+
+impl Commit<'_> {
+    fn take(&mut self, found: &RuleMatch) -> Result<(), StoreError> {
+        let cause = found.pointer();
+        let id = found.alert_id(&cause);
+        if self.stored(key(id))?.is_some() {
+            return Ok(());
+        }
+        let dedup_key = found.dedup_key();
+        if let Some(standing) = self.standing(found, &dedup_key)? {
+            return self.raise(standing, found, &cause);
+        }
+        let minute = found.time_us().div_euclid(MINUTE_US);
+        let summary = summary_id(found.rule.id, minute);
+        let folded = self.stored(key(summary))?;
+        if folded.as_ref().is_some_and(|folded| folded.has_counted(&cause)) {
+            return Ok(());
+        }
+        if self.admit(found.rule.id, minute)? {
+            return self.insert(born(found, id, dedup_key, &cause, self.options), &cause, 0);
+        }
+        match folded {
+            Some(_) => self.raise(key(summary), found, &cause),
+            None => self.insert_summary(found, summary, minute, &cause),
+        }
+    }
+
+    fn stored(&self, id: u128) -> Result<Option<StoredAlert>, StoreError> {
+        match self.transaction.open_table(ALERTS)?.get(id)? {
+            Some(stored) => stored.value().decode().map(Some),
+            None => Ok(None),
+        }
+    }
+
+    /// The alert whose window covers this match.
+    fn standing(&self, found: &RuleMatch, dedup_key: &str) -> Result<Option<u128>, StoreError> {
+        let window_us = i64::from(window_s(&found.rule, self.options)).saturating_mul(1_000_000);
+        let (hash, time_us) = (key_hash(dedup_key), found.time_us());
+        let table = self.transaction.open_table(ALERTS_BY_KEY)?;
+        let oldest = time_us.saturating_sub(window_us);
+        match table.range((hash, oldest)..=(hash, time_us))?.next_back() {
+            Some(entry) => {
+                let (at, id) = entry?;
+                Ok((at.value().1 > oldest).then(|| id.value()))
+            }
+            None => Ok(None),
+        }
+    }
+
+    fn raise(&self, id: u128, found: &RuleMatch, cause: &EventPointer) -> Result<(), StoreError> {
+        if let Some(mut stored) = self.stored(id)? {
+            stored.raise(cause, found.time_us(), &found.completeness);
+            self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
+        }
+        Ok(())
+    }
+
+    /// Counts one more new alert of this minute, unless the limit of the rule or of all rules is reached.
+    fn admit(&self, rule: Uuid, minute: i64) -> Result<bool, StoreError> {
+        let mut rates = self.transaction.open_table(RATES)?;
+        let limits =
+            [(key(rule), u64::from(self.options.rate_per_rule)), (ALL_RULES, u64::from(self.options.rate_total))];
+        let mut counts = Vec::with_capacity(limits.len());
+        for (of, limit) in limits {
+            let count = match rates.get((of, minute))? {
+                Some(count) => count.value().decode()?,
+                None => 0,
+            };
+            if count >= limit {
+                return Ok(false);
+            }
+            counts.push((of, count.saturating_add(1)));
+        }
+        for (of, count) in counts {
+            rates.insert((of, minute), count.encode()?)?;
+        }
+        Ok(true)
+    }
+
+    fn insert_summary(
+        &mut self,
+        found: &RuleMatch,
+        id: Uuid,
+        minute: i64,
+        cause: &EventPointer,
+    ) -> Result<(), StoreError> {
+        let born = born(found, id, format!("{}|rate|{minute}", found.rule.id), cause, self.options);
+        let due_us = minute.saturating_add(1).saturating_mul(MINUTE_US).saturating_add(SUMMARY_DELAY_US);
+        // Event times may lie; a delivery may not wait for them longer than an honest one would.
+        let latest_us = audit::now_us().saturating_add(MINUTE_US + SUMMARY_DELAY_US);
+        let summary = Alert {
+            title: format!("{}: matches above the rate limit", born.title),
+            description: format!(
+                "New alerts are limited to {} a minute for a rule and {} in all. `count` says how many further matches of \
+                 this minute were folded into this one; a query over process_events finds them.",
+                self.options.rate_per_rule, self.options.rate_total
+            ),
+            row: Map::new(),
+            ..born
+        };
+        self.insert(summary, cause, due_us.min(latest_us))
+    }
+
+    fn insert(&mut self, alert: Alert, cause: &EventPointer, next_try_us: i64) -> Result<(), StoreError> {
+        let (id, time_us) = (key(alert.id), alert.time_us);
+        self.transaction.open_table(ALERTS)?.insert(id, StoredAlert::new(&alert, cause)?.encode()?)?;
+        self.transaction.open_table(ALERTS_BY_STATUS)?.insert((status_key(alert.status), time_us, id), ())?;
+        self.transaction.open_table(ALERTS_BY_KEY)?.insert((key_hash(&alert.dedup_key), time_us), id)?;
+        outbox::enqueue(self.transaction, &self.options.sinks, alert.id, audit::now_us(), next_try_us)?;
+        audit::push(self.transaction, "agent", "alert", &audited(&alert))?;
+        self.raised.push(alert);
+        Ok(())
+    }
+}
+
+fn window_s(rule: &DetectionRule, options: &StoreOptions) -> u32 {
+    if rule.dedup_window_s == 0 { options.dedup_window_s } else { rule.dedup_window_s }
+}
+
+/// 128 bits of BLAKE3: keys have any length, index entries should not.
+fn key_hash(dedup_key: &str) -> u128 {
+    let hash = blake3::hash(dedup_key.as_bytes());
+    let mut bytes = [0; 16];
+    for (to, from) in bytes.iter_mut().zip(hash.as_bytes()) {
+        *to = *from;
+    }
+    u128::from_be_bytes(bytes)
+}
+
+fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, options: &StoreOptions) -> Alert {
+    let (rule, time_us) = (&found.rule, found.time_us());
+    Alert {
+        id,
+        time_us,
+        severity: rule.severity,
+        title: rule.name.clone(),
+        description: rule.description.clone(),
+        rule_id: rule.id,
+        rule_version: rule.version,
+        rule_hash: rule.hash.clone(),
+        pack: rule.pack.clone(),
+        tags: rule.tags.clone(),
+        process: found.process(),
+        row: found.output.clone(),
+        events: vec![cause.clone()],
+        dedup_key,
+        count: 1,
+        first_seen_us: time_us,
+        last_seen_us: time_us,
+        completeness: found.completeness.clone(),
+        engine: format!("daemoneye-engine {BUILD}"),
+        host: options.host.clone(),
+        status: AlertStatus::Open,
+    }
+}
+
+/// What the ledger says about an alert: enough to find it and to prove what it was about, nothing that may hold secrets.
+fn audited(alert: &Alert) -> serde_json::Value {
+    json!({
+        "alert": alert.id,
+        "time_us": alert.time_us,
+        "severity": alert.severity,
+        "rule": alert.rule_id,
+        "rule_version": alert.rule_version,
+        "rule_hash": alert.rule_hash,
+        "entity_id": alert.process.get("entity_id"),
+        "events": alert.events,
+        "completeness": alert.completeness.describe(),
+    })
+}

@@ -1,0 +1,146 @@
+//! What was not seen, and why. Gaps that touch are one row, so that a flood of them is not a flood of rows.
+
+use daemoneye_lib::proto::{CoverageGap, Sequence};
+use redb::{ReadableTable as _, WriteTransaction};
+use serde::{Deserialize, Serialize};
+
+use super::state::{COVERAGE, COVERAGE_NEWEST, next};
+use super::value::Record;
+use super::{Store, StoreError};
+
+/// Gaps of one kind that are no further apart than this are told as one: 10 s, two snapshot intervals.
+const JOIN_WITHIN_US: i64 = 10_000_000;
+const COVERAGE_COUNTER: &str = "last_coverage";
+
+/// One gap, or several that touch.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CoverageRow {
+    /// Number of the row; 0 for one that is only in memory yet.
+    pub id: u64,
+    /// What is missing.
+    pub gap: CoverageGap,
+}
+
+/// A gap as it is stored; positions are (epoch, number).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct StoredGap {
+    collector: String,
+    reason: String,
+    from_us: i64,
+    to_us: i64,
+    count: Option<u64>,
+    detail: String,
+    first: Option<(u64, u64)>,
+    last: Option<(u64, u64)>,
+}
+
+impl Record for StoredGap {
+    const NAME: &'static str = "coverage";
+}
+
+impl StoredGap {
+    fn of(gap: &CoverageGap) -> Self {
+        Self {
+            collector: gap.collector.clone(),
+            reason: gap.reason.clone(),
+            from_us: gap.from_us,
+            to_us: gap.to_us.max(gap.from_us),
+            count: gap.count,
+            detail: gap.detail.clone(),
+            first: gap.first.as_ref().map(Sequence::key),
+            last: gap.last.as_ref().map(Sequence::key),
+        }
+    }
+
+    fn into_gap(self) -> CoverageGap {
+        let Self { collector, reason, from_us, to_us, count, detail, first, last } = self;
+        let sequence = |(epoch, number)| Sequence::new(epoch, number);
+        CoverageGap {
+            collector,
+            reason,
+            from_us,
+            to_us,
+            count,
+            detail,
+            first: first.map(sequence),
+            last: last.map(sequence),
+        }
+    }
+
+    fn touches(&self, gap: &CoverageGap) -> bool {
+        gap.from_us >= self.from_us && gap.from_us <= self.to_us.saturating_add(JOIN_WITHIN_US)
+    }
+
+    fn extend(&mut self, gap: &CoverageGap) {
+        self.to_us = self.to_us.max(gap.to_us);
+        self.count = self.count.zip(gap.count).map(|(before, more)| before.saturating_add(more));
+        self.first = self.first.or(gap.first.as_ref().map(Sequence::key));
+        self.last = gap.last.as_ref().map(Sequence::key).or(self.last);
+    }
+}
+
+/// Writes a gap, or extends the newest of its kind.
+pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+    let kind = (gap.collector.as_str(), gap.reason.as_str());
+    let mut newest = transaction.open_table(COVERAGE_NEWEST)?;
+    let mut table = transaction.open_table(COVERAGE)?;
+    let key = newest.get(kind)?.map(|key| key.value());
+    if let Some(key) = key {
+        let row = match table.get(key)? {
+            Some(row) => Some(row.value().decode()?),
+            None => None,
+        };
+        if let Some(mut row) = row.filter(|row: &StoredGap| row.touches(gap)) {
+            row.extend(gap);
+            table.insert(key, row.encode()?)?;
+            return Ok(());
+        }
+    }
+    let id = next(transaction, COVERAGE_COUNTER)?;
+    table.insert((gap.from_us, id), StoredGap::of(gap).encode()?)?;
+    newest.insert(kind, (gap.from_us, id))?;
+    Ok(())
+}
+
+impl Store {
+    /// Stores a gap at once.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn add_coverage(&self, gap: CoverageGap) -> Result<(), StoreError> {
+        self.state.write(|transaction| record(transaction, &gap))
+    }
+
+    /// Every gap, by time, including those that wait in memory for the next seal.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or a row cannot be read.
+    pub fn coverage(&self) -> Result<Vec<CoverageRow>, StoreError> {
+        // Memory first: what is sealed between the two reads is then seen twice and known by its position, not missed.
+        let waiting: Vec<CoverageGap> = {
+            let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
+            let sealing = held.sealing.iter().flat_map(|open| open.gaps.iter());
+            sealing.chain(&held.open.gaps).map(|gap| gap.gap.clone()).collect()
+        };
+        let mut rows = self.stored_coverage()?;
+        let known = |gap: &CoverageGap| {
+            let same = |row: &CoverageRow| row.gap.collector == gap.collector && row.gap.reason == gap.reason;
+            gap.last.is_some_and(|at| rows.iter().rev().any(|row| same(row) && row.gap.last >= Some(at)))
+        };
+        let fresh: Vec<CoverageGap> = waiting.into_iter().filter(|gap| !known(gap)).collect();
+        rows.extend(fresh.into_iter().map(|gap| CoverageRow { id: 0, gap }));
+        rows.sort_by_key(|row| (row.gap.from_us, row.id));
+        Ok(rows)
+    }
+
+    fn stored_coverage(&self) -> Result<Vec<CoverageRow>, StoreError> {
+        let transaction = self.state.read()?;
+        let table = transaction.open_table(COVERAGE)?;
+        let mut rows = Vec::new();
+        for entry in table.iter()? {
+            let (at, gap) = entry?;
+            rows.push(CoverageRow { id: at.value().1, gap: gap.value().decode()?.into_gap() });
+        }
+        Ok(rows)
+    }
+}

@@ -1,0 +1,130 @@
+//! What can go wrong with the store, by who is to blame.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use daemoneye_lib::exit::Exit;
+use datafusion::arrow::error::ArrowError;
+use datafusion::parquet::errors::ParquetError;
+
+/// Why the store cannot do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// Arrow would not combine batches; a defect of this program.
+    #[error("the open segment's batches do not fit together: {0}")]
+    Columns(#[from] ArrowError),
+    /// A value in `state.redb` is not what its table holds.
+    #[error("state.redb: a value of table {table} cannot be read: {what}; restore the data directory from a copy")]
+    CorruptState {
+        /// The table.
+        table: String,
+        /// What is wrong.
+        what: String,
+    },
+    /// Another process holds the data directory.
+    #[error("the data directory {} is in use by {holder}; stop that agent or choose another --data-dir", dir.display())]
+    InUse {
+        /// The directory.
+        dir: PathBuf,
+        /// `process 4242`, as far as the lock file tells.
+        holder: String,
+    },
+    /// A file operation failed.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// `write`, `sync`, …
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// `state.redb` failed. After an input or output error it stays failed until it is opened again.
+    #[error("state.redb failed: {0}; what is on disk is known only after a restart")]
+    IoState(#[from] Box<redb::Error>),
+    /// Sealing has failed for so long that no more events are taken.
+    #[error("the open segment holds {rows} events that could not be sealed; free disk space or check the log")]
+    LimitOpenSegment {
+        /// Rows in memory.
+        rows: usize,
+    },
+    /// The lock of the store was held by a thread that panicked.
+    #[error("an earlier failure left the store's memory in doubt; restart the agent")]
+    LockPoisoned,
+    /// An offline store is read only.
+    #[error("this store was opened offline and cannot be changed")]
+    MisuseOffline,
+    /// A newer version wrote it.
+    #[error("{} has format version {found}, this build reads up to {known}; use the newer build", path.display())]
+    NewerFormat {
+        /// The file.
+        path: PathBuf,
+        /// Its version.
+        found: u32,
+        /// Ours.
+        known: u32,
+    },
+    /// There is nothing under that id.
+    #[error("no {what} with id {id}")]
+    NotFound {
+        /// `alert`, …
+        what: &'static str,
+        /// As asked for.
+        id: String,
+    },
+    /// The Parquet writer failed other than by input or output.
+    #[error("cannot encode segment {}: {source}", path.display())]
+    Segment {
+        /// The file.
+        path: PathBuf,
+        /// What Parquet said.
+        source: ParquetError,
+    },
+    /// A directory or file cannot be opened.
+    #[error(
+        "cannot open {}: {source}; make it readable and writable for the user that runs the agent, or choose another \
+         --data-dir", path.display()
+    )]
+    Unreadable {
+        /// The directory or file.
+        path: PathBuf,
+        /// What the system said.
+        source: io::Error,
+    },
+}
+
+impl StoreError {
+    /// The exit code of a program that ends because of this.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match self {
+            Self::InUse { .. } => Exit::InUse,
+            Self::NewerFormat { .. } => Exit::NewerFormat,
+            Self::NotFound { .. } => Exit::NotFound,
+            Self::MisuseOffline => Exit::Refused,
+            Self::Unreadable { .. } => Exit::Unreadable,
+            Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } => Exit::SyncFailed,
+            Self::Columns(_) | Self::CorruptState { .. } | Self::LockPoisoned | Self::Segment { .. } => Exit::Failure,
+        }
+    }
+
+    pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Io { action, path: path.to_owned(), source }
+    }
+
+    pub(super) fn unreadable(path: &Path) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Unreadable { path: path.to_owned(), source }
+    }
+}
+
+macro_rules! from_redb {
+    ($($error:ty),+) => {
+        $(impl From<$error> for StoreError {
+            fn from(error: $error) -> Self {
+                Self::IoState(Box::new(error.into()))
+            }
+        })+
+    };
+}
+
+from_redb!(redb::CommitError, redb::SetDurabilityError, redb::StorageError, redb::TableError, redb::TransactionError);

@@ -1,0 +1,250 @@
+//! What the store holds in memory: the open segment, the list of sealed ones, and how far each stream has been seen.
+
+use std::collections::{BTreeMap, HashMap};
+use std::mem;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use daemoneye_lib::proto::Sequence;
+use datafusion::arrow::array::{AsArray as _, RecordBatch};
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::error::ArrowError;
+
+use super::live::Live;
+use super::segment::{DamagedSegment, SegmentFile, SequenceRange};
+use super::{Store, StoreError};
+use crate::ingest::{EventBatch, GapAt};
+
+/// Batches with fewer rows are merged: fifty columns of one row each weigh a hundred times their content.
+const MERGE_BELOW_ROWS: usize = 1_024;
+/// Open rows, as a multiple of the sealing bound, at which appending is refused: the disk has then failed for minutes.
+const REFUSE_AT: usize = 8;
+
+/// What an append did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Appended {
+    /// Rows that entered the open segment.
+    pub rows: usize,
+    /// Rows that were there already.
+    pub replayed: usize,
+    /// The collector's high-water mark now.
+    pub last: Sequence,
+}
+
+/// Events that no file holds yet.
+#[derive(Debug, Default)]
+pub(super) struct Open {
+    pub(super) batches: Vec<RecordBatch>,
+    pub(super) gaps: Vec<GapAt>,
+    pub(super) ranges: BTreeMap<String, SequenceRange>,
+    pub(super) rows: usize,
+    since: Option<Instant>,
+}
+
+impl Open {
+    pub(super) fn bytes(&self) -> usize {
+        self.batches.iter().map(RecordBatch::get_array_memory_size).sum()
+    }
+
+    pub(super) fn is_empty(&self) -> bool {
+        self.ranges.is_empty()
+    }
+
+    fn due(&self, rows: usize, bytes: usize, after: Duration) -> bool {
+        self.rows.saturating_add(self.gaps.len()) >= rows
+            || self.bytes() >= bytes
+            || self.since.is_some_and(|since| since.elapsed() >= after)
+    }
+
+    fn push(&mut self, batch: EventBatch) -> Result<(), ArrowError> {
+        self.since.get_or_insert_with(Instant::now);
+        let rows = batch.batch.num_rows();
+        self.extend_range(SequenceRange {
+            collector: batch.collector.to_string(),
+            first: batch.first.key(),
+            last: batch.last.key(),
+            rows: rows as u64,
+        });
+        self.gaps.extend(batch.gaps);
+        if rows > 0 {
+            self.rows = self.rows.saturating_add(rows);
+            self.batches.push(batch.batch);
+            self.merge()?;
+        }
+        Ok(())
+    }
+
+    fn extend_range(&mut self, more: SequenceRange) {
+        if let Some(range) = self.ranges.get_mut(&more.collector) {
+            range.first = range.first.min(more.first);
+            range.last = range.last.max(more.last);
+            range.rows = range.rows.saturating_add(more.rows);
+        } else {
+            self.ranges.insert(more.collector.clone(), more);
+        }
+    }
+
+    /// Doubles small batches up, so that their number stays logarithmic and each row is copied a few times at most.
+    fn merge(&mut self) -> Result<(), ArrowError> {
+        while let [.., before, last] = self.batches.as_slice() {
+            if before.num_rows() > last.num_rows().saturating_mul(2) || before.num_rows() >= MERGE_BELOW_ROWS {
+                break;
+            }
+            let merged = concat_batches(&before.schema(), [before, last])?;
+            self.batches.truncate(self.batches.len().saturating_sub(2));
+            self.batches.push(merged);
+        }
+        Ok(())
+    }
+
+    /// Puts back what could not be sealed, before what came since.
+    pub(super) fn prepend(&mut self, earlier: &Self) {
+        let later = mem::take(&mut self.batches);
+        self.batches = earlier.batches.iter().cloned().chain(later).collect();
+        self.gaps.splice(0..0, earlier.gaps.iter().cloned());
+        for range in earlier.ranges.values() {
+            self.extend_range(range.clone());
+        }
+        self.rows = self.rows.saturating_add(earlier.rows);
+        self.since = earlier.since;
+    }
+}
+
+/// Everything behind the store's lock.
+#[derive(Debug, Default)]
+pub(super) struct Held {
+    pub(super) open: Open,
+    pub(super) sealing: Option<Arc<Open>>,
+    pub(super) segments: Vec<Arc<SegmentFile>>,
+    /// Registered, but cannot be read, and why.
+    pub(super) damaged: Vec<(Arc<SegmentFile>, String)>,
+    /// No longer registered, but perhaps still read by a query.
+    pub(super) leaving: Vec<Arc<SegmentFile>>,
+    pub(super) committed: BTreeMap<String, Sequence>,
+    /// The high-water mark of every stream, at or above `committed`.
+    pub(super) seen: HashMap<String, Sequence>,
+    pub(super) live: Live,
+}
+
+impl Held {
+    pub(super) fn set_aside(&mut self, id: u64, what: String) {
+        if let Some(at) = self.segments.iter().position(|file| file.id == id) {
+            let file = self.segments.remove(at);
+            tracing::error!(path = %file.path.display(), rows = file.rows, %what, "a segment cannot be read");
+            self.damaged.push((file, what));
+        }
+    }
+
+    pub(super) fn damaged_segments(&self) -> Vec<DamagedSegment> {
+        let one = |(file, what): &(Arc<SegmentFile>, String)| DamagedSegment {
+            path: file.path.clone(),
+            rows: file.rows,
+            first_us: file.first_us,
+            last_us: file.last_us,
+            what: what.clone(),
+        };
+        self.damaged.iter().map(one).collect()
+    }
+
+    fn unsealed_rows(&self) -> usize {
+        self.open.rows.saturating_add(self.sealing.as_ref().map_or(0, |open| open.rows))
+    }
+}
+
+/// The part of `batch` after `seen`; `None` when a replay brought nothing new.
+fn after(mut batch: EventBatch, seen: Option<Sequence>) -> Option<EventBatch> {
+    let Some(seen) = seen.filter(|seen| *seen >= batch.first) else { return Some(batch) };
+    if seen >= batch.last {
+        return None;
+    }
+    let start = repeated_rows(&batch.batch, seen);
+    batch.batch = batch.batch.slice(start, batch.batch.num_rows().saturating_sub(start));
+    batch.gaps.retain(|gap| gap.at > seen);
+    batch.live.retain(|change| change.at > seen);
+    batch.first = Sequence::new(seen.epoch, seen.number.saturating_add(1));
+    Some(batch)
+}
+
+/// How many rows stand at or before `seen`; rows are in stream order.
+fn repeated_rows(batch: &RecordBatch, seen: Sequence) -> usize {
+    let column = |name| batch.column_by_name(name).and_then(|array| array.as_primitive_opt::<Int64Type>());
+    let (Some(epochs), Some(numbers)) = (column("epoch"), column("seq")) else { return 0 };
+    let signed = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
+    let seen = (signed(seen.epoch), signed(seen.number));
+    epochs.values().iter().zip(numbers.values()).take_while(|(epoch, number)| (**epoch, **number) <= seen).count()
+}
+
+impl Store {
+    /// The part of `batch` that has not been appended yet: what detection has to look at. `None`: all of it is a replay.
+    #[must_use]
+    pub fn unseen(&self, batch: EventBatch) -> Option<EventBatch> {
+        let seen = {
+            let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+            held.seen.get(batch.collector.as_ref()).copied()
+        };
+        after(batch, seen)
+    }
+
+    /// Puts events into the open segment, where queries see them at once. Rows at or below the collector's high-water mark
+    /// are dropped: a replay adds nothing.
+    ///
+    /// # Errors
+    /// [`StoreError::LimitOpenSegment`] when sealing has failed for long; the batch is then not taken and may come again.
+    pub fn append(&self, batch: EventBatch) -> Result<Appended, StoreError> {
+        if self.state.is_offline() {
+            return Err(StoreError::MisuseOffline);
+        }
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        let rows = held.unsealed_rows();
+        if rows >= self.options.seal_rows.saturating_mul(REFUSE_AT) {
+            return Err(StoreError::LimitOpenSegment { rows });
+        }
+        let (offered, collector) = (batch.batch.num_rows(), batch.collector.to_string());
+        let seen = held.seen.get(&collector).copied();
+        let last = batch.last;
+        let Some(mut batch) = after(batch, seen) else {
+            return Ok(Appended { rows: 0, replayed: offered, last: seen.unwrap_or(last) });
+        };
+        let rows = batch.batch.num_rows();
+        let changes = mem::take(&mut batch.live);
+        let name = Arc::clone(&batch.collector);
+        held.open.push(batch)?;
+        held.live.apply(&name, changes);
+        held.seen.insert(collector, last);
+        Ok(Appended { rows, replayed: offered.saturating_sub(rows), last })
+    }
+
+    /// Whether the open segment is full or old enough.
+    #[must_use]
+    pub fn seal_due(&self) -> bool {
+        let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        held.open.due(self.options.seal_rows, self.options.seal_bytes, self.options.seal_after)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ingest::batch_from_json;
+
+    #[test]
+    fn many_single_rows_stay_few_batches_in_order() {
+        let mut open = Open::default();
+        for number in 1..=500_u64 {
+            let row = serde_json::json!({"collector": "c", "epoch": 1, "seq": number});
+            let batch = batch_from_json(&[row.as_object().unwrap().clone()]).unwrap();
+            let at = Sequence::new(1, number);
+            let (gaps, live) = (Vec::new(), Vec::new());
+            open.push(EventBatch { batch, collector: "c".into(), first: at, last: at, gaps, live }).unwrap();
+        }
+        assert!(open.batches.len() <= 10, "{} batches", open.batches.len());
+        let numbers: Vec<i64> = open
+            .batches
+            .iter()
+            .flat_map(|b| b.column_by_name("seq").unwrap().as_primitive::<Int64Type>().values().to_vec())
+            .collect();
+        assert_eq!(numbers, (1..=500).collect::<Vec<i64>>());
+        assert_eq!(open.ranges["c"].rows, 500);
+    }
+}

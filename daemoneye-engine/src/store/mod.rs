@@ -1,0 +1,112 @@
+//! What survives: `state.redb` (small and transactional: what is true) and `segments/*.parquet` (history).
+//!
+//! One writer, guarded by `agent.lock`. An event is in exactly one place at any instant: in the open segment in memory, in
+//! the segment that is being sealed, or in a registered file. A file counts only once a transaction has registered it, and
+//! that transaction moves the collector's watermark too, so a crash at any point leaves each event stored once or still in
+//! the collector's write-ahead log. Alerts have ids derived from their cause, so finding the same match again changes
+//! nothing. Calls block on the disk: do not make them from an async task.
+
+mod alert;
+mod audit;
+mod commit;
+mod coverage;
+mod error;
+mod held;
+mod live;
+mod matches;
+mod offline;
+mod open;
+mod outbox;
+mod retention;
+mod rules;
+mod seal;
+mod segment;
+mod state;
+mod stats;
+mod system;
+mod value;
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, RwLock};
+use std::time::Duration;
+
+pub use alert::AlertFilter;
+pub use coverage::CoverageRow;
+pub use error::StoreError;
+pub use held::Appended;
+pub use matches::RuleMatch;
+pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
+pub use retention::Expired;
+pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
+pub use stats::StoreStats;
+
+/// Version of everything in `state.redb`; a newer one is refused, an older one migrated.
+pub const FORMAT_VERSION: u32 = 1;
+
+/// Where the store lies and how much it may hold.
+#[derive(Debug, Clone)]
+pub struct StoreOptions {
+    /// The data directory.
+    pub dir: PathBuf,
+    /// Rows after which the open segment is due.
+    pub seal_rows: usize,
+    /// Bytes in memory after which the open segment is due.
+    pub seal_bytes: usize,
+    /// Age after which the open segment is due.
+    pub seal_after: Duration,
+    /// Age at which whole segments are removed.
+    pub retention: Duration,
+    /// Sinks that get an outbox row per alert.
+    pub sinks: Vec<String>,
+    /// Host name, for alerts.
+    pub host: String,
+    /// Seconds during which repeats raise the count of an alert, for rules that name none (0).
+    pub dedup_window_s: u32,
+    /// New alerts per rule and minute of event time; the excess is folded.
+    pub rate_per_rule: u32,
+    /// New alerts of all rules per minute of event time; the excess is folded.
+    pub rate_total: u32,
+    /// How long a sink may fail before an alert becomes a dead letter for it.
+    pub dead_after: Duration,
+}
+
+impl StoreOptions {
+    /// The defaults of the agent, for the data directory `dir`.
+    #[must_use]
+    pub fn new(dir: impl Into<PathBuf>) -> Self {
+        Self {
+            dir: dir.into(),
+            seal_rows: 16_384,
+            seal_bytes: 8 * 1024 * 1024,
+            seal_after: Duration::from_secs(60),
+            retention: Duration::from_secs(30 * 86_400),
+            sinks: Vec::new(),
+            host: String::new(),
+            dedup_window_s: 300,
+            rate_per_rule: 600,
+            rate_total: 6_000,
+            dead_after: Duration::from_secs(86_400),
+        }
+    }
+}
+
+/// The store of one data directory. Shared behind an `Arc`; every call takes `&self`.
+#[derive(Debug)]
+pub struct Store {
+    options: StoreOptions,
+    state: state::State,
+    held: RwLock<held::Held>,
+    /// One seal or retention run at a time; held across the file work so that `held` need not be.
+    sealing: Mutex<()>,
+    /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// The data directory.
+    #[must_use]
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+}

@@ -1,0 +1,184 @@
+//! A sealed file of events, and the consistent view over all of them.
+
+use std::fs::File;
+use std::io::{Read as _, Seek as _, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+
+use daemoneye_lib::model::{Completeness, Degraded};
+use daemoneye_lib::proto::Sequence;
+use datafusion::arrow::array::RecordBatch;
+use serde::{Deserialize, Serialize};
+
+use super::value::Record;
+use super::{Store, StoreError};
+
+/// SQL table whose rows the files hold; part of their names and keys.
+pub(super) const PROCESS_EVENTS: &str = "process_events";
+/// Both ends of a Parquet file.
+const MAGIC: &[u8; 4] = b"PAR1";
+
+/// What one collector has in a segment.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SequenceRange {
+    /// Collector id.
+    pub collector: String,
+    /// First position (epoch, number).
+    pub first: (u64, u64),
+    /// Last position, including records that are no rows.
+    pub last: (u64, u64),
+    /// Rows of this collector.
+    pub rows: u64,
+}
+
+/// A segment as `state.redb` has it. The file name is relative, so a data directory can be moved.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct SegmentRow {
+    pub(super) file: String,
+    pub(super) level: u8,
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) first_us: i64,
+    pub(super) last_us: i64,
+    pub(super) ranges: Vec<SequenceRange>,
+    pub(super) hash: [u8; 32],
+    pub(super) schema_version: u32,
+}
+
+impl Record for SegmentRow {
+    const NAME: &'static str = "segments";
+}
+
+/// A registered Parquet file. The file stays until the last clone of its `Arc` is gone, whatever retention decides.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SegmentFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// Number of the segment.
+    pub id: u64,
+    /// Rows in it.
+    pub rows: u64,
+    /// Length of the file.
+    pub bytes: u64,
+    /// Earliest event time, µs since the Unix epoch.
+    pub first_us: i64,
+    /// Latest event time, µs since the Unix epoch.
+    pub last_us: i64,
+    /// Whose events, from where to where.
+    pub ranges: Vec<SequenceRange>,
+    /// BLAKE3 of the file.
+    pub hash: [u8; 32],
+    /// Version of the column table it was written with.
+    pub schema_version: u32,
+}
+
+impl SegmentFile {
+    pub(super) fn of(row: SegmentRow, id: u64, dir: &Path) -> Self {
+        Self {
+            path: dir.join(&row.file),
+            id,
+            rows: row.rows,
+            bytes: row.bytes,
+            first_us: row.first_us,
+            last_us: row.last_us,
+            ranges: row.ranges,
+            hash: row.hash,
+            schema_version: row.schema_version,
+        }
+    }
+
+    /// Cheap look at start: there, of the registered length, and Parquet at both ends.
+    pub(super) fn look(&self) -> Result<(), String> {
+        let mut file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let length = file.metadata().map_err(|error| error.to_string())?.len();
+        if length != self.bytes {
+            return Err(format!("it has {length} bytes, {} were registered", self.bytes));
+        }
+        for end in [SeekFrom::Start(0), SeekFrom::End(-4)] {
+            let mut magic = [0; 4];
+            file.seek(end).and_then(|_| file.read_exact(&mut magic)).map_err(|error| error.to_string())?;
+            if &magic != MAGIC {
+                return Err("it is no Parquet file".to_owned());
+            }
+        }
+        Ok(())
+    }
+
+    /// Reads all of it and compares the hash.
+    fn check(&self) -> Result<(), String> {
+        let mut hasher = blake3::Hasher::new();
+        let file = File::open(&self.path).map_err(|error| error.to_string())?;
+        hasher.update_reader(file).map_err(|error| error.to_string())?;
+        if hasher.finalize().as_bytes() == &self.hash { Ok(()) } else { Err("its bytes have changed".to_owned()) }
+    }
+}
+
+/// A registered file that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DamagedSegment {
+    /// Where it should lie.
+    pub path: PathBuf,
+    /// Rows that are missing from every answer.
+    pub rows: u64,
+    /// Earliest event time in it, µs since the Unix epoch.
+    pub first_us: i64,
+    /// Latest event time in it, µs since the Unix epoch.
+    pub last_us: i64,
+    /// What is wrong with it.
+    pub what: String,
+}
+
+/// What a query reads: every event that has entered the store exactly once.
+#[derive(Debug, Clone)]
+pub struct Snapshot {
+    /// Sealed files; keep the `Arc`s for as long as the files are read.
+    pub segments: Vec<Arc<SegmentFile>>,
+    /// What is in memory only.
+    pub open: Vec<RecordBatch>,
+    /// Degraded when registered files cannot be read.
+    pub completeness: Completeness,
+    /// Those files.
+    pub damaged: Vec<DamagedSegment>,
+}
+
+impl Store {
+    /// A consistent view that later writes do not change.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        // Reading is safe after a panic elsewhere: every change to `held` is a sequence of moves that keeps each event once.
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        let sealing = held.sealing.iter().flat_map(|open| open.batches.iter());
+        let mut completeness = Completeness::complete();
+        if !held.damaged.is_empty() {
+            completeness.degrade(Degraded::DataUnreadable);
+        }
+        Snapshot {
+            segments: held.segments.clone(),
+            open: sealing.chain(&held.open.batches).cloned().collect(),
+            completeness,
+            damaged: held.damaged_segments(),
+        }
+    }
+
+    /// Compares every file with its registered hash and sets aside the ones that do not fit; returns all that are aside.
+    ///
+    /// # Errors
+    /// [`StoreError::LockPoisoned`] when the store failed before.
+    pub fn check_segments(&self) -> Result<Vec<DamagedSegment>, StoreError> {
+        let files = self.held.read().map_err(|_| StoreError::LockPoisoned)?.segments.clone();
+        let bad: Vec<(u64, String)> =
+            files.iter().filter_map(|file| file.check().err().map(|what| (file.id, what))).collect();
+        drop(files);
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        for (id, what) in bad {
+            held.set_aside(id, what);
+        }
+        Ok(held.damaged_segments())
+    }
+
+    /// The last position of `collector` that no crash can take back.
+    #[must_use]
+    pub fn committed(&self, collector: &str) -> Option<Sequence> {
+        self.held.read().unwrap_or_else(PoisonError::into_inner).committed.get(collector).copied()
+    }
+}

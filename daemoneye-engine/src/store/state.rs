@@ -1,0 +1,325 @@
+//! The tables of `state.redb`, and the only door to its transactions.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use daemoneye_lib::model::{DetectionRule, ScanMetadata, SystemInfo};
+use daemoneye_lib::proto::Sequence;
+use redb::{
+    Builder, Database, DatabaseError, Durability, ReadTransaction, StorageError, TableDefinition, WriteTransaction,
+};
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::alert::StoredAlert;
+use super::audit::AuditRow;
+use super::coverage::StoredGap;
+use super::live::Lifetime;
+use super::outbox::DeliveryRow;
+use super::segment::SegmentRow;
+use super::value::{Record, Stored};
+use super::{FORMAT_VERSION, StoreError};
+
+/// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
+const CACHE_BYTES: usize = 8 * 1024 * 1024;
+const FORMAT_KEY: &str = "format_version";
+
+// Ids are big-endian u128, so that their order is the order of their bytes.
+pub(super) const META: TableDefinition<'_, &str, Stored<u64>> = TableDefinition::new("meta");
+pub(super) const SEGMENTS: TableDefinition<'_, (&str, i64, u64), Stored<SegmentRow>> =
+    TableDefinition::new("segments");
+pub(super) const WATERMARKS: TableDefinition<'_, &str, Stored<Position>> = TableDefinition::new("watermarks");
+pub(super) const LIFETIMES: TableDefinition<'_, u128, Stored<Lifetime>> =
+    TableDefinition::new("process_lifetimes_open");
+pub(super) const RULES: TableDefinition<'_, u128, Stored<DetectionRule>> = TableDefinition::new("detection_rules");
+pub(super) const ALERTS: TableDefinition<'_, u128, Stored<StoredAlert>> = TableDefinition::new("alerts");
+/// (status, time, id)
+pub(super) const ALERTS_BY_STATUS: TableDefinition<'_, (u8, i64, u128), ()> = TableDefinition::new("alerts_by_status");
+/// (hash of the deduplication key, first seen) → id
+pub(super) const ALERTS_BY_KEY: TableDefinition<'_, (u128, i64), u128> = TableDefinition::new("alerts_by_key");
+/// (rule, or 0 for all; minute of event time) → new alerts
+pub(super) const RATES: TableDefinition<'_, (u128, i64), Stored<u64>> = TableDefinition::new("alert_rates");
+pub(super) const DELIVERIES: TableDefinition<'_, (&str, u128), Stored<DeliveryRow>> =
+    TableDefinition::new("alert_deliveries");
+/// (sink, next try in µs, order) → alert id
+pub(super) const DUE: TableDefinition<'_, (&str, i64, u64), u128> = TableDefinition::new("alert_deliveries_due");
+pub(super) const AUDIT: TableDefinition<'_, u64, Stored<AuditRow>> = TableDefinition::new("audit_outbox");
+pub(super) const SYSTEM: TableDefinition<'_, u64, Stored<SystemInfo>> = TableDefinition::new("system_info");
+pub(super) const SCANS: TableDefinition<'_, u64, Stored<ScanMetadata>> = TableDefinition::new("scan_metadata");
+pub(super) const COVERAGE: TableDefinition<'_, (i64, u64), Stored<StoredGap>> = TableDefinition::new("coverage");
+/// (collector, reason) → key of the newest gap of that kind, which the next one may extend.
+pub(super) const COVERAGE_NEWEST: TableDefinition<'_, (&str, &str), (i64, u64)> =
+    TableDefinition::new("coverage_newest");
+
+/// A stream position as it is stored.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Position {
+    epoch: u64,
+    number: u64,
+}
+
+impl From<Sequence> for Position {
+    fn from(at: Sequence) -> Self {
+        Self { epoch: at.epoch, number: at.number }
+    }
+}
+
+impl From<Position> for Sequence {
+    fn from(at: Position) -> Self {
+        Self::new(at.epoch, at.number)
+    }
+}
+
+impl Record for u64 {
+    const NAME: &'static str = "counter";
+}
+impl Record for Position {
+    const NAME: &'static str = "watermarks";
+}
+impl Record for DetectionRule {
+    const NAME: &'static str = "detection_rules";
+}
+impl Record for SystemInfo {
+    const NAME: &'static str = "system_info";
+}
+impl Record for ScanMetadata {
+    const NAME: &'static str = "scan_metadata";
+}
+
+/// The open database. Offline it lies in memory and takes no changes.
+#[derive(Debug)]
+pub(super) struct State {
+    db: Database,
+    offline: bool,
+    in_doubt: AtomicBool,
+}
+
+impl State {
+    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
+        let db = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| refused(path, error))?;
+        let state = Self { db, offline: false, in_doubt: AtomicBool::new(false) };
+        state.prepare(path)?;
+        Ok(state)
+    }
+
+    /// A database over another backend than a file; `path` is what errors name.
+    pub(super) fn over(backend: impl redb::StorageBackend, path: &Path) -> Result<Self, StoreError> {
+        let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        let db = opened.map_err(|error| refused(path, error))?;
+        let state = Self { db, offline: false, in_doubt: AtomicBool::new(false) };
+        state.prepare(path)?;
+        Ok(state)
+    }
+
+    /// The same, taking no changes any more.
+    pub(super) fn offline(self) -> Self {
+        Self { offline: true, ..self }
+    }
+
+    pub(super) const fn is_offline(&self) -> bool {
+        self.offline
+    }
+
+    /// Whether a commit failed, so that only a restart can tell what is on disk.
+    pub(super) fn is_in_doubt(&self) -> bool {
+        self.in_doubt.load(Ordering::SeqCst)
+    }
+
+    pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
+        use redb::ReadableDatabase as _;
+        Ok(self.db.begin_read()?)
+    }
+
+    /// Refuses once a commit has failed: whether it happened is not known, so nothing may be built on either answer.
+    pub(super) fn check(&self) -> Result<(), StoreError> {
+        if self.is_in_doubt() { Err(StoreError::IoState(Box::new(redb::Error::PreviousIo))) } else { Ok(()) }
+    }
+
+    /// Runs `change` in one transaction that is on disk when this returns; nothing of it happens when it fails.
+    pub(super) fn write<T>(
+        &self,
+        change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        if self.offline {
+            return Err(StoreError::MisuseOffline);
+        }
+        self.check()?;
+        let mut transaction = self.db.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        // Without it, opening the file after a kill walks all of it.
+        transaction.set_quick_repair(true);
+        match change(&transaction) {
+            Ok(result) => {
+                transaction.commit().inspect_err(|_| self.in_doubt.store(true, Ordering::SeqCst))?;
+                Ok(result)
+            }
+            Err(error) => {
+                transaction.abort()?;
+                Err(error)
+            }
+        }
+    }
+
+    /// Refuses what a newer build wrote, before anything is changed; then makes sure that every table exists.
+    fn prepare(&self, path: &Path) -> Result<(), StoreError> {
+        self.write(|transaction| {
+            check_version(transaction, path)?;
+            transaction.open_table(SEGMENTS)?;
+            transaction.open_table(WATERMARKS)?;
+            transaction.open_table(LIFETIMES)?;
+            transaction.open_table(RULES)?;
+            transaction.open_table(ALERTS)?;
+            transaction.open_table(ALERTS_BY_STATUS)?;
+            transaction.open_table(ALERTS_BY_KEY)?;
+            transaction.open_table(RATES)?;
+            transaction.open_table(DELIVERIES)?;
+            transaction.open_table(DUE)?;
+            transaction.open_table(AUDIT)?;
+            transaction.open_table(SYSTEM)?;
+            transaction.open_table(SCANS)?;
+            transaction.open_table(COVERAGE)?;
+            transaction.open_table(COVERAGE_NEWEST)?;
+            Ok(())
+        })
+    }
+
+    /// The watermark of every collector.
+    pub(super) fn watermarks(&self) -> Result<BTreeMap<String, Sequence>, StoreError> {
+        use redb::ReadableTable as _;
+        let transaction = self.read()?;
+        let table = transaction.open_table(WATERMARKS)?;
+        let mut watermarks = BTreeMap::new();
+        for entry in table.iter()? {
+            let (collector, at) = entry?;
+            watermarks.insert(collector.value().to_owned(), at.value().decode()?.into());
+        }
+        Ok(watermarks)
+    }
+}
+
+/// The next value of a counter that never goes back, also after the rows it numbered are gone.
+pub(super) fn next(transaction: &WriteTransaction, counter: &str) -> Result<u64, StoreError> {
+    use redb::ReadableTable as _;
+    let mut meta = transaction.open_table(META)?;
+    let last = match meta.get(counter)? {
+        Some(value) => value.value().decode()?,
+        None => 0,
+    };
+    let next = last.saturating_add(1);
+    meta.insert(counter, next.encode()?)?;
+    Ok(next)
+}
+
+/// An id as a table's key.
+pub(super) fn key(id: Uuid) -> u128 {
+    id.as_u128()
+}
+
+fn check_version(transaction: &WriteTransaction, path: &Path) -> Result<(), StoreError> {
+    use redb::ReadableTable as _;
+    let mut meta = transaction.open_table(META)?;
+    let found = match meta.get(FORMAT_KEY)? {
+        Some(value) => Some(value.value().decode()?),
+        None => None,
+    };
+    match found {
+        None => {
+            meta.insert(FORMAT_KEY, u64::from(FORMAT_VERSION).encode()?)?;
+            Ok(())
+        }
+        Some(version) if version == u64::from(FORMAT_VERSION) => Ok(()),
+        Some(0) => {
+            let what = "format version 0 was never written".to_owned();
+            Err(StoreError::CorruptState { table: "meta".to_owned(), what })
+        }
+        Some(version) => Err(StoreError::NewerFormat {
+            path: path.to_owned(),
+            found: u32::try_from(version).unwrap_or(u32::MAX),
+            known: FORMAT_VERSION,
+        }),
+    }
+}
+
+fn refused(path: &Path, error: DatabaseError) -> StoreError {
+    match error {
+        DatabaseError::DatabaseAlreadyOpen => {
+            let dir = path.parent().unwrap_or(path).to_owned();
+            StoreError::InUse { dir, holder: "another process".to_owned() }
+        }
+        DatabaseError::Storage(StorageError::Io(source)) => StoreError::Unreadable { path: path.to_owned(), source },
+        other => StoreError::IoState(Box::new(other.into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use redb::StorageBackend;
+    use redb::backends::InMemoryBackend;
+
+    use super::*;
+
+    /// A disk that can be made to fail.
+    #[derive(Debug)]
+    struct Disk {
+        memory: InMemoryBackend,
+        fails: Arc<AtomicBool>,
+    }
+
+    impl Disk {
+        fn check(&self) -> io::Result<()> {
+            if self.fails.load(Ordering::SeqCst) { Err(io::Error::other("the disk is gone")) } else { Ok(()) }
+        }
+    }
+
+    impl StorageBackend for Disk {
+        fn len(&self) -> io::Result<u64> {
+            self.memory.len()
+        }
+        fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
+            self.memory.read(offset, out)
+        }
+        fn set_len(&self, len: u64) -> io::Result<()> {
+            self.check()?;
+            self.memory.set_len(len)
+        }
+        fn sync_data(&self) -> io::Result<()> {
+            self.check()?;
+            self.memory.sync_data()
+        }
+        fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
+            self.check()?;
+            self.memory.write(offset, data)
+        }
+    }
+
+    #[test]
+    fn a_failed_write_is_told_and_stays_told_until_the_file_is_opened_again() {
+        let fails = Arc::new(AtomicBool::new(false));
+        let disk = Disk { memory: InMemoryBackend::new(), fails: Arc::clone(&fails) };
+        let state = State::over(disk, Path::new("state.redb")).unwrap();
+        let count = |state: &State| state.write(|transaction| next(transaction, "counter"));
+        assert_eq!(count(&state).unwrap(), 1);
+        fails.store(true, Ordering::SeqCst);
+        let failed = count(&state).unwrap_err();
+        assert!(matches!(failed, StoreError::IoState(_)), "{failed}");
+        fails.store(false, Ordering::SeqCst);
+        let latched = count(&state).unwrap_err();
+        assert!(matches!(latched, StoreError::IoState(_)), "{latched}");
+        assert_eq!(latched.exit(), daemoneye_lib::exit::Exit::SyncFailed);
+    }
+
+    #[test]
+    fn a_change_that_fails_leaves_nothing_behind() {
+        let state = State::over(InMemoryBackend::new(), Path::new("state.redb")).unwrap();
+        let failed = state.write(|transaction| {
+            next(transaction, "counter")?;
+            Err::<(), _>(StoreError::MisuseOffline)
+        });
+        assert!(failed.is_err());
+        assert_eq!(state.write(|transaction| next(transaction, "counter")).unwrap(), 1);
+    }
+}

@@ -1,0 +1,470 @@
+//! The row matcher and DataFusion decide the same rule over the same rows: their answers must be the same, always.
+
+#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at what cannot be")]
+
+use std::fmt::Write as _;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use daemoneye_engine::detect::{LoadedRule, RuleSet, rules};
+use daemoneye_engine::ingest::{EventBatch, batch_from_json};
+use daemoneye_engine::schema::process_events_schema;
+use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
+use daemoneye_lib::model::Completeness;
+use daemoneye_lib::proto::Sequence;
+use datafusion::arrow::array::{
+    Array, ArrayRef, AsArray as _, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
+    TimestampMicrosecondArray,
+};
+use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
+use datafusion::config::Dialect;
+use datafusion::execution::context::SessionContext;
+use datafusion::prelude::SessionConfig;
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+// ---- events ---------------------------------------------------------------------------------------------------------
+
+/// What trips string code: case pairs beyond ASCII, wildcards, escapes, line ends.
+const PIECES: &[&str] = &[
+    "a", "A", "b", "k", "K", "\u{212a}", "s", "\u{17f}", "é", "É", "ß", "Σ", "ς", "İ", "%", "_", "\\", ".", "/", "\n",
+    " ", "'", "sh", "ab",
+];
+
+fn text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        4 => prop::collection::vec(prop::sample::select(PIECES), 0..5).prop_map(|pieces| pieces.concat()),
+        1 => prop::sample::select(vec!["start", "stop", "exec", "fork", "baseline", "/tmp/.hidden", "Straße"]).prop_map(str::to_owned),
+    ]
+}
+
+fn integer() -> impl Strategy<Value = i64> {
+    prop_oneof![4 => -3_i64..6, 1 => prop::sample::select(vec![i64::MIN, i64::MIN + 1, i64::MAX, i64::MAX - 1, 1_000_000])]
+}
+
+fn real() -> impl Strategy<Value = f64> {
+    prop::sample::select(vec![-0.0, 0.0, 1.0, 1.5, -2.5, 3.0, f64::NAN, f64::INFINITY, f64::NEG_INFINITY, 9e15])
+}
+
+#[derive(Debug, Clone)]
+struct Row {
+    texts: Vec<Option<String>>,
+    integers: Vec<Option<i64>>,
+    reals: Vec<Option<f64>>,
+    booleans: Vec<Option<bool>>,
+    times: Vec<Option<i64>>,
+}
+
+fn count(kind: Kind) -> usize {
+    PROCESS_EVENTS.iter().filter(|column| column.kind == kind).count()
+}
+
+fn row() -> impl Strategy<Value = Row> {
+    (
+        prop::collection::vec(prop::option::weighted(0.8, text()), count(Kind::Text)),
+        prop::collection::vec(prop::option::weighted(0.8, integer()), count(Kind::Integer)),
+        prop::collection::vec(prop::option::weighted(0.8, real()), count(Kind::Real)),
+        prop::collection::vec(prop::option::weighted(0.7, any::<bool>()), count(Kind::Boolean)),
+        prop::collection::vec(
+            prop::option::weighted(
+                0.8,
+                prop::sample::select(vec![0, 1, 1_769_860_800_000_000, 1_769_860_800_000_001]),
+            ),
+            count(Kind::Timestamp),
+        ),
+    )
+        .prop_map(|(texts, integers, reals, booleans, times)| Row { texts, integers, reals, booleans, times })
+}
+
+/// `seq` is the row's number, so that answers can be compared as sets of rows.
+fn batch(rows: &[Row]) -> RecordBatch {
+    let mut seen = [0_usize; 5];
+    let mut next = |kind: usize| {
+        seen[kind] += 1;
+        seen[kind] - 1
+    };
+    let arrays = PROCESS_EVENTS.iter().map(|column| -> ArrayRef {
+        match column.kind {
+            Kind::Blob => {
+                Arc::new(BinaryArray::from_iter(rows.iter().map(|row| row.booleans[0].map(|_| b"\x01".to_vec()))))
+            }
+            Kind::Boolean => {
+                let at = next(0);
+                Arc::new(rows.iter().map(|row| row.booleans[at]).collect::<BooleanArray>())
+            }
+            Kind::Integer => {
+                let at = next(1);
+                if column.name == "seq" {
+                    return Arc::new(Int64Array::from_iter_values(0..i64::try_from(rows.len()).unwrap()));
+                }
+                Arc::new(rows.iter().map(|row| row.integers[at]).collect::<Int64Array>())
+            }
+            Kind::Real => {
+                let at = next(2);
+                Arc::new(rows.iter().map(|row| row.reals[at]).collect::<Float64Array>())
+            }
+            Kind::Text => {
+                let at = next(3);
+                Arc::new(rows.iter().map(|row| row.texts[at].as_deref()).collect::<StringArray>())
+            }
+            Kind::Timestamp => {
+                let at = next(4);
+                let times: TimestampMicrosecondArray = rows.iter().map(|row| row.times[at]).collect();
+                Arc::new(times.with_timezone("UTC"))
+            }
+        }
+    });
+    RecordBatch::try_new(process_events_schema(), arrays.collect()).unwrap()
+}
+
+// ---- rules ----------------------------------------------------------------------------------------------------------
+
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', "''"))
+}
+
+fn column(names: &'static [&'static str]) -> impl Strategy<Value = String> {
+    prop::sample::select(names).prop_map(str::to_owned)
+}
+
+fn text_column() -> impl Strategy<Value = String> {
+    column(&["name", "executable_path", "process_events.command_line", "event_type", "start_kind", "Parent_Name"])
+}
+
+fn text_value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![4 => text_column(), 1 => text().prop_map(|text| quoted(&text))];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        prop_oneof![
+            inner.clone().prop_map(|a| format!("lower({a})")),
+            inner.clone().prop_map(|a| format!("upper({a})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("coalesce({a}, {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("concat({a}, {b})")),
+            (inner.clone(), inner).prop_map(|(a, b)| format!("({a} || {b})")),
+        ]
+    })
+}
+
+fn integer_value() -> impl Strategy<Value = String> {
+    let leaf = prop_oneof![
+        4 => column(&["pid", "ppid", "uid", "memory_usage"]),
+        1 => integer().prop_filter("has no literal", |value| *value != i64::MIN).prop_map(|value| value.to_string()),
+        1 => text_column().prop_map(|column| format!("(length({column}) + 0)")),
+    ];
+    leaf.prop_recursive(2, 6, 2, |inner| {
+        let operator = prop::sample::select(vec!["+", "-", "*"]);
+        let divisor = prop::sample::select(vec!["/ 3", "% 7", "/ -2", "% 1"]);
+        prop_oneof![
+            (inner.clone(), operator, inner.clone()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+            (inner.clone(), divisor).prop_map(|(a, by)| format!("({a} {by})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("coalesce({a}, {b})")),
+            inner.prop_map(|a| format!("(- ({a}))")),
+        ]
+    })
+}
+
+fn pattern() -> impl Strategy<Value = String> {
+    let pieces = ["%", "%", "_", "\\", "a", "K", "s", "é", "sh", ".", "\n", "\\%", "\\_"];
+    prop::collection::vec(prop::sample::select(pieces.to_vec()), 0..5).prop_map(|pieces| quoted(&pieces.concat()))
+}
+
+// A literal backslash stands in a group: DataFusion's optimizer turns the bare one into LIKE without escaping it.
+const EXPRESSIONS: &[&str] = &[
+    "",
+    "a",
+    "^a",
+    "a$",
+    "^a$",
+    "^$",
+    "a|b",
+    "^(a|b)$",
+    "^a|b$",
+    ".*",
+    "^.*$",
+    "a.*b",
+    "[a-z]+",
+    r"\bk",
+    "(?i)k",
+    r"(\\)",
+    r"(a\\)",
+    "s",
+    "é",
+    r"\.",
+    "(?m)^a$",
+    r"\w",
+    "(%)",
+    "%",
+    "_",
+    ".",
+    "(?s).",
+    "k|s|a|b|é|sh",
+    "[[:alpha:]]{2}",
+    "^(sh)$",
+];
+
+fn comparison() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["=", "<>", "!=", "<", "<=", ">", ">="])
+}
+
+fn distinct() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec!["IS DISTINCT FROM", "IS NOT DISTINCT FROM"])
+}
+
+fn text_leaf() -> BoxedStrategy<String> {
+    let not = || prop::sample::select(vec!["", "NOT "]);
+    prop_oneof![
+        (text_value(), comparison(), text_value()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
+        (text_value(), distinct(), text_value()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+        (text_value(), not(), prop::sample::select(vec!["LIKE", "ILIKE"]), pattern())
+            .prop_map(|(a, not, like, pattern)| format!("{a} {not}{like} {pattern}")),
+        (text_column(), not(), pattern()).prop_map(|(a, not, pattern)| format!("{a} {not}LIKE {pattern} ESCAPE '\\'")),
+        (text_value(), prop::sample::select(vec!["~", "~*", "!~", "!~*"]), prop::sample::select(EXPRESSIONS))
+            .prop_map(|(a, op, expression)| format!("{a} {op} {}", quoted(expression))),
+        (text_column(), prop::sample::select(EXPRESSIONS)).prop_map(|(a, e)| format!("{a} REGEXP {}", quoted(e))),
+        (
+            text_value(),
+            prop::sample::select(EXPRESSIONS),
+            prop::sample::select(vec!["", ", 'i'", ", 's'", ", 'is'", ", ''"])
+        )
+            .prop_map(|(a, e, flags)| format!("regexp_like({a}, {}{flags})", quoted(e))),
+        (
+            text_value(),
+            not(),
+            prop::collection::vec(
+                prop_oneof![4 => text().prop_map(|t| quoted(&t)), 1 => Just("NULL".to_owned())],
+                1..6
+            )
+        )
+            .prop_map(|(a, not, list)| format!("{a} {not}IN ({})", list.join(", "))),
+        (text_column(), prop::collection::vec(text_value(), 1..3))
+            .prop_map(|(a, list)| format!("{a} IN ({})", list.join(", "))),
+        (prop::sample::select(vec!["starts_with", "ends_with", "contains"]), text_value(), text_value())
+            .prop_map(|(function, a, b)| format!("{function}({a}, {b})")),
+        (text_value(), not(), text_value(), text_value())
+            .prop_map(|(a, not, b, c)| format!("{a} {not}BETWEEN {b} AND {c}")),
+        (text_value(), prop::sample::select(vec!["IS NULL", "IS NOT NULL"])).prop_map(|(a, is)| format!("{a} {is}")),
+    ]
+    .boxed()
+}
+
+fn number_leaf() -> BoxedStrategy<String> {
+    let real_literal = prop::sample::select(vec!["1", "1.5", "-2.5", "0.0", "3", "1e3"]);
+    let time = prop::sample::select(vec![
+        "'1970-01-01T00:00:00Z'",
+        "'2026-01-31T12:00:00Z'",
+        "'2026-01-31T12:00:00.000001Z'",
+        "TIMESTAMP '2026-01-31T12:00:00Z'",
+        "'2026-01-31T13:00:00+01:00'",
+        "start_time",
+    ]);
+    let item = prop_oneof![3 => integer().prop_filter("has no literal", |v| *v != i64::MIN).prop_map(|v| v.to_string()), 1 => Just("NULL".to_owned()), 1 => Just("uid".to_owned())];
+    prop_oneof![
+        (integer_value(), comparison(), integer_value()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
+        (integer_value(), distinct(), integer_value()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+        (integer_value(), prop::collection::vec(item, 1..5), any::<bool>()).prop_map(|(a, list, not)| format!(
+            "{a} {}IN ({})",
+            if not { "NOT " } else { "" },
+            list.join(", ")
+        )),
+        (integer_value(), integer_value(), integer_value()).prop_map(|(a, b, c)| format!("{a} BETWEEN {b} AND {c}")),
+        (comparison(), real_literal.clone()).prop_map(|(op, literal)| format!("cpu_usage {op} {literal}")),
+        (comparison(), real_literal).prop_map(|(op, literal)| format!("{literal} {op} pid")),
+        comparison().prop_map(|op| format!("cpu_usage {op} pid")),
+        (comparison(), time.clone()).prop_map(|(op, time)| format!("time {op} {time}")),
+        (time.clone(), any::<bool>())
+            .prop_map(|(time, not)| format!("time {}IN ({time})", if not { "NOT " } else { "" })),
+        time.prop_map(|time| format!("time BETWEEN {time} AND '2026-02-01T00:00:00Z'")),
+        column(&["pid IS NULL", "cpu_usage IS NOT NULL", "arg_lengths IS NULL", "time IS NOT NULL"]),
+    ]
+    .boxed()
+}
+
+fn boolean_leaf() -> BoxedStrategy<String> {
+    prop_oneof![
+        column(&["deleted_executable", "memfd", "end_observed", "TRUE", "FALSE", "NULL", "(NULL = 1)"]),
+        column(&[
+            "memfd = TRUE",
+            "memfd <> deleted_executable",
+            "memfd IS NULL",
+            "end_observed = false",
+            "memfd < deleted_executable"
+        ]),
+        (column(&["memfd", "deleted_executable"]), truth()).prop_map(|(column, is)| format!("{column} {is}")),
+    ]
+    .boxed()
+}
+
+fn truth() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "IS TRUE",
+        "IS NOT TRUE",
+        "IS FALSE",
+        "IS NOT FALSE",
+        "IS UNKNOWN",
+        "IS NOT UNKNOWN",
+        "IS NULL",
+        "IS NOT NULL",
+    ])
+}
+
+fn condition() -> impl Strategy<Value = String> {
+    prop_oneof![4 => text_leaf(), 2 => number_leaf(), 1 => boolean_leaf()].prop_recursive(4, 20, 3, |inner| {
+        let chain = |word: &'static str| {
+            prop::collection::vec(inner.clone(), 2..4).prop_map(move |all| format!("({})", all.join(word)))
+        };
+        prop_oneof![
+            3 => chain(" AND "),
+            3 => chain(" OR "),
+            2 => inner.clone().prop_map(|a| format!("NOT ({a})")),
+            2 => (inner.clone(), truth()).prop_map(|(a, is)| format!("(({a}) {is})")),
+            1 => (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("(({a}) = ({b}))")),
+        ]
+    })
+}
+
+// ---- the two ways -----------------------------------------------------------------------------------------------------
+
+fn rule(sql: &str) -> LoadedRule {
+    let yaml = json!({
+        "id": "00000000-0000-4000-8000-000000000001", "name": "generated", "severity": "info", "sql": sql,
+    });
+    rules::parse(Path::new("generated/rule.yaml"), &yaml.to_string()).unwrap_or_else(|problems| {
+        let mut all = String::new();
+        problems.iter().for_each(|problem| writeln!(all, "{problem}").unwrap());
+        panic!("{sql}\n{all}")
+    })
+}
+
+fn events(batch: &RecordBatch) -> EventBatch {
+    let at = Sequence { epoch: 1, number: 1 };
+    EventBatch {
+        batch: batch.clone(),
+        collector: "test".into(),
+        first: at,
+        last: at,
+        gaps: Vec::new(),
+        live: Vec::new(),
+    }
+}
+
+/// (row, output) of every match.
+fn by_matcher(rule: LoadedRule, batch: &RecordBatch) -> Vec<(usize, Value)> {
+    let (set, refusals) = RuleSet::compile(vec![rule]);
+    assert!(refusals.is_empty());
+    let matches = set.evaluate(&events(batch), &Completeness::complete());
+    matches.into_iter().map(|found| (found.row, Value::Object(found.output))).collect()
+}
+
+/// Plain DataFusion, with the dialect that rules are written in.
+struct Oracle {
+    runtime: tokio::runtime::Runtime,
+}
+
+impl Oracle {
+    fn new() -> Self {
+        Self { runtime: tokio::runtime::Builder::new_current_thread().build().unwrap() }
+    }
+
+    fn rows(&self, sql: &str, batch: &RecordBatch) -> Vec<Value> {
+        // DataFusion knows the operator by its other spelling only.
+        let lowered = sql.replace(" REGEXP ", " ~ ");
+        let mut config = SessionConfig::new().with_target_partitions(1);
+        config.options_mut().sql_parser.dialect = Dialect::PostgreSQL;
+        let context = SessionContext::new_with_config(config);
+        context.register_batch("process_events", batch.clone()).unwrap();
+        let found = self.runtime.block_on(async { context.sql(&lowered).await?.collect().await });
+        let batches = found.unwrap_or_else(|error| panic!("{lowered}\n{error}"));
+        batches.iter().flat_map(rows_of).collect()
+    }
+}
+
+fn rows_of(batch: &RecordBatch) -> Vec<Value> {
+    let schema = batch.schema();
+    let row = |row| {
+        let cells = schema.fields().iter().zip(batch.columns());
+        Value::Object(cells.map(|(field, array)| (field.name().clone(), cell(array, row))).collect())
+    };
+    (0..batch.num_rows()).map(row).collect()
+}
+
+fn cell(array: &ArrayRef, row: usize) -> Value {
+    if array.is_null(row) {
+        return Value::Null;
+    }
+    match array.data_type() {
+        DataType::Boolean => array.as_boolean().value(row).into(),
+        DataType::Float64 => array.as_primitive::<Float64Type>().value(row).into(),
+        DataType::Int32 => array.as_primitive::<Int32Type>().value(row).into(),
+        DataType::Int64 => array.as_primitive::<Int64Type>().value(row).into(),
+        DataType::LargeUtf8 => array.as_string::<i64>().value(row).into(),
+        DataType::Null => Value::Null,
+        DataType::Utf8 => array.as_string::<i32>().value(row).into(),
+        DataType::Utf8View => array.as_string_view().value(row).into(),
+        other => panic!("no cell of {other}"),
+    }
+}
+
+/// What history answers for a rule: forks are there, and the rule does not see them unless it asks.
+fn as_history(select: &str, condition: &str) -> String {
+    let forks = if condition.contains("start_kind") { "" } else { " AND start_kind IS DISTINCT FROM 'fork'" };
+    format!("SELECT {select} FROM process_events WHERE ({condition}){forks}")
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 192, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_matcher_and_datafusion_agree_on_every_generated_rule(
+        rows in prop::collection::vec(row(), 1..24),
+        conditions in prop::collection::vec(condition(), 4),
+        text in text_value(),
+        number in integer_value(),
+    ) {
+        let batch = batch(&rows);
+        let oracle = Oracle::new();
+        for condition in &conditions {
+            let select = format!("seq, {text} AS t, {number} AS n, cpu_usage, memfd");
+            let rule = rule(&format!("SELECT {select} FROM process_events WHERE {condition}"));
+            let ours = by_matcher(rule, &batch);
+            let theirs = oracle.rows(&as_history(&select, condition), &batch);
+            let ours: Vec<Value> = ours.into_iter().map(|(_, output)| output).collect();
+            prop_assert_eq!(ours, theirs, "{}", condition);
+        }
+    }
+
+    #[test]
+    fn a_condition_returned_as_a_value_is_the_same(rows in prop::collection::vec(row(), 1..16), condition in condition()) {
+        let batch = batch(&rows);
+        let sql = format!("SELECT seq, ({condition}) AS c FROM process_events WHERE start_kind IS NULL OR TRUE");
+        let ours: Vec<Value> = by_matcher(rule(&sql), &batch).into_iter().map(|(_, output)| output).collect();
+        prop_assert_eq!(ours, Oracle::new().rows(&sql, &batch), "{}", condition);
+    }
+}
+
+fn pack() -> Vec<LoadedRule> {
+    let loaded = rules::load_dirs(&[PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../rules")]);
+    assert!(loaded.problems.is_empty(), "{:#?}", loaded.problems);
+    loaded.rules
+}
+
+#[test]
+fn the_matcher_and_datafusion_agree_on_every_built_in_rule() {
+    let pack = pack();
+    let oracle = Oracle::new();
+    let events = pack.iter().flat_map(|rule| rule.tests.iter()).enumerate().map(|(at, test)| {
+        let mut event = test.event.clone();
+        event.insert("seq".into(), at.into());
+        event
+    });
+    let batch = batch_from_json(&events.collect::<Vec<_>>()).unwrap();
+    let mut matches = 0;
+    for rule in pack {
+        let sql = rule.rule.sql.clone();
+        let (_, condition) = sql.split_once("WHERE").unwrap();
+        let theirs = oracle.rows(&as_history("seq", condition), &batch);
+        let theirs: Vec<Value> = theirs.into_iter().map(|row| row["seq"].clone()).collect();
+        let ours: Vec<Value> = by_matcher(rule, &batch).into_iter().map(|(row, _)| row.into()).collect();
+        assert_eq!(ours, theirs, "{sql}");
+        matches += ours.len();
+    }
+    assert!(matches > 24, "the pack's own positive tests are among the events");
+}

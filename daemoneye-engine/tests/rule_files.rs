@@ -1,0 +1,280 @@
+//! Rule files: what is refused, with its place; what overrides what; what a rule set reports.
+
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at what cannot be")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use daemoneye_engine::detect::{LoadedRule, Refusal, RuleSet, rules};
+use daemoneye_engine::ingest::{EventBatch, batch_from_json};
+use daemoneye_lib::model::{Completeness, Degraded, RuleState};
+use daemoneye_lib::proto::Sequence;
+use datafusion::arrow::array::RecordBatch;
+use serde_json::{Map, Value, json};
+
+const ID: &str = "7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f";
+
+fn file(sql: &str) -> String {
+    let sql = sql.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    format!("id: {ID}\nname: a rule\nseverity: low\nsql: |\n{sql}")
+}
+
+fn parse(yaml: &str) -> Result<LoadedRule, Vec<Refusal>> {
+    rules::parse(Path::new("pack/rule.yaml"), yaml)
+}
+
+fn refused(sql: &str) -> Refusal {
+    let mut problems = parse(&file(sql)).unwrap_err();
+    assert_eq!(problems.len(), 1, "{problems:#?}");
+    problems.remove(0)
+}
+
+fn batch(rows: &[Value]) -> EventBatch {
+    let rows: Vec<Map<String, Value>> = rows.iter().map(|row| row.as_object().unwrap().clone()).collect();
+    let at = Sequence { epoch: 1, number: 1 };
+    let batch = batch_from_json(&rows).unwrap();
+    EventBatch { batch, collector: "test".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() }
+}
+
+fn set_of(sqls: &[&str]) -> RuleSet {
+    let loaded = sqls.iter().enumerate().map(|(at, sql)| {
+        let mut rule = parse(&file(sql)).unwrap();
+        rule.rule.id = format!("00000000-0000-4000-8000-00000000000{at}").parse().unwrap();
+        rule
+    });
+    let (set, refusals) = RuleSet::compile(loaded.collect());
+    assert!(refusals.is_empty());
+    set
+}
+
+#[test]
+fn every_problem_of_a_file_is_told_with_its_place() {
+    let yaml = "id: not-a-uuid\nnmae: x\nseverity: hihg\ntags: one\nwindow: 0\nenabled: maybe\ndedup: [comand_line]\n\
+                sql: SELECT nam FROM process_events\ntests:\n  - name: a\n    event: {nam: x}\n";
+    let problems = parse(yaml).unwrap_err();
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    for expected in [
+        "pack/rule.yaml:1:5: id is not a UUID: not-a-uuid",
+        "pack/rule.yaml:1:1: the field name is missing",
+        "pack/rule.yaml:2:1: a rule has no field nmae (did you mean name?)",
+        "pack/rule.yaml:3:11: there is no severity hihg",
+        "pack/rule.yaml:4:7: tags is a list, and this is text",
+        "pack/rule.yaml:5:9: window is a number of seconds",
+        "pack/rule.yaml:6:10: enabled is true or false, and this is text",
+        "process_events has no column comand_line (did you mean command_line?)",
+        "pack/rule.yaml:8:13: process_events has no column nam (did you mean name?)",
+        "pack/rule.yaml:10:5: the test does not say what it expects",
+        "pack/rule.yaml:11:13: process_events has no column nam (did you mean name?)",
+    ] {
+        assert!(
+            told.iter().any(|line| line.starts_with(expected) || line.contains(expected)),
+            "{expected} in {told:#?}"
+        );
+    }
+}
+
+#[test]
+fn yaml_that_cannot_be_read_names_its_line() {
+    let problems = parse("id: a\nname: [\n").unwrap_err();
+    assert_eq!(problems.len(), 1);
+    assert!(problems[0].line >= 2 && problems[0].message.starts_with("this is not YAML"), "{problems:#?}");
+    let twice = parse(&format!("{}name: again\n", file("SELECT pid FROM process_events"))).unwrap_err();
+    assert!(twice[0].message.contains("name") && twice[0].line == 6, "{twice:#?}");
+    assert!(!parse("").unwrap_err().is_empty());
+    assert!(!parse("- a list").unwrap_err().is_empty());
+}
+
+#[test]
+fn a_place_in_the_sql_is_the_place_in_the_file() {
+    let refusal = refused("SELECT pid\nFROM process_events\nWHERE nmae = 'x'");
+    assert_eq!((refusal.line, refusal.column), (7, 9), "{refusal}");
+    assert_eq!(refusal.hint.as_deref(), Some("did you mean name?"));
+}
+
+#[test]
+fn what_needs_more_than_one_event_is_refused_as_a_window_rule() {
+    for sql in [
+        "SELECT count(*) FROM process_events",
+        "SELECT name FROM process_events GROUP BY name",
+        "SELECT a.pid FROM process_events a JOIN process_events b ON a.ppid = b.pid",
+        "SELECT pid FROM process_events WHERE pid IN (SELECT pid FROM process_events)",
+        "SELECT pid FROM process_events UNION SELECT pid FROM process_events",
+        "WITH p AS (SELECT pid FROM process_events) SELECT pid FROM p",
+        "SELECT pid FROM processes",
+        "SELECT pid, row_number() OVER (ORDER BY time) FROM process_events",
+    ] {
+        let refusal = refused(sql);
+        assert!(refusal.message.contains("window rules are not built yet"), "{sql}: {refusal}");
+    }
+}
+
+#[test]
+fn what_the_matcher_does_not_know_is_refused_by_name() {
+    for (sql, message) in [
+        ("SELECT pid FROM process_events ORDER BY pid", "have no meaning"),
+        ("SELECT pid FROM process_events LIMIT 1", "have no meaning"),
+        ("SELECT DISTINCT pid FROM process_events", "have no meaning"),
+        ("SELECT pid FROM process_events WHERE pid = '4'", "an integer cannot be compared with text"),
+        ("SELECT pid FROM process_events WHERE name", "a condition must be true or false"),
+        ("SELECT pid FROM process_events WHERE lower(pid) = 'a'", "text is needed here"),
+        ("SELECT pid FROM process_events WHERE time > now()", "cannot call now"),
+        ("SELECT pid FROM process_events WHERE time > 'yesterday'", "not a time"),
+        ("SELECT pid FROM process_events WHERE name LIKE executable_path", "must be a text literal"),
+        ("SELECT pid FROM process_events WHERE name ~ '('", "does not compile"),
+        ("SELECT pid FROM process_events WHERE name LIKE 'a!%' ESCAPE '!'", "the escape character of LIKE"),
+        ("SELECT pid FROM process_events WHERE pid / ppid = 1", "divides by a number"),
+        ("SELECT pid FROM process_events WHERE CASE WHEN memfd THEN TRUE END", "cannot contain CASE"),
+        ("SELECT pid FROM process_events WHERE arg_lengths = arg_lengths", "bytes cannot be compared"),
+        ("SELECT pid, ppid AS pid FROM process_events", "returns pid twice"),
+        ("SELECT pid FROM process_events WHERE x.name = 'a'", "there is no table x"),
+        ("SELECT pid FROM process_events WHERE pid = $1", "has no value"),
+    ] {
+        let refusal = refused(sql);
+        assert!(refusal.message.contains(message), "{sql}: {refusal}");
+    }
+}
+
+#[test]
+fn statements_that_are_no_select_do_not_load() {
+    for sql in ["DELETE FROM process_events", "SELECT 1; SELECT 2", "", "DROP TABLE rules", "SELEC pid"] {
+        assert!(parse(&file(sql)).is_err(), "{sql}");
+    }
+}
+
+#[test]
+fn comments_and_layout_keep_the_hash_and_content_changes_it() {
+    let plain = parse(&file("SELECT pid FROM process_events")).unwrap().rule;
+    let commented = format!("# a comment\n\n{}", file("SELECT pid FROM process_events"));
+    assert_eq!(parse(&commented).unwrap().rule.hash, plain.hash);
+    assert_eq!(plain.hash.len(), 64);
+    assert_ne!(parse(&file("SELECT ppid FROM process_events")).unwrap().rule.hash, plain.hash);
+    assert_eq!((plain.pack.as_str(), plain.file.as_str(), plain.dedup_window_s), ("pack", "rule.yaml", 300));
+}
+
+#[test]
+fn later_directories_override_by_id_and_a_bad_file_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (vendor, local) = (dir.path().join("vendor"), dir.path().join("local"));
+    fs::create_dir_all(vendor.join("sub")).unwrap();
+    fs::create_dir_all(&local).unwrap();
+    let other = file("SELECT pid FROM process_events").replace(ID, "11111111-2222-4333-8444-555555555555");
+    fs::write(vendor.join("a.yaml"), file("SELECT pid FROM process_events")).unwrap();
+    fs::write(vendor.join("sub/b.yml"), other).unwrap();
+    fs::write(vendor.join("bad.yaml"), "id: [").unwrap();
+    fs::write(vendor.join("binary.yaml"), [0xff, 0xfe, 0x00]).unwrap();
+    fs::write(vendor.join("huge.yaml"), "#".repeat(300 * 1024)).unwrap();
+    fs::write(vendor.join("z-same-id.yaml"), file("SELECT uid FROM process_events")).unwrap();
+    fs::write(vendor.join("readme.md"), "not a rule").unwrap();
+    fs::write(local.join("mine.yaml"), format!("{}enabled: false\n", file("SELECT ppid FROM process_events")))
+        .unwrap();
+    let loaded = rules::load_dirs(&[vendor, local, dir.path().join("missing")]);
+    assert_eq!(loaded.rules.len(), 2);
+    let overridden = loaded.rules.iter().find(|rule| rule.rule.id.to_string() == ID).unwrap();
+    assert_eq!((overridden.rule.pack.as_str(), overridden.rule.state), ("local", RuleState::Disabled));
+    let told: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
+    assert_eq!(told.len(), 5, "{told:#?}");
+    for expected in
+        ["bad.yaml", "valid UTF-8", "larger than", "is also that of", "missing: the directory cannot be read"]
+    {
+        assert!(told.iter().any(|line| line.contains(expected)), "{expected} in {told:#?}");
+    }
+}
+
+#[test]
+fn rules_see_no_forks_unless_they_ask() {
+    let events = batch(&[
+        json!({"event_type": "start", "start_kind": "exec", "name": "a"}),
+        json!({"event_type": "start", "start_kind": "fork", "name": "a"}),
+        json!({"event_type": "start", "start_kind": "baseline", "name": "a"}),
+        json!({"event_type": "stop", "name": "a"}),
+    ]);
+    let set = set_of(&[
+        "SELECT start_kind FROM process_events WHERE name = 'a'",
+        "SELECT pid FROM process_events WHERE name = 'a' AND start_kind IS NOT NULL",
+    ]);
+    let matches = set.evaluate(&events, &Completeness::complete());
+    let seen: Vec<(String, usize)> =
+        matches.iter().map(|found| (found.rule.id.to_string().split_off(35), found.row)).collect();
+    let expected = [("0", 0), ("0", 2), ("0", 3), ("1", 0), ("1", 1), ("1", 2)];
+    assert_eq!(seen, expected.map(|(rule, row)| (rule.to_owned(), row)));
+}
+
+#[test]
+fn a_match_carries_what_the_select_returned() {
+    let events = batch(&[json!({
+        "time": "2026-01-31T12:00:00.5Z", "event_type": "start", "pid": 7, "name": "X", "memfd": true, "cpu_usage": 1.5,
+        "arg_lengths": "0x0402",
+    })]);
+    let set = set_of(&[
+        "SELECT time, pid, lower(name) AS n, memfd, cpu_usage, arg_lengths, tty, pid + 1 FROM process_events",
+    ]);
+    let mut completeness = Completeness::complete();
+    completeness.degrade(Degraded::EventsShed);
+    let matches = set.evaluate(&events, &completeness);
+    assert_eq!(
+        Value::Object(matches[0].output.clone()),
+        json!({
+            "time": "2026-01-31T12:00:00.500000Z", "pid": 7, "n": "x", "memfd": true, "cpu_usage": 1.5,
+            "arg_lengths": "0x0402", "tty": null, "pid + 1": 8,
+        })
+    );
+    assert_eq!(matches[0].completeness, completeness);
+}
+
+#[test]
+fn a_missing_column_degrades_the_match_and_is_counted() {
+    let mut events = batch(&[json!({"name": "a", "user": "alice"})]);
+    let keep: Vec<usize> =
+        (0..events.batch.num_columns()).filter(|at| events.batch.schema().field(*at).name() != "user").collect();
+    events.batch = RecordBatch::project(&events.batch, &keep).unwrap();
+    let set = set_of(&[
+        "SELECT pid FROM process_events WHERE user IS NULL AND name = 'a'",
+        "SELECT pid FROM process_events WHERE name = 'a'",
+    ]);
+    let matches = set.evaluate(&events, &Completeness::complete());
+    assert_eq!(matches[0].completeness.degraded, [Degraded::SchemaUnavailable]);
+    assert!(matches[1].completeness.is_complete());
+    let degraded: Vec<u64> = set.stats().iter().map(|stats| stats.degraded).collect();
+    assert_eq!(degraded, [1, 0]);
+}
+
+#[test]
+fn counters_tell_what_a_rule_did_and_survive_a_reload() {
+    let sql = "SELECT pid FROM process_events WHERE name = 'a'";
+    let events = batch(&[json!({"time": "1970-01-01T00:00:01Z", "name": "a"}), json!({"name": "b"})]);
+    let set = set_of(&[sql]);
+    assert_eq!(set.stats()[0].last_match_us, None);
+    for _ in 0..2 {
+        assert_eq!(set.evaluate(&events, &Completeness::complete()).len(), 1);
+    }
+    let reloaded = set_of(&[sql]);
+    reloaded.continue_counters_of(&set);
+    let stats = &reloaded.stats()[0];
+    assert_eq!((stats.evaluations, stats.rows, stats.matches, stats.last_match_us), (2, 4, 2, Some(1_000_000)));
+    let changed = set_of(&["SELECT ppid FROM process_events WHERE name = 'a'"]);
+    changed.continue_counters_of(&set);
+    assert_eq!(changed.stats()[0].evaluations, 0);
+}
+
+#[test]
+fn disabled_rules_do_not_run_and_a_taken_id_is_refused() {
+    let rule = parse(&file("SELECT pid FROM process_events")).unwrap();
+    let mut disabled = rule.clone();
+    disabled.rule.state = RuleState::Disabled;
+    let (set, refusals) = RuleSet::compile(vec![disabled, rule.clone(), rule]);
+    assert_eq!((set.len(), refusals.len()), (1, 1));
+    assert!(refusals[0].message.contains(ID) && refusals[0].file == PathBuf::from("pack/rule.yaml"));
+}
+
+#[test]
+fn a_failing_rule_test_says_what_was_expected() {
+    let yaml = format!(
+        "{}tests:\n  - {{name: wrong, match: true, event: {{name: b}}}}\n  - {{name: odd, match: false, event: {{pid: x}}}}\n",
+        file("SELECT pid FROM process_events WHERE name = 'a'")
+    );
+    let report = rules::run_tests(&parse(&yaml).unwrap());
+    assert_eq!((report.passed, report.failures.len()), (0, 2));
+    assert_eq!((report.failures[0].line, report.failures[0].test.as_str()), (7, "wrong"));
+    assert!(report.failures[0].message.contains("must match"));
+    assert!(report.failures[1].message.contains("pid"), "{}", report.failures[1].message);
+}

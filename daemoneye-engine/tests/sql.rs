@@ -1,0 +1,479 @@
+//! Queries over a small store: answers, limits, and what is told about what is missing.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
+
+use daemoneye_engine::generate::Generator;
+use daemoneye_engine::ingest;
+use daemoneye_engine::sql::{CollectorRow, NoCollectors, QueryEngine, QueryError, QueryLimits, SystemTables};
+use daemoneye_engine::store::{Store, StoreOptions};
+use daemoneye_lib::proto::{
+    Capture, CoverageGap, EventType, Identity, ProcessEvent, ProcessRecord, QueryDone, QueryRequest, Record,
+    ResultColumn, Sequence, StartKind, Value, value::Kind,
+};
+use prost::Message;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// 2026-01-31T12:00:00Z.
+const NOON_US: i64 = 1_769_860_800_000_000;
+const SECOND_US: i64 = 1_000_000;
+
+struct Answer {
+    columns: Vec<ResultColumn>,
+    rows: Vec<Vec<String>>,
+    pages: usize,
+    done: QueryDone,
+}
+
+impl Answer {
+    fn degraded(&self) -> Vec<String> {
+        self.done.completeness.clone().unwrap().degraded
+    }
+}
+
+fn shown(value: &Value) -> String {
+    match &value.kind {
+        None => "NULL".to_owned(),
+        Some(Kind::Boolean(value)) => value.to_string(),
+        Some(Kind::Integer(value)) => value.to_string(),
+        Some(Kind::Real(value)) => value.to_string(),
+        Some(Kind::Text(value)) => value.clone(),
+        Some(Kind::TimestampUs(value)) => format!("+{}s", (value - NOON_US) / SECOND_US),
+        Some(Kind::Blob(value)) => format!("{value:02x?}"),
+    }
+}
+
+async fn run(engine: &QueryEngine, request: QueryRequest) -> Result<Answer, QueryError> {
+    let mut run = engine.query(request, CancellationToken::new()).await?;
+    let columns = run.columns().to_vec();
+    let (mut rows, mut pages) = (Vec::new(), 0);
+    while let Some(page) = run.next_page().await? {
+        if pages == 0 {
+            assert_eq!(page.columns, columns, "the first page carries the columns");
+        } else {
+            assert!(page.columns.is_empty());
+        }
+        assert!(page.encoded_len() <= 520 * 1024, "a page of {} bytes", page.encoded_len());
+        pages += 1;
+        rows.extend(page.rows.iter().map(|row| row.values.iter().map(shown).collect::<Vec<_>>()));
+    }
+    Ok(Answer { columns, rows, pages, done: run.done() })
+}
+
+fn request(sql: &str) -> QueryRequest {
+    QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() }
+}
+
+async fn ask(engine: &QueryEngine, sql: &str) -> Answer {
+    run(engine, request(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+async fn rows(engine: &QueryEngine, sql: &str) -> Vec<String> {
+    let answer = ask(engine, sql).await;
+    assert_eq!(answer.degraded(), Vec::<String>::new(), "{sql}");
+    answer.rows.iter().map(|row| row.join("|")).collect()
+}
+
+fn start(number: u64, at_s: i64, pid: u32, name: &str, parent: &str) -> Record {
+    let process = ProcessRecord {
+        entity_id: u128::from(number).to_be_bytes().to_vec(),
+        identity: Identity::Exact.into(),
+        pid,
+        ppid: Some(1),
+        parent_name: Some(parent.to_owned()),
+        name: name.to_owned(),
+        executable_path: Some(format!("/usr/bin/{name}")),
+        command_line: Some(format!("{name} --number {number}")),
+        user: Some("alice".to_owned()),
+        uid: Some(1000),
+        memfd: number.is_multiple_of(2).then_some(true),
+        memory_usage: Some(number * 1024),
+        arg_lengths: vec![1, 2, 3],
+        capture: Capture::Complete.into(),
+        ..ProcessRecord::default()
+    };
+    let event = ProcessEvent {
+        event_type: EventType::Start.into(),
+        time_us: NOON_US + at_s * SECOND_US,
+        start_kind: StartKind::Exec.into(),
+        process: Some(process),
+        source: "procfs".to_owned(),
+        ..ProcessEvent::default()
+    };
+    Record {
+        sequence: Some(Sequence::new(1, number)),
+        topic: "events.process.start".to_owned(),
+        time_us: event.time_us,
+        payload: event.encode_to_vec().into(),
+    }
+}
+
+fn append(store: &Store, records: &[Record]) {
+    store.append(ingest::decode("procmond", records).unwrap()).unwrap();
+}
+
+fn small_store() -> (TempDir, Arc<Store>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    append(
+        &store,
+        &[start(1, 0, 100, "bash", "sshd"), start(2, 1, 101, "curl", "bash"), start(3, 2, 102, "Curl", "bash")],
+    );
+    store.seal().unwrap();
+    append(&store, &[start(4, 60, 103, "nc", "bash"), start(5, 61, 104, "it's", "cron")]);
+    (dir, Arc::new(store))
+}
+
+fn engine_with(store: Arc<Store>, limits: QueryLimits) -> QueryEngine {
+    QueryEngine::new(store, limits, Arc::new(NoCollectors)).unwrap()
+}
+
+fn small() -> (TempDir, QueryEngine) {
+    let (dir, store) = small_store();
+    (dir, engine_with(store, QueryLimits::default()))
+}
+
+#[tokio::test]
+async fn sealed_and_open_events_are_each_seen_exactly_once() {
+    let (_dir, engine) = small();
+    assert_eq!(rows(&engine, "SELECT count(*), count(DISTINCT seq) FROM process_events").await, ["5|5"]);
+    assert_eq!(
+        rows(&engine, "SELECT seq, name FROM process_events ORDER BY seq").await,
+        ["1|bash", "2|curl", "3|Curl", "4|nc", "5|it's"]
+    );
+    let joined = "SELECT count(*) FROM process_events AS a JOIN process_events AS b USING (entity_id)";
+    assert_eq!(rows(&engine, joined).await, ["5"]);
+}
+
+#[tokio::test]
+async fn conditions_mean_what_sql_says() {
+    let (_dir, engine) = small();
+    for (condition, expected) in [
+        ("name = 'curl'", vec!["2"]),
+        ("name ILIKE 'CURL'", vec!["2", "3"]),
+        ("name LIKE 'c%'", vec!["2"]),
+        ("name REGEXP '^[cC]url$'", vec!["2", "3"]),
+        ("name NOT REGEXP '^[cC]url$'", vec!["1", "4", "5"]),
+        ("name = 'it''s'", vec!["5"]),
+        ("pid IN (100, 103)", vec!["1", "4"]),
+        ("pid NOT IN (100, 103) AND parent_name <> 'cron'", vec!["2", "3"]),
+        ("memfd IS TRUE", vec!["2", "4"]),
+        ("memfd IS NOT TRUE", vec!["1", "3", "5"]),
+        ("memfd IS NULL", vec!["1", "3", "5"]),
+        ("NOT memfd", vec![]),
+        ("time BETWEEN '2026-01-31T12:00:01Z' AND '2026-01-31T12:00:02Z'", vec!["2", "3"]),
+        ("time >= TIMESTAMP '2026-01-31 12:01:00'", vec!["4", "5"]),
+        ("time < datetime('2026-01-31T12:01:00Z', '-58 seconds')", vec!["1", "2"]),
+        ("time > datetime('2026-01-31T13:30:00Z', 'start of hour', '-1 hour', '+30 seconds')", vec!["4", "5"]),
+        ("time < now() - INTERVAL '1 minute'", vec!["1", "2", "3", "4", "5"]),
+        ("entity_id IN (SELECT entity_id FROM process_events WHERE name = 'nc')", vec!["4"]),
+        ("user = 'alice' AND uid = 1000 AND length(name) = 2", vec!["4"]),
+        ("arg_lengths = X'010203' AND pid = 100", vec!["1"]),
+        ("name || ':' || pid = 'nc:103'", vec!["4"]),
+    ] {
+        let sql = format!("SELECT seq FROM process_events WHERE {condition} ORDER BY seq");
+        assert_eq!(rows(&engine, &sql).await, expected, "{condition}");
+    }
+}
+
+#[tokio::test]
+async fn groups_windows_unions_and_ctes_answer() {
+    let (_dir, engine) = small();
+    for (sql, expected) in [
+        (
+            "SELECT parent_name, count(*) AS n FROM process_events GROUP BY parent_name ORDER BY n DESC, 1 LIMIT 2",
+            vec!["bash|3", "cron|1"],
+        ),
+        (
+            "SELECT name, row_number() OVER (PARTITION BY parent_name ORDER BY time DESC) AS n FROM process_events \
+             WHERE parent_name = 'bash' ORDER BY n",
+            vec!["nc|1", "Curl|2", "curl|3"],
+        ),
+        ("SELECT string_agg(name, ',' ORDER BY seq) FROM process_events WHERE pid < 103", vec!["bash,curl,Curl"]),
+        ("WITH b AS (SELECT seq FROM process_events WHERE parent_name = 'bash') SELECT sum(seq) FROM b", vec!["9"]),
+        ("SELECT 1 AS a UNION ALL SELECT 2 ORDER BY a DESC", vec!["2", "1"]),
+        (
+            "SELECT CASE WHEN pid > 102 THEN 'new' ELSE 'old' END, count(*) FROM process_events GROUP BY 1 ORDER BY 1",
+            vec!["new|2", "old|3"],
+        ),
+        (
+            "SELECT date_trunc('minute', time) AS m, count(*) FROM process_events GROUP BY m ORDER BY m",
+            vec!["+0s|3", "+60s|2"],
+        ),
+        ("SELECT name, user FROM processes WHERE pid = 100", vec!["bash|alice"]),
+    ] {
+        assert_eq!(rows(&engine, sql).await, expected, "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn columns_carry_names_and_sql_types() {
+    let (_dir, engine) = small();
+    let sql = "SELECT time, name AS n, pid, cpu_usage, memfd, arg_lengths, CAST(time AS DATE) AS d, count(*) AS c \
+               FROM process_events GROUP BY 1, 2, 3, 4, 5, 6, 7 LIMIT 0";
+    let answer = ask(&engine, sql).await;
+    let columns: Vec<(&str, &str)> =
+        answer.columns.iter().map(|column| (column.name.as_str(), column.r#type.as_str())).collect();
+    let expected = [
+        ("time", "TIMESTAMP"),
+        ("n", "TEXT"),
+        ("pid", "BIGINT"),
+        ("cpu_usage", "DOUBLE"),
+        ("memfd", "BOOLEAN"),
+        ("arg_lengths", "BLOB"),
+        ("d", "TEXT"),
+        ("c", "BIGINT"),
+    ];
+    assert_eq!(columns, expected);
+    assert_eq!((answer.rows.len(), answer.pages), (0, 1), "an empty answer is one page with its columns");
+}
+
+#[tokio::test]
+async fn parameters_are_values_and_never_text() {
+    let (_dir, engine) = small();
+    let bound = |sql: &str, params: Vec<Kind>| QueryRequest {
+        sql: sql.to_owned(),
+        params: params.into_iter().map(|kind| Value { kind: Some(kind) }).collect(),
+        ..QueryRequest::default()
+    };
+    let by_name = "SELECT seq FROM process_events WHERE name = $1 AND pid > $2";
+    let answer = run(&engine, bound(by_name, vec![Kind::Text("it's".to_owned()), Kind::Integer(1)])).await.unwrap();
+    assert_eq!(answer.rows, [["5"]]);
+    let hostile = Kind::Text("x' OR '1' = '1".to_owned());
+    let answer = run(&engine, bound(by_name, vec![hostile, Kind::Integer(1)])).await.unwrap();
+    assert!(answer.rows.is_empty());
+    let by_time = "SELECT count(*) FROM process_events WHERE time >= $1";
+    let answer = run(&engine, bound(by_time, vec![Kind::TimestampUs(NOON_US + 60 * SECOND_US)])).await.unwrap();
+    assert_eq!(answer.rows, [["2"]]);
+    let answer = run(&engine, bound("SELECT seq FROM process_events ORDER BY seq LIMIT $1", vec![Kind::Integer(2)]))
+        .await
+        .unwrap();
+    assert_eq!(answer.rows, [["1"], ["2"]]);
+    let error = run(&engine, bound(by_name, vec![])).await.err().unwrap();
+    assert!(error.to_string().contains("2 parameters and 0 values"), "{error}");
+}
+
+#[tokio::test]
+async fn refusals_reach_the_caller_with_their_place() {
+    let (_dir, engine) = small();
+    let refused = run(&engine, request("SELECT pg_sleep(1)")).await.err().unwrap();
+    assert!(matches!(&refused, QueryError::Refused(refusal) if refusal.column == 8), "{refused:?}");
+    let planning = run(&engine, request("SELECT nam FROM processes")).await.err().unwrap();
+    assert!(
+        matches!(&planning, QueryError::Planning(refusal) if refusal.hint == "did you mean name?"),
+        "{planning:?}"
+    );
+    let failed = run(&engine, request("SELECT pid / 0 FROM process_events")).await.err().unwrap();
+    assert!(matches!(failed, QueryError::Execution(_)), "{failed:?}");
+}
+
+#[tokio::test]
+async fn a_row_cap_cuts_and_says_so() {
+    let (_dir, engine) = small();
+    let capped = |row_cap| QueryRequest { row_cap: Some(row_cap), ..request("SELECT seq FROM process_events") };
+    let answer = run(&engine, capped(2)).await.unwrap();
+    assert_eq!((answer.rows.len(), answer.done.rows), (2, 2));
+    assert_eq!(answer.degraded(), ["capped"]);
+    let answer = run(&engine, capped(5)).await.unwrap();
+    assert_eq!((answer.rows.len(), answer.degraded().len()), (5, 0), "a cap that cuts nothing is not told");
+}
+
+#[tokio::test]
+async fn pages_keep_their_bounds_and_lose_no_row() {
+    let (_dir, engine) = small();
+    let paged = QueryRequest { page_rows: 2, ..request("SELECT seq FROM process_events ORDER BY seq") };
+    let answer = run(&engine, paged).await.unwrap();
+    assert_eq!((answer.pages, answer.rows.len()), (3, 5));
+    // 25 rows of 40 kB each do not fit one page of 512 KiB.
+    let long = "x".repeat(40_000);
+    let wide = format!("SELECT concat(a.name, '{long}') FROM process_events AS a CROSS JOIN process_events AS b");
+    let answer = ask(&engine, &wide).await;
+    assert!(answer.pages >= 2, "{} pages", answer.pages);
+    assert_eq!((answer.rows.len(), answer.degraded().len()), (25, 0));
+    // One cell that outgrows a page is cut, and that is told.
+    let huge = format!("WITH a AS (SELECT '{long}' AS x) SELECT concat(x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x) AS y FROM a");
+    assert_eq!(ask(&engine, &huge).await.degraded(), ["capped"]);
+}
+
+fn generated(rows: usize) -> (TempDir, Arc<Store>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    let mut generator = Generator::new(7, NOON_US);
+    for _ in 0..rows / 1_000 {
+        append(&store, &generator.records(1_000));
+    }
+    store.seal().unwrap();
+    (dir, Arc::new(store))
+}
+
+#[tokio::test]
+async fn a_cross_join_of_everything_is_cut_and_says_so() {
+    let (_dir, store) = generated(20_000);
+    let limits = QueryLimits { deadline: Duration::from_millis(700), ..QueryLimits::default() };
+    let engine = engine_with(store, limits);
+    let counted = "SELECT count(*) FROM process_events AS a, process_events AS b, process_events AS c WHERE a.pid + b.pid > c.pid";
+    let answer = ask(&engine, counted).await;
+    assert!(!answer.degraded().is_empty(), "{} rows", answer.rows.len());
+    let listed = "SELECT a.name, b.name FROM process_events AS a CROSS JOIN process_events AS b";
+    let answer = ask(&engine, listed).await;
+    assert!(!answer.degraded().is_empty(), "{} rows", answer.rows.len());
+    // The engine is usable afterwards.
+    assert_eq!(rows(&engine, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn memory_is_bounded_and_what_does_not_fit_says_so() {
+    let (_dir, store) = generated(20_000);
+    let limits = QueryLimits { memory_bytes: 256 * 1024, ..QueryLimits::default() };
+    let engine = engine_with(store, limits);
+    let sorted = "SELECT command_line, parent_command_line FROM process_events ORDER BY command_line, seq";
+    assert_eq!(ask(&engine, sorted).await.degraded(), ["capped"]);
+    // A window holds all of its rows; the memory pool has to hear of it.
+    let limits = QueryLimits { memory_bytes: 16 * 1024 * 1024, ..QueryLimits::default() };
+    let (_dir, store) = generated(20_000);
+    let engine = engine_with(store, limits);
+    for over in ["()", "(ROWS BETWEEN 1 PRECEDING AND 1000000000 FOLLOWING)"] {
+        let sql = format!(
+            "SELECT a.command_line, count(*) OVER {over} FROM process_events AS a CROSS JOIN process_events AS b"
+        );
+        assert_eq!(ask(&engine, &sql).await.degraded(), ["capped"], "{over}");
+    }
+    assert_eq!(rows(&engine, "SELECT count(*) OVER () FROM process_events LIMIT 1").await, ["20000"]);
+}
+
+#[tokio::test]
+async fn text_that_grows_through_with_is_stopped() {
+    let (_dir, engine) = small();
+    let long = "x".repeat(40_000);
+    // Four steps of eight make 164 MB of a row.
+    for step in ["concat(x,x,x,x,x,x,x,x)", "concat_ws(',',x,x,x,x,x,x,x,x)", "x||x||x||x||x||x||x||x"] {
+        let levels: String =
+            (1..5).map(|level| format!(", a{level} AS (SELECT {step} AS x FROM a{})", level - 1)).collect();
+        let sql = format!(
+            "WITH a0 AS (SELECT concat(name, '{long}') AS x FROM process_events){levels} SELECT length(x) FROM a4"
+        );
+        assert_eq!(ask(&engine, &sql).await.degraded(), ["capped"], "{step}");
+    }
+    let with = "y".repeat(20_000);
+    let replaced = format!("SELECT length(replace(concat(name, '{long}'), 'x', '{with}')) FROM process_events");
+    assert_eq!(ask(&engine, &replaced).await.degraded(), ["capped"]);
+}
+
+#[tokio::test]
+async fn coverage_gaps_degrade_only_the_answers_whose_time_they_touch() {
+    let (_dir, store) = small_store();
+    let gap = CoverageGap {
+        collector: "procmond".to_owned(),
+        reason: "shed".to_owned(),
+        from_us: NOON_US + 10 * SECOND_US,
+        to_us: NOON_US + 20 * SECOND_US,
+        count: Some(7),
+        ..CoverageGap::default()
+    };
+    store.add_coverage(gap).unwrap();
+    let engine = engine_with(store, QueryLimits::default());
+    assert_eq!(ask(&engine, "SELECT count(*) FROM process_events").await.degraded(), ["events_shed"]);
+    let before = "SELECT count(*) FROM process_events WHERE time < '2026-01-31T12:00:05Z'";
+    assert_eq!(rows(&engine, before).await, ["3"]);
+    let after = "SELECT count(*) FROM process_events WHERE time > '2026-01-31T12:00:30Z'";
+    assert_eq!(rows(&engine, after).await, ["2"]);
+    let lately = "SELECT count(*) FROM process_events WHERE time > datetime('now', '-5 minutes')";
+    assert_eq!(rows(&engine, lately).await, ["0"]);
+    let listed = "SELECT reason, count, from_time FROM coverage";
+    assert_eq!(rows(&engine, listed).await, ["shed|7|+10s"]);
+}
+
+struct Away;
+
+impl SystemTables for Away {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        vec![CollectorRow {
+            id: "procmond".to_owned(),
+            state: "gone".to_owned(),
+            restarts: 3,
+            ..CollectorRow::default()
+        }]
+    }
+}
+
+#[tokio::test]
+async fn an_absent_collector_degrades_answers_about_the_present() {
+    let (_dir, store) = small_store();
+    let engine = QueryEngine::new(store, QueryLimits::default(), Arc::new(Away)).unwrap();
+    assert_eq!(ask(&engine, "SELECT * FROM process_events").await.degraded(), ["collector_unavailable"]);
+    assert_eq!(ask(&engine, "SELECT * FROM processes").await.degraded(), ["collector_unavailable"]);
+    let past = "SELECT count(*) FROM process_events WHERE time < '2026-01-31T13:00:00Z'";
+    assert_eq!(rows(&engine, past).await, ["5"]);
+    assert_eq!(
+        rows(&engine, "SELECT id, state, connected, restarts FROM collectors").await,
+        ["procmond|gone|false|3"]
+    );
+}
+
+#[tokio::test]
+async fn a_lost_or_cut_segment_is_told_and_the_rest_is_answered() {
+    let (dir, store) = small_store();
+    let segment = std::fs::read_dir(dir.path().join("segments")).unwrap().next().unwrap().unwrap().path();
+    let engine = engine_with(store, QueryLimits::default());
+    let whole = std::fs::read(&segment).unwrap();
+    std::fs::write(&segment, &whole[..whole.len() / 2]).unwrap();
+    let answer = ask(&engine, "SELECT count(*) FROM process_events").await;
+    assert_eq!((answer.rows[0][0].as_str(), answer.degraded()), ("2", vec!["data_unreadable".to_owned()]));
+    std::fs::write(&segment, vec![0; whole.len()]).unwrap();
+    let answer = ask(&engine, "SELECT name FROM process_events").await;
+    assert_eq!(answer.degraded(), ["data_unreadable"]);
+    std::fs::remove_file(&segment).unwrap();
+    let answer = ask(&engine, "SELECT name FROM process_events").await;
+    assert_eq!((answer.rows.len(), answer.degraded()), (2, vec!["data_unreadable".to_owned()]));
+}
+
+#[tokio::test]
+async fn a_cancelled_query_ends_and_frees_its_slot() {
+    let (_dir, store) = generated(20_000);
+    let engine = engine_with(store, QueryLimits { concurrent: 1, ..QueryLimits::default() });
+    let endless = "SELECT count(*) FROM process_events AS a, process_events AS b, process_events AS c WHERE a.pid + b.pid > c.pid";
+    let cancel = CancellationToken::new();
+    let mut run = engine.query(request(endless), cancel.clone()).await.unwrap();
+    cancel.cancel();
+    assert_eq!(run.next_page().await, Err(QueryError::Cancelled));
+    assert_eq!(rows(&engine, "SELECT 1").await, ["1"]);
+    // Dropping the run is as good as cancelling it.
+    drop(engine.query(request(endless), CancellationToken::new()).await.unwrap());
+    assert_eq!(rows(&engine, "SELECT 2").await, ["2"]);
+}
+
+#[tokio::test]
+async fn a_query_beyond_the_slots_is_refused_after_a_bounded_wait() {
+    let (_dir, store) = generated(20_000);
+    let engine = engine_with(store, QueryLimits { concurrent: 1, ..QueryLimits::default() });
+    let endless = "SELECT a.name FROM process_events AS a, process_events AS b";
+    let holder = engine.query(request(endless), CancellationToken::new()).await.unwrap();
+    let hurried = QueryRequest { deadline_ms: Some(50), ..request("SELECT 1") };
+    let error = run(&engine, hurried).await.err().unwrap();
+    assert!(matches!(error, QueryError::Busy { running: 1, .. }), "{error:?}");
+    drop(holder);
+    assert_eq!(rows(&engine, "SELECT 1").await, ["1"]);
+}
+
+#[tokio::test]
+async fn an_offline_copy_answers_the_same() {
+    let (dir, store) = small_store();
+    store.seal().unwrap();
+    drop(store);
+    let offline = Arc::new(Store::open_offline(dir.path()).unwrap());
+    let engine = engine_with(offline, QueryLimits::default());
+    assert_eq!(rows(&engine, "SELECT count(*), count(DISTINCT seq) FROM process_events").await, ["5|5"]);
+}
+
+#[tokio::test]
+async fn every_table_answers_with_its_columns() {
+    let (_dir, engine) = small();
+    for table in daemoneye_engine::sql::TABLES {
+        let answer = ask(&engine, &format!("SELECT * FROM {table}")).await;
+        let expected = daemoneye_engine::sql::table_columns(table).unwrap();
+        let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, expected.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), "{table}");
+    }
+}

@@ -1,0 +1,193 @@
+//! What the SQL gates refuse and accept, statement by statement.
+
+#![expect(clippy::unwrap_used, reason = "a failed expectation is the test's failure")]
+
+use daemoneye_engine::sql::{check, check_plan};
+use proptest::prelude::*;
+
+const REFUSED: &str = include_str!("sql_refused.txt");
+const ACCEPTED: &str = include_str!("sql_accepted.txt");
+
+fn lines(list: &str) -> impl Iterator<Item = &str> {
+    list.lines().filter(|line| !line.starts_with('#') && !line.is_empty())
+}
+
+#[test]
+fn every_statement_of_the_refused_list_is_refused_for_its_reason() {
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    for line in lines(REFUSED) {
+        let (words, sql) = line.split_once('\t').unwrap_or_else(|| panic!("no tab in {line:?}"));
+        let sql = sql.replace("\\n", "\n");
+        seen += 1;
+        match check_plan(&sql) {
+            Ok(_) => wrong.push(format!("ACCEPTED: {sql}")),
+            Err(refusal) if !refusal.message.contains(words) => {
+                wrong.push(format!(
+                    "{sql}\n    expected: {words}\n    got:      {} / {}",
+                    refusal.message, refusal.hint
+                ));
+            }
+            Err(refusal) => assert!(!refusal.hint.is_empty(), "no hint for {sql}: {refusal:?}"),
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(seen >= 120, "only {seen} statements");
+}
+
+#[test]
+fn every_statement_of_the_accepted_list_is_accepted_and_plans() {
+    let mut seen = 0;
+    let mut wrong = Vec::new();
+    for line in lines(ACCEPTED) {
+        seen += 1;
+        let sql = line.replace("\\n", "\n");
+        if let Err(refusal) = check_plan(&sql) {
+            wrong.push(format!("{sql}\n    {refusal} / {}", refusal.hint));
+        }
+    }
+    assert!(wrong.is_empty(), "{} of {seen}:\n{}", wrong.len(), wrong.join("\n"));
+    assert!(seen >= 60, "only {seen} statements");
+}
+
+fn refused(sql: &str, words: &str) {
+    let Err(refusal) = check(sql) else { unreachable!("accepted: {sql:.80}") };
+    assert!(refusal.message.contains(words), "{sql:.80}: {refusal:?}");
+}
+
+#[test]
+fn ten_thousand_of_anything_that_nests_is_refused_and_does_not_overflow() {
+    let n = 10_000;
+    let nested = |open: &str, close: &str| format!("SELECT {}1{}", open.repeat(n), close.repeat(n));
+    refused(&nested("(", ")"), "parentheses nested");
+    refused(&nested("(", ""), "parentheses nested");
+    refused(&format!("SELECT {}1{}", "lower(".repeat(8_000), ")".repeat(8_000)), "parentheses nested");
+    refused(&format!("SELECT {}1{}", "(SELECT ".repeat(5_000), ")".repeat(5_000)), "parentheses nested");
+    refused(&nested("-", ""), "not SQL that we know");
+    refused(&nested("- ", ""), "prefix operators");
+    refused(&nested("NOT ", ""), "prefix operators");
+    refused(&nested("~ ", ""), "prefix operators");
+    assert!(check(&nested("~", "")).unwrap_err().message.len() <= 400, "a message does not repeat the statement");
+    refused(&format!("SELECT {}1", "NOT - + ".repeat(5_000)), "prefix operators");
+    refused(&nested("[", "]"), "brackets");
+    refused(&format!("SELECT {}1{}", "CASE WHEN ".repeat(3_000), " END".repeat(3_000)), "CASE nested");
+    refused(&format!("SELECT CAST(1 AS {}INT{})", "ARRAY<".repeat(5_000), ">".repeat(5_000)), "nested types");
+    refused(&format!("SELECT 1{}", "::INT".repeat(n)), "levels");
+    refused(&format!("SELECT 1{}", " IS NULL".repeat(8_000)), "levels");
+    refused(&format!("SELECT 1{}", " + 1".repeat(n)), "levels");
+    refused(&format!("SELECT 'a'{}", " || 'a'".repeat(8_000)), "levels");
+    refused(&format!("SELECT 1{}", " UNION SELECT 1".repeat(4_000)), "set operations");
+    refused(&format!("SELECT 1 FROM alerts{}", " JOIN alerts ON true".repeat(3_000)), "joins");
+    refused(&format!("SELECT 1 FROM alerts{}", ", alerts".repeat(6_000)), "tables are read");
+    refused(&format!("{}SELECT 1", "EXPLAIN ".repeat(8_000)), "prefix operators");
+    check(&format!("SELECT 1{}", ";".repeat(n))).unwrap();
+}
+
+#[test]
+fn twenty_thousand_flat_ors_are_refused_and_two_thousand_plan() {
+    let ors = |n: usize| format!("SELECT pid FROM processes WHERE {}pid=0", "pid=1 OR ".repeat(n));
+    let too_many = "SELECT 1 WHERE ".to_owned() + &"1 OR ".repeat(12_000) + "1";
+    refused(&too_many, "AND and OR");
+    refused(&ors(20_000), "bytes, more than");
+    check_plan(&ors(2_000)).unwrap();
+    let mixed = "SELECT pid FROM processes WHERE ".to_owned() + &"pid=1 AND ppid=2 OR ".repeat(900) + "pid=3";
+    check_plan(&mixed).unwrap();
+}
+
+#[test]
+fn what_the_planner_would_multiply_is_refused() {
+    let chain = |levels: usize, step: &dyn Fn(usize) -> String, end: &str| {
+        let steps: String = (1..=levels).map(|level| format!(", a{level} AS ({})", step(level - 1))).collect();
+        format!("WITH a0 AS (SELECT name AS x FROM processes){steps} {end}")
+    };
+    // A condition on the last entry is moved inwards through all of them: 8, 64, 512, … columns.
+    let wide = |below: usize| format!("SELECT concat(x,x,x,x,x,x,x,x) AS x FROM a{below}");
+    refused(&chain(12, &wide, "SELECT x FROM a12 WHERE x = 'a'"), "stands for more than");
+    check_plan(&chain(4, &wide, "SELECT x FROM a4 WHERE x = 'a'")).unwrap();
+    let derived = "SELECT x FROM (SELECT concat(x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x) AS x FROM (SELECT \
+                   concat(x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x,x) AS x FROM (SELECT concat(name,name,name,\
+                   name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,name,\
+                   name,name,name) AS x FROM processes) AS a) AS b) AS c WHERE x = 'a'";
+    refused(derived, "stands for more than");
+    // An entry is planned once for each use: 2, 4, 8, … scans.
+    let twice = |below: usize| format!("SELECT p.x FROM a{below} AS p JOIN a{below} AS q ON p.x = q.x");
+    refused(&chain(12, &twice, "SELECT x FROM a12"), "each use of a WITH entry counted");
+    let both = |below: usize| format!("SELECT x FROM a{below} UNION ALL SELECT x FROM a{below}");
+    refused(&chain(12, &both, "SELECT x FROM a12"), "each use of a WITH entry counted");
+    let constants = "WITH a0 AS (SELECT 1 AS x UNION ALL SELECT 2), a1 AS (SELECT x FROM a0 UNION ALL SELECT x FROM a0), \
+                     a2 AS (SELECT x FROM a1 UNION ALL SELECT x FROM a1), a3 AS (SELECT x FROM a2 UNION ALL SELECT x FROM a2), \
+                     a4 AS (SELECT x FROM a3 UNION ALL SELECT x FROM a3) SELECT x FROM a4";
+    refused(constants, "each use of a WITH entry counted");
+    // Fifty columns through ten entries are still fifty columns.
+    check_plan(&chain(10, &|below| format!("SELECT * FROM a{below}"), "SELECT x FROM a10 WHERE x = 'a'")).unwrap();
+}
+
+#[test]
+fn nesting_below_the_caps_is_accepted() {
+    check_plan(&format!("SELECT {}1{}", "(".repeat(30), ")".repeat(30))).unwrap();
+    check_plan("SELECT CASE WHEN true THEN CASE WHEN true THEN 1 END END").unwrap();
+    check_plan(&format!("SELECT 1{}", " + 1".repeat(60))).unwrap();
+}
+
+#[test]
+fn a_statement_beyond_64_kib_is_refused() {
+    refused(&format!("SELECT '{}'", "x".repeat(64 * 1024)), "bytes, more than 65536");
+}
+
+#[test]
+fn no_letter_outside_ascii_can_stand_for_one_of_a_name() {
+    // U+212A lower-cases to k and U+017F upper-cases to S.
+    refused("SELECT ran\u{212A}() OVER () FROM processes", "no function");
+    refused("SELECT * FROM proce\u{17F}\u{17F}es", "no table");
+}
+
+#[test]
+fn refusals_name_line_column_and_the_nearest_name() {
+    let refusal = check_plan("SELECT pid,\n       pg_sleep(1)\nFROM processes").unwrap_err();
+    assert_eq!((refusal.line, refusal.column), (2, 8), "{refusal:?}");
+    let refusal = check_plan("SELECT pid FROM proceses").unwrap_err();
+    assert_eq!((refusal.line, refusal.column), (1, 17), "{refusal:?}");
+    assert_eq!(refusal.hint, "did you mean processes?");
+    let refusal = check_plan("SELECT pid,\n comand_line FROM processes").unwrap_err();
+    assert_eq!((refusal.line, refusal.column), (2, 2), "{refusal:?}");
+    assert_eq!(refusal.hint, "did you mean command_line?");
+    let refusal = check_plan("SELECT pid FROM processes WHERE (").unwrap_err();
+    assert_eq!(refusal.line, 1, "{refusal:?}");
+    let refusal = check_plan("SELECT group_concat(name) FROM processes").unwrap_err();
+    assert_eq!(refusal.hint, "use string_agg(x, ',')");
+}
+
+#[test]
+fn sugar_is_lowered_before_anyone_else_sees_it() {
+    let lowered =
+        check("SELECT 1 FROM processes WHERE name NOT REGEXP 'a' AND time > datetime('now', '-30 minutes')").unwrap();
+    let text = lowered.query().to_string();
+    assert!(text.contains("name !~ 'a'"), "{text}");
+    assert!(text.contains("INTERVAL '-30 minute'") && !text.contains("datetime"), "{text}");
+}
+
+#[test]
+fn tables_and_parameters_are_reported() {
+    let checked = check("WITH c AS (SELECT * FROM alerts) SELECT 1 FROM c, rules WHERE c.id = $2").unwrap();
+    assert_eq!(checked.tables().collect::<Vec<_>>(), ["alerts", "rules"]);
+    assert_eq!(checked.parameters(), 2);
+}
+
+proptest! {
+    /// Whatever the text, the gates answer; they do not panic and do not overflow.
+    #[test]
+    fn any_text_is_answered(text in "\\PC{0,200}") {
+        drop(check(&text));
+    }
+
+    /// Words of SQL in any order reach deeper than random characters do.
+    #[test]
+    fn any_words_are_answered(words in prop::collection::vec(prop::sample::select(vec![
+        "SELECT", "FROM", "WHERE", "(", ")", ",", "*", "processes", "pid", "name", "1", "'a'", "=", "AND", "OR", "NOT",
+        "IN", "LIKE", "REGEXP", "BETWEEN", "CASE", "WHEN", "THEN", "ELSE", "END", "JOIN", "ON", "USING", "GROUP", "BY",
+        "ORDER", "LIMIT", "UNION", "WITH", "AS", "EXISTS", "count", "lower", "pg_sleep", "OVER", "PARTITION", "CAST", "::",
+        "INTERVAL", "datetime", "$1", ";", "-", "||", "[", "]", "IS", "NULL", "DISTINCT", "FILTER", "VALUES", "EXTRACT",
+    ]), 0..40)) {
+        drop(check_plan(&words.join(" ")));
+    }
+}

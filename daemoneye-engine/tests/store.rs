@@ -1,0 +1,662 @@
+//! What the store promises: every event once, every alert once, nothing lost by a crash, nothing guessed.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use daemoneye_engine::ingest::{EventBatch, UNDECODABLE, decode};
+use daemoneye_engine::store::{AlertFilter, DeliveryState, RuleMatch, Store, StoreError, StoreOptions};
+use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::model::{AlertStatus, Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
+use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence, StartKind};
+use datafusion::arrow::array::{AsArray as _, RecordBatch};
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use proptest::prelude::*;
+use prost::Message as _;
+use redb::TableDefinition;
+use uuid::Uuid;
+
+const T0: i64 = 1_760_000_000_000_000;
+
+fn options(dir: &Path) -> StoreOptions {
+    StoreOptions { sinks: vec!["file".into(), "stdout".into()], host: "host".into(), ..StoreOptions::new(dir) }
+}
+
+fn open(dir: &Path) -> Store {
+    Store::open(options(dir)).unwrap()
+}
+
+fn event(kind: EventType, pid: u32, time_us: i64) -> ProcessEvent {
+    let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
+    let name = format!("p{pid}");
+    ProcessEvent {
+        event_type: kind.into(),
+        time_us,
+        start_kind: StartKind::Exec.into(),
+        process: Some(ProcessRecord { entity_id, pid, name, ..ProcessRecord::default() }),
+        source: "test".into(),
+        ..ProcessEvent::default()
+    }
+}
+
+fn record(epoch: u64, number: u64, event: &ProcessEvent) -> Record {
+    let (topic, time_us) = ("events.process.start".to_owned(), event.time_us);
+    Record { sequence: Some(Sequence::new(epoch, number)), topic, time_us, payload: event.encode_to_vec().into() }
+}
+
+/// One start per number, a second apart, each of another process.
+fn start(epoch: u64, number: u64) -> Record {
+    let pid = u32::try_from(number).unwrap();
+    record(epoch, number, &event(EventType::Start, pid, T0 + i64::try_from(number).unwrap() * 1_000_000))
+}
+
+fn run(epoch: u64, numbers: std::ops::RangeInclusive<u64>) -> EventBatch {
+    decode("procmond", &numbers.map(|number| start(epoch, number)).collect::<Vec<_>>()).unwrap()
+}
+
+fn read(path: &Path) -> Vec<RecordBatch> {
+    let file = fs::File::open(path).unwrap();
+    ParquetRecordBatchReaderBuilder::try_new(file).unwrap().build().unwrap().map(Result::unwrap).collect()
+}
+
+/// Every (collector, epoch, number) that a query sees, with how often.
+fn seen(store: &Store) -> BTreeMap<(String, i64, i64), usize> {
+    let snapshot = store.snapshot();
+    let sealed = snapshot.segments.iter().flat_map(|file| read(&file.path));
+    let mut seen = BTreeMap::new();
+    for batch in sealed.chain(snapshot.open.iter().cloned()) {
+        let collectors = batch.column_by_name("collector").unwrap().as_string::<i32>().clone();
+        let epochs = batch.column_by_name("epoch").unwrap().as_primitive::<Int64Type>().clone();
+        let numbers = batch.column_by_name("seq").unwrap().as_primitive::<Int64Type>().clone();
+        for row in 0..batch.num_rows() {
+            let at = (collectors.value(row).to_owned(), epochs.value(row), numbers.value(row));
+            *seen.entry(at).or_insert(0) += 1;
+        }
+    }
+    seen
+}
+
+fn assert_exactly_once(store: &Store, epoch: i64, numbers: std::ops::RangeInclusive<i64>) {
+    let expected: BTreeMap<_, _> = numbers.map(|number| (("procmond".to_owned(), epoch, number), 1)).collect();
+    assert_eq!(seen(store), expected);
+}
+
+fn hashes(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
+    let mut hashes = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            hashes.extend(self::hashes(&path));
+        } else {
+            hashes.insert(path.clone(), blake3::hash(&fs::read(&path).unwrap()));
+        }
+    }
+    hashes
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+fn rule(name: &str) -> DetectionRule {
+    DetectionRule {
+        id: Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()),
+        version: 1,
+        hash: "h1".into(),
+        name: name.into(),
+        description: "d".into(),
+        author: "a".into(),
+        references: vec![],
+        severity: Severity::High,
+        category: "process_creation".into(),
+        tags: vec!["attack.t1059".into()],
+        status: "stable".into(),
+        false_positives: vec![],
+        sql: "SELECT * FROM process_events".into(),
+        dedup: vec![],
+        dedup_window_s: 300,
+        state: RuleState::Active,
+        kind: RuleKind::Stream,
+        pack: "builtin".into(),
+        file: "r.yaml".into(),
+    }
+}
+
+/// Every row of `batch` as a match of `rule`.
+fn matches(rule: &DetectionRule, batch: &EventBatch) -> Vec<RuleMatch> {
+    let rule = Arc::new(rule.clone());
+    let one = |row| RuleMatch {
+        rule: Arc::clone(&rule),
+        batch: batch.batch.clone(),
+        row,
+        output: serde_json::Map::from_iter([("pid".to_owned(), serde_json::json!(row))]),
+        completeness: Completeness::complete(),
+    };
+    (0..batch.batch.num_rows()).map(one).collect()
+}
+
+#[test]
+fn an_event_is_seen_once_in_memory_and_once_after_the_seal() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append(run(1, 1..=100)).unwrap();
+    assert_exactly_once(&store, 1, 1..=100);
+    assert_eq!(store.committed("procmond"), None);
+    assert_eq!(store.seal().unwrap(), [("procmond".to_owned(), Sequence::new(1, 100))]);
+    assert_exactly_once(&store, 1, 1..=100);
+    assert_eq!(store.committed("procmond"), Some(Sequence::new(1, 100)));
+    assert_eq!(store.seal().unwrap(), [], "nothing is left to seal");
+    let file = store.snapshot().segments[0].clone();
+    assert_eq!((file.rows, file.first_us, file.last_us), (100, T0 + 1_000_000, T0 + 100_000_000));
+    assert_eq!(file.hash, *blake3::hash(&fs::read(&file.path).unwrap()).as_bytes());
+}
+
+#[test]
+fn the_open_segment_is_due_by_rows_by_age_and_by_position_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { seal_rows: 10, ..options(dir.path()) }).unwrap();
+    store.append(run(1, 1..=9)).unwrap();
+    assert!(!store.seal_due());
+    store.append(run(1, 10..=10)).unwrap();
+    assert!(store.seal_due());
+    drop(store);
+    let store = Store::open(StoreOptions { seal_after: Duration::ZERO, ..options(dir.path()) }).unwrap();
+    assert!(!store.seal_due(), "an empty segment is never due");
+    let garbage = Record { payload: vec![0xff].into(), ..start(1, 1) };
+    store.append(decode("procmond", &[garbage]).unwrap()).unwrap();
+    assert!(store.seal_due());
+    assert_eq!(store.seal().unwrap(), [("procmond".to_owned(), Sequence::new(1, 1))]);
+    assert!(store.snapshot().segments.is_empty(), "a position without rows makes no file");
+}
+
+#[test]
+fn what_cannot_be_decoded_is_a_gap_and_stops_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let gap =
+        CoverageGap { collector: "liar".into(), reason: "ring_full".into(), count: Some(7), ..Default::default() };
+    let told =
+        Record { topic: "events.collector.procmond".into(), payload: gap.encode_to_vec().into(), ..start(1, 3) };
+    let nameless = Record {
+        payload: ProcessEvent { process: None, ..event(EventType::Start, 1, T0) }.encode_to_vec().into(),
+        ..start(1, 4)
+    };
+    let records =
+        [start(1, 1), Record { payload: b"\xff\xff\xff".to_vec().into(), ..start(1, 2) }, told, nameless, start(1, 5)];
+    let batch = decode("procmond", &records).unwrap();
+    assert_eq!((batch.batch.num_rows(), batch.gaps.len(), batch.last), (2, 3, Sequence::new(1, 5)));
+    store.append(batch.clone()).unwrap();
+    let reasons = |store: &Store| {
+        let mut reasons: Vec<(String, String, Option<u64>)> =
+            store.coverage().unwrap().into_iter().map(|r| (r.gap.collector, r.gap.reason, r.gap.count)).collect();
+        reasons.sort();
+        reasons
+    };
+    assert_eq!(reasons(&store).len(), 3, "gaps are visible before the seal");
+    store.seal().unwrap();
+    store.append(batch).unwrap();
+    let expected = [
+        ("procmond".to_owned(), "ring_full".to_owned(), Some(7)),
+        ("procmond".to_owned(), UNDECODABLE.to_owned(), Some(2)),
+    ];
+    assert_eq!(reasons(&store), expected, "touching gaps are one row, a replay adds none");
+    assert_eq!(store.committed("procmond"), Some(Sequence::new(1, 5)));
+}
+
+#[test]
+fn a_run_out_of_order_is_refused_by_position() {
+    let refused = decode("procmond", &[start(1, 2), start(1, 2)]).unwrap_err().to_string();
+    assert!(refused.contains("procmond") && refused.contains("1:2"), "{refused}");
+    assert!(decode("procmond", &[Record { sequence: None, ..start(1, 1) }]).is_err());
+    assert!(decode("procmond", &[]).is_err());
+}
+
+#[test]
+fn a_crash_between_rename_and_transaction_costs_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append(run(1, 1..=10)).unwrap();
+    store.seal().unwrap();
+    drop(store);
+    // The state as it was before the second seal, beside the files as they were after it: exactly that crash.
+    let before = fs::read(dir.path().join("state.redb")).unwrap();
+    let store = open(dir.path());
+    store.append(run(1, 11..=20)).unwrap();
+    store.seal().unwrap();
+    let orphan = store.snapshot().segments[1].path.clone();
+    drop(store);
+    fs::write(dir.path().join("state.redb"), before).unwrap();
+    fs::write(orphan.with_extension("parquet.tmp"), b"half").unwrap();
+
+    let store = open(dir.path());
+    assert!(!orphan.exists() && !orphan.with_extension("parquet.tmp").exists(), "leftovers are removed");
+    assert_eq!(store.committed("procmond"), Some(Sequence::new(1, 10)));
+    store.append(run(1, 5..=20)).unwrap();
+    store.seal().unwrap();
+    assert_exactly_once(&store, 1, 1..=20);
+}
+
+#[test]
+fn a_seal_that_fails_keeps_the_events_and_succeeds_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append(run(1, 1..=10)).unwrap();
+    let segments = dir.path().join("segments");
+    fs::remove_dir(&segments).unwrap();
+    let failed = store.seal().unwrap_err();
+    assert!(failed.to_string().contains("segments"), "{failed}");
+    assert_exactly_once(&store, 1, 1..=10);
+    assert_eq!(store.committed("procmond"), None);
+    store.append(run(1, 11..=20)).unwrap();
+    fs::create_dir(&segments).unwrap();
+    store.seal().unwrap();
+    assert_exactly_once(&store, 1, 1..=20);
+    assert_eq!(store.committed("procmond"), Some(Sequence::new(1, 20)));
+    assert_eq!(store.live().unwrap().num_rows(), 20);
+}
+
+#[test]
+fn a_disk_that_stays_full_bounds_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { seal_rows: 10, ..options(dir.path()) }).unwrap();
+    let refused = (0..20).find_map(|run_of| store.append(run(1, run_of * 10 + 1..=run_of * 10 + 10)).err()).unwrap();
+    assert!(matches!(refused, StoreError::LimitOpenSegment { rows: 80 }), "{refused}");
+}
+
+#[test]
+fn snapshots_taken_during_seals_see_every_event_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let appended = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        let sealer = scope.spawn(|| {
+            for at in 0..20 {
+                store.append(run(1, at * 50 + 1..=at * 50 + 50)).unwrap();
+                appended.fetch_add(50, Ordering::SeqCst);
+                store.seal().unwrap();
+            }
+        });
+        while !sealer.is_finished() {
+            let least = appended.load(Ordering::SeqCst);
+            let seen = seen(&store);
+            assert!(seen.values().all(|times| *times == 1), "an event stands twice");
+            assert!(seen.len() >= least, "{least} events were appended, {} are seen", seen.len());
+        }
+    });
+    assert_exactly_once(&store, 1, 1..=1_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(24))]
+
+    #[test]
+    fn any_order_of_replays_seals_and_restarts_stores_each_event_once(
+        steps in prop::collection::vec((0_u64..60, 1_u64..40, 0_u8..4), 1..12)
+    ) {
+        let dir = tempfile::tempdir().unwrap();
+        let mut store = open(dir.path());
+        let mut highest = 0;
+        for (back, length, then) in steps {
+            // A collector replays from anywhere at or before the next position, never from beyond it.
+            let first = (highest + 1_u64).saturating_sub(back).max(1);
+            let last = first + length - 1;
+            store.append(run(1, first..=last)).unwrap();
+            highest = highest.max(last);
+            if then == 1 {
+                store.seal().unwrap();
+            }
+            if then == 2 {
+                drop(store);
+                store = open(dir.path());
+                highest = store.committed("procmond").map_or(0, |at| at.number);
+            }
+        }
+        if highest > 0 {
+            assert_exactly_once(&store, 1, 1..=i64::try_from(highest).unwrap());
+            store.seal().unwrap();
+            assert_exactly_once(&store, 1, 1..=i64::try_from(highest).unwrap());
+        }
+    }
+}
+
+#[test]
+fn a_later_epoch_outranks_every_number_of_an_earlier_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append(run(1, 1..=50)).unwrap();
+    store.append(run(2, 1..=5)).unwrap();
+    assert_eq!(store.append(run(1, 40..=60)).unwrap().rows, 0);
+    assert!(store.unseen(run(2, 1..=5)).is_none());
+    assert_eq!(store.unseen(run(2, 4..=8)).unwrap().batch.num_rows(), 3);
+    assert_eq!(seen(&store).len(), 55);
+}
+
+#[test]
+fn live_processes_survive_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let records = [
+        start(1, 1),
+        start(1, 2),
+        record(1, 3, &event(EventType::Stop, 1, T0)),
+        record(1, 4, &event(EventType::Modify, 2, T0 + 9)),
+    ];
+    store.append(decode("procmond", &records).unwrap()).unwrap();
+    let rows = |store: &Store| -> Vec<i64> {
+        let live = store.live().unwrap();
+        live.column_by_name("pid").unwrap().as_primitive::<Int64Type>().values().to_vec()
+    };
+    assert_eq!(rows(&store), [2]);
+    store.seal().unwrap();
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(rows(&store), [2]);
+    assert_eq!(store.live().unwrap().column_by_name("seq").unwrap().as_primitive::<Int64Type>().value(0), 4);
+}
+
+#[test]
+fn a_repeat_raises_the_count_once_and_a_replay_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let same = |number: u64, second: i64| record(1, number, &event(EventType::Start, 7, T0 + second * 1_000_000));
+    let batch = decode("procmond", &[same(1, 0), same(2, 10), same(3, 299), same(4, 301)]).unwrap();
+    let rule = rule("r");
+    let raised = store.commit_matches(matches(&rule, &batch)).unwrap();
+    assert_eq!(raised.len(), 2, "the fourth lies outside the window of the first");
+    let first = store.alert(raised[0].id).unwrap().unwrap();
+    assert_eq!((first.count, first.first_seen_us, first.last_seen_us), (3, T0, T0 + 299_000_000));
+    assert_eq!(first.events.iter().map(|event| event.number).collect::<Vec<_>>(), [1, 2, 3]);
+    assert_eq!(first.process["name"], "p7");
+    assert_eq!(first.row["pid"], 0);
+
+    let before = store.alerts(&AlertFilter::default()).unwrap();
+    let (audit, outbox) = (store.audit_pending(100).unwrap().len(), store.outbox_stats().unwrap());
+    assert_eq!((audit, outbox[0].pending), (2, 2), "one audit entry and one delivery per sink and alert");
+    assert_eq!(store.commit_matches(matches(&rule, &batch)).unwrap(), []);
+    drop(store);
+    let store = open(dir.path());
+    assert_eq!(store.commit_matches(matches(&rule, &batch)).unwrap(), [], "also after a restart");
+    assert_eq!(store.alerts(&AlertFilter::default()).unwrap(), before);
+    assert_eq!((store.audit_pending(100).unwrap().len(), store.outbox_stats().unwrap()), (audit, outbox));
+}
+
+#[test]
+fn a_window_longer_than_the_default_is_the_rules_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let rule = DetectionRule { dedup: vec!["source".into()], dedup_window_s: 100, ..rule("r") };
+    let raised = store.commit_matches(matches(&rule, &run(1, 1..=250))).unwrap();
+    assert_eq!(raised.len(), 3, "250 processes a second apart, one key, windows of 100 s");
+    assert!(raised[0].dedup_key.ends_with("|source=\"test\""), "{}", raised[0].dedup_key);
+}
+
+#[test]
+fn the_excess_of_a_minute_is_folded_and_counted() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { rate_per_rule: 5, rate_total: 8, ..options(dir.path()) }).unwrap();
+    let minute = |numbers: std::ops::RangeInclusive<u64>| {
+        let one = |n: u64| record(1, n, &event(EventType::Start, u32::try_from(n).unwrap(), T0 - T0 % 60_000_000));
+        decode("procmond", &numbers.map(one).collect::<Vec<_>>()).unwrap()
+    };
+    let (one, two) = (rule("one"), rule("two"));
+    let batch = minute(1..=20);
+    let raised = store.commit_matches(matches(&one, &batch)).unwrap();
+    assert_eq!(raised.len(), 6, "five alerts and the summary");
+    let summary = store.alert(raised[5].id).unwrap().unwrap();
+    assert_eq!(summary.count, 15);
+    assert!(summary.title.contains("rate limit"), "{}", summary.title);
+    assert_eq!(store.commit_matches(matches(&two, &batch)).unwrap().len(), 4, "three are left of all rules' eight");
+
+    assert_eq!(store.commit_matches(matches(&one, &batch)).unwrap(), []);
+    assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 15, "a replay folds nothing twice");
+    store.commit_matches(matches(&one, &minute(21..=22))).unwrap();
+    assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 17);
+    let due = store.outbox_due("file", 0, 100).unwrap();
+    assert_eq!(due.len(), 8, "a summary is delivered when its minute is over");
+}
+
+#[test]
+fn the_outbox_retries_delivers_and_gives_up() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let ids: Vec<Uuid> =
+        store.commit_matches(matches(&rule("r"), &run(1, 1..=3))).unwrap().iter().map(|alert| alert.id).collect();
+    let due = |store: &Store, now| -> Vec<Uuid> {
+        store.outbox_due("file", now, 10).unwrap().iter().map(|due| due.alert.id).collect()
+    };
+    assert_eq!(due(&store, T0), ids, "in the order of their alerts");
+    store.outbox_done("file", ids[0]).unwrap();
+    assert_eq!(store.outbox_failed("file", ids[1], "disk full", T0 + 50).unwrap(), DeliveryState::Pending);
+    assert_eq!(due(&store, T0), [ids[2]]);
+    assert_eq!(due(&store, T0 + 50), [ids[2], ids[1]]);
+    store.outbox_done_all("file", &[ids[2]]).unwrap();
+    assert_eq!(store.outbox_next("file").unwrap(), Some(T0 + 50));
+    assert_eq!(store.outbox_due("stdout", T0, 10).unwrap().len(), 3, "one sink does not hold up another");
+    drop(store);
+    let store = Store::open(StoreOptions { dead_after: Duration::ZERO, ..options(dir.path()) }).unwrap();
+    assert_eq!(store.outbox_failed("file", ids[1], "disk full", T0 + 60).unwrap(), DeliveryState::Dead);
+    assert_eq!(store.outbox_next("file").unwrap(), None);
+    let stats = store.outbox_stats().unwrap();
+    assert_eq!((stats[0].sink.as_str(), stats[0].done, stats[0].dead, stats[0].pending), ("file", 2, 1, 0));
+    assert!(matches!(store.outbox_done("mail", ids[0]), Err(StoreError::NotFound { .. })));
+}
+
+#[test]
+fn audit_ids_never_go_back() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let payload = serde_json::json!({"k": 1});
+    assert_eq!(store.audit_push("agent", "start", &payload).unwrap(), 1);
+    assert_eq!(store.audit_push("agent", "config", &payload).unwrap(), 2);
+    assert_eq!(store.audit_pending(1).unwrap()[0].action, "start");
+    store.audit_done(2).unwrap();
+    assert_eq!(store.audit_pending(10).unwrap(), []);
+    drop(store);
+    assert_eq!(open(dir.path()).audit_push("agent", "start", &payload).unwrap(), 3);
+}
+
+#[test]
+fn a_rule_gets_a_new_version_when_its_text_changes() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let given = DetectionRule { version: 99, ..rule("r") };
+    let versions = |rules: Vec<DetectionRule>| -> Vec<u32> {
+        store.set_rules(rules).unwrap().iter().map(|rule| rule.version).collect()
+    };
+    assert_eq!(versions(vec![given.clone(), rule("s")]), [1, 1]);
+    assert_eq!(versions(vec![given.clone(), rule("s")]), [1, 1]);
+    assert_eq!(versions(vec![DetectionRule { hash: "h2".into(), ..given.clone() }]), [2]);
+    let states: BTreeMap<String, RuleState> =
+        store.rules().unwrap().into_iter().map(|rule| (rule.name, rule.state)).collect();
+    assert_eq!(states["s"], RuleState::Archived);
+    let actions: Vec<String> = store.audit_pending(10).unwrap().into_iter().map(|entry| entry.action).collect();
+    assert_eq!(actions, ["rule-added", "rule-added", "rule-changed", "rule-removed"]);
+}
+
+#[test]
+fn a_status_change_is_listed_and_audited() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let id = store.commit_matches(matches(&rule("r"), &run(1, 1..=3))).unwrap()[1].id;
+    store.set_alert_status(id, AlertStatus::Closed, "operator:alice", "known").unwrap();
+    let closed = AlertFilter { status: Some(AlertStatus::Closed), ..AlertFilter::default() };
+    assert_eq!(store.alerts(&closed).unwrap().iter().map(|alert| alert.id).collect::<Vec<_>>(), [id]);
+    let newest = store.alerts(&AlertFilter { limit: 1, ..AlertFilter::default() }).unwrap();
+    assert_eq!(newest[0].time_us, T0 + 3_000_000);
+    let last = store.audit_pending(10).unwrap().pop().unwrap();
+    assert_eq!((last.actor.as_str(), last.action.as_str()), ("operator:alice", "alert-status"));
+    let unknown = store.set_alert_status(Uuid::nil(), AlertStatus::Closed, "a", "b").unwrap_err();
+    assert_eq!(unknown.exit(), Exit::NotFound);
+}
+
+#[test]
+fn old_segments_go_whole_and_coverage_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { retention: Duration::from_secs(60), ..options(dir.path()) }).unwrap();
+    store.append(run(1, 1..=10)).unwrap();
+    store.seal().unwrap();
+    store.append(run(1, 11..=100)).unwrap();
+    store.seal().unwrap();
+    let reader = store.snapshot();
+    let expired = store.expire(T0 + 71_000_000).unwrap();
+    assert_eq!((expired.segments, expired.rows), (1, 10));
+    assert_exactly_once(&store, 1, 11..=100);
+    assert!(reader.segments[0].path.exists(), "a query still reads it");
+    let gone = reader.segments[0].path.clone();
+    drop(reader);
+    store.expire(T0 + 71_000_000).unwrap();
+    assert!(!gone.exists());
+    let rows = store.coverage().unwrap();
+    assert_eq!((rows.len(), rows[0].gap.reason.as_str(), rows[0].gap.count), (1, "retention", Some(10)));
+    drop(store);
+    assert_exactly_once(&open(dir.path()), 1, 11..=100);
+}
+
+#[test]
+fn a_damaged_or_missing_segment_is_named_and_degrades_the_rest() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for at in 0..4 {
+        store.append(run(1, at * 10 + 1..=at * 10 + 10)).unwrap();
+        store.seal().unwrap();
+    }
+    let paths: Vec<PathBuf> = store.snapshot().segments.iter().map(|file| file.path.clone()).collect();
+    drop(store);
+    fs::remove_file(&paths[0]).unwrap();
+    fs::write(&paths[1], b"PAR1").unwrap();
+    let mut bytes = fs::read(&paths[2]).unwrap();
+    bytes[100] ^= 1;
+    fs::write(&paths[2], bytes).unwrap();
+
+    let store = open(dir.path());
+    let snapshot = store.snapshot();
+    assert_eq!(snapshot.completeness.degraded, [Degraded::DataUnreadable]);
+    assert_eq!(snapshot.damaged.iter().map(|bad| &bad.path).collect::<Vec<_>>(), [&paths[0], &paths[1]]);
+    assert_eq!(snapshot.damaged.iter().map(|bad| bad.rows).sum::<u64>(), 20);
+    assert_eq!(store.check_segments().unwrap().len(), 3, "a flipped bit is found by the hash");
+    assert_exactly_once(&store, 1, 31..=40);
+    store.expire(i64::MAX).unwrap();
+    assert!(store.snapshot().completeness.is_complete(), "what has expired is not missing");
+}
+
+#[test]
+fn a_second_agent_on_the_same_data_is_refused_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let refused = Store::open(options(dir.path())).unwrap_err();
+    assert_eq!(refused.exit(), Exit::InUse);
+    assert!(refused.to_string().contains(&format!("process {}", std::process::id())), "{refused}");
+    drop(store);
+    open(dir.path());
+}
+
+#[test]
+fn a_directory_that_cannot_be_used_is_named_with_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("file");
+    fs::write(&file, b"").unwrap();
+    let refused = Store::open(options(&file)).unwrap_err();
+    assert_eq!(refused.exit(), Exit::Unreadable);
+    assert!(refused.to_string().contains("file") && refused.to_string().contains("--data-dir"), "{refused}");
+    assert_eq!(Store::open_offline(dir.path()).unwrap_err().exit(), Exit::Unreadable);
+}
+
+/// The value type of the real tables, with bytes of the test's choosing.
+#[derive(Debug)]
+struct Raw<const COUNTER: bool>;
+
+impl<const COUNTER: bool> redb::Value for Raw<COUNTER> {
+    type SelfType<'a> = &'a [u8];
+    type AsBytes<'a> = &'a [u8];
+
+    fn fixed_width() -> Option<usize> {
+        None
+    }
+    fn from_bytes<'a>(data: &'a [u8]) -> &'a [u8]
+    where
+        Self: 'a,
+    {
+        data
+    }
+    fn as_bytes<'a, 'b: 'a>(value: &'a &'b [u8]) -> &'a [u8]
+    where
+        Self: 'b,
+    {
+        value
+    }
+    fn type_name() -> redb::TypeName {
+        redb::TypeName::new(if COUNTER { "daemoneye::counter" } else { "daemoneye::system_info" })
+    }
+}
+
+fn overwrite<const COUNTER: bool, K: redb::Key + 'static>(
+    dir: &Path,
+    table: TableDefinition<'_, K, Raw<COUNTER>>,
+    key: K::SelfType<'_>,
+    value: &[u8],
+) {
+    let db = redb::Database::open(dir.join("state.redb")).unwrap();
+    let transaction = db.begin_write().unwrap();
+    transaction.open_table(table).unwrap().insert(key, value).unwrap();
+    transaction.commit().unwrap();
+}
+
+#[test]
+fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    overwrite(dir.path(), TableDefinition::<&str, Raw<true>>::new("meta"), "format_version", &[1, 2]);
+    let refused = Store::open(options(dir.path())).unwrap_err();
+    assert_eq!(refused.exit(), Exit::NewerFormat);
+    assert!(refused.to_string().contains("version 2") && refused.to_string().contains("state.redb"), "{refused}");
+    assert_eq!(Store::open_offline(dir.path()).unwrap_err().exit(), Exit::NewerFormat);
+}
+
+#[test]
+fn a_corrupt_value_is_an_error_with_its_table() {
+    let dir = tempfile::tempdir().unwrap();
+    drop(open(dir.path()));
+    for bad in [&b""[..], &[9, 1, 2], &[1, 0xff, 0xff, 0xff, 0xff, 0xff], &[1]] {
+        overwrite(dir.path(), TableDefinition::<u64, Raw<false>>::new("system_info"), 1, bad);
+        let error = open(dir.path()).system_info().unwrap_err();
+        assert!(matches!(&error, StoreError::CorruptState { table, .. } if table == "system_info"), "{error}");
+    }
+}
+
+#[test]
+fn opening_offline_reads_everything_and_touches_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    store.append(run(1, 1..=10)).unwrap();
+    let alert = store.commit_matches(matches(&rule("r"), &run(1, 1..=1))).unwrap()[0].clone();
+    store.seal().unwrap();
+    // Copied while the agent runs: as a killed host would have left it, never closed.
+    let copied = tempfile::tempdir().unwrap();
+    copy(dir.path(), copied.path());
+    fs::write(copied.path().join("segments/left-over.parquet.tmp"), b"half").unwrap();
+    let before = hashes(copied.path());
+    let offline = Store::open_offline(copied.path()).unwrap();
+    assert_exactly_once(&offline, 1, 1..=10);
+    assert_eq!(offline.alert(alert.id).unwrap(), Some(alert));
+    assert!(offline.snapshot().segments[0].path.starts_with(copied.path()));
+    assert!(matches!(offline.append(run(1, 11..=12)), Err(StoreError::MisuseOffline)));
+    assert!(matches!(offline.audit_push("a", "b", &serde_json::Value::Null), Err(StoreError::MisuseOffline)));
+    assert_eq!(offline.stats().unwrap().alerts, 1);
+    drop(offline);
+    assert_eq!(hashes(copied.path()), before);
+}

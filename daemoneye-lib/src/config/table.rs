@@ -1,0 +1,311 @@
+//! The settings themselves, as data. Documentation, `config show`, environment names and checks derive from these tables.
+
+/// What a setting takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `true` or `false`.
+    Boolean,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// A whole number between two bounds, both included.
+    Integer(u64, u64),
+    /// A file or directory.
+    Path,
+    /// A list of directories; as a variable separated like `PATH`.
+    Paths,
+}
+
+impl Kind {
+    /// What the setting takes, for error messages and documentation.
+    #[must_use]
+    pub fn describe(self, unit: &str) -> String {
+        match self {
+            Self::Boolean => "true or false".to_owned(),
+            Self::Choice(words) => format!("one of {}", words.join(", ")),
+            Self::Integer(min, max) if unit.is_empty() => format!("a whole number from {min} to {max}"),
+            Self::Integer(min, max) => format!("a whole number of {unit} from {min} to {max}"),
+            Self::Path => "a path".to_owned(),
+            Self::Paths => "a list of paths".to_owned(),
+        }
+    }
+}
+
+/// What holds when nobody sets it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fallback {
+    /// A boolean.
+    Boolean(bool),
+    /// The data directory of this user or host.
+    DataDir,
+    /// An integer.
+    Integer(u64),
+    /// The runtime directory of this user or host.
+    RuntimeDir,
+    /// A word or path.
+    Text(&'static str),
+    /// Another path setting's value, with a name below it.
+    Under(&'static str, &'static str),
+    /// No value; the doc says what the program then does.
+    Unset,
+}
+
+impl Fallback {
+    /// The default in words.
+    #[must_use]
+    pub fn describe(self) -> String {
+        match self {
+            Self::Boolean(value) => value.to_string(),
+            Self::DataDir => "/var/lib/daemoneye (root), ~/.local/share/daemoneye".to_owned(),
+            Self::Integer(value) => value.to_string(),
+            Self::RuntimeDir => "/run/daemoneye (root), $XDG_RUNTIME_DIR/daemoneye".to_owned(),
+            Self::Text(text) => text.to_owned(),
+            Self::Under(key, name) => format!("<{key}>/{name}"),
+            Self::Unset => String::new(),
+        }
+    }
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// Dotted key, as it nests in a file.
+    pub key: &'static str,
+    /// What it takes.
+    pub kind: Kind,
+    /// What holds when nobody sets it.
+    pub fallback: Fallback,
+    /// Unit; empty where there is none.
+    pub unit: &'static str,
+    /// What it does.
+    pub doc: &'static str,
+}
+
+/// One program's settings.
+#[derive(Debug)]
+pub struct Component {
+    /// Name of the program and of its configuration directory.
+    pub name: &'static str,
+    /// Prefix of its environment variables.
+    pub prefix: &'static str,
+    /// Every setting.
+    pub settings: &'static [Setting],
+}
+
+impl Component {
+    /// The setting called `key`.
+    #[must_use]
+    pub fn setting(&self, key: &str) -> Option<&'static Setting> {
+        self.settings.iter().find(|setting| setting.key == key)
+    }
+
+    /// Its environment variable: `store.seal_rows` is `DAEMONEYE_AGENT_STORE__SEAL_ROWS`.
+    #[must_use]
+    pub fn variable(&self, key: &str) -> String {
+        format!("{}{}", self.prefix, key.replace('.', "__").to_uppercase())
+    }
+
+    /// How messages name its flag: `store.seal_rows` is `--store-seal-rows`.
+    #[must_use]
+    pub fn flag(key: &str) -> String {
+        format!("--{}", key.replace(['.', '_'], "-"))
+    }
+}
+
+const KIB: u64 = 1024;
+const MIB: u64 = 1024 * KIB;
+const GIB: u64 = 1024 * MIB;
+
+const fn setting(key: &'static str, kind: Kind, fallback: Fallback, unit: &'static str, doc: &'static str) -> Setting {
+    Setting { key, kind, fallback, unit, doc }
+}
+
+const fn integer(
+    key: &'static str,
+    default: u64,
+    range: (u64, u64),
+    unit: &'static str,
+    doc: &'static str,
+) -> Setting {
+    setting(key, Kind::Integer(range.0, range.1), Fallback::Integer(default), unit, doc)
+}
+
+const fn choice(
+    key: &'static str,
+    words: &'static [&'static str],
+    default: &'static str,
+    doc: &'static str,
+) -> Setting {
+    setting(key, Kind::Choice(words), Fallback::Text(default), "", doc)
+}
+
+const fn boolean(key: &'static str, default: bool, doc: &'static str) -> Setting {
+    setting(key, Kind::Boolean, Fallback::Boolean(default), "", doc)
+}
+
+const fn path(key: &'static str, fallback: Fallback, doc: &'static str) -> Setting {
+    setting(key, Kind::Path, fallback, "", doc)
+}
+
+const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+const LOG_LEVEL: Setting = choice("log.level", LEVELS, "info", "least urgent level that is logged to standard error");
+const LOG_FORMAT: Setting = choice("log.format", &["human", "json"], "human", "shape of the log lines");
+const DATA_DIR: Setting = path("data_dir", Fallback::DataDir, "where everything that must survive a restart lies");
+const RUNTIME_DIR: Setting = path("runtime_dir", Fallback::RuntimeDir, "where the sockets and the token lie");
+
+/// `procmond`.
+pub static PROCMOND: Component = Component {
+    name: "procmond",
+    prefix: "PROCMOND_",
+    settings: &[
+        DATA_DIR,
+        boolean("standalone", false, "capture without an agent and print events to standard output"),
+        choice("source", &["auto", "procfs", "sysinfo"], "auto", "how processes are captured"),
+        path("proc_root", Fallback::Text("/proc"), "where the proc file system is mounted"),
+        integer("snapshot_interval_ms", 5_000, (100, 3_600_000), "milliseconds", "time between two snapshots"),
+        integer(
+            "begin_timeout_ms",
+            60_000,
+            (100, 3_600_000),
+            "milliseconds",
+            "how long to wait for the agent's leave to begin before capturing without it",
+        ),
+        integer("heartbeat_interval_ms", 30_000, (100, 3_600_000), "milliseconds", "time between two heartbeats"),
+        integer(
+            "buffer_bytes",
+            10 * MIB,
+            (64 * KIB, GIB),
+            "bytes",
+            "events held for the bus before replay takes over",
+        ),
+        integer("wal.segment_bytes", 16 * MIB, (64 * KIB, GIB), "bytes", "size at which a log file is closed"),
+        integer(
+            "wal.max_bytes",
+            GIB,
+            (MIB, 1024 * GIB),
+            "bytes",
+            "size of the whole log above which the oldest is shed",
+        ),
+        choice(
+            "wal.sync",
+            &["group", "always", "never"],
+            "group",
+            "when records reach the disk: within 10 ms, at once, or when the system likes",
+        ),
+        integer("ledger.segment_bytes", 4 * MIB, (64 * KIB, GIB), "bytes", "size at which a ledger file is closed"),
+        LOG_LEVEL,
+        LOG_FORMAT,
+    ],
+};
+
+/// `daemoneye-agent`.
+pub static AGENT: Component = Component {
+    name: "daemoneye-agent",
+    prefix: "DAEMONEYE_AGENT_",
+    settings: &[
+        DATA_DIR,
+        RUNTIME_DIR,
+        setting("rules", Kind::Paths, Fallback::Unset, "", "directories with rule files; without one no rule runs"),
+        choice("procmond.mode", &["spawn", "external"], "spawn", "start procmond, or expect another to start it"),
+        path("procmond.path", Fallback::Unset, "the procmond to start; unset: the one beside this program"),
+        setting(
+            "procmond.uid",
+            Kind::Integer(0, 0xffff_fffe),
+            Fallback::Unset,
+            "",
+            "user id that an external procmond must have; unset: this program's own or root",
+        ),
+        path("procmond.token_file", Fallback::Unset, "file with the token of an external procmond"),
+        integer(
+            "procmond.snapshot_interval_ms",
+            5_000,
+            (100, 3_600_000),
+            "milliseconds",
+            "time between two snapshots",
+        ),
+        integer(
+            "procmond.registration_timeout_ms",
+            60_000,
+            (100, 3_600_000),
+            "milliseconds",
+            "how long procmond may take to register",
+        ),
+        integer(
+            "procmond.heartbeat_interval_ms",
+            30_000,
+            (100, 3_600_000),
+            "milliseconds",
+            "time between two heartbeats of procmond",
+        ),
+        integer("procmond.restart_limit", 10, (0, 1_000), "", "restarts in a row before the agent gives up"),
+        integer(
+            "store.seal_rows",
+            16_384,
+            (1, 1_000_000),
+            "rows",
+            "rows at which the open segment is written to disk",
+        ),
+        integer(
+            "store.seal_bytes",
+            8 * MIB,
+            (64 * KIB, GIB),
+            "bytes",
+            "memory at which the open segment is written to disk",
+        ),
+        integer(
+            "store.seal_ms",
+            60_000,
+            (10, 3_600_000),
+            "milliseconds",
+            "age at which the open segment is written to disk",
+        ),
+        integer("store.retention_days", 30, (1, 36_500), "days", "age at which history is deleted"),
+        integer("query.memory_bytes", 64 * MIB, (MIB, 1024 * GIB), "bytes", "memory that all queries share"),
+        integer("query.deadline_ms", 30_000, (1, 3_600_000), "milliseconds", "longest time a query may take"),
+        integer("query.row_cap", 1_000_000, (1, 1_000_000_000), "rows", "most rows a query may return"),
+        integer("query.concurrent", 2, (1, 64), "", "queries that run at the same time"),
+        integer(
+            "alerts.dedup_window_s",
+            300,
+            (0, 86_400),
+            "seconds",
+            "time in which repeats raise the count of the alert that stands",
+        ),
+        integer(
+            "alerts.rate_per_rule_per_minute",
+            600,
+            (1, 1_000_000),
+            "",
+            "alerts of one rule in a minute; more are folded into one",
+        ),
+        integer(
+            "alerts.rate_per_minute",
+            6_000,
+            (1, 1_000_000),
+            "",
+            "alerts of all rules in a minute; more are folded into one per rule",
+        ),
+        boolean("sinks.stdout.enabled", true, "print alerts to standard output"),
+        choice("sinks.stdout.format", &["human", "json", "csv"], "human", "shape of printed alerts"),
+        boolean("sinks.file.enabled", true, "append alerts to a file"),
+        path("sinks.file.path", Fallback::Under("data_dir", "alerts.jsonl"), "the file that alerts are appended to"),
+        choice("sinks.file.format", &["json", "csv"], "json", "shape of alerts in the file"),
+        LOG_LEVEL,
+        LOG_FORMAT,
+    ],
+};
+
+/// `daemoneye-cli`.
+pub static CLI: Component = Component {
+    name: "daemoneye-cli",
+    prefix: "DAEMONEYE_CLI_",
+    settings: &[
+        RUNTIME_DIR,
+        DATA_DIR,
+        choice("format", &["table", "json", "jsonl", "csv"], "table", "shape of results"),
+        integer("deadline_ms", 30_000, (1_000, 300_000), "milliseconds", "how long to wait for the agent's answer"),
+        choice("log.level", LEVELS, "warn", "least urgent level that is logged to standard error"),
+    ],
+};
+
+/// Every program's table.
+pub static COMPONENTS: &[&Component] = &[&PROCMOND, &AGENT, &CLI];

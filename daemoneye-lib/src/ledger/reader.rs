@@ -1,0 +1,399 @@
+//! Reads and verifies the ledger's files, also while the writer appends to them.
+//!
+//! It uses nothing of the writer but the format. Every byte of every file is accounted for: header, record, padding and the zeros
+//! behind the last record; the first one that is wrong is named by the entry that it belongs to. A record that looks torn is
+//! read again a few times before it is reported, because a live writer may be in the middle of it.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+
+use super::{AuditEntry, ChainError, ChainVerifier, Hash};
+use crate::exit::Exit;
+use crate::proto::Sequence;
+use crate::segment::{
+    BadRecord, HEADER_BYTES, HeaderError, Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list,
+};
+
+/// Entries between two calls of a progress callback: some milliseconds of work.
+const PROGRESS_ENTRIES: u64 = 4096;
+
+/// Postcard header of a ledger record: the entry, and what the writer must know again after a restart. The latter is protected by
+/// the record's checksum only; it is the writer's bookmark, not evidence.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerHeader {
+    /// The chained entry.
+    pub entry: AuditEntry,
+    /// Highest outbox id taken from the agent so far.
+    pub outbox_id: u64,
+    /// Epoch of the last WAL record that an `event-range` entry covers.
+    pub covered_epoch: u64,
+    /// Its number; 0: none.
+    pub covered_number: u64,
+}
+
+impl LedgerHeader {
+    /// The last WAL record that an `event-range` entry covers.
+    #[must_use]
+    pub fn covered(&self) -> Option<Sequence> {
+        (self.covered_number > 0).then(|| Sequence::new(self.covered_epoch, self.covered_number))
+    }
+}
+
+/// A verified entry with its payload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerRecord {
+    /// The entry.
+    pub entry: AuditEntry,
+    /// What its payload hash was made from.
+    pub payload: Bytes,
+    /// Highest outbox id taken when it was written.
+    pub outbox_id: u64,
+    /// Last covered WAL record when it was written.
+    pub covered: Option<Sequence>,
+}
+
+/// The first bad entry.
+#[derive(Debug, thiserror::Error)]
+#[error("ledger entry {sequence}, {file} at byte {offset}: {what}", file = .file.display())]
+pub struct LedgerError {
+    /// The entry that is bad or missing; everything before it verifies.
+    pub sequence: u64,
+    /// The segment.
+    pub file: PathBuf,
+    /// Where in the segment.
+    pub offset: u64,
+    /// What is wrong with it.
+    #[source]
+    pub what: LedgerFault,
+}
+
+impl LedgerError {
+    /// The code that the shell sees.
+    #[must_use]
+    pub const fn exit(&self) -> Exit {
+        match &self.what {
+            LedgerFault::Segment(e) => e.exit(),
+            _ => Exit::Tampered,
+        }
+    }
+}
+
+/// What can be wrong with an entry.
+#[derive(Debug, thiserror::Error)]
+pub enum LedgerFault {
+    /// Hash, order or payload.
+    #[error(transparent)]
+    CorruptChain(#[from] ChainError),
+    /// The segment's header.
+    #[error(transparent)]
+    CorruptHeader(#[from] HeaderError),
+    /// The segment does not continue the one before it.
+    #[error("the segment does not continue the one before it; a segment was replaced or cut")]
+    CorruptOrder,
+    /// Checksum, length, link, record header, bytes after the end.
+    #[error(transparent)]
+    CorruptRecord(#[from] BadRecord),
+    /// A segment file is gone.
+    #[error("the segment file is missing")]
+    CorruptSegmentMissing,
+    /// The file cannot be read.
+    #[error(transparent)]
+    Segment(#[from] SegmentError),
+}
+
+/// How long a reader waits for a writer that is in the middle of a record.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Patience {
+    /// How often a bad place is read again.
+    pub tries: u32,
+    /// Time between two reads.
+    pub pause: Duration,
+}
+
+impl Patience {
+    /// For files that nobody writes.
+    pub const NONE: Self = Self { tries: 0, pause: Duration::ZERO };
+    /// For a live ledger: a record is written by one call, which takes far less than this.
+    pub const LIVE: Self = Self { tries: 10, pause: Duration::from_millis(20) };
+}
+
+/// Where a verification stands. Clone it at an entry to verify a prefix once and go on from there as often as wanted.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LedgerVerifier {
+    chain: ChainVerifier,
+    segment: u64,
+    offset: u64,
+    crc: u32,
+    epoch: u64,
+    first_ms: Option<i64>,
+    last_ms: Option<i64>,
+}
+
+impl Default for LedgerVerifier {
+    fn default() -> Self {
+        let offset = HEADER_BYTES as u64;
+        Self { chain: ChainVerifier::default(), segment: 1, offset, crc: 0, epoch: 0, first_ms: None, last_ms: None }
+    }
+}
+
+impl LedgerVerifier {
+    /// What has been verified so far.
+    #[must_use]
+    pub const fn summary(&self) -> LedgerSummary {
+        LedgerSummary {
+            entries: self.chain.entries(),
+            head: self.chain.head(),
+            first_ms: self.first_ms,
+            last_ms: self.last_ms,
+            segments: self.segment,
+        }
+    }
+
+    /// Segment number and offset at which the next entry is expected.
+    #[must_use]
+    pub const fn position(&self) -> (u64, u64) {
+        (self.segment, self.offset)
+    }
+
+    fn enter(
+        &mut self,
+        number: u64,
+        header: Result<Option<crate::segment::SegmentHeader>, HeaderError>,
+    ) -> Result<bool, LedgerFault> {
+        let Some(header) = header? else { return Ok(false) };
+        let continues = header.segment == number
+            && header.previous_crc == self.crc
+            && header.first == self.chain.entries() + 1
+            && header.epoch >= self.epoch;
+        if !continues {
+            return Err(LedgerFault::CorruptOrder);
+        }
+        self.segment = number;
+        self.offset = HEADER_BYTES as u64;
+        self.epoch = header.epoch;
+        Ok(true)
+    }
+
+    fn take(&mut self, raw: &RawRecord) -> Result<LedgerRecord, LedgerFault> {
+        if raw.previous_crc != self.crc {
+            return Err(BadRecord::CorruptLink.into());
+        }
+        let header: LedgerHeader = raw.header()?;
+        self.chain.step(&header.entry, Some(&raw.payload))?;
+        self.offset = raw.offset + raw.bytes;
+        self.crc = raw.crc;
+        self.first_ms.get_or_insert(header.entry.timestamp_ms);
+        self.last_ms = Some(header.entry.timestamp_ms);
+        let covered = header.covered();
+        Ok(LedgerRecord { entry: header.entry, payload: raw.payload.clone(), outbox_id: header.outbox_id, covered })
+    }
+}
+
+/// A ledger that verified.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerSummary {
+    /// Verified entries.
+    pub entries: u64,
+    /// Hash of the last one.
+    pub head: Hash,
+    /// Time of the first one, ms since the Unix epoch.
+    pub first_ms: Option<i64>,
+    /// Time of the last one.
+    pub last_ms: Option<i64>,
+    /// Segment files begun.
+    pub segments: u64,
+}
+
+/// How far a verification is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LedgerProgress {
+    /// Verified entries.
+    pub entries: u64,
+    /// Bytes walked over.
+    pub bytes: u64,
+    /// Bytes in all files when the verification began; a live ledger may pass it.
+    pub total_bytes: u64,
+}
+
+/// Walks a ledger's directory entry by entry, verifying each one.
+#[derive(Debug)]
+pub struct LedgerReader {
+    dir: PathBuf,
+    name: SegmentName,
+    patience: Patience,
+    state: LedgerVerifier,
+    reader: Option<SegmentReader>,
+}
+
+impl LedgerReader {
+    /// Reads from the first entry, patient with a live writer.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn open(dir: &Path) -> Result<Self, SegmentError> {
+        Self::resume(dir, LedgerVerifier::default(), Patience::LIVE)
+    }
+
+    /// Goes on where `from` stands.
+    ///
+    /// # Errors
+    /// The directory cannot be read.
+    pub fn resume(dir: &Path, from: LedgerVerifier, patience: Patience) -> Result<Self, SegmentError> {
+        let name = SegmentName::ledger();
+        list(dir, &name)?;
+        Ok(Self { dir: dir.to_owned(), name, patience, state: from, reader: None })
+    }
+
+    /// Where the verification stands.
+    #[must_use]
+    pub const fn verifier(&self) -> &LedgerVerifier {
+        &self.state
+    }
+
+    /// The next entry; `None` when no more are written. Can be called again later for entries written since.
+    ///
+    /// # Errors
+    /// [`LedgerError`] names the first bad entry.
+    pub fn advance(&mut self) -> Result<Option<LedgerRecord>, LedgerError> {
+        let mut tries = 0;
+        loop {
+            let fault = match self.attempt() {
+                Ok(record) => return Ok(record),
+                Err(fault) => fault,
+            };
+            self.reader = None;
+            if tries >= self.patience.tries
+                || matches!(fault.what, LedgerFault::Segment(SegmentError::PeerNewerFormat { .. }))
+            {
+                return Err(fault);
+            }
+            tries += 1;
+            std::thread::park_timeout(self.patience.pause);
+        }
+    }
+
+    fn path(&self, segment: u64) -> PathBuf {
+        self.dir.join(self.name.file(segment))
+    }
+
+    fn fault(&self, segment: u64, offset: u64, what: impl Into<LedgerFault>) -> LedgerError {
+        LedgerError { sequence: self.state.chain.entries(), file: self.path(segment), offset, what: what.into() }
+    }
+
+    fn attempt(&mut self) -> Result<Option<LedgerRecord>, LedgerError> {
+        loop {
+            let (segment, offset) = self.state.position();
+            let mut reader = match self.reader.take() {
+                Some(reader) => reader,
+                None => match self.begin()? {
+                    Some(reader) => reader,
+                    None => return Ok(None),
+                },
+            };
+            let step = reader.step().map_err(|e| self.fault(segment, offset, e))?;
+            match step.map_err(|what| self.fault(segment, offset, what))? {
+                Some(raw) => {
+                    let record = self.state.take(&raw).map_err(|what| self.fault(segment, offset, what))?;
+                    self.reader = Some(reader);
+                    return Ok(Some(record));
+                }
+                None if !reader.zero_to_the_end().map_err(|e| self.fault(segment, offset, e))? => {
+                    return Err(self.fault(segment, offset, BadRecord::CorruptAfterEnd));
+                }
+                None => match self.follow(segment)? {
+                    Some(next) => self.reader = Some(next),
+                    None => return Ok(None),
+                },
+            }
+        }
+    }
+
+    /// Opens the segment in which the verification stands and checks its header again.
+    fn begin(&mut self) -> Result<Option<SegmentReader>, LedgerError> {
+        let (segment, offset) = self.state.position();
+        let mut reader = self.open_segment(segment)?;
+        if self.state == LedgerVerifier::default() {
+            return self.enter(segment, reader);
+        }
+        match reader.header() {
+            Ok(Some(_)) => {}
+            Ok(None) => return Err(self.fault(segment, 0, HeaderError::CorruptMagic)),
+            Err(what) => return Err(self.fault(segment, 0, what)),
+        }
+        reader.seek(offset);
+        Ok(Some(reader))
+    }
+
+    /// The segment after `segment`, when it has been begun.
+    fn follow(&mut self, segment: u64) -> Result<Option<SegmentReader>, LedgerError> {
+        let segments = list(&self.dir, &self.name).map_err(|e| self.fault(segment, 0, e))?;
+        if segments.iter().all(|(number, _)| *number <= segment) {
+            return Ok(None);
+        }
+        let reader = self.open_segment(segment + 1)?;
+        let next = self.enter(segment + 1, reader)?;
+        if next.is_none() && segments.iter().any(|(number, _)| *number > segment + 1) {
+            return Err(self.fault(segment + 1, 0, HeaderError::CorruptMagic));
+        }
+        Ok(next)
+    }
+
+    fn enter(&mut self, number: u64, mut reader: SegmentReader) -> Result<Option<SegmentReader>, LedgerError> {
+        match self.state.enter(number, reader.header()) {
+            Ok(true) => Ok(Some(reader)),
+            Ok(false) => match reader.zero_to_the_end() {
+                Ok(true) => Ok(None),
+                Ok(false) => Err(self.fault(number, 0, BadRecord::CorruptAfterEnd)),
+                Err(e) => Err(self.fault(number, 0, e)),
+            },
+            Err(what) => Err(self.fault(number, 0, what)),
+        }
+    }
+
+    fn open_segment(&self, number: u64) -> Result<SegmentReader, LedgerError> {
+        SegmentReader::open(&self.path(number), Kind::Ledger).map_err(|e| match e {
+            SegmentError::Io { source, .. } if source.kind() == std::io::ErrorKind::NotFound => {
+                self.fault(number, 0, LedgerFault::CorruptSegmentMissing)
+            }
+            other => self.fault(number, 0, other),
+        })
+    }
+}
+
+impl Iterator for LedgerReader {
+    type Item = Result<LedgerRecord, LedgerError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance().transpose()
+    }
+}
+
+/// Verifies a whole ledger, also a live one.
+///
+/// # Errors
+/// [`LedgerError`] names the first bad entry.
+pub fn verify_dir(dir: &Path, mut progress: impl FnMut(LedgerProgress)) -> Result<LedgerSummary, LedgerError> {
+    let unreadable = |e| LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what: LedgerFault::Segment(e) };
+    let mut reader = LedgerReader::open(dir).map_err(unreadable)?;
+    let sizes: Vec<(u64, u64)> = list(dir, &reader.name)
+        .map_err(unreadable)?
+        .into_iter()
+        .map(|(number, path)| (number, std::fs::metadata(path).map_or(0, |m| m.len())))
+        .collect();
+    let total_bytes = sizes.iter().map(|(_, bytes)| bytes).sum();
+    let mut report = |state: &LedgerVerifier| {
+        let (segment, offset) = state.position();
+        let before: u64 = sizes.iter().filter(|(number, _)| *number < segment).map(|(_, bytes)| bytes).sum();
+        progress(LedgerProgress { entries: state.summary().entries, bytes: before + offset, total_bytes });
+    };
+    while reader.advance()?.is_some() {
+        if reader.state.chain.entries() % PROGRESS_ENTRIES == 0 {
+            report(&reader.state);
+        }
+    }
+    report(&reader.state);
+    Ok(reader.state.summary())
+}

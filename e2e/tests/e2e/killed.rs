@@ -1,0 +1,200 @@
+//! kill -9 at random instants, under a storm of processes: nothing acknowledged is lost, nothing comes twice.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use daemoneye_lib::segment::DirReader;
+use e2e::{Agent, Home, procmonds, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+
+/// Cycles in CI; `DAEMONEYE_E2E_CYCLES` sets another number.
+const CYCLES: u64 = 200;
+
+/// Small, seeded, good enough to pick instants; the seed is printed so that a failure can be replayed.
+struct Dice(u64);
+
+impl Dice {
+    fn below(&mut self, bound: u64) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % bound
+    }
+}
+
+/// Starts copies of `sleep` under a hidden name, each of which is an alert, until told to stop.
+struct Storm {
+    stop: Arc<AtomicBool>,
+    started: Arc<AtomicU64>,
+    thread: JoinHandle<()>,
+}
+
+impl Storm {
+    fn start(program: PathBuf) -> Self {
+        let stop = Arc::new(AtomicBool::new(false));
+        let started = Arc::new(AtomicU64::new(0));
+        let (stopping, count) = (Arc::clone(&stop), Arc::clone(&started));
+        let thread = std::thread::spawn(move || {
+            let mut children = Vec::new();
+            while !stopping.load(Ordering::Relaxed) {
+                let lifetime = match count.load(Ordering::Relaxed) % 3 {
+                    0 => "0.15",
+                    1 => "0.3",
+                    _ => "0.6",
+                };
+                children.push(Command::new(&program).arg(lifetime).stdin(Stdio::null()).spawn().unwrap());
+                count.fetch_add(1, Ordering::Relaxed);
+                children.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+                std::thread::park_timeout(Duration::from_millis(40));
+            }
+            for mut child in children {
+                child.wait().unwrap();
+            }
+        });
+        Self { stop, started, thread }
+    }
+
+    fn stop(self) -> u64 {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap();
+        self.started.load(Ordering::Relaxed)
+    }
+}
+
+fn kill_procmond(home: &Home) {
+    for pid in procmonds(&home.data()).unwrap() {
+        // It may be between two lives.
+        let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
+    }
+}
+
+/// Adds every event record that the WAL holds now. A segment may be trimmed away while it is listed.
+fn note_wal(home: &Home, seen: &mut BTreeSet<(u64, u64)>) {
+    let Ok(records) = DirReader::open(&home.data().join("wal"), "procmond", None) else { return };
+    let events = records.map_while(Result::ok).filter(|record| record.topic.starts_with("events.process."));
+    seen.extend(events.filter_map(|record| record.sequence.map(|at| (at.epoch, at.number))));
+}
+
+fn store_rows(home: &Home, sql: &str) -> Vec<serde_json::Value> {
+    let data = home.data();
+    let args = ["query", "--store", data.to_str().unwrap(), sql, "--format", "json"];
+    let output = home.cli(&args).unwrap();
+    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout).unwrap()
+}
+
+#[test]
+fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
+    let cycles = std::env::var("DAEMONEYE_E2E_CYCLES").ok().and_then(|n| n.parse().ok()).unwrap_or(CYCLES);
+    let seed = std::env::var("DAEMONEYE_E2E_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0x5eed_0001_u64);
+    println!("seed {seed}, {cycles} cycles");
+    let mut dice = Dice(seed);
+    let home = Home::new()
+        .unwrap()
+        .set("PROCMOND__RESTART_LIMIT", "1000000")
+        .set("STORE__SEAL_MS", "300")
+        .set("ALERTS__RATE_PER_RULE_PER_MINUTE", "1000000")
+        .set("ALERTS__RATE_PER_MINUTE", "1000000");
+    let storm_dir = tempfile::Builder::new().prefix("tmp.").tempdir_in("/tmp").unwrap();
+    let program = storm_dir.path().join(".storm");
+    fs::copy("/bin/sleep", &program).unwrap();
+    let storm = Storm::start(program);
+
+    let mut in_wal = BTreeSet::new();
+    let mut agent: Option<Agent> = None;
+    for _ in 0..cycles {
+        let running = match agent.take() {
+            Some(running) => running,
+            None => home.start().unwrap(),
+        };
+        std::thread::park_timeout(Duration::from_millis(dice.below(500)));
+        match dice.below(4) {
+            0 => {
+                kill_procmond(&home);
+                agent = Some(running);
+            }
+            1 => {
+                let _between_lives = running.kill_worker();
+                agent = Some(running);
+            }
+            2 => running.kill_all().unwrap(),
+            _ => {
+                kill_procmond(&home);
+                running.kill_all().unwrap();
+            }
+        }
+        note_wal(&home, &mut in_wal);
+    }
+    drop(agent);
+
+    let last = home.start_ready().unwrap();
+    let started = storm.stop();
+    note_wal(&home, &mut in_wal);
+    // The storm is over and every event of it is stored.
+    wait_for("the last stop of the storm", || {
+        let rows = home.query("SELECT count(*) AS n FROM processes WHERE name = '.storm'")?;
+        Ok((rows[0]["n"] == 0).then_some(()))
+    })
+    .unwrap();
+    let (status, transcript) = last.stop().unwrap();
+    assert_eq!(status.code(), Some(0), "{transcript}");
+
+    check_events(&home, &in_wal);
+    check_alerts(&home);
+    let verified = home.cli(&["audit", "verify"]).unwrap();
+    assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    println!("{started} processes started, {} events seen in the WAL", in_wal.len());
+    assert!(in_wal.len() > 100, "the storm reached the WAL");
+}
+
+fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
+    let mut stored = BTreeMap::new();
+    for row in store_rows(home, "SELECT epoch, seq, count(*) AS n FROM process_events GROUP BY epoch, seq") {
+        let position = (row["epoch"].as_u64().unwrap(), row["seq"].as_u64().unwrap());
+        stored.insert(position, row["n"].as_u64().unwrap());
+    }
+    let twice: Vec<_> = stored.iter().filter(|(_, count)| **count != 1).collect();
+    assert!(twice.is_empty(), "stored more than once: {twice:?}");
+    let lost: Vec<_> = in_wal.iter().filter(|position| !stored.contains_key(position)).collect();
+    assert!(lost.is_empty(), "in the WAL and not in the store: {lost:?}");
+    let again = store_rows(
+        home,
+        "SELECT entity_id, count(*) AS n FROM process_events WHERE event_type = 'start' GROUP BY entity_id HAVING count(*) > 1",
+    );
+    assert!(again.is_empty(), "starts announced twice: {again:?}");
+}
+
+fn check_alerts(home: &Home) {
+    let entities: BTreeSet<String> = store_rows(
+        home,
+        "SELECT DISTINCT entity_id FROM process_events WHERE name = '.storm' AND event_type = 'start'",
+    )
+    .iter()
+    .map(|row| row["entity_id"].as_str().unwrap().to_owned())
+    .collect();
+    let mut raised: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
+    let delivered = home.delivered().unwrap();
+    for alert in delivered.iter().filter(|alert| alert["process"]["name"] == ".storm") {
+        let entity = alert["process"]["entity_id"].as_str().unwrap().to_owned();
+        let rule = alert["rule_id"].as_str().unwrap();
+        raised.entry(format!("{entity} {rule}")).or_default().insert(alert["id"].as_str().unwrap().to_owned());
+    }
+    let twice: Vec<_> = raised.iter().filter(|(_, ids)| ids.len() != 1).collect();
+    assert!(twice.is_empty(), "one cause, several alerts: {twice:?}");
+    let alerted: BTreeSet<String> = raised.keys().filter_map(|key| key.split(' ').next()).map(str::to_owned).collect();
+    let missing: Vec<_> = entities.difference(&alerted).collect();
+    assert!(missing.is_empty(), "no alert for {missing:?}");
+    let stored = store_rows(home, "SELECT id FROM alerts");
+    let unique: BTreeSet<_> = stored.iter().map(|row| row["id"].as_str().unwrap()).collect();
+    assert_eq!(unique.len(), stored.len(), "an alert id stands twice");
+    let ids: BTreeSet<_> = delivered.iter().map(|alert| alert["id"].as_str().unwrap()).collect();
+    let undelivered: Vec<_> = unique.difference(&ids).collect();
+    assert!(undelivered.is_empty(), "alerts that no sink got: {undelivered:?}");
+}

@@ -1,0 +1,100 @@
+//! The command line. Every setting of the table is a flag, so the two cannot drift apart; `--config` and `--follow` are
+//! the only ones beside it.
+
+use std::path::PathBuf;
+
+use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
+use daemoneye_lib::BUILD;
+use daemoneye_lib::config::{Component, Kind, PROCMOND, Sources};
+
+/// What the command line asks for.
+pub(crate) struct Given {
+    /// Where settings come from, this command line included.
+    pub(crate) sources: Sources,
+    /// Print events as JSON lines.
+    pub(crate) follow: bool,
+}
+
+/// Reads this process's command line; a wrong one ends the program with the usage exit code.
+pub(crate) fn parse() -> Given {
+    given(&command().get_matches())
+}
+
+fn command() -> Command {
+    let settings = PROCMOND.settings.iter().map(|setting| {
+        // clap takes names that live as long as the program; these do, and there are some fifteen of them.
+        let flag: &'static str = Component::flag(setting.key).leak();
+        let arg = Arg::new(setting.key)
+            .long(flag.trim_start_matches('-'))
+            .help(format!("{} [default: {}]", setting.doc, setting.fallback.describe()))
+            .value_name(if setting.unit.is_empty() { "VALUE" } else { setting.unit })
+            .action(ArgAction::Set);
+        // `--standalone` alone means yes; a file may say yes and the flag no.
+        if setting.kind == Kind::Boolean {
+            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
+        } else {
+            arg
+        }
+    });
+    Command::new("procmond")
+        .version(BUILD)
+        .about("Sees every process of this host and writes down what happens to it")
+        .after_help("Every flag is also a PROCMOND_… variable and a key of the configuration file.")
+        .arg(
+            Arg::new("config")
+                .long("config")
+                .value_name("FILE")
+                .value_parser(value_parser!(PathBuf))
+                .help("read this file instead of the ones in the configuration directories"),
+        )
+        .arg(
+            Arg::new("follow")
+                .long("follow")
+                .action(ArgAction::SetTrue)
+                .help("print events to standard output as JSON lines"),
+        )
+        .args(settings)
+}
+
+fn given(matches: &ArgMatches) -> Given {
+    let mut sources = Sources::of_process();
+    sources.config_file = matches.get_one::<PathBuf>("config").cloned();
+    for setting in PROCMOND.settings {
+        if let Some(value) = matches.get_one::<String>(setting.key) {
+            sources.flags.push((setting.key.to_owned(), value.clone()));
+        }
+    }
+    Given { sources, follow: matches.get_flag("follow") }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_setting_is_a_flag_and_a_switch_needs_no_value() {
+        command().debug_assert();
+        let matches = command().get_matches_from([
+            "procmond",
+            "--data-dir",
+            "/d",
+            "--standalone",
+            "--follow",
+            "--wal-sync",
+            "always",
+            "--snapshot-interval-ms",
+            "100",
+        ]);
+        let given = given(&matches);
+        assert!(given.follow);
+        let flags: Vec<(&str, &str)> = given.sources.flags.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+        let wanted =
+            [("data_dir", "/d"), ("standalone", "true"), ("snapshot_interval_ms", "100"), ("wal.sync", "always")];
+        assert_eq!(flags, wanted);
+    }
+
+    #[test]
+    fn an_unknown_flag_is_refused() {
+        assert!(command().try_get_matches_from(["procmond", "--hash-everything"]).is_err());
+    }
+}

@@ -1,0 +1,220 @@
+//! One process, from its files to a record.
+
+use std::hash::{BuildHasher, RandomState};
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::proto::{Capture, Identity, ProcessRecord};
+use rustix::time::{ClockId, clock_gettime};
+
+use super::parse;
+use super::table::{Table, Unread};
+use crate::collector::ProcessCollectionError;
+use crate::sources::accounts::Accounts;
+use crate::text::{Executable, escaped, mark};
+
+const MICROS: i64 = 1_000_000;
+
+/// How ticks and pages become microseconds and bytes.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Clock {
+    pub(super) ticks_per_second: u64,
+    page_bytes: u64,
+    /// When the machine booted, from its own clocks; `None` for a recorded tree, whose `stat` file says it to the second.
+    boot_us: Option<i64>,
+}
+
+impl Clock {
+    pub(super) fn of(live: bool) -> Self {
+        let micros = |clock| {
+            let now = clock_gettime(clock);
+            now.tv_sec.saturating_mul(MICROS).saturating_add(now.tv_nsec / 1000)
+        };
+        Self {
+            ticks_per_second: rustix::param::clock_ticks_per_second().max(1),
+            page_bytes: u64::try_from(rustix::param::page_size()).unwrap_or(4096),
+            boot_us: live.then(|| micros(ClockId::Realtime).saturating_sub(micros(ClockId::Boottime))),
+        }
+    }
+}
+
+/// What `stat` and the owner tell; enough for a process that is already known.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Glance {
+    pub(super) start_ticks: u64,
+    pub(super) cpu_ticks: u64,
+    pub(super) status: &'static str,
+    pub(super) memory_usage: u64,
+    pub(super) ended: bool,
+    pub(super) exit_code: Option<i32>,
+    /// Digest of name, image and owner.
+    pub(super) mark: u64,
+}
+
+/// A process read in full.
+pub(super) struct Full {
+    pub(super) entity: EntityId,
+    pub(super) glance: Glance,
+    pub(super) record: ProcessRecord,
+}
+
+/// Reads processes out of a proc tree.
+pub(super) struct Reader {
+    pub(super) table: Table,
+    pub(super) accounts: Accounts,
+    pub(super) boot_id: String,
+    pub(super) clock: Clock,
+    boot_us: i64,
+    digest: RandomState,
+    root: String,
+    /// Keeps the parsed `stat` while the table's buffer is filled with the other files.
+    stat_copy: Vec<u8>,
+}
+
+impl Reader {
+    pub(super) fn open(root: &Path, passwd: &Path, clock: Clock) -> Result<Self, ProcessCollectionError> {
+        let shown = root.display().to_string();
+        let mut table = Table::open(root)
+            .map_err(|source| ProcessCollectionError::SystemEnumerationFailed { what: shown.clone(), source })?;
+        let missing = |file: &str| ProcessCollectionError::InvalidProcessData { what: format!("{shown}/{file}") };
+        let boot_file = "sys/kernel/random/boot_id";
+        let boot_id = table.root_file(boot_file).map_err(|_unread| missing(boot_file))?;
+        let boot_id = escaped(boot_id.trim_ascii()).0;
+        if boot_id.is_empty() {
+            return Err(missing(boot_file));
+        }
+        let seconds = table.root_file("stat").ok().and_then(parse::boot_seconds).ok_or_else(|| missing("stat"))?;
+        let boot_us = clock.boot_us.unwrap_or_else(|| seconds.saturating_mul(MICROS));
+        let accounts = Accounts::new(passwd);
+        let digest = RandomState::new();
+        Ok(Self { table, accounts, boot_id, clock, boot_us, digest, root: shown, stat_copy: Vec::new() })
+    }
+
+    pub(super) fn unlisted(&self, source: std::io::Error) -> ProcessCollectionError {
+        ProcessCollectionError::SystemEnumerationFailed { what: self.root.clone(), source }
+    }
+
+    /// The cheap look.
+    pub(super) fn glance(&mut self, pid: u32) -> Result<Glance, Unread> {
+        let owner = self.table.owner(pid)?;
+        let stat = parse::stat(self.table.stat(pid)?).filter(|stat| stat.pid == pid).ok_or(Unread::Denied)?;
+        Ok(glance(&self.clock, &self.digest, &stat, owner))
+    }
+
+    /// Everything. Fails only when not even `stat` can be read; what vanishes later leaves a partial record.
+    pub(super) fn everything(&mut self, pid: u32) -> Result<Full, Unread> {
+        let owner = self.table.owner(pid)?;
+        let process = self.table.process(pid)?;
+        let mut copy = std::mem::take(&mut self.stat_copy);
+        copy.clear();
+        copy.extend_from_slice(self.table.file(&process, "stat")?);
+        let full = self.assemble(&process, &copy, pid, owner);
+        self.stat_copy = copy;
+        full
+    }
+
+    fn assemble(&mut self, process: &OwnedFd, stat: &[u8], pid: u32, owner: u32) -> Result<Full, Unread> {
+        let stat = parse::stat(stat).filter(|stat| stat.pid == pid).ok_or(Unread::Denied)?;
+        let glance = glance(&self.clock, &self.digest, &stat, owner);
+        let entity = EntityId::derive(&self.boot_id, pid, stat.start_ticks);
+        let mut record = self.basics(&stat, &glance, entity);
+        let mut whole = !glance.ended;
+        whole &= self.credentials(process, &mut record);
+        whole &= self.arguments(process, &mut record);
+        whole &= self.placement(process, &mut record);
+        self.executable(process, &mut record);
+        // A process that ended meanwhile answers every later read with "no such file", exactly as a kernel thread does.
+        if !whole || self.table.file(process, "stat").is_err() {
+            record.capture = Capture::Partial.into();
+        }
+        Ok(Full { entity, glance, record })
+    }
+
+    fn basics(&self, stat: &parse::Stat<'_>, glance: &Glance, entity: EntityId) -> ProcessRecord {
+        let (name, _) = escaped(stat.comm);
+        let since_boot = i128::from(stat.start_ticks) * i128::from(MICROS) / i128::from(self.clock.ticks_per_second);
+        ProcessRecord {
+            entity_id: entity.as_bytes().to_vec(),
+            identity: Identity::Exact.into(),
+            pid: stat.pid,
+            ppid: Some(stat.ppid),
+            name,
+            session: Some(stat.session),
+            tty: parse::tty(stat.tty_nr),
+            start_time_us: i64::try_from(since_boot).ok().and_then(|since| self.boot_us.checked_add(since)),
+            status: Some(glance.status.to_owned()),
+            memory_usage: Some(glance.memory_usage),
+            capture: Capture::Complete.into(),
+            ..ProcessRecord::default()
+        }
+    }
+
+    fn credentials(&mut self, process: &OwnedFd, record: &mut ProcessRecord) -> bool {
+        let Ok(bytes) = self.table.file(process, "status") else { return false };
+        let status = parse::status(bytes);
+        record.uid = status.uid;
+        record.euid = status.euid;
+        record.gid = status.gid;
+        record.namespace_pid = status.namespace_pid;
+        record.user = status.uid.and_then(|uid| self.accounts.name(uid)).map(str::to_owned);
+        true
+    }
+
+    fn arguments(&mut self, process: &OwnedFd, record: &mut ProcessRecord) -> bool {
+        let bytes = match self.table.file(process, "cmdline") {
+            Ok(bytes) => bytes,
+            Err(unread) => return unread == Unread::Denied,
+        };
+        if let Some(line) = parse::command_line(bytes) {
+            record.command_line = Some(line.text);
+            record.arg_lengths = line.arg_lengths;
+            if line.truncated {
+                mark(record, "command_line");
+            }
+        }
+        true
+    }
+
+    fn placement(&mut self, process: &OwnedFd, record: &mut ProcessRecord) -> bool {
+        let whole = match self.table.file(process, "cgroup") {
+            Ok(bytes) => {
+                if let Some(path) = parse::cgroup(bytes) {
+                    record.container_id = parse::container_id(path).map(str::to_owned);
+                    let (text, fits) = escaped(path);
+                    record.cgroup = Some(text);
+                    if !fits {
+                        mark(record, "cgroup");
+                    }
+                }
+                true
+            }
+            Err(unread) => unread == Unread::Denied,
+        };
+        record.cwd = self.table.link(process, "cwd").ok().map(|path| escaped(path).0);
+        record.pid_namespace = self.table.link(process, "ns/pid").ok().and_then(parse::namespace_inode);
+        whole
+    }
+
+    fn executable(&mut self, process: &OwnedFd, record: &mut ProcessRecord) {
+        let Ok(link) = self.table.link(process, "exe") else { return };
+        let executable = Executable::of(link, |path| Table::executable_stands_at(process, path));
+        let path = executable.path;
+        record.deleted_executable = Some(executable.deleted);
+        record.memfd = Some(executable.memfd);
+        record.executable_path = Some(escaped(path).0);
+    }
+}
+
+fn glance(clock: &Clock, digest: &RandomState, stat: &parse::Stat<'_>, owner: u32) -> Glance {
+    Glance {
+        start_ticks: stat.start_ticks,
+        cpu_ticks: stat.cpu_ticks,
+        status: stat.status(),
+        memory_usage: stat.rss_pages.saturating_mul(clock.page_bytes),
+        ended: stat.ended(),
+        // Zero also stands for "may not be seen", and a zero that means success cannot be told from it.
+        exit_code: (stat.ended() && stat.exit_status != 0).then(|| parse::exit_code(stat.exit_status)),
+        mark: digest.hash_one((stat.comm, stat.image, owner)),
+    }
+}

@@ -1,0 +1,102 @@
+//! Writes `docs/reference` from the tables that the programs themselves use, so that it cannot be wrong.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use anyhow::Context as _;
+use daemoneye_lib::columns::{PROCESS_EVENTS, SCHEMA_VERSION, Sensitivity};
+use daemoneye_lib::config::{COMPONENTS, Component};
+use daemoneye_lib::exit::Exit;
+
+use crate::workspace;
+
+const NOTE: &str = "<!-- Written by `cargo xtask docs` from the tables in the code; edit those. -->\n\n";
+
+/// Writes every file.
+pub(crate) fn write() -> anyhow::Result<()> {
+    for (path, text) in files()? {
+        let directory = path.parent().context("a generated file has a directory")?;
+        std::fs::create_dir_all(directory).with_context(|| format!("create {}", directory.display()))?;
+        std::fs::write(&path, text).with_context(|| format!("write {}", path.display()))?;
+        println!("{}", path.display());
+    }
+    Ok(())
+}
+
+/// One line per file that differs from what the tables give.
+pub(crate) fn differences() -> anyhow::Result<Vec<String>> {
+    let differs = |(path, text): (PathBuf, String)| {
+        // A checkout on Windows may have turned the line ends.
+        let same = std::fs::read_to_string(&path).is_ok_and(|stored| stored.replace("\r\n", "\n") == text);
+        (!same).then(|| format!("{} is out of date; run `cargo xtask docs`", path.display()))
+    };
+    Ok(files()?.into_iter().filter_map(differs).collect())
+}
+
+fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
+    let directory = workspace::root()?.join("docs/reference");
+    Ok(vec![
+        (directory.join("columns.md"), columns()?),
+        (directory.join("config.md"), settings()?),
+        (directory.join("exit-codes.md"), exit_codes()?),
+    ])
+}
+
+/// A pipe would end the cell.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn columns() -> anyhow::Result<String> {
+    let mut out = format!("# Columns of process_events\n\n{NOTE}Schema version {SCHEMA_VERSION}. ");
+    out.push_str("Every column but `time`, `event_type`, `entity_id`, `pid` and `name` may be NULL: not known.\n\n");
+    out.push_str("| column | type | unit | sensitivity | meaning | example |\n|---|---|---|---|---|---|\n");
+    for column in PROCESS_EVENTS {
+        let sensitivity = match column.sensitivity {
+            Sensitivity::Argument => "may hold secrets",
+            Sensitivity::Identity => "names a person",
+            Sensitivity::Public => "",
+        };
+        let (unit, meaning, example) = (cell(column.unit), cell(column.meaning), cell(column.example));
+        let (name, kind) = (column.name, column.kind.sql());
+        writeln!(out, "| `{name}` | {kind} | {unit} | {sensitivity} | {meaning} | `{example}` |")?;
+    }
+    Ok(out)
+}
+
+fn settings() -> anyhow::Result<String> {
+    let mut out = format!("# Settings\n\n{NOTE}");
+    out.push_str(
+        "Flags beat environment variables beat `~/.config/<program>/config.{yaml,toml,json}` beat \
+         `/etc/<program>/config.{yaml,toml,json}` beat defaults. `--config FILE` (or `<PREFIX>CONFIG`) stands in for both \
+         directories. Unknown keys and variables are refused. `daemoneye-cli config show --origin` tells where each value \
+         came from.\n",
+    );
+    for component in COMPONENTS {
+        component_settings(&mut out, component)?;
+    }
+    Ok(out)
+}
+
+fn component_settings(out: &mut String, component: &Component) -> anyhow::Result<()> {
+    writeln!(out, "\n## {}\n", component.name)?;
+    out.push_str("| key | variable | takes | default | meaning |\n|---|---|---|---|---|\n");
+    for setting in component.settings {
+        let takes = cell(&setting.kind.describe(setting.unit));
+        let default = match setting.fallback.describe() {
+            text if text.is_empty() => "unset".to_owned(),
+            text => format!("`{}`", cell(&text)),
+        };
+        let (key, variable, doc) = (setting.key, component.variable(setting.key), cell(setting.doc));
+        writeln!(out, "| `{key}` | `{variable}` | {takes} | {default} | {doc} |")?;
+    }
+    Ok(())
+}
+
+fn exit_codes() -> anyhow::Result<String> {
+    let mut out = format!("# Exit codes\n\n{NOTE}The same for all three programs.\n\n| code | meaning |\n|---|---|\n");
+    for exit in Exit::ALL {
+        writeln!(out, "| {} | {} |", exit.code(), cell(exit.meaning()))?;
+    }
+    Ok(out)
+}

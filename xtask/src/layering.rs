@@ -1,0 +1,137 @@
+//! Who may depend on whom, where operating systems may differ, and how large the trusted computing base is.
+
+use std::collections::BTreeSet;
+
+use anyhow::Context as _;
+use serde_json::Value;
+
+use crate::workspace;
+
+/// Every crate with exactly the crates of this workspace that it links.
+const EDGES: &[(&str, &[&str])] = &[
+    ("collector-core", &["daemoneye-eventbus", "daemoneye-lib"]),
+    ("daemoneye-agent", &["daemoneye-engine", "daemoneye-eventbus", "daemoneye-lib"]),
+    ("daemoneye-cli", &["daemoneye-eventbus", "daemoneye-lib"]),
+    ("daemoneye-engine", &["daemoneye-lib"]),
+    ("daemoneye-eventbus", &["daemoneye-lib"]),
+    ("daemoneye-lib", &[]),
+    ("e2e", &["daemoneye-lib"]),
+    ("procmond", &["collector-core", "daemoneye-lib"]),
+    ("xtask", &["daemoneye-lib"]),
+];
+
+/// Holds how many crates procmond may link; a change may lower it only.
+const COUNT_FILE: &str = "xtask/procmond-crates.txt";
+
+/// The count depends on the target; it is taken for the one that is deployed most.
+const COUNT_TARGET: &str = "x86_64-unknown-linux-gnu";
+
+/// One line per violation.
+pub(crate) fn violations() -> anyhow::Result<Vec<String>> {
+    let mut violations = edges(&workspace::metadata()?)?;
+    violations.extend(scattered_systems()?);
+    violations.extend(procmond_tree()?);
+    Ok(violations)
+}
+
+fn edges(metadata: &Value) -> anyhow::Result<Vec<String>> {
+    let packages = metadata["packages"].as_array().context("cargo metadata lists no packages")?;
+    let ours: BTreeSet<&str> = packages.iter().filter_map(|package| package["name"].as_str()).collect();
+    let mut violations = Vec::new();
+    for package in packages {
+        let name = package["name"].as_str().unwrap_or_default();
+        let found: BTreeSet<&str> = package["dependencies"]
+            .as_array()
+            .into_iter()
+            .flatten()
+            .filter(|dependency| dependency["kind"].as_str() != Some("dev"))
+            .filter_map(|dependency| dependency["name"].as_str())
+            .filter(|dependency| ours.contains(dependency))
+            .collect();
+        let Some((_, allowed)) = EDGES.iter().find(|(known, _)| *known == name) else {
+            violations.push(format!("crate {name} has no entry in the table of edges"));
+            continue;
+        };
+        let allowed: BTreeSet<&str> = allowed.iter().copied().collect();
+        violations.extend(found.difference(&allowed).map(|to| format!("{name} must not depend on {to}")));
+        violations
+            .extend(allowed.difference(&found).map(|to| format!("{name} no longer depends on {to}: remove the edge")));
+    }
+    Ok(violations)
+}
+
+/// A difference between operating systems is a swapped file behind one `mod.rs`.
+fn scattered_systems() -> anyhow::Result<Vec<String>> {
+    let mut violations = Vec::new();
+    for source in workspace::sources()? {
+        if source.path.ends_with("/mod.rs") || source.path.starts_with("xtask/") {
+            continue;
+        }
+        for (at, line) in source.lines.iter().enumerate() {
+            let code = line.trim_start();
+            if code.contains("target_os") && code.contains("cfg") && !code.starts_with("//") {
+                violations.push(format!("{}:{}: target_os outside the mod.rs that swaps files", source.path, at + 1));
+            }
+        }
+    }
+    Ok(violations)
+}
+
+fn procmond_tree() -> anyhow::Result<Vec<String>> {
+    let tree = workspace::cargo(&[
+        "tree",
+        "-p",
+        "procmond",
+        "-e",
+        "normal",
+        "--prefix",
+        "none",
+        "--format",
+        "{p}",
+        "--target",
+        COUNT_TARGET,
+    ])?;
+    let crates: BTreeSet<&str> = tree.lines().map(|line| line.trim_end_matches(" (*)")).collect();
+    let path = workspace::root()?.join(COUNT_FILE);
+    let stored: usize = std::fs::read_to_string(&path)
+        .with_context(|| format!("read {COUNT_FILE}"))?
+        .trim()
+        .parse()
+        .with_context(|| format!("{COUNT_FILE} holds no number"))?;
+    let count = crates.len();
+    Ok(match count.cmp(&stored) {
+        std::cmp::Ordering::Equal => Vec::new(),
+        std::cmp::Ordering::Greater => {
+            vec![format!("procmond links {count} crates, {stored} are allowed; every one runs with its privileges")]
+        }
+        std::cmp::Ordering::Less => {
+            vec![format!("procmond links only {count} crates now; write {count} into {COUNT_FILE} to keep it so")]
+        }
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn an_edge_too_many_and_one_too_few_are_both_named() {
+        let package = |name: &str, to: &[&str]| {
+            let dependencies: Vec<Value> = to.iter().map(|to| json!({"name": to, "kind": null})).collect();
+            json!({"name": name, "dependencies": dependencies})
+        };
+        let metadata = json!({"packages": [
+            package("daemoneye-lib", &["daemoneye-engine"]),
+            package("daemoneye-engine", &[]),
+        ]});
+        let found = edges(&metadata).unwrap();
+        assert_eq!(
+            found,
+            [
+                "daemoneye-lib must not depend on daemoneye-engine",
+                "daemoneye-engine no longer depends on daemoneye-lib: remove the edge",
+            ]
+        );
+    }
+}
