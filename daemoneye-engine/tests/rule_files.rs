@@ -1,9 +1,9 @@
 //! Rule files: what is refused, with its place; what overrides what; what a rule set reports.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests stop at what cannot be")]
+#![expect(clippy::unwrap_used, reason = "tests stop at what cannot be")]
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use daemoneye_engine::detect::{LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::{EventBatch, batch_from_json};
@@ -263,7 +263,7 @@ fn disabled_rules_do_not_run_and_a_taken_id_is_refused() {
     disabled.rule.state = RuleState::Disabled;
     let (set, refusals) = RuleSet::compile(vec![disabled, rule.clone(), rule]);
     assert_eq!((set.len(), refusals.len()), (1, 1));
-    assert!(refusals[0].message.contains(ID) && refusals[0].file == PathBuf::from("pack/rule.yaml"));
+    assert!(refusals[0].message.contains(ID) && refusals[0].file == Path::new("pack/rule.yaml"));
 }
 
 #[test]

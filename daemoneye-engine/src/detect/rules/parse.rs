@@ -103,43 +103,47 @@ impl Reader<'_> {
         };
         self.known_keys(pairs, FIELDS, "a rule");
         let fields = Fields { pairs, at: document.referenced };
-        let (id, name, severity) = (self.id(&fields), self.required_text(&fields, "name"), self.severity(&fields));
-        let sql = self.sql(&fields);
-        let description = self.text(&fields, "description");
-        let author = self.text(&fields, "author");
-        let references = self.texts(&fields, "references");
-        let category = self.text(&fields, "category");
-        let tags = self.texts(&fields, "tags");
-        let status = self.status(&fields);
-        let false_positives = self.texts(&fields, "false_positives");
-        let (dedup, dedup_window_s) = (self.dedup(&fields), self.window(&fields));
-        let state = if self.boolean(&fields, "enabled", true) { RuleState::Active } else { RuleState::Disabled };
-        let tests = self.tests(&fields);
+        let (sql, tests) = (self.sql(&fields), self.tests(&fields));
+        let rule = self.described(&fields);
+        let ((sql, compiled), rule) = (sql?, rule?);
         let hash = blake3::hash(document.value.canonical().to_string().as_bytes()).to_hex().to_string();
-        let (pack, file, path) = (part(self.file.parent()), part(Some(self.file)), self.file.to_owned());
-        let (id, name, severity, (sql, compiled)) = (id?, name?, severity?, sql?);
+        let (pack, file) = (part(self.file.parent()), part(Some(self.file)));
+        Some(LoadedRule {
+            rule: DetectionRule { hash, sql, pack, file, ..rule },
+            tests,
+            source: self.source.to_owned(),
+            path: self.file.to_owned(),
+            compiled: Arc::new(compiled),
+        })
+    }
+
+    /// The fields for people; what the file as a whole gives is still empty.
+    fn described(&mut self, fields: &Fields<'_>) -> Option<DetectionRule> {
+        let (id, name, severity) = (self.id(fields), self.required_text(fields, "name"), self.severity(fields));
+        let enabled = self.boolean(fields, "enabled", true);
         let rule = DetectionRule {
+            id: id.unwrap_or_default(),
             version: 1,
+            hash: String::new(),
+            name: name.unwrap_or_default(),
+            description: self.text(fields, "description"),
+            author: self.text(fields, "author"),
+            references: self.texts(fields, "references"),
+            severity: severity.unwrap_or(Severity::Info),
+            category: self.text(fields, "category"),
+            tags: self.texts(fields, "tags"),
+            status: self.status(fields),
+            false_positives: self.texts(fields, "false_positives"),
+            sql: String::new(),
+            dedup: self.dedup(fields),
+            dedup_window_s: self.window(fields),
+            state: if enabled { RuleState::Active } else { RuleState::Disabled },
             kind: RuleKind::Stream,
-            id,
-            hash,
-            name,
-            description,
-            author,
-            references,
-            severity,
-            category,
-            tags,
-            status,
-            false_positives,
-            sql,
-            dedup,
-            dedup_window_s,
-            state,
-            pack,
-            file,
+            pack: String::new(),
+            file: String::new(),
         };
-        Some(LoadedRule { rule, tests, source: self.source.to_owned(), path, compiled: Arc::new(compiled) })
+        // A field that is missing has been told; the rule is dropped with its other problems.
+        self.problems.is_empty().then_some(rule)
     }
 
     /// The guard first, then the compiler; both name the place in the file.
