@@ -74,7 +74,9 @@ impl Home {
     /// # Errors
     /// When no directory can be made.
     pub fn new() -> Result<Self> {
-        let dir = tempfile::Builder::new().prefix("de-").tempdir()?;
+        // For a look at what a failed test left behind.
+        let keep = std::env::var_os("DAEMONEYE_E2E_KEEP").is_some();
+        let dir = tempfile::Builder::new().prefix("de-").disable_cleanup(keep).tempdir()?;
         fs::create_dir(dir.path().join("data"))?;
         fs::create_dir(dir.path().join("run"))?;
         let home = Self { dir, settings: Vec::new(), rules: builtin_rules() };

@@ -262,8 +262,13 @@ impl Watch {
     }
 
     fn write_down(&mut self, path: &Path, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
+        // A trim may be due before the state of earlier runs has been read; an empty state would replace it.
+        if !self.restored {
+            return Ok(None);
+        }
         let last = last.max(self.written);
-        if self.ahead || last == self.checkpointed {
+        // Before the restore the tracker is empty: written down now, it would claim that nothing lives.
+        if !self.restored || self.ahead || last == self.checkpointed {
             return Ok(self.checkpointed);
         }
         let checkpoint = Checkpoint { last, state: self.tracker.export() };

@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemoneye_lib::proto::{
-    CapabilityRequest, CollectorRequest, DeliveryGuarantee, DetectionTask, Lifecycle, ProcessFilter, QoS, Register,
-    Sequence, TaskType, collector_request::Verb, collector_response::Answer, lifecycle::Phase as LifecyclePhase,
+    CapabilityRequest, CollectorRequest, CollectorResponse, DeliveryGuarantee, DetectionTask, Empty, Lifecycle,
+    ProcessFilter, QoS, Register, Sequence, TaskType, collector_request::Verb, collector_response::Answer,
+    lifecycle::Phase as LifecyclePhase,
 };
 use daemoneye_lib::topic::Topic;
 use prost::Message as _;
@@ -19,6 +20,10 @@ use crate::link::ToParent;
 
 /// How long a collector may take to list every process: 10,000 of them take it far less than a second.
 const DEADLINE: Duration = Duration::from_secs(30);
+/// How often, and how many times, a collector is asked whether it has looked once: five minutes, as long as the longest
+/// snapshot interval that a rule can live with.
+const FIRST_CYCLE_POLL: Duration = Duration::from_millis(500);
+const FIRST_CYCLE_POLLS: u32 = 600;
 /// Pages of the list that are taken; far more than a host can have processes.
 const MAX_PAGES: usize = 10_000;
 
@@ -46,6 +51,9 @@ pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     if let Some(Err(error)) = worker.blocking(move |worker| worker.store.put_system_info(&info)).await {
         tracing::warn!(%error, "what is known about the host was not kept");
     }
+    if first_cycle(&worker, &id).await {
+        enumerate(&worker, &id).await;
+    }
 }
 
 /// Gives every collector leave to begin.
@@ -53,6 +61,20 @@ pub(crate) fn begin_monitoring(worker: &Worker) {
     let leave = Lifecycle { phase: LifecyclePhase::BeginMonitoring.into(), time_us: now_us() };
     let qos = QoS { guarantee: DeliveryGuarantee::AtLeastOnce.into(), ..QoS::default() };
     worker.broker.publish(&Topic::Lifecycle, leave.encode_to_vec().into(), qos);
+}
+
+/// Waits until a collector has looked once. A freshly started one lists at registration only what its checkpoint knew, which
+/// cannot tell what ended while nobody looked.
+async fn first_cycle(worker: &Worker, id: &str) -> bool {
+    for _ in 0..FIRST_CYCLE_POLLS {
+        let request = CollectorRequest { verb: Some(Verb::HealthCheck(Empty {})) };
+        match worker.broker.call(id, request, DEADLINE).await {
+            Ok(CollectorResponse { answer: Some(Answer::Health(health)) }) if health.cycles > 0 => return true,
+            Ok(_) => tokio::time::sleep(FIRST_CYCLE_POLL).await,
+            Err(_) => return false,
+        }
+    }
+    false
 }
 
 async fn enumerate(worker: &Arc<Worker>, id: &str) {
