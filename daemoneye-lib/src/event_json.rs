@@ -7,7 +7,9 @@ use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
 use crate::columns::{self, Column};
-use crate::proto::{AlertSeverity, Capture, EventType, Identity, ProcessEvent, ProcessRecord, Sequence, StartKind, Word};
+use crate::proto::{
+    AlertSeverity, Capture, EventType, Identity, ProcessEvent, ProcessRecord, Sequence, StartKind, Word,
+};
 
 /// Where an event comes from; what the record around it says.
 #[derive(Debug, Clone, Copy, Default)]

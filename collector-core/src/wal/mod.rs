@@ -5,7 +5,7 @@
 //! [`GROUP_SYNC`] under load. A failed sync is final. The format stands in [`daemoneye_lib::segment`].
 //!
 //! Nothing waits for room: what does not fit on the disk, or falls to the total bound, is counted and told by a record on
-//! `events.collector.{id}` that holds a [`CoverageGap`](daemoneye_lib::proto::CoverageGap).
+//! `events.collector.{id}` that holds a [`CoverageGap`].
 
 mod append;
 mod cursor;

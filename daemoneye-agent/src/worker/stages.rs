@@ -1,5 +1,5 @@
 //! The worker's start and end as types: [`Loading`] holds the store, [`Ready`] listens, [`Steady`] has a collector,
-//! [`Stopping`] lets everything out that is still inside.
+//! and its end lets everything out that is still inside.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
