@@ -5,6 +5,8 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -66,6 +68,8 @@ pub struct Home {
     dir: TempDir,
     settings: Vec<(String, String)>,
     rules: PathBuf,
+    /// Copies of the programs, run as this user; cargo's own lie where only the builder may look.
+    other_user: Option<(PathBuf, u32)>,
 }
 
 impl Home {
@@ -79,7 +83,7 @@ impl Home {
         let dir = tempfile::Builder::new().prefix("de-").disable_cleanup(keep).tempdir()?;
         fs::create_dir(dir.path().join("data"))?;
         fs::create_dir(dir.path().join("run"))?;
-        let home = Self { dir, settings: Vec::new(), rules: builtin_rules() };
+        let home = Self { dir, settings: Vec::new(), rules: builtin_rules(), other_user: None };
         Ok(home.set("PROCMOND__SNAPSHOT_INTERVAL_MS", "100"))
     }
 
@@ -95,6 +99,39 @@ impl Home {
     pub fn rules(mut self, dir: PathBuf) -> Self {
         self.rules = dir;
         self
+    }
+
+    /// Everything on these directories runs as `nobody` from here on. Needs root.
+    ///
+    /// # Errors
+    /// When the programs or rules cannot be copied or given away.
+    pub fn as_nobody(mut self) -> Result<Self> {
+        let nobody = nix::unistd::User::from_name("nobody")?.context("no user nobody")?;
+        let bin = self.dir.path().join("bin");
+        let rules = self.dir.path().join("rules");
+        fs::create_dir(&bin)?;
+        fs::create_dir(&rules)?;
+        for name in ["procmond", "daemoneye-agent", "daemoneye-cli"] {
+            fs::copy(program(name)?, bin.join(name))?;
+        }
+        for entry in fs::read_dir(&self.rules)? {
+            let path = entry?.path();
+            fs::copy(&path, rules.join(path.file_name().context("a rule file")?))?;
+        }
+        fs::set_permissions(self.dir.path(), fs::Permissions::from_mode(0o755))?;
+        for dir in [self.data(), self.runtime()] {
+            std::os::unix::fs::chown(dir, Some(nobody.uid.as_raw()), Some(nobody.gid.as_raw()))?;
+        }
+        self.rules = rules;
+        self.other_user = Some((bin, nobody.uid.as_raw()));
+        Ok(self)
+    }
+
+    fn command(&self, name: &str) -> Result<Command> {
+        let Some((bin, uid)) = &self.other_user else { return Ok(Command::new(program(name)?)) };
+        let mut command = Command::new(bin.join(name));
+        command.uid(*uid).gid(*uid);
+        Ok(command)
     }
 
     /// Root of both directories.
@@ -120,7 +157,7 @@ impl Home {
     /// # Errors
     /// When the program is missing or stale.
     pub fn agent_command(&self) -> Result<Command> {
-        let mut command = Command::new(program("daemoneye-agent")?);
+        let mut command = self.command("daemoneye-agent")?;
         command.arg("run").arg("--data-dir").arg(self.data()).arg("--runtime-dir").arg(self.runtime());
         command.arg("--rules").arg(&self.rules);
         command.env_clear().envs(self.settings.iter().cloned());
@@ -128,6 +165,9 @@ impl Home {
             if let Some(value) = std::env::var_os(kept) {
                 command.env(kept, value);
             }
+        }
+        if self.other_user.is_some() {
+            command.env("HOME", self.path());
         }
         Ok(command)
     }
@@ -176,8 +216,11 @@ impl Home {
     /// # Errors
     /// When it cannot be started.
     pub fn cli(&self, args: &[&str]) -> Result<Output> {
-        let mut command = Command::new(program("daemoneye-cli")?);
+        let mut command = self.command("daemoneye-cli")?;
         command.args(args).env("DAEMONEYE_CLI_RUNTIME_DIR", self.runtime()).env("DAEMONEYE_CLI_DATA_DIR", self.data());
+        if self.other_user.is_some() {
+            command.env("HOME", self.path());
+        }
         command.stdin(Stdio::null()).output().context("daemoneye-cli")
     }
 

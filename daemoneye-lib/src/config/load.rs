@@ -225,7 +225,12 @@ fn flatten(prefix: &str, dict: Dict, leaves: &mut Vec<(String, Raw)>) {
 /// The text of a variable or flag as its kind; what does not parse stays text and is refused with its origin.
 fn typed(kind: Kind, text: &str) -> Raw {
     match kind {
-        Kind::Boolean => text.parse::<bool>().map_or_else(|_| Raw::from(text), Raw::from),
+        // `PROCMOND_STANDALONE=1` is how a shell says yes.
+        Kind::Boolean => match text {
+            "true" | "1" => Raw::from(true),
+            "false" | "0" => Raw::from(false),
+            _ => Raw::from(text),
+        },
         Kind::Integer(..) => text.parse::<u64>().map_or_else(|_| Raw::from(text), Raw::from),
         Kind::Paths => {
             let parts = std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty());

@@ -10,4 +10,6 @@
 mod bad_input;
 mod first_light;
 mod killed;
+mod ledger;
+mod lives;
 mod side_by_side;
