@@ -1,4 +1,5 @@
-//! Eight queries over generated events: the yardstick of the store's design page. Rows by `DAEMONEYE_BENCH_ROWS` (100,000).
+//! Eight queries over generated events: the yardstick of the store's design page. Rows by `DAEMONEYE_BENCH_ROWS` (100,000;
+//! 5,000 where nothing is measured).
 //!
 //! Run with `cargo bench -p daemoneye-engine -p daemoneye-eventbus --bench query`.
 
@@ -71,7 +72,8 @@ impl Filled {
 }
 
 fn queries(criterion: &mut Criterion) {
-    let rows = std::env::var("DAEMONEYE_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(100_000);
+    let usual = if std::env::args().any(|argument| argument == "--bench") { 100_000 } else { 5_000 };
+    let rows = std::env::var("DAEMONEYE_BENCH_ROWS").ok().and_then(|rows| rows.parse().ok()).unwrap_or(usual);
     let filled = Filled::new(rows);
     let entity = filled.text("SELECT entity_id FROM process_events ORDER BY time DESC LIMIT 1");
     let hash = filled.text("SELECT executable_hash FROM process_events WHERE name = 'openssl' LIMIT 1");
@@ -100,7 +102,7 @@ fn queries(criterion: &mut Criterion) {
             format!("SELECT time, pid, name, memory_usage {all} ORDER BY memory_usage DESC, time LIMIT 20"),
         ),
     ];
-    let mut group = criterion.benchmark_group("query");
+    let mut group = criterion.benchmark_group(format!("query over {rows} events"));
     group.sample_size(20);
     for (name, sql) in &suite {
         group.bench_function(*name, |bencher| bencher.iter(|| black_box(filled.ask(sql))));

@@ -6,10 +6,10 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemoneye_engine::ingest::{EventBatch, UNDECODABLE, decode};
-use daemoneye_engine::store::{AlertFilter, DeliveryState, RuleMatch, Store, StoreError, StoreOptions};
+use daemoneye_engine::store::{AlertFilter, DeliveryState, OutboxStats, RuleMatch, Store, StoreError, StoreOptions};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::model::{AlertStatus, Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
@@ -461,13 +461,124 @@ fn audit_ids_never_go_back() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     let payload = serde_json::json!({"k": 1});
-    assert_eq!(store.audit_push("agent", "start", &payload).unwrap(), 1);
-    assert_eq!(store.audit_push("agent", "config", &payload).unwrap(), 2);
+    assert_eq!(store.audit_push("agent", "start", &payload).unwrap(), Some(1));
+    assert_eq!(store.audit_push("agent", "config", &payload).unwrap(), Some(2));
     assert_eq!(store.audit_pending(1).unwrap()[0].action, "start");
     store.audit_done(2).unwrap();
     assert_eq!(store.audit_pending(10).unwrap(), []);
     drop(store);
-    assert_eq!(open(dir.path()).audit_push("agent", "start", &payload).unwrap(), 3);
+    assert_eq!(open(dir.path()).audit_push("agent", "start", &payload).unwrap(), Some(3));
+}
+
+#[test]
+fn a_full_audit_outbox_is_told_and_stops_no_alert() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { audit_entries: 3, ..options(dir.path()) }).unwrap();
+    let raised = store.commit_matches(matches(&rule("r"), &run(1, 1..=10))).unwrap();
+    assert_eq!(raised.len(), 10, "an alert needs no room in the outbox");
+    store.set_alert_status(raised[0].id, AlertStatus::Closed, "operator:alice", "known").unwrap();
+    assert_eq!(store.audit_push("agent", "start", &serde_json::Value::Null).unwrap(), None);
+    let stats = store.stats().unwrap();
+    assert_eq!((stats.audit_pending, stats.audit_lost), (3, 9));
+    let gaps = store.coverage().unwrap();
+    assert_eq!((gaps.len(), gaps[0].gap.reason.as_str(), gaps[0].gap.count), (1, "audit_outbox_full", Some(9)));
+
+    let taken = store.audit_pending(10).unwrap();
+    store.audit_done(taken[2].outbox_id).unwrap();
+    let pending = store.audit_pending(10).unwrap();
+    assert_eq!((pending.len(), pending[0].action.as_str()), (1, "audit-entries-lost"));
+    assert_eq!(
+        serde_json::from_slice::<serde_json::Value>(&pending[0].payload).unwrap(),
+        serde_json::json!({"count": 9})
+    );
+    assert_eq!(pending[0].outbox_id, taken[2].outbox_id + 1, "a lost entry takes no id");
+    store.audit_done(pending[0].outbox_id).unwrap();
+    assert_eq!(store.audit_pending(10).unwrap(), [], "it is said once");
+}
+
+/// The same as [`Store::outbox_stats`], counted.
+fn counted(store: &Store) -> BTreeMap<(String, &'static str), u64> {
+    let mut counted = BTreeMap::new();
+    for delivery in store.deliveries().unwrap() {
+        *counted.entry((delivery.sink, delivery.state.as_str())).or_insert(0) += 1;
+    }
+    counted
+}
+
+fn told(store: &Store) -> BTreeMap<(String, &'static str), u64> {
+    let by_state = |stats: OutboxStats| {
+        [("pending", stats.pending), ("done", stats.done), ("dead", stats.dead)]
+            .map(|(state, count)| ((stats.sink.clone(), state), count))
+    };
+    store.outbox_stats().unwrap().into_iter().flat_map(by_state).filter(|(_, count)| *count > 0).collect()
+}
+
+#[test]
+fn the_outbox_counts_are_right_also_for_a_store_that_kept_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { dead_after: Duration::ZERO, ..options(dir.path()) }).unwrap();
+    let raised = store.commit_matches(matches(&rule("r"), &run(1, 1..=9))).unwrap();
+    let ids: Vec<Uuid> = raised.iter().map(|alert| alert.id).collect();
+    store.outbox_done_all("file", &ids[..4]).unwrap();
+    store.outbox_done("file", ids[0]).unwrap();
+    store.outbox_failed("file", ids[5], "gone", T0).unwrap();
+    store.outbox_failed("file", ids[5], "gone", T0).unwrap();
+    assert_eq!(told(&store), counted(&store));
+    assert_eq!(told(&store)[&("file".to_owned(), "done")], 4);
+    let before = told(&store);
+    drop(store);
+
+    let state = redb::Database::open(dir.path().join("state.redb")).unwrap();
+    let transaction = state.begin_write().unwrap();
+    transaction.delete_table(TableDefinition::<(&str, u8), Raw<true>>::new("alert_delivery_counts")).unwrap();
+    transaction.commit().unwrap();
+    drop(state);
+    overwrite(dir.path(), TableDefinition::<&str, Raw<true>>::new("meta"), "format_version", &[1, 1]);
+    assert_eq!(told(&Store::open_offline(dir.path()).unwrap()), before, "a copy is migrated in memory");
+    assert_eq!(told(&open(dir.path())), before);
+    assert_eq!(told(&open(dir.path())), before, "once");
+}
+
+#[test]
+fn old_alerts_go_with_all_that_hangs_on_them_unless_a_sink_still_waits() {
+    const DAY_US: i64 = 86_400_000_000;
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let old = matches(&rule("r"), &run(1, 1..=1_500));
+    let ids: Vec<Uuid> = store.commit_matches(old.clone()).unwrap().iter().map(|alert| alert.id).collect();
+    let (delivered, waiting) = ids.split_at(1_490);
+    for sink in ["file", "stdout"] {
+        store.outbox_done_all(sink, delivered).unwrap();
+    }
+    store.outbox_done_all("file", waiting).unwrap();
+    store.set_alert_status(ids[7], AlertStatus::Closed, "operator:alice", "known").unwrap();
+
+    let now_us = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap();
+    assert_eq!(store.expire(now_us).unwrap().alerts, 0, "event times are old, but the alerts are of today");
+    let expired = store.expire(now_us + 31 * DAY_US).unwrap();
+    assert_eq!(
+        (expired.alerts, expired.deliveries),
+        (1_500, 3_000),
+        "a sink that nobody tries any more keeps nothing"
+    );
+    assert_eq!((store.alerts(&AlertFilter::default()).unwrap(), store.deliveries().unwrap()), (vec![], vec![]));
+    assert_eq!((told(&store), store.outbox_next("stdout").unwrap()), (BTreeMap::new(), None));
+    let noted = store.audit_pending(10_000).unwrap().pop().unwrap();
+    let payload: serde_json::Value = serde_json::from_slice(&noted.payload).unwrap();
+    assert_eq!((noted.action.as_str(), &payload["alerts"]), ("retention", &serde_json::json!(1_500)));
+
+    let again = store.commit_matches(old).unwrap();
+    assert_eq!(again.len(), 1_500, "no index row is left behind that an alert could be taken for");
+    drop(store);
+    let patient = StoreOptions { dead_after: Duration::from_secs(90 * 86_400), ..options(dir.path()) };
+    let store = Store::open(patient).unwrap();
+    for sink in ["file", "stdout"] {
+        store.outbox_done_all(sink, delivered).unwrap();
+    }
+    store.outbox_done_all("file", waiting).unwrap();
+    let expired = store.expire(now_us + 31 * DAY_US).unwrap();
+    assert_eq!((expired.alerts, expired.deliveries), (1_490, 2_980), "what a sink may still get stays whole");
+    assert_eq!(store.outbox_due("stdout", now_us, 100).unwrap().len(), 10);
 }
 
 #[test]
@@ -620,10 +731,10 @@ fn overwrite<const COUNTER: bool, K: redb::Key + 'static>(
 fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    overwrite(dir.path(), TableDefinition::<&str, Raw<true>>::new("meta"), "format_version", &[1, 2]);
+    overwrite(dir.path(), TableDefinition::<&str, Raw<true>>::new("meta"), "format_version", &[1, 3]);
     let refused = Store::open(options(dir.path())).unwrap_err();
     assert_eq!(refused.exit(), Exit::NewerFormat);
-    assert!(refused.to_string().contains("version 2") && refused.to_string().contains("state.redb"), "{refused}");
+    assert!(refused.to_string().contains("version 3") && refused.to_string().contains("state.redb"), "{refused}");
     assert_eq!(Store::open_offline(dir.path()).unwrap_err().exit(), Exit::NewerFormat);
 }
 

@@ -13,7 +13,8 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::physical_plan::execute_stream;
-use futures::StreamExt;
+use futures::{FutureExt as _, StreamExt as _};
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -43,6 +44,13 @@ pub(crate) struct Started {
     pub(crate) columns: Vec<ResultColumn>,
 }
 
+/// A plan under way.
+struct Prepared {
+    stream: SendableRecordBatchStream,
+    /// Keeps the snapshot's files from being removed while they are read.
+    view: Arc<QueryView>,
+}
+
 type Begin = oneshot::Sender<Result<Started, QueryError>>;
 type Out = mpsc::Sender<Result<ResultPage, QueryError>>;
 
@@ -52,6 +60,8 @@ enum End {
     Failed(QueryError),
     /// A limit, already told.
     Cut,
+    /// A file could not be read, or the reader gave way under what it read.
+    Unreadable(Option<QueryError>),
     /// All rows were sent, or nobody reads them.
     Over,
 }
@@ -63,8 +73,7 @@ impl Job {
             () = self.cancel.cancelled() => Err(QueryError::Cancelled),
             prepared = self.prepare() => prepared,
         };
-        // The view keeps the snapshot's files from being removed while they are read.
-        let (stream, _view) = match prepared {
+        let prepared = match prepared {
             Ok(prepared) => prepared,
             Err(error) => {
                 // Nobody waits any more when the receiver is gone.
@@ -72,7 +81,7 @@ impl Job {
                 return;
             }
         };
-        let columns = page_columns(&stream.schema());
+        let columns = page_columns(&prepared.stream.schema());
         if begin.send(Ok(Started { columns: columns.clone() })).is_err() {
             return;
         }
@@ -80,12 +89,12 @@ impl Job {
         let end = tokio::select! {
             biased;
             () = self.cancel.cancelled() => End::Cancelled,
-            end = self.stream(stream, &mut pages, &out) => end,
+            end = self.answer(prepared, &mut pages, &out) => end,
         };
         self.close(end, pages, &out).await;
     }
 
-    async fn prepare(&self) -> Result<(SendableRecordBatchStream, Arc<QueryView>), QueryError> {
+    async fn prepare(&self) -> Result<Prepared, QueryError> {
         let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
         let planning = |error: DataFusionError| QueryError::Planning(plan::refusal(&error));
@@ -99,7 +108,52 @@ impl Job {
         let physical = operators::limited(physical).map_err(planning)?;
         let stream =
             execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::Execution(words(&error)))?;
-        Ok((stream, view))
+        Ok(Prepared { stream, view })
+    }
+
+    /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
+    /// after that the rows that were sent stand, and the next query does without the file.
+    async fn answer(&self, prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
+        let Prepared { stream, view } = prepared;
+        let end = self.guarded(stream, pages, out).await;
+        let End::Unreadable(failure) = end else { return end };
+        let damaged = self.set_aside(&view).await;
+        drop(view);
+        match failure {
+            Some(error) if !damaged => End::Failed(error),
+            _ if !damaged || !pages.restart() => self.cut(Degraded::DataUnreadable),
+            _ => self.again(pages, out).await,
+        }
+    }
+
+    async fn again(&self, pages: &mut Pages, out: &Out) -> End {
+        self.tally.rows.store(0, Ordering::Relaxed);
+        let Prepared { stream, view: _view } = match self.prepare().await {
+            Ok(prepared) => prepared,
+            Err(error) => return End::Failed(error),
+        };
+        match self.guarded(stream, pages, out).await {
+            End::Unreadable(Some(error)) => End::Failed(error),
+            End::Unreadable(None) => self.cut(Degraded::DataUnreadable),
+            end => end,
+        }
+    }
+
+    /// [`Job::stream`], where a decoder that panics on foreign bytes ends this query and not the thread.
+    async fn guarded(&self, stream: SendableRecordBatchStream, pages: &mut Pages, out: &Out) -> End {
+        AssertUnwindSafe(self.stream(stream, pages, out)).catch_unwind().await.unwrap_or_else(|_| {
+            End::Unreadable(Some(QueryError::Execution(
+                "the engine failed inside; the agent's log has more".to_owned(),
+            )))
+        })
+    }
+
+    /// Checks the files that the query reads; true when one of them is damaged and was set aside.
+    async fn set_aside(&self, view: &QueryView) -> bool {
+        let (store, files) = (Arc::clone(&self.store), view.opened());
+        // On a thread that reads files anyway, because hashing them takes longer than another query may be kept waiting.
+        let check = tokio::task::spawn_blocking(move || store.check_files(&files));
+        matches!(timeout_at(self.deadline, check).await, Ok(Ok(Ok(damaged))) if damaged > 0)
     }
 
     async fn stream(&self, mut stream: SendableRecordBatchStream, pages: &mut Pages, out: &Out) -> End {
@@ -111,6 +165,7 @@ impl Job {
                 Ok(Some(Err(error))) => {
                     tracing::debug!(%error, "query ended early");
                     return match degradation(&error) {
+                        Some(Degraded::DataUnreadable) => End::Unreadable(None),
                         Some(reason) => self.cut(reason),
                         None => End::Failed(QueryError::Execution(words(&error))),
                     };
@@ -150,7 +205,7 @@ impl Job {
         let last = match end {
             End::Cancelled => Some(Err(QueryError::Cancelled)),
             End::Failed(error) => Some(Err(error)),
-            End::Cut | End::Over => pages.flush().map(Ok),
+            End::Cut | End::Over | End::Unreadable(_) => pages.flush().map(Ok),
         };
         let Some(last) = last else { return };
         // Dropped, not sent: the reader is gone or asleep, and the slot is needed. It sees the end of the pages.

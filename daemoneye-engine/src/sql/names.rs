@@ -109,7 +109,7 @@ pub(crate) fn class_of(name: &str) -> Option<Class> {
     FUNCTIONS.iter().find(|(known, _)| *known == name).map(|(_, class)| *class)
 }
 
-/// The name that the planner will look up.
+/// The name that the planner will look up: what is not quoted folds to lower case.
 pub(crate) fn normal(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
 }

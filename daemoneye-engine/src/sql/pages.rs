@@ -98,6 +98,15 @@ impl Pages {
         Some(ResultPage { columns: std::mem::take(&mut self.columns), rows: std::mem::take(&mut self.rows) })
     }
 
+    /// Forgets the rows of a page that was not sent yet; false when one was.
+    pub(crate) fn restart(&mut self) -> bool {
+        if self.first_sent {
+            return false;
+        }
+        *self = Self::new(std::mem::take(&mut self.columns), self.page_rows);
+        true
+    }
+
     /// A row that alone outgrows a page gets its long cells cut to an even share.
     fn fitting(&mut self, mut row: Row) -> Row {
         if row.encoded_len() <= PAGE_BYTES / 2 {

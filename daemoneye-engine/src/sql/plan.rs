@@ -9,7 +9,7 @@ use datafusion::common::{DataFusionError, SchemaError};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
-/// [`super::check`], then planning over the empty tables and the plan gate: everything that can be refused without running.
+/// [`super::check()`], then planning over the empty tables and the plan gate: everything that can be refused without running.
 ///
 /// # Errors
 /// The first thing that is not accepted, also unknown columns and types that do not fit.

@@ -12,7 +12,7 @@ use super::{Store, StoreError, audit};
 
 /// Source events that an alert keeps: enough to start an investigation from, the rest is a query.
 pub(super) const EVENTS_KEPT: usize = 16;
-const STATUSES: [AlertStatus; 4] =
+pub(super) const STATUSES: [AlertStatus; 4] =
     [AlertStatus::Acknowledged, AlertStatus::Closed, AlertStatus::Open, AlertStatus::Reopened];
 
 /// An alert in `state.redb`: the JSON it was born with, and beside it what changes, so that a repeat rewrites numbers and
@@ -23,7 +23,7 @@ pub(super) struct StoredAlert {
     time_us: i64,
     pub(super) count: u64,
     pub(super) last_seen_us: i64,
-    status: AlertStatus,
+    pub(super) status: AlertStatus,
     pub(super) events: Vec<EventPointer>,
     pub(super) completeness: Completeness,
     /// Per collector, the last event that was counted.
@@ -48,7 +48,7 @@ impl StoredAlert {
         })
     }
 
-    fn into_alert(self) -> Result<Alert, StoreError> {
+    pub(super) fn into_alert(self) -> Result<Alert, StoreError> {
         let born: Alert = serde_json::from_str(&self.json).map_err(|error| unreadable(&error))?;
         let Self { count, last_seen_us, status, events, completeness, .. } = self;
         Ok(Alert { count, last_seen_us, status, events, completeness, ..born })
@@ -165,7 +165,7 @@ impl Store {
         self.state.write(|transaction| {
             let (before, stored) = change_status(transaction, id, status)?;
             let payload = json!({"alert": id, "from": before.as_str(), "to": status.as_str(), "reason": reason});
-            audit::push(transaction, actor, "alert-status", &payload)?;
+            audit::push(transaction, self.options.audit_entries, actor, "alert-status", &payload)?;
             stored.into_alert()
         })
     }

@@ -1,20 +1,26 @@
 //! Entries that wait to be appended to the audit ledger, which procmond writes.
 //!
 //! An entry is written in the transaction that causes it and removed once procmond has acknowledged it. Ids never go back,
-//! so procmond can tell an entry that comes a second time after a lost acknowledgement.
+//! so procmond can tell an entry that comes a second time after a lost acknowledgement. Entries that find the outbox full are
+//! not kept: they are counted, coverage says so, and so does the ledger once it takes entries again. What they are about
+//! happens all the same: an alert never fails because its entry found no room.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use daemoneye_lib::proto::AuditAppend;
-use redb::{ReadableTable as _, WriteTransaction};
+use daemoneye_lib::proto::{AuditAppend, CoverageGap};
+use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use serde_json::{Value, json};
 
-use super::state::{AUDIT, next};
+use super::state::{AUDIT, META, next};
 use super::value::Record;
-use super::{Store, StoreError};
+use super::{Store, StoreError, coverage, reason};
 
 const AUDIT_COUNTER: &str = "last_audit";
+/// Entries that found no room, ever.
+pub(super) const LOST_COUNTER: &str = "audit_lost";
+/// Entries that found no room since procmond last took some; there is no such counter while there is room.
+const LOST_NOW_COUNTER: &str = "audit_lost_now";
 
 /// One waiting entry.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,12 +42,18 @@ pub(super) fn now_us() -> i64 {
     i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
 }
 
+/// Queues an entry and returns its id; `None`: `room` entries wait already, so it was counted instead.
 pub(super) fn push(
     transaction: &WriteTransaction,
+    room: u64,
     actor: &str,
     action: &str,
     payload: &Value,
-) -> Result<u64, StoreError> {
+) -> Result<Option<u64>, StoreError> {
+    if transaction.open_table(AUDIT)?.len()? >= room {
+        lose(transaction)?;
+        return Ok(None);
+    }
     let id = next(transaction, AUDIT_COUNTER)?;
     let row = AuditRow {
         actor: actor.to_owned(),
@@ -50,16 +62,34 @@ pub(super) fn push(
         payload: payload.to_string().into_bytes(),
     };
     transaction.open_table(AUDIT)?.insert(id, row.encode()?)?;
-    Ok(id)
+    Ok(Some(id))
+}
+
+/// One gap for all entries until procmond takes some again, however far apart they are.
+fn lose(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    next(transaction, LOST_COUNTER)?;
+    let first = next(transaction, LOST_NOW_COUNTER)? == 1;
+    let now_us = now_us();
+    let gap = CoverageGap {
+        collector: "agent".to_owned(),
+        reason: reason::AUDIT_FULL.to_owned(),
+        from_us: now_us,
+        to_us: now_us,
+        count: Some(1),
+        detail: "entries for the audit ledger found the outbox full and are not kept".to_owned(),
+        ..CoverageGap::default()
+    };
+    if first { coverage::record(transaction, &gap) } else { coverage::prolong(transaction, &gap) }
 }
 
 impl Store {
-    /// Queues an entry for the ledger and returns its outbox id.
+    /// Queues an entry for the ledger and returns its outbox id; `None`: the outbox is full, and the entry was counted instead.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
-    pub fn audit_push(&self, actor: &str, action: &str, payload: &Value) -> Result<u64, StoreError> {
-        self.state.write(|transaction| push(transaction, actor, action, payload))
+    pub fn audit_push(&self, actor: &str, action: &str, payload: &Value) -> Result<Option<u64>, StoreError> {
+        let room = self.options.audit_entries;
+        self.state.write(|transaction| push(transaction, room, actor, action, payload))
     }
 
     /// The oldest waiting entries, at most `limit`.
@@ -78,14 +108,20 @@ impl Store {
         Ok(entries)
     }
 
-    /// Forgets the entries up to and including `up_to`: procmond has them.
+    /// Forgets the entries up to and including `up_to`: procmond has them. When others were lost meanwhile, an entry that says
+    /// how many follows.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn audit_done(&self, up_to: u64) -> Result<(), StoreError> {
         self.state.write(|transaction| {
             transaction.open_table(AUDIT)?.retain_in(..=up_to, |_, _| false)?;
-            Ok(())
+            let lost: u64 = match transaction.open_table(META)?.remove(LOST_NOW_COUNTER)? {
+                Some(lost) => lost.value().decode()?,
+                None => return Ok(()),
+            };
+            let payload = json!({ "count": lost });
+            push(transaction, self.options.audit_entries, "agent", "audit-entries-lost", &payload).map(drop)
         })
     }
 }

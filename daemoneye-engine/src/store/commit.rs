@@ -158,7 +158,7 @@ impl Commit<'_> {
         self.transaction.open_table(ALERTS_BY_STATUS)?.insert((status_key(alert.status), time_us, id), ())?;
         self.transaction.open_table(ALERTS_BY_KEY)?.insert((key_hash(&alert.dedup_key), time_us), id)?;
         outbox::enqueue(self.transaction, &self.options.sinks, alert.id, audit::now_us(), next_try_us)?;
-        audit::push(self.transaction, "agent", "alert", &audited(&alert))?;
+        audit::push(self.transaction, self.options.audit_entries, "agent", "alert", &audited(&alert))?;
         self.raised.push(alert);
         Ok(())
     }
@@ -169,7 +169,7 @@ fn window_s(rule: &DetectionRule, options: &StoreOptions) -> u32 {
 }
 
 /// 128 bits of BLAKE3: keys have any length, index entries should not.
-fn key_hash(dedup_key: &str) -> u128 {
+pub(super) fn key_hash(dedup_key: &str) -> u128 {
     let hash = blake3::hash(dedup_key.as_bytes());
     let mut bytes = [0; 16];
     for (to, from) in bytes.iter_mut().zip(hash.as_bytes()) {

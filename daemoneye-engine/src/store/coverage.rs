@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use super::state::{COVERAGE, COVERAGE_NEWEST, next};
 use super::value::Record;
-use super::{Store, StoreError};
+use super::{Store, StoreError, reason};
 
 /// Gaps of one kind that are no further apart than this are told as one: 10 s, two snapshot intervals.
 const JOIN_WITHIN_US: i64 = 10_000_000;
@@ -67,8 +67,8 @@ impl StoredGap {
         }
     }
 
-    fn touches(&self, gap: &CoverageGap) -> bool {
-        gap.from_us >= self.from_us && gap.from_us <= self.to_us.saturating_add(JOIN_WITHIN_US)
+    fn touches(&self, gap: &CoverageGap, within_us: i64) -> bool {
+        gap.from_us >= self.from_us && gap.from_us <= self.to_us.saturating_add(within_us)
     }
 
     fn extend(&mut self, gap: &CoverageGap) {
@@ -79,8 +79,19 @@ impl StoredGap {
     }
 }
 
-/// Writes a gap, or extends the newest of its kind.
+/// Writes a gap, or extends the newest of its kind when the two touch.
 pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+    // Two outages with a working time between them are two.
+    let within_us = if gap.reason == reason::COLLECTOR_UNAVAILABLE { 0 } else { JOIN_WITHIN_US };
+    record_within(transaction, gap, within_us)
+}
+
+/// Extends the newest gap of this kind, whatever lies between: the cause has been there all the time.
+pub(super) fn prolong(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+    record_within(transaction, gap, i64::MAX)
+}
+
+fn record_within(transaction: &WriteTransaction, gap: &CoverageGap, within_us: i64) -> Result<(), StoreError> {
     let kind = (gap.collector.as_str(), gap.reason.as_str());
     let mut newest = transaction.open_table(COVERAGE_NEWEST)?;
     let mut table = transaction.open_table(COVERAGE)?;
@@ -90,7 +101,7 @@ pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Resul
             Some(row) => Some(row.value().decode()?),
             None => None,
         };
-        if let Some(mut row) = row.filter(|row: &StoredGap| row.touches(gap)) {
+        if let Some(mut row) = row.filter(|row: &StoredGap| row.touches(gap, within_us)) {
             row.extend(gap);
             table.insert(key, row.encode()?)?;
             return Ok(());

@@ -21,6 +21,31 @@ pub enum StoreError {
         /// What is wrong.
         what: String,
     },
+    /// `state.redb` as a whole is not what was written: no database, cut short, or damaged inside.
+    #[error(
+        "{} is damaged: {what}; restore it from a backup; the segments beside it can still be read by any Parquet reader",
+        path.display()
+    )]
+    CorruptDatabase {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong, on one line.
+        what: String,
+    },
+    /// There are segments that no `state.redb` knows: opening would begin anew beside them.
+    #[error(
+        "{} is missing or empty but {files} segment files lie in {}; restore state.redb from a backup or move the \
+         segments away",
+        path.display(), segments.display()
+    )]
+    CorruptNoState {
+        /// The file that should be there.
+        path: PathBuf,
+        /// Where the segments lie.
+        segments: PathBuf,
+        /// How many there are.
+        files: usize,
+    },
     /// Another process holds the data directory.
     #[error("the data directory {} is in use by {holder}; stop that agent or choose another --data-dir", dir.display())]
     InUse {
@@ -102,7 +127,7 @@ impl StoreError {
             Self::NewerFormat { .. } => Exit::NewerFormat,
             Self::NotFound { .. } => Exit::NotFound,
             Self::MisuseOffline => Exit::Refused,
-            Self::Unreadable { .. } => Exit::Unreadable,
+            Self::CorruptDatabase { .. } | Self::CorruptNoState { .. } | Self::Unreadable { .. } => Exit::Unreadable,
             Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } => Exit::SyncFailed,
             Self::Columns(_) | Self::CorruptState { .. } | Self::LockPoisoned | Self::Segment { .. } => Exit::Failure,
         }

@@ -5,7 +5,7 @@ use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use daemoneye_lib::proto::Sequence;
+use daemoneye_lib::proto::{CoverageGap, Sequence};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::Int64Type;
@@ -13,7 +13,7 @@ use datafusion::arrow::error::ArrowError;
 
 use super::live::Live;
 use super::segment::{DamagedSegment, SegmentFile, SequenceRange};
-use super::{Store, StoreError};
+use super::{Store, StoreError, audit, reason};
 use crate::ingest::{EventBatch, GapAt};
 
 /// Batches with fewer rows are merged: fifty columns of one row each weigh a hundred times their content.
@@ -57,7 +57,7 @@ impl Open {
             || self.since.is_some_and(|since| since.elapsed() >= after)
     }
 
-    fn push(&mut self, batch: EventBatch) -> Result<(), ArrowError> {
+    pub(super) fn push(&mut self, batch: EventBatch) -> Result<(), ArrowError> {
         self.since.get_or_insert_with(Instant::now);
         let rows = batch.batch.num_rows();
         self.extend_range(SequenceRange {
@@ -147,6 +147,35 @@ impl Held {
         self.damaged.iter().map(one).collect()
     }
 
+    /// Tells of processes that have found no room in the table of live ones since `shed` was read; one gap until the next
+    /// seal.
+    pub(super) fn note_shed(&mut self, collector: &str, at: Sequence, shed_before: u64) {
+        let lost = self.live.shed().saturating_sub(shed_before);
+        if lost == 0 {
+            return;
+        }
+        let now_us = audit::now_us();
+        let same = |open: &&mut GapAt| open.gap.reason == reason::PROCESSES_FULL && open.gap.collector == collector;
+        if let Some(open) = self.open.gaps.iter_mut().find(same) {
+            open.at = open.at.max(at);
+            open.gap.last = Some(open.at);
+            open.gap.to_us = now_us;
+            open.gap.count = open.gap.count.map(|count| count.saturating_add(lost));
+            return;
+        }
+        let gap = CoverageGap {
+            collector: collector.to_owned(),
+            reason: reason::PROCESSES_FULL.to_owned(),
+            from_us: now_us,
+            to_us: now_us,
+            count: Some(lost),
+            detail: "more processes live than the table of live ones holds; their events are stored".to_owned(),
+            first: Some(at),
+            last: Some(at),
+        };
+        self.open.gaps.push(GapAt { at, gap });
+    }
+
     fn unsealed_rows(&self) -> usize {
         self.open.rows.saturating_add(self.sealing.as_ref().map_or(0, |open| open.rows))
     }
@@ -210,7 +239,9 @@ impl Store {
         let changes = mem::take(&mut batch.live);
         let name = Arc::clone(&batch.collector);
         held.open.push(batch)?;
+        let shed_before = held.live.shed();
         held.live.apply(&name, changes);
+        held.note_shed(&name, last, shed_before);
         held.seen.insert(collector, last);
         Ok(Appended { rows, replayed: offered.saturating_sub(rows), last })
     }
@@ -225,8 +256,51 @@ impl Store {
 
 #[cfg(test)]
 mod tests {
+    use daemoneye_lib::entity::EntityId;
+    use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, Record};
+    use prost::Message as _;
+
     use super::*;
-    use crate::ingest::batch_from_json;
+    use crate::ingest::{batch_from_json, decode};
+
+    #[test]
+    fn processes_that_find_no_room_are_told_until_an_enumeration_fits() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(crate::store::StoreOptions::new(dir.path())).unwrap();
+        store.held.write().unwrap().live = Live::with_room(2);
+        let of = |pid: u32| ProcessRecord {
+            entity_id: EntityId::derive("boot", pid, 1).as_bytes().to_vec(),
+            pid,
+            ..ProcessRecord::default()
+        };
+        let start = |number: u64| {
+            let process = Some(of(u32::try_from(number).unwrap()));
+            let event = ProcessEvent { event_type: EventType::Start.into(), process, ..ProcessEvent::default() };
+            Record {
+                sequence: Some(Sequence::new(1, number)),
+                topic: "events.process.start".to_owned(),
+                time_us: 1,
+                payload: event.encode_to_vec().into(),
+            }
+        };
+        for number in 1..=5 {
+            store.append(decode("procmond", &[start(number)]).unwrap()).unwrap();
+        }
+        let told = |store: &Store| -> Vec<(String, Option<u64>)> {
+            store.coverage().unwrap().into_iter().map(|row| (row.gap.reason, row.gap.count)).collect()
+        };
+        assert_eq!(
+            (told(&store), store.live().unwrap().num_rows()),
+            (vec![("processes_full".to_owned(), Some(3))], 2)
+        );
+        store.seal().unwrap();
+        assert_eq!(told(&store), [("processes_full".to_owned(), Some(3))]);
+        assert!(store.lacks_processes());
+        store.reset_live("procmond", vec![of(3), of(4), of(5)], Sequence::new(1, 5)).unwrap();
+        assert!(store.lacks_processes());
+        store.reset_live("procmond", vec![of(3), of(4)], Sequence::new(1, 5)).unwrap();
+        assert!(!store.lacks_processes());
+    }
 
     #[test]
     fn many_single_rows_stay_few_batches_in_order() {

@@ -44,18 +44,32 @@ struct Alive {
 }
 
 /// The table of live processes and what of it has changed since it was last written.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Live {
+    room: usize,
     processes: HashMap<EntityId, Alive>,
     dirty: HashSet<EntityId>,
     ends: VecDeque<(Arc<str>, EntityId, Sequence)>,
     shed: u64,
+    /// Collectors of which processes found no room since they last enumerated them.
+    lacking: HashSet<Arc<str>>,
+}
+
+impl Default for Live {
+    fn default() -> Self {
+        Self::with_room(LIVE_PROCESSES)
+    }
 }
 
 /// What a transaction has to write: the state of an entity, or `None` when it is gone.
 pub(super) type Changes = Vec<(EntityId, Option<Lifetime>)>;
 
 impl Live {
+    pub(super) fn with_room(room: usize) -> Self {
+        let (processes, dirty, ends) = (HashMap::new(), HashSet::new(), VecDeque::new());
+        Self { room, processes, dirty, ends, shed: 0, lacking: HashSet::new() }
+    }
+
     pub(super) fn len(&self) -> usize {
         self.processes.len()
     }
@@ -74,8 +88,9 @@ impl Live {
     }
 
     fn put(&mut self, collector: &Arc<str>, entity: EntityId, at: Sequence, time_us: i64, record: Box<ProcessRecord>) {
-        if self.processes.len() >= LIVE_PROCESSES && !self.processes.contains_key(&entity) {
+        if self.processes.len() >= self.room && !self.processes.contains_key(&entity) {
             self.shed = self.shed.saturating_add(1);
+            self.lacking.insert(Arc::clone(collector));
             return;
         }
         self.processes.insert(entity, Alive { collector: Arc::clone(collector), at, time_us, record });
@@ -96,6 +111,7 @@ impl Live {
     /// said stands.
     fn reset(&mut self, collector: &str, records: Vec<ProcessRecord>, as_of: Sequence) {
         let name: Arc<str> = collector.into();
+        self.lacking.remove(collector);
         let stale: Vec<EntityId> = self
             .processes
             .iter()
@@ -197,8 +213,15 @@ impl Store {
     /// [`StoreError::LockPoisoned`] when the store failed before.
     pub fn reset_live(&self, collector: &str, records: Vec<ProcessRecord>, as_of: Sequence) -> Result<(), StoreError> {
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        let shed_before = held.live.shed();
         held.live.reset(collector, records, as_of);
+        held.note_shed(collector, as_of, shed_before);
         Ok(())
+    }
+
+    /// Whether processes live that the table had no room for.
+    pub(crate) fn lacks_processes(&self) -> bool {
+        !self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner).live.lacking.is_empty()
     }
 }
 

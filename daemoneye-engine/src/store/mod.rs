@@ -9,21 +9,27 @@
 mod alert;
 mod audit;
 mod commit;
+mod counts;
 mod coverage;
+mod damage;
 mod error;
+mod forget;
 mod held;
 mod live;
 mod matches;
 mod offline;
 mod open;
 mod outbox;
+pub(crate) mod reason;
 mod retention;
 mod rules;
 mod seal;
 mod segment;
 mod state;
 mod stats;
+mod strays;
 mod system;
+mod tail;
 mod value;
 
 use std::fs::File;
@@ -41,8 +47,11 @@ pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
 
-/// Version of everything in `state.redb`; a newer one is refused, an older one migrated.
-pub const FORMAT_VERSION: u32 = 1;
+/// Version of everything in `state.redb`; a newer one is refused, an older one migrated. 2 counts deliveries as it goes.
+pub const FORMAT_VERSION: u32 = 2;
+
+/// Entries that wait for the ledger while procmond is away: some 50 MB, and days of a quiet host.
+const AUDIT_ENTRIES: u64 = 100_000;
 
 /// Where the store lies and how much it may hold.
 #[derive(Debug, Clone)]
@@ -69,6 +78,8 @@ pub struct StoreOptions {
     pub rate_total: u32,
     /// How long a sink may fail before an alert becomes a dead letter for it.
     pub dead_after: Duration,
+    /// Entries that may wait for the ledger; further ones are counted and not kept.
+    pub audit_entries: u64,
 }
 
 impl StoreOptions {
@@ -87,6 +98,7 @@ impl StoreOptions {
             rate_per_rule: 600,
             rate_total: 6_000,
             dead_after: Duration::from_secs(86_400),
+            audit_entries: AUDIT_ENTRIES,
         }
     }
 }

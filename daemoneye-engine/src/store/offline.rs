@@ -1,30 +1,46 @@
 //! A copied data directory, also one of a killed host: the database works on a copy in memory, the files stay untouched.
+//!
+//! What the agent had not sealed yet lies in the collectors' logs, so these are read too. A directory that has nothing but
+//! logs, as a standalone collector writes it, is a store without history.
 
 use std::fs;
+use std::io;
 use std::path::Path;
 
 use redb::StorageBackend as _;
 use redb::backends::InMemoryBackend;
 
 use super::open::STATE_FILE;
+use super::seal::SEGMENTS_DIR;
 use super::state::State;
-use super::{Store, StoreError, StoreOptions};
+use super::tail::{self, WAL_DIR};
+use super::{Store, StoreError, StoreOptions, damage, strays};
 
 impl Store {
     /// Opens a copied data directory for reading. Every change is refused with [`StoreError::MisuseOffline`].
     ///
     /// # Errors
-    /// [`StoreError::Unreadable`] when there is no readable `state.redb`, [`StoreError::NewerFormat`] when a newer build
-    /// wrote it.
+    /// [`StoreError::Unreadable`] when there is neither a readable `state.redb` nor a log, [`StoreError::CorruptDatabase`]
+    /// and [`StoreError::CorruptNoState`] as in [`Store::open`], [`StoreError::NewerFormat`] when a newer build wrote it.
     pub fn open_offline(dir: &Path) -> Result<Self, StoreError> {
         let dir = std::path::absolute(dir).map_err(StoreError::unreadable(dir))?;
-        let path = dir.join(STATE_FILE);
-        let bytes = fs::read(&path).map_err(StoreError::unreadable(&path))?;
-        let backend = InMemoryBackend::new();
-        let filled = backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes));
-        filled.map_err(StoreError::io("copy", &path))?;
-        drop(bytes);
-        let state = State::over(backend, &path)?.offline();
-        Self::assemble(StoreOptions::new(dir), state, None)
+        let (path, segments) = (dir.join(STATE_FILE), dir.join(SEGMENTS_DIR));
+        strays::refuse_without_state(&path, &segments)?;
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tail::has_logs(&dir.join(WAL_DIR)) => Vec::new(),
+            Err(error) => return Err(StoreError::unreadable(&path)(error)),
+        };
+        damage::guarded(&path, || {
+            let backend = InMemoryBackend::new();
+            let filled = backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes));
+            filled.map_err(StoreError::io("copy", &path))?;
+            drop(bytes);
+            let state = State::over(backend, &path)?.offline()?;
+            let mut store = Self::assemble(StoreOptions::new(dir), state, None)?;
+            store.note_strays(&segments)?;
+            store.read_tails()?;
+            Ok(store)
+        })
     }
 }

@@ -1,9 +1,8 @@
-//! Opening a data directory: one agent at a time, nothing guessed, leftovers of a crash removed.
+//! Opening a data directory: one agent at a time, nothing guessed, no history begun beside one that is there.
 
-use std::collections::HashSet;
 use std::fs::{self, File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::ReadableTable as _;
@@ -13,7 +12,7 @@ use super::live::Live;
 use super::seal::SEGMENTS_DIR;
 use super::segment::SegmentFile;
 use super::state::{SEGMENTS, State};
-use super::{Store, StoreError, StoreOptions};
+use super::{Store, StoreError, StoreOptions, damage, strays};
 
 /// The transactional part, in the data directory.
 pub(super) const STATE_FILE: &str = "state.redb";
@@ -27,20 +26,25 @@ impl Store {
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another agent holds it, [`StoreError::NewerFormat`] when a newer build wrote it,
-    /// [`StoreError::Unreadable`] when it cannot be read or written.
+    /// [`StoreError::CorruptDatabase`] when `state.redb` is damaged, [`StoreError::CorruptNoState`] when it is lost and its
+    /// segments are there, [`StoreError::Unreadable`] when the directory cannot be read or written.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
         let dir = std::path::absolute(&options.dir).map_err(StoreError::unreadable(&options.dir))?;
         let options = StoreOptions { dir, ..options };
         let segments = options.dir.join(SEGMENTS_DIR);
         fs::create_dir_all(&segments).map_err(StoreError::unreadable(&segments))?;
         let lock = lock(&options.dir)?;
-        let state = State::open(&options.dir.join(STATE_FILE))?;
-        let store = Self::assemble(options, state, Some(lock))?;
-        store.remove_unregistered(&segments)?;
-        Ok(store)
+        let path = options.dir.join(STATE_FILE);
+        strays::refuse_without_state(&path, &segments)?;
+        damage::guarded(&path, || {
+            let store = Self::assemble(options, State::open(&path)?, Some(lock))?;
+            store.tidy(&segments)?;
+            Ok(store)
+        })
     }
 
     pub(super) fn assemble(options: StoreOptions, state: State, lock: Option<File>) -> Result<Self, StoreError> {
+        state.walk()?;
         let committed = state.watermarks()?;
         let seen = committed.iter().map(|(collector, at)| (collector.clone(), *at)).collect();
         let live = Live::load(&state)?;
@@ -54,24 +58,9 @@ impl Store {
         }
         Ok(Self { options, state, held: RwLock::new(held), sealing: Mutex::new(()), _lock: lock })
     }
-
-    /// What a crash left between rename and transaction is in no watermark: the collector sends those events again.
-    fn remove_unregistered(&self, dir: &Path) -> Result<(), StoreError> {
-        let known: HashSet<PathBuf> =
-            registered(&self.state, dir)?.into_iter().map(|segment: SegmentFile| segment.path).collect();
-        for entry in fs::read_dir(dir).map_err(StoreError::unreadable(dir))? {
-            let path = entry.map_err(StoreError::unreadable(dir))?.path();
-            let ours = path.extension().is_some_and(|end| end == "parquet" || end == "tmp");
-            if ours && !known.contains(&path) {
-                tracing::info!(path = %path.display(), "removing a segment that was never registered");
-                fs::remove_file(&path).map_err(StoreError::io("remove", &path))?;
-            }
-        }
-        Ok(())
-    }
 }
 
-fn registered(state: &State, dir: &Path) -> Result<Vec<SegmentFile>, StoreError> {
+pub(super) fn registered(state: &State, dir: &Path) -> Result<Vec<SegmentFile>, StoreError> {
     let transaction = state.read()?;
     let mut files = Vec::new();
     for entry in transaction.open_table(SEGMENTS)?.iter()? {

@@ -1,7 +1,5 @@
 //! The outbox: per sink and alert, whether it was delivered. A crash between match and delivery loses nothing.
 
-use std::collections::BTreeMap;
-
 use daemoneye_lib::model::Alert;
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -9,7 +7,7 @@ use uuid::Uuid;
 
 use super::state::{ALERTS, DELIVERIES, DUE, key, next};
 use super::value::Record;
-use super::{Store, StoreError, alert, audit};
+use super::{Store, StoreError, alert, audit, counts};
 
 const OUTBOX_COUNTER: &str = "last_delivery";
 /// Bytes of a sink's error that are kept.
@@ -41,9 +39,9 @@ impl DeliveryState {
 /// A delivery as it is stored.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct DeliveryRow {
-    state: DeliveryState,
+    pub(super) state: DeliveryState,
     attempts: u32,
-    created_us: i64,
+    pub(super) created_us: i64,
     next_try_us: i64,
     last_error: Option<String>,
     /// Deliveries that are due together go in the order of their alerts.
@@ -111,8 +109,33 @@ pub(super) fn enqueue(
         let row = DeliveryRow { state, attempts: 0, created_us, next_try_us, last_error: None, order };
         transaction.open_table(DELIVERIES)?.insert((sink.as_str(), key(alert)), row.encode()?)?;
         transaction.open_table(DUE)?.insert((sink.as_str(), next_try_us, order), key(alert))?;
+        counts::shift(transaction, sink, None, Some(state))?;
     }
     Ok(())
+}
+
+/// The delivery of an alert to a sink.
+pub(super) fn delivery(
+    transaction: &WriteTransaction,
+    sink: &str,
+    alert: u128,
+) -> Result<Option<DeliveryRow>, StoreError> {
+    match transaction.open_table(DELIVERIES)?.get((sink, alert))? {
+        Some(row) => row.value().decode().map(Some),
+        None => Ok(None),
+    }
+}
+
+/// Removes a delivery and what refers to it.
+pub(super) fn remove(
+    transaction: &WriteTransaction,
+    sink: &str,
+    alert: u128,
+    row: &DeliveryRow,
+) -> Result<(), StoreError> {
+    transaction.open_table(DELIVERIES)?.remove((sink, alert))?;
+    transaction.open_table(DUE)?.remove((sink, row.next_try_us, row.order))?;
+    counts::shift(transaction, sink, Some(row.state), None)
 }
 
 impl Store {
@@ -215,25 +238,6 @@ impl Store {
         }
         Ok(deliveries)
     }
-
-    /// How many deliveries of each sink stand where, by sink.
-    ///
-    /// # Errors
-    /// [`StoreError`] when `state.redb` fails or a row cannot be read.
-    pub fn outbox_stats(&self) -> Result<Vec<OutboxStats>, StoreError> {
-        let mut sinks: BTreeMap<String, OutboxStats> = BTreeMap::new();
-        for delivery in self.deliveries()? {
-            let stats = sinks.entry(delivery.sink.clone()).or_default();
-            let count = match delivery.state {
-                DeliveryState::Dead => &mut stats.dead,
-                DeliveryState::Done => &mut stats.done,
-                DeliveryState::Pending => &mut stats.pending,
-            };
-            *count = count.saturating_add(1);
-            stats.sink = delivery.sink;
-        }
-        Ok(sinks.into_values().collect())
-    }
 }
 
 /// Changes a delivery and keeps the index of due ones in step.
@@ -243,18 +247,16 @@ fn update(
     alert: Uuid,
     change: impl FnOnce(&mut DeliveryRow),
 ) -> Result<DeliveryState, StoreError> {
-    let mut table = transaction.open_table(DELIVERIES)?;
-    let row = match table.get((sink, key(alert)))? {
-        Some(row) => Some(row.value().decode()?),
-        None => None,
-    };
-    let mut row = row.ok_or_else(|| StoreError::NotFound { what: "delivery", id: format!("{sink}/{alert}") })?;
+    let missing = || StoreError::NotFound { what: "delivery", id: format!("{sink}/{alert}") };
+    let mut row = delivery(transaction, sink, key(alert))?.ok_or_else(missing)?;
+    let before = row.state;
     let mut due = transaction.open_table(DUE)?;
     due.remove((sink, row.next_try_us, row.order))?;
     change(&mut row);
     if row.state == DeliveryState::Pending {
         due.insert((sink, row.next_try_us, row.order), key(alert))?;
     }
-    table.insert((sink, key(alert)), row.encode()?)?;
+    transaction.open_table(DELIVERIES)?.insert((sink, key(alert)), row.encode()?)?;
+    counts::shift(transaction, sink, Some(before), Some(row.state))?;
     Ok(row.state)
 }

@@ -1,13 +1,15 @@
-//! Retention by age: whole segments go, and coverage says so.
+//! Retention by age: whole segments go, and coverage says so; so do alerts that nobody has to get any more. The ledger says
+//! what went.
 
 use std::fs;
 use std::sync::Arc;
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
+use serde_json::json;
 
 use super::segment::{PROCESS_EVENTS, SegmentFile};
 use super::state::{RATES, SEGMENTS};
-use super::{Store, StoreError, coverage};
+use super::{Store, StoreError, audit, coverage, reason};
 
 /// Counters of the rate limit are kept this long: far beyond any replay.
 const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
@@ -21,18 +23,37 @@ pub struct Expired {
     pub rows: u64,
     /// Bytes of them.
     pub bytes: u64,
+    /// Alerts.
+    pub alerts: u64,
+    /// Their deliveries.
+    pub deliveries: u64,
 }
 
 impl Store {
-    /// Removes the segments whose latest event is older than the retention. A file that a query reads stays until the next
-    /// run.
+    /// Removes the segments whose latest event is older than the retention, and the alerts that were last seen before it. A
+    /// file that a query reads stays until the next run; an alert stays while a sink may still get it.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails; a file that cannot be deleted is logged and tried again.
     pub fn expire(&self, now_us: i64) -> Result<Expired, StoreError> {
-        let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         let age_us = i64::try_from(self.options.retention.as_micros()).unwrap_or(i64::MAX);
         let before_us = now_us.saturating_sub(age_us);
+        let mut expired = self.expire_segments(now_us, before_us)?;
+        let forgotten = self.forget_alerts(now_us, before_us)?;
+        (expired.alerts, expired.deliveries) = (forgotten.alerts, forgotten.deliveries);
+        if expired != Expired::default() {
+            let payload = json!({
+                "before_us": before_us, "segments": expired.segments, "rows": expired.rows, "bytes": expired.bytes,
+                "alerts": expired.alerts, "deliveries": expired.deliveries,
+            });
+            let room = self.options.audit_entries;
+            self.state.write(|transaction| audit::push(transaction, room, "agent", "retention", &payload))?;
+        }
+        Ok(expired)
+    }
+
+    fn expire_segments(&self, now_us: i64, before_us: i64) -> Result<Expired, StoreError> {
+        let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         let old: Vec<Arc<SegmentFile>> = {
             let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
             let registered = held.segments.iter().chain(held.damaged.iter().map(|(file, _)| file));
@@ -71,7 +92,7 @@ impl Store {
 fn gaps(file: &SegmentFile) -> impl Iterator<Item = CoverageGap> {
     file.ranges.iter().map(|range| CoverageGap {
         collector: range.collector.clone(),
-        reason: "retention".to_owned(),
+        reason: reason::RETENTION.to_owned(),
         from_us: file.first_us,
         to_us: file.last_us,
         count: Some(range.rows),

@@ -19,6 +19,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a stored rule cannot be read.
     pub fn set_rules(&self, rules: Vec<DetectionRule>) -> Result<Vec<DetectionRule>, StoreError> {
+        let room = self.options.audit_entries;
         self.state.write(|transaction| {
             let before = stored(transaction)?;
             let kept: HashSet<Uuid> = rules.iter().map(|rule| rule.id).collect();
@@ -26,12 +27,12 @@ impl Store {
             for rule in rules {
                 let rule = DetectionRule { version: version(&rule, before.get(&rule.id)), ..rule };
                 if let Some(action) = change(&rule, before.get(&rule.id)) {
-                    put(transaction, &rule, action)?;
+                    put(transaction, room, &rule, action)?;
                 }
                 versioned.push(rule);
             }
             for rule in before.into_values().filter(|r| !kept.contains(&r.id) && r.state != RuleState::Archived) {
-                put(transaction, &DetectionRule { state: RuleState::Archived, ..rule }, "rule-removed")?;
+                put(transaction, room, &DetectionRule { state: RuleState::Archived, ..rule }, "rule-removed")?;
             }
             Ok(versioned)
         })
@@ -75,12 +76,12 @@ fn change(rule: &DetectionRule, before: Option<&DetectionRule>) -> Option<&'stat
     }
 }
 
-fn put(transaction: &WriteTransaction, rule: &DetectionRule, action: &str) -> Result<(), StoreError> {
+fn put(transaction: &WriteTransaction, room: u64, rule: &DetectionRule, action: &str) -> Result<(), StoreError> {
     transaction.open_table(RULES)?.insert(key(rule.id), rule.encode()?)?;
     let payload = json!({
         "rule": rule.id, "name": rule.name, "version": rule.version, "hash": rule.hash, "state": rule.state,
         "file": rule.file,
     });
-    audit::push(transaction, "agent", action, &payload)?;
+    audit::push(transaction, room, "agent", action, &payload)?;
     Ok(())
 }

@@ -125,12 +125,15 @@ impl Store {
     }
 
     fn next_segment(&self) -> Result<u64, StoreError> {
-        let transaction = self.state.read()?;
-        let last = match transaction.open_table(META)?.get(SEGMENT_COUNTER)? {
-            Some(value) => value.value().decode()?,
-            None => 0,
-        };
-        Ok(last.saturating_add(1))
+        Ok(self.last_segment()?.saturating_add(1))
+    }
+
+    /// The last number given to a segment; 0 when none was ever registered.
+    pub(super) fn last_segment(&self) -> Result<u64, StoreError> {
+        match self.state.read()?.open_table(META)?.get(SEGMENT_COUNTER)? {
+            Some(value) => value.value().decode(),
+            None => Ok(0),
+        }
     }
 }
 

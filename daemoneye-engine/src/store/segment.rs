@@ -166,14 +166,20 @@ impl Store {
     /// [`StoreError::LockPoisoned`] when the store failed before.
     pub fn check_segments(&self) -> Result<Vec<DamagedSegment>, StoreError> {
         let files = self.held.read().map_err(|_| StoreError::LockPoisoned)?.segments.clone();
+        self.check_files(&files)?;
+        Ok(self.held.read().map_err(|_| StoreError::LockPoisoned)?.damaged_segments())
+    }
+
+    /// The same for some files: those that a query had open when reading failed. Returns how many are damaged.
+    pub(crate) fn check_files(&self, files: &[Arc<SegmentFile>]) -> Result<usize, StoreError> {
         let bad: Vec<(u64, String)> =
             files.iter().filter_map(|file| file.check().err().map(|what| (file.id, what))).collect();
-        drop(files);
+        let damaged = bad.len();
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
         for (id, what) in bad {
             held.set_aside(id, what);
         }
-        Ok(held.damaged_segments())
+        Ok(damaged)
     }
 
     /// The last position of `collector` that no crash can take back.

@@ -7,7 +7,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use daemoneye_lib::model::{DetectionRule, ScanMetadata, SystemInfo};
 use daemoneye_lib::proto::Sequence;
 use redb::{
-    Builder, Database, DatabaseError, Durability, ReadTransaction, StorageError, TableDefinition, WriteTransaction,
+    Builder, Database, DatabaseError, Durability, Key, ReadTransaction, StorageError, TableDefinition, Value,
+    WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -19,7 +20,7 @@ use super::live::Lifetime;
 use super::outbox::DeliveryRow;
 use super::segment::SegmentRow;
 use super::value::{Record, Stored};
-use super::{FORMAT_VERSION, StoreError};
+use super::{FORMAT_VERSION, StoreError, counts, damage};
 
 /// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
@@ -42,6 +43,9 @@ pub(super) const ALERTS_BY_KEY: TableDefinition<'_, (u128, i64), u128> = TableDe
 pub(super) const RATES: TableDefinition<'_, (u128, i64), Stored<u64>> = TableDefinition::new("alert_rates");
 pub(super) const DELIVERIES: TableDefinition<'_, (&str, u128), Stored<DeliveryRow>> =
     TableDefinition::new("alert_deliveries");
+/// (sink, state as [`super::counts`] numbers it) → deliveries
+pub(super) const DELIVERY_COUNTS: TableDefinition<'_, (&str, u8), Stored<u64>> =
+    TableDefinition::new("alert_delivery_counts");
 /// (sink, next try in µs, order) → alert id
 pub(super) const DUE: TableDefinition<'_, (&str, i64, u64), u128> = TableDefinition::new("alert_deliveries_due");
 pub(super) const AUDIT: TableDefinition<'_, u64, Stored<AuditRow>> = TableDefinition::new("audit_outbox");
@@ -112,9 +116,35 @@ impl State {
         Ok(state)
     }
 
-    /// The same, taking no changes any more.
-    pub(super) fn offline(self) -> Self {
-        Self { offline: true, ..self }
+    /// The same, every page of it checked, taking no changes any more.
+    pub(super) fn offline(mut self) -> Result<Self, StoreError> {
+        let sound = self.db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))?;
+        if !sound {
+            tracing::warn!("the copy of state.redb was taken in the middle of a change; its last whole state is read");
+        }
+        Ok(Self { offline: true, ..self })
+    }
+
+    /// Follows every table from end to end, so that a file which is damaged inside is known before anybody relies on it.
+    pub(super) fn walk(&self) -> Result<(), StoreError> {
+        let transaction = self.read()?;
+        walk(&transaction, META)?;
+        walk(&transaction, SEGMENTS)?;
+        walk(&transaction, WATERMARKS)?;
+        walk(&transaction, LIFETIMES)?;
+        walk(&transaction, RULES)?;
+        walk(&transaction, ALERTS)?;
+        walk(&transaction, ALERTS_BY_STATUS)?;
+        walk(&transaction, ALERTS_BY_KEY)?;
+        walk(&transaction, RATES)?;
+        walk(&transaction, DELIVERIES)?;
+        walk(&transaction, DELIVERY_COUNTS)?;
+        walk(&transaction, DUE)?;
+        walk(&transaction, AUDIT)?;
+        walk(&transaction, SYSTEM)?;
+        walk(&transaction, SCANS)?;
+        walk(&transaction, COVERAGE)?;
+        walk(&transaction, COVERAGE_NEWEST)
     }
 
     pub(super) const fn is_offline(&self) -> bool {
@@ -161,10 +191,11 @@ impl State {
         }
     }
 
-    /// Refuses what a newer build wrote, before anything is changed; then makes sure that every table exists.
+    /// Refuses what a newer build wrote, before anything is changed; then makes sure that every table exists and holds what
+    /// this version expects in it.
     fn prepare(&self, path: &Path) -> Result<(), StoreError> {
         self.write(|transaction| {
-            check_version(transaction, path)?;
+            let found = check_version(transaction, path)?;
             transaction.open_table(SEGMENTS)?;
             transaction.open_table(WATERMARKS)?;
             transaction.open_table(LIFETIMES)?;
@@ -174,13 +205,14 @@ impl State {
             transaction.open_table(ALERTS_BY_KEY)?;
             transaction.open_table(RATES)?;
             transaction.open_table(DELIVERIES)?;
+            transaction.open_table(DELIVERY_COUNTS)?;
             transaction.open_table(DUE)?;
             transaction.open_table(AUDIT)?;
             transaction.open_table(SYSTEM)?;
             transaction.open_table(SCANS)?;
             transaction.open_table(COVERAGE)?;
             transaction.open_table(COVERAGE_NEWEST)?;
-            Ok(())
+            if found < u64::from(FORMAT_VERSION) { migrate(transaction) } else { Ok(()) }
         })
     }
 
@@ -196,6 +228,18 @@ impl State {
         }
         Ok(watermarks)
     }
+}
+
+fn walk<K: Key + 'static, V: Value + 'static>(
+    transaction: &ReadTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), StoreError> {
+    use redb::ReadableTable as _;
+    for entry in transaction.open_table(table)?.iter()? {
+        let (key, value) = entry?;
+        std::hint::black_box((key.value(), value.value()));
+    }
+    Ok(())
 }
 
 /// The next value of a counter that never goes back, also after the rows it numbered are gone.
@@ -216,7 +260,15 @@ pub(super) fn key(id: Uuid) -> u128 {
     id.as_u128()
 }
 
-fn check_version(transaction: &WriteTransaction, path: &Path) -> Result<(), StoreError> {
+/// From version 1, the only one before this.
+fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    counts::recount(transaction)?;
+    transaction.open_table(META)?.insert(FORMAT_KEY, u64::from(FORMAT_VERSION).encode()?)?;
+    Ok(())
+}
+
+/// The version of what is there; a new file gets ours.
+fn check_version(transaction: &WriteTransaction, path: &Path) -> Result<u64, StoreError> {
     use redb::ReadableTable as _;
     let mut meta = transaction.open_table(META)?;
     let found = match meta.get(FORMAT_KEY)? {
@@ -226,9 +278,9 @@ fn check_version(transaction: &WriteTransaction, path: &Path) -> Result<(), Stor
     match found {
         None => {
             meta.insert(FORMAT_KEY, u64::from(FORMAT_VERSION).encode()?)?;
-            Ok(())
+            Ok(u64::from(FORMAT_VERSION))
         }
-        Some(version) if version == u64::from(FORMAT_VERSION) => Ok(()),
+        Some(version) if (1..=u64::from(FORMAT_VERSION)).contains(&version) => Ok(version),
         Some(0) => {
             let what = "format version 0 was never written".to_owned();
             Err(StoreError::CorruptState { table: "meta".to_owned(), what })
@@ -247,7 +299,9 @@ fn refused(path: &Path, error: DatabaseError) -> StoreError {
             let dir = path.parent().unwrap_or(path).to_owned();
             StoreError::InUse { dir, holder: "another process".to_owned() }
         }
-        DatabaseError::Storage(StorageError::Io(source)) => StoreError::Unreadable { path: path.to_owned(), source },
+        DatabaseError::Storage(StorageError::Io(source)) if !damage::is_damage(&source) => {
+            StoreError::Unreadable { path: path.to_owned(), source }
+        }
         other => StoreError::IoState(Box::new(other.into())),
     }
 }

@@ -3,8 +3,8 @@
 use redb::ReadableTableMetadata as _;
 use serde::Serialize;
 
-use super::state::{ALERTS, AUDIT};
-use super::{Store, StoreError, open};
+use super::state::{ALERTS, AUDIT, META};
+use super::{Store, StoreError, audit, open};
 
 /// How much the store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -29,6 +29,8 @@ pub struct StoreStats {
     pub alerts: u64,
     /// Entries that wait for the ledger.
     pub audit_pending: u64,
+    /// Entries for the ledger that found no room, ever.
+    pub audit_lost: u64,
     /// Length of `state.redb`.
     pub state_bytes: u64,
 }
@@ -42,6 +44,10 @@ impl Store {
         let transaction = self.state.read()?;
         let alerts = transaction.open_table(ALERTS)?.len()?;
         let audit_pending = transaction.open_table(AUDIT)?.len()?;
+        let audit_lost = match transaction.open_table(META)?.get(audit::LOST_COUNTER)? {
+            Some(lost) => lost.value().decode()?,
+            None => 0,
+        };
         let path = self.options.dir.join(open::STATE_FILE);
         let state_bytes = path.metadata().map_err(StoreError::io("look at", &path))?.len();
         let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
@@ -57,6 +63,7 @@ impl Store {
             live_shed: held.live.shed(),
             alerts,
             audit_pending,
+            audit_lost,
             state_bytes,
         })
     }

@@ -7,9 +7,9 @@ use datafusion::sql::sqlparser::ast::{
 
 use super::super::matcher::{Leaf, Scalar, Search};
 use super::super::pattern::TextPattern;
-use super::super::refusal::nearest;
 use super::literal::text_of;
-use super::{Compiler, Problem, Typed, kind_name, name_of, select};
+use super::{Compiler, Problem, Typed, kind_name, select};
+use crate::sql::names::{nearest, normal};
 
 /// Everything that [`Compiler::call`] and [`Compiler::predicate`] know.
 const KNOWN: &[&str] = &[
@@ -53,7 +53,7 @@ pub(super) fn is_predicate(function: &Function) -> bool {
 
 fn name(function: &Function) -> String {
     match function.name.0.as_slice() {
-        [ObjectNamePart::Identifier(ident)] => name_of(ident),
+        [ObjectNamePart::Identifier(ident)] => normal(ident),
         _ => function.name.to_string(),
     }
 }

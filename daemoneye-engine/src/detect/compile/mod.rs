@@ -17,8 +17,8 @@ use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::matcher::{Scalar, Test};
-use super::refusal::nearest;
 use super::row::Columns;
+use crate::sql::names::{nearest, normal};
 
 /// Most nodes of one rule. A generated rule of 40 conditions has some 200; more than this cannot keep any budget per event.
 const MAX_NODES: usize = 20_000;
@@ -117,12 +117,12 @@ impl Compiler {
             return Err(Problem::at(Location { line: 0, column: 0 }, "an empty column name"));
         };
         if let [qualifier, ..] = qualifiers
-            && (qualifiers.len() > 1 || !self.qualifiers.contains(&name_of(qualifier)))
+            && (qualifiers.len() > 1 || !self.qualifiers.contains(&normal(qualifier)))
         {
             return Err(Problem::at(qualifier.span.start, format!("there is no table {qualifier} in this rule"))
                 .hint(format!("a column is written as {last} or {}.{last}", self.qualifiers.join(", "))));
         }
-        let name = name_of(last);
+        let name = normal(last);
         let Some((at, column)) = PROCESS_EVENTS.iter().enumerate().find(|(_, column)| column.name == name) else {
             let problem = Problem::at(last.span.start, format!("process_events has no column {name}"));
             return Err(match nearest(&name, PROCESS_EVENTS.iter().map(|column| column.name)) {
@@ -133,11 +133,6 @@ impl Compiler {
         self.columns.insert(at);
         Ok(Typed::new(Scalar::Column(at), column.kind))
     }
-}
-
-/// An identifier as SQL folds it: unquoted to lower case.
-fn name_of(ident: &Ident) -> String {
-    if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
 }
 
 /// `an integer`, for messages.

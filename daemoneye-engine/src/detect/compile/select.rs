@@ -11,7 +11,8 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::matcher::{Scalar, Test};
 use super::super::row::START_KIND;
-use super::{Compiled, Compiler, Output, Problem, name_of};
+use super::{Compiled, Compiler, Output, Problem};
+use crate::sql::names::normal;
 
 /// The one table whose rows are decided as they arrive.
 const TABLE: &str = "process_events";
@@ -81,19 +82,19 @@ fn table(select: &Select) -> Result<String, Problem> {
         return Err(window_rule(from.relation.span().start, "a subquery or table function"));
     };
     match name.0.as_slice() {
-        [ObjectNamePart::Identifier(ident)] if name_of(ident) == TABLE => {}
+        [ObjectNamePart::Identifier(ident)] if normal(ident) == TABLE => {}
         _ => {
             return Err(window_rule(name.span().start, &format!("the table {name}")));
         }
     }
-    Ok(alias.as_ref().map_or_else(|| TABLE.to_owned(), |alias| name_of(&alias.name)))
+    Ok(alias.as_ref().map_or_else(|| TABLE.to_owned(), |alias| normal(&alias.name)))
 }
 
 impl Compiler {
     fn output(&mut self, item: &SelectItem, outputs: &mut Vec<Output>) -> Result<(), Problem> {
         let (name, expr) = match item {
             SelectItem::UnnamedExpr(expr) => (output_name(expr), expr),
-            SelectItem::ExprWithAlias { expr, alias } => (name_of(alias), expr),
+            SelectItem::ExprWithAlias { expr, alias } => (normal(alias), expr),
             SelectItem::Wildcard(options) | SelectItem::QualifiedWildcard(_, options) if is_plain(options) => {
                 return self.every_column(item, outputs);
             }
@@ -128,8 +129,8 @@ fn push(outputs: &mut Vec<Output>, output: Output, at: Location) -> Result<(), P
 /// A column by its name, anything else by its text.
 fn output_name(expr: &Expr) -> String {
     match expr {
-        Expr::Identifier(ident) => name_of(ident),
-        Expr::CompoundIdentifier(parts) => parts.last().map(name_of).unwrap_or_default(),
+        Expr::Identifier(ident) => normal(ident),
+        Expr::CompoundIdentifier(parts) => parts.last().map(normal).unwrap_or_default(),
         other => other.to_string(),
     }
 }

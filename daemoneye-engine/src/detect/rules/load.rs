@@ -5,6 +5,7 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
+use daemoneye_lib::model::DetectionRule;
 use uuid::Uuid;
 
 use super::super::Refusal;
@@ -16,7 +17,13 @@ const MAX_DEPTH: usize = 8;
 /// Reads every `*.yaml` and `*.yml` below the directories. Nothing that is wrong with one file or directory touches another.
 #[must_use]
 pub fn load_dirs(dirs: &[PathBuf]) -> Loaded {
-    let mut loading = Loading::default();
+    load_dirs_over(dirs, &[])
+}
+
+/// As [`load_dirs`]; of two files of one directory with the same id, the one whose rule is in force stays.
+#[must_use]
+pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
+    let mut loading = Loading { in_force, ..Loading::default() };
     for dir in dirs {
         let mut files = Vec::new();
         loading.walk(dir, 0, &mut files);
@@ -31,13 +38,14 @@ pub fn load_dirs(dirs: &[PathBuf]) -> Loaded {
 }
 
 #[derive(Default)]
-struct Loading {
+struct Loading<'a> {
+    in_force: &'a [DetectionRule],
     files: usize,
     rules: BTreeMap<Uuid, LoadedRule>,
     problems: Vec<Refusal>,
 }
 
-impl Loading {
+impl Loading<'_> {
     fn walk(&mut self, dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -78,16 +86,28 @@ impl Loading {
         };
         match parse(file, &text) {
             Ok(rule) => {
-                if let Some(first) = rules.get(&rule.rule.id) {
-                    let message = format!("the id {} is also that of {}", rule.rule.id, first.path.display());
-                    self.problems.push(Refusal::whole(file, message, Some("give the newer rule an id of its own")));
-                } else {
-                    rules.insert(rule.rule.id, rule);
-                }
+                let id = rule.rule.id;
+                let Some(first) = rules.remove(&id) else { return drop(rules.insert(id, rule)) };
+                let (kept, refused) =
+                    if self.is_in_force(&rule) && !self.is_in_force(&first) { (rule, first) } else { (first, rule) };
+                self.problems.push(same_id(&refused, &kept));
+                rules.insert(id, kept);
             }
             Err(problems) => self.problems.extend(problems),
         }
     }
+
+    fn is_in_force(&self, rule: &LoadedRule) -> bool {
+        let of_this_file = |other: &&DetectionRule| other.file == rule.rule.file && other.pack == rule.rule.pack;
+        self.in_force.iter().filter(|other| other.id == rule.rule.id).any(|other| of_this_file(&other))
+    }
+}
+
+fn same_id(refused: &LoadedRule, kept: &LoadedRule) -> Refusal {
+    let (refused_file, kept_file) = (refused.path.display(), kept.path.display());
+    let message = format!("the id {} is also that of {kept_file}", refused.rule.id);
+    let hint = format!("{kept_file} stays in force; give the rule in {refused_file} an id of its own");
+    Refusal::whole(&refused.path, message, Some(&hint))
 }
 
 /// Never more than the bound, whatever the file turns out to be.

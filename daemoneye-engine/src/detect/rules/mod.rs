@@ -16,7 +16,7 @@ use std::sync::Arc;
 use daemoneye_lib::model::DetectionRule;
 use serde_json::{Map, Value};
 
-pub use load::load_dirs;
+pub use load::{load_dirs, load_dirs_over};
 pub use parse::parse;
 pub use testing::run_tests;
 

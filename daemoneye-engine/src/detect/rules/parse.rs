@@ -11,10 +11,10 @@ use uuid::Uuid;
 
 use super::super::Refusal;
 use super::super::compile::{self, Compiled, Problem};
-use super::super::refusal::nearest;
 use super::place::SqlPlace;
 use super::yaml::{Node, Yaml, read};
 use super::{LoadedRule, RuleTest};
+use crate::sql::names::nearest;
 use crate::sql::{self, SqlRefusal};
 
 /// The fields of a rule file.

@@ -45,11 +45,12 @@ impl ProcessEvents {
         wanted.filter_map(|segment| self.file(segment)).collect()
     }
 
-    fn file(&self, segment: &SegmentFile) -> Option<PartitionedFile> {
+    fn file(&self, segment: &Arc<SegmentFile>) -> Option<PartitionedFile> {
         let whole = std::fs::metadata(&segment.path).is_ok_and(|found| found.len() == segment.bytes);
         let inside = segment.path.strip_prefix(self.view.store.dir()).ok().and_then(std::path::Path::to_str);
         match (whole, inside) {
             (true, Some(inside)) => {
+                self.view.opens(segment);
                 Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
             }
             _ => {
@@ -115,7 +116,7 @@ impl TableProvider for ProcessEvents {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         let range = TimeRange::of(filters);
         let snapshot = self.view.snapshot();
-        snapshot.completeness.degraded.iter().for_each(|reason| self.view.note(*reason));
+        self.view.note_damage(range);
         self.view.note_coverage(range)?;
         self.view.note_collectors(range);
         let open = MemorySourceConfig::try_new_exec(

@@ -32,6 +32,12 @@ impl TimeRange {
         from_us <= self.to_us && to_us >= self.from_us
     }
 
+    /// Whether somebody who asks for this range wants events from `us` or before: the statement names a start that early, or
+    /// ends there. Without a start it asks for what there is, and old events are meant to go.
+    pub(crate) const fn asks_back_to(&self, us: i64) -> bool {
+        (self.from_us > i64::MIN && self.from_us <= us) || self.to_us <= us
+    }
+
     fn narrow(&mut self, term: &Expr) {
         match term {
             Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (time_column(left), literal(right)) {

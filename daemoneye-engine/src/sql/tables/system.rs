@@ -47,6 +47,7 @@ impl TableProvider for SystemTable {
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if self.name == "processes" {
             self.view.note_collectors(TimeRange::ALL);
+            self.view.note_processes();
         }
         let batch = rows::of(self.name, &self.view, Arc::clone(&self.schema))?;
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;

@@ -1,17 +1,15 @@
 //! What one query sees: one snapshot of the store, taken when the first table is read, and what that snapshot lacks.
 
-use super::super::completeness::Missing;
+use super::super::completeness::{Missing, of_gap};
 use super::prune::TimeRange;
 use super::system::SystemTable;
 use super::{ProcessEvents, SystemTables};
-use crate::store::{Snapshot, Store, StoreError};
+use crate::store::{SegmentFile, Snapshot, Store, StoreError, reason};
 use daemoneye_lib::model::Degraded;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
-use std::sync::{Arc, OnceLock};
-
-/// Gaps of this reason are what was meant to go, not what was lost.
-const RETENTION: &str = "retention";
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Shared by all tables of one query.
 pub(crate) struct QueryView {
@@ -19,6 +17,8 @@ pub(crate) struct QueryView {
     pub(super) extra: Arc<dyn SystemTables>,
     missing: Missing,
     snapshot: OnceLock<Arc<Snapshot>>,
+    /// The files that its scans open, by id.
+    opened: Mutex<BTreeMap<u64, Arc<SegmentFile>>>,
 }
 
 impl std::fmt::Debug for QueryView {
@@ -29,7 +29,7 @@ impl std::fmt::Debug for QueryView {
 
 impl QueryView {
     pub(crate) fn new(store: Arc<Store>, extra: Arc<dyn SystemTables>, missing: Missing) -> Arc<Self> {
-        Arc::new(Self { store, extra, missing, snapshot: OnceLock::new() })
+        Arc::new(Self { store, extra, missing, snapshot: OnceLock::new(), opened: Mutex::default() })
     }
 
     /// Providers for the tables that a statement reads.
@@ -58,13 +58,40 @@ impl QueryView {
         self.missing.add(reason);
     }
 
+    /// Remembers that a scan opens this file.
+    pub(super) fn opens(&self, file: &Arc<SegmentFile>) {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(file.id, Arc::clone(file));
+    }
+
+    /// The files that the query's scans open.
+    pub(crate) fn opened(&self) -> Vec<Arc<SegmentFile>> {
+        self.opened.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
     /// Says what the store knows to be missing from this range of time.
     pub(super) fn note_coverage(&self, range: TimeRange) -> Result<(), DataFusionError> {
         let gaps = self.store.coverage().map_err(store_error)?;
-        if gaps.iter().any(|row| row.gap.reason != RETENTION && range.overlaps(row.gap.from_us, row.gap.to_us)) {
-            self.note(Degraded::EventsShed);
+        let touched = gaps.iter().filter(|row| range.overlaps(row.gap.from_us, row.gap.to_us));
+        touched.filter_map(|row| of_gap(&row.gap.reason)).for_each(|reason| self.note(reason));
+        let removed = gaps.iter().filter(|row| row.gap.reason == reason::RETENTION);
+        if removed.map(|row| row.gap.to_us).max().is_some_and(|last_us| range.asks_back_to(last_us)) {
+            self.note(Degraded::Capped);
         }
         Ok(())
+    }
+
+    /// Says so when the table of live processes had no room for all of them.
+    pub(super) fn note_processes(&self) {
+        if self.store.lacks_processes() {
+            self.note(Degraded::Capped);
+        }
+    }
+
+    /// Says so when a file that holds events of this range had to be set aside.
+    pub(super) fn note_damage(&self, range: TimeRange) {
+        if self.snapshot().damaged.iter().any(|file| range.overlaps(file.first_us, file.last_us)) {
+            self.note(Degraded::DataUnreadable);
+        }
     }
 
     /// Says so when a collector is away and the range reaches the present.

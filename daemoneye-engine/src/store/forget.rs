@@ -1,0 +1,117 @@
+//! Alerts past the retention, with everything that hangs on them: index rows, deliveries, counts.
+//!
+//! An alert stays while a match raised it within the retention, while one of its deliveries is younger than that (event times
+//! may lie, the clock of the delivery is ours), and while a sink may still get it.
+
+use std::ops::Bound;
+use std::time::Duration;
+
+use redb::{ReadableTable as _, WriteTransaction};
+
+use super::alert::{STATUSES, StoredAlert, status_key};
+use super::commit::key_hash;
+use super::outbox::{self, DeliveryRow, DeliveryState};
+use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS};
+use super::{Store, StoreError, counts};
+
+/// Alerts that one transaction looks at: some 10 ms, for which new alerts wait.
+const ALERTS_PER_TRANSACTION: usize = 512;
+
+/// A row of the index by status and time.
+type Indexed = (u8, i64, u128);
+
+/// What was removed.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Forgotten {
+    pub(super) alerts: u64,
+    pub(super) deliveries: u64,
+}
+
+/// What is old.
+#[derive(Debug, Clone, Copy)]
+struct Ages {
+    /// Older than this: past the retention.
+    before_us: i64,
+    /// Older than this: no sink is tried any more.
+    given_up_us: i64,
+}
+
+impl Ages {
+    /// Whether a delivery keeps its alert.
+    const fn keeps(&self, row: &DeliveryRow) -> bool {
+        row.created_us >= self.before_us
+            || (matches!(row.state, DeliveryState::Pending) && row.created_us >= self.given_up_us)
+    }
+}
+
+impl Store {
+    /// Removes the alerts that were last seen before `before_us`, a bounded number in each transaction.
+    pub(super) fn forget_alerts(&self, now_us: i64, before_us: i64) -> Result<Forgotten, StoreError> {
+        let ages = Ages { before_us, given_up_us: now_us.saturating_sub(micros(self.options.dead_after)) };
+        let mut forgotten = Forgotten::default();
+        for status in STATUSES {
+            let mut after = Bound::Included((status_key(status), i64::MIN, u128::MIN));
+            loop {
+                let old = self.old_alerts(after, (status_key(status), before_us, u128::MIN))?;
+                let Some(last) = old.last() else { break };
+                after = Bound::Excluded(*last);
+                self.state.write(|transaction| {
+                    let sinks = counts::sinks(transaction)?;
+                    old.iter().try_for_each(|at| forget(transaction, &sinks, ages, *at, &mut forgotten))
+                })?;
+            }
+        }
+        Ok(forgotten)
+    }
+
+    fn old_alerts(&self, after: Bound<Indexed>, before: Indexed) -> Result<Vec<Indexed>, StoreError> {
+        let table = self.state.read()?.open_table(ALERTS_BY_STATUS)?;
+        let range = table.range::<Indexed>((after, Bound::Excluded(before)))?;
+        range.take(ALERTS_PER_TRANSACTION).map(|entry| Ok(entry?.0.value())).collect()
+    }
+}
+
+/// Removes one alert, unless something keeps it or it has changed since it was listed.
+fn forget(
+    transaction: &WriteTransaction,
+    sinks: &[String],
+    ages: Ages,
+    (status, time_us, id): Indexed,
+    forgotten: &mut Forgotten,
+) -> Result<(), StoreError> {
+    let Some(stored) = stored(transaction, id)? else { return Ok(()) };
+    if stored.last_seen_us >= ages.before_us || status_key(stored.status) != status {
+        return Ok(());
+    }
+    let mut deliveries = Vec::new();
+    for sink in sinks {
+        deliveries.extend(outbox::delivery(transaction, sink, id)?.map(|row| (sink, row)));
+    }
+    if deliveries.iter().any(|(_, row)| ages.keeps(row)) {
+        return Ok(());
+    }
+    for (sink, row) in &deliveries {
+        outbox::remove(transaction, sink, id, row)?;
+        forgotten.deliveries = forgotten.deliveries.saturating_add(1);
+    }
+    let key = (key_hash(&stored.into_alert()?.dedup_key), time_us);
+    transaction.open_table(ALERTS)?.remove(id)?;
+    transaction.open_table(ALERTS_BY_STATUS)?.remove((status, time_us, id))?;
+    let mut by_key = transaction.open_table(ALERTS_BY_KEY)?;
+    if by_key.get(key)?.is_some_and(|of| of.value() == id) {
+        by_key.remove(key)?;
+    }
+    forgotten.alerts = forgotten.alerts.saturating_add(1);
+    Ok(())
+}
+
+fn stored(transaction: &WriteTransaction, id: u128) -> Result<Option<StoredAlert>, StoreError> {
+    match transaction.open_table(ALERTS)?.get(id)? {
+        Some(stored) => stored.value().decode().map(Some),
+        None => Ok(None),
+    }
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,18 @@
+//! Why events or rows are not there: the words in the table `coverage` that this crate writes or gives a meaning.
+
+/// Entries for the ledger found the outbox full.
+pub(crate) const AUDIT_FULL: &str = "audit_outbox_full";
+/// Nobody captured.
+pub(crate) const COLLECTOR_UNAVAILABLE: &str = "collector_unavailable";
+/// The table of live processes was full.
+pub(crate) const PROCESSES_FULL: &str = "processes_full";
+/// Removed because of its age.
+pub(crate) const RETENTION: &str = "retention";
+/// A subscriber of the bus was too slow for a copy; the store has the events.
+pub(crate) const SUBSCRIBER_SLOW: &str = "subscriber_slow";
+/// Files of events that `state.redb` does not know.
+pub(crate) const SEGMENTS_UNREGISTERED: &str = "segments_unregistered";
+/// Events in a copied log that are more than an offline store holds.
+pub(crate) const WAL_BEYOND_BOUND: &str = "wal_beyond_bound";
+/// Events in a copied log that cannot be read.
+pub(crate) const WAL_UNREADABLE: &str = "wal_unreadable";

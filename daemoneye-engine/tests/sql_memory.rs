@@ -1,0 +1,49 @@
+//! The memory of a query whose joins carry no columns. Alone in its process, because it looks at the peak of all of it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use daemoneye_engine::generate::Generator;
+use daemoneye_engine::ingest;
+use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits};
+use daemoneye_engine::store::{Store, StoreOptions};
+use daemoneye_lib::proto::QueryRequest;
+use tokio_util::sync::CancellationToken;
+
+/// Three times the default of `query.memory_bytes`, for what a debug build and the allocator add.
+const GROWTH_KIB: u64 = 192 * 1024;
+
+/// The highest resident size of this process so far, where the system tells.
+fn peak_kib() -> Option<u64> {
+    let status = std::fs::read_to_string("/proc/self/status").ok()?;
+    let line = status.lines().find(|line| line.starts_with("VmHWM:"))?;
+    line.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[tokio::test]
+async fn joins_without_columns_are_capped_before_their_batches_fill_the_memory() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    let mut generator = Generator::new(7, 1_769_860_800_000_000);
+    for _ in 0..7 {
+        store.append(ingest::decode("procmond", &generator.records(1_000)).unwrap()).unwrap();
+    }
+    store.seal().unwrap();
+    let limits = QueryLimits { deadline: Duration::from_secs(120), ..QueryLimits::default() };
+    let engine = QueryEngine::new(Arc::new(store), limits, Arc::new(NoCollectors)).unwrap();
+    let before = peak_kib();
+    for sql in [
+        "SELECT count(*) FROM process_events a, process_events b, process_events c, process_events d",
+        "SELECT count(*) FROM process_events a JOIN process_events b ON true JOIN process_events c ON true \
+         JOIN process_events d ON a.pid + b.pid > c.pid + d.pid",
+    ] {
+        let request = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
+        let mut run = engine.query(request, CancellationToken::new()).await.unwrap();
+        while run.next_page().await.unwrap().is_some() {}
+        assert_eq!(run.done().completeness.unwrap().degraded, ["capped"], "{sql}");
+    }
+    match before.zip(peak_kib()) {
+        Some((before, after)) => assert!(after - before < GROWTH_KIB, "grew from {before} to {after} KiB"),
+        None => eprintln!("skipped: this system does not tell the peak size of a process"),
+    }
+}

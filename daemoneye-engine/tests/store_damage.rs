@@ -1,0 +1,261 @@
+//! What happens to a data directory that lost a part, was damaged, or was copied while in use: nothing is deleted that may be
+//! the only copy, nothing is claimed that was not read, nothing panics.
+#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use daemoneye_engine::ingest::decode;
+use daemoneye_engine::store::{Store, StoreError, StoreOptions};
+use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, Record, Sequence};
+use daemoneye_lib::segment::{self, Kind, SegmentHeader, SegmentName, WalHeader};
+use prost::Message as _;
+
+const T0: i64 = 1_760_000_000_000_000;
+
+fn open(dir: &Path) -> Store {
+    Store::open(StoreOptions::new(dir)).unwrap()
+}
+
+fn start(number: u64) -> Record {
+    let pid = u32::try_from(number).unwrap();
+    let time_us = T0 + i64::from(pid) * 1_000_000;
+    let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
+    let process = Some(ProcessRecord { entity_id, pid, ..ProcessRecord::default() });
+    let event = ProcessEvent { event_type: EventType::Start.into(), time_us, process, ..ProcessEvent::default() };
+    let sequence = Some(Sequence::new(1, number));
+    Record { sequence, topic: "events.process.start".to_owned(), time_us, payload: event.encode_to_vec().into() }
+}
+
+fn seal(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
+    let records: Vec<Record> = numbers.map(start).collect();
+    store.append(decode("procmond", &records).unwrap()).unwrap();
+    store.seal().unwrap();
+}
+
+/// A data directory with one segment of ten events per seal.
+fn sealed(seals: u64) -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    for at in 0..seals {
+        seal(&store, at * 10 + 1..=at * 10 + 10);
+    }
+    dir
+}
+
+fn parquet(dir: &Path) -> Vec<PathBuf> {
+    let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
+    let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
+    found.retain(|path| path.extension().is_some_and(|end| end == "parquet"));
+    found.sort();
+    found
+}
+
+fn rows(store: &Store) -> u64 {
+    let snapshot = store.snapshot();
+    let open: usize = snapshot.open.iter().map(|batch| batch.num_rows()).sum();
+    snapshot.segments.iter().map(|file| file.rows).sum::<u64>() + u64::try_from(open).unwrap()
+}
+
+fn reasons(store: &Store) -> Vec<String> {
+    store.coverage().unwrap().into_iter().map(|row| row.gap.reason).collect()
+}
+
+/// A log as a collector writes it.
+fn write_wal(dir: &Path, collector: &str, segment: u64, records: impl IntoIterator<Item = Record>) {
+    fs::create_dir_all(dir).unwrap();
+    let records: Vec<Record> = records.into_iter().collect();
+    let first = records.first().unwrap().sequence.unwrap().number;
+    let header = SegmentHeader { kind: Kind::Wal, previous_crc: 0, epoch: 1, segment, first };
+    let mut bytes = header.encode().to_vec();
+    let mut crc = 0;
+    for record in records {
+        let at = record.sequence.unwrap();
+        let header = WalHeader { epoch: at.epoch, number: at.number, topic: record.topic, time_us: record.time_us };
+        crc = segment::encode(&mut bytes, crc, at.number - 1, &header, &record.payload).unwrap();
+    }
+    fs::write(dir.join(SegmentName::wal(collector).file(segment)), bytes).unwrap();
+}
+
+#[test]
+fn a_lost_state_is_refused_by_name_and_no_segment_is_touched() {
+    for lose in [|path: &Path| fs::remove_file(path).unwrap(), |path: &Path| fs::write(path, b"").unwrap()] {
+        let dir = sealed(3);
+        let state = dir.path().join("state.redb");
+        let saved = fs::read(&state).unwrap();
+        lose(&state);
+        for _ in 0..2 {
+            for refused in [Store::open(StoreOptions::new(dir.path())), Store::open_offline(dir.path())] {
+                let refused = refused.unwrap_err();
+                assert!(matches!(&refused, StoreError::CorruptNoState { files: 3, .. }), "{refused}");
+                assert_eq!(refused.exit(), Exit::Unreadable);
+                let said = refused.to_string();
+                assert!(
+                    said.contains("state.redb") && said.contains("3 segment files") && said.contains("backup"),
+                    "{said}"
+                );
+            }
+        }
+        assert_eq!(parquet(&dir.path().join("segments")).len(), 3);
+        fs::write(&state, saved).unwrap();
+        assert_eq!(rows(&open(dir.path())), 30, "the remedy works");
+    }
+}
+
+#[test]
+fn a_state_that_never_had_a_segment_is_no_state_for_those_that_are_there() {
+    let dir = sealed(3);
+    let fresh = tempfile::tempdir().unwrap();
+    drop(open(fresh.path()));
+    fs::copy(fresh.path().join("state.redb"), dir.path().join("state.redb")).unwrap();
+    for refused in [Store::open(StoreOptions::new(dir.path())), Store::open_offline(dir.path())] {
+        assert!(matches!(refused.unwrap_err(), StoreError::CorruptNoState { files: 3, .. }));
+    }
+    assert_eq!(parquet(&dir.path().join("segments")).len(), 3);
+}
+
+#[test]
+fn segments_that_an_older_state_does_not_know_are_moved_aside_and_told() {
+    let dir = sealed(2);
+    let state = dir.path().join("state.redb");
+    let older = fs::read(&state).unwrap();
+    let store = open(dir.path());
+    for at in 2..5 {
+        seal(&store, at * 10 + 1..=at * 10 + 10);
+    }
+    drop(store);
+    let segments = dir.path().join("segments");
+    fs::write(segments.join("foreign.parquet"), b"what is this").unwrap();
+    fs::write(&state, older).unwrap();
+
+    let offline = Store::open_offline(dir.path()).unwrap();
+    assert_eq!((rows(&offline), reasons(&offline)), (20, vec!["segments_unregistered".to_owned(); 4]));
+    drop(offline);
+    assert_eq!(parquet(&segments).len(), 6, "looking moves nothing");
+    for _ in 0..2 {
+        let store = open(dir.path());
+        assert_eq!(rows(&store), 20);
+        assert!(reasons(&store).iter().all(|reason| reason == "segments_unregistered"));
+        assert!(!reasons(&store).is_empty());
+        assert_eq!((parquet(&segments).len(), parquet(&segments.join("aside")).len()), (2, 4));
+    }
+}
+
+#[test]
+fn what_retention_left_on_the_disk_is_removed_and_not_told_again() {
+    let dir = sealed(2);
+    let segments = dir.path().join("segments");
+    let expired = parquet(&segments);
+    let store = open(dir.path());
+    let reader = store.snapshot();
+    assert_eq!(store.expire(i64::MAX).unwrap().segments, 2);
+    drop(store);
+    drop(reader);
+    assert_eq!(parquet(&segments), expired, "a query still read them when the agent ended");
+    let store = open(dir.path());
+    assert_eq!((parquet(&segments).len(), parquet(&segments.join("aside")).len()), (0, 0));
+    assert_eq!(reasons(&store), ["retention"]);
+}
+
+/// Opens both ways; whatever the bytes are, the answer is an error or a store.
+fn opens_or_refuses(dir: &Path) -> [Option<StoreError>; 2] {
+    let offline = Store::open_offline(dir).err();
+    let online = Store::open(StoreOptions::new(dir)).err();
+    [offline, online]
+}
+
+#[test]
+fn a_state_that_is_no_database_says_so_with_its_remedy() {
+    let whole = {
+        let dir = sealed(2);
+        fs::read(dir.path().join("state.redb")).unwrap()
+    };
+    let mut no_magic = whole.clone();
+    no_magic[..16].fill(0x5a);
+    for bytes in [b"not a database".to_vec(), no_magic, whole[..whole.len() / 2].to_vec(), whole[..100].to_vec()] {
+        let dir = sealed(2);
+        fs::write(dir.path().join("state.redb"), &bytes).unwrap();
+        for refused in opens_or_refuses(dir.path()) {
+            let refused = refused.unwrap();
+            assert!(matches!(refused, StoreError::CorruptDatabase { .. }), "{} bytes: {refused:?}", bytes.len());
+            assert_eq!(refused.exit(), Exit::Unreadable);
+            let said = refused.to_string();
+            assert!(said.contains("state.redb") && said.contains("backup") && said.contains("Parquet"), "{said}");
+            assert!(!said.contains('\n'), "{said}");
+        }
+        assert_eq!(parquet(&dir.path().join("segments")).len(), 2);
+    }
+}
+
+#[test]
+fn a_state_damaged_anywhere_is_opened_or_refused_and_never_panics() {
+    let dir = sealed(3);
+    let state = dir.path().join("state.redb");
+    let whole = fs::read(&state).unwrap();
+    let used: Vec<usize> =
+        (0..whole.len()).step_by(512).filter(|at| whole[*at..].iter().take(512).any(|b| *b != 0)).collect();
+    let mut refusals = 0;
+    for (turn, at) in used.iter().enumerate() {
+        let mut bytes = whole.clone();
+        let end = (at + 512).min(bytes.len());
+        match turn % 3 {
+            0 => bytes[*at..end].fill(0xff),
+            1 => bytes[*at..end].fill(0),
+            _ => bytes[*at..end].iter_mut().for_each(|byte| *byte ^= 0x55),
+        }
+        let copy = tempfile::tempdir().unwrap();
+        fs::create_dir(copy.path().join("segments")).unwrap();
+        for file in parquet(&dir.path().join("segments")) {
+            fs::copy(&file, copy.path().join("segments").join(file.file_name().unwrap())).unwrap();
+        }
+        fs::write(copy.path().join("state.redb"), bytes).unwrap();
+        refusals += opens_or_refuses(copy.path()).iter().flatten().count();
+        let kept = parquet(&copy.path().join("segments")).len() + parquet(&copy.path().join("segments/aside")).len();
+        assert_eq!(kept, 3, "damage at {at}");
+    }
+    assert!(refusals > 0);
+}
+
+#[test]
+fn an_offline_copy_has_the_events_that_were_not_sealed_yet() {
+    let dir = sealed(1);
+    let wal = dir.path().join("wal");
+    // The log reaches back before the watermark, and over two files.
+    write_wal(&wal, "procmond", 1, (5..=20).map(start));
+    write_wal(&wal, "procmond", 2, (21..=25).map(start));
+    write_wal(&wal, "netmond", 1, (1..=3).map(start));
+    let offline = Store::open_offline(dir.path()).unwrap();
+    assert_eq!((rows(&offline), reasons(&offline)), (28, vec![]));
+    assert_eq!(offline.live().unwrap().num_rows(), 25, "both logs tell of the same three processes");
+    assert_eq!(offline.committed("procmond"), Some(Sequence::new(1, 10)), "reading commits nothing");
+}
+
+#[test]
+fn a_log_alone_is_a_store_without_history() {
+    let dir = tempfile::tempdir().unwrap();
+    write_wal(&dir.path().join("wal"), "procmond", 1, (1..=7).map(start));
+    let offline = Store::open_offline(dir.path()).unwrap();
+    assert_eq!((rows(&offline), reasons(&offline)), (7, vec![]));
+    assert!(!dir.path().join("state.redb").exists(), "the directory stays as it was");
+}
+
+#[test]
+fn a_log_with_a_hole_or_that_cannot_be_read_is_told() {
+    let dir = sealed(1);
+    let wal = dir.path().join("wal");
+    write_wal(&wal, "procmond", 1, (14..=20).map(start));
+    let offline = Store::open_offline(dir.path()).unwrap();
+    assert_eq!((rows(&offline), reasons(&offline)), (17, vec!["wal_unreadable".to_owned()]));
+
+    fs::remove_dir_all(&wal).unwrap();
+    fs::write(&wal, b"no directory").unwrap();
+    let offline = Store::open_offline(dir.path()).unwrap();
+    assert_eq!((rows(&offline), reasons(&offline)), (10, vec!["wal_unreadable".to_owned()]));
+
+    fs::remove_file(&wal).unwrap();
+    fs::create_dir_all(wal.join("procmond-00001.wal")).unwrap();
+    let offline = Store::open_offline(dir.path()).unwrap();
+    assert_eq!((rows(&offline), reasons(&offline)), (10, vec!["wal_unreadable".to_owned()]));
+}
