@@ -109,7 +109,7 @@ impl Ledger {
     pub fn open(options: LedgerOptions) -> Result<(Self, LedgerFound), CollectorError> {
         let dir = options.dir;
         platform::create_dir(&dir, 0o750).map_err(|e| CollectorError::io("create", &dir, e))?;
-        let lock = DirLock::take(&dir)?;
+        let lock = DirLock::take(&dir, 0o640)?;
         let log = LogOptions {
             disk: options.disk,
             dir: dir.clone(),

@@ -66,3 +66,14 @@ pub use source::{
     EventSource, MonitorCollector, SourceCaps, SourceContext, SourceError, SourceEvent, SourceHealth, Tasks,
     TriggerableCollector,
 };
+
+/// Creates a file that only this user may read, in place of one that a broken-off run left there.
+///
+/// # Errors
+/// What the operating system says.
+pub fn private_file(path: &std::path::Path) -> std::io::Result<std::fs::File> {
+    match std::fs::remove_file(path) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => platform::create_file(path, 0o600),
+    }
+}

@@ -1,9 +1,10 @@
 //! One collector per directory: an advisory lock that ends with the process, however it ends.
 
-use std::fs::{File, OpenOptions, TryLockError};
+use std::fs::{File, TryLockError};
 use std::path::Path;
 
 use crate::error::CollectorError;
+use crate::platform;
 
 /// Held as long as it lives.
 #[derive(Debug)]
@@ -12,15 +13,10 @@ pub(crate) struct DirLock {
 }
 
 impl DirLock {
-    /// Takes `dir/lock`.
-    pub(crate) fn take(dir: &Path) -> Result<Self, CollectorError> {
+    /// Takes `dir/lock`, created with `mode`.
+    pub(crate) fn take(dir: &Path, mode: u32) -> Result<Self, CollectorError> {
         let path = dir.join("lock");
-        let file = OpenOptions::new()
-            .create(true)
-            .truncate(false)
-            .write(true)
-            .open(&path)
-            .map_err(|e| CollectorError::io("open", &path, e))?;
+        let file = platform::open_or_create(&path, mode).map_err(|e| CollectorError::io("open", &path, e))?;
         match file.try_lock() {
             Ok(()) => Ok(Self { _file: file }),
             Err(TryLockError::WouldBlock) => Err(CollectorError::MisuseInUse(dir.to_owned())),

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, Connected, Delivered, RunStream, SendError};
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::control;
 use crate::error::CollectorError;
-use crate::runtime::{BusOptions, Follower, Message, Shared};
+use crate::runtime::{BusOptions, Follower, Message, Shared, State};
 use crate::wal::Cursor;
 
 /// Records of one run, at most; the agent makes one batch of it.
@@ -36,6 +36,8 @@ const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Lifecycle messages on their way at a time.
 const LIFECYCLE_CREDIT: u32 = 8;
+/// How often a refusal that lasts is said again.
+const REFUSAL_PAUSE: Duration = Duration::from_secs(60);
 
 /// Connects, and keeps what the connection needs running until `shutdown`.
 pub(crate) fn start(
@@ -55,8 +57,14 @@ pub(crate) fn start(
         .parse()
         .map_err(|e| CollectorError::MisuseOptions(format!("the lifecycle topic is not a pattern: {e}")))?;
     let lifecycle = client.subscribe(&pattern, qos(DeliveryGuarantee::AtLeastOnce), LIFECYCLE_CREDIT);
-    let connection =
-        Connection { shared: Arc::clone(shared), client: client.clone(), mailbox, lifecycle, stream: None };
+    let connection = Connection {
+        shared: Arc::clone(shared),
+        client: client.clone(),
+        mailbox,
+        lifecycle,
+        stream: None,
+        refusal: None,
+    };
     tasks.spawn(connection.run(events, shutdown.clone()));
     tasks.spawn(heartbeat(Arc::clone(shared), client.clone(), shutdown));
     Ok(client)
@@ -86,6 +94,8 @@ struct Connection {
     /// Number of the subscription to the lifecycle topic.
     lifecycle: u64,
     stream: Option<CancellationToken>,
+    /// Why the agent refused last, and when that was said.
+    refusal: Option<(String, Instant)>,
 }
 
 impl Connection {
@@ -98,12 +108,7 @@ impl Connection {
             match event {
                 Some(ClientEvent::Connected(connected)) => self.connected(connected).await,
                 Some(ClientEvent::Disconnected { reason }) => self.disconnected(&reason),
-                Some(ClientEvent::Refused(fault)) => {
-                    tracing::error!(
-                        message = fault.message,
-                        "the agent refused this collector; it will be tried again"
-                    );
-                }
+                Some(ClientEvent::Refused(fault)) => self.refused(fault.message),
                 Some(ClientEvent::Committed(sequence)) => self.committed(Some(sequence)),
                 Some(ClientEvent::Call(call)) => control::take(&self.shared, &self.client, &self.mailbox, call).await,
                 Some(ClientEvent::Deliver(delivered)) => self.deliver(&delivered),
@@ -136,10 +141,21 @@ impl Connection {
     }
 
     fn disconnected(&mut self, reason: &str) {
-        if self.stream.is_some() {
+        // An agent that asked for the end closes first; nobody has to be warned of that.
+        let leaving = matches!(*self.shared.state.borrow(), State::ShuttingDown | State::Stopped);
+        if self.stream.is_some() && !leaving {
             tracing::warn!(reason, "the agent is gone; collection goes on");
         }
         self.end_stream();
+    }
+
+    /// Says why, once a minute and whenever the reason is another; tries are far more often.
+    fn refused(&mut self, message: String) {
+        let said = self.refusal.as_ref();
+        if said.is_none_or(|(last, when)| *last != message || when.elapsed() >= REFUSAL_PAUSE) {
+            tracing::error!(message, "the agent refused this collector; it will be tried again");
+            self.refusal = Some((message, Instant::now()));
+        }
     }
 
     fn end_stream(&mut self) {

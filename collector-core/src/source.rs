@@ -157,7 +157,8 @@ pub struct SourceContext {
     pub settings: watch::Receiver<Settings>,
     /// Fires when the source has to end.
     pub shutdown: CancellationToken,
-    /// The WAL as it stands: a source that keeps a checkpoint reads the tail behind it here before its first cycle.
+    /// The WAL as it stands: a source that keeps a checkpoint reads the tail behind it here before its first cycle, and writes
+    /// nothing down that is not [settled](WalReader::settled), or a power failure leaves a checkpoint of events that are gone.
     pub wal: WalReader,
 }
 
@@ -285,6 +286,10 @@ pub trait MonitorCollector: Send + Sync + 'static {
     /// # Errors
     /// This look failed; it is counted and the next one is tried.
     async fn cycle(&self) -> Result<Vec<SourceEvent>, SourceError>;
+    /// Whether the look that was just taken has more events to give: the next cycle then follows at once and does not count.
+    async fn unfinished(&self) -> bool {
+        false
+    }
     /// Called after the events of a cycle are in the WAL; `last` is the last of them.
     async fn written(&self, _last: Option<Sequence>) {}
     /// As in [`EventSource::checkpoint`].
@@ -341,6 +346,9 @@ impl<M: MonitorCollector> EventSource for Monitored<M> {
                 Ok(events) => {
                     let last = context.events.emit(events).await?;
                     self.monitor.written(last).await;
+                    if !context.shutdown.is_cancelled() && self.monitor.unfinished().await {
+                        continue;
+                    }
                 }
                 Err(error) => {
                     self.errors.fetch_add(1, Ordering::Relaxed);

@@ -14,6 +14,9 @@ use daemoneye_lib::proto::Sequence;
 use daemoneye_lib::segment::{HEADER_BYTES, Kind, SegmentName, SegmentReader, Tail, scan_dir};
 use support::*;
 
+/// Far more than a sync takes.
+const LONG: std::time::Duration = std::time::Duration::from_secs(30);
+
 fn segments(dir: &Path) -> Vec<PathBuf> {
     let listed = daemoneye_lib::segment::list(dir, &SegmentName::wal("test")).unwrap();
     listed.into_iter().map(|(_, path)| path).collect()
@@ -303,6 +306,36 @@ async fn a_failed_sync_is_final() {
 }
 
 #[tokio::test]
+async fn only_what_is_synced_is_settled_and_whoever_waits_for_the_rest_waits_in_bounds() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut options = small(dir.path());
+    options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(options.clone()).unwrap();
+    let reader = wal.reader();
+    let first = wal.append(&events(0..3)).unwrap();
+    assert!(reader.settle(first, LONG).await);
+    assert_eq!(reader.settled(), first);
+
+    faults.hold_syncs(true);
+    let second = wal.append(&events(3..4)).unwrap();
+    assert!(!reader.settle(second, std::time::Duration::from_millis(20)).await);
+    assert_eq!((reader.settled(), reader.visible()), (first, second));
+    faults.hold_syncs(false);
+    assert!(reader.settle(second, LONG).await);
+
+    faults.no_sync.store(true, Ordering::SeqCst);
+    let third = wal.append(&events(4..5)).unwrap();
+    assert!(!reader.settle(third, LONG).await, "what a failed sync leaves is never settled");
+    drop(wal);
+    faults.no_sync.store(false, Ordering::SeqCst);
+    options.sync = SyncMode::Never;
+    let (wal, _) = Wal::open(options).unwrap();
+    let last = wal.append(&events(5..6)).unwrap();
+    assert_eq!(wal.reader().settled(), last, "nothing is promised, so nothing is waited for");
+}
+
+#[tokio::test]
 async fn with_always_only_what_is_synced_may_be_seen() {
     let dir = tempfile::tempdir().unwrap();
     let faults = Arc::new(Faults::default());
@@ -392,4 +425,27 @@ fn a_reader_follows_the_writer_over_rotations() {
     let expected: Vec<String> = (0..400).map(|n| format!("payload {n}")).collect();
     assert_eq!(payloads(&seen), expected);
     assert_eq!(cursor.place(), wal.reader().end());
+}
+
+#[cfg(unix)]
+#[test]
+fn files_of_the_log_are_this_users_and_those_of_the_ledger_are_its_groups() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, audit) = (dir.path().join("wal"), dir.path().join("audit"));
+    let held = Wal::open(small(&wal)).unwrap();
+    let (ledger, _) =
+        collector_core::ledger::Ledger::open(collector_core::ledger::LedgerOptions::new(&audit)).unwrap();
+    collector_core::private_file(&wal.join("tracker.checkpoint")).unwrap();
+    std::fs::set_permissions(wal.join("tracker.checkpoint"), std::fs::Permissions::from_mode(0o644)).unwrap();
+    collector_core::private_file(&wal.join("tracker.checkpoint")).unwrap();
+    for (dir, most) in [(&wal, 0o600), (&audit, 0o640)] {
+        let modes: Vec<u32> = std::fs::read_dir(dir)
+            .unwrap()
+            .map(|file| file.unwrap().metadata().unwrap().permissions().mode() & 0o777)
+            .collect();
+        assert!(modes.len() >= 2 && modes.iter().all(|mode| mode & !most == 0), "{}: {modes:?}", dir.display());
+    }
+    drop((held, ledger));
 }

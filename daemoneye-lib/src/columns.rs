@@ -173,7 +173,7 @@ pub const PROCESS_EVENTS: &[Column] = columns! {
     "capture" Text "" Public "process.capture"
         "complete, or partial when the process was gone before all of it was read" "complete";
     "modified_fields" Text "comma-separated column names" Public "modified_fields"
-        "what changed; modify only" "command_line,name";
+        "what changed; modify, and the start of a process that was known before its exec" "command_line,name";
     "reason" Text "" Public "reason"
         "why it is suspicious; suspicious only" "executable_deleted";
     "severity" Text "" Public "severity"

@@ -1,26 +1,51 @@
 //! Enumeration and tracking. Figures belong to the machine they ran on; nothing here fails a build.
 
-use criterion::{BatchSize, Criterion, criterion_group, criterion_main};
+use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
-use procmond::collector::{ProcessCollector, Sighting, Vitals};
+use procmond::collector::{Image, ProcessCollector, Sighting, Vitals};
 use procmond::sources::{native, sysinfo::SysinfoCollector};
 use procmond::tracker::{Input, Limits, Tracker};
 use std::hint::black_box;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-/// Processes that the enumeration finds beside those that run anyway: `PROCESSES=10000 cargo bench -p procmond`.
-fn crowd() -> Vec<Child> {
-    let wanted = std::env::var("PROCESSES").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    let sleeper = || Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn();
-    (0..wanted).map_while(|_| sleeper().ok()).collect()
+/// Sleeping processes that end with this value.
+struct Crowd(Vec<Child>);
+
+impl Crowd {
+    /// Beside those that run anyway: `PROCESSES=10000 cargo bench -p procmond`.
+    fn gather() -> Self {
+        let wanted = std::env::var("PROCESSES").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+        let sleeper = || Command::new("sleep").arg("3600").stdin(Stdio::null()).spawn();
+        Self((0..wanted).map_while(|_| sleeper().ok()).collect())
+    }
+}
+
+impl Drop for Crowd {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().ok();
+        }
+        for child in &mut self.0 {
+            child.wait().ok();
+        }
+    }
+}
+
+/// All processes of the host, as a fresh reader finds them.
+fn everybody() -> u64 {
+    let mut seen = 0;
+    if let Ok(mut collector) = native::open(Path::new("/proc")) {
+        collector.collect_processes(&mut |_| seen += 1).ok();
+    }
+    seen
 }
 
 fn enumerate(c: &mut Criterion) {
-    let mut children = crowd();
-    let mut group = c.benchmark_group("enumerate");
-    group.sample_size(10);
+    let crowd = Crowd::gather();
+    let mut group = c.benchmark_group(format!("enumerate, {} sleepers beside the host's", crowd.0.len()));
+    group.sample_size(10).throughput(Throughput::Elements(everybody()));
     group.bench_function("procfs/baseline", |b| {
         b.iter_batched(
             || native::open(Path::new("/proc")).ok(),
@@ -44,12 +69,6 @@ fn enumerate(c: &mut Criterion) {
         b.iter(|| Command::new("ps").args(["-e", "-o", "pid,ppid,args"]).output().map(|out| out.stdout.len()).ok());
     });
     group.finish();
-    for child in &mut children {
-        child.kill().ok();
-    }
-    for mut child in children {
-        child.wait().ok();
-    }
 }
 
 fn record(pid: u32) -> ProcessRecord {
@@ -77,14 +96,16 @@ fn sweep(tracker: &mut Tracker, sightings: Vec<Sighting>) -> usize {
         tracker.apply(Input::Seen(sighting), &mut emit);
     }
     tracker.apply(Input::End { complete: true }, &mut emit);
+    while tracker.proceed(&mut emit) {}
     events
 }
 
 fn track(c: &mut Criterion) {
     const PROCESSES: u32 = 10_000;
     let mut group = c.benchmark_group("track");
-    group.sample_size(10);
-    let baseline = || (1..=PROCESSES).map(|pid| Sighting::Read(Box::new(record(pid)))).collect::<Vec<_>>();
+    group.sample_size(10).throughput(Throughput::Elements(u64::from(PROCESSES)));
+    let baseline =
+        || (1..=PROCESSES).map(|pid| Sighting::Read(Box::new(record(pid)), Image::UNSEEN)).collect::<Vec<_>>();
     group.bench_function("baseline of 10,000", |b| {
         b.iter_batched(
             || (Tracker::new("bench", "boot", Limits::default()), baseline()),
@@ -107,7 +128,7 @@ fn track(c: &mut Criterion) {
     group.bench_function("10,000 unchanged", |b| {
         b.iter_batched(unchanged, |sightings| sweep(&mut tracker, sightings), BatchSize::PerIteration);
     });
-    group.bench_function("checkpoint of 10,000", |b| b.iter(|| tracker.export().len()));
+    group.bench_function("checkpoint of 10,000", |b| b.iter(|| tracker.export(&mut std::io::sink()).ok()));
     group.finish();
 }
 

@@ -24,12 +24,14 @@ fn command() -> Command {
     let settings = PROCMOND.settings.iter().map(|setting| {
         // clap takes names that live as long as the program; these do, and there are some fifteen of them.
         let flag: &'static str = Component::flag(setting.key).leak();
+        let (takes, variable) = (setting.kind.describe(setting.unit), PROCMOND.variable(setting.key));
+        let default = setting.fallback.describe();
         let arg = Arg::new(setting.key)
             .long(flag.trim_start_matches('-'))
-            .help(format!("{} [default: {}]", setting.doc, setting.fallback.describe()))
-            .value_name(if setting.unit.is_empty() { "VALUE" } else { setting.unit })
+            .help(format!("{} [{takes}] [default: {default}] [variable: {variable}]", setting.doc))
+            .value_name(value_name(setting.kind))
             .action(ArgAction::Set);
-        // `--standalone` alone means yes; a file may say yes and the flag no.
+        // `--standalone` alone means yes; a file may say yes and `--standalone=false` no.
         if setting.kind == Kind::Boolean {
             arg.num_args(0..=1).require_equals(true).default_missing_value("true")
         } else {
@@ -39,13 +41,16 @@ fn command() -> Command {
     Command::new("procmond")
         .version(BUILD)
         .about("Sees every process of this host and writes down what happens to it")
-        .after_help("Every flag is also a PROCMOND_… variable and a key of the configuration file.")
+        .after_help(
+            "Every setting is also a key of the configuration file. Without an agent, events are kept in --data-dir.\n\
+             Example: procmond --standalone --follow --data-dir /tmp/de/data",
+        )
         .arg(
             Arg::new("config")
                 .long("config")
                 .value_name("FILE")
                 .value_parser(value_parser!(PathBuf))
-                .help("read this file instead of the ones in the configuration directories"),
+                .help("read this file instead of the ones in ~/.config and /etc [variable: PROCMOND_CONFIG]"),
         )
         .arg(
             Arg::new("follow")
@@ -54,6 +59,15 @@ fn command() -> Command {
                 .help("print events to standard output as JSON lines"),
         )
         .args(settings)
+}
+
+const fn value_name(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Boolean => "BOOL",
+        Kind::Choice(_) => "WORD",
+        Kind::Integer(..) => "NUMBER",
+        Kind::Path | Kind::Paths => "PATH",
+    }
 }
 
 fn given(matches: &ArgMatches) -> Given {
@@ -91,6 +105,20 @@ mod tests {
         let wanted =
             [("data_dir", "/d"), ("standalone", "true"), ("snapshot_interval_ms", "100"), ("wal.sync", "always")];
         assert_eq!(flags, wanted);
+    }
+
+    #[test]
+    fn the_help_names_variables_ranges_and_an_example() {
+        let help = command().render_help().to_string();
+        for wanted in [
+            "PROCMOND_WAL__SYNC",
+            "from 100 to 3600000",
+            "one of group, always, never",
+            "--standalone[=<BOOL>]",
+            "Example: procmond ",
+        ] {
+            assert!(help.contains(wanted), "{wanted} is not in\n{help}");
+        }
     }
 
     #[test]

@@ -10,13 +10,16 @@
 //! leaves the old one or the new one, never half of either.
 
 use std::fs::{self, File};
-use std::io::{ErrorKind, Write};
+use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::proto::Sequence;
 
 const MAGIC: &[u8; 8] = b"DEYETRK\0";
-const VERSION: u32 = 1;
+const VERSION: u32 = 2;
+
+/// The oldest version that is read: its states have no images, and are otherwise the same.
+const OLDEST: u32 = 1;
 const HEADER_BYTES: usize = 36;
 const HASH_BYTES: usize = 32;
 
@@ -64,28 +67,76 @@ pub struct Checkpoint {
     pub state: Vec<u8>,
 }
 
-/// Replaces the checkpoint at `path`.
+/// Replaces the checkpoint at `path` by a state that reflects the log up to `last`. `state` is called twice, for the length
+/// and for the contents, so that a state of many megabytes never stands in memory.
 ///
 /// # Errors
 /// [`CheckpointError::Io`]; the old checkpoint still stands then.
-pub fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+pub fn write(
+    path: &Path,
+    last: Option<Sequence>,
+    state: impl Fn(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), CheckpointError> {
     let temporary = path.with_extension("checkpoint.tmp");
     let failed = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| CheckpointError::Io { operation, path, source }
     };
-    let header = header(checkpoint);
-    let mut file = File::create(&temporary).map_err(failed("create", &temporary))?;
-    [header.as_slice(), hash(&header, &checkpoint.state).as_bytes(), &checkpoint.state]
-        .iter()
-        .try_for_each(|part| file.write_all(part))
-        .and_then(|()| file.sync_all())
-        .map_err(failed("write", &temporary))?;
+    let file = collector_core::private_file(&temporary).map_err(failed("create", &temporary))?;
+    fill(file, last, state).map_err(failed("write", &temporary))?;
     fs::rename(&temporary, path).map_err(failed("rename", &temporary))?;
     // Where a directory cannot be opened as a file, the platform orders renames itself.
     match path.parent().map(File::open) {
         Some(Ok(directory)) => directory.sync_all().map_err(failed("sync", path)),
         _ => Ok(()),
+    }
+}
+
+/// The hash stands before what it covers, so its place is filled in last.
+fn fill(file: File, last: Option<Sequence>, state: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
+    let mut length = Length(0);
+    state(&mut length)?;
+    let header = header(last, length.0);
+    let mut out = Hashed { out: BufWriter::new(file), hasher: blake3::Hasher::new() };
+    out.write_all(&header)?;
+    out.out.write_all(&[0; HASH_BYTES])?;
+    state(&mut out)?;
+    let hash = out.hasher.finalize();
+    let mut file = out.out.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
+    file.write_all(hash.as_bytes())?;
+    file.sync_all()
+}
+
+/// Counts what is written.
+struct Length(u64);
+
+impl Write for Length {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.0 = self.0.saturating_add(bytes.len() as u64);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// Hashes what is written through it.
+struct Hashed<W> {
+    out: W,
+    hasher: blake3::Hasher,
+}
+
+impl<W: Write> Write for Hashed<W> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let written = self.out.write(bytes)?;
+        self.hasher.update(bytes.get(..written).unwrap_or_default());
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.out.flush()
     }
 }
 
@@ -109,7 +160,7 @@ pub fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
         return Err(corrupt("it is no checkpoint"));
     }
     let version = number(header, 8..12);
-    if version != u64::from(VERSION) {
+    if !(u64::from(OLDEST)..=u64::from(VERSION)).contains(&version) {
         let version = u32::try_from(version).unwrap_or(u32::MAX);
         return Err(CheckpointError::UnsupportedVersion { path: path.to_owned(), version });
     }
@@ -121,12 +172,12 @@ pub fn read(path: &Path) -> Result<Option<Checkpoint>, CheckpointError> {
     Ok(Some(Checkpoint { last, state: state.to_vec() }))
 }
 
-fn header(checkpoint: &Checkpoint) -> Vec<u8> {
-    let last = checkpoint.last.unwrap_or_default();
+fn header(last: Option<Sequence>, state_bytes: u64) -> Vec<u8> {
+    let last = last.unwrap_or_default();
     let mut header = Vec::with_capacity(HEADER_BYTES);
     header.extend_from_slice(MAGIC);
     header.extend_from_slice(&VERSION.to_le_bytes());
-    for field in [last.epoch, last.number, checkpoint.state.len() as u64] {
+    for field in [last.epoch, last.number, state_bytes] {
         header.extend_from_slice(&field.to_le_bytes());
     }
     header
@@ -146,6 +197,10 @@ fn number(header: &[u8], at: std::ops::Range<usize>) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
+        super::write(path, checkpoint.last, |out| out.write_all(&checkpoint.state))
+    }
 
     fn checkpoint() -> Checkpoint {
         Checkpoint { last: Some(Sequence::new(3, 0x0102_0304_0506)), state: b"state".to_vec() }
@@ -187,8 +242,8 @@ mod tests {
         let path = dir.path().join("tracker.checkpoint");
         write(&path, &checkpoint()).unwrap();
         let mut bytes = fs::read(&path).unwrap();
-        bytes[8] = 2;
+        bytes[8] = 3;
         fs::write(&path, bytes).unwrap();
-        assert!(read(&path).unwrap_err().to_string().contains("version 2"));
+        assert!(read(&path).unwrap_err().to_string().contains("version 3"));
     }
 }

@@ -10,7 +10,7 @@ use daemoneye_lib::proto::ProcessRecord;
 #[derive(Debug, Clone, PartialEq)]
 pub enum Sighting {
     /// Everything that the source can read, of a process that is new to it or due for a re-read.
-    Read(Box<ProcessRecord>),
+    Read(Box<ProcessRecord>, Image),
     /// A process seen in full before, with nothing to suggest that more than its vitals changed.
     Same(Vitals),
     /// The process has ended and only waits to be reaped. Follows its `Read` when it was new.
@@ -22,6 +22,53 @@ pub enum Sighting {
         /// Exit status, or the negative signal; `None` where the kernel does not tell.
         exit_code: Option<i32>,
     },
+}
+
+/// Tells one program image of a process from the next: a digest of addresses that the kernel draws anew at each exec and
+/// that a process does not move when it renames itself. Kept by the tracker and never part of an event, where addresses
+/// would help an attacker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Image(u64);
+
+impl Image {
+    /// The source does not see it, or the process has none.
+    pub const UNSEEN: Self = Self(0);
+
+    /// The image at these addresses. The entity is part of the digest, so that equal images of two processes cannot be told.
+    #[must_use]
+    pub fn at(entity: &EntityId, addresses: &[u64]) -> Self {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(entity.as_bytes());
+        for address in addresses {
+            hasher.update(&address.to_le_bytes());
+        }
+        let bits = hasher.finalize().as_bytes().iter().take(8).fold(0, |bits, byte| bits << 8 | u64::from(*byte));
+        Self(bits.max(1))
+    }
+
+    /// For the checkpoint; 0 is [`Self::UNSEEN`].
+    #[must_use]
+    pub const fn bits(self) -> u64 {
+        self.0
+    }
+
+    /// From the checkpoint.
+    #[must_use]
+    pub const fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Both were seen, and they differ.
+    #[must_use]
+    pub const fn replaced_by(self, later: Self) -> bool {
+        self.0 != 0 && later.0 != 0 && self.0 != later.0
+    }
+
+    /// Both were seen, and they are the same.
+    #[must_use]
+    pub const fn stays(self, later: Self) -> bool {
+        self.0 != 0 && self.0 == later.0
+    }
 }
 
 /// What changes all the time and is never an event.

@@ -62,10 +62,19 @@ fn main() -> ExitCode {
             Exit::Ok.into()
         }
         Err(Failure(exit, error)) => {
-            tracing::error!(exit = exit.code(), "{error:#}");
+            tracing::error!(exit = exit.code(), "{}", told(&error));
             exit.into()
         }
     }
+}
+
+/// The message and its causes; many messages end with their cause already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |text, cause| match text.as_str() {
+        "" => cause,
+        told if told.contains(&cause) => text,
+        told => format!("{told}: {cause}"),
+    })
 }
 
 fn start(config: &Config, follow: bool) -> Result<Stopped, Failure> {
@@ -97,7 +106,9 @@ async fn run(config: &Config, follow: bool, shutdown: CancellationToken) -> Resu
         Mode::of_environment(config.boolean("standalone")).map_err(|error| Failure(Exit::Config, error.into()))?;
     let chosen = sources::choose(config.text("source"), &config.path("proc_root"))
         .map_err(|error| Failure(Exit::StartupFailed, error.into()))?;
-    tracing::info!(source = chosen.collector.name(), reason = chosen.reason, mode = mode.name(), data_dir = %data_dir.display(), "capturing");
+    let (source, reason, name) = (chosen.collector.name().to_owned(), chosen.reason.clone(), mode.name());
+    let shown = data_dir.display().to_string();
+    let opened = move || tracing::info!(source, reason, mode = name, data_dir = shown, "capturing");
     let monitor = ProcessMonitor::new(chosen, config.duration_ms("snapshot_interval_ms"), &data_dir.join("wal"));
     let monitored = Monitored::new(Arc::new(monitor));
     let tasks = ProcessTasks::new(Arc::clone(monitored.monitor()));
@@ -105,7 +116,8 @@ async fn run(config: &Config, follow: bool, shutdown: CancellationToken) -> Resu
         .map_err(|error| Failure(error.exit(), error.into()))?
         .source(Arc::new(monitored))
         .tasks(Arc::new(tasks))
-        .version(BUILD);
+        .version(BUILD)
+        .on_opened(Arc::new(opened));
     if let Mode::Actor(bus) = mode {
         builder = builder.bus(bus);
     }
@@ -138,5 +150,18 @@ async fn drained(builder: RuntimeBuilder, shutdown: CancellationToken) -> Result
     tokio::select! {
         stopped = builder.run(shutdown.clone()) => stopped.map_err(|error| Failure(error.exit(), error.into())),
         () = overdue => Err(Failure(Exit::Failure, anyhow::anyhow!("the drain took more than {DRAIN:?}; the next start recovers the rest"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cause_is_told_once() {
+        let denied = || std::io::Error::from(std::io::ErrorKind::PermissionDenied);
+        let repeated = anyhow::Error::new(denied()).context(format!("cannot open /x: {}; look at it", denied()));
+        assert_eq!(told(&repeated), "cannot open /x: permission denied; look at it");
+        assert_eq!(told(&anyhow::Error::new(denied()).context("cannot open /x")), "cannot open /x: permission denied");
     }
 }

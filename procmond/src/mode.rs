@@ -29,7 +29,7 @@ pub(crate) enum Mode {
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ModeError {
     /// The token file cannot be read.
-    #[error("cannot read the token file {path} named by {TOKEN_FILE}; the agent writes it for the user it starts procmond as", path = .path.display())]
+    #[error("cannot read the token file {path} named by {TOKEN_FILE}: {source}; the agent writes it for the user it starts procmond as", path = .path.display())]
     Io {
         path: PathBuf,
         #[source]

@@ -1,8 +1,8 @@
 //! The process source: a reader of the process table and the tracker, joined, behind the SDK's traits.
 //!
-//! The tracker's state is written down only when the log holds every event that led to it, so a state read back never
-//! claims that something was announced which nobody will find. What lies between the checkpoint and the end of the log is
-//! replayed.
+//! The tracker's state is written down only when the log holds every event that led to it, beyond the reach of a power
+//! failure, so a state read back never claims that something was announced which nobody will find. What lies between the
+//! checkpoint and the end of the log is replayed.
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,12 +10,13 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use collector_core::source::{MonitorCollector, SourceContext};
+use collector_core::wal::WalReader;
 use collector_core::{SourceCaps, SourceError, SourceEvent, SourceHealth};
 use daemoneye_lib::proto::{CollectionCapabilities, EventType, ProcessEvent, Record, Sequence, TaskType};
 use daemoneye_lib::topic::process_topic;
 use prost::Message;
 
-use crate::checkpoint::{self, Checkpoint};
+use crate::checkpoint;
 use crate::collector::{CollectionStats, ProcessCollectionError, ProcessCollector};
 use crate::sources::Chosen;
 use crate::tracker::{Counters, Input, Limits, Member, Tracker};
@@ -33,6 +34,10 @@ const ABSENT: &[&str] = &[
 /// has about 300 bytes for each process.
 const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
 
+/// How long a trim or the end waits for the log to be synced, ten times what a busy disk takes. Past it the checkpoint stays
+/// as it is, and a start replays more.
+const SETTLE: Duration = Duration::from_secs(1);
+
 struct Watch {
     collector: Box<dyn ProcessCollector>,
     tracker: Tracker,
@@ -48,6 +53,10 @@ struct Watch {
     checkpointed_at: Option<Instant>,
     /// The state of earlier runs has been taken over.
     restored: bool,
+    /// The log, from the first preparation on.
+    log: Option<WalReader>,
+    /// Of the last sweep.
+    stats: CollectionStats,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -92,18 +101,8 @@ impl ProcessMonitor {
         capabilities.notes =
             ABSENT.iter().map(|note| (*note).to_owned()).chain(collector.capabilities().notes).collect();
         let tracker = Tracker::new(name, collector.boot_id(), Limits::default());
-        let watch = Watch {
-            collector,
-            tracker,
-            carried: Vec::new(),
-            ahead: false,
-            written: None,
-            checkpointed: None,
-            checkpointed_at: None,
-            restored: false,
-        };
         Self {
-            watch: Arc::new(Mutex::new(watch)),
+            watch: Arc::new(Mutex::new(Watch::new(collector, tracker))),
             seen: Mutex::default(),
             name,
             capabilities,
@@ -152,8 +151,7 @@ impl MonitorCollector for ProcessMonitor {
         let time_us = now_us();
         let path = self.checkpoint.clone();
         let swept = self.watching(move |watch| {
-            watch.keep_up(&path);
-            let outcome = watch.sweep(time_us);
+            let outcome = watch.next_events(time_us, &path);
             (outcome, watch.tracker.len(), watch.tracker.counters())
         });
         let (outcome, processes, counters) = swept.await?;
@@ -174,6 +172,10 @@ impl MonitorCollector for ProcessMonitor {
         }
     }
 
+    async fn unfinished(&self) -> bool {
+        lock(&self.watch).tracker.is_starting()
+    }
+
     async fn written(&self, last: Option<Sequence>) {
         let mut watch = lock(&self.watch);
         watch.ahead = false;
@@ -181,6 +183,12 @@ impl MonitorCollector for ProcessMonitor {
     }
 
     async fn checkpoint(&self, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
+        let (log, written) = self.watching(|watch| (watch.log.clone(), watch.written)).await?;
+        if let Some(log) = log
+            && !log.settle(last.max(written), SETTLE).await
+        {
+            tracing::warn!("the log is not synced in time; the checkpoint stays as it is");
+        }
         let path = self.checkpoint.clone();
         self.watching(move |watch| watch.write_down(&path, last)).await?
     }
@@ -208,7 +216,38 @@ impl MonitorCollector for ProcessMonitor {
 }
 
 impl Watch {
-    fn sweep(&mut self, time_us: i64) -> Result<(Vec<SourceEvent>, CollectionStats), ProcessCollectionError> {
+    const fn new(collector: Box<dyn ProcessCollector>, tracker: Tracker) -> Self {
+        Self {
+            collector,
+            tracker,
+            carried: Vec::new(),
+            ahead: false,
+            written: None,
+            checkpointed: None,
+            checkpointed_at: None,
+            restored: false,
+            log: None,
+            stats: CollectionStats { processes: 0, read_in_full: 0, vanished: 0, inaccessible: 0 },
+        }
+    }
+
+    /// What is left of the last sweep, or what a new one finds.
+    fn next_events(
+        &mut self,
+        time_us: i64,
+        path: &Path,
+    ) -> Result<(Vec<SourceEvent>, CollectionStats), ProcessCollectionError> {
+        if !self.tracker.is_starting() {
+            self.keep_up(path);
+            self.stats = self.sweep(time_us)?;
+        }
+        self.ahead = true;
+        let Self { tracker, carried, .. } = self;
+        tracker.proceed(&mut |event| carried.push(encoded(&event)));
+        Ok((std::mem::take(carried), self.stats))
+    }
+
+    fn sweep(&mut self, time_us: i64) -> Result<CollectionStats, ProcessCollectionError> {
         let Self { collector, tracker, carried, .. } = self;
         self.ahead = true;
         let mut emit = |event: ProcessEvent| carried.push(encoded(&event));
@@ -216,13 +255,13 @@ impl Watch {
         let outcome = collector.collect_processes(&mut |sighting| tracker.apply(Input::Seen(sighting), &mut emit));
         tracker.apply(Input::End { complete: outcome.is_ok() }, &mut emit);
         collector.forget(&tracker.take_unknown());
-        let stats = outcome?;
-        Ok((std::mem::take(carried), stats))
+        outcome
     }
 
     /// Begins anew from the checkpoint and the log behind it. What is wrong with the checkpoint is told, not fatal: the log
     /// and the next scan make up for it.
     fn restore(&mut self, path: &Path, context: &SourceContext) -> Result<Option<String>, SourceError> {
+        self.log = Some(context.wal.clone());
         if self.restored && !self.ahead {
             // Told to start again within one run: nothing was lost.
             return Ok(None);
@@ -262,20 +301,24 @@ impl Watch {
     }
 
     fn write_down(&mut self, path: &Path, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
-        // A trim may be due before the state of earlier runs has been read; an empty state would replace it.
+        // A trim may be due before the state of earlier runs has been read; an empty state would replace it and claim that
+        // nothing lives.
         if !self.restored {
             return Ok(None);
         }
         let last = last.max(self.written);
-        // Before the restore the tracker is empty: written down now, it would claim that nothing lives.
-        if !self.restored || self.ahead || last == self.checkpointed {
+        if self.ahead || last == self.checkpointed || !self.is_settled(last) {
             return Ok(self.checkpointed);
         }
-        let checkpoint = Checkpoint { last, state: self.tracker.export() };
-        checkpoint::write(path, &checkpoint).map_err(|error| SourceError::Failed(error.to_string()))?;
+        checkpoint::write(path, last, |out| self.tracker.export(out))
+            .map_err(|error| SourceError::Failed(error.to_string()))?;
         self.checkpointed = last;
         self.checkpointed_at = Some(Instant::now());
         Ok(last)
+    }
+
+    fn is_settled(&self, last: Option<Sequence>) -> bool {
+        self.log.as_ref().is_some_and(|log| log.settled() >= last)
     }
 
     /// Before a scan the log has had a whole interval to reach the disk, so the state may be written down.
@@ -309,3 +352,7 @@ fn now_us() -> i64 {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
+
+#[cfg(test)]
+#[path = "monitor_tests.rs"]
+mod tests;

@@ -1,9 +1,9 @@
-//! Kill -9 at arbitrary instants, under a storm of short processes: whatever was being written, nobody starts or stops
-//! twice in the log, and nobody stops without having started.
+//! Kill -9 at arbitrary instants, under a storm of short processes: whatever was being written, no image of a process starts
+//! twice in a row in the log, nobody stops twice, and nobody stops without having started.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -87,7 +87,7 @@ fn no_kill_makes_the_log_announce_a_process_twice() {
     rustix::process::kill_process(rustix::process::Pid::from_child(&last), rustix::process::Signal::TERM).unwrap();
     assert_eq!(last.wait().unwrap().code(), Some(0));
 
-    let (mut started, mut stopped) = (HashSet::new(), HashSet::new());
+    let (mut started, mut stopped) = (HashMap::new(), HashSet::new());
     for record in DirReader::open(&dir.path().join("wal"), "procmond", None).unwrap() {
         let record = record.unwrap();
         if !record.topic.starts_with("events.process.") {
@@ -96,13 +96,19 @@ fn no_kill_makes_the_log_announce_a_process_twice() {
         let event = ProcessEvent::decode(record.payload).unwrap();
         let (kind, process) = (event.event_type(), event.process.unwrap());
         let shown = format!("{kind:?} {} {} at {:?}", process.pid, process.name, record.sequence);
+        let (entity, image) = (process.entity_id, (process.name, process.executable_path, process.command_line));
         match kind {
-            EventType::Start => assert!(started.insert(process.entity_id), "a second start: {shown}"),
-            EventType::Stop => {
-                assert!(started.contains(&process.entity_id), "a stop without a start: {shown}");
-                assert!(stopped.insert(process.entity_id), "a second stop: {shown}");
+            EventType::Start => {
+                assert!(!stopped.contains(&entity), "a start after the stop: {shown}");
+                let former = started.insert(entity, image.clone());
+                assert!(former != Some(image), "a second start of one image: {shown}");
             }
-            _ => assert!(started.contains(&process.entity_id), "a change without a start: {shown}"),
+            EventType::Stop => {
+                assert!(started.contains_key(&entity), "a stop without a start: {shown}");
+                assert!(stopped.insert(entity), "a second stop: {shown}");
+            }
+            // What a process made of itself since its start: its next image is compared with this.
+            _ => assert!(started.insert(entity, image).is_some(), "a change without a start: {shown}"),
         }
     }
     assert!(started.len() > 20 && !stopped.is_empty(), "the storm was not seen");

@@ -2,8 +2,8 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
 
-use std::collections::VecDeque;
-use std::io::{BufRead, BufReader};
+use std::collections::{HashMap, VecDeque};
+use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::mpsc::{Receiver, channel};
@@ -160,16 +160,53 @@ fn after_a_kill_only_differences_are_events() {
     third.signal(rustix::process::Signal::TERM);
     let (_, after) = third.end();
 
-    let mut started: Vec<String> = [before, between, after]
-        .concat()
-        .iter()
-        .filter(|event| event["event_type"] == "start")
-        .map(|event| event["entity_id"].as_str().unwrap().to_owned())
-        .collect();
-    let all = started.len();
-    started.sort_unstable();
-    started.dedup();
-    assert_eq!(all, started.len(), "a process was announced twice");
+    let mut images = HashMap::new();
+    for event in [before, between, after].concat().iter().filter(|event| event["event_type"] == "start") {
+        let image = (event["name"].clone(), event["executable_path"].clone(), event["command_line"].clone());
+        let former = images.insert(event["entity_id"].as_str().unwrap().to_owned(), image.clone());
+        assert_ne!(former, Some(image), "a process was announced twice");
+    }
+}
+
+/// Runs a shell that does nothing until its start was seen, and then `script`; returns the start and the event that shows
+/// the shell with this name and command line.
+fn start_and_what_follows(procmond: &mut Procmond, script: &str, name: &str, line: &str) -> (Value, Value) {
+    let script = format!("read word; {script}");
+    let mut shell = Running(Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap());
+    let pid = shell.pid();
+    // It may also be met before its own exec, as a copy of this test.
+    let started = |event: &Value| is(event, "start", pid) && event["command_line"] == format!("sh -c {script}");
+    let start = procmond.wait_for("start of the shell", started);
+    shell.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    let shown = |event: &Value| event["pid"] == pid && event["name"] == name && event["command_line"] == line;
+    (start, procmond.wait_for("what follows", shown))
+}
+
+#[test]
+fn an_exec_is_a_start_of_the_same_entity_and_a_new_name_is_a_change() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut procmond = Procmond::start(dir.path(), &[]);
+    let own = procmond.child.id();
+    procmond.wait_for("baseline of itself", |event| is(event, "start", own));
+
+    let (start, exec) = start_and_what_follows(&mut procmond, "exec sleep 300", "sleep", "sleep 300");
+    assert_eq!((&exec["event_type"], &exec["start_kind"]), (&"start".into(), &"exec".into()));
+    assert_eq!((&exec["entity_id"], &exec["parent_name"]), (&start["entity_id"], &start["parent_name"]));
+    assert!(exec["modified_fields"].as_str().unwrap().contains("executable_path"), "{exec}");
+
+    // The same executable: only the addresses of the new image tell it from a new title.
+    let line = "sh -c read never; : again";
+    let (start, exec) = start_and_what_follows(&mut procmond, "exec sh -c 'read never; : again'", "sh", line);
+    assert_eq!((&exec["event_type"], &exec["start_kind"]), (&"start".into(), &"exec".into()));
+    assert_eq!((&exec["entity_id"], &exec["modified_fields"]), (&start["entity_id"], &"command_line".into()));
+
+    let script = "printf renamed > /proc/$$/comm; read never";
+    let line = format!("sh -c read word; {script}");
+    let (_, named) = start_and_what_follows(&mut procmond, script, "renamed", &line);
+    assert_eq!((&named["event_type"], &named["modified_fields"]), (&"modify".into(), &"name".into()));
+
+    procmond.signal(rustix::process::Signal::TERM);
+    assert_eq!(procmond.end().0.code(), Some(0));
 }
 
 #[test]

@@ -61,6 +61,9 @@ pub(super) async fn run(builder: RuntimeBuilder, shutdown: CancellationToken) ->
     let opened = tokio::task::spawn_blocking(move || open(opening)).await;
     let Opened { shared, source_task, recovered, ledger_found, mut fatal } =
         opened.map_err(|e| CollectorError::MisuseOptions(format!("the logs were not opened: {e}")))??;
+    if let Some(opened) = &builder.opened {
+        opened();
+    }
     note_start(&shared, &builder, &recovered, &ledger_found).await;
 
     let background = CancellationToken::new();

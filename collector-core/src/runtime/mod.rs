@@ -41,6 +41,9 @@ pub struct BusOptions {
 /// What a follower is given: every record once it may be seen.
 pub type Follower = Arc<dyn Fn(&Record) + Send + Sync>;
 
+/// What is called when the logs are open.
+pub type OnOpened = Arc<dyn Fn() + Send + Sync>;
+
 /// How a collector ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Stopped {
@@ -60,6 +63,7 @@ pub struct RuntimeBuilder {
     tasks: Option<Arc<dyn Tasks>>,
     bus: Option<BusOptions>,
     follower: Option<Follower>,
+    opened: Option<OnOpened>,
     interval: Duration,
     begin_timeout: Duration,
     heartbeat_interval: Duration,
@@ -89,6 +93,7 @@ impl Runtime {
             tasks: None,
             bus: None,
             follower: None,
+            opened: None,
             interval: Duration::from_secs(5),
             begin_timeout: Duration::from_secs(60),
             heartbeat_interval: Duration::from_secs(30),
@@ -131,6 +136,13 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn follow(mut self, follower: Follower) -> Self {
         self.follower = Some(follower);
+        self
+    }
+
+    /// Called once, when the logs are open and locked: from here on it captures.
+    #[must_use]
+    pub fn on_opened(mut self, opened: OnOpened) -> Self {
+        self.opened = Some(opened);
         self
     }
 

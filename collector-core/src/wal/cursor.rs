@@ -1,10 +1,12 @@
 //! Reading the stream while it is written. The publisher reads the same bytes back that were appended, so there is no second
 //! buffer that a crash could lose or a reconnect could send twice.
 
+use std::time::Duration;
+
 use daemoneye_lib::proto::{Record, Sequence};
 use daemoneye_lib::segment::{Kind, SegmentError, SegmentReader, WalHeader};
 
-use super::{Wal, WalReader};
+use super::{Progress, SyncMode, Wal, WalReader};
 use crate::error::CollectorError;
 
 /// A place in the stream that moves forward.
@@ -45,6 +47,24 @@ impl WalReader {
     #[must_use]
     pub fn end(&self) -> u64 {
         self.shared.lock().end()
+    }
+
+    /// Last record that no power failure takes back. With `never` nothing is promised, and it is the last one written.
+    #[must_use]
+    pub fn settled(&self) -> Option<Sequence> {
+        self.settled_of(&self.shared.progress.borrow())
+    }
+
+    /// Waits until everything up to `upto` is settled; `false` when that takes longer than `within` or cannot happen any
+    /// more because a sync failed.
+    pub async fn settle(&self, upto: Option<Sequence>, within: Duration) -> bool {
+        let mut progress = self.shared.progress.subscribe();
+        let reached = progress.wait_for(|progress| self.settled_of(progress) >= upto || progress.failed.is_some());
+        matches!(tokio::time::timeout(within, reached).await, Ok(Ok(progress)) if self.settled_of(&progress) >= upto)
+    }
+
+    fn settled_of(&self, progress: &Progress) -> Option<Sequence> {
+        if self.shared.options.sync == SyncMode::Never { progress.written } else { progress.durable }
     }
 
     /// Last visible record.

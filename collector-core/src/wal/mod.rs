@@ -247,7 +247,7 @@ impl Wal {
     pub fn open(options: WalOptions) -> Result<(Self, Recovered), CollectorError> {
         let dir = options.dir.clone();
         platform::create_dir(&dir, 0o700).map_err(|e| CollectorError::io("create", &dir, e))?;
-        let lock = DirLock::take(&dir)?;
+        let lock = DirLock::take(&dir, 0o600)?;
         let (inner, recovered) = recovery::recover(&options)?;
         let progress =
             Progress { written: recovered.last, durable: recovered.last, visible: recovered.last, failed: None };

@@ -9,8 +9,8 @@
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Condvar, Mutex};
 
 use collector_core::wal::{Wal, WalOptions};
 use collector_core::{Disk, DiskFile, RealDisk, SourceEvent};
@@ -21,6 +21,8 @@ use prost::Message as _;
 pub struct Faults {
     pub full: AtomicBool,
     pub no_sync: AtomicBool,
+    held: Mutex<bool>,
+    let_go: Condvar,
     pub writes: AtomicU64,
 }
 
@@ -29,6 +31,12 @@ pub struct FaultyDisk(pub Arc<Faults>);
 struct FaultyFile(Arc<dyn DiskFile>, Arc<Faults>);
 
 impl Faults {
+    /// While held, syncs wait.
+    pub fn hold_syncs(&self, held: bool) {
+        *self.held.lock().unwrap() = held;
+        self.let_go.notify_all();
+    }
+
     fn room(&self) -> std::io::Result<()> {
         if self.full.load(Ordering::SeqCst) { Err(Error::from(ErrorKind::StorageFull)) } else { Ok(()) }
     }
@@ -45,6 +53,7 @@ impl DiskFile for FaultyFile {
         self.0.write_at(bytes, offset)
     }
     fn sync(&self) -> std::io::Result<()> {
+        drop(self.1.let_go.wait_while(self.1.held.lock().unwrap(), |held| *held).unwrap());
         if self.1.no_sync.load(Ordering::SeqCst) { Err(Error::other("the disk is gone")) } else { self.0.sync() }
     }
     fn truncate(&self, length: u64) -> std::io::Result<()> {

@@ -13,7 +13,7 @@ use sysinfo::{
 
 use super::accounts::Accounts;
 use crate::collector::{
-    CollectionStats, ProcessCollectionError, ProcessCollector, ProcessCollectorCapabilities, Sighting,
+    CollectionStats, Image, ProcessCollectionError, ProcessCollector, ProcessCollectorCapabilities, Sighting,
 };
 use crate::text::{CommandLine, Executable, escaped, mark};
 
@@ -127,7 +127,7 @@ impl ProcessCollector for SysinfoCollector {
             let pid = record.pid;
             stats.processes = stats.processes.saturating_add(1);
             stats.read_in_full = stats.read_in_full.saturating_add(1);
-            each(Sighting::Read(Box::new(record)));
+            each(Sighting::Read(Box::new(record), Image::UNSEEN));
             if matches!(process.status(), ProcessStatus::Zombie | ProcessStatus::Dead) {
                 each(Sighting::Ended { entity, pid, exit_code: None });
             }
@@ -195,7 +195,7 @@ mod tests {
         let mut found = None;
         collector
             .collect_processes(&mut |sighting| {
-                if let Sighting::Read(record) = sighting
+                if let Sighting::Read(record, _) = sighting
                     && record.pid == std::process::id()
                 {
                     found = Some(record);

@@ -1,6 +1,6 @@
 //! What the tracker remembers: the living, and for a while the dead that may still be somebody's parent.
 //!
-//! Records are kept encoded (about 300 bytes instead of a kilobyte). Under pressure the dead go first, oldest first; after
+//! Under pressure the dead go first, oldest first; after
 //! that a new process is kept without its long fields. An identity is never forgotten while its process lives, or it would
 //! be announced twice.
 
@@ -8,10 +8,9 @@ use std::collections::{HashMap, VecDeque};
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
-use prost::Message;
 
-use super::Encoded;
-use crate::collector::Vitals;
+use super::kept::{Kept, Parts, Shelf};
+use crate::collector::{Image, Vitals};
 
 /// Bytes that one entry costs beside its record: map slots, index and allocation headers.
 const ENTRY_BYTES: usize = 192;
@@ -19,7 +18,7 @@ const ENTRY_BYTES: usize = 192;
 /// Bounds of the tracker's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Records and entries together; 32 MiB hold about 60,000 processes.
+    /// Records and entries together; 32 MiB hold about 70,000 processes.
     pub bytes: usize,
     /// How long a dead process is still known as a parent, in µs: a child that is found later has outlived several scans.
     pub dead_us: i64,
@@ -34,27 +33,44 @@ impl Default for Limits {
 /// A living process as it stands.
 #[derive(Debug, Clone)]
 pub struct Member {
-    record: Encoded,
-    vitals: Option<Vitals>,
+    kept: Kept,
+    latest: Option<Latest>,
 }
 
 impl Member {
     /// The record, with the latest vitals.
     #[must_use]
     pub fn record(&self) -> Option<ProcessRecord> {
-        decode(&self.record, self.vitals)
+        decode(&self.kept, self.latest)
     }
+}
+
+/// The vitals of a process whose identity is known.
+#[derive(Debug, Clone, Copy)]
+struct Latest {
+    status: &'static str,
+    cpu_usage: Option<f64>,
+    memory_usage: Option<u64>,
+}
+
+/// What is remembered of the image that a process runs, beside its record.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Traits {
+    /// The suspicions that were raised.
+    pub(super) raised: u8,
+    /// Which image it is.
+    pub(super) image: Image,
 }
 
 #[derive(Debug, Clone)]
 pub(super) struct Live {
     pub(super) pid: u32,
     pub(super) start_us: Option<i64>,
-    pub(super) record: Encoded,
-    pub(super) vitals: Option<Vitals>,
+    pub(super) kept: Kept,
+    latest: Option<Latest>,
     /// Sweep of this run in which it was last seen; 0: not in this run.
     pub(super) seen: u64,
-    pub(super) raised: u8,
+    pub(super) traits: Traits,
     pub(super) ended: bool,
     pub(super) slim: bool,
 }
@@ -62,20 +78,20 @@ pub(super) struct Live {
 impl Live {
     pub(super) fn see(&mut self, sweep: u64, vitals: Option<Vitals>) {
         self.seen = sweep;
-        if vitals.is_some() {
-            self.vitals = vitals;
+        if let Some(Vitals { status, cpu_usage, memory_usage, .. }) = vitals {
+            self.latest = Some(Latest { status, cpu_usage, memory_usage });
         }
     }
 
     pub(super) fn decoded(&self) -> Option<ProcessRecord> {
-        decode(&self.record, self.vitals)
+        decode(&self.kept, self.latest)
     }
 }
 
 struct Dead {
     entity: EntityId,
     start_us: Option<i64>,
-    record: Encoded,
+    kept: Kept,
 }
 
 pub(super) struct Memory {
@@ -84,6 +100,8 @@ pub(super) struct Memory {
     by_pid: HashMap<u32, EntityId>,
     dead: HashMap<u32, Dead>,
     burials: VecDeque<(i64, u32, EntityId)>,
+    shelf: Shelf,
+    /// Without the shelf's.
     bytes: usize,
     pub(super) evicted: u64,
     pub(super) slimmed: u64,
@@ -97,6 +115,7 @@ impl Memory {
             by_pid: HashMap::new(),
             dead: HashMap::new(),
             burials: VecDeque::new(),
+            shelf: Shelf::default(),
             bytes: 0,
             evicted: 0,
             slimmed: 0,
@@ -118,28 +137,28 @@ impl Memory {
 
     pub(super) fn members(&self) -> Vec<Member> {
         let living = self.live.values().filter(|live| !live.ended);
-        living.map(|live| Member { record: live.record.clone(), vitals: live.vitals }).collect()
+        living.map(|live| Member { kept: live.kept.clone(), latest: live.latest }).collect()
     }
 
-    /// Keeps the record of a new or changed process.
-    pub(super) fn store(&mut self, entity: EntityId, record: &ProcessRecord, raised: u8) {
-        let mut encoded = record.encode_to_vec();
-        let former = self.live.get(&entity);
-        let released = former.map_or(0, |live| cost(&live.record));
-        let mut slim = former.is_some_and(|live| live.slim);
-        self.bytes = self.bytes.saturating_sub(released);
-        let (seen, ended) = former.map_or((0, false), |live| (live.seen, live.ended));
-        self.make_room(encoded.len());
-        if slim || self.bytes.saturating_add(encoded.len()) > self.limits.bytes {
-            encoded = slimmed(record).encode_to_vec();
+    /// Keeps the record of a new or changed process; it is left as it was.
+    pub(super) fn store(&mut self, entity: EntityId, record: &mut ProcessRecord, traits: Traits) {
+        let former = self.live.remove(&entity);
+        if let Some(former) = &former {
+            self.release(&former.kept);
+        }
+        let (mut slim, seen, ended) = former.map_or((false, 0, false), |live| (live.slim, live.seen, live.ended));
+        let mut parts = Parts::of(record);
+        self.make_room(self.shelf.wanted(&parts));
+        if slim || self.bytes().saturating_add(self.shelf.wanted(&parts)) > self.limits.bytes {
+            parts = Parts::of(&mut slimmed(record));
             self.slimmed = self.slimmed.saturating_add(u64::from(!slim));
             slim = true;
         }
-        let record_bytes: Encoded = encoded.into();
-        self.bytes = self.bytes.saturating_add(cost(&record_bytes));
+        let kept = self.shelf.keep(parts);
+        self.bytes = self.bytes.saturating_add(cost(&kept));
         let (pid, start_us) = (record.pid, record.start_time_us);
         // The record is newer than the vitals of any scan before it.
-        let live = Live { pid, start_us, record: record_bytes, vitals: None, seen, raised, ended, slim };
+        let live = Live { pid, start_us, kept, latest: None, seen, traits, ended, slim };
         self.live.insert(entity, live);
         self.by_pid.insert(pid, entity);
     }
@@ -150,9 +169,9 @@ impl Memory {
         if self.by_pid.get(&live.pid) == Some(entity) {
             self.by_pid.remove(&live.pid);
         }
-        let dead = Dead { entity: *entity, start_us: live.start_us, record: live.record.clone() };
+        let dead = Dead { entity: *entity, start_us: live.start_us, kept: live.kept.clone() };
         if let Some(former) = self.dead.insert(live.pid, dead) {
-            self.bytes = self.bytes.saturating_sub(cost(&former.record));
+            self.release(&former.kept);
         }
         self.burials.push_back((now_us, live.pid, *entity));
         Some(live)
@@ -186,11 +205,11 @@ impl Memory {
         if let Some(live) = living.filter(|live| before(live.start_us)) {
             return live.decoded();
         }
-        self.dead.get(&ppid).filter(|dead| before(dead.start_us)).and_then(|dead| decode(&dead.record, None))
+        self.dead.get(&ppid).filter(|dead| before(dead.start_us)).and_then(|dead| decode(&dead.kept, None))
     }
 
     fn make_room(&mut self, wanted: usize) {
-        while self.bytes.saturating_add(wanted) > self.limits.bytes && !self.burials.is_empty() {
+        while self.bytes().saturating_add(wanted) > self.limits.bytes && !self.burials.is_empty() {
             self.forget_oldest();
             self.evicted = self.evicted.saturating_add(1);
         }
@@ -202,21 +221,30 @@ impl Memory {
         if self.dead.get(&pid).is_some_and(|dead| dead.entity == entity)
             && let Some(dead) = self.dead.remove(&pid)
         {
-            self.bytes = self.bytes.saturating_sub(cost(&dead.record));
+            self.release(&dead.kept);
         }
+    }
+
+    fn release(&mut self, kept: &Kept) {
+        self.bytes = self.bytes.saturating_sub(cost(kept));
+        self.shelf.release(kept);
+    }
+
+    const fn bytes(&self) -> usize {
+        self.bytes.saturating_add(self.shelf.bytes())
     }
 }
 
-fn cost(record: &Encoded) -> usize {
-    record.len().saturating_add(ENTRY_BYTES)
+fn cost(kept: &Kept) -> usize {
+    kept.own_bytes().saturating_add(ENTRY_BYTES)
 }
 
-fn decode(record: &Encoded, vitals: Option<Vitals>) -> Option<ProcessRecord> {
-    let mut record = ProcessRecord::decode(record.as_ref()).ok()?;
-    if let Some(vitals) = vitals {
-        record.status = Some(vitals.status.to_owned());
-        record.cpu_usage = vitals.cpu_usage.or(record.cpu_usage);
-        record.memory_usage = vitals.memory_usage.or(record.memory_usage);
+fn decode(kept: &Kept, latest: Option<Latest>) -> Option<ProcessRecord> {
+    let mut record = kept.decoded()?;
+    if let Some(latest) = latest {
+        record.status = Some(latest.status.to_owned());
+        record.cpu_usage = latest.cpu_usage.or(record.cpu_usage);
+        record.memory_usage = latest.memory_usage.or(record.memory_usage);
     }
     Some(record)
 }

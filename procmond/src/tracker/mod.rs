@@ -1,29 +1,33 @@
 //! The lifecycle tracker: (state, input) → events. No clock, no I/O; time comes with the input.
 //!
-//! Invariants: an entity starts at most once and stops at most once, a reused pid is a stop and a start, and whatever an
-//! event says about parents comes from here, so a parent that is gone is still known. Work per event does not grow with the
-//! number of processes; memory is bounded by [`Limits`] and what the bound sheds is counted.
+//! Invariants: an image of an entity starts once in a row, so a second start of an entity is an exec; an entity stops at most
+//! once; a reused pid is a stop and a start; and whatever an event says about parents comes from here, so a parent that is
+//! gone is still known. Work per event does not grow with the number of processes; memory is bounded by [`Limits`] and what
+//! the bound sheds is counted.
 
 mod change;
+mod kept;
 mod memory;
 mod state;
 mod suspicion;
 
-use std::collections::HashMap;
-use std::sync::Arc;
+use std::collections::{HashMap, VecDeque};
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, StartKind};
 use prost::Message;
 
 pub use self::memory::{Limits, Member};
-use self::memory::{Live, Memory};
+use self::memory::{Memory, Traits};
 pub use self::state::StateError;
-use crate::collector::Sighting;
+use crate::collector::{Image, Sighting};
 use crate::text::{bound, push_step};
 
 /// Names in an ancestry; deeper trees lose their root end.
 pub const ANCESTRY_NAMES: usize = 16;
+
+/// Processes that one call of [`Tracker::proceed`] starts: their events are about 256 KiB, one write of the log.
+pub const STARTS: usize = 512;
 
 /// What the tracker is told.
 #[derive(Debug)]
@@ -35,7 +39,7 @@ pub enum Input {
     },
     /// One process was seen.
     Seen(Sighting),
-    /// The sweep is over.
+    /// The sweep is over: what has gone stops. What is new starts in the calls of [`Tracker::proceed`] that follow.
     End {
         /// Whether every process was seen; only then does absence mean that a process ended.
         complete: bool,
@@ -61,6 +65,7 @@ struct Staged {
     entity: EntityId,
     ppid: Option<u32>,
     record: Box<[u8]>,
+    image: Image,
     ended: Option<Option<i32>>,
     placed: bool,
 }
@@ -76,6 +81,10 @@ pub struct Tracker {
     staged: Vec<Staged>,
     /// Where the staged process of a pid stands.
     places: HashMap<u32, usize>,
+    /// Who starts next, after the end of a sweep.
+    starting: VecDeque<usize>,
+    /// The sweep that ended last was complete, and not all that it found has started.
+    completing: bool,
     unknown: Vec<u32>,
     counters: Counters,
 }
@@ -93,6 +102,8 @@ impl Tracker {
             now_us: 0,
             staged: Vec::new(),
             places: HashMap::new(),
+            starting: VecDeque::new(),
+            completing: false,
             unknown: Vec::new(),
             counters: Counters::default(),
         }
@@ -104,19 +115,45 @@ impl Tracker {
             Input::Begin { time_us } => {
                 self.now_us = time_us;
                 self.sweep = self.sweep.saturating_add(1);
-                self.staged.clear();
-                self.places.clear();
+                // Whoever has not started by now is found again.
+                self.unstage();
+                self.completing = false;
                 self.memory.expire(time_us);
             }
             Input::Seen(Sighting::Same(vitals)) => match self.memory.live_mut(&vitals.entity) {
                 Some(live) => live.see(self.sweep, Some(vitals)),
                 None => self.unknown.push(vitals.pid),
             },
-            Input::Seen(Sighting::Read(record)) => self.read(record, emit),
+            Input::Seen(Sighting::Read(record, image)) => self.read(record, image, emit),
             Input::Seen(Sighting::Ended { entity, pid, exit_code }) => self.ended(entity, pid, exit_code, emit),
             Input::End { complete } => self.end(complete, emit),
             Input::Replay(event) => self.replay(*event),
         }
+    }
+
+    /// Starts the next of the processes that the last sweep found, parents before their children; returns whether there are
+    /// more. A baseline comes in pieces so that its events never stand in memory all at once; between two of them the state
+    /// fits the events emitted so far.
+    pub fn proceed(&mut self, emit: &mut dyn FnMut(ProcessEvent)) -> bool {
+        for _ in 0..STARTS {
+            let Some(item) = self.starting.pop_front().and_then(|at| self.staged.get_mut(at)) else { break };
+            let (entity, image, ended) = (item.entity, item.image, item.ended);
+            if let Ok(record) = ProcessRecord::decode(std::mem::take(&mut item.record).as_ref()) {
+                self.start(entity, record, image, ended, emit);
+            }
+        }
+        if self.is_starting() {
+            return true;
+        }
+        self.unstage();
+        self.baseline_done |= std::mem::take(&mut self.completing);
+        false
+    }
+
+    /// Whether [`Self::proceed`] has anything to do.
+    #[must_use]
+    pub fn is_starting(&self) -> bool {
+        !self.starting.is_empty()
     }
 
     /// Pids that were reported as seen before but are not known here; the collector has to read them in full.
@@ -148,36 +185,46 @@ impl Tracker {
         self.memory.members()
     }
 
-    fn read(&mut self, mut record: Box<ProcessRecord>, emit: &mut dyn FnMut(ProcessEvent)) {
+    fn read(&mut self, mut record: Box<ProcessRecord>, image: Image, emit: &mut dyn FnMut(ProcessEvent)) {
         let Some(entity) = EntityId::from_bytes(&record.entity_id) else {
             self.counters.malformed = self.counters.malformed.saturating_add(1);
             return;
         };
         let Some(live) = self.memory.live_mut(&entity) else {
-            self.stage(entity, &record);
+            self.stage(entity, &record, image);
             return;
         };
         live.see(self.sweep, None);
         if live.ended {
             return;
         }
-        let (slim, raised) = (live.slim, live.raised);
+        let (slim, mut traits) = (live.slim, live.traits);
         let Some(mut known) = live.decoded() else { return };
-        let modified = change::merge(&mut known, &mut record, slim);
+        let change = change::merge(&mut known, &mut record, slim, (traits.image, image));
         bound(&mut known);
-        let raised = if modified.contains(&"executable_path") { 0 } else { raised };
-        self.memory.store(entity, &known, raised);
-        if modified.is_empty() {
+        if change.exec {
+            traits = Traits { raised: 0, image };
+        } else if image != Image::UNSEEN {
+            traits.image = image;
+        }
+        self.memory.store(entity, &mut known, traits);
+        if change.modified.is_empty() {
             return;
         }
-        let fields = modified.into_iter().map(str::to_owned).collect();
-        emit(ProcessEvent { modified_fields: fields, ..self.event(EventType::Modify, known.clone()) });
-        self.suspect(entity, known, raised, emit);
+        let modified_fields = change.modified.into_iter().map(str::to_owned).collect();
+        let event = if change.exec {
+            let start_kind = StartKind::Exec.into();
+            ProcessEvent { start_kind, ..self.event(EventType::Start, known.clone()) }
+        } else {
+            self.event(EventType::Modify, known.clone())
+        };
+        emit(ProcessEvent { modified_fields, ..event });
+        self.suspect(entity, known, traits.raised, emit);
     }
 
-    fn stage(&mut self, entity: EntityId, record: &ProcessRecord) {
+    fn stage(&mut self, entity: EntityId, record: &ProcessRecord, image: Image) {
         let (pid, ppid) = (record.pid, record.ppid);
-        let new = Staged { entity, ppid, record: record.encode_to_vec().into(), ended: None, placed: false };
+        let new = Staged { entity, ppid, record: record.encode_to_vec().into(), image, ended: None, placed: false };
         match self.places.get(&pid).and_then(|at| self.staged.get_mut(*at)) {
             // Two sightings in one sweep: the table moved while it was walked, and the later one is who lives now.
             Some(same) if same.entity == entity => {}
@@ -213,8 +260,8 @@ impl Tracker {
                 self.gone(entity, emit);
             }
         }
-        self.start_staged(emit);
-        self.baseline_done |= complete;
+        self.line_up();
+        self.completing = complete;
     }
 
     fn gone(&mut self, entity: EntityId, emit: &mut dyn FnMut(ProcessEvent)) {
@@ -246,33 +293,34 @@ impl Tracker {
     }
 
     /// Parents before their children, whatever order they were listed in.
-    fn start_staged(&mut self, emit: &mut dyn FnMut(ProcessEvent)) {
-        let mut staged = std::mem::take(&mut self.staged);
-        let places = std::mem::take(&mut self.places);
+    fn line_up(&mut self) {
         let mut chain = Vec::new();
-        for first in 0..staged.len() {
+        for first in 0..self.staged.len() {
             let mut next = Some(first);
             while let Some(at) = next
-                && let Some(item) = staged.get_mut(at).filter(|item| !item.placed)
+                && let Some(item) = self.staged.get_mut(at).filter(|item| !item.placed)
             {
                 // Marked on the way up, so that a tree that claims to be its own parent ends the climb.
                 item.placed = true;
                 chain.push(at);
-                next = item.ppid.and_then(|ppid| places.get(&ppid).copied());
+                next = item.ppid.and_then(|ppid| self.places.get(&ppid).copied());
             }
-            while let Some(item) = chain.pop().and_then(|at| staged.get_mut(at)) {
-                let (record, ended) = (std::mem::take(&mut item.record), item.ended);
-                if let Ok(record) = ProcessRecord::decode(record.as_ref()) {
-                    self.start(item.entity, record, ended, emit);
-                }
-            }
+            self.starting.extend(chain.drain(..).rev());
         }
+    }
+
+    /// Gives the room back as well: after the baseline a sweep finds few.
+    fn unstage(&mut self) {
+        self.staged = Vec::new();
+        self.places = HashMap::new();
+        self.starting = VecDeque::new();
     }
 
     fn start(
         &mut self,
         entity: EntityId,
         mut record: ProcessRecord,
+        image: Image,
         ended: Option<Option<i32>>,
         emit: &mut dyn FnMut(ProcessEvent),
     ) {
@@ -281,7 +329,7 @@ impl Tracker {
         }
         self.adopt(&mut record);
         bound(&mut record);
-        self.memory.store(entity, &record, 0);
+        self.memory.store(entity, &mut record, Traits { raised: 0, image });
         if let Some(live) = self.memory.live_mut(&entity) {
             live.see(self.sweep, None);
             live.ended = ended.is_some();
@@ -325,15 +373,16 @@ impl Tracker {
             }
         }
         if let Some(live) = self.memory.live_mut(&entity) {
-            live.raised = all;
+            live.traits.raised = all;
         }
     }
 
     fn replay(&mut self, event: ProcessEvent) {
-        self.baseline_done |= event.start_kind() == StartKind::Exec;
+        // An exec of a known entity names what changed; it may come before the baseline is done.
+        self.baseline_done |= event.start_kind() == StartKind::Exec && event.modified_fields.is_empty();
         let kind = event.event_type();
         let bit = event.reason.as_deref().map_or(0, suspicion::bit_of);
-        let Some(record) = event.process else { return };
+        let Some(mut record) = event.process else { return };
         let Some(entity) = EntityId::from_bytes(&record.entity_id) else { return };
         if kind == EventType::Stop {
             // Kept as ended until a whole sweep misses it: it may still be there, unreaped.
@@ -345,8 +394,9 @@ impl Tracker {
         if let Some(former) = self.memory.holder(record.pid).filter(|former| *former != entity) {
             self.memory.bury(&former, event.time_us);
         }
-        let raised = self.memory.live_mut(&entity).map_or(0, |live: &mut Live| live.raised);
-        self.memory.store(entity, &record, raised | bit);
+        let former = self.memory.live_mut(&entity).filter(|_| kind != EventType::Start).map(|live| live.traits);
+        let former = former.unwrap_or_default();
+        self.memory.store(entity, &mut record, Traits { raised: former.raised | bit, ..former });
     }
 
     fn event(&self, kind: EventType, record: ProcessRecord) -> ProcessEvent {
@@ -367,9 +417,6 @@ fn newest_names(path: String) -> String {
         _ => path,
     }
 }
-
-/// The encoded form in which records are kept.
-type Encoded = Arc<[u8]>;
 
 #[cfg(test)]
 #[path = "tests.rs"]

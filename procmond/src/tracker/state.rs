@@ -2,18 +2,24 @@
 //!
 //! ```text
 //! boot id: u16 length, bytes | baseline done: u8 | count: u32 |
-//! count × (raised: u8, flags: u8 (1 ended, 2 slim), record: u32 length, protobuf ProcessRecord)
+//! count × (raised: u8, flags: u8 (1 ended, 2 slim, 4 image seen), with flag 4: image: u64,
+//!          record: u32 length, protobuf ProcessRecord)
 //! ```
 //! The dead are not kept: after a restart they are only missed as parents of processes that nobody saw start.
+
+use std::io::{self, Write};
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
 use prost::Message;
 
 use super::Tracker;
+use super::memory::{Live, Traits};
+use crate::collector::Image;
 
 const ENDED: u8 = 1;
 const SLIM: u8 = 2;
+const IMAGE: u8 = 4;
 
 /// Why bytes are not a tracker's state.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -27,23 +33,18 @@ pub enum StateError {
 }
 
 impl Tracker {
-    /// The state, between two sweeps.
-    #[must_use]
-    pub fn export(&self) -> Vec<u8> {
-        let mut out = Vec::new();
+    /// Writes the state, between two sweeps.
+    ///
+    /// # Errors
+    /// Those of `out`.
+    pub fn export(&self, out: &mut dyn Write) -> io::Result<()> {
         let boot = self.boot_id.as_bytes();
         let boot = boot.get(..boot.len().min(usize::from(u16::MAX))).unwrap_or_default();
-        out.extend_from_slice(&u16::try_from(boot.len()).unwrap_or(u16::MAX).to_le_bytes());
-        out.extend_from_slice(boot);
-        out.push(u8::from(self.baseline_done));
-        out.extend_from_slice(&u32::try_from(self.memory.live.len()).unwrap_or(u32::MAX).to_le_bytes());
-        for live in self.memory.live.values() {
-            out.push(live.raised);
-            out.push(u8::from(live.ended) * ENDED + u8::from(live.slim) * SLIM);
-            out.extend_from_slice(&u32::try_from(live.record.len()).unwrap_or(u32::MAX).to_le_bytes());
-            out.extend_from_slice(&live.record);
-        }
-        out
+        out.write_all(&u16::try_from(boot.len()).unwrap_or(u16::MAX).to_le_bytes())?;
+        out.write_all(boot)?;
+        out.write_all(&[u8::from(self.baseline_done)])?;
+        out.write_all(&u32::try_from(self.memory.live.len()).unwrap_or(u32::MAX).to_le_bytes())?;
+        self.memory.live.values().try_for_each(|live| export_one(live, out))
     }
 
     /// Restores a state into an empty tracker. On another boot everything in it has ended unseen, and the first sweep is a
@@ -68,10 +69,11 @@ impl Tracker {
         let count = u32::from_le_bytes(array(rest)?);
         for _ in 0..count {
             let [raised, flags] = array(rest)?;
+            let image = if flags & IMAGE == 0 { 0 } else { u64::from_le_bytes(array(rest)?) };
             let length = u32::from_le_bytes(array(rest)?);
-            let record = ProcessRecord::decode(take(rest, usize::try_from(length).ok()?)?).ok()?;
+            let mut record = ProcessRecord::decode(take(rest, usize::try_from(length).ok()?)?).ok()?;
             let entity = EntityId::from_bytes(&record.entity_id)?;
-            self.memory.store(entity, &record, raised);
+            self.memory.store(entity, &mut record, Traits { raised, image: Image::from_bits(image) });
             if let Some(live) = self.memory.live_mut(&entity) {
                 live.ended = flags & ENDED != 0;
                 live.slim |= flags & SLIM != 0;
@@ -79,6 +81,20 @@ impl Tracker {
         }
         rest.is_empty().then_some(())
     }
+}
+
+fn export_one(live: &Live, out: &mut dyn Write) -> io::Result<()> {
+    let image = live.traits.image;
+    let seen = image != Image::UNSEEN;
+    let flags = u8::from(live.ended) * ENDED + u8::from(live.slim) * SLIM + u8::from(seen) * IMAGE;
+    out.write_all(&[live.traits.raised, flags])?;
+    if seen {
+        out.write_all(&image.bits().to_le_bytes())?;
+    }
+    let parts = live.kept.parts();
+    let length = parts.iter().map(|part| part.len()).sum::<usize>();
+    out.write_all(&u32::try_from(length).unwrap_or(u32::MAX).to_le_bytes())?;
+    parts.iter().try_for_each(|part| out.write_all(part))
 }
 
 fn take<'a>(rest: &mut &'a [u8], length: usize) -> Option<&'a [u8]> {

@@ -33,7 +33,17 @@ fn id(record: &ProcessRecord) -> EntityId {
 }
 
 fn read(record: &ProcessRecord) -> Sighting {
-    Sighting::Read(Box::new(record.clone()))
+    Sighting::Read(Box::new(record.clone()), Image::UNSEEN)
+}
+
+fn read_image(record: &ProcessRecord, address: u64) -> Sighting {
+    Sighting::Read(Box::new(record.clone()), Image::at(&id(record), &[address]))
+}
+
+fn exported(tracker: &Tracker) -> Vec<u8> {
+    let mut state = Vec::new();
+    tracker.export(&mut state).unwrap();
+    state
 }
 
 fn sweep(tracker: &mut Tracker, time_s: i64, complete: bool, sightings: Vec<Sighting>) -> Vec<ProcessEvent> {
@@ -44,6 +54,7 @@ fn sweep(tracker: &mut Tracker, time_s: i64, complete: bool, sightings: Vec<Sigh
         tracker.apply(Input::Seen(sighting), &mut emit);
     }
     tracker.apply(Input::End { complete }, &mut emit);
+    while tracker.proceed(&mut emit) {}
     events
 }
 
@@ -77,6 +88,111 @@ fn a_recorded_day_gives_the_golden_events() {
     golden += &lines(&whole(&mut tracker, 125, [init.clone(), bash.clone()]));
     golden += &lines(&whole(&mut tracker, 130, [init.clone(), process(20, 1, "worker", 128)]));
     insta::assert_snapshot!(golden);
+}
+
+#[test]
+fn another_executable_is_a_start_of_the_same_entity_that_keeps_its_parent_and_nothing_of_the_old_image() {
+    let mut tracker = tracker();
+    let (init, shell) = (process(1, 0, "init", 0), process(7, 1, "sh", 1));
+    whole(&mut tracker, 10, [init.clone(), ProcessRecord { memfd: Some(true), ..shell.clone() }]);
+    let program = ProcessRecord {
+        ppid: Some(99),
+        name: "curl".into(),
+        executable_path: Some("/usr/bin/curl".into()),
+        command_line: None,
+        arg_lengths: Vec::new(),
+        ..shell.clone()
+    };
+    let events = whole(&mut tracker, 15, [init.clone(), program.clone()]);
+    assert_eq!(kinds(&events), [(EventType::Start, 7)]);
+    let started = events[0].process.clone().unwrap();
+    assert_eq!((events[0].start_kind(), &started.entity_id), (StartKind::Exec, &shell.entity_id));
+    assert_eq!(events[0].modified_fields, ["executable_path", "memfd", "name"]);
+    assert_eq!((started.ppid, started.parent_name.as_deref()), (Some(1), Some("init")));
+    assert_eq!(
+        (started.ancestry.as_deref(), started.command_line, started.arg_lengths),
+        (Some("/init/curl"), None, vec![])
+    );
+    assert_eq!(whole(&mut tracker, 20, [init.clone(), program]), []);
+    // Suspicions belong to an image: the next one that deserves it is named again.
+    let again = ProcessRecord { memfd: Some(true), ..shell };
+    assert_eq!(kinds(&whole(&mut tracker, 25, [init, again])), [(EventType::Start, 7), (EventType::Suspicious, 7)]);
+}
+
+#[test]
+fn the_same_executable_is_a_start_when_the_addresses_say_exec_and_a_change_when_only_the_title_does() {
+    let mut tracker = tracker();
+    let first = process(7, 1, "sh", 1);
+    let mut look = |second: i64, record: &ProcessRecord, address| {
+        let seen = if address == 0 { read(record) } else { read_image(record, address) };
+        let events = sweep(&mut tracker, second, true, vec![seen]);
+        events.iter().map(|event| (event.event_type(), event.modified_fields.join(","))).collect::<Vec<_>>()
+    };
+    let title = |line: &str| ProcessRecord { command_line: Some(line.into()), ..first.clone() };
+    let event = |kind, fields: &str| vec![(kind, fields.to_owned())];
+    assert_eq!(look(10, &first, 1), event(EventType::Start, ""));
+    assert_eq!(look(15, &title("sh: idle"), 1), event(EventType::Modify, "command_line"));
+    assert_eq!(look(20, &title("sh b"), 2), event(EventType::Start, "command_line"));
+    // Executed anew with nothing to tell the two apart: not announced twice, and the next look compares with it.
+    assert_eq!(look(25, &title("sh b"), 3), []);
+    assert_eq!(look(30, &title("sh c"), 3), event(EventType::Modify, "command_line"));
+    // Addresses that could not be seen prove nothing.
+    assert_eq!(look(35, &title("sh d"), 0), event(EventType::Modify, "command_line"));
+    assert_eq!(look(40, &title("sh d"), 3), []);
+    assert_eq!(look(45, &ProcessRecord { name: "x".into(), ..title("sh d") }, 4), event(EventType::Start, "name"));
+    // The file was moved under the running program.
+    let moved = ProcessRecord { executable_path: Some("/old/sh".into()), name: "x".into(), ..title("sh d") };
+    assert_eq!(look(50, &moved, 4), event(EventType::Modify, "executable_path"));
+}
+
+#[test]
+fn a_process_met_in_the_middle_of_an_exec_starts_again_when_its_arguments_are_there() {
+    let mut tracker = tracker();
+    let mut record = process(7, 1, "sh", 1);
+    sweep(&mut tracker, 10, true, vec![read_image(&record, 1)]);
+    let partial = daemoneye_lib::proto::Capture::Partial.into();
+    record.executable_path = Some("/bin/x".into());
+    let unfinished = ProcessRecord { command_line: None, capture: partial, ..record.clone() };
+    assert_eq!(kinds(&whole(&mut tracker, 15, [unfinished])), [(EventType::Start, 7)]);
+    let events = sweep(&mut tracker, 20, true, vec![read_image(&record, 2)]);
+    assert_eq!(kinds(&events), [(EventType::Start, 7)]);
+    assert_eq!(events[0].process.as_ref().unwrap().command_line, record.command_line);
+}
+
+#[test]
+fn a_helper_of_the_kernel_starts_at_its_exec_and_a_path_that_may_now_be_read_is_only_a_change() {
+    let mut tracker = tracker();
+    let thread = ProcessRecord { executable_path: None, command_line: None, ..process(7, 2, "kworker/u8:1", 1) };
+    whole(&mut tracker, 10, [thread]);
+    let helper = process(7, 2, "modprobe", 1);
+    let events = sweep(&mut tracker, 15, true, vec![read_image(&helper, 1)]);
+    assert_eq!((kinds(&events), events[0].start_kind()), (vec![(EventType::Start, 7)], StartKind::Exec));
+    let hidden = ProcessRecord { executable_path: None, ..process(8, 1, "other", 1) };
+    whole(&mut tracker, 20, [helper.clone(), hidden]);
+    let events = whole(&mut tracker, 25, [helper, process(8, 1, "other", 1)]);
+    assert_eq!(
+        (kinds(&events), &events[0].modified_fields),
+        (vec![(EventType::Modify, 8)], &vec!["executable_path".into()])
+    );
+}
+
+#[test]
+fn an_exec_while_nobody_watched_is_told_after_the_restart_and_not_again() {
+    let mut before = tracker();
+    let shell = process(7, 1, "sh", 1);
+    let baseline = sweep(&mut before, 10, true, vec![read_image(&shell, 1)]);
+    let line = ProcessRecord { command_line: Some("sh b".into()), ..shell };
+    // The image is part of the state, so the same executable with another title is known for an exec.
+    let mut after = tracker();
+    after.import(&exported(&before)).unwrap();
+    let mut log = sweep(&mut after, 20, true, vec![read_image(&line, 2)]);
+    assert_eq!((kinds(&log), log[0].start_kind()), (vec![(EventType::Start, 7)], StartKind::Exec));
+    // Behind an older checkpoint the log says it, and its image is not mistaken for the one before.
+    let mut replayed = tracker();
+    replayed.import(&exported(&before)).unwrap();
+    replayed.apply(Input::Replay(Box::new(log.remove(0))), &mut |_| unreachable!());
+    assert_eq!(sweep(&mut replayed, 25, true, vec![read_image(&line, 2)]), []);
+    assert_eq!(baseline.len(), 1);
 }
 
 #[test]
@@ -201,7 +317,7 @@ fn a_restored_state_gives_only_differences() {
     let odd = ProcessRecord { deleted_executable: Some(true), ..odd };
     whole(&mut before, 10, [init.clone(), gone, odd.clone()]);
     let mut after = tracker();
-    after.import(&before.export()).unwrap();
+    after.import(&exported(&before)).unwrap();
     let events = whole(&mut after, 50, [init, odd, process(4, 1, "new", 20)]);
     assert_eq!(kinds(&events), [(EventType::Stop, 2), (EventType::Start, 4)]);
     assert_eq!((events[0].end_observed, events[0].runtime_ms), (Some(false), None));
@@ -214,7 +330,7 @@ fn after_a_reboot_everything_has_ended_unseen_and_the_first_sweep_is_a_baseline(
     let mut before = tracker();
     whole(&mut before, 10, [process(1, 0, "init", 0)]);
     let mut after = Tracker::new("procfs", "another boot", Limits::default());
-    after.import(&before.export()).unwrap();
+    after.import(&exported(&before)).unwrap();
     let mut init = process(1, 0, "init", 0);
     init.entity_id = EntityId::derive("another boot", 1, 0).as_bytes().to_vec();
     let events = whole(&mut after, 100, [init]);
@@ -242,7 +358,7 @@ fn a_replayed_log_gives_the_same_state_as_the_run_that_wrote_it() {
 fn a_damaged_state_is_refused_and_leaves_the_tracker_empty() {
     let mut before = tracker();
     whole(&mut before, 10, [process(1, 0, "init", 0), process(2, 1, "a", 1)]);
-    let bytes = before.export();
+    let bytes = exported(&before);
     for end in 0..bytes.len() {
         let mut after = tracker();
         assert!(after.import(&bytes[..end]).is_err(), "cut at {end}");
@@ -292,15 +408,21 @@ fn processes_that_claim_each_other_as_parents_all_start() {
     assert_eq!(events.len(), 3);
 }
 
+/// How a process looks; an exec that leaves all of it as it was is no event.
+fn shown(event: &ProcessEvent) -> (String, Option<String>, Option<String>) {
+    let process = event.process.clone().unwrap();
+    (process.name, process.executable_path, process.command_line)
+}
+
 #[derive(Debug, Clone)]
 struct Step {
-    present: Vec<(u32, i64, bool)>,
+    present: Vec<(u32, i64, bool, u64)>,
     complete: bool,
     restart: bool,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let seen = (1u32..8, 0i64..3, any::<bool>());
+    let seen = (1u32..8, 0i64..3, any::<bool>(), 0u64..5);
     let step = (proptest::collection::vec(seen, 0..8), any::<bool>(), proptest::bool::weighted(0.2))
         .prop_map(|(present, complete, restart)| Step { present, complete, restart });
     proptest::collection::vec(step, 1..12)
@@ -308,26 +430,27 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 proptest! {
     #[test]
-    fn no_entity_starts_twice_or_stops_twice(steps in steps()) {
+    fn no_image_of_an_entity_starts_twice_in_a_row_and_no_entity_stops_twice(steps in steps()) {
         let mut tracker = tracker();
-        let (mut started, mut stopped) = (HashSet::new(), HashSet::new());
+        let (mut started, mut stopped) = (Map::new(), HashSet::new());
         // A pid's start times only grow, as the kernel guarantees.
         let mut newest: Map<u32, i64> = Map::new();
         for (at, step) in steps.into_iter().enumerate() {
             if step.restart {
-                let state = tracker.export();
+                let state = exported(&tracker);
                 tracker = self::tracker();
                 tracker.import(&state).unwrap();
             }
             let mut sightings = Vec::new();
-            for (pid, later, ended) in step.present {
+            for (pid, later, ended, address) in step.present {
                 let start = newest.entry(pid).or_insert(1);
                 // An entity that has stopped does not come back; a real table would show a later start.
                 while *start < later || stopped.contains(&id(&process(pid, 0, "p", *start))) {
                     *start += 1;
                 }
-                let record = process(pid, pid / 2, if ended { "q" } else { "p" }, *start);
-                sightings.push(read(&record));
+                let mut record = process(pid, pid / 2, if ended { "q" } else { "p" }, *start);
+                record.command_line = Some(format!("p {}", address / 2));
+                sightings.push(if address == 0 { read(&record) } else { read_image(&record, address) });
                 if ended {
                     sightings.push(Sighting::Ended { entity: id(&record), pid, exit_code: None });
                 }
@@ -335,12 +458,22 @@ proptest! {
             for event in sweep(&mut tracker, 100 + i64::try_from(at).unwrap(), step.complete, sightings) {
                 let entity = id(event.process.as_ref().unwrap());
                 match event.event_type() {
-                    EventType::Start => prop_assert!(started.insert(entity), "two starts of {entity}"),
+                    EventType::Start => {
+                        let again = event.start_kind() == StartKind::Exec && !event.modified_fields.is_empty();
+                        prop_assert!(!stopped.contains(&entity), "{entity} started after its stop");
+                        let image = shown(&event);
+                        let former = started.insert(entity, image.clone());
+                        prop_assert_eq!(former.is_some(), again);
+                        prop_assert!(former != Some(image), "two starts of one image of {}", entity);
+                    }
                     EventType::Stop => {
-                        prop_assert!(started.contains(&entity), "{entity} stopped without a start");
+                        prop_assert!(started.contains_key(&entity), "{entity} stopped without a start");
                         prop_assert!(stopped.insert(entity), "two stops of {entity}");
                     }
-                    _ => prop_assert!(started.contains(&entity) && !stopped.contains(&entity)),
+                    _ => {
+                        prop_assert!(!stopped.contains(&entity));
+                        prop_assert!(started.insert(entity, shown(&event)).is_some());
+                    }
                 }
             }
         }

@@ -76,12 +76,12 @@ impl ProcfsCollector {
                 self.known.seen(pid, &glance, cycle);
             }
             _ => {
-                let full = self.reader.everything(pid)?;
+                let full = self.reader.complete(pid, glance)?;
                 stats.read_in_full = stats.read_in_full.saturating_add(1);
-                let (entity, exit_code) = (full.entity, glance.exit_code);
+                let (entity, exit_code) = (full.entity, full.glance.exit_code);
                 let record = ProcessRecord { cpu_usage, ..full.record };
-                each(Sighting::Read(Box::new(record)));
-                if ended {
+                each(Sighting::Read(Box::new(record), full.image));
+                if full.glance.ended {
                     each(Sighting::Ended { entity, pid, exit_code });
                 }
                 // The second look is what the record was made from; the first may be from before an exec.

@@ -9,6 +9,25 @@ use crate::text::CommandLine;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub struct ImageMark([u64; 6]);
 
+impl ImageMark {
+    /// Code, stack and heap: the addresses that a process cannot move by writing itself a new title, which may move the
+    /// others. `None` where they may not be seen.
+    #[must_use]
+    pub const fn fixed(&self) -> Option<[u64; 3]> {
+        let [code, stack, heap, ..] = self.0;
+        if stack == 0 { None } else { Some([code, stack, heap]) }
+    }
+
+    /// There is no program yet, or never: between the old image and the new one an exec shows the new executable without
+    /// addresses and arguments, for less than a millisecond unless it is preempted there. Addresses that may not be seen
+    /// are not zero.
+    #[must_use]
+    pub const fn is_blank(&self) -> bool {
+        let [code, ..] = self.0;
+        code == 0
+    }
+}
+
 /// `/proc/<pid>/stat`, as far as it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat<'a> {
@@ -139,6 +158,8 @@ pub struct Status {
     pub gid: Option<u32>,
     /// The pid in the innermost namespace.
     pub namespace_pid: Option<u32>,
+    /// It lives in the pid namespace of the proc tree itself, not in one below.
+    pub outermost: bool,
 }
 
 /// Parses `status`. The name on its first line is escaped by the kernel, so no line can be forged.
@@ -154,6 +175,7 @@ pub fn status(bytes: &[u8]) -> Status {
             status.gid = words(ids).next().and_then(number);
         } else if let Some(ids) = line.strip_prefix(b"NSpid:") {
             status.namespace_pid = words(ids).last().and_then(number);
+            status.outermost = words(ids).count() == 1;
         }
     }
     status

@@ -13,6 +13,7 @@ fn fields_are_counted_from_the_last_parenthesis() {
     assert_eq!((stat.ppid, stat.session, stat.threads), (1, 4200, 3));
     assert_eq!((stat.cpu_ticks, stat.start_ticks, stat.rss_pages), (75, 987_654, 300));
     assert_eq!(stat.image, ImageMark([11, 13, 20, 21, 22, 23]));
+    assert_eq!((stat.image.fixed(), ImageMark([1, 0, 0, 0, 0, 0]).fixed()), (Some([11, 13, 20]), None));
     assert_eq!(stat.exit_status, 256);
     assert_eq!(tty(stat.tty_nr).as_deref(), Some("pts/0"));
 }
@@ -35,7 +36,9 @@ fn exit_codes_tell_a_status_from_a_signal() {
 #[test]
 fn status_gives_the_ids_and_the_innermost_pid() {
     let parsed = status(b"Name:\ta\\nUid:\t7\nUid:\t1000\t0\t0\t0\nGid:\t100\t1\t1\t1\nNSpid:\t4242\t17\t1\n");
-    assert_eq!(parsed, Status { uid: Some(1000), euid: Some(0), gid: Some(100), namespace_pid: Some(1) });
+    let expected = Status { uid: Some(1000), euid: Some(0), gid: Some(100), namespace_pid: Some(1), outermost: false };
+    assert_eq!(parsed, expected);
+    assert!(status(b"NSpid:\t4242\n").outermost);
 }
 
 #[test]

@@ -10,11 +10,14 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::parse;
 use super::table::{Table, Unread};
-use crate::collector::ProcessCollectionError;
+use crate::collector::{Image, ProcessCollectionError};
 use crate::sources::accounts::Accounts;
 use crate::text::{Executable, escaped, mark};
 
 const MICROS: i64 = 1_000_000;
+
+/// Reads of a process that keeps executing other programs; each exec takes longer than a read, so one repeat is rare.
+const ATTEMPTS: u32 = 3;
 
 /// How ticks and pages become microseconds and bytes.
 #[derive(Debug, Clone, Copy)]
@@ -48,6 +51,8 @@ pub(super) struct Glance {
     pub(super) memory_usage: u64,
     pub(super) ended: bool,
     pub(super) exit_code: Option<i32>,
+    pub(super) owner: u32,
+    pub(super) blank: bool,
     /// Digest of name, image and owner.
     pub(super) mark: u64,
 }
@@ -56,6 +61,7 @@ pub(super) struct Glance {
 pub(super) struct Full {
     pub(super) entity: EntityId,
     pub(super) glance: Glance,
+    pub(super) image: Image,
     pub(super) record: ProcessRecord,
 }
 
@@ -68,8 +74,8 @@ pub(super) struct Reader {
     boot_us: i64,
     digest: RandomState,
     root: String,
-    /// Keeps the parsed `stat` while the table's buffer is filled with the other files.
-    stat_copy: Vec<u8>,
+    /// The namespace of every process that is in none below it: a link less to read for each.
+    own_namespace: Option<u64>,
 }
 
 impl Reader {
@@ -88,7 +94,8 @@ impl Reader {
         let boot_us = clock.boot_us.unwrap_or_else(|| seconds.saturating_mul(MICROS));
         let accounts = Accounts::new(passwd);
         let digest = RandomState::new();
-        Ok(Self { table, accounts, boot_id, clock, boot_us, digest, root: shown, stat_copy: Vec::new() })
+        let own_namespace = table.own_namespace();
+        Ok(Self { table, accounts, boot_id, clock, boot_us, digest, root: shown, own_namespace })
     }
 
     pub(super) fn unlisted(&self, source: std::io::Error) -> ProcessCollectionError {
@@ -104,31 +111,46 @@ impl Reader {
 
     /// Everything. Fails only when not even `stat` can be read; what vanishes later leaves a partial record.
     pub(super) fn everything(&mut self, pid: u32) -> Result<Full, Unread> {
-        let owner = self.table.owner(pid)?;
-        let process = self.table.process(pid)?;
-        let mut copy = std::mem::take(&mut self.stat_copy);
-        copy.clear();
-        copy.extend_from_slice(self.table.file(&process, "stat")?);
-        let full = self.assemble(&process, &copy, pid, owner);
-        self.stat_copy = copy;
-        full
+        let glance = self.glance(pid)?;
+        self.complete(pid, glance)
     }
 
-    fn assemble(&mut self, process: &OwnedFd, stat: &[u8], pid: u32, owner: u32) -> Result<Full, Unread> {
-        let stat = parse::stat(stat).filter(|stat| stat.pid == pid).ok_or(Unread::Denied)?;
-        let glance = glance(&self.clock, &self.digest, &stat, owner);
+    /// Everything about the process that the last [`Self::glance`] was at. A process that executes another program while it
+    /// is read is read again, or its record would mix the two.
+    pub(super) fn complete(&mut self, pid: u32, mut glance: Glance) -> Result<Full, Unread> {
+        let mut attempt = 1u32;
+        loop {
+            let (mut full, whole, process) = self.assemble(pid, glance)?;
+            let again = self.table.file(&process, "stat").ok().and_then(parse::stat);
+            let again = again.map(|stat| self::glance(&self.clock, &self.digest, &stat, glance.owner));
+            let in_exec = glance.blank && full.record.executable_path.is_some();
+            let same = again.is_some_and(|now| (now.start_ticks, now.mark) == (glance.start_ticks, glance.mark));
+            let steady = same && !in_exec;
+            // A process that ended meanwhile answers the reads with "no such file", exactly as a kernel thread answers some.
+            let ended = again.is_none_or(|now| now.ended && now.start_ticks == glance.start_ticks);
+            if steady || ended || attempt == ATTEMPTS {
+                if !(steady && whole) {
+                    full.record.capture = Capture::Partial.into();
+                }
+                return Ok(full);
+            }
+            attempt = attempt.saturating_add(1);
+            glance = self.glance(pid)?;
+        }
+    }
+
+    fn assemble(&mut self, pid: u32, glance: Glance) -> Result<(Full, bool, OwnedFd), Unread> {
+        let process = self.table.process(pid)?;
+        let stat = parse::stat(self.table.last_stat()).filter(|stat| stat.pid == pid).ok_or(Unread::Denied)?;
         let entity = EntityId::derive(&self.boot_id, pid, stat.start_ticks);
+        let image = stat.image.fixed().map_or(Image::UNSEEN, |addresses| Image::at(&entity, &addresses));
         let mut record = self.basics(&stat, &glance, entity);
         let mut whole = !glance.ended;
-        whole &= self.credentials(process, &mut record);
-        whole &= self.arguments(process, &mut record);
-        whole &= self.placement(process, &mut record);
-        self.executable(process, &mut record);
-        // A process that ended meanwhile answers every later read with "no such file", exactly as a kernel thread does.
-        if !whole || self.table.file(process, "stat").is_err() {
-            record.capture = Capture::Partial.into();
-        }
-        Ok(Full { entity, glance, record })
+        whole &= self.credentials(&process, &mut record);
+        whole &= self.arguments(&process, &mut record);
+        whole &= self.placement(&process, &mut record);
+        self.executable(&process, &mut record);
+        Ok((Full { entity, glance, image, record }, whole, process))
     }
 
     fn basics(&self, stat: &parse::Stat<'_>, glance: &Glance, entity: EntityId) -> ProcessRecord {
@@ -157,6 +179,7 @@ impl Reader {
         record.euid = status.euid;
         record.gid = status.gid;
         record.namespace_pid = status.namespace_pid;
+        record.pid_namespace = self.own_namespace.filter(|_| status.outermost);
         record.user = status.uid.and_then(|uid| self.accounts.name(uid)).map(str::to_owned);
         true
     }
@@ -192,7 +215,9 @@ impl Reader {
             Err(unread) => unread == Unread::Denied,
         };
         record.cwd = self.table.link(process, "cwd").ok().map(|path| escaped(path).0);
-        record.pid_namespace = self.table.link(process, "ns/pid").ok().and_then(parse::namespace_inode);
+        if record.pid_namespace.is_none() {
+            record.pid_namespace = self.table.link(process, "ns/pid").ok().and_then(parse::namespace_inode);
+        }
         whole
     }
 
@@ -215,6 +240,8 @@ fn glance(clock: &Clock, digest: &RandomState, stat: &parse::Stat<'_>, owner: u3
         ended: stat.ended(),
         // Zero also stands for "may not be seen", and a zero that means success cannot be told from it.
         exit_code: (stat.ended() && stat.exit_status != 0).then(|| parse::exit_code(stat.exit_status)),
+        owner,
+        blank: stat.image.is_blank(),
         mark: digest.hash_one((stat.comm, stat.image, owner)),
     }
 }

@@ -18,6 +18,9 @@ use crate::text::FIELD_BYTES;
 /// used other than `cmdline` is far smaller.
 const CONTENT_BYTES: usize = FIELD_BYTES + 1;
 
+/// Bytes of `stat`: a name and fifty numbers of at most twenty digits.
+const STAT_BYTES: usize = 2048;
+
 /// Bytes of directory entries per call; 32 KiB hold about 1,300 processes.
 const LISTING_BYTES: usize = 32 * 1024;
 
@@ -40,6 +43,9 @@ impl From<Errno> for Unread {
 pub(super) struct Table {
     root: OwnedFd,
     content: Vec<u8>,
+    /// Apart from `content`, so that it outlasts the reads that follow it.
+    stat: Vec<u8>,
+    stat_length: usize,
     link: Vec<u8>,
     listing: Vec<MaybeUninit<u8>>,
 }
@@ -50,6 +56,8 @@ impl Table {
         Ok(Self {
             root: rustix::fs::open(root, flags, Mode::empty())?,
             content: vec![0; CONTENT_BYTES],
+            stat: vec![0; STAT_BYTES],
+            stat_length: 0,
             link: vec![0; FIELD_BYTES],
             listing: vec![MaybeUninit::uninit(); LISTING_BYTES],
         })
@@ -76,7 +84,7 @@ impl Table {
         read(self.root.as_fd(), name.as_bytes(), &mut self.content)
     }
 
-    /// `<pid>/stat` in one open, for processes of which nothing else is needed.
+    /// `<pid>/stat` in one open, for processes of which nothing else is needed; kept for [`Self::last_stat`].
     pub(super) fn stat(&mut self, pid: u32) -> Result<&[u8], Unread> {
         let mut path = [0u8; 24];
         let mut rest = path.as_mut_slice();
@@ -84,7 +92,22 @@ impl Table {
         write!(rest, "{pid}/stat").map_err(|_full| Unread::Gone)?;
         let unused = rest.len();
         let used = path.len().saturating_sub(unused);
-        read(self.root.as_fd(), path.get(..used).unwrap_or_default(), &mut self.content)
+        let path = path.get(..used).unwrap_or_default();
+        self.stat_length = 0;
+        self.stat_length = read(self.root.as_fd(), path, &mut self.stat)?.len();
+        Ok(self.last_stat())
+    }
+
+    /// What [`Self::stat`] read last.
+    pub(super) fn last_stat(&self) -> &[u8] {
+        self.stat.get(..self.stat_length).unwrap_or_default()
+    }
+
+    /// The pid namespace that the whole tree shows, if we live in it ourselves and may say which it is.
+    pub(super) fn own_namespace(&mut self) -> Option<u64> {
+        let status = parse::status(self.root_file("self/status").ok()?);
+        let length = rustix::fs::readlinkat_raw(&self.root, "self/ns/pid", self.link.as_mut_slice()).ok()?;
+        parse::namespace_inode(self.link.get(..length)?).filter(|_| status.outermost)
     }
 
     /// The handle that pins a process.

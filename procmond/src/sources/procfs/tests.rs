@@ -1,4 +1,5 @@
 use super::*;
+use crate::collector::Image;
 use daemoneye_lib::proto::{Capture, Identity};
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -31,7 +32,7 @@ impl Tree {
     fn process(&self, pid: u32, comm: &str, state: char, start_ticks: u64) {
         let dir = self.path(&pid.to_string());
         fs::create_dir_all(dir.join("ns")).unwrap();
-        self.stat(pid, comm, state, start_ticks, 0);
+        self.stat(pid, comm, state, start_ticks, 0x4000);
         let status = format!("Name:\t{comm}\nUid:\t1000\t0\t0\t0\nGid:\t100\t100\t100\t100\nNSpid:\t{pid}\t3\n");
         fs::write(dir.join("status"), status).unwrap();
         fs::write(dir.join("cmdline"), format!("{comm}\0--flag\0a b\0")).unwrap();
@@ -45,7 +46,7 @@ impl Tree {
     fn stat(&self, pid: u32, comm: &str, state: char, start_ticks: u64, image: u64) {
         let stat = format!(
             "{pid} ({comm}) {state} 1 {pid} {pid} 34816 0 0 0 0 0 0 10 5 0 0 20 0 1 0 {start_ticks} 0 25 0 {image} 0 \
-0 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 9\n"
+{image} 0 0 0 0 0 0 0 0 0 17 0 0 0 0 0 0 0 0 0 0 0 0 0 9\n"
         );
         fs::write(self.path(&pid.to_string()).join("stat"), stat).unwrap();
     }
@@ -109,7 +110,7 @@ fn user_names_come_from_the_passwd_file_at_each_scan() {
     let tree = Tree::new();
     tree.process(42, "a", 'S', 250);
     let seen = scan(&mut tree.open());
-    assert!(matches!(&seen[..], [Sighting::Read(record)] if record.user.as_deref() == Some("alice")), "{seen:?}");
+    assert!(matches!(&seen[..], [Sighting::Read(record, _)] if record.user.as_deref() == Some("alice")), "{seen:?}");
 }
 
 #[test]
@@ -119,15 +120,15 @@ fn a_known_process_is_read_again_only_when_something_suggests_a_change() {
         tree.process(pid, "a", 'S', 250);
     }
     let mut collector = tree.open();
-    assert_eq!(scan(&mut collector).iter().filter(|s| matches!(s, Sighting::Read(_))).count(), 40);
+    assert_eq!(scan(&mut collector).iter().filter(|s| matches!(s, Sighting::Read(..))).count(), 40);
     let again = scan(&mut collector);
-    let read: Vec<_> = again.iter().filter(|s| matches!(s, Sighting::Read(_))).collect();
+    let read: Vec<_> = again.iter().filter(|s| matches!(s, Sighting::Read(..))).collect();
     assert!(read.len() < 40, "all were read again");
     tree.stat(40, "a", 'S', 250, 0x5555);
-    tree.stat(39, "b", 'S', 250, 0);
+    tree.stat(39, "b", 'S', 250, 0x4000);
     let changed = scan(&mut collector);
     for pid in [39, 40] {
-        assert!(changed.iter().any(|s| matches!(s, Sighting::Read(record) if record.pid == pid)), "{pid}");
+        assert!(changed.iter().any(|s| matches!(s, Sighting::Read(record, _) if record.pid == pid)), "{pid}");
     }
 }
 
@@ -140,7 +141,7 @@ fn a_deleted_executable_is_noticed_when_the_turn_comes() {
     tree.exe(7, "/usr/bin/a (deleted)");
     let seen = scan(&mut collector);
     assert!(
-        matches!(&seen[..], [Sighting::Read(record)]
+        matches!(&seen[..], [Sighting::Read(record, _)]
             if record.deleted_executable == Some(true) && record.executable_path.as_deref() == Some("/usr/bin/a")),
         "{seen:?}"
     );
@@ -159,7 +160,7 @@ fn a_reused_pid_is_another_entity_and_a_vanished_one_is_skipped() {
     tree.process(7, "a", 'S', 900);
     fs::remove_file(tree.path("8/stat")).unwrap();
     let second = scan(&mut collector);
-    let (Sighting::Read(before), Sighting::Read(after)) = (&first[0], &second[0]) else { panic!("{second:?}") };
+    let (Sighting::Read(before, _), Sighting::Read(after, _)) = (&first[0], &second[0]) else { panic!("{second:?}") };
     assert_ne!(before.entity_id, after.entity_id);
     assert_eq!(second.len(), 1);
 }
@@ -174,11 +175,29 @@ fn what_vanishes_while_it_is_read_is_partial() {
 }
 
 #[test]
+fn an_image_is_told_from_the_next_and_one_that_is_not_whole_yet_makes_a_partial_record() {
+    let tree = Tree::new();
+    tree.process(7, "a", 'S', 250);
+    let image = |address| {
+        tree.stat(7, "a", 'S', 250, address);
+        let seen = scan(&mut tree.open());
+        let [Sighting::Read(record, image)] = &seen[..] else { panic!("{seen:?}") };
+        (*image, record.capture())
+    };
+    let (first, second, unfinished) = (image(0x4000), image(0x5000), image(0));
+    assert!(first.0.replaced_by(second.0) && first.0.stays(image(0x4000).0));
+    assert_eq!((first.1, unfinished), (Capture::Complete, (Image::UNSEEN, Capture::Partial)));
+}
+
+#[test]
 fn a_zombie_is_reported_as_ended_with_its_exit_code() {
     let tree = Tree::new();
     tree.process(7, "a", 'Z', 250);
     let seen = scan(&mut tree.open());
-    assert!(matches!(&seen[..], [Sighting::Read(_), Sighting::Ended { pid: 7, exit_code: Some(-9), .. }]), "{seen:?}");
+    assert!(
+        matches!(&seen[..], [Sighting::Read(..), Sighting::Ended { pid: 7, exit_code: Some(-9), .. }]),
+        "{seen:?}"
+    );
 }
 
 #[test]
