@@ -1,5 +1,5 @@
 //! How much the broker carries between clients over real sockets, in one process: streams to the owner, messages to one and
-//! to ten subscribers, and requests. The figures across two processes come from `cargo xtask bench`.
+//! to ten subscribers, and requests. The figures across two processes come from the suite `ipc_performance`.
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails by panicking")]
 
 use std::sync::Arc;
@@ -17,8 +17,11 @@ use daemoneye_lib::topic::Topic;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
 
-/// Messages per measured round: many enough that waking up is not what is measured.
-const ROUND: u64 = 10_000;
+/// Messages per round: many enough that waking up is not what is measured; a few where nothing is.
+fn round() -> u64 {
+    if std::env::args().any(|argument| argument == "--bench") { 10_000 } else { 100 }
+}
+
 /// Messages on their way at a time: less than any queue holds, so that nothing is shed.
 const WINDOW: usize = 500;
 const SIZES: [usize; 2] = [200, 16 * 1024];
@@ -63,20 +66,22 @@ async fn client(bus: &Bus, id: &str, role: Role) -> (Client, mpsc::Receiver<Clie
 fn stream_runs(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let mut group = c.benchmark_group("event_bus_stream");
+    let round = round();
+    group.sample_size(20);
     for size in SIZES {
         let mut bus = runtime.block_on(open());
         let (_client, _events, connected) = runtime.block_on(client(&bus, "procmond", Role::Collector));
         let payload = bytes::Bytes::from(vec![7; size]);
         let per_run = (512 * 1024 / size).clamp(1, 256) as u64;
         let mut number = 0;
-        group.throughput(Throughput::Elements(ROUND));
+        group.throughput(Throughput::Elements(round));
         group.bench_function(BenchmarkId::from_parameter(size), |b| {
             b.iter(|| {
                 runtime.block_on(async {
                     let sending = async {
                         let mut sent = 0;
-                        while sent < ROUND {
-                            let count = per_run.min(ROUND - sent);
+                        while sent < round {
+                            let count = per_run.min(round - sent);
                             let record = |number| Record {
                                 sequence: Some(Sequence::new(1, number)),
                                 topic: "events.process.start".to_owned(),
@@ -91,7 +96,7 @@ fn stream_runs(c: &mut Criterion) {
                     };
                     let receiving = async {
                         let mut got = 0;
-                        while got < ROUND {
+                        while got < round {
                             let run = bus.streams.runs.recv().await.unwrap();
                             got += run.records.len() as u64;
                             bus.broker.credit("procmond", u32::try_from(run.records.len()).unwrap());
@@ -138,6 +143,8 @@ async fn watchers(bus: &Bus, count: u64) -> Vec<(Client, mpsc::Receiver<ClientEv
 fn messages(c: &mut Criterion) {
     let runtime = Runtime::new().unwrap();
     let mut group = c.benchmark_group("event_bus_message");
+    let round = round();
+    group.sample_size(20);
     let once = QoS { guarantee: DeliveryGuarantee::AtMostOnce.into(), duplicates: 0 };
     let topic = Topic::CollectorEvents("procmond".to_owned());
     for (size, subscribers) in [(200, 1), (16 * 1024, 1), (200, 10)] {
@@ -146,11 +153,11 @@ fn messages(c: &mut Criterion) {
         let watching = runtime.block_on(watchers(&bus, subscribers));
         let windows: Vec<_> = watching.into_iter().map(|(w, events)| take_all(&runtime, w, events)).collect();
         let payload = bytes::Bytes::from(vec![7; size]);
-        group.throughput(Throughput::Elements(ROUND));
+        group.throughput(Throughput::Elements(round));
         group.bench_function(BenchmarkId::new(format!("{size}_bytes"), subscribers), |b| {
             b.iter(|| {
                 runtime.block_on(async {
-                    for _ in 0..ROUND {
+                    for _ in 0..round {
                         for window in &windows {
                             window.acquire().await.unwrap().forget();
                         }

@@ -11,7 +11,7 @@ use daemoneye_lib::proto::{
 };
 use daemoneye_lib::topic::Pattern;
 use tokio::sync::OwnedSemaphorePermit;
-use tracing::{debug, warn};
+use tracing::debug;
 
 use super::Notice;
 use super::core::{Connection, Core};
@@ -43,7 +43,8 @@ pub(super) async fn serve(core: Arc<Core>, door: Arc<Door>, stream: Stream, peer
 fn refuse(core: &Core, peer: Peer, fault: Fault) {
     core.counters.refused.add(1);
     if let Some(held_back) = core.quiet.allow() {
-        warn!(
+        // The owner is told and says it in its own words.
+        debug!(
             uid = peer.uid,
             pid = peer.pid,
             kind = fault.kind().as_str_name(),

@@ -12,7 +12,7 @@ use daemoneye_lib::proto::{
 use daemoneye_lib::{BUILD, PROTOCOL_VERSION};
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, info};
 
 use super::backoff::Backoff;
 use super::serve::{IncomingCall, Responder};
@@ -115,7 +115,8 @@ impl Connecting<'_> {
     async fn refused(&self, error: BusError) {
         if let BusError::PeerFault(fault) = &error {
             if let Some(held_back) = self.quiet.allow() {
-                warn!(kind = fault.kind().as_str_name(), fault.message, held_back, "the broker refused this client");
+                // The owner is told and says it in its own words.
+                debug!(kind = fault.kind().as_str_name(), fault.message, held_back, "the broker refused this client");
             }
             self.emit(ClientEvent::Refused(fault.clone())).await;
         } else {
@@ -174,7 +175,6 @@ impl Connecting<'_> {
         let Established { mut link, session, welcome, registered, announced, early } = established;
         info!(build = welcome.build, "connected to the broker");
         let stream = RunStream::new(Arc::clone(&session));
-        self.emit(ClientEvent::Connected(Connected { welcome, registered, stream })).await;
         {
             let subscriptions = locked(&self.shared.subscriptions);
             let since = subscriptions.values().filter(|s| !announced.contains(&s.subscription_id));
@@ -184,6 +184,8 @@ impl Connecting<'_> {
             }
             self.shared.current.send_replace(Some(Arc::clone(&session)));
         }
+        // Last, so that an owner who publishes as soon as it hears of the connection has one.
+        self.emit(ClientEvent::Connected(Connected { welcome, registered, stream })).await;
         // The first answer to a ping proves that the broker does more than accept.
         session.tell(Body::Ping(Ping { nonce: 0 }));
         let serving = Serving::new(Arc::clone(&session.outbox), session.ended.clone());
