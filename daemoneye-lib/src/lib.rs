@@ -11,6 +11,7 @@ pub mod event_json;
 pub mod exit;
 pub mod frame;
 pub mod ledger;
+pub mod metrics;
 pub mod model;
 pub mod proto;
 pub mod segment;

@@ -1,5 +1,7 @@
-//! Runs every benchmark with the `bench` profile and writes one table to docs/benchmarks.md.
+//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md.
 //!
+//! Criterion suites leave their estimates in files, of which one table is made; the other suites print tables of their own.
+//! Everything is built with the features of the whole workspace, so that no library is compiled twice.
 //! A benchmark reports and never fails a build: what is slow is a row in the table.
 
 use std::fs;
@@ -12,15 +14,28 @@ use serde_json::Value;
 
 use crate::workspace;
 
-/// Criterion suites: package and name. `e2e figures` starts the real programs and prints its own rows.
-const SUITES: &[(&str, &str)] = &[
-    ("procmond", "process_collector_benchmarks"),
-    ("collector-core", "wal_benchmarks"),
-    ("daemoneye-eventbus", "throughput"),
-    ("daemoneye-engine", "database_operations"),
-    ("daemoneye-engine", "query"),
-    ("daemoneye-engine", "detection_engine"),
+/// Criterion suites.
+const SUITES: &[&str] = &[
+    "process_collector_benchmarks",
+    "wal_benchmarks",
+    "cryptographic_operations",
+    "throughput",
+    "database_operations",
+    "alert_processing",
+    "query",
+    "detection_engine",
 ];
+/// The suite that measures between two processes and prints its own table.
+const BUS: &str = "ipc_performance";
+/// The suite that starts the real programs and prints its own table.
+const PROGRAMS: &str = "figures";
+
+/// Seconds to warm up and to measure: about five for each of some fifty benchmarks keep the whole below ten minutes. Suites
+/// whose single round is long set fewer samples themselves.
+const SAMPLING: &[&str] = &["--warm-up-time", "1", "--measurement-time", "3"];
+
+/// Sizes of the full measurement, unless the caller sets others.
+const SIZES: &[(&str, &str)] = &[("PROCESSES", "10000"), ("DAEMONEYE_BENCH_ROWS", "1000000")];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -34,19 +49,23 @@ pub(crate) struct Options {
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let wanted = |name: &str| options.filter.as_deref().is_none_or(|part| name.contains(part));
     let began = SystemTime::now();
-    for (package, suite) in SUITES.iter().filter(|(_, suite)| wanted(suite)) {
-        cargo(&["bench", "-p", package, "--bench", suite])?;
+    let mut tables = Vec::new();
+    for suite in SUITES.iter().filter(|suite| wanted(suite)) {
+        cargo(&[&["bench", "--workspace", "--bench", suite, "--"], SAMPLING].concat())?;
     }
-    let mut table = String::from("| benchmark | time (mean) | rate |\n|---|---|---|\n");
-    for row in criterion_rows(&target()?.join("criterion"), began)? {
-        table.push_str(&row);
+    let rows = criterion_rows(&target()?.join("criterion"), began)?;
+    if !rows.is_empty() {
+        tables.push(format!("| benchmark | time (mean) | rate |\n|---|---|---|\n{}", rows.concat()));
     }
-    if wanted("figures") {
-        // The figures suite starts the programs beside it, so they have to be of the same profile.
-        cargo(&["build", "--profile", "bench", "-p", "procmond", "-p", "daemoneye-agent", "-p", "daemoneye-cli"])?;
-        table.push('\n');
-        table.push_str(&figures()?);
+    if wanted(BUS) {
+        tables.push(printed(BUS)?);
     }
+    if wanted(PROGRAMS) {
+        // This suite starts the programs beside it, so they have to be of the same profile.
+        cargo(&["build", "--profile", "bench", "--workspace", "--bins"])?;
+        tables.push(printed(PROGRAMS)?);
+    }
+    let table = tables.join("\n");
     println!("{table}");
     if !options.print {
         write(&table)?;
@@ -54,24 +73,30 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     Ok(())
 }
 
+fn command(arguments: &[&str]) -> anyhow::Result<Command> {
+    let mut command = Command::new(workspace::cargo_program());
+    command.args(arguments).current_dir(workspace::root()?);
+    command.envs(SIZES.iter().filter(|(name, _)| std::env::var_os(name).is_none()).copied());
+    Ok(command)
+}
+
 fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
-    let status = Command::new(workspace::cargo_program()).args(arguments).current_dir(workspace::root()?).status()?;
+    let status = command(arguments)?.status()?;
     if !status.success() {
         bail!("cargo {} failed", arguments.join(" "));
     }
     Ok(())
 }
 
-fn figures() -> anyhow::Result<String> {
-    let output = Command::new(workspace::cargo_program())
-        .args(["bench", "--quiet", "-p", "e2e", "--bench", "figures"])
-        .current_dir(workspace::root()?)
-        .stderr(std::process::Stdio::inherit())
-        .output()?;
+/// The table that a suite prints.
+fn printed(suite: &str) -> anyhow::Result<String> {
+    let arguments = ["bench", "--quiet", "--workspace", "--bench", suite];
+    let output = command(&arguments)?.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
-        bail!("the figures suite failed");
+        bail!("the suite {suite} failed");
     }
-    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(text.lines().filter(|line| line.starts_with('|')).fold(String::new(), |table, line| table + line + "\n"))
 }
 
 fn target() -> anyhow::Result<PathBuf> {
@@ -83,7 +108,8 @@ fn target() -> anyhow::Result<PathBuf> {
 /// One row for each measurement that is newer than `began`.
 fn criterion_rows(dir: &Path, began: SystemTime) -> anyhow::Result<Vec<String>> {
     let mut rows = Vec::new();
-    let mut pending = vec![dir.to_owned()];
+    // No criterion suite has run yet when the directory is missing.
+    let mut pending: Vec<PathBuf> = dir.is_dir().then(|| dir.to_owned()).into_iter().collect();
     while let Some(dir) = pending.pop() {
         for entry in fs::read_dir(&dir).with_context(|| format!("list {}", dir.display()))? {
             let path = entry?.path();

@@ -7,6 +7,7 @@ use anyhow::Context as _;
 use daemoneye_lib::columns::{PROCESS_EVENTS, SCHEMA_VERSION, Sensitivity};
 use daemoneye_lib::config::{COMPONENTS, Component};
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::metrics::METRICS;
 
 use crate::workspace;
 
@@ -39,6 +40,7 @@ fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
         (directory.join("columns.md"), columns()?),
         (directory.join("config.md"), settings()?),
         (directory.join("exit-codes.md"), exit_codes()?),
+        (directory.join("metrics.md"), metrics()?),
     ])
 }
 
@@ -97,6 +99,22 @@ fn exit_codes() -> anyhow::Result<String> {
     let mut out = format!("# Exit codes\n\n{NOTE}The same for all three programs.\n\n| code | meaning |\n|---|---|\n");
     for exit in Exit::ALL {
         writeln!(out, "| {} | {} |", exit.code(), cell(exit.meaning()))?;
+    }
+    Ok(out)
+}
+
+fn metrics() -> anyhow::Result<String> {
+    let mut out = format!("# Metrics\n\n{NOTE}");
+    out.push_str(
+        "Every number of `daemoneye-cli health --format json`, by a stable name. The place is a JSON pointer into that \
+         document; `*` stands for every element of a list, which the member in brackets tells apart. Counters begin at \
+         zero when the program that counts starts, unless the meaning says otherwise; `null` means not known now.\n\n\
+         | metric | kind | unit | place | meaning |\n|---|---|---|---|---|\n",
+    );
+    for metric in METRICS {
+        let label = if metric.label.is_empty() { String::new() } else { format!(" [{}]", metric.label) };
+        let (name, kind, unit, place) = (metric.name, metric.kind.as_str(), metric.unit, metric.pointer);
+        writeln!(out, "| `{name}` | {kind} | {unit} | `{place}`{label} | {} |", cell(metric.meaning))?;
     }
     Ok(out)
 }

@@ -26,6 +26,24 @@ const COUNT_FILE: &str = "xtask/procmond-crates.txt";
 /// The count depends on the target; it is taken for the one that is deployed most.
 const COUNT_TARGET: &str = "x86_64-unknown-linux-gnu";
 
+/// What must never run with procmond's privileges: SQL, databases, HTTP and TLS, by the crates that everything of the kind needs.
+const FORBIDDEN: &[&str] = &[
+    "arrow-array",
+    "datafusion",
+    "h2",
+    "hyper",
+    "native-tls",
+    "openssl",
+    "parquet",
+    "redb",
+    "reqwest",
+    "rusqlite",
+    "rustls",
+    "sqlparser",
+    "tonic",
+    "ureq",
+];
+
 /// One line per violation.
 pub(crate) fn violations() -> anyhow::Result<Vec<String>> {
     let mut violations = edges(&workspace::metadata()?)?;
@@ -98,8 +116,9 @@ fn procmond_tree() -> anyhow::Result<Vec<String>> {
         .trim()
         .parse()
         .with_context(|| format!("{COUNT_FILE} holds no number"))?;
+    let mut violations = forbidden(&crates);
     let count = crates.len();
-    Ok(match count.cmp(&stored) {
+    violations.extend(match count.cmp(&stored) {
         std::cmp::Ordering::Equal => Vec::new(),
         std::cmp::Ordering::Greater => {
             vec![format!("procmond links {count} crates, {stored} are allowed; every one runs with its privileges")]
@@ -107,13 +126,29 @@ fn procmond_tree() -> anyhow::Result<Vec<String>> {
         std::cmp::Ordering::Less => {
             vec![format!("procmond links only {count} crates now; write {count} into {COUNT_FILE} to keep it so")]
         }
-    })
+    });
+    Ok(violations)
+}
+
+/// `crates` as `cargo tree` prints them: name, a space, version.
+fn forbidden(crates: &BTreeSet<&str>) -> Vec<String> {
+    let names = crates.iter().filter_map(|line| line.split(' ').next());
+    names
+        .filter(|name| FORBIDDEN.contains(name))
+        .map(|name| format!("procmond links {name}: SQL, databases, HTTP and TLS stay out of it"))
+        .collect()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_database_or_tls_in_procmond_is_named() {
+        let found = forbidden(&BTreeSet::from(["redb v4.4.0", "rustix v1.1.0", "rustls v0.23.0"]));
+        assert_eq!(found.len(), 2, "{found:?}");
+    }
 
     #[test]
     fn an_edge_too_many_and_one_too_few_are_both_named() {

@@ -1,4 +1,5 @@
-//! Tasks of the workspace that are more than one cargo command: `cargo xtask up | layering | sizes | docs | bench`.
+//! Tasks of the workspace that are more than one cargo command: `cargo xtask up | layering | sizes | spec | docs |
+//! bench`.
 //!
 //! The checks print every violation before they fail, so that one run of CI shows all of them.
 
@@ -6,6 +7,7 @@ mod bench;
 mod docs;
 mod layering;
 mod sizes;
+mod spec;
 mod up;
 mod workspace;
 
@@ -30,6 +32,8 @@ enum Task {
     Layering,
     /// Check that no production file is above 500 lines
     Sizes,
+    /// Check that every promise and every answer to a threat names a test that exists
+    Spec,
     /// Write docs/reference from the tables in the code
     Docs {
         /// Fail when a file differs instead of writing it
@@ -44,6 +48,7 @@ fn main() -> anyhow::Result<ExitCode> {
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
         Task::Layering => Ok(verdict("layering", &layering::violations()?)),
         Task::Sizes => Ok(verdict("sizes", &sizes::violations()?)),
+        Task::Spec => Ok(verdict("spec", &spec::violations()?)),
         Task::Docs { check: true } => Ok(verdict("docs", &docs::differences()?)),
         Task::Docs { check: false } => docs::write().map(|()| ExitCode::SUCCESS),
     }

@@ -38,6 +38,8 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<ExitCode> {
         .arg(&runtime)
         .arg("--rules")
         .arg(workspace::root()?.join("rules"))
+        // The screen is for the summary and the alerts; `-- --log-level info` brings the log back.
+        .args(["--log-level", "warn"])
         .args(&options.agent)
         .spawn()
         .context("start daemoneye-agent")?;

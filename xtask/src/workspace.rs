@@ -43,30 +43,48 @@ pub(crate) struct Source {
     pub(crate) lines: Vec<String>,
 }
 
+/// Any Rust file, tests included.
+pub(crate) struct RustFile {
+    /// Relative to the root, with forward slashes.
+    pub(crate) path: String,
+    pub(crate) text: String,
+}
+
 /// Every production source file, sorted by path.
 pub(crate) fn sources() -> anyhow::Result<Vec<Source>> {
+    let production = |file: &RustFile| !file.path.ends_with("/tests.rs");
+    let source = |file: RustFile| Source { lines: production_lines(&file.text), path: file.path };
+    Ok(read_below(NOT_PRODUCTION)?.into_iter().filter(production).map(source).collect())
+}
+
+/// Every Rust file, sorted by path.
+pub(crate) fn rust_files() -> anyhow::Result<Vec<RustFile>> {
+    read_below(&["target"])
+}
+
+fn read_below(skipped: &[&str]) -> anyhow::Result<Vec<RustFile>> {
     let root = root()?;
     let mut files = Vec::new();
-    collect(&root, &mut files)?;
+    collect(&root, skipped, &mut files)?;
     files.sort();
     let read = |path: PathBuf| {
         let text = std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
         let relative = path.strip_prefix(&root).unwrap_or(&path);
-        Ok(Source { path: relative.to_string_lossy().replace('\\', "/"), lines: production_lines(&text) })
+        Ok(RustFile { path: relative.to_string_lossy().replace('\\', "/"), text })
     };
     files.into_iter().map(read).collect()
 }
 
-fn collect(directory: &Path, files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
+fn collect(directory: &Path, skipped: &[&str], files: &mut Vec<PathBuf>) -> anyhow::Result<()> {
     let entries = std::fs::read_dir(directory).with_context(|| format!("list {}", directory.display()))?;
     for entry in entries {
         let entry = entry?;
         let (path, name) = (entry.path(), entry.file_name().to_string_lossy().into_owned());
         if entry.file_type()?.is_dir() {
-            if !name.starts_with('.') && !NOT_PRODUCTION.contains(&name.as_str()) {
-                collect(&path, files)?;
+            if !name.starts_with('.') && !skipped.contains(&name.as_str()) {
+                collect(&path, skipped, files)?;
             }
-        } else if name.ends_with(".rs") && name != "tests.rs" {
+        } else if name.ends_with(".rs") {
             files.push(path);
         }
     }

@@ -204,7 +204,13 @@ pub static AGENT: Component = Component {
     settings: &[
         DATA_DIR,
         RUNTIME_DIR,
-        setting("rules", Kind::Paths, Fallback::Unset, "", "directories with rule files; without one no rule runs"),
+        setting(
+            "rules",
+            Kind::Paths,
+            Fallback::Unset,
+            "",
+            "directories with rule files, later ones override; unset: /usr/share/daemoneye/rules and /etc/daemoneye/rules.d where they exist",
+        ),
         choice("procmond.mode", &["spawn", "external"], "spawn", "start procmond, or expect another to start it"),
         path("procmond.path", Fallback::Unset, "the procmond to start; unset: the one beside this program"),
         setting(
