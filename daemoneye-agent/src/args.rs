@@ -12,7 +12,12 @@ pub(crate) enum Asked {
     /// Parent of the process tree.
     Run { sources: Sources, worker_args: Vec<OsString> },
     /// Answer operators from a copied data directory.
-    Offline { dir: PathBuf, sources: Sources },
+    Offline {
+        dir: PathBuf,
+        /// Ends with standard input and removes the runtime directory.
+        transient: bool,
+        sources: Sources,
+    },
     /// The worker of a parent.
     Worker { sources: Sources },
 }
@@ -25,6 +30,7 @@ pub(crate) fn parse() -> Asked {
         Some(("worker", given)) => Asked::Worker { sources: sources(given) },
         Some(("serve", given)) => Asked::Offline {
             dir: given.get_one::<PathBuf>("offline").cloned().unwrap_or_default(),
+            transient: given.get_flag("transient"),
             sources: sources(given),
         },
         Some((_, given)) => {
@@ -41,6 +47,11 @@ fn command() -> Command {
         .required(true)
         .value_parser(ValueParser::path_buf())
         .help("Copied data directory; its files stay untouched");
+    let transient = Arg::new("transient")
+        .long("transient")
+        .action(ArgAction::SetTrue)
+        .requires("runtime_dir")
+        .help("Stop when standard input ends, and remove the runtime directory with everything in it");
     Command::new("daemoneye-agent")
         .version(daemoneye_lib::BUILD)
         .about("Collects, keeps and judges process events on this host")
@@ -48,26 +59,34 @@ fn command() -> Command {
         // A wrapper script's flag can be overridden by appending another one.
         .args_override_self(true)
         .subcommand(with_settings(
+            |_| true,
             Command::new("run")
                 .about("Starts procmond and the worker, and prints alerts until it is stopped with Ctrl-C")
                 .after_help("Example: daemoneye-agent run --data-dir /tmp/de/data --runtime-dir /tmp/de/run --rules rules/linux"),
         ))
         .subcommand(with_settings(
+            serves,
             Command::new("serve")
                 .about("Answers daemoneye-cli from a copied data directory")
                 .arg(offline)
+                .arg(transient)
                 .after_help("Example: daemoneye-agent serve --offline /mnt/evidence/daemoneye --runtime-dir /tmp/de-run"),
         ))
-        .subcommand(with_settings(Command::new("worker").hide(true)))
+        .subcommand(with_settings(|_| true, Command::new("worker").hide(true)))
 }
 
-fn with_settings(command: Command) -> Command {
+/// Settings that matter where nothing is collected, judged or stored.
+fn serves(key: &str) -> bool {
+    key == "runtime_dir" || ["query.", "log."].iter().any(|group| key.starts_with(group))
+}
+
+fn with_settings(takes: impl Fn(&str) -> bool, command: Command) -> Command {
     let config = Arg::new("config")
         .long("config")
         .value_name("FILE")
         .value_parser(ValueParser::path_buf())
         .help("Configuration file in place of the ones in ~/.config and /etc [variable: DAEMONEYE_AGENT_CONFIG]");
-    AGENT.settings.iter().fold(command.arg(config), |command, setting| {
+    AGENT.settings.iter().filter(|setting| takes(setting.key)).fold(command.arg(config), |command, setting| {
         // Flag names live as long as the program; there is one small set of them.
         let long: &'static str = Component::flag(setting.key).trim_start_matches('-').to_owned().leak();
         let variable = AGENT.variable(setting.key);
@@ -94,7 +113,7 @@ fn sources(given: &ArgMatches) -> Sources {
     let mut sources = Sources::of_process();
     sources.config_file = given.get_one::<PathBuf>("config").cloned();
     for setting in AGENT.settings {
-        for value in given.get_many::<String>(setting.key).into_iter().flatten() {
+        for value in given.try_get_many::<String>(setting.key).ok().flatten().into_iter().flatten() {
             sources.flags.push((setting.key.to_owned(), value.clone()));
         }
     }
@@ -104,6 +123,15 @@ fn sources(given: &ArgMatches) -> Sources {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn serving_takes_only_what_has_an_effect_there() {
+        let line = ["a", "serve", "--offline", "/x", "--transient", "--runtime-dir", "/r", "--log-level", "error"];
+        let matches = command().try_get_matches_from(line).unwrap();
+        assert_eq!(sources(matches.subcommand().unwrap().1).flags.len(), 2);
+        assert!(command().try_get_matches_from(["a", "serve", "--offline", "/x", "--rules", "/y"]).is_err());
+        assert!(command().try_get_matches_from(["a", "serve", "--offline", "/x", "--transient"]).is_err());
+    }
 
     #[test]
     fn every_setting_is_a_flag_and_lists_may_be_repeated() {

@@ -36,9 +36,11 @@ fn main() -> ExitCode {
         Asked::Worker { sources } => {
             start(&sources, Builder::new_multi_thread(), |settings, runtime| runtime.block_on(worker::run(settings)))
         }
-        Asked::Offline { dir, sources } => start(&sources, Builder::new_multi_thread(), |settings, runtime| {
-            runtime.block_on(operator::offline::run(settings, dir))
-        }),
+        Asked::Offline { dir, transient, sources } => {
+            start(&sources, Builder::new_multi_thread(), |settings, runtime| {
+                runtime.block_on(operator::offline::run(settings, dir, transient))
+            })
+        }
     };
     outcome
         .unwrap_or_else(|error| {

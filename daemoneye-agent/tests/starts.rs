@@ -7,8 +7,17 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
+
+use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, OperatorClient};
+use daemoneye_lib::metrics::{METRICS, Sample};
+use daemoneye_lib::proto::{
+    CollectorHealth, CollectorResponse, Empty, OperatorRequest, QueryRequest, Register, Role, collector_response,
+    operator_request, operator_response,
+};
+use serde_json::Value;
 
 /// How long anything may take; the machine may be busy with other tests.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -159,4 +168,143 @@ fn procmond_registers_and_everything_stops_with_0() {
     assert_eq!(agent.interrupt(), Some(0));
     let lock = std::fs::File::open(dir.path().join("data/wal/lock")).unwrap();
     lock.try_lock().unwrap();
+    assert!(!dir.path().join("run/procmond.token").exists(), "nobody is left who could use it");
+}
+
+/// Registers as procmond and answers every request with health, until the test ends; returns once it is registered.
+async fn play_procmond(bus: &Path) -> Client {
+    let mut options = ClientOptions::new(bus.to_owned(), "procmond", Role::Collector, vec![7; 32]);
+    let pid = std::process::id();
+    let register =
+        Register { collector_id: "procmond".into(), collector_type: "process".into(), pid, ..Register::default() };
+    options.register = Some(Arc::new(move || register.clone()));
+    let (client, mut events) = Client::start(options).unwrap();
+    let first = tokio::time::timeout(PATIENCE, async {
+        while !matches!(events.recv().await.unwrap(), ClientEvent::Connected(_)) {}
+    });
+    first.await.unwrap();
+    tokio::spawn(async move {
+        while let Some(event) = events.recv().await {
+            let ClientEvent::Call(call) = event else { continue };
+            let health = CollectorHealth { cycles: 3, ..CollectorHealth::default() };
+            let answer = collector_response::Answer::Health(health);
+            let _answered = call.responder.done(CollectorResponse { answer: Some(answer) }).await;
+        }
+    });
+    client
+}
+
+async fn health(socket: &Path) -> Value {
+    let client = OperatorClient::connect(socket, "test").await.unwrap();
+    let verb = operator_request::Verb::Health(Empty {});
+    let mut answers = client.request(OperatorRequest { verb: Some(verb) }, None).await.unwrap();
+    let shown = match answers.next().await.unwrap().unwrap().answer {
+        Some(operator_response::Answer::Health(shown)) => shown.json,
+        _ => String::new(),
+    };
+    serde_json::from_str(&shown).unwrap()
+}
+
+/// Waits until the health document passes; returns it.
+async fn health_that(socket: &Path, passes: impl Fn(&Value) -> bool) -> Value {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let document = health(socket).await;
+        if passes(&document) {
+            return document;
+        }
+        assert!(Instant::now() < deadline, "{document}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The gaps of one reason in the health document, the newest first.
+fn gaps<'a>(document: &'a Value, reason: &str) -> Vec<&'a Value> {
+    let latest = document.pointer("/coverage/latest").unwrap().as_array().unwrap();
+    latest.iter().filter(|gap| gap["reason"] == reason).collect()
+}
+
+/// Whether a query about all time says that a collector is missing.
+async fn is_unavailable(socket: &Path) -> bool {
+    let client = OperatorClient::connect(socket, "test").await.unwrap();
+    let query = QueryRequest { sql: "SELECT pid FROM process_events".to_owned(), ..QueryRequest::default() };
+    let verb = operator_request::Verb::Query(query);
+    let mut answers = client.request(OperatorRequest { verb: Some(verb) }, None).await.unwrap();
+    loop {
+        match answers.next().await.unwrap().unwrap().answer {
+            Some(operator_response::Answer::QueryDone(done)) => {
+                let degraded = done.completeness.unwrap_or_default().degraded;
+                return degraded.iter().any(|reason| reason == "collector_unavailable");
+            }
+            _ => continue,
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_outage_is_in_answers_at_once_and_in_coverage_while_it_lasts() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Running::start(external(dir.path()));
+    agent.wait_for_line("stop");
+    let socket = dir.path().join("run/cli.sock");
+    assert!(is_unavailable(&socket).await, "nobody has registered");
+    let ongoing = health_that(&socket, |document| !gaps(document, "collector_unavailable").is_empty()).await;
+    assert_eq!(ongoing.get("healthy"), Some(&Value::Bool(false)));
+    let first = gaps(&ongoing, "collector_unavailable").first().unwrap().get("from_us").cloned();
+
+    let client = play_procmond(&dir.path().join("run/bus.sock")).await;
+    health_that(&socket, |document| document.pointer("/collectors/0/connected") == Some(&Value::Bool(true))).await;
+    client.shutdown().await;
+    let two = |document: &Value| gaps(document, "collector_unavailable").len() == 2;
+    let again = health_that(&socket, two).await;
+    let [second, before] = gaps(&again, "collector_unavailable").try_into().unwrap();
+    assert_eq!(before.get("from_us").cloned(), first);
+    assert!(second.get("from_us").unwrap().as_i64() > before.get("to_us").unwrap().as_i64(), "{again}");
+    assert!(is_unavailable(&socket).await, "it has left");
+}
+
+/// The place of every number below `value`, elements of lists as `*`.
+fn numbers(at: &str, value: &Value, places: &mut Vec<String>) {
+    match value {
+        Value::Number(_) => places.push(at.to_owned()),
+        Value::Array(elements) => elements.iter().for_each(|element| numbers(&format!("{at}/*"), element, places)),
+        Value::Object(members) => {
+            members.iter().for_each(|(name, member)| numbers(&format!("{at}/{name}"), member, places))
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_metric_stands_in_the_health_document_and_every_number_there_is_a_metric() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Running::start(external(dir.path()));
+    agent.wait_for_line("stop");
+    let _procmond = play_procmond(&dir.path().join("run/bus.sock")).await;
+    let document = health(&dir.path().join("run/cli.sock")).await;
+    for metric in METRICS {
+        let samples = metric.read(&document);
+        assert!(
+            samples.is_some_and(|samples| !samples.is_empty()),
+            "{}: no {} in {document}",
+            metric.name,
+            metric.pointer
+        );
+    }
+    let cycles = METRICS.iter().find(|metric| metric.name == "daemoneye_collector_cycles_total").unwrap();
+    let told = Sample { of: Some("procmond".into()), value: Some(3.0) };
+    assert_eq!(cycles.read(&document), Some(vec![told]));
+
+    let mut places = Vec::new();
+    numbers("", &document, &mut places);
+    // Points in time and process ids are no measurements; a gap's numbers stand in the table `coverage`.
+    let none = |place: &str| {
+        place.ends_with("/pid")
+            || place.ends_with("_us")
+            || place.ends_with("/last_exit_ms")
+            || place.starts_with("/coverage/latest/")
+    };
+    for place in places.iter().filter(|place| !none(place)) {
+        assert!(METRICS.iter().any(|metric| metric.pointer == place), "{place} of the health document has no metric");
+    }
 }

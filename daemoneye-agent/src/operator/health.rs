@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_lib::proto::{
-    CollectorRequest, CollectorResponse, Empty, HealthShown, collector_request::Verb, collector_response::Answer,
+    CollectorRequest, CollectorResponse, CoverageGap, Empty, HealthShown, collector_request::Verb,
+    collector_response::Answer,
 };
 use serde_json::{Map, Value, json};
 
-use super::Operators;
+use super::{Operators, losses};
 use crate::clock::now_us;
 use crate::worker::{Collector, Phase, Worker, host};
 
@@ -62,7 +63,10 @@ impl Operators {
         document.insert("data_dir".into(), json!(data_dir));
         document.insert("runtime_dir".into(), json!(runtime_dir));
         match self.blocking(store_part).await {
-            Ok(parts) => document.extend(parts),
+            Ok((parts, lost)) => {
+                document.extend(parts);
+                lost.into_iter().for_each(|(problem, remedy)| findings.add(problem, remedy));
+            }
             Err(fault) => {
                 findings.add(format!("the store does not answer: {}", fault.message), "look at the agent's log")
             }
@@ -85,14 +89,14 @@ async fn ask_collectors(worker: &Worker) {
 }
 
 /// Statistics, outbox and gaps. Blocking.
-fn store_part(store: &Store) -> Result<Map<String, Value>, StoreError> {
+fn store_part(store: &Store) -> Result<(Map<String, Value>, losses::Losses), StoreError> {
     let stats = store.stats()?;
     let since = now_us().saturating_sub(DAY_US);
-    let recent: Vec<Value> = store
-        .coverage()?
+    let gaps: Vec<CoverageGap> =
+        store.coverage()?.into_iter().map(|row| row.gap).filter(|gap| gap.to_us >= since).collect();
+    let lost = losses::of(&gaps, stats.audit_lost);
+    let recent: Vec<Value> = gaps
         .into_iter()
-        .map(|row| row.gap)
-        .filter(|gap| gap.to_us >= since)
         .map(|gap| {
             json!({ "collector": gap.collector, "reason": gap.reason, "from_us": gap.from_us, "to_us": gap.to_us,
                 "count": gap.count, "detail": gap.detail })
@@ -112,10 +116,11 @@ fn store_part(store: &Store) -> Result<Map<String, Value>, StoreError> {
         "live_shed": stats.live_shed,
         "alerts": stats.alerts,
         "audit_pending": stats.audit_pending,
+        "audit_lost": stats.audit_lost,
         "state_bytes": stats.state_bytes,
     });
     parts.insert("store".into(), store);
-    Ok(parts)
+    Ok((parts, lost))
 }
 
 fn live(worker: &Worker, document: &mut Map<String, Value>, findings: &mut Findings) {
@@ -131,7 +136,14 @@ fn live(worker: &Worker, document: &mut Map<String, Value>, findings: &mut Findi
     document.insert("bus".into(), bus(worker));
     let collectors = worker.roster.all();
     if collectors.is_empty() && phase != Phase::ShuttingDown {
-        findings.add("no collector has registered", "look at procmond's messages; is procmond.path right?");
+        findings.add(
+            "no collector has registered",
+            if worker.settings.procmond.spawn {
+                "look at procmond's messages; is procmond.path right?"
+            } else {
+                "start procmond's service; it must use this agent's bus.sock and the token of procmond.token_file"
+            },
+        );
     }
     let mut shown = Vec::new();
     for (id, collector) in &collectors {
@@ -217,7 +229,9 @@ fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
         "committed": words(committed),
         "unsealed_events": lag,
         "wal_bytes": health.wal_bytes,
+        "wal_segments": health.wal_segments,
         "buffer_percent": health.buffer_percent,
+        "backpressure_count": health.backpressure_count,
         "rss_bytes": health.rss_bytes,
     })
 }

@@ -3,6 +3,7 @@
 
 mod follow;
 mod health;
+mod losses;
 pub(crate) mod offline;
 mod query;
 mod rules;
@@ -22,6 +23,7 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use self::losses::is_loss;
 use crate::platform;
 use crate::settings::Settings;
 use crate::worker::Worker;

@@ -1,7 +1,8 @@
 //! `serve --offline DIR`: the operator protocol over a copied data directory, also one that was copied from a live or dead
 //! host. No file of the copy is changed.
 
-use std::path::PathBuf;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use daemoneye_engine::store::Store;
@@ -14,8 +15,29 @@ use crate::error::AgentError;
 use crate::platform::{self, GroupMay, Wish, Wishes};
 use crate::settings::Settings;
 
-/// Serves until a signal.
-pub(crate) async fn run(settings: Settings, dir: PathBuf) -> Result<Exit, AgentError> {
+/// Serves until a signal; a `transient` one also until standard input ends, and removes its runtime directory: whoever
+/// started it may have been killed.
+pub(crate) async fn run(settings: Settings, dir: PathBuf, transient: bool) -> Result<Exit, AgentError> {
+    let runtime_dir = settings.runtime_dir.clone();
+    let served = serve(settings, dir, transient).await;
+    // One that could not serve may have met somebody else's directory, and its starter reads the log in it.
+    if transient && served.is_ok() {
+        remove(&runtime_dir);
+    }
+    served
+}
+
+/// Gone already when the other side was quicker.
+fn remove(runtime_dir: &Path) {
+    match std::fs::remove_dir_all(runtime_dir) {
+        Err(error) if error.kind() != ErrorKind::NotFound => {
+            tracing::warn!(dir = %runtime_dir.display(), %error, "the runtime directory stays behind");
+        }
+        _ => {}
+    }
+}
+
+async fn serve(settings: Settings, dir: PathBuf, transient: bool) -> Result<Exit, AgentError> {
     let dir = std::path::absolute(&dir).map_err(|source| AgentError::io("find", &dir, source))?;
     let mut wishes = Wishes::listen().map_err(|source| AgentError::io("listen for signals", "", source))?;
     let opened = tokio::task::spawn_blocking({
@@ -33,8 +55,27 @@ pub(crate) async fn run(settings: Settings, dir: PathBuf) -> Result<Exit, AgentE
     let shutdown = CancellationToken::new();
     let serving = serve_operators(socket.clone(), Arc::new(service), shutdown.clone()).await?;
     tracing::info!(dir = %dir.display(), socket = %socket.display(), "serving a copied store");
-    while wishes.next().await != Wish::Stop {}
+    let ended = input_ended(transient);
+    tokio::select! {
+        () = async { while wishes.next().await != Wish::Stop {} } => {}
+        () = ended => {}
+    }
     shutdown.cancel();
     serving.await.map_err(|source| AgentError::io("serve", &socket, std::io::Error::other(source)))?;
     Ok(Exit::Ok)
+}
+
+/// Ends with standard input, or never. On a thread of its own, because a read that waits cannot be cancelled.
+async fn input_ended(watched: bool) {
+    let (ended, told) = tokio::sync::oneshot::channel::<()>();
+    if !watched {
+        return std::future::pending().await;
+    }
+    std::thread::spawn(move || {
+        // Whatever comes is of no interest, and an error is an end as well.
+        drop(std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink()));
+        drop(ended);
+    });
+    // The only word that comes is that the sender is gone.
+    drop(told.await);
 }

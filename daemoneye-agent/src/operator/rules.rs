@@ -1,5 +1,6 @@
 //! Rules over the operator socket: check files without taking them, and read the directories again.
 
+use std::collections::BTreeMap;
 use std::path::Path;
 
 use daemoneye_engine::detect::{LoadedRule, Refusal as RuleRefusal, TestReport, rules};
@@ -35,7 +36,9 @@ pub(super) async fn check(check: RulesCheck) -> Result<RulesChecked, Fault> {
         return Err(Fault::new(FaultKind::TooLarge, format!("more than {MAX_FILES} rule files: send them in parts")));
     }
     let checked = tokio::task::spawn_blocking(move || {
-        check.files.iter().map(|file| check_file(file, check.run_tests)).collect()
+        let mut rules: Vec<RuleCheck> = check.files.iter().map(|file| check_file(file, check.run_tests)).collect();
+        refuse_repeated_ids(&mut rules);
+        rules
     });
     checked.await.map(|rules| RulesChecked { rules }).map_err(|error| internal(&error))
 }
@@ -51,6 +54,23 @@ fn check_file(file: &RuleText, run_tests: bool) -> RuleCheck {
             problems: problems.iter().map(refusal).collect(),
             ..RuleCheck::default()
         },
+    }
+}
+
+/// Each file alone may be right; together only the first with an id can be in force.
+fn refuse_repeated_ids(rules: &mut [RuleCheck]) {
+    let mut first_of: BTreeMap<String, String> = BTreeMap::new();
+    for rule in rules.iter_mut().filter(|rule| !rule.id.is_empty()) {
+        if let Some(first) = first_of.get(&rule.id) {
+            rule.problems.push(Refusal {
+                message: format!("the id {} is also that of {first}", rule.id),
+                hint: format!("give the rule in {} or the one in {first} an id of its own", rule.file),
+                file: rule.file.clone(),
+                ..Refusal::default()
+            });
+        } else {
+            first_of.insert(rule.id.clone(), rule.file.clone());
+        }
     }
 }
 
@@ -90,5 +110,22 @@ pub(super) fn refusal(problem: &RuleRefusal) -> Refusal {
         column: place(problem.column),
         hint: problem.hint.clone().unwrap_or_default(),
         file: problem.file.display().to_string(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn two_files_with_one_id_are_a_problem_of_the_second_that_names_both() {
+        let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: extra\ndescription: extra\nauthor: test\n\
+            severity: low\ncategory: process_creation\nsql: SELECT pid FROM process_events WHERE name = 'x'\n";
+        let file = |name: &str| RuleText { name: name.to_owned(), yaml: yaml.to_owned() };
+        let request = RulesCheck { files: vec![file("one.yaml"), file("two.yaml")], run_tests: false };
+        let checked = check(request).await.unwrap();
+        assert!(checked.rules[0].problems.is_empty(), "{checked:?}");
+        let problem = &checked.rules[1].problems[0];
+        assert!(problem.hint.contains("one.yaml") && problem.hint.contains("two.yaml"), "{problem:?}");
     }
 }

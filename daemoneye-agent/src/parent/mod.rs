@@ -26,6 +26,9 @@ use crate::settings::Settings;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the lock of an adopted procmond is looked at: it is no child, so its end is not told.
 const ADOPTED_POLL: Duration = Duration::from_secs(1);
+/// glibc keeps what a heavy query freed: 53 MB of private memory against 29 MB with these (300,000 generated events). Other
+/// allocators ignore them; what the operator set stands.
+const MALLOC: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
 /// Exit codes of a worker that would only fail the same way again.
 const FINAL: &[Exit] = &[
@@ -56,6 +59,8 @@ struct Parent {
     adopted: Option<u32>,
     sender: Option<Sender>,
     receiver: Option<Receiver>,
+    /// Whether the token is one that a procmond of this agent has.
+    owns_token: bool,
     /// Whether a worker has ever come up; one that never did is not tried again.
     came_up: bool,
 }
@@ -73,6 +78,7 @@ pub(crate) async fn run(settings: Settings, worker_args: Vec<std::ffi::OsString>
         adopted: None,
         sender: None,
         receiver: None,
+        owns_token: false,
         came_up: false,
     };
     parent.start_worker()?;
@@ -114,6 +120,11 @@ impl Parent {
         let executable = std::env::current_exe().map_err(failed)?;
         let mut command = Command::new(executable);
         command.arg("worker").args(&self.worker_args).stdin(theirs).stdout(Stdio::inherit());
+        for (name, value) in MALLOC {
+            if std::env::var_os(name).is_none() {
+                command.env(name, value);
+            }
+        }
         platform::own_group(&mut command);
         self.worker.start(&mut command).map_err(failed)?;
         self.sender = Some(sender);
@@ -162,6 +173,7 @@ impl Parent {
     }
 
     fn start_collector(&mut self) -> Result<(), AgentError> {
+        self.owns_token = true;
         if token::stands(&self.settings.token_file()) && collector::is_collecting(&self.settings.data_dir) {
             tracing::info!("a procmond that outlived an earlier agent is adopted");
             self.adopted = Some(0);
@@ -242,6 +254,17 @@ impl Parent {
                 platform::kill_now(pid);
             }
             let _reaped = tokio::time::timeout(Duration::from_secs(2), self.wait_for_all()).await;
+        }
+        self.forget_token();
+    }
+
+    /// A procmond that lives on shows its token to the next agent; without one it is of no use to anybody.
+    fn forget_token(&self) {
+        if self.owns_token && !self.collector.runs() && !collector::is_collecting(&self.settings.data_dir) {
+            let token = self.settings.token_file();
+            if let Err(error) = std::fs::remove_file(&token) {
+                tracing::debug!(token = %token.display(), %error, "the token file was not removed");
+            }
         }
     }
 

@@ -16,6 +16,7 @@ pub(crate) struct BusGate {
     store: Arc<Store>,
     token_file: PathBuf,
     uid: Option<u32>,
+    spawn: bool,
     heartbeat_interval_ms: u32,
 }
 
@@ -25,6 +26,7 @@ impl BusGate {
             store,
             token_file: settings.token_file(),
             uid: settings.procmond.uid,
+            spawn: settings.procmond.spawn,
             heartbeat_interval_ms: u32::try_from(settings.procmond.heartbeat_interval_ms).unwrap_or(u32::MAX),
         }
     }
@@ -44,12 +46,19 @@ impl Authority for BusGate {
         }
         // Read anew each time: the parent makes a new token for each procmond that it starts.
         let expected = std::fs::read(&self.token_file).map_err(|_| {
-            Fault::new(FaultKind::Unavailable, "the agent has no token to compare with: start procmond through it")
+            let message = if self.spawn {
+                "the agent has no token to compare with: start procmond through it"
+            } else {
+                "the agent has no token to compare with: put one into the file that procmond.token_file names"
+            };
+            Fault::new(FaultKind::Unavailable, message)
         })?;
         if !same_token(&expected, &hello.token) {
-            return Err(unauthenticated(
-                "the token is not the one that this agent gave out: restart procmond through the agent",
-            ));
+            return Err(unauthenticated(if self.spawn {
+                "the token is not the one that this agent gave out: restart procmond through the agent"
+            } else {
+                "the token is not that of procmond.token_file: give the agent and procmond the same token file"
+            }));
         }
         match hello.role() {
             role @ (Role::Collector | Role::Subscriber) => Ok(role),

@@ -9,7 +9,7 @@ use super::Worker;
 use crate::sinks::format::Format;
 
 /// Rules that are named; the others are counted.
-const NAMED_RULES: usize = 4;
+const NAMED_RULES: usize = 2;
 
 /// Prints the summary: on standard output when people read it, else on standard error, so that JSON and CSV stay clean.
 pub(crate) async fn print(worker: &Arc<Worker>) {
@@ -62,12 +62,10 @@ fn sources(worker: &Worker) -> Vec<String> {
         .iter()
         .map(|(id, collector)| {
             let capabilities = collector.register.capabilities.clone().unwrap_or_default();
-            let notes = if capabilities.notes.is_empty() {
-                String::new()
-            } else {
-                format!(" ({})", capabilities.notes.join("; "))
-            };
-            format!("{id}: {}{notes}", capabilities.source)
+            // The first note says what this source cannot see; `health` has all of them.
+            let limit = capabilities.notes.first().map_or_else(String::new, |note| format!(", {note}"));
+            let every = worker.settings.procmond.snapshot_interval_ms;
+            format!("{id}: {}, a snapshot every {every} ms{limit}", capabilities.source)
         })
         .collect()
 }

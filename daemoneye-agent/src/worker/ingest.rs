@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use daemoneye_engine::ingest::{EventBatch, decode};
-use daemoneye_engine::store::StoreError;
+use daemoneye_engine::store::{RuleMatch, StoreError};
 use daemoneye_eventbus::Run;
 use daemoneye_lib::model::{Alert, Completeness, Degraded};
 use daemoneye_lib::proto::{AlertPayload, AlertSeverity, CoverageGap, DeliveryGuarantee, QoS, Word as _};
@@ -18,7 +18,7 @@ use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{End, Worker, audit};
+use super::{End, Worker, audit, integrity};
 use crate::clock::now_us;
 use crate::error::AgentError;
 
@@ -172,16 +172,22 @@ impl Thread {
         if let Some(first) = batch.gaps.first() {
             completeness.degrade(Degraded::EventsShed);
             audit::push(&worker.store, "agent", "coverage-gap", &audit::gap(&first.gap, batch.gaps.len()));
+            worker.say_gaps(&batch.gaps);
+            self.raise(integrity::matches(&batch.gaps))?;
         }
-        let matches = worker.rules.set().evaluate(&batch, &completeness);
-        if !matches.is_empty() {
-            let alerts = worker.store.commit_matches(matches)?;
-            self.announce(&alerts);
-        }
+        self.raise(worker.rules.set().evaluate(&batch, &completeness))?;
         worker.followers.offer(&batch.batch);
         let appended = worker.store.append(batch)?;
         add(&worker.counters.rows, appended.rows);
         add(&worker.counters.replayed, offered.saturating_sub(appended.rows));
+        Ok(())
+    }
+
+    fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
+        if !matches.is_empty() {
+            let alerts = self.worker.store.commit_matches(matches)?;
+            self.announce(&alerts);
+        }
         Ok(())
     }
 

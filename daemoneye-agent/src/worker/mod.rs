@@ -10,6 +10,7 @@ mod followers;
 mod greeting;
 pub(crate) mod host;
 mod ingest;
+mod integrity;
 mod notices;
 mod phase;
 mod refusals;
@@ -67,6 +68,8 @@ pub(crate) struct Worker {
     /// Grows with each alert that entered the outbox.
     alerts: watch::Sender<u64>,
     refusals: Mutex<Refusals>,
+    /// Gaps that were not said yet.
+    gaps: Mutex<Refusals>,
     parent: mpsc::Sender<ToParent>,
     ending: mpsc::Sender<End>,
     shutdown: CancellationToken,
@@ -144,6 +147,7 @@ impl SystemTables for Worker {
             .all()
             .into_iter()
             .map(|(id, collector)| roster::row(id.clone(), &collector, restarts(&id)))
+            .chain(self.roster.missing())
             .collect()
     }
 }

@@ -38,12 +38,17 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
 }
 
 /// Keeps a gap and notes it in the ledger.
-async fn cover(worker: &Arc<Worker>, gap: CoverageGap) {
+pub(super) async fn cover(worker: &Arc<Worker>, gap: CoverageGap) {
     let payload = audit::gap(&gap, 1);
+    keep(worker, gap).await;
+    worker.audit("agent".to_owned(), "coverage-gap", payload).await;
+}
+
+/// Keeps a gap, or makes the one longer that it continues.
+pub(super) async fn keep(worker: &Arc<Worker>, gap: CoverageGap) {
     if let Some(Err(error)) = worker.blocking(move |worker| worker.store.add_coverage(gap)).await {
         tracing::warn!(%error, "a coverage gap was not kept");
     }
-    worker.audit("agent".to_owned(), "coverage-gap", payload).await;
 }
 
 fn shed(topic: &str, count: u64) -> CoverageGap {

@@ -35,7 +35,7 @@ pub(super) struct Refusals {
 
 impl Refusals {
     /// The number to report now, if it is time.
-    fn count(&mut self, now_ms: i64) -> Option<u64> {
+    pub(super) fn count(&mut self, now_ms: i64) -> Option<u64> {
         self.waiting += 1;
         if now_ms.saturating_sub(self.said_ms) < REPORT_EVERY_MS {
             return None;

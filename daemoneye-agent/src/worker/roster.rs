@@ -12,6 +12,12 @@ use crate::clock::now_us;
 
 /// Heartbeats that may be missing before a collector counts as failed; one or two are `degraded`.
 const FAILED_AFTER: u32 = 3;
+/// The collector without which nothing is seen: it is missing from the start, not only when it has left.
+const EXPECTED: &str = "procmond";
+/// How long nobody may collect before it is written down, µs: a start or a restart in order is over by then.
+const OUTAGE_AFTER_US: i64 = 2_000_000;
+/// How often the row of an outage that lasts is written again, µs.
+const OUTAGE_EVERY_US: i64 = 5_000_000;
 
 /// One collector.
 #[derive(Debug, Clone)]
@@ -50,9 +56,39 @@ impl Collector {
 }
 
 /// Every collector that has registered since the worker started.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Roster {
     collectors: Mutex<BTreeMap<String, Collector>>,
+    /// When the worker started, µs since the Unix epoch: since then the expected collector is missing.
+    started_us: i64,
+    /// Outages that are in coverage and last: since when, and when the row was written last.
+    outages: Mutex<BTreeMap<String, (i64, i64)>>,
+}
+
+/// A stretch of an outage, to be written.
+#[derive(Debug)]
+pub(crate) struct Outage {
+    pub(crate) gap: CoverageGap,
+    /// The first row of this outage; later ones only make it longer.
+    pub(crate) begins: bool,
+}
+
+fn unavailable(collector: &str, from_us: i64, to_us: i64, detail: String) -> CoverageGap {
+    CoverageGap {
+        collector: collector.to_owned(),
+        reason: "collector_unavailable".to_owned(),
+        from_us,
+        to_us,
+        detail,
+        ..CoverageGap::default()
+    }
+}
+
+impl Default for Roster {
+    /// Nobody has registered; the time runs from now.
+    fn default() -> Self {
+        Self { collectors: Mutex::default(), started_us: now_us(), outages: Mutex::default() }
+    }
 }
 
 impl Roster {
@@ -86,15 +122,55 @@ impl Roster {
             register,
         };
         let pid = fresh.register.pid;
-        let before = self.lock().insert(id.clone(), fresh)?;
+        let before = self.lock().insert(id.clone(), fresh);
+        let written = self.outages.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        if let Some((from_us, _)) = written {
+            return Some(unavailable(&id, from_us, now, "the collector runs again".to_owned()));
+        }
+        let before = before?;
         let (from_us, reason) = before.away.filter(|_| before.register.pid != pid)?;
-        Some(CoverageGap {
-            collector: id,
-            reason: "collector_unavailable".to_owned(),
-            from_us,
-            to_us: now,
-            detail: format!("the collector was started again: {reason}"),
-            ..CoverageGap::default()
+        Some(unavailable(&id, from_us, now, format!("the collector was started again: {reason}")))
+    }
+
+    /// What is to be written of outages that last. One that `collects` while it is not connected loses nothing: what it
+    /// sees follows when it is back.
+    pub(crate) fn outages(&self, now_us: i64, collects: impl Fn() -> bool) -> Vec<Outage> {
+        let absent = self.absent();
+        let mut written = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut outages = Vec::new();
+        for (id, since_us, why) in absent {
+            let before = written.get(&id).copied();
+            let waited_us = now_us.saturating_sub(before.map_or(since_us, |(_, at_us)| at_us));
+            if waited_us < before.map_or(OUTAGE_AFTER_US, |_| OUTAGE_EVERY_US) || collects() {
+                continue;
+            }
+            written.insert(id.clone(), (since_us, now_us));
+            let gap = unavailable(&id, since_us, now_us, format!("no collector runs: {why}"));
+            outages.push(Outage { gap, begins: before.is_none() });
+        }
+        outages
+    }
+
+    /// Who is not connected, since when and why; the expected one also when it never was.
+    fn absent(&self) -> Vec<(String, i64, String)> {
+        let collectors = self.lock();
+        let never = (!collectors.contains_key(EXPECTED))
+            .then(|| (EXPECTED.to_owned(), self.started_us, "it has not registered".to_owned()));
+        let away = collectors.iter().filter(|(_, collector)| !collector.connected);
+        let left = away.filter_map(|(id, collector)| {
+            collector.away.as_ref().map(|(since_us, why)| (id.clone(), *since_us, why.clone()))
+        });
+        left.chain(never).collect()
+    }
+
+    /// The row of the expected collector while it has not registered.
+    pub(crate) fn missing(&self) -> Option<CollectorRow> {
+        (!self.lock().contains_key(EXPECTED)).then(|| CollectorRow {
+            id: EXPECTED.to_owned(),
+            collector_type: "process".to_owned(),
+            state: "away".to_owned(),
+            connected: false,
+            ..CollectorRow::default()
         })
     }
 
@@ -185,6 +261,32 @@ mod tests {
         assert!(roster.overdue(interval, start + Duration::from_secs(160)).is_empty(), "said once");
         roster.heartbeat(Heartbeat { collector_id: "procmond".into(), ..Heartbeat::default() });
         assert_eq!(roster.all()["procmond"].standing(), "healthy");
+    }
+
+    #[test]
+    fn an_outage_is_written_while_it_lasts_and_ends_when_the_collector_is_back() {
+        let roster = Roster::default();
+        let start = roster.started_us;
+        assert_eq!(roster.missing().map(|row| (row.id, row.connected)), Some(("procmond".to_owned(), false)));
+        assert!(roster.outages(start + 1_000_000, || false).is_empty(), "a start in order");
+        assert!(roster.outages(start + 3_000_000, || true).is_empty(), "it collects; the events follow");
+        let first = roster.outages(start + 3_000_000, || false);
+        assert!(first[0].begins);
+        assert_eq!((first[0].gap.from_us, first[0].gap.to_us), (start, start + 3_000_000));
+        assert!(roster.outages(start + 4_000_000, || false).is_empty(), "written a moment ago");
+        let later = roster.outages(start + 8_000_000, || false);
+        assert!(!later[0].begins);
+        assert_eq!(later[0].gap.from_us, start);
+        let last = roster.registered(register(1)).unwrap();
+        assert_eq!(last.from_us, start);
+        assert!(roster.missing().is_none());
+        assert!(roster.outages(start + 20_000_000, || false).is_empty());
+
+        roster.disconnected("procmond", "hung up");
+        let second = roster.outages(now_us() + 3_000_000, || false);
+        assert!(second[0].begins);
+        assert!(second[0].gap.from_us >= last.to_us);
+        assert!(roster.registered(register(1)).is_some(), "what is in coverage is closed, whoever comes back");
     }
 
     #[test]

@@ -6,12 +6,15 @@ use std::time::{Duration, Instant};
 
 use tokio::time::MissedTickBehavior;
 
-use super::{Worker, audit};
+use super::{Phase, Worker, audit, notices};
 use crate::clock::now_us;
 use crate::link::ToParent;
+use crate::parent::collector;
 
 /// How often heartbeats are counted.
 const HEARTBEATS: Duration = Duration::from_millis(500);
+/// How often it is looked whether somebody collects.
+const OUTAGES: Duration = Duration::from_secs(1);
 /// How often rule files are looked at: an edit is in force before the editor is closed.
 const RULE_FILES: Duration = Duration::from_secs(2);
 /// How often waiting audit entries are handed over.
@@ -22,6 +25,7 @@ const RETENTION: Duration = Duration::from_secs(3600);
 /// Starts every round; they end with the worker.
 pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, HEARTBEATS, |worker| async move { heartbeats(&worker) });
+    round(worker, OUTAGES, |worker| async move { outages(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
     round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
     round(worker, RETENTION, |worker| async move { retention(&worker).await });
@@ -51,6 +55,22 @@ fn heartbeats(worker: &Worker) {
         tracing::warn!(collector, "three heartbeats are missing");
         let reason = format!("{collector} sent no heartbeat for three intervals");
         worker.tell_parent(ToParent::RestartCollector { reason });
+    }
+}
+
+/// Writes down that nobody collects, from the moment on and not only when somebody does again.
+async fn outages(worker: &Arc<Worker>) {
+    if *worker.phase.borrow() == Phase::ShuttingDown {
+        return;
+    }
+    let collects = || collector::is_collecting(&worker.settings.data_dir);
+    for outage in worker.roster.outages(now_us(), collects) {
+        if outage.begins {
+            tracing::warn!(collector = outage.gap.collector, "{}", outage.gap.detail);
+            notices::cover(worker, outage.gap).await;
+        } else {
+            notices::keep(worker, outage.gap).await;
+        }
     }
 }
 

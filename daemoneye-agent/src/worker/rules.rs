@@ -92,7 +92,7 @@ impl Rules {
         // Taken first: a write during the load is then seen as a change and read again.
         let print = fingerprint(&self.dirs);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = rules::load_dirs(&self.dirs);
+        let mut fresh = rules::load_dirs_over(&self.dirs, &store.rules()?);
         keep_previous(&loaded.rules, &mut fresh);
         let versions = store.set_rules(fresh.rules.iter().map(|rule| rule.rule.clone()).collect())?;
         for rule in &mut fresh.rules {
@@ -178,6 +178,26 @@ mod tests {
 
     const RULE: &str = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: extra\ndescription: extra\nauthor: test\n\
         severity: low\ncategory: process_creation\nsql: SELECT pid FROM process_events WHERE name = 'never-there'\n";
+
+    #[test]
+    fn a_newcomer_with_the_id_of_a_rule_in_force_is_refused_also_after_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("m.yaml"), RULE).unwrap();
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        rules.reload(&store).unwrap();
+        std::fs::write(pack.join("a.yaml"), RULE.replace("name: extra", "name: newcomer")).unwrap();
+        for rules in [rules, Rules::new(std::slice::from_ref(&pack))] {
+            let reloaded = rules.reload(&store).unwrap();
+            assert_eq!(rules.names(), ["extra"]);
+            let problem = &reloaded.problems[0];
+            assert!(problem.file.ends_with("a.yaml"), "{problem}");
+            let hint = problem.hint.as_deref().unwrap();
+            assert!(hint.contains("a.yaml") && hint.contains("m.yaml"), "{hint}");
+        }
+    }
 
     #[test]
     fn a_broken_file_is_reported_and_the_rule_that_it_held_goes_on_running() {

@@ -96,6 +96,7 @@ impl Loading {
             children: Mutex::default(),
             alerts: watch::Sender::new(0),
             refusals: Mutex::default(),
+            gaps: Mutex::default(),
             parent,
             ending,
             shutdown: CancellationToken::new(),

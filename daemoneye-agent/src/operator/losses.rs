@@ -1,0 +1,72 @@
+//! What was lost in the last day, as findings of the health report: events that were captured and are not in the store, and
+//! entries that the ledger never got. A gap that loses nothing, or that `health` tells as the state of a collector, is none.
+
+use std::collections::BTreeMap;
+
+use daemoneye_lib::proto::CoverageGap;
+
+/// Problems with their remedies.
+pub(super) type Losses = Vec<(String, String)>;
+
+/// Reasons of gaps that are no loss of captured events.
+const NO_LOSS: &[&str] =
+    &["audit_outbox_full", "collector_unavailable", "processes_full", "retention", "subscriber_slow"];
+
+/// Whether captured events are gone because of this reason; one that this build does not know counts.
+pub(crate) fn is_loss(reason: &str) -> bool {
+    !NO_LOSS.contains(&reason)
+}
+
+/// One finding for each collector and reason, and one for the ledger.
+pub(super) fn of(gaps: &[CoverageGap], audit_lost: u64) -> Losses {
+    let mut kinds: BTreeMap<(&str, &str), (usize, &str)> = BTreeMap::new();
+    for gap in gaps.iter().filter(|gap| is_loss(&gap.reason)) {
+        let kind = kinds.entry((&gap.collector, &gap.reason)).or_default();
+        *kind = (kind.0 + 1, &gap.detail);
+    }
+    let mut losses: Losses = kinds.into_iter().map(|(kind, (count, detail))| lost(kind, count, detail)).collect();
+    if audit_lost > 0 {
+        losses.push((
+            format!("{audit_lost} audit entries are lost: the outbox was full"),
+            "the ledger takes entries while procmond runs: keep it running".to_owned(),
+        ));
+    }
+    losses
+}
+
+fn lost((collector, reason): (&str, &str), count: usize, detail: &str) -> (String, String) {
+    let detail = if detail.is_empty() { String::new() } else { format!(": {detail}") };
+    let problem = match reason {
+        "wal_corrupt" => {
+            format!("the write-ahead log of {collector} was damaged ({count} gaps in the last day){detail}")
+        }
+        _ => format!("{collector} lost events, {reason} ({count} gaps in the last day){detail}"),
+    };
+    let remedy = match reason {
+        "wal_corrupt" => "check the disk and who can write to the data directory; the damaged segment was kept aside",
+        "wal_bound" => "raise wal.max_bytes of procmond, and see why the agent did not take its events",
+        "wal_disk" => "make room on the disk of the data directory",
+        _ => "see the table coverage for when and why",
+    };
+    (problem, remedy.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn gap(reason: &str) -> CoverageGap {
+        CoverageGap { collector: "procmond".into(), reason: reason.into(), ..CoverageGap::default() }
+    }
+
+    #[test]
+    fn a_loss_is_a_finding_with_a_remedy_and_what_only_waits_is_none() {
+        let gaps = ["wal_corrupt", "wal_corrupt", "shed", "collector_unavailable", "retention"].map(gap);
+        let losses = of(&gaps, 0);
+        assert_eq!(losses.len(), 2, "{losses:?}");
+        assert!(losses[1].0.contains("damaged") && losses[1].0.contains("2 gaps"), "{losses:?}");
+        assert!(losses.iter().all(|(_, remedy)| !remedy.is_empty()));
+        assert_eq!(of(&[], 3).len(), 1);
+        assert!(of(&[gap("subscriber_slow")], 0).is_empty());
+    }
+}
