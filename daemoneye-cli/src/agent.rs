@@ -1,37 +1,36 @@
 //! One connection to an agent: the running one, or one that is started for a copied store.
 
+use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use daemoneye_eventbus::{BusError, OperatorAnswers, OperatorClient};
+use daemoneye_eventbus::{BusError, MAX_DEADLINE, OperatorAnswers, OperatorClient};
 use daemoneye_lib::proto::{OperatorRequest, operator_request::Verb, operator_response::Answer};
-use tempfile::TempDir;
 
 use crate::error::CliError;
 use crate::offline::OfflineAgent;
+use crate::owner;
 use crate::settings::Settings;
 
 /// How long a connection and its hello may take.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How much longer than the agent may work this side waits: the agent's own word that time is up, with the rows that there
+/// are, should arrive first.
+const PATIENCE: Duration = Duration::from_secs(3);
+
 /// A connection; an agent that was started for it ends with it.
 pub(crate) struct Session {
     client: OperatorClient,
     deadline: Duration,
-    offline: Option<Offline>,
-}
-
-struct Offline {
-    agent: OfflineAgent,
-    /// Held until the agent has ended.
-    _empty_store: Option<TempDir>,
+    offline: Option<OfflineAgent>,
 }
 
 impl Session {
     /// Connects to the running agent, or serves `--store`.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, CliError> {
         match &settings.store {
-            Some(store) => Self::open_store(settings, store, None).await,
+            Some(store) => Self::open_store(settings, Some(store)).await,
             None => Self::open_running(settings).await,
         }
     }
@@ -39,13 +38,8 @@ impl Session {
     /// The same, but where no agent runs one is started on an empty store: rules can be checked anywhere.
     pub(crate) async fn open_anywhere(settings: &Settings) -> Result<Self, CliError> {
         match Self::open(settings).await {
-            Err(CliError::AgentUnreachable { .. }) => {
-                let io = |source| CliError::Io { what: "create an empty store".to_owned(), source };
-                let empty = tempfile::tempdir().map_err(io)?;
-                // A directory without a state file is refused as no store; an empty one is a store of nothing.
-                std::fs::write(empty.path().join("state.redb"), []).map_err(io)?;
-                let path = empty.path().to_owned();
-                Self::open_store(settings, &path, Some(empty)).await
+            Err(CliError::AgentUnreachable { .. } | CliError::AgentForbidden { .. }) => {
+                Self::open_store(settings, None).await
             }
             other => other,
         }
@@ -57,14 +51,20 @@ impl Session {
         Ok(Self { client, deadline: settings.deadline, offline: None })
     }
 
-    async fn open_store(settings: &Settings, store: &Path, empty: Option<TempDir>) -> Result<Self, CliError> {
+    async fn open_store(settings: &Settings, store: Option<&Path>) -> Result<Self, CliError> {
         let (agent, client) = OfflineAgent::start(store).await?;
-        Ok(Self { client, deadline: settings.deadline, offline: Some(Offline { agent, _empty_store: empty }) })
+        Ok(Self { client, deadline: settings.deadline, offline: Some(agent) })
     }
 
     /// Asks; the answers come one by one.
     pub(crate) async fn ask(&self, verb: Verb) -> Result<OperatorAnswers, CliError> {
-        Ok(self.client.request(OperatorRequest { verb: Some(verb) }, Some(self.deadline)).await?)
+        let patience = self.deadline.saturating_add(PATIENCE);
+        Ok(self.client.request(OperatorRequest { verb: Some(verb) }, Some(patience)).await?)
+    }
+
+    /// How long the agent may work on a request.
+    pub(crate) fn deadline(&self) -> Duration {
+        self.deadline.min(MAX_DEADLINE.saturating_sub(PATIENCE))
     }
 
     /// Asks for one answer.
@@ -78,7 +78,7 @@ impl Session {
     pub(crate) async fn close(self) {
         drop(self.client);
         if let Some(offline) = self.offline {
-            offline.agent.stop().await;
+            offline.stop().await;
         }
     }
 }
@@ -92,7 +92,10 @@ pub(crate) async fn connect(socket: &Path) -> Result<OperatorClient, CliError> {
     };
     connected.map_err(|error| match error {
         BusError::PeerFault(fault) => CliError::PeerFault { fault, statement: None },
-        limit @ BusError::LimitPath { .. } => CliError::Usage(limit.to_string()),
+        limit @ BusError::LimitPath { .. } => CliError::SocketPath(limit),
+        BusError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+            CliError::AgentForbidden { socket: socket.to_owned(), owner: owner::of(socket) }
+        }
         source => CliError::AgentUnreachable { socket: socket.to_owned(), source },
     })
 }

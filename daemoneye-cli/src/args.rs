@@ -12,7 +12,7 @@ use clap_complete::Shell;
     about = "Ask DaemonEye: processes, events, alerts, rules, health, audit",
     after_help = "Example: daemoneye-cli query \"SELECT time, name, command_line FROM process_events LIMIT 10\"\n\
                   Exit codes: 0 ok, 1 failure, 2 usage, 3 degraded result, 4 not found, 5 refused, 6 agent not reachable, \
-                  76 the ledger does not verify, 78 configuration"
+                  72 cannot be read, 76 the ledger does not verify, 78 configuration"
 )]
 pub(crate) struct Arguments {
     #[command(flatten)]
@@ -37,7 +37,7 @@ pub(crate) struct Common {
     /// Shape of the result [variable: DAEMONEYE_CLI_FORMAT] [default: table]
     #[arg(long, global = true, value_parser = ["table", "json", "jsonl", "csv"])]
     pub(crate) format: Option<String>,
-    /// How long to wait for the agent, in milliseconds [variable: DAEMONEYE_CLI_DEADLINE_MS] [default: 30000]
+    /// How long the agent may work on a request, in milliseconds [variable: DAEMONEYE_CLI_DEADLINE_MS] [default: 30000]
     #[arg(long, global = true, value_name = "MS")]
     pub(crate) deadline_ms: Option<String>,
     /// Configuration file in place of the ones in ~/.config and /etc [variable: DAEMONEYE_CLI_CONFIG]
@@ -96,6 +96,9 @@ pub(crate) struct Query {
     /// Rows that are fetched and printed at a time
     #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u32).range(1..=100_000))]
     pub(crate) page: Option<u32>,
+    /// Most rows that are returned; the agent's query.row_cap holds above it
+    #[arg(long, value_name = "ROWS", value_parser = clap::value_parser!(u64).range(1..))]
+    pub(crate) row_cap: Option<u64>,
     /// Write to a new file instead of standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
@@ -129,9 +132,11 @@ pub(crate) enum Alerts {
         limit: u32,
     },
     /// Show one alert with everything that is known about it
-    #[command(after_help = "Example: daemoneye-cli alerts show 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f")]
+    #[command(
+        after_help = "Examples:\n  daemoneye-cli alerts show 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f\n  daemoneye-cli alerts show 019b1f6e"
+    )]
     Show {
-        /// Its id, as `alerts list` prints it
+        /// Its id as `alerts list` prints it, or the first 4 or more characters of it
         id: String,
     },
 }

@@ -17,6 +17,11 @@ const SHOWN_CHARACTERS: usize = 120;
 pub(crate) enum CliError {
     #[error("the agent answered with something else than {0}; use the daemoneye-cli of the agent's version")]
     AgentAnswer(&'static str),
+    #[error(
+        "the agent's socket {} may not be used by this user: {owner}\nask with sudo, or as a member of that group; the groups \
+         daemoneye and daemoneye-admin are for this", socket.display()
+    )]
+    AgentForbidden { socket: PathBuf, owner: String },
     #[error("the agent gave no answer: {0}; raise --deadline-ms, or see `daemoneye-cli health`")]
     AgentSilent(RpcError),
     #[error("cannot reach the agent on {}: {}\n{UNREACHABLE_HINT}", socket.display(), cause(source))]
@@ -35,8 +40,12 @@ pub(crate) enum CliError {
     Output(#[source] io::Error),
     #[error("{}", .fault.message)]
     PeerFault { fault: Fault, statement: Option<String> },
+    #[error(transparent)]
+    SocketPath(BusError),
     #[error("the ledger does not verify: {0}\nkeep the files as they are and compare them with a copy from before")]
     Tampered(#[source] LedgerError),
+    #[error("{0}")]
+    Unreadable(String),
     #[error("{0}")]
     Usage(String),
 }
@@ -61,8 +70,8 @@ impl CliError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::AgentAnswer(_) | Self::Interrupted | Self::Output(_) => Exit::Failure,
-            Self::AgentSilent(_) | Self::AgentUnreachable { .. } => Exit::Unreachable,
-            Self::Config(_) => Exit::Config,
+            Self::AgentForbidden { .. } | Self::AgentSilent(_) | Self::AgentUnreachable { .. } => Exit::Unreachable,
+            Self::Config(_) | Self::SocketPath(_) => Exit::Config,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Exit::NotFound,
                 io::ErrorKind::PermissionDenied => Exit::Unreadable,
@@ -72,6 +81,7 @@ impl CliError {
             Self::OfflineAgent { exit, .. } => *exit,
             Self::PeerFault { fault, .. } => of_fault(fault.kind()),
             Self::Tampered(error) => error.exit(),
+            Self::Unreadable(_) => Exit::Unreadable,
             Self::Usage(_) => Exit::Usage,
         }
     }

@@ -8,6 +8,7 @@ mod args;
 mod commands;
 mod error;
 mod offline;
+mod owner;
 mod render;
 mod settings;
 mod value;

@@ -30,17 +30,17 @@ pub(crate) struct OfflineAgent {
 }
 
 impl OfflineAgent {
-    /// Starts it and waits until it answers.
-    pub(crate) async fn start(store: &Path) -> Result<(Self, OperatorClient), CliError> {
-        if matches!(store.join("state.redb").try_exists(), Ok(false)) {
+    /// Starts it over `store`, or over one with nothing in it, and waits until it answers.
+    pub(crate) async fn start(store: Option<&Path>) -> Result<(Self, OperatorClient), CliError> {
+        if let Some(store) = store.filter(|store| matches!(store.join("state.redb").try_exists(), Ok(false))) {
             let text = format!("{} is no data directory: it has no state.redb; name a copied one", store.display());
             return Err(CliError::NotFound(text));
         }
-        let io = |what: &str| {
-            let what = what.to_owned();
-            move |source| CliError::Io { what, source }
-        };
         let runtime = tempfile::Builder::new().prefix("de-").tempdir().map_err(io("create a runtime directory"))?;
+        let store = match store {
+            Some(store) => store.to_owned(),
+            None => empty_store(runtime.path()).map_err(io("create an empty store"))?,
+        };
         let log = std::fs::File::create(runtime.path().join("log")).map_err(io("create a log file"))?;
         let program = program();
         let child = Command::new(&program)
@@ -49,7 +49,9 @@ impl OfflineAgent {
             .arg(store)
             .arg("--runtime-dir")
             .arg(runtime.path())
-            .stdin(Stdio::null())
+            // Killed, this program can neither end the agent nor remove the directory; the closed pipe tells the agent to.
+            .arg("--transient")
+            .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)
             .kill_on_drop(true)
@@ -90,6 +92,19 @@ impl OfflineAgent {
         // Fails only when it has ended already.
         self.child.kill().await.unwrap_or_default();
     }
+}
+
+fn io(what: &str) -> impl FnOnce(std::io::Error) -> CliError {
+    let what = what.to_owned();
+    move |source| CliError::Io { what, source }
+}
+
+/// A directory without a state file is refused as no store; an empty file is a store of nothing.
+fn empty_store(runtime: &Path) -> std::io::Result<PathBuf> {
+    let store = runtime.join("store");
+    std::fs::create_dir(&store)?;
+    std::fs::write(store.join("state.redb"), [])?;
+    Ok(store)
 }
 
 /// Beside this program, else whatever PATH has.

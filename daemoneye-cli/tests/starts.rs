@@ -77,6 +77,13 @@ fn a_wrong_command_line_and_a_wrong_configuration_have_their_own_codes() {
 fn config_validate_names_every_mistake_of_a_file() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("config.yaml");
+    std::fs::write(&file, "store:\n  seal_rows: 5\n").unwrap();
+    let whose = cli(home.path(), &["config", "validate", &file.display().to_string()]);
+    assert_eq!(code(&whose), 2);
+    assert!(stderr(&whose).contains("--component"), "{}", stderr(&whose));
+
+    std::fs::create_dir(home.path().join("daemoneye-agent")).unwrap();
+    let file = home.path().join("daemoneye-agent/config.yaml");
     std::fs::write(&file, "store:\n  seal_row: 5\nquery:\n  concurrent: 1000\n").unwrap();
     let path = file.display().to_string();
     let output = cli(home.path(), &["config", "validate", &path]);
@@ -138,4 +145,41 @@ fn a_ledger_that_is_not_there_is_not_a_verified_one() {
     std::fs::create_dir_all(home.path().join("data").join("audit")).unwrap();
     let empty = cli(home.path(), &["audit", "verify"]);
     assert_ne!(code(&empty), 0, "{}", stderr(&empty));
+}
+
+#[test]
+fn a_socket_path_that_does_not_fit_is_a_wrong_configuration() {
+    let home = tempfile::tempdir().unwrap();
+    let long = home.path().join("r".repeat(200)).display().to_string();
+    let output = cli(home.path(), &["health", "--runtime-dir", &long]);
+    assert_eq!(code(&output), 78, "{}", stderr(&output));
+    assert!(stderr(&output).contains("shorter runtime directory"), "{}", stderr(&output));
+}
+
+#[cfg(unix)]
+#[test]
+fn what_may_not_be_read_is_neither_absent_nor_down() {
+    use std::os::unix::fs::PermissionsExt as _;
+
+    let home = tempfile::tempdir().unwrap();
+    let closed = home.path().join("closed");
+    ledger(&closed.join("audit"));
+    let bound = std::os::unix::net::UnixListener::bind(closed.join("cli.sock")).unwrap();
+    let mode = |mode| std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(mode)).unwrap();
+    mode(0o000);
+    if std::fs::read_dir(&closed).is_ok() {
+        println!("skipped: this user may read everything");
+        return mode(0o700);
+    }
+    let path = closed.display().to_string();
+    let verify = cli(home.path(), &["audit", "verify", "--data-dir", &path]);
+    let health = cli(home.path(), &["health", "--runtime-dir", &path]);
+    mode(0o700);
+    drop(bound);
+    assert_eq!((code(&verify), code(&health)), (72, 6), "{} {}", stderr(&verify), stderr(&health));
+    for output in [verify, health] {
+        let text = stderr(&output);
+        assert!(text.contains("group ") && text.contains("sudo"), "{text}");
+        assert!(!text.contains("is it running") && !text.contains("there is no"), "{text}");
+    }
 }

@@ -98,13 +98,20 @@ impl Agent {
     }
 
     async fn query(&self, request: QueryRequest, answers: Answers, cancel: CancellationToken) -> Result<(), Fault> {
-        let sql = request.sql.clone();
+        let (sql, params, deadline) = (request.sql.clone(), request.params.clone(), request.deadline_ms);
         self.asked.lock().unwrap().push(request);
         let pages = match sql.as_str() {
             "never" => {
                 cancel.cancelled().await;
                 return Ok(());
             }
+            "slow" => {
+                // What the agent does when time is up: it says so, a moment after the deadline.
+                let deadline = std::time::Duration::from_millis(deadline.unwrap().into());
+                tokio::time::sleep(deadline + std::time::Duration::from_millis(800)).await;
+                1
+            }
+            sql if sql.contains("starts_with") => return find(&answers, params.first().unwrap()).await,
             "refused" => {
                 let problem =
                     Refusal { message: "this is not a SELECT".into(), line: 1, column: 3, ..Refusal::default() };
@@ -128,10 +135,24 @@ impl Agent {
                 return Ok(());
             }
         }
-        let degraded = if sql == "degraded" { vec!["events_shed".to_owned()] } else { Vec::new() };
+        let degraded = match sql.as_str() {
+            "degraded" => vec!["events_shed".to_owned()],
+            "slow" => vec!["timed_out".to_owned()],
+            _ => Vec::new(),
+        };
         let completeness = Some(Completeness { degraded });
         say(&answers, Answer::QueryDone(QueryDone { rows: 0, elapsed_us: 1, completeness })).await
     }
+}
+
+/// Alerts whose id begins with the parameter.
+async fn find(answers: &Answers, prefix: &Value) -> Result<(), Fault> {
+    let Some(Kind::Text(prefix)) = &prefix.kind else { panic!("the prefix is text") };
+    let ids = ["0000aaaa", "0000bbbb", "known"].into_iter().filter(|id| id.starts_with(prefix.as_str()));
+    let rows = ids.map(|id| Row { values: vec![text(id)] }).collect();
+    let columns = vec![ResultColumn { name: "id".into(), r#type: "VARCHAR".into() }];
+    say(answers, Answer::Page(ResultPage { columns, rows })).await?;
+    say(answers, Answer::QueryDone(QueryDone::default())).await
 }
 
 fn text(text: &str) -> Value {
@@ -244,6 +265,25 @@ fn a_degraded_result_says_why_and_exits_with_3() {
 }
 
 #[test]
+fn a_query_that_ran_out_of_time_is_degraded_and_not_an_agent_that_is_away() {
+    let scene = Scene::new();
+    let output = scene.run(&["query", "slow", "--deadline-ms", "1000", "--format", "csv"]);
+    let (data, messages) = printed(&output);
+    assert_eq!(code(&output), 3, "{messages}");
+    assert!(messages.contains("timed_out") && messages.contains("--deadline-ms"), "{messages}");
+    assert_eq!(data.lines().count(), 501, "the rows that there are come all the same");
+}
+
+#[test]
+fn a_list_that_is_cut_says_so() {
+    let scene = Scene::new();
+    let output = scene.run(&["alerts", "list", "--limit", "7", "--format", "csv"]);
+    let (data, messages) = printed(&output);
+    assert_eq!((code(&output), data.lines().count()), (0, 8));
+    assert!(messages.contains("first 7") && messages.contains("--limit"), "{messages}");
+}
+
+#[test]
 fn a_refused_statement_is_shown_with_the_place() {
     let scene = Scene::new();
     let output = scene.run(&["query", "refused"]);
@@ -279,6 +319,11 @@ fn alerts_and_health_are_documents_with_their_own_exit_codes() {
     assert_eq!(code(&known), 0);
     assert!(printed(&known).0.contains("2026-01-31T12:00:00.000000Z"), "{:?}", printed(&known));
     assert_eq!(code(&scene.run(&["alerts", "show", "unknown"])), 4);
+    assert_eq!(code(&scene.run(&["alerts", "show", "kno"])), 2, "three characters are a guess");
+    assert_eq!(code(&scene.run(&["alerts", "show", "know"])), 0);
+    let ambiguous = scene.run(&["alerts", "show", "0000"]);
+    assert_eq!(code(&ambiguous), 2);
+    assert!(printed(&ambiguous).1.contains("0000aaaa\n  0000bbbb"), "{:?}", printed(&ambiguous));
 
     let health = scene.run(&["health"]);
     assert_eq!(code(&health), 3);

@@ -1,11 +1,12 @@
 //! `audit verify`: walks the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
 
-use std::io::{IsTerminal as _, Write as _};
-use std::path::PathBuf;
+use std::fmt::Display;
+use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::{LedgerProgress, LedgerSummary, verify_dir};
+use daemoneye_lib::ledger::{LedgerError, LedgerProgress, LedgerSummary, verify_dir};
 use daemoneye_lib::proto::Row;
 use serde_json::Value as Json;
 
@@ -13,6 +14,7 @@ use super::health;
 use crate::agent::Session;
 use crate::args::Audit;
 use crate::error::CliError;
+use crate::owner;
 use crate::render;
 use crate::settings::Settings;
 use crate::value;
@@ -26,14 +28,11 @@ pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliErr
         Some(directory) => directory,
         None => directory_of(settings).await?,
     };
-    if !directory.is_dir() {
-        let text = format!("there is no ledger in {}; name its directory with --audit-dir", directory.display());
-        return Err(CliError::NotFound(text));
-    }
+    look(&directory)?;
     let mut progress = Progress::default();
     let verified = verify_dir(&directory, |at| progress.show(at));
     progress.end();
-    let summary = verified.map_err(CliError::Tampered)?;
+    let summary = verified.map_err(|error| judge(error, &directory))?;
     if summary.entries == 0 {
         let text = format!(
             "the ledger in {} has no entry; name the directory of another with --audit-dir",
@@ -44,6 +43,30 @@ pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliErr
     let columns = ["result", "entries", "first", "last", "head", "segments", "directory"];
     render::rows(settings.format, &columns, &[row(&summary, &directory.display().to_string())])?;
     Ok(Exit::Ok)
+}
+
+/// A directory that cannot be read is neither absent nor changed.
+fn look(directory: &Path) -> Result<(), CliError> {
+    match std::fs::read_dir(directory) {
+        Ok(_) => Ok(()),
+        Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
+            let text = format!("there is no ledger in {}; name its directory with --audit-dir", directory.display());
+            Err(CliError::NotFound(text))
+        }
+        Err(error) => Err(unreadable(directory, &error)),
+    }
+}
+
+fn judge(error: LedgerError, directory: &Path) -> CliError {
+    if error.exit() == Exit::Unreadable { unreadable(directory, &error) } else { CliError::Tampered(error) }
+}
+
+fn unreadable(directory: &Path, error: &dyn Display) -> CliError {
+    CliError::Unreadable(format!(
+        "cannot read the ledger in {}: {error}\n{}; verify with sudo, or name a copy with --audit-dir",
+        directory.display(),
+        owner::of(directory)
+    ))
 }
 
 fn row(summary: &LedgerSummary, directory: &str) -> Row {
@@ -72,7 +95,9 @@ async fn directory_of(settings: &Settings) -> Result<PathBuf, CliError> {
     }
     let session = match Session::open(settings).await {
         Ok(session) => session,
-        Err(CliError::AgentUnreachable { .. }) => return Ok(settings.data_dir.join("audit")),
+        Err(CliError::AgentUnreachable { .. } | CliError::AgentForbidden { .. }) => {
+            return Ok(settings.data_dir.join("audit"));
+        }
         Err(error) => return Err(error),
     };
     let (report, _) = health::report(&session).await?;

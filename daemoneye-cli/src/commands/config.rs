@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use daemoneye_lib::config::{self, AGENT, COMPONENTS, Component, Config, Sources};
+use daemoneye_lib::config::{self, COMPONENTS, Component, Config, Sources};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{ConfigEntry, ConfigShow, Row, operator_request::Verb, operator_response::Answer};
 
@@ -27,7 +27,7 @@ async fn show(settings: &Settings, origin: bool) -> Result<Exit, CliError> {
             entries.extend(theirs);
             Exit::Ok
         }
-        Err(error @ CliError::AgentUnreachable { .. }) => {
+        Err(error @ (CliError::AgentUnreachable { .. } | CliError::AgentForbidden { .. })) => {
             eprintln!("the agent's settings are missing: {error}");
             Exit::Degraded
         }
@@ -73,7 +73,15 @@ async fn agents(settings: &Settings) -> Result<Vec<ConfigEntry>, CliError> {
 }
 
 fn validate(settings: &Settings, component: Option<&str>, file: PathBuf) -> Result<Exit, CliError> {
-    let component = component.and_then(named).unwrap_or_else(|| of_directory(&file));
+    let component = component.and_then(named).or_else(|| of_directory(&file));
+    let Some(component) = component else {
+        let text = format!(
+            "whose file is {}? its directory is named after no program; add --component {}",
+            file.display(),
+            COMPONENTS.iter().map(|component| component.name).collect::<Vec<_>>().join(", or ")
+        );
+        return Err(CliError::Usage(text));
+    };
     let shown = file.display().to_string();
     config::load(component, &Sources::of_file(file))?;
     let cells = [component.name, shown.as_str(), "valid"].map(value::of_text);
@@ -85,9 +93,9 @@ fn named(name: &str) -> Option<&'static Component> {
     COMPONENTS.iter().copied().find(|component| component.name == name)
 }
 
-/// `/etc/procmond/config.yaml` is procmond's; a file elsewhere is taken for the agent's.
-fn of_directory(file: &Path) -> &'static Component {
+/// `/etc/procmond/config.yaml` is procmond's.
+fn of_directory(file: &Path) -> Option<&'static Component> {
     let absolute = std::path::absolute(file).unwrap_or_else(|_| file.to_owned());
     let directory = absolute.parent().and_then(Path::file_name).and_then(|name| name.to_str());
-    directory.and_then(named).unwrap_or(&AGENT)
+    directory.and_then(named)
 }

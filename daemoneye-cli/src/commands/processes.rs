@@ -2,7 +2,7 @@
 
 use daemoneye_lib::exit::Exit;
 
-use super::query;
+use super::query::{self, Question};
 use crate::args::Processes;
 use crate::error::CliError;
 use crate::settings::Settings;
@@ -19,5 +19,5 @@ pub(super) async fn run(arguments: &Processes, settings: &Settings) -> Result<Ex
         }
     }
     sql.push_str(" ORDER BY pid");
-    query::list(settings, &sql, params).await
+    query::list(settings, Question { params, ..Question::new(sql) }).await
 }

@@ -3,8 +3,9 @@
 use std::io::{IsTerminal as _, Read as _};
 
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{
-    Completeness, Problems, QueryDone, QueryRequest, Value, operator_request::Verb, operator_response::Answer,
+    Problems, QueryDone, QueryRequest, Value, operator_request::Verb, operator_response::Answer,
 };
 
 use crate::agent::Session;
@@ -20,12 +21,15 @@ const LIMIT_BYTES: u64 = daemoneye_lib::frame::OPERATOR_LIMIT_BYTES as u64;
 pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, CliError> {
     let sql = statement(arguments.sql)?;
     let params = arguments.params.iter().map(|text| value::parameter(text)).collect();
+    let page_rows = arguments.page.unwrap_or_default();
+    let question = Question { params, page_rows, row_cap: arguments.row_cap, ..Question::new(sql) };
     let session = Session::open(settings).await?;
     let output = match &arguments.output {
         Some(path) => Output::file(path)?,
         None => Output::stdout(),
     };
-    let exit = print(&session, settings, output, &sql, params, arguments.page.unwrap_or_default()).await?;
+    let mut sheet = Sheet::new(output, settings.format);
+    let exit = print(&session, &mut sheet, question).await?;
     session.close().await;
     Ok(exit)
 }
@@ -49,27 +53,61 @@ fn statement(given: Option<String>) -> Result<String, CliError> {
     Ok(text)
 }
 
-/// Runs `sql` and prints its rows; what every listing command uses.
-pub(super) async fn list(settings: &Settings, sql: &str, params: Vec<Value>) -> Result<Exit, CliError> {
+/// What is asked for, and how much of it is printed.
+pub(super) struct Question {
+    pub(super) sql: String,
+    pub(super) params: Vec<Value>,
+    pub(super) page_rows: u32,
+    pub(super) row_cap: Option<u64>,
+    /// Rows that are printed; one more that comes is only told about.
+    pub(super) most: u64,
+}
+
+impl Question {
+    pub(super) const fn new(sql: String) -> Self {
+        Self { sql, params: Vec::new(), page_rows: 0, row_cap: None, most: u64::MAX }
+    }
+}
+
+/// Asks and prints; what every listing command uses.
+pub(super) async fn list(settings: &Settings, question: Question) -> Result<Exit, CliError> {
     let session = Session::open(settings).await?;
-    let exit = print(&session, settings, Output::stdout(), sql, params, 0).await?;
+    let mut sheet = Sheet::new(Output::stdout(), settings.format);
+    let most = question.most;
+    let exit = print(&session, &mut sheet, question).await?;
     session.close().await;
+    if sheet.left_out() > 0 {
+        eprintln!("only the first {most} are shown; raise --limit for more");
+    }
     Ok(exit)
 }
 
-async fn print(
-    session: &Session,
-    settings: &Settings,
-    output: Output,
-    sql: &str,
-    params: Vec<Value>,
-    page_rows: u32,
-) -> Result<Exit, CliError> {
-    let deadline_ms = u32::try_from(settings.deadline.as_millis()).ok();
-    let request = QueryRequest { sql: sql.to_owned(), params, page_rows, row_cap: None, deadline_ms };
-    let about = |error: CliError| error.about(sql);
-    let mut answers = session.ask(Verb::Query(request)).await.map_err(about)?;
-    let mut sheet = Sheet::new(output, settings.format);
+/// The first column of the rows, as text: for questions that this program has itself.
+pub(super) async fn words(session: &Session, question: Question) -> Result<Vec<String>, CliError> {
+    let mut answers = session.ask(Verb::Query(request(session, &question))).await?;
+    let mut words = Vec::new();
+    while let Some(response) = answers.next().await? {
+        if let Some(Answer::Page(page)) = response.answer {
+            words.extend(page.rows.iter().filter_map(|row| row.values.first()).map(value::text));
+        }
+    }
+    Ok(words)
+}
+
+fn request(session: &Session, question: &Question) -> QueryRequest {
+    QueryRequest {
+        sql: question.sql.clone(),
+        params: question.params.clone(),
+        page_rows: question.page_rows,
+        row_cap: question.row_cap,
+        deadline_ms: u32::try_from(session.deadline().as_millis()).ok(),
+    }
+}
+
+async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
+    let about = |error: CliError| error.about(&question.sql);
+    let mut answers = session.ask(Verb::Query(request(session, &question))).await.map_err(about)?;
+    sheet.limit(question.most);
     while let Some(response) = answers.next().await.map_err(|error| about(error.into()))? {
         match response.answer {
             Some(Answer::Page(page)) => {
@@ -84,7 +122,7 @@ async fn print(
                 sheet.finish()?;
                 return Ok(judge(&done));
             }
-            Some(Answer::Problems(problems)) => return Ok(refused(&problems, sql)),
+            Some(Answer::Problems(problems)) => return Ok(refused(&problems, &question.sql)),
             _ => return Err(CliError::AgentAnswer("a page of rows")),
         }
     }
@@ -101,14 +139,33 @@ fn refused(problems: &Problems, sql: &str) -> Exit {
 }
 
 fn judge(done: &QueryDone) -> Exit {
-    match &done.completeness {
-        Some(Completeness { degraded }) if !degraded.is_empty() => {
-            eprintln!(
-                "degraded: {} (rows may be missing; see `daemoneye-cli query \"SELECT * FROM coverage\"`)",
-                degraded.join(", ")
-            );
-            Exit::Degraded
+    let degraded = done.completeness.as_ref().map(|known| known.degraded.as_slice()).unwrap_or_default();
+    if degraded.is_empty() {
+        return Exit::Ok;
+    }
+    eprintln!("degraded: {}; rows may be missing", degraded.join(", "));
+    for reason in degraded {
+        eprintln!("  {reason}: {}", advice(reason));
+    }
+    Exit::Degraded
+}
+
+/// What makes an answer whole again, or tells what it lacks.
+fn advice(reason: &str) -> &'static str {
+    let is = |known: Degraded| known.as_str() == reason;
+    match reason {
+        _ if is(Degraded::Capped) => {
+            "a cap cut it; narrow the query, raise --row-cap if you set it, or the agent's query.row_cap or query.memory_bytes"
         }
-        _ => Exit::Ok,
+        _ if is(Degraded::TimedOut) => "narrow the query, or raise --deadline-ms and the agent's query.deadline_ms",
+        _ if is(Degraded::DataUnreadable) => "stored data cannot be read; `daemoneye-cli health` names the segment",
+        _ if is(Degraded::CollectorUnavailable) || is(Degraded::EventsShed) => {
+            "for when and why: daemoneye-cli query \"SELECT * FROM coverage\""
+        }
+        _ if is(Degraded::Late) => "events arrived after their time had been judged; ask again over a longer time",
+        _ if is(Degraded::SchemaUnavailable) => {
+            "a source does not give a column that is asked for; see `daemoneye-cli health`"
+        }
+        _ => "see `daemoneye-cli health`",
     }
 }

@@ -1,13 +1,14 @@
 //! `rules list, validate, test, reload`.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{
-    Empty, Row, RuleCheck, RuleText, RulesCheck, operator_request::Verb, operator_response::Answer,
+    Empty, Refusal, Row, RuleCheck, RuleText, RulesCheck, operator_request::Verb, operator_response::Answer,
 };
 
-use super::query;
+use super::query::{self, Question};
 use crate::agent::Session;
 use crate::args::Rules;
 use crate::error::{CliError, describe};
@@ -21,8 +22,8 @@ const MAX_DEPTH: usize = 8;
 pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
         Rules::List => {
-            let sql = "SELECT name, severity, state, kind, version, tags, file FROM rules ORDER BY name";
-            query::list(settings, sql, Vec::new()).await
+            let sql = "SELECT id, name, severity, state, kind, version, tags, file FROM rules ORDER BY name";
+            query::list(settings, Question::new(sql.to_owned())).await
         }
         Rules::Validate { paths } => check(settings, &paths, false).await,
         Rules::Test { paths } => check(settings, &paths, true).await,
@@ -44,7 +45,25 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
         checks.extend(check_file(&session, file, run_tests).await?);
     }
     session.close().await;
+    refuse_repeated_ids(&mut checks);
     print(settings, &checks, run_tests)
+}
+
+/// Each file was checked alone; together only the first with an id can be in force.
+fn refuse_repeated_ids(checks: &mut [RuleCheck]) {
+    let mut first_of: BTreeMap<String, String> = BTreeMap::new();
+    for check in checks.iter_mut().filter(|check| !check.id.is_empty()) {
+        if let Some(first) = first_of.get(&check.id) {
+            check.problems.push(Refusal {
+                message: format!("the id {} is also that of {first}", check.id),
+                hint: format!("give the rule in {} or the one in {first} an id of its own", check.file),
+                file: check.file.clone(),
+                ..Refusal::default()
+            });
+        } else {
+            first_of.insert(check.id.clone(), check.file.clone());
+        }
+    }
 }
 
 /// One file per request: a request is small, a pack is not.

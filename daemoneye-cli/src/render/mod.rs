@@ -70,13 +70,25 @@ pub(crate) struct Sheet {
     format: Format,
     columns: Vec<String>,
     rows: u64,
+    most: u64,
+    left_out: u64,
     table: Table,
 }
 
 impl Sheet {
     pub(crate) fn new(output: Output, format: Format) -> Self {
         let table = Table::new(output.terminal);
-        Self { output, format, columns: Vec::new(), rows: 0, table }
+        Self { output, format, columns: Vec::new(), rows: 0, most: u64::MAX, left_out: 0, table }
+    }
+
+    /// Prints at most this many rows and counts the others.
+    pub(crate) const fn limit(&mut self, most: u64) {
+        self.most = most;
+    }
+
+    /// Rows that came and were not printed.
+    pub(crate) const fn left_out(&self) -> u64 {
+        self.left_out
     }
 
     /// Names the columns; called once, before the first row.
@@ -91,6 +103,12 @@ impl Sheet {
 
     /// Writes a page and flushes it, so that a reader sees what there is.
     pub(crate) fn page(&mut self, rows: &[Row]) -> Result<(), CliError> {
+        let room = usize::try_from(self.most.saturating_sub(self.rows)).unwrap_or(usize::MAX);
+        let (rows, others) = rows.split_at_checked(room).unwrap_or((rows, &[]));
+        self.left_out += others.len() as u64;
+        if rows.is_empty() {
+            return Ok(());
+        }
         match self.format {
             Format::Table => {
                 let text = self.table.page(&self.columns, rows);
@@ -109,7 +127,7 @@ impl Sheet {
     }
 
     /// Writes what belongs after the last row.
-    pub(crate) fn finish(mut self) -> Result<u64, CliError> {
+    pub(crate) fn finish(&mut self) -> Result<u64, CliError> {
         match self.format {
             Format::Json if self.rows == 0 => self.write("[]\n")?,
             Format::Json => self.write("\n]\n")?,
