@@ -188,9 +188,10 @@ impl Ready {
         platform::mask_new_files(GroupMay::Read);
         let ingest = ingest::start(Arc::clone(&worker), streams.runs)
             .map_err(|source| AgentError::io("start the ingest thread", "", source))?;
+        // Before notices are followed: a collector that registers at once moves the phase on, and that must stand.
+        worker.phase.send_replace(Phase::Ready);
         tokio::spawn(notices::follow(Arc::clone(&worker), streams.notices));
         rounds::start(&worker);
-        worker.phase.send_replace(Phase::Ready);
         worker.tell_parent(ToParent::Listening);
         Ok(Self { worker, ingest, endings, operators, deliveries: Vec::new(), sinks })
     }
