@@ -29,8 +29,10 @@ use self::second::{BUS_SOCKET, Kind, OPERATOR_SOCKET, Outcome, Second, Task};
 const SIZES: [usize; 2] = [200, 16 * 1024];
 /// Rounds at full speed; their median is reported.
 const ROUNDS: usize = 3;
-/// Messages on their way at a time: less than any queue holds, so that nothing is shed.
+/// Messages on their way at a time, and their bytes: less than half of what any queue holds, delivered but not yet acknowledged ones
+/// included, so that nothing is shed or refused.
 const WINDOW: usize = 500;
+const WINDOW_BYTES: usize = 4 * 1024 * 1024;
 /// Publishers that wait for their acknowledgement at the same time.
 const AT_ONCE: usize = 64;
 /// Records of one run.
@@ -79,6 +81,11 @@ impl Payload {
         second::stamp(&mut payload);
         payload.into()
     }
+
+    const fn window(self) -> usize {
+        let fitting = WINDOW_BYTES / self.size;
+        if fitting < WINDOW { fitting } else { WINDOW }
+    }
 }
 
 struct Row {
@@ -125,7 +132,7 @@ fn percentiles(p50_ns: u64, p99_ns: u64) -> String {
 async fn daemoneye(kind: Kind, count: usize, payload: Payload, pace: Option<Duration>) -> Outcome {
     let directory = tempfile::tempdir().unwrap();
     let place = directory.path().to_string_lossy().into_owned();
-    let second = Second::start(&Task { kind, count, place }, WINDOW);
+    let second = Second::start(&Task { kind, count, place }, payload.window());
     let (client, _events, connected) = connect(&directory.path().join(BUS_SOCKET)).await;
     match kind {
         Kind::AtMostOnce => messages(&client, &second, count, payload, pace).await,

@@ -6,7 +6,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::second::{Kind, Outcome, Second, Tally, Task, ready};
-use crate::{Pace, Payload, WINDOW};
+use crate::{Pace, Payload};
 
 /// How long the server may take to listen.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -39,7 +39,7 @@ impl Server {
     /// One measurement, as the broker's.
     pub(crate) async fn carry(&self, count: usize, payload: Payload, pace: Option<Duration>) -> Outcome {
         let place = self.address.clone();
-        let second = Second::start(&Task { kind: Kind::Nats, count, place }, WINDOW);
+        let second = Second::start(&Task { kind: Kind::Nats, count, place }, payload.window());
         let mut out = BufWriter::with_capacity(BUFFER_BYTES, connect(&self.address));
         let paced = pace.is_some();
         let mut pace = Pace::new(pace);

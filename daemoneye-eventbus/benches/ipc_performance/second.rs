@@ -27,7 +27,7 @@ pub(crate) const BUS_SOCKET: &str = "bus.sock";
 pub(crate) const OPERATOR_SOCKET: &str = "cli.sock";
 /// Tells the started program that it is the second process.
 const VARIABLE: &str = "DAEMONEYE_BENCH_SECOND";
-/// Messages between two reports of progress: a fifth of the window.
+/// Messages between two reports of progress: a fraction of the smallest window.
 const STEP: usize = 100;
 
 /// What is measured.
@@ -45,7 +45,7 @@ impl Kind {
 
     pub(crate) const fn words(self) -> &'static str {
         match self {
-            Self::AtMostOnce => "at most once, 500 on their way",
+            Self::AtMostOnce => "at most once, 500 or 4 MiB on their way",
             Self::AtLeastOnce => "at least once, 64 publishers",
             Self::Stream => "collector's stream, in runs",
             Self::Operator => "operator",
