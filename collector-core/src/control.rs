@@ -15,6 +15,7 @@ use daemoneye_lib::proto::{
 };
 use serde_json::json;
 use tokio::sync::mpsc;
+use tokio::sync::mpsc::error::TrySendError;
 
 use crate::runtime::{Message, Shared, millis};
 
@@ -41,17 +42,8 @@ pub(crate) async fn take(shared: &Arc<Shared>, client: &Client, mailbox: &mpsc::
             | Verb::GracefulShutdown(_)
             | Verb::ForceShutdown(_),
         ) => {
-            if let Err(refused) = mailbox.try_send(Message::Call(Box::new(call))) {
-                let full = matches!(refused, mpsc::error::TrySendError::Full(_));
-                let (mpsc::error::TrySendError::Full(message) | mpsc::error::TrySendError::Closed(message)) = refused;
-                let fault = if full {
-                    Fault::new(FaultKind::ResourceExhausted, "the collector's mailbox is full; ask again later")
-                } else {
-                    Fault::new(FaultKind::Unavailable, "the collector is shutting down")
-                };
-                if let Message::Call(call) = message {
-                    reply(*call, Err(fault)).await;
-                }
+            if let Err((Message::Call(call), fault)) = post(mailbox, Message::Call(Box::new(call))) {
+                reply(*call, Err(fault)).await;
             }
         }
         Some(_) => {
@@ -59,6 +51,19 @@ pub(crate) async fn take(shared: &Arc<Shared>, client: &Client, mailbox: &mpsc::
             tokio::spawn(async move { serve(&shared, &client, call).await });
         }
     }
+}
+
+/// Puts a message into the mailbox, or gives it back with what to answer.
+fn post(mailbox: &mpsc::Sender<Message>, message: Message) -> Result<(), (Message, Fault)> {
+    mailbox.try_send(message).map_err(|refused| match refused {
+        TrySendError::Full(message) => {
+            let text = "the collector's mailbox is full; ask again later";
+            (message, Fault::new(FaultKind::ResourceExhausted, text))
+        }
+        TrySendError::Closed(message) => {
+            (message, Fault::new(FaultKind::Unavailable, "the collector is shutting down"))
+        }
+    })
 }
 
 /// Answers a call.
@@ -170,4 +175,22 @@ async fn execute(shared: &Shared, task: DetectionTask, mut call: IncomingCall) {
         (Err(_), _) => Err(Fault::new(FaultKind::Internal, "the task ended unexpectedly")),
     };
     reply(call, answer).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::runtime::MAILBOX;
+
+    #[test]
+    fn the_mailbox_holds_a_hundred_messages_and_refuses_the_next_with_a_reason() {
+        let (mailbox, messages) = mpsc::channel(MAILBOX);
+        for _ in 0..100 {
+            assert!(post(&mailbox, Message::Begin).is_ok());
+        }
+        let refused = |mailbox| post(mailbox, Message::Begin).err().unwrap().1.kind();
+        assert_eq!(refused(&mailbox), FaultKind::ResourceExhausted);
+        drop(messages);
+        assert_eq!(refused(&mailbox), FaultKind::Unavailable);
+    }
 }

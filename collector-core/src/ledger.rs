@@ -10,14 +10,15 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use daemoneye_lib::ledger::{AuditEntry, GENESIS, Hash, LedgerHeader};
 use daemoneye_lib::proto::{AuditAppend, AuditAppended, Sequence};
 use daemoneye_lib::segment::{
-    HEADER_BYTES, HeaderError, Kind, MAX_RECORD_BYTES, SegmentName, SegmentReader, encode, encoded_len, list,
+    DurableNote, HEADER_BYTES, HeaderError, Kind, MAX_RECORD_BYTES, SegmentName, SegmentReader, encode, encoded_len,
+    list,
 };
 
 use crate::disk::{Disk, RealDisk};
 use crate::error::CollectorError;
 use crate::lock::DirLock;
 use crate::platform;
-use crate::writer::{LogOptions, SegmentLog};
+use crate::writer::{LogOptions, SegmentLog, SyncNote};
 
 /// Room that the header of a record takes besides actor and action: three hashes, numbers, prefix.
 const HEADERS_BYTES: usize = 192;
@@ -72,6 +73,9 @@ pub struct LedgerFound {
     pub torn_bytes: u64,
     /// What is damaged, in words; the files are left as they are.
     pub damage: Option<String>,
+    /// Time of the last entry, µs since the Unix epoch: the last sign of life of earlier runs, which wrote one at least each second
+    /// while there were events.
+    pub last_us: Option<i64>,
 }
 
 /// Where the ledger stands.
@@ -92,6 +96,7 @@ struct Inner {
     head: LedgerHead,
     durable: u64,
     failed: Option<String>,
+    note: Option<SyncNote>,
 }
 
 /// An open ledger. Appends block until they are synced; from async code they belong on a blocking thread.
@@ -119,11 +124,12 @@ impl Ledger {
             segment_bytes: options.segment_bytes,
         };
         log.clean()?;
+        let note = SyncNote::open(&log);
         let tail = Tail::find(&log)?;
         let entries = tail.head.entries;
-        let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage: tail.damage };
+        let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage: tail.damage, last_us: tail.last_us };
         let log = SegmentLog::begin(log, tail.segment + 1, tail.epoch + 1, entries + 1, tail.crc)?;
-        let inner = Inner { log, head: tail.head, durable: entries, failed: None };
+        let inner = Inner { log, head: tail.head, durable: entries, failed: None, note };
         Ok((Self { dir, inner: Mutex::new(inner), _lock: lock }, found))
     }
 
@@ -230,10 +236,14 @@ impl Inner {
     }
 
     fn sync_active(&mut self) -> Result<(), CollectorError> {
-        self.log.file().sync().map_err(|error| {
+        self.log.sync().map_err(|error| {
             self.failed = Some(error.to_string());
             CollectorError::SyncFailed { path: self.log.path(), message: error.to_string() }
-        })
+        })?;
+        if let Some(note) = &self.note {
+            note.write(self.log.epoch(), self.head.entries);
+        }
+        Ok(())
     }
 
     fn write(
@@ -293,13 +303,15 @@ struct Tail {
     head: LedgerHead,
     torn_bytes: u64,
     damage: Option<String>,
+    last_us: Option<i64>,
 }
 
 impl Tail {
     /// Looks at the newest segments only: those before were complete and synced when the next one was begun.
     fn find(log: &LogOptions) -> Result<Self, CollectorError> {
         let head = LedgerHead { entries: 0, hash: GENESIS, outbox_id: 0, covered: None };
-        let mut tail = Self { segment: 0, epoch: 0, crc: 0, head, torn_bytes: 0, damage: None };
+        let mut tail = Self { segment: 0, epoch: 0, crc: 0, head, torn_bytes: 0, damage: None, last_us: None };
+        let mut durable = DurableNote::read(&log.dir, &log.name)?.map_or(0, |note| note.number);
         for (number, path) in list(&log.dir, &log.name)?.into_iter().rev() {
             let reader = SegmentReader::open(&path, Kind::Ledger)?;
             let header = reader.header();
@@ -313,20 +325,32 @@ impl Tail {
             if let Err(what) = header {
                 tail.damage = Some(format!("segment {number}: {what}"));
             }
-            if tail.walk(log, number, reader)? {
+            if tail.walk(log, number, reader, durable)? {
                 break;
             }
+            // What lies before a header was judged and synced before the header was written.
+            durable = durable.max(header.ok().flatten().map_or(0, |h| h.first.saturating_sub(1)));
+        }
+        let entries = tail.head.entries;
+        if entries < durable && tail.damage.is_none() {
+            tail.damage = Some(format!("entries {entries} to {} are missing at the end", durable - 1));
         }
         Ok(tail)
     }
 
     /// Reads one segment and judges its end; `true` when it held an entry.
-    fn walk(&mut self, log: &LogOptions, number: u64, mut reader: SegmentReader) -> Result<bool, CollectorError> {
+    fn walk(
+        &mut self,
+        log: &LogOptions,
+        number: u64,
+        mut reader: SegmentReader,
+        durable: u64,
+    ) -> Result<bool, CollectorError> {
         let mut found = Walked::read(&mut reader)?;
         let path = reader.path().to_owned();
         let length = reader.length();
         match found.bad {
-            Some((expected, what)) if expected <= found.durable => {
+            Some((expected, what)) if expected <= durable.max(found.durable) => {
                 self.damage = Some(format!("segment {number}, entry {}: {what}", expected.saturating_sub(1)));
             }
             Some(_) => {
@@ -339,6 +363,7 @@ impl Tail {
         }
         let Some((header, crc)) = found.last else { return Ok(false) };
         self.crc = crc;
+        self.last_us = Some(header.entry.timestamp_ms.saturating_mul(1000));
         self.head = LedgerHead {
             entries: header.entry.sequence + 1,
             hash: header.entry.entry_hash,
@@ -390,7 +415,8 @@ impl Walked {
     }
 }
 
+/// Synced before anything new is written: a cut that a power failure takes back would be damage in the middle of the chain.
 fn cut(log: &LogOptions, path: &Path, length: u64) -> Result<(), CollectorError> {
-    let file = log.disk.open(path).and_then(|file| file.truncate(length));
+    let file = log.disk.open(path).and_then(|file| file.truncate(length).and_then(|()| file.sync()));
     file.map_err(|e| CollectorError::io("cut", path, e))
 }

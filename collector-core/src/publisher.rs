@@ -254,8 +254,9 @@ async fn send(shared: &Shared, credit: &Credit, run: Vec<Record>) -> Result<(), 
 }
 
 async fn read(shared: &Shared, mut cursor: Cursor, records: usize) -> Option<(Cursor, Vec<Record>)> {
+    let wal = Arc::clone(&shared.wal);
     let read = tokio::task::spawn_blocking(move || {
-        let run = cursor.run(records, RUN_BYTES);
+        let run = cursor.run(records, RUN_BYTES).and_then(|run| wal.tell().map(|()| run));
         (cursor, run)
     });
     match read.await {

@@ -192,7 +192,7 @@ impl SourceContext {
 }
 
 /// How a source is.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct SourceHealth {
     /// `false`: it does not do its work.
     pub unhealthy: bool,
@@ -206,8 +206,14 @@ pub struct SourceHealth {
     pub errors: u64,
     /// What it watches now (processes, connections, …).
     pub entities: u64,
-    /// Events it knows it lost.
+    /// Events it knows it lost, whatever the cause.
     pub lost: u64,
+    /// Part of `lost`: announcements that the kernel could not hand over.
+    pub kernel_lost: u64,
+    /// What only a snapshot found.
+    pub missed: u64,
+    /// Share of what appeared that was announced before a snapshot found it, in percent; `None` where nothing announces.
+    pub recall_percent: Option<f64>,
 }
 
 /// One way of capturing. Everything takes `&self`: health and tasks are asked while `start` runs.
@@ -372,5 +378,53 @@ impl<M: MonitorCollector> EventSource for Monitored<M> {
 
     async fn checkpoint(&self, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
         self.monitor.checkpoint(last).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wal::{Wal, WalOptions};
+
+    fn context(settings: &watch::Sender<Settings>, dir: &std::path::Path) -> SourceContext {
+        let (wal, _) = Wal::open(WalOptions::new(dir, "test")).unwrap();
+        let (wal, shutdown) = (Arc::new(wal), CancellationToken::new());
+        let reader = wal.reader();
+        let events = EventSink::new(wal, settings.subscribe(), shutdown.clone());
+        SourceContext { events, settings: settings.subscribe(), shutdown, wal: reader }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn another_interval_is_in_force_from_the_next_cycle_and_a_pause_holds_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let hour = Duration::from_secs(3600);
+        let settings = watch::Sender::new(Settings {
+            interval: hour,
+            original_interval: hour,
+            max_events_in_flight: 1,
+            paused: false,
+        });
+        let mut context = context(&settings, dir.path());
+        let looks = Arc::new(AtomicU64::new(0));
+        let (stop, counted) = (context.shutdown.clone(), Arc::clone(&looks));
+        let source = tokio::spawn(async move {
+            while context.next_cycle().await {
+                counted.fetch_add(1, Ordering::Relaxed);
+            }
+        });
+        let after = async |seconds| {
+            tokio::time::sleep(Duration::from_secs(seconds)).await;
+            looks.load(Ordering::Relaxed)
+        };
+        assert_eq!(after(3599).await, 0);
+        settings.send_modify(|settings| settings.interval = Duration::from_secs(10));
+        assert_eq!(after(1).await, 1, "the look that is waited for already");
+        assert_eq!(after(100).await, 11);
+        settings.send_modify(|settings| settings.paused = true);
+        assert_eq!(after(1000).await, 11);
+        settings.send_modify(|settings| settings.paused = false);
+        assert_eq!(after(1).await, 12);
+        stop.cancel();
+        source.await.unwrap();
     }
 }

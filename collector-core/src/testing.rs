@@ -59,9 +59,9 @@ impl EventSource for FakeSource {
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        let caps = SourceCaps::PROCESS | SourceCaps::REALTIME;
+        let caps = SourceCaps::PERFORMANCE | SourceCaps::REALTIME;
         let mut capabilities = caps.describe("fake", "a test asked for it");
-        capabilities.tasks = vec![TaskType::EnumerateProcesses.into()];
+        capabilities.tasks = vec![TaskType::MonitorPerformance.into()];
         capabilities
     }
 
@@ -85,21 +85,28 @@ impl EventSource for FakeSource {
     }
 
     async fn health(&self) -> SourceHealth {
-        SourceHealth { cycles: self.cycles.load(Ordering::SeqCst), ..SourceHealth::default() }
+        SourceHealth {
+            cycles: self.cycles.load(Ordering::SeqCst),
+            lost: 1,
+            kernel_lost: 1,
+            missed: 2,
+            recall_percent: Some(99.5),
+            ..SourceHealth::default()
+        }
     }
 }
 
 #[async_trait]
 impl Tasks for FakeSource {
-    /// Enumerates two pages; every other task is unsupported.
+    /// Answers in two pages; every other task is unsupported.
     async fn execute(
         &self,
         task: DetectionTask,
         pages: mpsc::Sender<DetectionResult>,
         _cancel: CancellationToken,
     ) -> Result<(), SourceError> {
-        if task.task_type() != TaskType::EnumerateProcesses {
-            return Err(SourceError::UnsupportedTask("the fake source only enumerates".to_owned()));
+        if task.task_type() != TaskType::MonitorPerformance {
+            return Err(SourceError::UnsupportedTask("the fake source only tells performance".to_owned()));
         }
         for more in [true, false] {
             let page = DetectionResult { task_id: task.task_id.clone(), success: true, more, ..Default::default() };

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
-use daemoneye_lib::segment::{HEADER_BYTES, Kind, SegmentHeader, SegmentName};
+use daemoneye_lib::segment::{DurableNote, HEADER_BYTES, Kind, SegmentHeader, SegmentName};
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::CollectorError;
@@ -71,6 +71,32 @@ impl LogOptions {
     fn publish(&self, segment: u64) -> std::io::Result<()> {
         self.disk.rename(&self.temporary(segment), &self.path(segment))?;
         self.disk.sync_dir(&self.dir)
+    }
+}
+
+/// Where the writer notes how far the log is synced.
+pub(crate) struct SyncNote {
+    file: Arc<dyn DiskFile>,
+}
+
+impl SyncNote {
+    /// Opens or creates it; without one the newest records are judged by their successors alone.
+    pub(crate) fn open(log: &LogOptions) -> Option<Self> {
+        let path = DurableNote::path(&log.dir, &log.name);
+        let opened = log.disk.open(&path).or_else(|error| match error.kind() {
+            std::io::ErrorKind::NotFound => log.disk.create(&path, log.mode),
+            _ => Err(error),
+        });
+        let file =
+            opened.inspect_err(|error| tracing::warn!(%error, path = %path.display(), "no note of what is synced"));
+        Some(Self { file: file.ok()? })
+    }
+
+    /// Only after a sync that succeeded. It is not synced itself: that would cost a second one for each.
+    pub(crate) fn write(&self, epoch: u64, number: u64) {
+        if let Err(error) = self.file.write_at(&DurableNote { epoch, number }.encode(), 0) {
+            tracing::debug!(%error, "what is synced cannot be noted");
+        }
     }
 }
 
@@ -207,6 +233,8 @@ pub(crate) struct SegmentLog {
     pending: Vec<u8>,
     /// A failed write may have left bytes up to here; the next one covers them.
     dirty_end: u64,
+    /// The directory may not know this segment after a power failure.
+    unsynced_dir: bool,
     /// Segments that had to grow because the spare was late.
     pub(crate) unprepared: u64,
 }
@@ -230,7 +258,8 @@ impl SegmentLog {
         let file = options.prepare(number).map_err(failed)?;
         options.publish(number).map_err(failed)?;
         let header = SegmentHeader { kind: options.kind, previous_crc: crc, epoch, segment: number, first };
-        file.write_at(&header.encode(), 0).and_then(|()| file.sync()).map_err(failed)?;
+        file.write_at(&header.encode(), 0).map_err(failed)?;
+        file.sync().map_err(|e| CollectorError::SyncFailed { path: options.path(number), message: e.to_string() })?;
         let spares = SpareMaker::start(options.clone())?;
         spares.want(number + 1);
         let (capacity, offset) = (options.segment_bytes, HEADER_BYTES as u64);
@@ -245,6 +274,7 @@ impl SegmentLog {
             crc,
             pending: Vec::new(),
             dirty_end: 0,
+            unsynced_dir: false,
             unprepared: 0,
         })
     }
@@ -276,6 +306,21 @@ impl SegmentLog {
 
     pub(crate) fn file(&self) -> &Arc<dyn DiskFile> {
         &self.file
+    }
+
+    /// Whether the directory has to be synced as well before a record counts as durable.
+    pub(crate) const fn take_unsynced_dir(&mut self) -> bool {
+        std::mem::replace(&mut self.unsynced_dir, false)
+    }
+
+    /// Returns when everything written to this segment is on disk.
+    pub(crate) fn sync(&mut self) -> std::io::Result<()> {
+        self.file.sync()?;
+        if self.take_unsynced_dir() { self.options.disk.sync_dir(&self.options.dir) } else { Ok(()) }
+    }
+
+    pub(crate) const fn epoch(&self) -> u64 {
+        self.epoch
     }
 
     pub(crate) fn path(&self) -> PathBuf {
@@ -321,6 +366,7 @@ impl SegmentLog {
                     std::io::ErrorKind::AlreadyExists => self.options.disk.open(&path),
                     _ => Err(error),
                 });
+                self.unsynced_dir = true;
                 created.map_err(|e| CollectorError::io("create", &path, e))?
             }
         };

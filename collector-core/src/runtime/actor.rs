@@ -17,16 +17,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::pressure::{Change, Pressure};
 use super::ranges::{Cover, keep_covered};
 use super::shared::Shared;
 use super::source_task::{Order, SourceHandle, SourceTask};
 use super::state::{Phase, State, WaitingForAgent};
 use super::{RuntimeBuilder, Stopped};
+use super::{pressure, silence};
 use crate::error::CollectorError;
 use crate::ledger::{Ledger, LedgerFound};
 use crate::source::{Settings, SourceContext};
-use crate::wal::{EventRange, Recovered, Wal, ranges_of};
+use crate::wal::{EventRange, Recovered, Wal, now_us, ranges_of};
 use crate::{control, publisher};
 
 /// Messages that wait for the collector; more than that is a peer that does not wait for answers.
@@ -35,8 +35,6 @@ pub(crate) const MAILBOX: usize = 100;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a forced end waits for the source.
 const FORCED_TIMEOUT: Duration = Duration::from_secs(1);
-/// How often backpressure is judged.
-const PRESSURE_TICK: Duration = Duration::from_secs(1);
 /// Gap entries written for what was found damaged at start; the stream tells all of them.
 const GAP_ENTRIES: usize = 16;
 
@@ -105,6 +103,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
     let source =
         builder.source.ok_or_else(|| CollectorError::MisuseOptions("a collector needs a source".to_owned()))?;
     let (ledger, ledger_found) = Ledger::open(builder.ledger)?;
+    let wal_max_bytes = builder.wal.max_bytes;
     let (wal, recovered) = Wal::open(builder.wal)?;
     let pending = uncovered(&wal, &ledger, recovered.last)?;
     let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(Arc::clone(&source));
@@ -134,7 +133,10 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         connected: AtomicBool::new(false),
         pressure_count: AtomicU64::new(0),
         buffer_bytes: builder.buffer_bytes,
+        wal_max_bytes,
+        silent_since_us: ledger_found.last_us,
         began_alone: AtomicBool::new(false),
+        standing_notes: builder.standing_notes,
         started: Instant::now(),
         fatal,
     };
@@ -171,6 +173,9 @@ async fn note_start(shared: &Shared, builder: &RuntimeBuilder, recovered: &Recov
     shared.note("start", start).await;
     if let Some(config) = &builder.config_note {
         shared.note("config", config.clone()).await;
+    }
+    if let Some(sandbox) = &builder.sandbox_note {
+        shared.note("sandbox", sandbox.clone()).await;
     }
     if found.torn_bytes > 0 {
         shared.note("ledger-tail-cut", json!({ "bytes": found.torn_bytes })).await;
@@ -218,25 +223,7 @@ async fn drain(shared: &Arc<Shared>, client: Option<Client>, forced: bool, reaso
 }
 
 async fn keep_pressure(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut pressure = Pressure::default();
-    loop {
-        tokio::select! {
-            () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(PRESSURE_TICK) => {}
-        }
-        let original = shared.settings.borrow().original_interval;
-        let Some(change) = pressure.observe(shared.buffer_percent(), original, shared.started.elapsed()) else {
-            continue;
-        };
-        shared.pressure_count.store(pressure.count, Ordering::Relaxed);
-        tracing::warn!(?change, "backpressure changes how often the source looks");
-        shared.settings.send_modify(|settings| {
-            settings.interval = match change {
-                Change::Stretch(interval) => interval,
-                Change::Restore => settings.original_interval,
-            }
-        });
-    }
+    pressure::keep(|| shared.buffer_percent(), &shared.settings, &shared.pressure_count, shutdown).await;
 }
 
 struct Actor {
@@ -333,8 +320,18 @@ impl Actor {
     async fn begin(&mut self, why: &'static str) {
         let Some(Phase::Waiting(waiting)) = self.phase.take_if(|p| matches!(p, Phase::Waiting(_))) else { return };
         self.enter(Phase::Running(waiting.begin()));
+        self.tell_silence().await;
         self.shared.handle.order(Order::Start).await;
         self.shared.note("begin-monitoring", json!({ "collector": self.shared.id, "word": why })).await;
+    }
+
+    async fn tell_silence(&self) {
+        let Some(gap) = silence::gap(&self.shared.id, self.shared.silent_since_us, now_us()) else { return };
+        let wal = Arc::clone(&self.shared.wal);
+        let told = tokio::task::spawn_blocking(move || wal.append(&[gap])).await;
+        if let Ok(Err(error)) = told {
+            self.shared.failed(error, "wal");
+        }
     }
 
     fn pause(&mut self) -> bool {

@@ -7,6 +7,7 @@ mod actor;
 mod pressure;
 mod ranges;
 mod shared;
+mod silence;
 mod sink;
 mod source_task;
 mod state;
@@ -18,6 +19,8 @@ use std::time::Duration;
 use daemoneye_lib::proto::{Record, Sequence};
 use tokio_util::sync::CancellationToken;
 
+#[cfg(test)]
+pub(crate) use actor::MAILBOX;
 pub(crate) use actor::Message;
 pub(crate) use shared::{Shared, millis};
 pub use sink::EventSink;
@@ -72,6 +75,8 @@ pub struct RuntimeBuilder {
     wal: WalOptions,
     ledger: LedgerOptions,
     config_note: Option<serde_json::Value>,
+    sandbox_note: Option<serde_json::Value>,
+    standing_notes: Vec<String>,
 }
 
 /// Entry point of the SDK.
@@ -100,6 +105,8 @@ impl Runtime {
             buffer_bytes: 10 * 1024 * 1024,
             max_events_in_flight: 8_192,
             config_note: None,
+            sandbox_note: None,
+            standing_notes: Vec::new(),
         }
     }
 }
@@ -209,6 +216,15 @@ impl RuntimeBuilder {
     #[must_use]
     pub fn config_note(mut self, config: serde_json::Value) -> Self {
         self.config_note = Some(config);
+        self
+    }
+
+    /// The jail as it was read back and probed: `report` for the ledger's `sandbox` entry at start, `notes` for every health
+    /// answer.
+    #[must_use]
+    pub fn sandbox_note(mut self, report: serde_json::Value, notes: Vec<String>) -> Self {
+        self.sandbox_note = Some(report);
+        self.standing_notes = notes;
         self
     }
 

@@ -40,8 +40,13 @@ pub(crate) struct Shared {
     pub(crate) connected: AtomicBool,
     pub(crate) pressure_count: AtomicU64,
     pub(crate) buffer_bytes: u64,
+    pub(crate) wal_max_bytes: u64,
+    /// The last sign of life of earlier runs, µs since the Unix epoch.
+    pub(crate) silent_since_us: Option<i64>,
     /// Began without the agent's word.
     pub(crate) began_alone: AtomicBool,
+    /// What every health answer says of this run, such as what the jail lacks.
+    pub(crate) standing_notes: Vec<String>,
     pub(crate) started: tokio::time::Instant,
     /// What ends the collector; the first one counts.
     pub(crate) fatal: mpsc::Sender<CollectorError>,
@@ -126,6 +131,13 @@ impl Shared {
             sub_status,
             notes: self.notes(source.notes, stats.unprepared),
             ledger_dir: self.ledger.dir().display().to_string(),
+            recall_percent: source.recall_percent,
+            kernel_lost: source.kernel_lost,
+            missed: source.missed,
+            wal_lost: stats.lost,
+            wal_max_bytes: self.wal_max_bytes,
+            buffer_bytes: self.buffer_bytes,
+            max_events_in_flight: settings.max_events_in_flight,
         }
     }
 
@@ -145,6 +157,7 @@ impl Shared {
         if unprepared > 0 {
             notes.push(format!("{unprepared} log segments were not ready in time and had to grow"));
         }
+        notes.extend(self.standing_notes.iter().cloned());
         notes.extend(self.cover.damage.iter().map(|what| format!("the ledger is damaged: {what}")));
         notes
     }

@@ -18,7 +18,9 @@ pub struct EventSink {
 }
 
 impl EventSink {
-    pub(crate) const fn new(wal: Arc<Wal>, settings: watch::Receiver<Settings>, shutdown: CancellationToken) -> Self {
+    /// A way into `wal` that waits while `settings` say so; the runtime makes it for a source.
+    #[must_use]
+    pub const fn new(wal: Arc<Wal>, settings: watch::Receiver<Settings>, shutdown: CancellationToken) -> Self {
         Self { wal, settings, shutdown }
     }
 

@@ -1,7 +1,9 @@
 //! Appending: one write per batch, numbers only for what was written, losses told as soon as there is room.
 
+use std::time::{Duration, Instant};
+
 use daemoneye_lib::proto::{CoverageGap, Sequence};
-use daemoneye_lib::segment::{MAX_RECORD_BYTES, WalHeader, encode};
+use daemoneye_lib::segment::{MAX_RECORD_BYTES, encode};
 use prost::Message as _;
 
 use super::{Inner, Loss, Segment, SyncMode, Wal, now_us, reason};
@@ -10,6 +12,12 @@ use crate::source::SourceEvent;
 
 /// Bytes of one write: larger batches are written in several, so that memory stays flat.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// How often a disk that takes nothing is complained about: at every batch the complaints would fill another one.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
+
+/// Room for prefix and header of a record besides its topic, counted generously.
+const HEADERS_BYTES: usize = 128;
 
 /// Records encoded for one write.
 struct Batch {
@@ -40,6 +48,9 @@ impl Wal {
                 inner.tell(self);
             }
         }
+        if self.syncer.is_none() && inner.gaps.is_empty() {
+            inner.release(&self.shared.options);
+        }
         let last = (inner.next > before).then(|| Sequence::new(inner.epoch, inner.next - 1));
         drop(inner);
         if let Some(last) = last {
@@ -49,6 +60,10 @@ impl Wal {
     }
 
     fn announce(&self, last: Sequence) {
+        // Before those who read: the disk takes longest.
+        if let Some(syncer) = &self.syncer {
+            syncer.wake();
+        }
         let always = self.shared.options.sync == SyncMode::Always;
         self.shared.progress.send_modify(|progress| {
             progress.written = progress.written.max(Some(last));
@@ -56,9 +71,6 @@ impl Wal {
                 progress.visible = progress.visible.max(Some(last));
             }
         });
-        if let Some(syncer) = &self.syncer {
-            syncer.wake();
-        }
     }
 }
 
@@ -70,7 +82,13 @@ impl Inner {
             match self.append_some(rest, wal) {
                 Ok(taken) => done += taken,
                 Err(error) => {
-                    tracing::error!(%error, events = rest.len(), "events cannot be written; collection goes on");
+                    if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+                        self.complained = Some(Instant::now());
+                        let lost = self.lost;
+                        tracing::error!(%error, events = rest.len(), lost, "events cannot be written; collection goes on");
+                    }
+                    // The room of what was dropped is wanted more than its last word.
+                    self.release(&wal.shared.options);
                     return done;
                 }
             }
@@ -114,20 +132,24 @@ impl Inner {
 
     fn encode(&mut self, events: &[SourceEvent], durable: u64) -> Batch {
         let room = usize::try_from(self.log.room()).unwrap_or(CHUNK_BYTES);
-        let mut batch =
-            Batch { bytes: Vec::new(), crc: self.log.crc(), next: self.next, taken: 0, first_us: 0, last_us: 0 };
+        // Events of a batch are mostly of one size; growing step by step would copy them several times.
+        let guess = events.first().map_or(0, |e| events.len() * (HEADERS_BYTES + e.payload.len())).min(CHUNK_BYTES);
+        let mut batch = Batch {
+            bytes: Vec::with_capacity(guess),
+            crc: self.log.crc(),
+            next: self.next,
+            taken: 0,
+            first_us: 0,
+            last_us: 0,
+        };
         for event in events {
             if !self.fits_a_record(event) {
                 self.lose(reason::OVERSIZE, std::slice::from_ref(event));
                 batch.taken += 1;
                 continue;
             }
-            let header = WalHeader {
-                epoch: self.epoch,
-                number: batch.next,
-                topic: event.topic.clone().into_owned(),
-                time_us: event.time_us,
-            };
+            // The fields of a `WalHeader`, borrowed.
+            let header = (self.epoch, batch.next, &*event.topic, event.time_us);
             let before = batch.bytes.len();
             let crc = match encode(&mut batch.bytes, batch.crc, durable, &header, &event.payload) {
                 Ok(crc) if batch.bytes.len() <= room => crc,
@@ -152,7 +174,6 @@ impl Inner {
 
     /// Whether an empty segment and a frame have room for it, headers counted generously.
     fn fits_a_record(&self, event: &SourceEvent) -> bool {
-        const HEADERS_BYTES: usize = 128;
         let bytes = HEADERS_BYTES + event.topic.len() + event.payload.len();
         bytes as u64 <= self.log.largest() && bytes <= MAX_RECORD_BYTES - 4096
     }

@@ -3,10 +3,10 @@
 
 use std::time::Duration;
 
-use daemoneye_lib::proto::{Record, Sequence};
+use daemoneye_lib::proto::{CoverageGap, Record, Sequence};
 use daemoneye_lib::segment::{Kind, SegmentError, SegmentReader, WalHeader};
 
-use super::{Progress, SyncMode, Wal, WalReader};
+use super::{Inner, Progress, Shared, SyncMode, Wal, WalReader, reason};
 use crate::error::CollectorError;
 
 /// A place in the stream that moves forward.
@@ -17,6 +17,8 @@ pub struct Cursor {
     segment: Option<(u64, u64, SegmentReader)>,
     /// Segments up to this number have been read.
     done: u64,
+    /// Where something stood that is not a record; the next one that can be read says how many are missing.
+    damaged: Option<String>,
 }
 
 /// The records after a place, up to the last one that was visible when the replay began.
@@ -29,7 +31,7 @@ impl WalReader {
     /// A cursor behind `after`; at the oldest record with `None`.
     #[must_use]
     pub fn cursor(&self, after: Option<Sequence>) -> Cursor {
-        Cursor { wal: self.clone(), after, segment: None, done: 0 }
+        Cursor { wal: self.clone(), after, segment: None, done: 0, damaged: None }
     }
 
     /// The records after `after`, oldest first, up to the last one visible now. Payloads are the bytes that were appended.
@@ -74,7 +76,36 @@ impl WalReader {
     }
 }
 
+impl Inner {
+    /// What stood between two records and cannot be read any more, told once however often it is read.
+    fn missed(&mut self, shared: &Shared, after: Option<Sequence>, next: Sequence, time_us: i64, place: &str) {
+        let first = after.map_or(1, |after| after.number + 1).max(self.missed_upto + 1);
+        if first >= next.number {
+            return;
+        }
+        self.missed_upto = next.number - 1;
+        self.gaps.push(CoverageGap {
+            collector: shared.options.prefix.clone(),
+            reason: reason::CORRUPT.to_owned(),
+            from_us: time_us,
+            to_us: time_us,
+            count: Some(next.number - first),
+            detail: format!("{place} cannot be read back"),
+            first: Some(Sequence::new(next.epoch, first)),
+            last: Some(Sequence::new(next.epoch, next.number - 1)),
+        });
+    }
+}
+
 impl Wal {
+    /// Writes the gaps that reading has found, so that they do not wait for the next event.
+    ///
+    /// # Errors
+    /// [`CollectorError::SyncFailed`].
+    pub(crate) fn tell(&self) -> Result<(), CollectorError> {
+        if self.shared.lock().gaps.is_empty() { Ok(()) } else { self.append(&[]).map(drop) }
+    }
+
     /// As [`WalReader::replay_from`].
     ///
     /// # Errors
@@ -144,6 +175,15 @@ impl Cursor {
                         return Ok(None);
                     }
                     if Some(sequence) > self.after {
+                        if let Some(place) = self.damaged.take() {
+                            self.wal.shared.lock().missed(
+                                &self.wal.shared,
+                                self.after,
+                                sequence,
+                                header.time_us,
+                                &place,
+                            );
+                        }
                         self.after = Some(sequence);
                         return Ok(Some(header.into_record(raw)));
                     }
@@ -154,7 +194,10 @@ impl Cursor {
                     refreshed = true;
                 }
                 Err(what) => {
-                    tracing::error!(%what, path = %reader.path().display(), at, "a record cannot be read back");
+                    if self.damaged.is_none() {
+                        tracing::error!(%what, path = %reader.path().display(), at, "a record cannot be read back");
+                        self.damaged = Some(format!("{} at byte {at}", reader.path().display()));
+                    }
                     if !reader.resync()? && !self.leave() {
                         return Ok(None);
                     }

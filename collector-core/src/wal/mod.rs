@@ -17,7 +17,7 @@ mod trim;
 use std::collections::VecDeque;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use cursor::{Cursor, Replay};
 use daemoneye_lib::proto::{CoverageGap, Sequence};
@@ -32,7 +32,7 @@ use crate::disk::{Disk, DiskFile, RealDisk};
 use crate::error::CollectorError;
 use crate::lock::DirLock;
 use crate::platform;
-use crate::writer::{LogOptions, SegmentLog};
+use crate::writer::{LogOptions, SegmentLog, SyncNote};
 
 /// Longest time between two syncs under load: what a power failure may cost.
 pub const GROUP_SYNC: Duration = Duration::from_millis(10);
@@ -207,8 +207,14 @@ struct Inner {
     losses: Vec<Loss>,
     /// Dropped segments whose gap has not been written yet.
     gaps: Vec<CoverageGap>,
+    /// Files of dropped segments that are still there.
+    condemned: Vec<PathBuf>,
     appended: u64,
     lost: u64,
+    /// When it was last said that the disk takes nothing.
+    complained: Option<Instant>,
+    /// Records up to this number that could not be read back are told.
+    missed_upto: u64,
     trimmed: Option<Sequence>,
     committed: Option<Sequence>,
 }
@@ -218,6 +224,7 @@ struct Shared {
     topic: String,
     inner: Mutex<Inner>,
     progress: watch::Sender<Progress>,
+    note: Option<SyncNote>,
 }
 
 impl Shared {
@@ -248,22 +255,41 @@ impl Wal {
         let dir = options.dir.clone();
         platform::create_dir(&dir, 0o700).map_err(|e| CollectorError::io("create", &dir, e))?;
         let lock = DirLock::take(&dir, 0o600)?;
-        let (inner, recovered) = recovery::recover(&options)?;
+        let note = SyncNote::open(&options.log());
+        let (inner, recovered, repaired) = recovery::recover(&options)?;
         let progress =
             Progress { written: recovered.last, durable: recovered.last, visible: recovered.last, failed: None };
         let topic = daemoneye_lib::topic::Topic::CollectorEvents(options.prefix.clone()).to_string();
         let sync = options.sync;
-        let shared =
-            Arc::new(Shared { options, topic, inner: Mutex::new(inner), progress: watch::Sender::new(progress) });
-        let syncer = match sync {
-            SyncMode::Never => None,
-            SyncMode::Always | SyncMode::Group => Some(sync::Syncer::start(Arc::clone(&shared))?),
-        };
-        let wal = Self { shared, syncer, _lock: lock };
-        if !recovered.gaps.is_empty() {
-            wal.append(&[])?;
+        let progress = watch::Sender::new(progress);
+        let shared = Arc::new(Shared { options, topic, inner: Mutex::new(inner), progress, note });
+        let mut wal = Self { shared, syncer: None, _lock: lock };
+        wal.settle_recovery(&recovered, repaired)?;
+        if sync != SyncMode::Never {
+            wal.syncer = Some(sync::Syncer::start(Arc::clone(&wal.shared))?);
         }
         Ok((wal, recovered))
+    }
+
+    /// What is missing is told on disk before the traces of the damage go, so that no crash in between hides it.
+    fn settle_recovery(&self, recovered: &Recovered, repaired: Vec<recovery::Repaired>) -> Result<(), CollectorError> {
+        if !recovered.gaps.is_empty() {
+            self.append(&[])?;
+            sync::sync_once(&self.shared);
+            self.check()?;
+        }
+        let (told, settled) = {
+            let inner = self.shared.lock();
+            (inner.gaps.is_empty(), inner.next - 1)
+        };
+        // On a full disk the damage stays as it is for the next start.
+        if told {
+            recovery::replace(&self.shared.options, repaired)?;
+            if let Some(note) = &self.shared.note {
+                note.write(recovered.epoch, settled);
+            }
+        }
+        Ok(())
     }
 
     /// A reader of this WAL.

@@ -10,7 +10,7 @@ use daemoneye_lib::segment::{
     HEADER_BYTES, Kind, SegmentHeader, SegmentReader, SegmentScan, WalHeader, encode, scan_dir,
 };
 
-use super::{Inner, Recovered, Segment, SyncMode, WalOptions, now_us, reason};
+use super::{Inner, Recovered, Segment, WalOptions, now_us, reason};
 use crate::error::CollectorError;
 use crate::wal::range::RangeHasher;
 use crate::writer::SegmentLog;
@@ -20,50 +20,92 @@ const KEPT_DAMAGED: usize = 4;
 /// Segments that the total bound has to hold: one that is written, its spare, and two that wait for the agent.
 const MIN_SEGMENTS: u64 = 4;
 
+/// What happens to a damaged segment as soon as what it lacks is told.
+pub(super) enum Repaired {
+    /// Nothing in it can be read.
+    Gone(PathBuf),
+    /// It is sound, but the records before it are missing: its header follows the last one that is left.
+    Header(PathBuf, SegmentHeader),
+    /// What could be read waits under a temporary name.
+    Twin { temporary: PathBuf, path: PathBuf },
+}
+
+/// Removes the traces of the damage.
+pub(super) fn replace(options: &WalOptions, repaired: Vec<Repaired>) -> Result<(), CollectorError> {
+    if repaired.is_empty() {
+        return Ok(());
+    }
+    for one in repaired {
+        let (path, done) = match one {
+            Repaired::Gone(path) => {
+                let done = options.disk.remove(&path);
+                (path, done)
+            }
+            Repaired::Header(path, header) => {
+                let file = options.disk.open(&path);
+                let done = file.and_then(|file| file.write_at(&header.encode(), 0).and_then(|()| file.sync()));
+                (path, done)
+            }
+            Repaired::Twin { temporary, path } => {
+                let done = options.disk.rename(&temporary, &path);
+                (path, done)
+            }
+        };
+        done.map_err(|e| CollectorError::io("repair", &path, e))?;
+    }
+    options.disk.sync_dir(&options.dir).map_err(|e| CollectorError::io("repair", &options.dir, e))
+}
+
 /// Repairs the log and begins its next segment.
-pub(super) fn recover(options: &WalOptions) -> Result<(Inner, Recovered), CollectorError> {
+pub(super) fn recover(options: &WalOptions) -> Result<(Inner, Recovered, Vec<Repaired>), CollectorError> {
     check_bound(options)?;
     let log_options = options.log();
     log_options.clean()?;
     let scan = scan_dir(&options.dir, &log_options.name)?;
     let durable = scan.durable_upto;
     let number = scan.segments.last().map_or(1, |s| s.number + 1);
-    let epochs = scan.segments.iter().filter_map(|s| Some(s.header?.epoch)).max();
     // Without a log there is no epoch to count on from: seconds outrank whatever an agent may have seen of a log that was removed.
-    let epoch = epochs.map_or_else(|| now_us().unsigned_abs() / 1_000_000, |epoch| epoch + 1);
-    let first = scan.segments.iter().filter_map(|s| Some(s.header?.first)).max();
+    let epoch = scan.epoch.map_or_else(|| now_us().unsigned_abs() / 1_000_000, |epoch| epoch + 1);
     let mut repair = Repair {
         options,
         durable,
+        next: None,
+        told: 0,
+        taken: None,
         kept: VecDeque::new(),
         recovered: Recovered { epoch, ..Recovered::default() },
+        repaired: Vec::new(),
         base: 0,
     };
     repair.all(scan.segments)?;
-    let Repair { kept, mut recovered, base, .. } = repair;
+    let Repair { next, taken, kept, mut recovered, repaired, base, .. } = repair;
     recovered.last = kept.iter().rev().find_map(|s| s.last);
     recovered.records = kept.iter().map(|s| s.records).sum();
-    let next = first.unwrap_or(1).max(durable + 1).max(recovered.last.map_or(1, |s| s.number + 1));
+    let next = next.unwrap_or(1);
     // Removing the spares frees their numbers; taking them again keeps numbers without gaps.
-    let number = kept.back().map_or(number, |s| s.number + 1);
+    let number = taken.map_or(number, |taken| taken + 1);
+    // The header names the end that was found, not that of the gap: until the gap is told, the next start finds it again.
     let log = SegmentLog::begin(log_options, number, epoch, next, 0)?;
     let mut segments = kept;
     segments.push_back(Segment::begun(&log, options.segment_bytes, base));
     let inner = Inner {
         log,
         epoch,
-        next,
+        next: next.max(durable + 1),
         segments,
         unsynced: Vec::new(),
         range: RangeHasher::default(),
         losses: Vec::new(),
         gaps: recovered.gaps.clone(),
+        condemned: Vec::new(),
         appended: 0,
         lost: 0,
+        complained: None,
+        missed_upto: 0,
         trimmed: None,
         committed: None,
     };
-    Ok((inner, recovered))
+    Ok((inner, recovered, repaired))
 }
 
 fn check_bound(options: &WalOptions) -> Result<(), CollectorError> {
@@ -79,9 +121,17 @@ fn check_bound(options: &WalOptions) -> Result<(), CollectorError> {
 
 struct Repair<'a> {
     options: &'a WalOptions,
+    /// Last number that is known to have been synced.
     durable: u64,
+    /// Number that follows what is kept so far; `None` before the first segment.
+    next: Option<u64>,
+    /// Numbers below are kept or told.
+    told: u64,
+    /// Last segment whose file is still there.
+    taken: Option<u64>,
     kept: VecDeque<Segment>,
     recovered: Recovered,
+    repaired: Vec<Repaired>,
     base: u64,
 }
 
@@ -89,31 +139,33 @@ impl Repair<'_> {
     fn all(&mut self, segments: Vec<SegmentScan>) -> Result<(), CollectorError> {
         let mut torn = false;
         let mut rest = segments.into_iter().peekable();
-        while let Some(mut segment) = rest.next() {
-            let bad = segment.bad.take();
+        while let Some(segment) = rest.next() {
+            let bad = segment.bad.as_ref().map(|bad| bad.expected);
             let spare = bad.is_none() && segment.header.is_none();
             if torn || spare {
                 self.drop_file(&segment, torn)?;
                 continue;
             }
-            match bad {
-                Some(bad) if bad.expected > self.durable => {
+            match segment.missing_from.or(bad) {
+                Some(expected) if expected > self.durable => {
                     torn = true;
-                    if bad.offset < HEADER_BYTES as u64 {
-                        self.drop_file(&segment, true)?;
-                        continue;
-                    }
-                    self.cut(&segment)?;
-                    segment.last = segment.last.filter(|_| segment.end > HEADER_BYTES as u64);
-                    self.recount(&mut segment)?;
+                    self.keep_front(segment)?;
                 }
-                Some(bad) => {
+                Some(expected) if segment.bad.is_none() => self.bridge(segment, expected)?,
+                Some(expected) => {
                     let until = rest.peek().and_then(|next| Some(next.header?.first));
-                    self.salvage(&mut segment, bad.expected, until)?;
+                    torn = self.salvage(segment, expected, until)?;
                 }
-                None => self.cut(&segment)?,
+                None => {
+                    self.trim_zeros(&segment)?;
+                    self.keep(segment, false)?;
+                }
             }
-            self.keep(segment)?;
+        }
+        if let Some(next) = self.next.filter(|_| !torn) {
+            let (epoch, from_us) =
+                self.kept.back().map_or((0, now_us()), |s| (s.last.map_or(0, |l| l.epoch), s.time_us.1));
+            self.missing(epoch, next, self.durable + 1, (from_us, now_us()), "the end of the log");
         }
         Ok(())
     }
@@ -125,37 +177,51 @@ impl Repair<'_> {
         self.options.log().remove(&segment.path)
     }
 
-    /// Cuts a segment behind its last good record, and with it the zeros that nobody will fill.
-    fn cut(&mut self, segment: &SegmentScan) -> Result<(), CollectorError> {
+    /// Keeps the records in front of the place where a torn segment is cut.
+    fn keep_front(&mut self, mut segment: SegmentScan) -> Result<(), CollectorError> {
+        let headless = segment.bad.as_ref().is_some_and(|bad| bad.offset < HEADER_BYTES as u64);
+        if headless || segment.missing_from.is_some() {
+            return self.drop_file(&segment, true);
+        }
         self.recovered.torn_bytes += used_from(&segment.path, segment.end)?;
+        // Before anything new is written: a cut that a power failure takes back would be found below what is durable then.
+        let file = self.options.disk.open(&segment.path);
+        file.and_then(|f| f.truncate(segment.end).and_then(|()| f.sync()))
+            .map_err(|e| CollectorError::io("cut", &segment.path, e))?;
+        self.recount(&mut segment)?;
+        self.keep(segment, false)
+    }
+
+    /// Gives back the zeros that nobody will fill.
+    fn trim_zeros(&self, segment: &SegmentScan) -> Result<(), CollectorError> {
         let file = self.options.disk.open(&segment.path);
         file.and_then(|f| f.truncate(segment.end)).map_err(|e| CollectorError::io("cut", &segment.path, e))
     }
 
     /// The scan counted readable records behind the cut as well.
     fn recount(&self, segment: &mut SegmentScan) -> Result<(), CollectorError> {
-        (segment.first, segment.last, segment.records) = (None, None, 0);
+        (segment.first, segment.last, segment.records, segment.time_us) = (None, None, 0, None);
         let mut reader = SegmentReader::open(&segment.path, Kind::Wal)?;
         while let Ok(Some(raw)) = reader.step()? {
             let Ok(header) = raw.header::<WalHeader>() else { break };
-            segment.first.get_or_insert(header.number);
-            segment.last = Some(header.number);
-            segment.records += 1;
-            segment.time_us = Some((segment.time_us.map_or(header.time_us, |t| t.0), header.time_us));
+            count(segment, &header);
         }
         Ok(())
     }
 
-    fn keep(&mut self, segment: SegmentScan) -> Result<(), CollectorError> {
+    fn keep(&mut self, segment: SegmentScan, synced: bool) -> Result<(), CollectorError> {
+        let header_first = segment.header.map(|h| h.first);
+        self.next = self.next.max(header_first).max(segment.last.map(|last| last + 1));
         let (Some(first), Some(last)) = (segment.first, segment.last) else {
             return self.options.log().remove(&segment.path);
         };
         // A crash of the program alone leaves records in the page cache; they are promised from now on.
-        if last > self.durable && self.options.sync != SyncMode::Never {
+        if last > self.durable && !synced {
             let synced = self.options.disk.open(&segment.path).and_then(|file| file.sync());
             synced.map_err(|e| CollectorError::SyncFailed { path: segment.path.clone(), message: e.to_string() })?;
         }
-        let epoch = segment.header.map_or(0, |h| h.epoch);
+        let epoch = segment.epoch.unwrap_or(0);
+        self.taken = Some(segment.number);
         self.kept.push_back(Segment {
             number: segment.number,
             path: segment.path,
@@ -170,77 +236,146 @@ impl Repair<'_> {
         Ok(())
     }
 
-    /// Writes what can be read into a sound segment and keeps the damaged one aside.
-    fn salvage(&mut self, segment: &mut SegmentScan, expected: u64, until: Option<u64>) -> Result<(), CollectorError> {
-        let aside = self.aside(&segment.path);
-        let found = readable(segment)?;
-        let until = until.unwrap_or(self.durable + 1);
-        let start = segment.header.map_or(expected, |h| h.first);
-        let epoch = found.first().map(|(h, ..)| h.epoch).or(segment.header.map(|h| h.epoch)).unwrap_or(0);
-        let mut next = start;
-        for (header, _) in &found {
-            self.missing(epoch, next, header.number, segment);
+    /// Keeps a sound segment whose predecessors lost their end.
+    fn bridge(&mut self, mut segment: SegmentScan, from: u64) -> Result<(), CollectorError> {
+        let Some(header) = &mut segment.header else { return self.keep(segment, false) };
+        let (epoch, first) = (header.epoch, std::mem::replace(&mut header.first, from));
+        let repaired = Repaired::Header(segment.path.clone(), *header);
+        let span = segment.time_us.unwrap_or_else(|| (now_us(), now_us()));
+        self.missing(epoch, from, first, span, &format!("the log before segment {}", segment.number));
+        if segment.records > 0 {
+            self.repaired.push(repaired);
+        }
+        self.trim_zeros(&segment)?;
+        self.keep(segment, false)
+    }
+
+    /// Writes what can be read into a sound segment and keeps the damaged one aside; `true` when a torn tail begins in it.
+    fn salvage(
+        &mut self,
+        mut segment: SegmentScan,
+        expected: u64,
+        until: Option<u64>,
+    ) -> Result<bool, CollectorError> {
+        let mut found = readable(&segment)?;
+        let front = found.first().map(|(header, _)| header.number);
+        let start =
+            segment.missing_from.or(segment.header.map(|h| h.first)).or(self.next).or(front).unwrap_or(expected);
+        let (epoch, span) = (segment.epoch.unwrap_or(0), segment.time_us.unwrap_or_else(|| (now_us(), now_us())));
+        let place = format!("segment {}", segment.number);
+        let told = self.recovered.gaps.len();
+        let (mut next, mut torn) = (start, None);
+        for (at, (header, _)) in found.iter().enumerate() {
+            if header.number > next && next > self.durable {
+                torn = Some(at);
+                break;
+            }
+            self.missing(epoch, next, header.number, span, &place);
             next = header.number + 1;
         }
-        self.missing(epoch, next, until, segment);
+        match torn {
+            Some(at) => found.truncate(at),
+            None => {
+                self.missing(epoch, next, until.unwrap_or(u64::MAX).min(self.durable + 1), span, &place);
+            }
+        }
+        self.recovered.corrupt.push(self.aside(&segment.path)?);
+        if self.recovered.gaps.len() == told {
+            // Somebody changed it all the same: said at the moment it was found, because nothing is missing at any other.
+            let now = now_us();
+            self.recovered.gaps.push(gap(&self.options.prefix, None, (now, now), &place));
+        }
+        self.next = self.next.max(Some(start));
+        if found.is_empty() {
+            self.taken = Some(segment.number);
+            self.repaired.push(Repaired::Gone(segment.path));
+            return Ok(torn.is_some());
+        }
         let header = SegmentHeader { kind: Kind::Wal, previous_crc: 0, epoch, segment: segment.number, first: start };
+        segment.end = self.rewrite(&segment.path, header, &found)?;
+        (segment.header, segment.first, segment.last, segment.records) = (Some(header), None, None, 0);
+        for (header, _) in &found {
+            count(&mut segment, header);
+        }
+        self.keep(segment, true)?;
+        Ok(torn.is_some())
+    }
+
+    fn rewrite(
+        &mut self,
+        path: &Path,
+        header: SegmentHeader,
+        records: &[(WalHeader, Vec<u8>)],
+    ) -> Result<u64, CollectorError> {
         let mut bytes = header.encode().to_vec();
         let mut crc = 0;
-        for (header, payload) in &found {
+        for (header, payload) in records {
             crc = encode(&mut bytes, crc, self.durable.min(header.number - 1), header, payload)
                 .map_err(|_| CollectorError::LimitRecord { bytes: payload.len(), limit: bytes.len() })?;
         }
-        let temporary = segment.path.with_extension("wal.tmp");
+        let temporary = path.with_extension("wal.tmp");
         let written = self.options.disk.create(&temporary, 0o600).and_then(|file| {
             file.write_at(&bytes, 0)?;
-            file.sync()?;
-            self.options.disk.rename(&temporary, &segment.path)?;
-            self.options.disk.sync_dir(&self.options.dir)
+            file.sync()
         });
-        written.map_err(|e| CollectorError::io("repair", &segment.path, e))?;
-        self.recovered.corrupt.extend(aside);
-        segment.header = Some(header);
-        segment.end = bytes.len() as u64;
-        Ok(())
+        written.map_err(|e| CollectorError::io("repair", path, e))?;
+        self.repaired.push(Repaired::Twin { temporary, path: path.to_owned() });
+        Ok(bytes.len() as u64)
     }
 
-    /// Copies a damaged segment beside the log; the original stays until its repaired twin takes its name.
-    fn aside(&self, path: &Path) -> Option<PathBuf> {
-        let mut kept: Vec<PathBuf> = std::fs::read_dir(&self.options.dir).ok()?.flatten().map(|e| e.path()).collect();
+    /// Gives a damaged segment a second name beside the log, which needs no room; it stays until its repaired twin takes the
+    /// first. Where neither that nor a copy works nothing is repaired: it would replace the only evidence.
+    fn aside(&self, path: &Path) -> Result<PathBuf, CollectorError> {
+        let refused = |error| CollectorError::io("keep aside the damaged", path, error);
+        let listed = std::fs::read_dir(&self.options.dir).map_err(refused)?;
+        let mut kept: Vec<PathBuf> = listed.flatten().map(|e| e.path()).collect();
         kept.retain(|p| p.extension().is_some_and(|e| e == "damaged"));
         kept.sort();
         for old in kept.iter().take((kept.len() + 1).saturating_sub(KEPT_DAMAGED)) {
             self.options.disk.remove(old).ok();
         }
         let aside = path.with_extension("wal.damaged");
-        match std::fs::copy(path, &aside) {
-            Ok(_) => Some(aside),
-            Err(error) => {
-                tracing::error!(%error, path = %path.display(), "a damaged segment cannot be kept aside");
-                None
-            }
-        }
+        // From a start that got no further than this.
+        self.options.disk.remove(&aside).ok();
+        let named = std::fs::hard_link(path, &aside);
+        let named = named.or_else(|_| std::fs::copy(path, &aside).and_then(|_| File::open(&aside)?.sync_all()));
+        named.map(|()| aside).map_err(refused)
     }
 
-    fn missing(&mut self, epoch: u64, from: u64, to: u64, segment: &SegmentScan) {
+    /// Tells that the records from `from` up to before `to` are gone.
+    fn missing(&mut self, epoch: u64, from: u64, to: u64, (from_us, to_us): (i64, i64), place: &str) {
+        let from = from.max(self.told);
         if from >= to {
             return;
         }
-        let (from_us, to_us) = segment.time_us.unwrap_or_else(|| (now_us(), now_us()));
-        self.recovered.gaps.push(CoverageGap {
-            collector: self.options.prefix.clone(),
-            reason: reason::CORRUPT.to_owned(),
-            from_us,
-            to_us,
-            count: Some(to - from),
-            detail: format!(
-                "segment {} was damaged on disk after it had been synced; it is kept aside",
-                segment.number
-            ),
-            first: Some(Sequence::new(epoch, from)),
-            last: Some(Sequence::new(epoch, to - 1)),
-        });
+        self.told = to;
+        let range = (Sequence::new(epoch, from), Sequence::new(epoch, to - 1));
+        self.recovered.gaps.push(gap(&self.options.prefix, Some(range), (from_us, to_us), place));
     }
+}
+
+/// `range`: the first and the last record that are gone.
+fn gap(collector: &str, range: Option<(Sequence, Sequence)>, time_us: (i64, i64), place: &str) -> CoverageGap {
+    let lost = if range.is_some() { "" } else { "; every record of it can be read" };
+    CoverageGap {
+        collector: collector.to_owned(),
+        reason: reason::CORRUPT.to_owned(),
+        from_us: time_us.0,
+        to_us: time_us.1,
+        count: Some(range.map_or(0, |(first, last)| last.number - first.number + 1)),
+        detail: format!(
+            "{place} was damaged on disk after it had been synced; what is left of it is kept aside{lost}"
+        ),
+        first: range.map(|(first, _)| first),
+        last: range.map(|(_, last)| last),
+    }
+}
+
+fn count(segment: &mut SegmentScan, header: &WalHeader) {
+    segment.first.get_or_insert(header.number);
+    segment.last = Some(header.number);
+    segment.records += 1;
+    segment.time_us = Some((segment.time_us.map_or(header.time_us, |t| t.0), header.time_us));
 }
 
 /// Every readable record of a damaged segment, in order.

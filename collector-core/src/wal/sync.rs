@@ -65,7 +65,8 @@ fn work(shared: &Shared, (wish, changed): &(Mutex<Wish>, Condvar)) {
         }
         let (wanted, closed) = (std::mem::take(&mut state.wanted), state.closed);
         drop(state);
-        if wanted {
+        // The sync before may have taken what this wish was for; another one would make the next append wait for its group.
+        if wanted && is_behind(shared) {
             began = Some(Instant::now());
             if !sync_once(shared) {
                 return;
@@ -77,15 +78,27 @@ fn work(shared: &Shared, (wish, changed): &(Mutex<Wish>, Condvar)) {
     }
 }
 
-/// `false`: a sync failed, and nothing may be synced any more.
-fn sync_once(shared: &Shared) -> bool {
-    let (files, last) = {
+fn is_behind(shared: &Shared) -> bool {
+    let last = shared.lock().last();
+    last > shared.progress.borrow().durable
+}
+
+/// `false`: a sync failed, and nothing may be synced any more. Never two at once: each takes what the other would have to wait for.
+pub(super) fn sync_once(shared: &Shared) -> bool {
+    let (files, dir, last, dropped) = {
         let mut inner = shared.lock();
         let mut files = std::mem::take(&mut inner.unsynced);
         files.push(Arc::clone(inner.log.file()));
-        (files, inner.last())
+        let told = if inner.gaps.is_empty() { inner.condemned.len() } else { 0 };
+        (files, inner.log.take_unsynced_dir(), inner.last(), told)
     };
-    let outcome = files.iter().try_for_each(|file| file.sync());
+    let mut outcome = files.iter().try_for_each(|file| file.sync());
+    if dir {
+        outcome = outcome.and_then(|()| shared.options.disk.sync_dir(&shared.options.dir));
+    }
+    if outcome.is_ok() && dropped > 0 {
+        shared.lock().release_first(dropped, &shared.options);
+    }
     shared.progress.send_modify(|progress| match &outcome {
         Ok(()) => {
             progress.durable = progress.durable.max(last);
@@ -94,6 +107,10 @@ fn sync_once(shared: &Shared) -> bool {
         }
         Err(error) => progress.failed = Some(error.to_string()),
     });
+    // Whoever waits for the sync does not wait for the note as well.
+    if let (Ok(()), Some(note), Some(last)) = (&outcome, &shared.note, last) {
+        note.write(last.epoch, last.number);
+    }
     outcome.is_ok()
 }
 
@@ -103,10 +120,10 @@ impl Wal {
     /// # Errors
     /// [`CollectorError::SyncFailed`].
     pub async fn synced(&self) -> Result<(), CollectorError> {
-        if let Some(syncer) = &self.syncer {
+        // Every append has woken the syncing thread already.
+        if self.syncer.is_some() {
             let mut progress = self.progress();
             let target = progress.borrow().written;
-            syncer.wake();
             progress.wait_for(|p| p.durable >= target || p.failed.is_some()).await.ok();
         }
         self.check()

@@ -2,8 +2,12 @@
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 
-use super::{Inner, Segment, Wal, now_us, reason};
+use super::{Inner, Segment, SyncMode, Wal, WalOptions, now_us, reason};
 use crate::error::CollectorError;
+
+/// Dropped segments that may wait for a sync. So many rotations without one mean a disk that hangs, and then the bound counts for more than
+/// a word that could outlive a power failure.
+const MAX_CONDEMNED: usize = 8;
 
 impl Wal {
     /// The last record that [`Self::trim`] up to `upto` would delete; `None` when it would delete nothing.
@@ -11,11 +15,17 @@ impl Wal {
     pub fn trimmable(&self, upto: Sequence) -> Option<Sequence> {
         let inner = self.shared.lock();
         let closed = inner.segments.len().saturating_sub(1);
-        inner.segments.iter().take(closed).take_while(|s| s.last <= Some(upto)).filter_map(|s| s.last).last()
+        inner.segments.iter().take(closed).take_while(|s| self.unneeded(s, upto)).filter_map(|s| s.last).last()
+    }
+
+    /// Whether everything in it is taken, and something behind it is on disk: a log without any segment has forgotten its numbers.
+    fn unneeded(&self, segment: &Segment, upto: Sequence) -> bool {
+        let never = self.shared.options.sync == SyncMode::Never;
+        segment.last <= Some(upto) && (never || segment.last < self.shared.progress.borrow().durable)
     }
 
     /// Deletes the segments whose every record is at or below `upto`: the smallest of what the agent committed, a ledger entry covers and the
-    /// source's checkpoint holds. The segment that is written stays.
+    /// source's checkpoint holds. The segment that is written stays, and so does the one before until something behind it is synced.
     ///
     /// # Errors
     /// A file cannot be removed; it is tried again at the next trim.
@@ -25,9 +35,11 @@ impl Wal {
         inner.committed = inner.committed.max(Some(upto));
         let mut deleted = 0;
         while inner.segments.len() > 1 {
-            let Some(oldest) = inner.segments.front().filter(|s| s.last <= Some(upto)) else { break };
-            options.remove(&oldest.path)?;
-            let last = oldest.last;
+            let Some(oldest) = inner.segments.front().filter(|s| self.unneeded(s, upto)) else { break };
+            let (path, last) = (oldest.path.clone(), oldest.last);
+            // Oldest first: a hole in what is left would pass for damage.
+            inner.release(&self.shared.options);
+            options.remove(&path)?;
             inner.trimmed = inner.trimmed.max(last);
             inner.segments.pop_front();
             deleted += 1;
@@ -45,23 +57,39 @@ impl Inner {
         self.segments.iter().rev().find_map(|s| s.last)
     }
 
-    /// Drops the oldest segments until one more has room under the total bound; what nobody committed is told.
+    /// Drops the oldest segments until one more has room under the total bound; what nobody committed is told, and its file goes only when
+    /// that word is on disk: a power failure must not take both.
     pub(super) fn hold_bound(&mut self, wal: &Wal) {
         let options = &wal.shared.options;
+        if self.condemned.len() >= MAX_CONDEMNED {
+            self.release(options);
+        }
         while self.segments.len() > 1 {
             let used: u64 = self.segments.iter().map(|s| s.bytes).sum();
-            // The spare counts as well: it takes the room before it is begun.
-            if used + 2 * options.segment_bytes <= options.max_bytes {
+            // The next one, its spare, and the one that goes take room as well.
+            if used + 3 * options.segment_bytes <= options.max_bytes {
                 return;
             }
             let Some(oldest) = self.segments.pop_front() else { return };
-            if let Err(error) = options.log().remove(&oldest.path) {
-                tracing::error!(%error, "a segment above the total bound cannot be removed");
-            }
             self.trimmed = self.trimmed.max(oldest.last);
             if oldest.last > self.committed {
                 self.lost += oldest.records;
                 self.gaps.push(gap_of(&oldest, &options.prefix));
+            }
+            self.condemned.push(oldest.path);
+        }
+    }
+
+    /// Removes the files of dropped segments.
+    pub(super) fn release(&mut self, options: &WalOptions) {
+        self.release_first(self.condemned.len(), options);
+    }
+
+    /// Removes the oldest `count` of them, under the lock: a younger one must not go first.
+    pub(super) fn release_first(&mut self, count: usize, options: &WalOptions) {
+        for path in self.condemned.drain(..count.min(self.condemned.len())) {
+            if let Err(error) = options.log().remove(&path) {
+                tracing::error!(%error, "a segment above the total bound cannot be removed");
             }
         }
     }

@@ -14,7 +14,7 @@ use super::{AuditEntry, ChainError, ChainVerifier, Hash};
 use crate::exit::Exit;
 use crate::proto::Sequence;
 use crate::segment::{
-    BadRecord, HEADER_BYTES, HeaderError, Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list,
+    BadRecord, DurableNote, HEADER_BYTES, HeaderError, Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list,
 };
 
 /// Entries between two calls of a progress callback: some milliseconds of work.
@@ -87,6 +87,12 @@ pub enum LedgerFault {
     /// Hash, order or payload.
     #[error(transparent)]
     CorruptChain(#[from] ChainError),
+    /// The newest entries are gone.
+    #[error("the ledger ends here, but it had {synced} entries on disk; its end was cut off")]
+    CorruptEnd {
+        /// Entries that the writer noted as synced.
+        synced: u64,
+    },
     /// The segment's header.
     #[error(transparent)]
     CorruptHeader(#[from] HeaderError),
@@ -371,13 +377,16 @@ impl Iterator for LedgerReader {
     }
 }
 
-/// Verifies a whole ledger, also a live one.
+/// Verifies a whole ledger, also a live one. What the chain cannot know of itself, that its end is missing, the writer's note
+/// of what it synced tells.
 ///
 /// # Errors
 /// [`LedgerError`] names the first bad entry.
 pub fn verify_dir(dir: &Path, mut progress: impl FnMut(LedgerProgress)) -> Result<LedgerSummary, LedgerError> {
     let unreadable = |e| LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what: LedgerFault::Segment(e) };
     let mut reader = LedgerReader::open(dir).map_err(unreadable)?;
+    // Before the walk: a live writer notes more meanwhile, never less.
+    let synced = DurableNote::read(dir, &reader.name).map_err(unreadable)?.map_or(0, |note| note.number);
     let sizes: Vec<(u64, u64)> = list(dir, &reader.name)
         .map_err(unreadable)?
         .into_iter()
@@ -395,5 +404,9 @@ pub fn verify_dir(dir: &Path, mut progress: impl FnMut(LedgerProgress)) -> Resul
         }
     }
     report(&reader.state);
+    let (segment, offset) = reader.state.position();
+    if reader.state.chain.entries() < synced {
+        return Err(reader.fault(segment, offset, LedgerFault::CorruptEnd { synced }));
+    }
     Ok(reader.state.summary())
 }

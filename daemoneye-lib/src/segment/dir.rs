@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{BadRecord, HEADER_BYTES, HeaderError, Kind, SegmentError, SegmentHeader, SegmentReader, WalHeader};
+use super::{
+    BadRecord, DurableNote, HEADER_BYTES, HeaderError, Kind, SegmentError, SegmentHeader, SegmentReader, WalHeader,
+};
 
 /// How a log's files are called.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -79,6 +81,10 @@ pub struct SegmentScan {
     pub path: PathBuf,
     /// `None`: a spare, or the header is bad.
     pub header: Option<SegmentHeader>,
+    /// Highest epoch in header and records.
+    pub epoch: Option<u64>,
+    /// The records from this number up to the first one here are not in the segments before.
+    pub missing_from: Option<u64>,
     /// First readable record.
     pub first: Option<u64>,
     /// Last readable record, bad ones in between skipped.
@@ -116,10 +122,21 @@ pub enum Tail {
 pub struct DirScan {
     /// In order; spares at the end have no header.
     pub segments: Vec<SegmentScan>,
-    /// Highest `durable_upto` in any readable record.
+    /// Last number that is known to have been synced.
     pub durable_upto: u64,
+    /// Highest epoch that was ever given, as far as segments and note tell.
+    pub epoch: Option<u64>,
     /// How it ends.
     pub tail: Tail,
+}
+
+/// What the segments walked so far say about the next one.
+#[derive(Default)]
+struct Walk {
+    /// The lowest number that the next record may have; `None` before the first segment.
+    next: Option<u64>,
+    epoch: Option<u64>,
+    durable: u64,
 }
 
 /// Reads every record of a WAL and judges its end.
@@ -127,59 +144,86 @@ pub struct DirScan {
 /// # Errors
 /// The directory or a file cannot be read, or is of a newer version.
 pub fn scan_dir(dir: &Path, name: &SegmentName) -> Result<DirScan, SegmentError> {
-    let mut segments = Vec::new();
-    let (mut durable_upto, mut next) = (0, 1);
-    for (number, path) in list(dir, name)? {
-        let (segment, durable) = scan_segment(number, &path, &mut next)?;
-        durable_upto = durable_upto.max(durable);
-        segments.push(segment);
+    let mut walk = Walk::default();
+    let segments: Vec<SegmentScan> =
+        list(dir, name)?.into_iter().map(|(number, path)| walk.segment(number, &path)).collect::<Result<_, _>>()?;
+    // A note older than the whole log speaks of one that was removed.
+    let oldest = segments.iter().filter_map(|s| s.epoch).min();
+    let damaged = segments.iter().any(|s| s.bad.is_some());
+    let note = DurableNote::read(dir, name)?;
+    if let Some(note) = note.filter(|note| oldest.map_or(damaged, |epoch| note.epoch >= epoch)) {
+        walk.durable = walk.durable.max(note.number);
     }
-    let first_bad = segments.iter().enumerate().find_map(|(at, s)| s.bad.as_ref().map(|bad| (at, bad)));
+    let first_bad = segments.iter().enumerate().find_map(|(at, segment)| {
+        let missing = segment.missing_from.map(|expected| (at, expected, 0));
+        missing.or_else(|| segment.bad.as_ref().map(|bad| (at, bad.expected, bad.offset)))
+    });
     let tail = match first_bad {
-        None => Tail::Clean,
-        Some((_, bad)) if bad.expected <= durable_upto => Tail::Corrupt,
-        Some((segment, bad)) => Tail::Torn { segment, offset: bad.offset },
+        None if walk.next.is_none_or(|next| next > walk.durable) => Tail::Clean,
+        None => Tail::Corrupt,
+        Some((_, expected, _)) if expected <= walk.durable => Tail::Corrupt,
+        Some((segment, _, offset)) => Tail::Torn { segment, offset },
     };
-    Ok(DirScan { segments, durable_upto, tail })
+    let epoch = walk.epoch.max(note.map(|note| note.epoch));
+    Ok(DirScan { segments, durable_upto: walk.durable, epoch, tail })
+}
+
+impl Walk {
+    fn segment(&mut self, number: u64, path: &Path) -> Result<SegmentScan, SegmentError> {
+        let mut reader = SegmentReader::open(path, Kind::Wal)?;
+        let mut scan = SegmentScan {
+            number,
+            path: path.to_owned(),
+            header: None,
+            epoch: None,
+            missing_from: None,
+            first: None,
+            last: None,
+            records: 0,
+            last_crc: 0,
+            end: HEADER_BYTES as u64,
+            bad: None,
+            time_us: None,
+        };
+        match reader.header() {
+            Ok(None) => {
+                // A spare holds nothing; a header that never reached the disk may have records behind it.
+                if !reader.zero_to_the_end()? {
+                    scan.bad = Some(self.bad_header());
+                }
+            }
+            Ok(Some(header)) if header.segment == number => self.begin(header, &mut scan),
+            // A file cut inside its header never had a record.
+            Err(HeaderError::CorruptShort) if reader.length() == 0 => {}
+            Ok(Some(_)) | Err(_) => scan.bad = Some(self.bad_header()),
+        }
+        let mut next = self.next.unwrap_or(1);
+        self.durable = self.durable.max(walk(&mut reader, &mut scan, &mut next)?);
+        if scan.header.is_some() || scan.bad.is_some() {
+            self.next = Some(next);
+        }
+        self.epoch = self.epoch.max(scan.epoch);
+        Ok(scan)
+    }
+
+    fn begin(&mut self, header: SegmentHeader, scan: &mut SegmentScan) {
+        let next = self.next.unwrap_or(header.first);
+        if self.epoch.is_some_and(|before| before < header.epoch) {
+            self.durable = self.durable.max(header.first.saturating_sub(1));
+        }
+        scan.missing_from = (header.first > next).then_some(next);
+        self.next = Some(next.max(header.first));
+        scan.last_crc = header.previous_crc;
+        scan.epoch = Some(header.epoch);
+        scan.header = Some(header);
+    }
+
+    fn bad_header(&self) -> Bad {
+        Bad { offset: 0, expected: self.next.unwrap_or(1), what: BadRecord::CorruptHeader }
+    }
 }
 
 /// `next`: the lowest number that the first record may have.
-fn scan_segment(number: u64, path: &Path, next: &mut u64) -> Result<(SegmentScan, u64), SegmentError> {
-    let mut reader = SegmentReader::open(path, Kind::Wal)?;
-    let mut scan = SegmentScan {
-        number,
-        path: path.to_owned(),
-        header: None,
-        first: None,
-        last: None,
-        records: 0,
-        last_crc: 0,
-        end: HEADER_BYTES as u64,
-        bad: None,
-        time_us: None,
-    };
-    match reader.header() {
-        Ok(None) => {
-            // A spare holds nothing; a header that never reached the disk may have records behind it.
-            if !reader.zero_to_the_end()? {
-                scan.bad = Some(Bad { offset: 0, expected: *next, what: BadRecord::CorruptHeader });
-            }
-        }
-        Ok(Some(header)) if header.segment == number => {
-            scan.last_crc = header.previous_crc;
-            *next = (*next).max(header.first);
-            scan.header = Some(header);
-        }
-        // A file cut inside its header never had a record.
-        Err(HeaderError::CorruptShort) if reader.length() == 0 => {}
-        Ok(Some(_)) | Err(_) => {
-            scan.bad = Some(Bad { offset: 0, expected: *next, what: BadRecord::CorruptHeader });
-        }
-    }
-    let durable = walk(&mut reader, &mut scan, next)?;
-    Ok((scan, durable))
-}
-
 fn walk(reader: &mut SegmentReader, scan: &mut SegmentScan, next: &mut u64) -> Result<u64, SegmentError> {
     let (mut durable, mut skipping) = (0, scan.bad.is_some());
     loop {
@@ -199,6 +243,7 @@ fn walk(reader: &mut SegmentReader, scan: &mut SegmentScan, next: &mut u64) -> R
                     skipping = false;
                     *next = header.number + 1;
                     scan.records += 1;
+                    scan.epoch = scan.epoch.max(Some(header.epoch));
                     scan.first.get_or_insert(header.number);
                     scan.last = Some(header.number);
                     scan.last_crc = record.crc;

@@ -23,7 +23,7 @@ pub struct SegmentHeader {
     pub epoch: u64,
     /// Number in the file name.
     pub segment: u64,
-    /// Number of its first record.
+    /// Number after the last record before it; its first record has this one or, behind a gap that was told, a higher one.
     pub first: u64,
 }
 

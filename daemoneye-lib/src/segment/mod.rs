@@ -15,7 +15,7 @@
 //! | 12 | 4 | CRC32C of the record before this segment's first one, 0 when there is none |
 //! | 16 | 8 | epoch of the writer |
 //! | 24 | 8 | segment number, as in the file name |
-//! | 32 | 8 | number of the first record |
+//! | 32 | 8 | number after the last record before this segment; its first record has this one or, behind a gap that was told, a higher one |
 //! | 40 | 20 | zero |
 //! | 60 | 4 | CRC32C of bytes 0 to 59 |
 //!
@@ -42,16 +42,30 @@
 //!
 //! # How a tail is judged
 //!
-//! A bad record above the highest `durable_upto` of the whole log was never promised to anybody: it is a torn tail and is cut with
-//! everything behind it, because pages reach the disk in any order. A bad record at or below it is corruption.
+//! Known to be synced is everything up to the highest of: `durable_upto` of any readable record; the number before the first one of
+//! a segment that begins an epoch, because a log is judged and synced before a new run writes; the durable note.
+//! A bad or missing record above it was never promised to anybody: it is a torn tail and is cut with
+//! everything behind it, because pages reach the disk in any order. A bad or missing record at or below it is corruption.
+//!
+//! # Durable note, `<prefix>.durable`, 32 bytes
+//!
+//! | offset | bytes | field |
+//! |---|---|---|
+//! | 0 | 8 | magic `DEYEDUR\n` |
+//! | 8 | 8 | epoch of the writer |
+//! | 16 | 8 | number of the last record that is synced |
+//! | 24 | 4 | zero |
+//! | 28 | 4 | CRC32C of bytes 0 to 27 |
 
 mod dir;
+mod durable;
 mod header;
 mod reader;
 mod record;
 mod wal;
 
 pub use dir::{Bad, DirScan, SegmentName, SegmentScan, Tail, list, scan_dir};
+pub use durable::DurableNote;
 pub use header::{HeaderError, Kind, SegmentHeader};
 pub use reader::{RawRecord, SegmentReader};
 pub use record::{BadRecord, Parsed, RecordView, encode, encoded_len, parse};

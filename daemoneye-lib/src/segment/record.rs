@@ -75,6 +75,15 @@ pub const fn encoded_len(header: usize, payload: usize) -> usize {
     (PREFIX_BYTES + header + payload).next_multiple_of(ALIGN)
 }
 
+/// Lets postcard write behind what is there, without a buffer of its own.
+struct Tail<'a>(&'a mut Vec<u8>);
+
+impl Extend<u8> for Tail<'_> {
+    fn extend<I: IntoIterator<Item = u8>>(&mut self, bytes: I) {
+        self.0.extend(bytes);
+    }
+}
+
 /// Appends one record to `out` and returns its checksum.
 ///
 /// # Errors
@@ -87,19 +96,21 @@ pub fn encode(
     header: &impl Serialize,
     payload: &[u8],
 ) -> Result<u32, BadRecord> {
-    let header = postcard::to_allocvec(header).map_err(|_| BadRecord::CorruptHeader)?;
-    let length = PREFIX_BYTES + header.len() + payload.len();
-    if length > MAX_RECORD_BYTES {
-        return Err(BadRecord::CorruptLength);
-    }
     let start = out.len();
-    let too_long = |_| BadRecord::CorruptLength;
-    out.extend_from_slice(&u32::try_from(length).map_err(too_long)?.to_le_bytes());
-    out.extend_from_slice(&[0; 4]);
-    out.extend_from_slice(&previous_crc.to_le_bytes());
-    out.extend_from_slice(&u32::try_from(header.len()).map_err(too_long)?.to_le_bytes());
-    out.extend_from_slice(&durable_upto.to_le_bytes());
-    out.extend_from_slice(&header);
+    out.extend_from_slice(&[0; PREFIX_BYTES]);
+    let encoded = postcard::to_extend(header, Tail(out)).map(|_| ());
+    let header_bytes = out.len() - start - PREFIX_BYTES;
+    let length = PREFIX_BYTES + header_bytes + payload.len();
+    let fields = match (encoded, u32::try_from(length), u32::try_from(header_bytes)) {
+        (Ok(()), Ok(all), Ok(header)) if length <= MAX_RECORD_BYTES => {
+            [all, 0, previous_crc, header].into_iter().flat_map(u32::to_le_bytes).chain(durable_upto.to_le_bytes())
+        }
+        (encoded, ..) => {
+            out.truncate(start);
+            return Err(encoded.map_or(BadRecord::CorruptHeader, |()| BadRecord::CorruptLength));
+        }
+    };
+    out.iter_mut().skip(start).zip(fields).for_each(|(to, from)| *to = from);
     out.extend_from_slice(payload);
     out.resize(start + length.next_multiple_of(ALIGN), 0);
     let crc = checksum(out.get(start..).unwrap_or_default());

@@ -1,13 +1,11 @@
 //! What the ledger promises: a chain over restarts, idempotent outbox entries, and that every changed byte is named.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use std::io::{Seek as _, SeekFrom, Write as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::support::{Faults, FaultyDisk};
 use collector_core::ledger::{Draft, Ledger, LedgerOptions};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::{
@@ -15,7 +13,6 @@ use daemoneye_lib::ledger::{
 };
 use daemoneye_lib::proto::{AuditAppend, Sequence};
 use daemoneye_lib::segment::{HEADER_BYTES, HeaderError, Kind, SegmentName, SegmentReader, encode};
-use support::{Faults, FaultyDisk};
 
 fn options(dir: &Path) -> LedgerOptions {
     LedgerOptions { segment_bytes: 2048, ..LedgerOptions::new(dir) }
@@ -209,20 +206,30 @@ fn a_missing_or_replaced_segment_is_named() {
     assert!(matches!(error.what, LedgerFault::CorruptHeader(HeaderError::CorruptShort)), "{error}");
 }
 
-#[test]
-fn a_torn_tail_is_cut_and_damage_below_is_left_for_the_verifier() {
-    let dir = tempfile::tempdir().unwrap();
-    let (ledger, _) = Ledger::open(options(dir.path())).unwrap();
+/// Four entries, each synced by itself, and the states in front of them.
+fn four_entries(dir: &Path) -> Vec<LedgerVerifier> {
+    let (ledger, _) = Ledger::open(options(dir)).unwrap();
     for n in 0..4 {
         ledger.append(draft(n)).unwrap();
     }
     drop(ledger);
-    let states = checkpoints(dir.path());
-    let path = segments(dir.path())[0].clone();
-    let mut bytes = std::fs::read(&path).unwrap();
-    let whole = bytes.clone();
-    bytes[usize::try_from(states[3].position().1).unwrap() + 40] ^= 1;
-    std::fs::write(&path, &bytes).unwrap();
+    checkpoints(dir)
+}
+
+fn flip_inside(dir: &Path, states: &[LedgerVerifier], entry: usize) {
+    let path = segments(dir)[0].clone();
+    let at = usize::try_from(states[entry].position().1).unwrap() + 40;
+    let byte = std::fs::read(&path).unwrap()[at];
+    poke(&path, at, byte ^ 1);
+}
+
+#[test]
+fn a_torn_tail_is_cut_and_damage_below_is_left_for_the_verifier() {
+    let dir = tempfile::tempdir().unwrap();
+    let states = four_entries(dir.path());
+    flip_inside(dir.path(), &states, 3);
+    // A power failure may have taken the note, and then nothing says that the last entry was synced.
+    std::fs::remove_file(dir.path().join("entries.durable")).unwrap();
     let (ledger, found) = Ledger::open(options(dir.path())).unwrap();
     assert!(found.entries == 3 && found.torn_bytes > 0 && found.damage.is_none(), "{found:?}");
     ledger.append(draft(9)).unwrap();
@@ -230,14 +237,44 @@ fn a_torn_tail_is_cut_and_damage_below_is_left_for_the_verifier() {
     assert_eq!(verify_dir(dir.path(), |_| {}).unwrap().entries, 4);
 
     let dir = tempfile::tempdir().unwrap();
-    let mut bytes = whole;
-    bytes[usize::try_from(states[1].position().1).unwrap() + 40] ^= 1;
-    std::fs::write(dir.path().join("entries-00001.log"), &bytes).unwrap();
+    let states = four_entries(dir.path());
+    flip_inside(dir.path(), &states, 1);
     let (ledger, found) = Ledger::open(options(dir.path())).unwrap();
     assert!(found.entries == 4 && found.damage.is_some(), "{found:?}");
     ledger.append(draft(9)).unwrap();
     drop(ledger);
     assert_eq!(verify_from(dir.path(), &LedgerVerifier::default()).unwrap_err().sequence, 1, "still named");
+}
+
+#[test]
+fn the_last_entry_that_was_acknowledged_is_not_taken_for_a_torn_one() {
+    // Right after it was written, and after a run that wrote nothing and whose note is lost.
+    for another_run in [false, true] {
+        let dir = tempfile::tempdir().unwrap();
+        let states = four_entries(dir.path());
+        if another_run {
+            drop(Ledger::open(options(dir.path())).unwrap());
+            std::fs::remove_file(dir.path().join("entries.durable")).unwrap();
+        }
+        flip_inside(dir.path(), &states, 3);
+        let (_, found) = Ledger::open(options(dir.path())).unwrap();
+        assert!(found.damage.is_some() && found.torn_bytes == 0, "{found:?}");
+        assert_eq!(verify_from(dir.path(), &LedgerVerifier::default()).unwrap_err().sequence, 3, "still named");
+    }
+}
+
+#[test]
+fn entries_that_were_cut_off_the_end_are_missed() {
+    let dir = tempfile::tempdir().unwrap();
+    let states = four_entries(dir.path());
+    let path = segments(dir.path())[0].clone();
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    file.set_len(states[2].position().1).unwrap();
+    let cut = verify_dir(dir.path(), |_| {}).unwrap_err();
+    assert!(matches!(cut.what, LedgerFault::CorruptEnd { synced: 4 }), "{cut}");
+    assert_eq!((cut.sequence, cut.exit(), cut.offset), (2, Exit::Tampered, states[2].position().1));
+    let (_, found) = Ledger::open(options(dir.path())).unwrap();
+    assert_eq!(found.damage.as_deref(), Some("entries 2 to 3 are missing at the end"));
 }
 
 #[test]

@@ -1,18 +1,15 @@
 //! What the write-ahead log promises: order, continuity, honest tails, told losses.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "tests")]
-
-mod support;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::support::*;
 use collector_core::wal::{SyncMode, Wal, reason};
 use collector_core::{CollectorError, SourceEvent};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::Sequence;
 use daemoneye_lib::segment::{HEADER_BYTES, Kind, SegmentName, SegmentReader, Tail, scan_dir};
-use support::*;
 
 /// Far more than a sync takes.
 const LONG: std::time::Duration = std::time::Duration::from_secs(30);
@@ -89,6 +86,7 @@ async fn an_epoch_is_not_given_twice_even_when_everything_was_trimmed() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, first) = Wal::open(small(dir.path())).unwrap();
     let last = wal.append(&events(0..200)).unwrap().unwrap();
+    wal.synced().await.unwrap();
     wal.trim(last).unwrap();
     drop(wal);
     let (wal, second) = Wal::open(small(dir.path())).unwrap();
@@ -97,28 +95,47 @@ async fn an_epoch_is_not_given_twice_even_when_everything_was_trimmed() {
     assert_eq!(next.number, last.number + 1);
 }
 
+/// What says that the newest record was synced; a power failure may take it.
+fn note(dir: &Path) -> PathBuf {
+    dir.join("test.durable")
+}
+
+/// Nothing but the first segment and, where it is given, the note.
+fn damaged(dir: &Path, bytes: &[u8], durable: Option<&[u8]>) {
+    std::fs::remove_dir_all(dir).unwrap();
+    std::fs::create_dir(dir).unwrap();
+    std::fs::write(dir.join("test-00001.wal"), bytes).unwrap();
+    if let Some(durable) = durable {
+        std::fs::write(note(dir), durable).unwrap();
+    }
+}
+
+/// Opens the log and returns the numbers of what is left and of what is told to be gone.
+fn left_and_told(dir: &Path) -> (Vec<u64>, Vec<u64>) {
+    let (wal, recovered) = Wal::open(small(dir)).unwrap();
+    let records = all(&wal);
+    let left =
+        records.iter().filter(|r| r.topic == "events.process.start").map(|r| r.sequence.unwrap().number).collect();
+    let told = gaps(&records);
+    assert_eq!(told, recovered.gaps);
+    assert!(told.iter().all(|gap| gap.reason == reason::CORRUPT));
+    let ranges = told.iter().filter_map(|gap| Some(gap.first?.number..=gap.last?.number));
+    (left, ranges.flatten().collect())
+}
+
 #[tokio::test]
-async fn a_log_cut_at_any_byte_is_a_torn_tail_and_keeps_what_was_whole() {
+async fn a_log_cut_at_any_byte_is_a_torn_tail_above_what_was_synced_and_corruption_below() {
     let dir = tempfile::tempdir().unwrap();
     let offsets = durable_log(dir.path(), 6).await;
-    let path = segments(dir.path())[0].clone();
-    for spare in &segments(dir.path())[1..] {
-        std::fs::remove_file(spare).unwrap();
-    }
-    let whole = std::fs::read(&path).unwrap();
-    for cut in HEADER_BYTES..usize::try_from(offsets[6]).unwrap() {
-        std::fs::write(&path, &whole[..cut]).unwrap();
-        let scan = scan_dir(dir.path(), &SegmentName::wal("test")).unwrap();
-        let kept = offsets.iter().filter(|o| **o <= cut as u64).count() - 1;
-        assert_eq!(scan.segments[0].records, kept as u64, "cut at {cut}");
-        match scan.tail {
-            Tail::Torn { segment: 0, offset } => assert_eq!(offset, offsets[kept], "cut at {cut}"),
-            // The cut fell between two records, or left only zeros of the next one's length.
-            Tail::Clean => {
-                assert!(whole[usize::try_from(offsets[kept]).unwrap()..cut].iter().all(|b| *b == 0), "{cut}")
-            }
-            other => panic!("cut at {cut}: {other:?}"),
-        }
+    let whole = std::fs::read(&segments(dir.path())[0]).unwrap();
+    let durable = std::fs::read(note(dir.path())).unwrap();
+    for cut in usize::try_from(offsets[3]).unwrap()..usize::try_from(offsets[6]).unwrap() {
+        let kept = offsets.iter().filter(|o| **o <= cut as u64).count() as u64 - 1;
+        damaged(dir.path(), &whole[..cut], Some(&durable));
+        assert_eq!(scan_dir(dir.path(), &SegmentName::wal("test")).unwrap().tail, Tail::Corrupt, "cut at {cut}");
+        assert_eq!(left_and_told(dir.path()), ((1..=kept).collect(), (kept + 1..=6).collect()), "cut at {cut}");
+        damaged(dir.path(), &whole[..cut], None);
+        assert_eq!(left_and_told(dir.path()), ((1..=kept).collect(), Vec::new()), "cut at {cut}, the note as well");
     }
 }
 
@@ -126,23 +143,100 @@ async fn a_log_cut_at_any_byte_is_a_torn_tail_and_keeps_what_was_whole() {
 async fn every_flipped_bit_is_a_torn_tail_above_what_was_synced_and_corruption_below() {
     let dir = tempfile::tempdir().unwrap();
     let offsets = durable_log(dir.path(), 6).await;
-    let path = segments(dir.path())[0].clone();
-    let whole = std::fs::read(&path).unwrap();
+    let whole = std::fs::read(&segments(dir.path())[0]).unwrap();
+    let durable = std::fs::read(note(dir.path())).unwrap();
     let last = usize::try_from(offsets[5]).unwrap();
     for at in usize::try_from(offsets[3]).unwrap()..usize::try_from(offsets[6]).unwrap() {
+        let hit = offsets.iter().filter(|o| **o <= at as u64).count() as u64;
         for bit in 0..8 {
             let mut bad = whole.clone();
             bad[at] ^= 1 << bit;
-            std::fs::write(&path, &bad).unwrap();
+            damaged(dir.path(), &bad, Some(&durable));
             let scan = scan_dir(dir.path(), &SegmentName::wal("test")).unwrap();
-            if at < last {
-                assert_eq!(scan.tail, Tail::Corrupt, "byte {at} bit {bit}");
-                assert_eq!(scan.segments[0].records, 5, "everything else is read");
-            } else {
-                assert_eq!(scan.tail, Tail::Torn { segment: 0, offset: last as u64 }, "byte {at} bit {bit}");
+            assert_eq!((scan.tail, scan.segments[0].records), (Tail::Corrupt, 5), "byte {at} bit {bit}");
+            // The whole repair once for each byte.
+            if bit != at % 8 {
+                continue;
             }
+            let expected = ((1..=6).filter(|n| *n != hit).collect(), vec![hit]);
+            assert_eq!(left_and_told(dir.path()), expected, "byte {at} bit {bit}");
+            damaged(dir.path(), &bad, None);
+            let expected = if at < last { expected } else { ((1..=5).collect(), Vec::new()) };
+            assert_eq!(left_and_told(dir.path()), expected, "byte {at} bit {bit}, the note is lost");
         }
     }
+}
+
+#[tokio::test]
+async fn a_new_run_vouches_for_the_end_of_the_one_before() {
+    let dir = tempfile::tempdir().unwrap();
+    let offsets = durable_log(dir.path(), 3).await;
+    drop(Wal::open(small(dir.path())).unwrap());
+    std::fs::remove_file(note(dir.path())).unwrap();
+    let path = segments(dir.path())[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(offsets[2]).unwrap() + 30] ^= 1;
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(left_and_told(dir.path()), (vec![1, 2], vec![3]));
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert!(recovered.gaps.is_empty() && recovered.corrupt.is_empty(), "told once: {recovered:?}");
+    assert_eq!(
+        wal.append(&events(9..10)).unwrap().unwrap().number,
+        5,
+        "neither the lost number nor the gap's is given again"
+    );
+}
+
+#[tokio::test]
+async fn what_is_damaged_is_not_repaired_unless_it_can_be_kept_aside() {
+    let dir = tempfile::tempdir().unwrap();
+    let offsets = durable_log(dir.path(), 3).await;
+    let path = segments(dir.path())[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[usize::try_from(offsets[1]).unwrap() + 30] ^= 1;
+    std::fs::write(&path, &bytes).unwrap();
+    let aside = dir.path().join("test-00001.wal.damaged");
+    std::fs::create_dir_all(aside.join("in the way")).unwrap();
+    let error = Wal::open(small(dir.path())).err().unwrap();
+    assert!(error.to_string().contains("keep aside"), "{error}");
+    assert_eq!(std::fs::read(&path).unwrap(), bytes, "the only original is as it was");
+    std::fs::remove_dir_all(&aside).unwrap();
+    assert_eq!(left_and_told(dir.path()), (vec![1, 3], vec![2]));
+    assert_eq!(std::fs::read(aside).unwrap(), bytes);
+}
+
+#[tokio::test]
+async fn a_segment_that_is_gone_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(small(dir.path())).unwrap();
+    wal.append(&events(0..200)).unwrap();
+    wal.synced().await.unwrap();
+    drop(wal);
+    let gone = segments(dir.path())[1].clone();
+    let scan = scan_dir(dir.path(), &SegmentName::wal("test")).unwrap();
+    let (first, last) = (scan.segments[1].first.unwrap(), scan.segments[1].last.unwrap());
+    std::fs::remove_file(gone).unwrap();
+    let expected: Vec<u64> = (1..=200).filter(|n| !(first..=last).contains(n)).collect();
+    assert_eq!(left_and_told(dir.path()), (expected.clone(), (first..=last).collect()));
+    let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
+    assert!(recovered.gaps.is_empty() && recovered.corrupt.is_empty(), "{recovered:?}");
+    assert_eq!(payloads(&all(&wal)).len(), expected.len());
+}
+
+#[tokio::test]
+async fn a_header_that_is_gone_from_a_trimmed_log_invents_no_loss() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(small(dir.path())).unwrap();
+    let last = wal.append(&events(0..200)).unwrap().unwrap();
+    wal.synced().await.unwrap();
+    wal.trim(Sequence::new(last.epoch, 150)).unwrap();
+    let before: Vec<_> = all(&wal).iter().map(|r| r.sequence.unwrap().number).collect();
+    drop(wal);
+    let path = segments(dir.path())[0].clone();
+    let mut bytes = std::fs::read(&path).unwrap();
+    bytes[..HEADER_BYTES].fill(0);
+    std::fs::write(&path, bytes).unwrap();
+    assert_eq!(left_and_told(dir.path()), (before, Vec::new()));
 }
 
 #[tokio::test]
@@ -191,7 +285,7 @@ async fn corruption_is_kept_aside_told_once_and_the_rest_is_read() {
 }
 
 #[tokio::test]
-async fn a_destroyed_header_costs_no_record() {
+async fn a_destroyed_header_costs_no_record_and_is_told() {
     let dir = tempfile::tempdir().unwrap();
     durable_log(dir.path(), 6).await;
     let path = segments(dir.path())[0].clone();
@@ -199,16 +293,41 @@ async fn a_destroyed_header_costs_no_record() {
     bytes[3] ^= 1;
     std::fs::write(&path, &bytes).unwrap();
     let (wal, recovered) = Wal::open(small(dir.path())).unwrap();
-    assert_eq!((recovered.corrupt.len(), recovered.gaps.len()), (1, 0), "kept aside, and nothing is missing");
+    assert_eq!(recovered.corrupt.len(), 1, "kept aside");
     assert_eq!(payloads(&all(&wal)).len(), 6);
-    assert_eq!(wal.append(&events(6..7)).unwrap().unwrap().number, 7);
+    let told = gaps(&all(&wal));
+    assert_eq!(told.len(), 1, "no record is missing, but somebody changed the log");
+    assert_eq!((told[0].reason.as_str(), told[0].count, told[0].first), (reason::CORRUPT, Some(0), None));
+    assert_eq!(wal.append(&events(6..7)).unwrap().unwrap().number, 8);
 }
 
-#[test]
-fn trimming_deletes_whole_segments_below_and_nothing_else() {
+#[tokio::test]
+async fn a_record_found_bad_while_the_log_is_read_is_told_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(small(dir.path())).unwrap();
+    wal.append(&events(0..6)).unwrap();
+    wal.synced().await.unwrap();
+    let path = segments(dir.path())[0].clone();
+    let at = usize::try_from(offsets(&path)[2]).unwrap() + 30;
+    let file = std::fs::OpenOptions::new().write(true).open(&path).unwrap();
+    std::os::unix::fs::FileExt::write_all_at(&file, &[0xff], at as u64).unwrap();
+
+    for _ in 0..2 {
+        assert_eq!(payloads(&all(&wal))[..3], ["payload 0", "payload 1", "payload 3"]);
+        wal.append(&events(6..7)).unwrap();
+    }
+    let told = gaps(&all(&wal));
+    assert_eq!(told.len(), 1, "{told:?}");
+    assert_eq!((told[0].reason.as_str(), told[0].count), (reason::CORRUPT, Some(1)));
+    assert_eq!((told[0].first.unwrap().number, told[0].last.unwrap().number), (3, 3));
+}
+
+#[tokio::test]
+async fn trimming_deletes_whole_segments_below_and_nothing_else() {
     let dir = tempfile::tempdir().unwrap();
     let (wal, _) = Wal::open(small(dir.path())).unwrap();
     wal.append(&events(0..300)).unwrap();
+    wal.synced().await.unwrap();
     let records = all(&wal);
     let upto = records[149].sequence.unwrap();
     let promised = wal.trimmable(upto).unwrap();
@@ -252,6 +371,43 @@ fn what_the_agent_has_committed_goes_without_a_gap() {
     }
     assert_eq!(wal.stats().lost, 0);
     assert!(gaps(&all(&wal)).is_empty());
+}
+
+/// Counts the errors that are logged on this thread.
+#[derive(Clone, Default)]
+struct Errors(Arc<std::sync::atomic::AtomicU64>);
+
+impl tracing::Subscriber for Errors {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        *metadata.level() == tracing::Level::ERROR
+    }
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+    fn event(&self, _event: &tracing::Event<'_>) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+    fn enter(&self, _span: &tracing::span::Id) {}
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_full_disk_is_complained_about_once_a_minute_and_not_at_every_batch() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let mut options = small(dir.path());
+    options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(options).unwrap();
+    faults.full.store(true, Ordering::SeqCst);
+    let errors = Errors::default();
+    tracing::subscriber::with_default(errors.clone(), || {
+        for n in 0..20 {
+            wal.append(&[event(n)]).unwrap();
+        }
+    });
+    assert_eq!(errors.0.load(Ordering::SeqCst), 1);
 }
 
 #[test]
@@ -448,4 +604,66 @@ fn files_of_the_log_are_this_users_and_those_of_the_ledger_are_its_groups() {
         assert!(modes.len() >= 2 && modes.iter().all(|mode| mode & !most == 0), "{}: {modes:?}", dir.display());
     }
     drop((held, ledger));
+}
+
+/// A file system of a few pages, for as long as it lives.
+#[cfg(target_os = "linux")]
+struct Tmpfs(tempfile::TempDir);
+
+#[cfg(target_os = "linux")]
+impl Tmpfs {
+    fn mount(kib: u32) -> Option<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let size = format!("size={kib}k");
+        let mounted =
+            std::process::Command::new("mount").args(["-t", "tmpfs", "-o", &size, "tmpfs"]).arg(dir.path()).output();
+        mounted.is_ok_and(|output| output.status.success()).then(|| Self(dir))
+    }
+}
+
+#[cfg(target_os = "linux")]
+impl Drop for Tmpfs {
+    fn drop(&mut self) {
+        std::process::Command::new("umount").arg(self.0.path()).status().ok();
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn a_file_system_without_room_costs_only_what_came_meanwhile() {
+    let Some(disk) = Tmpfs::mount(64) else {
+        return eprintln!("skipped: only root may mount a small file system");
+    };
+    let dir = disk.0.path().join("wal");
+    let (wal, _) = Wal::open(small(&dir)).unwrap();
+    let (mut n, mut lost, mut last) = (0, Vec::new(), None);
+    while lost.len() < 50 {
+        match wal.append(&[event(n)]).unwrap() {
+            Some(written) => last = Some(written),
+            None => lost.push(n),
+        }
+        n += 1;
+        assert!(n < 10_000, "the disk does not fill up");
+    }
+    wal.synced().await.unwrap();
+    wal.trim(last.unwrap()).unwrap();
+    while wal.append(&[event(n)]).unwrap().is_none() {
+        lost.push(n);
+        n += 1;
+        assert!(lost.len() < 1_000, "what was trimmed gives no room");
+    }
+    wal.synced().await.unwrap();
+    drop(wal);
+    let (wal, recovered) = Wal::open(small(&dir)).unwrap();
+    assert!(recovered.gaps.is_empty() && recovered.torn_bytes == 0, "{recovered:?}");
+    let records = all(&wal);
+    let kept: Vec<u64> =
+        payloads(&records).iter().map(|payload| payload.strip_prefix("payload ").unwrap().parse().unwrap()).collect();
+    assert_eq!(kept.last(), Some(&n), "what came when there was room again");
+    let told = gaps(&records);
+    assert!(told.iter().all(|gap| gap.reason == reason::DISK));
+    assert_eq!(told.iter().map(|gap| gap.count.unwrap()).sum::<u64>(), lost.len() as u64);
+    let time = |n: u64| 1_000 + i64::try_from(n).unwrap();
+    assert_eq!(told.first().unwrap().from_us, time(lost[0]));
+    assert_eq!(told.last().unwrap().to_us, time(*lost.last().unwrap()));
 }

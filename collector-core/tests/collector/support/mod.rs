@@ -1,11 +1,6 @@
 //! A disk that can be full or refuse to sync, and small shortcuts.
-#![allow(
-    clippy::unwrap_used,
-    clippy::indexing_slicing,
-    dead_code,
-    unreachable_pub,
-    reason = "test support; each test file uses its own part"
-)]
+
+pub(crate) mod power;
 
 use std::io::{Error, ErrorKind};
 use std::path::Path;
@@ -18,21 +13,22 @@ use daemoneye_lib::proto::{CoverageGap, Record};
 use prost::Message as _;
 
 #[derive(Default)]
-pub struct Faults {
-    pub full: AtomicBool,
-    pub no_sync: AtomicBool,
+pub(crate) struct Faults {
+    pub(crate) full: AtomicBool,
+    pub(crate) no_sync: AtomicBool,
     held: Mutex<bool>,
     let_go: Condvar,
-    pub writes: AtomicU64,
+    pub(crate) writes: AtomicU64,
 }
 
-pub struct FaultyDisk(pub Arc<Faults>);
+pub(crate) struct FaultyDisk(pub(crate) Arc<Faults>);
 
-struct FaultyFile(Arc<dyn DiskFile>, Arc<Faults>);
+/// The third says whether it holds records.
+struct FaultyFile(Arc<dyn DiskFile>, Arc<Faults>, bool);
 
 impl Faults {
     /// While held, syncs wait.
-    pub fn hold_syncs(&self, held: bool) {
+    pub(crate) fn hold_syncs(&self, held: bool) {
         *self.held.lock().unwrap() = held;
         self.let_go.notify_all();
     }
@@ -49,7 +45,7 @@ impl DiskFile for FaultyFile {
             self.0.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(error);
         }
-        self.1.writes.fetch_add(1, Ordering::SeqCst);
+        self.1.writes.fetch_add(u64::from(self.2), Ordering::SeqCst);
         self.0.write_at(bytes, offset)
     }
     fn sync(&self) -> std::io::Result<()> {
@@ -61,13 +57,17 @@ impl DiskFile for FaultyFile {
     }
 }
 
+fn holds_records(path: &Path) -> bool {
+    path.extension().is_none_or(|extension| extension != "durable")
+}
+
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path, mode: u32) -> std::io::Result<Arc<dyn DiskFile>> {
         self.0.room()?;
-        Ok(Arc::new(FaultyFile(RealDisk.create(path, mode)?, Arc::clone(&self.0))))
+        Ok(Arc::new(FaultyFile(RealDisk.create(path, mode)?, Arc::clone(&self.0), holds_records(path))))
     }
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {
-        Ok(Arc::new(FaultyFile(RealDisk.open(path)?, Arc::clone(&self.0))))
+        Ok(Arc::new(FaultyFile(RealDisk.open(path)?, Arc::clone(&self.0), holds_records(path))))
     }
     fn rename(&self, from: &Path, to: &Path) -> std::io::Result<()> {
         RealDisk.rename(from, to)
@@ -80,26 +80,26 @@ impl Disk for FaultyDisk {
     }
 }
 
-pub fn small(dir: &Path) -> WalOptions {
+pub(crate) fn small(dir: &Path) -> WalOptions {
     let mut options = WalOptions::new(dir, "test");
     options.segment_bytes = 4096;
     options.max_bytes = 1024 * 1024;
     options
 }
 
-pub fn event(n: u64) -> SourceEvent {
+pub(crate) fn event(n: u64) -> SourceEvent {
     SourceEvent::new("events.process.start", 1_000 + i64::try_from(n).unwrap(), format!("payload {n}").into_bytes())
 }
 
-pub fn events(range: std::ops::Range<u64>) -> Vec<SourceEvent> {
+pub(crate) fn events(range: std::ops::Range<u64>) -> Vec<SourceEvent> {
     range.map(event).collect()
 }
 
-pub fn all(wal: &Wal) -> Vec<Record> {
+pub(crate) fn all(wal: &Wal) -> Vec<Record> {
     wal.replay_from(None).unwrap().map(Result::unwrap).collect()
 }
 
-pub fn payloads(records: &[Record]) -> Vec<String> {
+pub(crate) fn payloads(records: &[Record]) -> Vec<String> {
     records
         .iter()
         .filter(|r| r.topic == "events.process.start")
@@ -107,13 +107,13 @@ pub fn payloads(records: &[Record]) -> Vec<String> {
         .collect()
 }
 
-pub fn gaps(records: &[Record]) -> Vec<CoverageGap> {
+pub(crate) fn gaps(records: &[Record]) -> Vec<CoverageGap> {
     let gaps = records.iter().filter(|r| r.topic == "events.collector.test");
     gaps.map(|r| CoverageGap::decode(r.payload.clone()).unwrap()).collect()
 }
 
 /// Waits for a condition, at most ten seconds.
-pub async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
+pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
     let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");

@@ -1,0 +1,9 @@
+//! The logs on good, full, failing and lossy disks, and a collector as a whole.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
+
+mod inject;
+mod ledger;
+mod lossy;
+mod runtime;
+mod support;
+mod wal;
