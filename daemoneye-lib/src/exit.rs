@@ -32,8 +32,12 @@ pub enum Exit {
     CollectorFailed = 75,
     /// The ledger or a proof does not verify.
     Tampered = 76,
+    /// A layer of the jail that must be there is missing or did not take.
+    SandboxIncomplete = 77,
     /// The configuration is wrong; do not restart.
     Config = 78,
+    /// Privileges could not be dropped.
+    DropFailed = 79,
 }
 
 impl Exit {
@@ -53,7 +57,9 @@ impl Exit {
         Self::SyncFailed,
         Self::CollectorFailed,
         Self::Tampered,
+        Self::SandboxIncomplete,
         Self::Config,
+        Self::DropFailed,
     ];
 
     /// What it tells the caller, in one line; the documentation's table is made of these.
@@ -74,7 +80,9 @@ impl Exit {
             Self::SyncFailed => "a sync to disk failed",
             Self::CollectorFailed => "procmond could not be kept running",
             Self::Tampered => "the ledger or a proof does not verify",
+            Self::SandboxIncomplete => "a layer of the jail that must be there is missing or did not take",
             Self::Config => "the configuration is wrong; do not restart",
+            Self::DropFailed => "privileges could not be dropped",
         }
     }
 

@@ -98,12 +98,26 @@ pub const METRICS: &[Metric] = metrics! {
         "looks that failed";
     "daemoneye_collector_lost_total" Counter "events" "/collectors/*/lost" "id"
         "events that the log could not keep; the table coverage says when and why";
+    "daemoneye_collector_kernel_lost_total" Counter "events" "/collectors/*/kernel_lost" "id"
+        "part of the lost: announcements that the kernel could not hand over, counted exactly";
+    "daemoneye_collector_wal_lost_total" Counter "events" "/collectors/*/wal_lost" "id"
+        "part of the lost: events for which the log had no room";
+    "daemoneye_collector_missed_total" Counter "processes" "/collectors/*/missed" "id"
+        "what only a snapshot found: not lost, but without the events in between";
+    "daemoneye_collector_recall_percent" Gauge "percent" "/collectors/*/recall_percent" "id"
+        "share of what appeared that events announced before a snapshot found it; null where nothing announces";
     "daemoneye_collector_backpressure_total" Counter "changes" "/collectors/*/backpressure_count" "id"
         "times that backpressure set in";
     "daemoneye_collector_processes" Gauge "processes" "/collectors/*/processes" "id"
         "processes that live, as the collector sees it";
     "daemoneye_collector_snapshot_interval_milliseconds" Gauge "ms" "/collectors/*/snapshot_interval_ms" "id"
         "time between two looks now; longer than configured under backpressure";
+    "daemoneye_collector_original_interval_milliseconds" Gauge "ms" "/collectors/*/original_interval_ms" "id"
+        "time between two looks as configured";
+    "daemoneye_collector_max_events_in_flight" Gauge "events" "/collectors/*/max_events_in_flight" "id"
+        "events that may wait for the agent's acknowledgement";
+    "daemoneye_collector_buffer_bytes" Gauge "bytes" "/collectors/*/buffer_bytes" "id"
+        "what the buffer for the bus holds at most";
     "daemoneye_collector_buffer_percent" Gauge "percent" "/collectors/*/buffer_percent" "id"
         "how full the collector's buffer for the bus is";
     "daemoneye_collector_missed_heartbeats" Gauge "heartbeats" "/collectors/*/missed_heartbeats" "id"
@@ -112,6 +126,8 @@ pub const METRICS: &[Metric] = metrics! {
         "resident memory, as the collector says it";
     "daemoneye_wal_bytes" Gauge "bytes" "/collectors/*/wal_bytes" "id"
         "size of the write-ahead log on disk";
+    "daemoneye_wal_max_bytes" Gauge "bytes" "/collectors/*/wal_max_bytes" "id"
+        "bound of the write-ahead log on disk";
     "daemoneye_wal_segments" Gauge "files" "/collectors/*/wal_segments" "id"
         "files of the write-ahead log";
     "daemoneye_wal_unsealed_events" Gauge "events" "/collectors/*/unsealed_events" "id"

@@ -82,10 +82,64 @@ words!(TaskType {
     MonitorPerformance = "monitor_performance",
 });
 
+impl ProcessRecord {
+    /// This record after a `modify` event said `later`. A column that is absent there stays as it was, and so does a command
+    /// line of which the event repeats the beginning only.
+    #[must_use]
+    pub fn followed_by(mut self, mut later: Self) -> Self {
+        const LINE: [&str; 2] = ["command_line", "arg_lengths"];
+        let cut = later.truncated.iter().any(|field| field == "command_line");
+        let begins = |line: &String| cut && self.command_line.as_ref().is_some_and(|known| known.starts_with(line));
+        let (line, former) = if later.command_line.as_ref().is_none_or(begins) {
+            later.truncated.retain(|field| !LINE.contains(&field.as_str()));
+            (self.command_line.take(), std::mem::take(&mut self.arg_lengths))
+        } else {
+            self.truncated.retain(|field| !LINE.contains(&field.as_str()));
+            (later.command_line.take(), std::mem::take(&mut later.arg_lengths))
+        };
+        later.truncated.retain(|field| !self.truncated.contains(field));
+        later.arg_lengths.clear();
+        // Merging overwrites what is there and appends to lists; a message that was encoded here decodes.
+        prost::Message::merge(&mut self, prost::Message::encode_to_vec(&later).as_slice()).ok();
+        Self { command_line: line, arg_lengths: former, ..self }
+    }
+}
+
 impl Fault {
     /// A fault with one sentence for a person.
     #[must_use]
     pub fn new(kind: FaultKind, message: impl Into<String>) -> Self {
         Self { kind: kind.into(), message: message.into(), problems: Vec::new() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_modified_record_keeps_what_the_event_does_not_tell() {
+        let known = ProcessRecord {
+            pid: 7,
+            name: "a".into(),
+            command_line: Some("a --flag".into()),
+            arg_lengths: vec![1, 6],
+            cwd: Some("/".into()),
+            truncated: vec!["cgroup".into()],
+            ..Default::default()
+        };
+        let told = |command_line: Option<&str>, truncated: &[&str]| ProcessRecord {
+            pid: 7,
+            name: "b".into(),
+            command_line: command_line.map(str::to_owned),
+            arg_lengths: vec![1],
+            truncated: truncated.iter().map(|field| (*field).to_owned()).collect(),
+            ..Default::default()
+        };
+        let renamed = ProcessRecord { name: "b".into(), ..known.clone() };
+        assert_eq!(known.clone().followed_by(told(None, &[])), renamed);
+        assert_eq!(known.clone().followed_by(told(Some("a"), &["command_line"])), renamed);
+        let titled = ProcessRecord { command_line: Some("a".into()), arg_lengths: vec![1], ..renamed };
+        assert_eq!(known.followed_by(told(Some("a"), &[])), titled);
     }
 }

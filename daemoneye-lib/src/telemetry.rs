@@ -52,10 +52,10 @@ pub fn init(component: &'static str, level: &str, format: Format) -> Result<(), 
     let builder = tracing_subscriber::fmt()
         .with_max_level(level)
         .with_writer(std::io::stderr)
-        .with_ansi(colours(std::io::stderr().is_terminal(), |name| std::env::var(name).ok()))
         // Reporting a failed write to standard error would itself write there, and panic.
         .log_internal_errors(false);
-    builder.event_format(Line { component, format }).try_init().map_err(|_| TelemetryError::MisuseTwice)
+    let coloured = colours(std::io::stderr().is_terminal(), |name| std::env::var(name).ok());
+    builder.event_format(Line { component, format, coloured }).try_init().map_err(|_| TelemetryError::MisuseTwice)
 }
 
 /// Whether colours may be used on a stream: only on a terminal, and not when `NO_COLOR` or `TERM=dumb` forbid it.
@@ -68,6 +68,8 @@ pub fn colours(terminal: bool, variable: impl Fn(&str) -> Option<String>) -> boo
 struct Line {
     component: &'static str,
     format: Format,
+    /// Whether the level has its colour.
+    coloured: bool,
 }
 
 impl<S, N> FormatEvent<S, N> for Line
@@ -91,7 +93,7 @@ impl Line {
     {
         let level = event.metadata().level();
         SystemTime.format_time(&mut writer)?;
-        if writer.has_ansi_escapes() {
+        if self.coloured {
             let colour = match *level {
                 tracing::Level::ERROR => 31,
                 tracing::Level::WARN => 33,
@@ -184,8 +186,7 @@ mod tests {
         let writer = sink.clone();
         let subscriber = tracing_subscriber::fmt()
             .with_writer(move || writer.clone())
-            .with_ansi(false)
-            .event_format(Line { component: "procmond", format })
+            .event_format(Line { component: "procmond", format, coloured: false })
             .finish();
         tracing::subscriber::with_default(subscriber, || tracing::warn!(pid = 7, user = "a\nb", "went away"));
         String::from_utf8(sink.0.lock().unwrap().clone()).unwrap()

@@ -236,7 +236,7 @@ fn typed(kind: Kind, text: &str) -> Raw {
             let parts = std::env::split_paths(text).filter(|path| !path.as_os_str().is_empty());
             Raw::from(parts.map(|path| path.to_string_lossy().into_owned()).collect::<Vec<_>>())
         }
-        Kind::Choice(_) | Kind::Path => Raw::from(text),
+        Kind::Choice(_) | Kind::Path | Kind::Words(_) => Raw::from(text),
     }
 }
 
@@ -253,6 +253,9 @@ fn checked(kind: Kind, raw: &Raw) -> Option<Value> {
             (min..=max).contains(&value).then_some(Value::Integer(value))
         }
         (Kind::Path, Raw::String(_, text)) => (!text.is_empty()).then(|| Value::Text(text.clone())),
+        (Kind::Words(words), Raw::String(_, text)) => {
+            text.split(',').all(|word| words.contains(&word.trim())).then(|| Value::Text(text.clone()))
+        }
         (Kind::Paths, Raw::String(_, text)) => Some(Value::Paths(vec![PathBuf::from(text)])),
         (Kind::Paths, Raw::Array(_, items)) => {
             let paths: Option<Vec<PathBuf>> = items.iter().map(|item| item.as_str().map(PathBuf::from)).collect();

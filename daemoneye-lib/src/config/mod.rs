@@ -9,11 +9,13 @@
 
 mod error;
 mod file;
+mod flag;
 mod load;
 mod places;
 mod table;
 
 pub use error::{ConfigError, ConfigErrors};
+pub use flag::Flag;
 pub use load::load;
 pub use places::Places;
 pub use table::{AGENT, CLI, COMPONENTS, Component, Fallback, Kind, PROCMOND, Setting};

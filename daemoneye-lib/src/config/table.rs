@@ -13,6 +13,8 @@ pub enum Kind {
     Path,
     /// A list of directories; as a variable separated like `PATH`.
     Paths,
+    /// One or more of these words, separated by commas.
+    Words(&'static [&'static str]),
 }
 
 impl Kind {
@@ -26,6 +28,7 @@ impl Kind {
             Self::Integer(min, max) => format!("a whole number of {unit} from {min} to {max}"),
             Self::Path => "a path".to_owned(),
             Self::Paths => "a list of paths".to_owned(),
+            Self::Words(words) => format!("words of {}, separated by commas", words.join(", ")),
         }
     }
 }
@@ -147,10 +150,38 @@ const fn path(key: &'static str, fallback: Fallback, doc: &'static str) -> Setti
 }
 
 const LEVELS: &[&str] = &["off", "error", "warn", "info", "debug", "trace"];
+/// What the agent only hands to the procmond that it starts.
+const fn passed_on(key: &'static str, kind: Kind, doc: &'static str) -> Setting {
+    setting(key, kind, Fallback::Unset, "", doc)
+}
+
 const LOG_LEVEL: Setting = choice("log.level", LEVELS, "info", "least urgent level that is logged to standard error");
 const LOG_FORMAT: Setting = choice("log.format", &["human", "json"], "human", "shape of the log lines");
 const DATA_DIR: Setting = path("data_dir", Fallback::DataDir, "where everything that must survive a restart lies");
 const RUNTIME_DIR: Setting = path("runtime_dir", Fallback::RuntimeDir, "where the sockets and the token lie");
+
+/// Sources of processes, best first behind `auto`.
+const SOURCES: &[&str] = &["auto", "ebpf", "proc-connector", "procfs", "sysinfo"];
+const ON_OFF: &[&str] = &["on", "off"];
+const LAYERS: Kind = Kind::Words(&[
+    "auto",
+    "none",
+    "capabilities",
+    "landlock",
+    "network-namespace",
+    "no-new-privs",
+    "not-dumpable",
+    "seccomp",
+    "user",
+]);
+
+const SANDBOX_REQUIRED: Setting = setting(
+    "sandbox.required",
+    LAYERS,
+    Fallback::Text("auto"),
+    "",
+    "layers of the jail without which the program does not run; auto: all that this system offers to this user",
+);
 
 /// `procmond`.
 pub static PROCMOND: Component = Component {
@@ -158,10 +189,20 @@ pub static PROCMOND: Component = Component {
     prefix: "PROCMOND_",
     settings: &[
         DATA_DIR,
-        boolean("standalone", false, "capture without an agent and print events to standard output"),
-        choice("source", &["auto", "procfs", "sysinfo"], "auto", "how processes are captured"),
+        boolean(
+            "standalone",
+            false,
+            "capture without an agent; only with --follow are events printed to standard output",
+        ),
+        choice("source", SOURCES, "auto", "how processes are captured; auto: the first of the others that works here"),
         path("proc_root", Fallback::Text("/proc"), "where the proc file system is mounted"),
-        integer("snapshot_interval_ms", 5_000, (100, 3_600_000), "milliseconds", "time between two snapshots"),
+        setting(
+            "snapshot_interval_ms",
+            Kind::Integer(100, 3_600_000),
+            Fallback::Unset,
+            "milliseconds",
+            "time between two snapshots; unset: 30,000 beside a source of the kernel, 5,000 without one",
+        ),
         integer(
             "begin_timeout_ms",
             60_000,
@@ -192,6 +233,17 @@ pub static PROCMOND: Component = Component {
             "when records reach the disk: within 10 ms, at once, or when the system likes",
         ),
         integer("ledger.segment_bytes", 4 * MIB, (64 * KIB, GIB), "bytes", "size at which a ledger file is closed"),
+        choice("redaction", ON_OFF, "on", "replace secrets in command lines by tokens before they are written"),
+        boolean("hashing.enabled", true, "hash the executable of every process"),
+        integer(
+            "hashing.max_file_bytes",
+            512 * MIB,
+            (1, 1024 * GIB),
+            "bytes",
+            "size above which an executable is not hashed",
+        ),
+        integer("hashing.bytes_per_second", 64 * MIB, (MIB, 1024 * GIB), "bytes", "what hashing may read in a second"),
+        SANDBOX_REQUIRED,
         LOG_LEVEL,
         LOG_FORMAT,
     ],
@@ -221,12 +273,32 @@ pub static AGENT: Component = Component {
             "user id that an external procmond must have; unset: this program's own or root",
         ),
         path("procmond.token_file", Fallback::Unset, "file with the token of an external procmond"),
-        integer(
+        setting(
             "procmond.snapshot_interval_ms",
-            5_000,
-            (100, 3_600_000),
+            Kind::Integer(100, 3_600_000),
+            Fallback::Unset,
             "milliseconds",
-            "time between two snapshots",
+            "time between two snapshots; unset: procmond's own, 30,000 beside a source of the kernel, 5,000 without one",
+        ),
+        passed_on(
+            "procmond.source",
+            Kind::Choice(SOURCES),
+            "how procmond captures processes; unset: procmond's own, auto",
+        ),
+        passed_on(
+            "procmond.redaction",
+            Kind::Choice(ON_OFF),
+            "whether procmond replaces secrets in command lines; unset: procmond's own, on",
+        ),
+        passed_on(
+            "procmond.hashing.enabled",
+            Kind::Boolean,
+            "whether procmond hashes executables; unset: procmond's own, true",
+        ),
+        passed_on(
+            "procmond.sandbox.required",
+            LAYERS,
+            "layers of the jail without which procmond does not run; unset: procmond's own, auto",
         ),
         integer(
             "procmond.registration_timeout_ms",
@@ -295,6 +367,7 @@ pub static AGENT: Component = Component {
         boolean("sinks.file.enabled", true, "append alerts to a file"),
         path("sinks.file.path", Fallback::Under("data_dir", "alerts.jsonl"), "the file that alerts are appended to"),
         choice("sinks.file.format", &["json", "csv"], "json", "shape of alerts in the file"),
+        SANDBOX_REQUIRED,
         LOG_LEVEL,
         LOG_FORMAT,
     ],
@@ -309,6 +382,7 @@ pub static CLI: Component = Component {
         DATA_DIR,
         choice("format", &["table", "json", "jsonl", "csv"], "table", "shape of results"),
         integer("deadline_ms", 30_000, (1_000, 300_000), "milliseconds", "how long to wait for the agent's answer"),
+        SANDBOX_REQUIRED,
         choice("log.level", LEVELS, "warn", "least urgent level that is logged to standard error"),
     ],
 };

@@ -43,6 +43,21 @@ fn every_default_passes_its_own_table_and_is_documented() {
 }
 
 #[test]
+fn every_setting_is_a_flag_whose_help_says_what_it_takes_and_what_else_sets_it() {
+    let flags: Vec<Flag> = PROCMOND.flags().collect();
+    assert_eq!(flags.len(), PROCMOND.settings.len());
+    let sync = flags.iter().find(|flag| flag.key == "wal.sync").unwrap();
+    assert_eq!((sync.long, sync.words, sync.switch), ("wal-sync", &["group", "always", "never"][..], false));
+    for wanted in ["[one of group, always, never]", "[default: group]", "[variable: PROCMOND_WAL__SYNC]"] {
+        assert!(sync.help.contains(wanted), "{}", sync.help);
+    }
+    let unset = flags.iter().find(|flag| flag.key == "snapshot_interval_ms").unwrap();
+    assert!(!unset.help.contains("[default"), "{}", unset.help);
+    assert!(flags.iter().any(|flag| flag.key == "standalone" && flag.switch && !flag.repeats));
+    assert!(AGENT.flags().any(|flag| flag.key == "rules" && flag.repeats));
+}
+
+#[test]
 fn flags_beat_variables_beat_the_users_file_beats_the_systems_file_beats_defaults() {
     let root = tempfile::tempdir().unwrap();
     put(
@@ -76,7 +91,7 @@ fn flags_beat_variables_beat_the_users_file_beats_the_systems_file_beats_default
 #[test]
 fn every_mistake_is_reported_at_once_with_its_key_value_origin_and_remedy() {
     let root = tempfile::tempdir().unwrap();
-    let text = "snapshot_interval_ms: 5\nsource: ebpf\nstandalone: 3\nwal:\n  segmnt_bytes: 70000\ntoken: hunter2\n";
+    let text = "snapshot_interval_ms: 5\nsource: dtrace\nstandalone: 3\nwal:\n  segmnt_bytes: 70000\ntoken: hunter2\n";
     let file = put(root.path(), "home/procmond/config.yaml", text);
     let mut sources = sources(root.path());
     sources.environment =
@@ -90,7 +105,9 @@ fn every_mistake_is_reported_at_once_with_its_key_value_origin_and_remedy() {
             .to_owned(),
         "unknown key \"data_dri\" from --data-dri; did you mean data_dir?".to_owned(),
         format!("snapshot_interval_ms = 5 from {path} is refused; it takes a whole number of milliseconds from 100"),
-        format!("source = \"ebpf\" from {path} is refused; it takes one of auto, procfs, sysinfo"),
+        format!(
+            "source = \"dtrace\" from {path} is refused; it takes one of auto, ebpf, proc-connector, procfs, sysinfo"
+        ),
         format!("standalone = 3 from {path} is refused; it takes true or false"),
         format!("unknown key \"wal.segmnt_bytes\" from {path}; did you mean wal.segment_bytes?"),
         format!("unknown key \"token\" from {path}; remove it"),
