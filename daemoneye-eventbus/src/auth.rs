@@ -1,6 +1,6 @@
 //! The token that a collector shows: 32 random bytes that the agent makes for it and hands over in a file.
 
-use subtle::ConstantTimeEq as _;
+use constant_time_eq::constant_time_eq;
 
 /// Bytes of a collector's token.
 pub const TOKEN_BYTES: usize = 32;
@@ -19,7 +19,7 @@ pub fn new_token() -> std::io::Result<[u8; TOKEN_BYTES]> {
 /// [`TOKEN_BYTES`] is never the same, so an empty file cannot open the bus.
 #[must_use]
 pub fn same_token(expected: &[u8], shown: &[u8]) -> bool {
-    expected.len() == TOKEN_BYTES && bool::from(expected.ct_eq(shown))
+    expected.len() == TOKEN_BYTES && constant_time_eq(expected, shown)
 }
 
 #[cfg(test)]

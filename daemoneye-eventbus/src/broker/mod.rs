@@ -123,7 +123,7 @@ pub enum Notice {
     /// A collector registered (again).
     Registered(Register),
     /// A collector's heartbeat.
-    Heartbeat(Heartbeat),
+    Heartbeat(Box<Heartbeat>),
     /// An admitted peer is gone.
     Disconnected {
         /// Its id.

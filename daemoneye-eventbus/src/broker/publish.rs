@@ -112,7 +112,8 @@ impl Publisher {
             }
             if record.topic == self.heartbeat {
                 let heartbeat = Heartbeat::decode(record.payload.clone());
-                core.try_notify(Notice::Heartbeat(heartbeat.map_err(|_| invalid("a heartbeat that is none"))?));
+                let heartbeat = heartbeat.map_err(|_| invalid("a heartbeat that is none"))?;
+                core.try_notify(Notice::Heartbeat(Box::new(heartbeat)));
             }
             let correlation = correlation.clone();
             let delivery = Delivery { publisher: Arc::clone(&peer.id), record, correlation, message_id };
