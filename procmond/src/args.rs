@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::{Arg, ArgAction, ArgMatches, Command, value_parser};
 use daemoneye_lib::BUILD;
-use daemoneye_lib::config::{Component, Kind, PROCMOND, Sources};
+use daemoneye_lib::config::{Flag, PROCMOND, Sources};
 
 /// What the command line asks for.
 pub(crate) struct Given {
@@ -21,23 +21,6 @@ pub(crate) fn parse() -> Given {
 }
 
 fn command() -> Command {
-    let settings = PROCMOND.settings.iter().map(|setting| {
-        // clap takes names that live as long as the program; these do, and there are some fifteen of them.
-        let flag: &'static str = Component::flag(setting.key).leak();
-        let (takes, variable) = (setting.kind.describe(setting.unit), PROCMOND.variable(setting.key));
-        let default = setting.fallback.describe();
-        let arg = Arg::new(setting.key)
-            .long(flag.trim_start_matches('-'))
-            .help(format!("{} [{takes}] [default: {default}] [variable: {variable}]", setting.doc))
-            .value_name(value_name(setting.kind))
-            .action(ArgAction::Set);
-        // `--standalone` alone means yes; a file may say yes and `--standalone=false` no.
-        if setting.kind == Kind::Boolean {
-            arg.num_args(0..=1).require_equals(true).default_missing_value("true")
-        } else {
-            arg
-        }
-    });
     Command::new("procmond")
         .version(BUILD)
         .about("Sees every process of this host and writes down what happens to it")
@@ -58,16 +41,14 @@ fn command() -> Command {
                 .action(ArgAction::SetTrue)
                 .help("print events to standard output as JSON lines"),
         )
-        .args(settings)
+        .args(PROCMOND.flags().map(arg))
 }
 
-const fn value_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Boolean => "BOOL",
-        Kind::Choice(_) => "WORD",
-        Kind::Integer(..) => "NUMBER",
-        Kind::Path | Kind::Paths => "PATH",
-    }
+fn arg(flag: Flag) -> Arg {
+    let action = if flag.repeats { ArgAction::Append } else { ArgAction::Set };
+    let arg = Arg::new(flag.key).long(flag.long).value_name(flag.value_name).action(action).help(flag.help);
+    // `--standalone` alone means yes; a file may say yes and `--standalone=false` no.
+    if flag.switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
 }
 
 fn given(matches: &ArgMatches) -> Given {
@@ -109,7 +90,7 @@ mod tests {
 
     #[test]
     fn the_help_names_variables_ranges_and_an_example() {
-        let help = command().render_help().to_string();
+        let help = command().term_width(0).render_help().to_string();
         for wanted in [
             "PROCMOND_WAL__SYNC",
             "from 100 to 3600000",

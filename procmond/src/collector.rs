@@ -22,6 +22,8 @@ pub enum Sighting {
         /// Exit status, or the negative signal; `None` where the kernel does not tell.
         exit_code: Option<i32>,
     },
+    /// The process with this pid is listed and could not be read: nothing says that the one known under it has ended.
+    Unread(u32),
 }
 
 /// Tells one program image of a process from the next: a digest of addresses that the kernel draws anew at each exec and
@@ -71,6 +73,34 @@ impl Image {
     }
 }
 
+/// How the start ticks in identities become wall-clock time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ticks {
+    /// Time of tick 0, µs since the Unix epoch.
+    pub zero_us: i64,
+    /// Ticks per second.
+    pub per_second: u64,
+}
+
+impl Ticks {
+    /// Identities made from the time itself, in µs.
+    pub const MICROSECONDS: Self = Self { zero_us: 0, per_second: 1_000_000 };
+
+    /// When a tick was, in µs since the Unix epoch.
+    #[must_use]
+    pub fn time_us(self, ticks: u64) -> Option<i64> {
+        let since = i128::from(ticks).checked_mul(1_000_000)?.checked_div(i128::from(self.per_second))?;
+        i64::try_from(since).ok().and_then(|since| self.zero_us.checked_add(since))
+    }
+
+    /// The tick of a time.
+    #[must_use]
+    pub fn at(self, time_us: i64) -> u64 {
+        let since = i128::from(time_us.saturating_sub(self.zero_us));
+        u64::try_from(since.saturating_mul(i128::from(self.per_second)) / 1_000_000).unwrap_or(0)
+    }
+}
+
 /// What changes all the time and is never an event.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Vitals {
@@ -97,6 +127,8 @@ pub struct CollectionStats {
     pub vanished: u64,
     /// Listed, but not readable or not understood.
     pub inaccessible: u64,
+    /// The table does not list every process to us, so that absence says nothing.
+    pub hiding: bool,
 }
 
 /// What a collector can see.
@@ -137,6 +169,12 @@ pub enum ProcessCollectionError {
         /// Which one.
         pid: u32,
     },
+    /// It is there, and reading it failed.
+    #[error("process {pid} cannot be read now; check the limit of open files and the free memory")]
+    ProcessUnreadable {
+        /// Which one.
+        pid: u32,
+    },
     /// Nothing lives under this pid.
     #[error("there is no process {pid}")]
     ProcessNotFound {
@@ -161,6 +199,11 @@ pub trait ProcessCollector: Send {
 
     /// Tells one boot from the next; part of every identity.
     fn boot_id(&self) -> &str;
+
+    /// What the start ticks in its identities mean.
+    fn ticks(&self) -> Ticks {
+        Ticks::MICROSECONDS
+    }
 
     /// What it can see.
     fn capabilities(&self) -> ProcessCollectorCapabilities;

@@ -5,6 +5,7 @@
 
 mod args;
 mod configured;
+mod heap;
 mod mode;
 mod signals;
 
@@ -12,14 +13,15 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
 
-use collector_core::source::Monitored;
-use collector_core::{RuntimeBuilder, Stopped};
+use collector_core::{EventSource, RuntimeBuilder, Stopped};
 use daemoneye_lib::BUILD;
 use daemoneye_lib::config::{self, Config, PROCMOND};
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::Required;
 use daemoneye_lib::telemetry::{self, Format};
 use procmond::follow::Follow;
-use procmond::monitor::ProcessMonitor;
+use procmond::jail;
+use procmond::monitor::{Pace, ProcessMonitor};
 use procmond::sources;
 use procmond::tasks::ProcessTasks;
 use tokio_util::sync::CancellationToken;
@@ -42,6 +44,7 @@ const BLOCKING_THREADS: usize = 4;
 struct Failure(Exit, anyhow::Error);
 
 fn main() -> ExitCode {
+    heap::tighten();
     let given = args::parse();
     let config = match config::load(&PROCMOND, &given.sources) {
         Ok(config) => config,
@@ -106,17 +109,28 @@ async fn run(config: &Config, follow: bool, shutdown: CancellationToken) -> Resu
         Mode::of_environment(config.boolean("standalone")).map_err(|error| Failure(Exit::Config, error.into()))?;
     let chosen = sources::choose(config.text("source"), &config.path("proc_root"))
         .map_err(|error| Failure(Exit::StartupFailed, error.into()))?;
-    let (source, reason, name) = (chosen.collector.name().to_owned(), chosen.reason.clone(), mode.name());
-    let shown = data_dir.display().to_string();
+    let pace =
+        config.optional_integer("snapshot_interval_ms").map(Duration::from_millis).map_or(Pace::DEFAULT, Pace::every);
+    let (reason, name) = (chosen.reason.clone(), mode.name());
+    for better in &chosen.passed_over {
+        tracing::warn!("{better}");
+    }
+    let redactor = configured::redactor(config).map_err(|error| Failure(Exit::Unreadable, error.into()))?;
+    let (report, lacking) = jailed(config)?;
+    let monitor = ProcessMonitor::new(chosen, pace, ID, &data_dir.join("wal"))
+        .with(redactor, configured::hashing(config))
+        .map_err(|error| Failure(Exit::StartupFailed, error.into()))?;
+    let monitor = Arc::new(monitor);
+    let (source, shown) = (monitor.name().to_owned(), data_dir.display().to_string());
     let opened = move || tracing::info!(source, reason, mode = name, data_dir = shown, "capturing");
-    let monitor = ProcessMonitor::new(chosen, config.duration_ms("snapshot_interval_ms"), &data_dir.join("wal"));
-    let monitored = Monitored::new(Arc::new(monitor));
-    let tasks = ProcessTasks::new(Arc::clone(monitored.monitor()));
+    let tasks = ProcessTasks::new(Arc::clone(&monitor));
     let mut builder = configured::runtime(ID, config)
         .map_err(|error| Failure(error.exit(), error.into()))?
-        .source(Arc::new(monitored))
+        .interval(monitor.interval())
+        .source(monitor)
         .tasks(Arc::new(tasks))
         .version(BUILD)
+        .sandbox_note(report, lacking)
         .on_opened(Arc::new(opened));
     if let Mode::Actor(bus) = mode {
         builder = builder.bus(bus);
@@ -140,6 +154,19 @@ async fn run(config: &Config, follow: bool, shutdown: CancellationToken) -> Resu
         }
     }
     stopped
+}
+
+/// The sources are open and no thread has been started. What holds from here on goes to the ledger and to `health`.
+fn jailed(config: &Config) -> Result<(serde_json::Value, Vec<String>), Failure> {
+    let required = Required::of_setting(config.text("sandbox.required"));
+    let jailed =
+        jail::enter(&config.path("data_dir"), required).map_err(|error| Failure(error.exit(), error.into()))?;
+    let notes = jailed.report().notes();
+    for note in &notes {
+        tracing::info!("{note}");
+    }
+    let report = serde_json::to_value(jailed.report()).map_err(|error| Failure(Exit::Failure, error.into()))?;
+    Ok((report, notes))
 }
 
 async fn drained(builder: RuntimeBuilder, shutdown: CancellationToken) -> Result<Stopped, Failure> {

@@ -1,80 +1,118 @@
-//! The process source: a reader of the process table and the tracker, joined, behind the SDK's traits.
+//! The process source: what the kernel announces and what snapshots find, joined by the tracker, behind the SDK's traits.
 //!
-//! The tracker's state is written down only when the log holds every event that led to it, beyond the reach of a power
-//! failure, so a state read back never claims that something was announced which nobody will find. What lies between the
-//! checkpoint and the end of the log is replayed.
+//! One thread listens to the kernel, one scans now and then, and one task gives both to the tracker and writes what follows.
+//! Announcements never wait for a scan.
+
+mod door;
+mod reader;
+mod run;
+mod watch;
 
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use async_trait::async_trait;
-use collector_core::source::{MonitorCollector, SourceContext};
-use collector_core::wal::WalReader;
-use collector_core::{SourceCaps, SourceError, SourceEvent, SourceHealth};
-use daemoneye_lib::proto::{CollectionCapabilities, EventType, ProcessEvent, Record, Sequence, TaskType};
+use collector_core::source::SourceContext;
+use collector_core::{EventSource, SourceCaps, SourceError, SourceHealth};
+use daemoneye_lib::proto::{CollectionCapabilities, EventType, Sequence, TaskType};
+use daemoneye_lib::redaction::Redactor;
 use daemoneye_lib::topic::process_topic;
-use prost::Message;
+use tokio::sync::Notify;
 
-use crate::checkpoint;
-use crate::collector::{CollectionStats, ProcessCollectionError, ProcessCollector};
-use crate::sources::Chosen;
-use crate::tracker::{Counters, Input, Limits, Member, Tracker};
+use self::door::Door;
+use self::run::Run;
+use self::watch::{Watch, lock, now_us};
+use crate::collector::{CollectionStats, ProcessCollector};
+use crate::hashing::{HashOptions, Hasher};
+use crate::kernel::KernelSource;
+use crate::sources::{Chosen, Open};
+use crate::tracker::Member;
 
-/// What this build does not do; shown in `health` so that nobody counts on it.
-const ABSENT: &[&str] = &[
-    "snapshot only: processes that live shorter than the interval are not seen",
-    "kernel sources: not built",
-    "executable hashing: not built",
-    "redaction of command lines: not built",
-    "sandbox of the collector: not built",
-];
-
-/// How old a checkpoint may grow while there are new events. It bounds what a start after a kill has to replay; the file
-/// has about 300 bytes for each process.
-const CHECKPOINT_AGE: Duration = Duration::from_secs(60);
+/// What no snapshot can do.
+const SNAPSHOT_ONLY: &str = "snapshot only: processes that live shorter than the interval are not seen";
 
 /// How long a trim or the end waits for the log to be synced, ten times what a busy disk takes. Past it the checkpoint stays
 /// as it is, and a start replays more.
 const SETTLE: Duration = Duration::from_secs(1);
 
-struct Watch {
-    collector: Box<dyn ProcessCollector>,
-    tracker: Tracker,
-    /// Events of a scan that failed half-way: the tracker has them, so they go out with the next one.
-    carried: Vec<SourceEvent>,
-    /// The tracker is ahead of the log.
-    ahead: bool,
-    /// Last record that the tracker reflects.
-    written: Option<Sequence>,
-    /// Last record that the checkpoint file reflects.
-    checkpointed: Option<Sequence>,
-    /// When that was; `None` before the first one of this run.
-    checkpointed_at: Option<Instant>,
-    /// The state of earlier runs has been taken over.
-    restored: bool,
-    /// The log, from the first preparation on.
-    log: Option<WalReader>,
-    /// Of the last sweep.
-    stats: CollectionStats,
+/// A scan that lasts longer hangs in one call, because the reader of the table gives up after a minute.
+const HANGING: Duration = Duration::from_secs(70);
+
+/// Share of failed scans above which the source is unhealthy: one in five.
+const UNHEALTHY_ONE_IN: u64 = 5;
+
+/// Time between two snapshots.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    /// While the kernel announces.
+    pub beside_kernel: Duration,
+    /// While snapshots are all there is.
+    pub alone: Duration,
 }
 
+impl Pace {
+    /// What nobody configured: beside announcements a snapshot only heals and measures.
+    pub const DEFAULT: Self = Self { beside_kernel: Duration::from_secs(30), alone: Duration::from_secs(5) };
+
+    /// Always the same.
+    #[must_use]
+    pub const fn every(interval: Duration) -> Self {
+        Self { beside_kernel: interval, alone: interval }
+    }
+
+    /// With or without a source of the kernel.
+    #[must_use]
+    pub const fn of(self, kernel: bool) -> Duration {
+        if kernel { self.beside_kernel } else { self.alone }
+    }
+}
+
+/// What `health` tells.
 #[derive(Debug, Clone, Default)]
 struct Seen {
+    /// The source in use.
+    source: &'static str,
+    reason: String,
+    /// About the sources, as they stand.
+    notes: Vec<String>,
+    kernel: bool,
     swept: bool,
-    processes: u64,
+    /// Since when a snapshot is being taken.
+    scanning: Option<tokio::time::Instant>,
     stats: CollectionStats,
-    counters: Counters,
+    cycles: u64,
+    errors: u64,
+    /// What the kernel could not hand over, of all sources of this run.
+    lost: u64,
+    /// Announcements that came during pauses.
+    unheard: u64,
     failure: Option<String>,
     checkpoint_problem: Option<String>,
+}
+
+/// A source of the kernel while nobody listens to it, and what may follow it.
+struct Station {
+    kernel: Option<Box<dyn KernelSource>>,
+    /// The thread of a run that was cut off still has it.
+    held: Option<reader::Listening>,
+    next: Vec<Open>,
+    boot_id: String,
+    /// Since when nobody listens; what was announced since waits in the kernel as far as it has room.
+    idle_since_us: i64,
 }
 
 /// The process source.
 pub struct ProcessMonitor {
     watch: Arc<Mutex<Watch>>,
+    table: Arc<Mutex<Box<dyn ProcessCollector>>>,
+    /// A scan has found what has to be written.
+    stirred: Arc<Notify>,
+    station: Mutex<Station>,
     seen: Mutex<Seen>,
-    name: &'static str,
-    capabilities: CollectionCapabilities,
+    snapshots: &'static str,
+    snapshot_notes: Vec<String>,
+    pace: Pace,
     checkpoint: PathBuf,
 }
 
@@ -87,27 +125,57 @@ pub struct View {
 }
 
 impl ProcessMonitor {
-    /// A source over a reader that works, which looks every `interval` and keeps its checkpoint in `wal_dir`.
+    /// A source of the collector `id` over sources that work, which keeps its checkpoint in `wal_dir`.
     #[must_use]
-    pub fn new(chosen: Chosen, interval: Duration, wal_dir: &Path) -> Self {
-        let collector = chosen.collector;
-        let name = collector.name();
-        let mut caps = SourceCaps::PROCESS | SourceCaps::SYSTEM_WIDE;
-        if interval <= SourceCaps::REALTIME_BOUND {
-            caps = caps | SourceCaps::REALTIME;
-        }
-        let mut capabilities = caps.describe(name, &chosen.reason);
-        capabilities.tasks = vec![TaskType::EnumerateProcesses.into()];
-        capabilities.notes =
-            ABSENT.iter().map(|note| (*note).to_owned()).chain(collector.capabilities().notes).collect();
-        let tracker = Tracker::new(name, collector.boot_id(), Limits::default());
+    pub fn new(chosen: Chosen, pace: Pace, id: &str, wal_dir: &Path) -> Self {
+        let Chosen { collector, kernel, reason, passed_over, next } = chosen;
+        let mut watch = Watch::new(id, collector.as_ref());
+        let announcer = kernel.as_ref().map(|kernel| kernel.name());
+        watch.listen_to(announcer);
+        let mut notes = kernel.as_ref().map_or_else(Vec::new, |kernel| kernel.notes());
+        notes.extend(passed_over);
+        let source = announcer.unwrap_or(collector.name());
         Self {
-            watch: Arc::new(Mutex::new(Watch::new(collector, tracker))),
-            seen: Mutex::default(),
-            name,
-            capabilities,
+            watch: Arc::new(Mutex::new(watch)),
+            stirred: Arc::default(),
+            station: Mutex::new(Station {
+                kernel,
+                held: None,
+                next,
+                boot_id: collector.boot_id().to_owned(),
+                idle_since_us: now_us(),
+            }),
+            seen: Mutex::new(Seen { source, reason, notes, kernel: announcer.is_some(), ..Seen::default() }),
+            snapshots: collector.name(),
+            snapshot_notes: collector.capabilities().notes,
+            table: Arc::new(Mutex::new(collector)),
+            pace,
             checkpoint: wal_dir.join("tracker.checkpoint"),
         }
+    }
+
+    /// With secrets out of command lines, and with hashes of executables, as far as both are wanted.
+    ///
+    /// # Errors
+    /// When the system gives no thread for hashing.
+    pub fn with(self, redactor: Option<Redactor>, hashing: Option<HashOptions>) -> std::io::Result<Self> {
+        // The hasher belongs to the watch, so it must not keep it alive.
+        let (watch, stirred) = (Arc::downgrade(&self.watch), Arc::clone(&self.stirred));
+        let deliver = move |hashed| {
+            if let Some(watch) = watch.upgrade() {
+                lock(&watch).hashed(hashed);
+                stirred.notify_one();
+            }
+        };
+        let hasher = hashing.map(|options| Hasher::start(options, Box::new(deliver))).transpose()?;
+        lock(&self.watch).door = Door { redactor, hasher };
+        Ok(self)
+    }
+
+    /// The interval that this source begins with.
+    #[must_use]
+    pub fn interval(&self) -> Duration {
+        self.pace.of(lock(&self.seen).kernel)
     }
 
     /// The living processes, for a task.
@@ -118,7 +186,7 @@ impl ProcessMonitor {
         self.watching(|watch| View { members: watch.tracker.members(), as_of: watch.written }).await
     }
 
-    /// Scans take up to a second and hold the watch, so whoever needs it waits on a blocking thread.
+    /// What takes long while it holds the watch waits and works on a blocking thread.
     async fn watching<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Watch) -> T + Send + 'static,
@@ -126,67 +194,53 @@ impl ProcessMonitor {
         let watch = Arc::clone(&self.watch);
         tokio::task::spawn_blocking(move || work(&mut lock(&watch)))
             .await
-            .map_err(|error| SourceError::Failed(format!("the scan thread ended: {error}")))
+            .map_err(|error| SourceError::Failed(format!("the tracker's thread ended: {error}")))
+    }
+
+    async fn settle(&self, last: Option<Sequence>, within: Duration) -> bool {
+        let (log, written) = {
+            let watch = lock(&self.watch);
+            (watch.log.clone(), watch.written)
+        };
+        match log {
+            Some(log) => log.settle(last.max(written), within).await,
+            None => true,
+        }
     }
 }
 
 #[async_trait]
-impl MonitorCollector for ProcessMonitor {
+impl EventSource for ProcessMonitor {
     fn name(&self) -> &str {
-        self.name
+        lock(&self.seen).source
     }
 
     fn capabilities(&self) -> CollectionCapabilities {
-        self.capabilities.clone()
-    }
-
-    async fn prepare(&self, context: &SourceContext) -> Result<(), SourceError> {
-        let (path, context) = (self.checkpoint.clone(), context.clone());
-        let problem = self.watching(move |watch| watch.restore(&path, &context)).await??;
-        lock(&self.seen).checkpoint_problem = problem;
-        Ok(())
-    }
-
-    async fn cycle(&self) -> Result<Vec<SourceEvent>, SourceError> {
-        let time_us = now_us();
-        let path = self.checkpoint.clone();
-        let swept = self.watching(move |watch| {
-            let outcome = watch.next_events(time_us, &path);
-            (outcome, watch.tracker.len(), watch.tracker.counters())
-        });
-        let (outcome, processes, counters) = swept.await?;
-        let mut seen = lock(&self.seen);
-        seen.processes = processes as u64;
-        seen.counters = counters;
-        match outcome {
-            Ok((events, stats)) => {
-                seen.swept = true;
-                seen.stats = stats;
-                seen.failure = None;
-                Ok(events)
-            }
-            Err(error) => {
-                seen.failure = Some(error.to_string());
-                Err(SourceError::Failed(error.to_string()))
-            }
+        let seen = lock(&self.seen).clone();
+        let mut caps = SourceCaps::PROCESS | SourceCaps::SYSTEM_WIDE;
+        if seen.kernel {
+            caps = caps | SourceCaps::KERNEL_LEVEL | SourceCaps::REALTIME;
+        } else if self.pace.alone <= SourceCaps::REALTIME_BOUND {
+            caps = caps | SourceCaps::REALTIME;
         }
+        let mut capabilities = caps.describe(seen.source, &seen.reason);
+        capabilities.tasks = vec![TaskType::EnumerateProcesses.into()];
+        let limit = (!seen.kernel).then(|| SNAPSHOT_ONLY.to_owned());
+        let door = lock(&self.watch).door.notes();
+        capabilities.notes =
+            limit.into_iter().chain(seen.notes).chain(door).chain(self.snapshot_notes.iter().cloned()).collect();
+        capabilities
     }
 
-    async fn unfinished(&self) -> bool {
-        lock(&self.watch).tracker.is_starting()
-    }
-
-    async fn written(&self, last: Option<Sequence>) {
-        let mut watch = lock(&self.watch);
-        watch.ahead = false;
-        watch.written = watch.written.max(last);
+    async fn start(&self, context: SourceContext) -> Result<(), SourceError> {
+        let (path, theirs) = (self.checkpoint.clone(), context.clone());
+        let problem = self.watching(move |watch| watch.restore(&path, &theirs)).await??;
+        lock(&self.seen).checkpoint_problem = problem;
+        Run::new(self, context).go().await
     }
 
     async fn checkpoint(&self, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
-        let (log, written) = self.watching(|watch| (watch.log.clone(), watch.written)).await?;
-        if let Some(log) = log
-            && !log.settle(last.max(written), SETTLE).await
-        {
+        if !self.settle(last, SETTLE).await {
             tracing::warn!("the log is not synced in time; the checkpoint stays as it is");
         }
         let path = self.checkpoint.clone();
@@ -194,142 +248,54 @@ impl MonitorCollector for ProcessMonitor {
     }
 
     async fn health(&self) -> SourceHealth {
+        let (processes, counters) = {
+            let watch = lock(&self.watch);
+            (watch.tracker.len(), watch.tracker.counters())
+        };
+        let mut notes = self.capabilities().notes;
         let seen = lock(&self.seen).clone();
-        let mut notes = self.capabilities.notes.clone();
         let counted = [
             (seen.stats.inaccessible, "processes could not be read in the last scan"),
-            (seen.counters.slimmed, "processes were kept without their long fields: the tracker is full"),
-            (seen.counters.evicted, "dead parents were forgotten before their time: the tracker is full"),
-            (seen.counters.malformed, "records had no usable identity"),
+            (seen.lost, "announcements were lost in the kernel"),
+            (seen.unheard, "announcements came during pauses and were dropped"),
+            (counters.missed, "starts were not announced and found by a snapshot"),
+            (counters.vanished, "ends were not announced and found by a snapshot"),
+            (counters.slimmed, "processes were kept without their long fields: the tracker is full"),
+            (counters.evicted, "dead parents were forgotten before their time: the tracker is full"),
+            (counters.unclaimed, "hashes came when their process was forgotten or ran another program"),
+            (counters.malformed, "records had no usable identity"),
         ];
         notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
         notes.extend(seen.failure.clone().map(|failure| format!("the last scan failed: {failure}")));
+        let hanging = seen.scanning.map(|since| since.elapsed()).filter(|elapsed| *elapsed > HANGING);
+        notes.extend(hanging.map(|elapsed| {
+            let seconds = elapsed.as_secs();
+            format!("a scan has been hanging for {seconds} s, perhaps on a file system that does not answer; nothing is reconciled meanwhile")
+        }));
+        if seen.stats.hiding {
+            notes.push("the process table hides processes (hidepid): ends that nobody announces stay unknown; it needs the capability SYS_PTRACE".to_owned());
+        }
         notes.extend(seen.checkpoint_problem);
         SourceHealth {
-            unhealthy: seen.failure.is_some(),
+            unhealthy: seen.failure.is_some() || hanging.is_some() || seen.errors * UNHEALTHY_ONE_IN > seen.cycles,
             sub_status: if seen.swept { "steady" } else { "baseline" }.to_owned(),
             notes,
-            entities: seen.processes,
-            ..SourceHealth::default()
+            cycles: seen.cycles,
+            errors: seen.errors,
+            entities: processes as u64,
+            lost: seen.lost,
+            kernel_lost: seen.lost,
+            missed: counters.missed,
+            recall_percent: seen.kernel.then(|| recall_percent(counters.announced, counters.missed)),
         }
     }
 }
 
-impl Watch {
-    const fn new(collector: Box<dyn ProcessCollector>, tracker: Tracker) -> Self {
-        Self {
-            collector,
-            tracker,
-            carried: Vec::new(),
-            ahead: false,
-            written: None,
-            checkpointed: None,
-            checkpointed_at: None,
-            restored: false,
-            log: None,
-            stats: CollectionStats { processes: 0, read_in_full: 0, vanished: 0, inaccessible: 0 },
-        }
-    }
-
-    /// What is left of the last sweep, or what a new one finds.
-    fn next_events(
-        &mut self,
-        time_us: i64,
-        path: &Path,
-    ) -> Result<(Vec<SourceEvent>, CollectionStats), ProcessCollectionError> {
-        if !self.tracker.is_starting() {
-            self.keep_up(path);
-            self.stats = self.sweep(time_us)?;
-        }
-        self.ahead = true;
-        let Self { tracker, carried, .. } = self;
-        tracker.proceed(&mut |event| carried.push(encoded(&event)));
-        Ok((std::mem::take(carried), self.stats))
-    }
-
-    fn sweep(&mut self, time_us: i64) -> Result<CollectionStats, ProcessCollectionError> {
-        let Self { collector, tracker, carried, .. } = self;
-        self.ahead = true;
-        let mut emit = |event: ProcessEvent| carried.push(encoded(&event));
-        tracker.apply(Input::Begin { time_us }, &mut emit);
-        let outcome = collector.collect_processes(&mut |sighting| tracker.apply(Input::Seen(sighting), &mut emit));
-        tracker.apply(Input::End { complete: outcome.is_ok() }, &mut emit);
-        collector.forget(&tracker.take_unknown());
-        outcome
-    }
-
-    /// Begins anew from the checkpoint and the log behind it. What is wrong with the checkpoint is told, not fatal: the log
-    /// and the next scan make up for it.
-    fn restore(&mut self, path: &Path, context: &SourceContext) -> Result<Option<String>, SourceError> {
-        self.log = Some(context.wal.clone());
-        if self.restored && !self.ahead {
-            // Told to start again within one run: nothing was lost.
-            return Ok(None);
-        }
-        self.tracker = Tracker::new(self.collector.name(), self.collector.boot_id(), Limits::default());
-        self.carried.clear();
-        self.ahead = false;
-        let (from, problem) = match checkpoint::read(path) {
-            Ok(Some(found)) => match self.tracker.import(&found.state) {
-                Ok(()) => (found.last, None),
-                Err(error) => (None, Some(error.to_string())),
-            },
-            Ok(None) => (None, None),
-            Err(error) => (None, Some(error.to_string())),
-        };
-        if let Some(problem) = &problem {
-            tracing::warn!(problem, "the tracker starts without its checkpoint");
-        }
-        self.checkpointed = from;
-        self.written = from;
-        for record in context.replay_from(from)? {
-            self.replay(&record);
-        }
-        self.restored = true;
-        Ok(problem)
-    }
-
-    fn replay(&mut self, record: &Record) {
-        self.written = self.written.max(record.sequence);
-        if !is_process_topic(&record.topic) {
-            return;
-        }
-        match ProcessEvent::decode(record.payload.as_ref()) {
-            Ok(event) => self.tracker.apply(Input::Replay(Box::new(event)), &mut |_none_follow| {}),
-            Err(error) => tracing::warn!(%error, "a record of the log is no process event and is passed over"),
-        }
-    }
-
-    fn write_down(&mut self, path: &Path, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
-        // A trim may be due before the state of earlier runs has been read; an empty state would replace it and claim that
-        // nothing lives.
-        if !self.restored {
-            return Ok(None);
-        }
-        let last = last.max(self.written);
-        if self.ahead || last == self.checkpointed || !self.is_settled(last) {
-            return Ok(self.checkpointed);
-        }
-        checkpoint::write(path, last, |out| self.tracker.export(out))
-            .map_err(|error| SourceError::Failed(error.to_string()))?;
-        self.checkpointed = last;
-        self.checkpointed_at = Some(Instant::now());
-        Ok(last)
-    }
-
-    fn is_settled(&self, last: Option<Sequence>) -> bool {
-        self.log.as_ref().is_some_and(|log| log.settled() >= last)
-    }
-
-    /// Before a scan the log has had a whole interval to reach the disk, so the state may be written down.
-    fn keep_up(&mut self, path: &Path) {
-        if self.written.is_none() || self.checkpointed_at.is_some_and(|at| at.elapsed() < CHECKPOINT_AGE) {
-            return;
-        }
-        if let Err(error) = self.write_down(path, None) {
-            tracing::warn!(%error, "the log is replayed from an older checkpoint after a kill");
-        }
-    }
+/// Starts that were announced, in percent of all; 100 while there were none.
+fn recall_percent(announced: u64, missed: u64) -> f64 {
+    #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
+    let (part, all) = (announced as f64, announced.saturating_add(missed).max(1) as f64);
+    if missed == 0 { 100.0 } else { part * 100.0 / all }
 }
 
 /// Whether a record of this topic is a process event.
@@ -339,20 +305,5 @@ pub(crate) fn is_process_topic(topic: &str) -> bool {
         .any(|kind| process_topic(*kind) == topic)
 }
 
-fn encoded(event: &ProcessEvent) -> SourceEvent {
-    SourceEvent::new(process_topic(event.event_type()), event.time_us, event.encode_to_vec())
-}
-
-fn now_us() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
-}
-
-/// A panic elsewhere leaves the state as consistent as any kill would: the log decides at the next start.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
-#[path = "monitor_tests.rs"]
 mod tests;

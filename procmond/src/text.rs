@@ -13,6 +13,10 @@ pub const FIELD_BYTES: usize = 32 * 1024;
 /// Bytes of one encoded record: a quarter of the bus frame (1 MiB), so four of the largest still travel in one run.
 pub const RECORD_BYTES: usize = 256 * 1024;
 
+/// Bytes of a command line that an event repeats when an earlier one of the same process, or its parent's, has all of it: what
+/// any user may cause thousands of times a second must stay small.
+pub const REPEATED_BYTES: usize = 1024;
+
 /// Appends `bytes` to `out` as text, until `out` holds `cap` bytes. Returns whether everything fitted.
 pub fn push_escaped(out: &mut String, bytes: &[u8], cap: usize) -> bool {
     for chunk in bytes.utf8_chunks() {
@@ -129,6 +133,27 @@ pub fn bound(record: &mut ProcessRecord) {
     }
 }
 
+/// Takes out of a record what earlier events have at full length: the parent's command line, and of its own all but
+/// [`REPEATED_BYTES`].
+pub fn abridge(record: &mut ProcessRecord) {
+    record.parent_command_line = None;
+    record.truncated.retain(|field| field != "parent_command_line");
+    let Some(line) = &mut record.command_line else { return };
+    if !cut(line, REPEATED_BYTES) {
+        return;
+    }
+    let mut room = line.len();
+    record.arg_lengths.retain_mut(|length| {
+        let wanted = usize::try_from(*length).unwrap_or(usize::MAX);
+        let fits = room > 0;
+        *length = u32::try_from(wanted.min(room)).unwrap_or(u32::MAX);
+        // The space behind it.
+        room = room.saturating_sub(wanted).saturating_sub(1);
+        fits
+    });
+    mark(record, "command_line");
+}
+
 /// Names a field that was cut; once.
 pub fn mark(record: &mut ProcessRecord, field: &str) {
     if !record.truncated.iter().any(|known| known == field) {
@@ -194,6 +219,25 @@ mod tests {
             (record.command_line.as_deref(), record.truncated),
             (Some("c"), vec!["parent_command_line".into()])
         );
+    }
+
+    #[test]
+    fn an_abridged_record_has_the_beginning_of_its_command_line_and_lengths_that_fit_it() {
+        let whole = ProcessRecord {
+            command_line: Some(format!("a {} c", "b".repeat(REPEATED_BYTES))),
+            arg_lengths: vec![1, 1024, 1],
+            parent_command_line: Some("p".into()),
+            ..Default::default()
+        };
+        let mut record = whole.clone();
+        abridge(&mut record);
+        assert_eq!(record.command_line.as_deref().map(str::len), Some(REPEATED_BYTES));
+        assert_eq!((record.arg_lengths, record.truncated), (vec![1, 1022], vec!["command_line".to_owned()]));
+        assert_eq!(record.parent_command_line, None);
+        let short = ProcessRecord { command_line: Some("c".repeat(REPEATED_BYTES)), ..whole };
+        let mut record = short.clone();
+        abridge(&mut record);
+        assert_eq!(record, ProcessRecord { parent_command_line: None, ..short });
     }
 
     proptest! {

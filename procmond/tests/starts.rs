@@ -1,118 +1,19 @@
 //! The real program, standalone, in a temporary directory.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
+#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
-use std::collections::{HashMap, VecDeque};
-use std::io::{BufRead, BufReader, Write};
-use std::path::Path;
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+mod support;
+
+use std::collections::HashMap;
+use std::process::Command;
 
 use serde_json::Value;
-
-/// Far more than anything here takes, so that only a real fault meets it.
-const DEADLINE: Duration = Duration::from_secs(60);
-
-struct Procmond {
-    child: Child,
-    lines: Receiver<Value>,
-    seen: VecDeque<Value>,
-}
-
-impl Procmond {
-    fn start(data_dir: &Path, more: &[&str]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_procmond"))
-            .args(["--follow", "--snapshot-interval-ms", "100", "--log-level", "warn", "--data-dir"])
-            .arg(data_dir)
-            .args(more)
-            .env_remove("DAEMONEYE_BROKER_SOCKET")
-            .env("HOME", data_dir)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let out = BufReader::new(child.stdout.take().unwrap());
-        let (sender, lines) = channel();
-        std::thread::spawn(move || {
-            for line in out.lines().map_while(Result::ok) {
-                if sender.send(serde_json::from_str(&line).unwrap()).is_err() {
-                    return;
-                }
-            }
-        });
-        Self { child, lines, seen: VecDeque::new() }
-    }
-
-    /// The next event that `wanted` accepts; earlier ones are kept for [`Self::rest`].
-    fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + DEADLINE;
-        loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let Ok(event) = self.lines.recv_timeout(left) else { panic!("no {what}") };
-            self.seen.push_back(event.clone());
-            if wanted(&event) {
-                return event;
-            }
-        }
-    }
-
-    fn signal(&self, signal: rustix::process::Signal) {
-        let pid = rustix::process::Pid::from_child(&self.child);
-        rustix::process::kill_process(pid, signal).unwrap();
-    }
-
-    /// Waits for the end; returns how it ended and every event it printed.
-    fn end(mut self) -> (ExitStatus, Vec<Value>) {
-        let end = Instant::now() + DEADLINE;
-        while let Ok(event) = self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
-            self.seen.push_back(event);
-        }
-        let status = self.child.wait().unwrap();
-        (status, std::mem::take(&mut self.seen).into())
-    }
-}
-
-impl Drop for Procmond {
-    fn drop(&mut self) {
-        self.child.kill().ok();
-        self.child.wait().ok();
-    }
-}
-
-/// A process that does not outlive its test.
-struct Running(Child);
-
-impl Running {
-    fn of(program: impl AsRef<std::ffi::OsStr>) -> Self {
-        Self(Command::new(program).arg("300").stdin(Stdio::null()).spawn().unwrap())
-    }
-
-    fn pid(&self) -> u32 {
-        self.0.id()
-    }
-
-    fn end(&mut self) {
-        self.0.kill().unwrap();
-        self.0.wait().unwrap();
-    }
-}
-
-impl Drop for Running {
-    fn drop(&mut self) {
-        self.0.kill().ok();
-        self.0.wait().ok();
-    }
-}
-
-fn is(event: &Value, kind: &str, pid: u32) -> bool {
-    event["event_type"] == kind && event["pid"] == pid
-}
+use support::{Procmond, Running, copy, is, is_root, tell};
 
 #[test]
 fn it_sees_itself_a_childs_start_and_stop_and_ends_in_order() {
     let dir = tempfile::tempdir().unwrap();
-    let mut procmond = Procmond::start(dir.path(), &[]);
+    let mut procmond = Procmond::start(dir.path(), "procfs", &[]);
     let own = procmond.child.id();
     let baseline = procmond.wait_for("baseline of itself", |event| is(event, "start", own));
     assert_eq!((&baseline["start_kind"], &baseline["name"]), (&"baseline".into(), &"procmond".into()));
@@ -137,7 +38,7 @@ fn it_sees_itself_a_childs_start_and_stop_and_ends_in_order() {
 fn after_a_kill_only_differences_are_events() {
     let dir = tempfile::tempdir().unwrap();
     let (kept, mut ending) = (Running::of("sleep"), Running::of("sleep"));
-    let mut first = Procmond::start(dir.path(), &[]);
+    let mut first = Procmond::start(dir.path(), "procfs", &[]);
     for pid in [kept.pid(), ending.pid()] {
         first.wait_for("start", |event| is(event, "start", pid));
     }
@@ -145,7 +46,7 @@ fn after_a_kill_only_differences_are_events() {
     let (_, before) = first.end();
     ending.end();
 
-    let mut second = Procmond::start(dir.path(), &[]);
+    let mut second = Procmond::start(dir.path(), "procfs", &[]);
     let stop = second.wait_for("stop", |event| is(event, "stop", ending.pid()));
     assert_eq!((&stop["end_observed"], &stop["runtime_ms"]), (&false.into(), &Value::Null));
     let own = second.child.id();
@@ -154,7 +55,7 @@ fn after_a_kill_only_differences_are_events() {
     second.signal(rustix::process::Signal::INT);
     let (status, between) = second.end();
     assert_eq!(status.code(), Some(0));
-    let mut third = Procmond::start(dir.path(), &[]);
+    let mut third = Procmond::start(dir.path(), "procfs", &[]);
     let own = third.child.id();
     third.wait_for("start of itself", |event| is(event, "start", own));
     third.signal(rustix::process::Signal::TERM);
@@ -172,12 +73,12 @@ fn after_a_kill_only_differences_are_events() {
 /// the shell with this name and command line.
 fn start_and_what_follows(procmond: &mut Procmond, script: &str, name: &str, line: &str) -> (Value, Value) {
     let script = format!("read word; {script}");
-    let mut shell = Running(Command::new("sh").args(["-c", &script]).stdin(Stdio::piped()).spawn().unwrap());
+    let mut shell = Running::shell(&script);
     let pid = shell.pid();
     // It may also be met before its own exec, as a copy of this test.
     let started = |event: &Value| is(event, "start", pid) && event["command_line"] == format!("sh -c {script}");
     let start = procmond.wait_for("start of the shell", started);
-    shell.0.stdin.as_mut().unwrap().write_all(b"\n").unwrap();
+    shell.tell();
     let shown = |event: &Value| event["pid"] == pid && event["name"] == name && event["command_line"] == line;
     (start, procmond.wait_for("what follows", shown))
 }
@@ -185,7 +86,7 @@ fn start_and_what_follows(procmond: &mut Procmond, script: &str, name: &str, lin
 #[test]
 fn an_exec_is_a_start_of_the_same_entity_and_a_new_name_is_a_change() {
     let dir = tempfile::tempdir().unwrap();
-    let mut procmond = Procmond::start(dir.path(), &[]);
+    let mut procmond = Procmond::start(dir.path(), "procfs", &[]);
     let own = procmond.child.id();
     procmond.wait_for("baseline of itself", |event| is(event, "start", own));
 
@@ -213,10 +114,10 @@ fn an_exec_is_a_start_of_the_same_entity_and_a_new_name_is_a_change() {
 fn a_deleted_executable_is_reported_once_with_its_reason() {
     let dir = tempfile::tempdir().unwrap();
     let program = dir.path().join("shortlived");
-    // Not copied by this process: a test beside this one may fork while the file is open for writing, and then it is busy.
-    assert!(Command::new("cp").arg("/bin/sleep").arg(&program).status().unwrap().success());
+    copy("/bin/sleep", &program);
     let child = Running::of(&program);
-    let mut procmond = Procmond::start(dir.path(), &[]);
+    // A hash that comes late would be a change of its own.
+    let mut procmond = Procmond::start(dir.path(), "procfs", &["--hashing-enabled=false"]);
     procmond.wait_for("start", |event| is(event, "start", child.pid()));
     std::fs::remove_file(&program).unwrap();
     let modify = procmond.wait_for("modify", |event| is(event, "modify", child.pid()));
@@ -229,9 +130,55 @@ fn a_deleted_executable_is_reported_once_with_its_reason() {
 }
 
 #[test]
+fn a_pid_that_is_taken_again_between_two_snapshots_is_a_stop_and_a_start() {
+    if !is_root() {
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    // A process namespace of its own, where the next pid can be chosen.
+    let script = r#"
+        "$0" "$@" &
+        sleep 300 & pid=$!
+        read word
+        kill -9 $pid; wait $pid
+        read before rest < /proc/uptime
+        while read now rest < /proc/uptime; [ "$now" = "$before" ]; do :; done
+        while echo $((pid - 1)) > /proc/sys/kernel/ns_last_pid; sleep 300 & [ $! != $pid ]; do kill -9 $!; wait $!; done
+        read word"#;
+    let mut inside = Command::new("unshare");
+    inside.args(["-pf", "--mount-proc", "--kill-child", "sh", "-c", script, env!("CARGO_BIN_EXE_procmond")]);
+    let mut procmond = Procmond::follow(inside, dir.path(), "procfs", &[]);
+    let first = procmond.wait_for("first process", |event| event["command_line"] == "sleep 300");
+    tell(&mut procmond.child);
+    let of_pid = |event: &Value| event["pid"] == first["pid"] && event["event_type"] != "modify";
+    let stop = procmond.wait_for("its stop", of_pid);
+    let second = procmond.wait_for("start of the second process", of_pid);
+    assert_eq!((&stop["event_type"], &stop["entity_id"]), (&"stop".into(), &first["entity_id"]));
+    assert_eq!((&second["event_type"], &second["start_kind"]), (&"start".into(), &"exec".into()));
+    assert_ne!(second["entity_id"], first["entity_id"]);
+}
+
+#[test]
+fn a_start_time_in_the_future_is_suspicious() {
+    let dir = tempfile::tempdir().unwrap();
+    let (tree, data) = (dir.path().join("proc"), dir.path().join("data"));
+    std::fs::create_dir_all(tree.join("sys/kernel/random")).unwrap();
+    std::fs::create_dir(tree.join("42")).unwrap();
+    std::fs::write(tree.join("sys/kernel/random/boot_id"), "11111111-2222-3333-4444-555555555555\n").unwrap();
+    // Booted in 2100.
+    std::fs::write(tree.join("stat"), "btime 4102444800\n").unwrap();
+    let stat = "42 (early) S 1 42 42 0 -1 0 0 0 0 0 1 1 0 0 20 0 1 0 100 0 25 0 7 0 7\n";
+    std::fs::write(tree.join("42/stat"), stat).unwrap();
+    let mut procmond = Procmond::start(&data, "procfs", &["--proc-root", tree.to_str().unwrap()]);
+    let told = procmond.wait_for("suspicion", |event| event["reason"] == "start_time_in_future");
+    assert_eq!((&told["pid"], &told["severity"]), (&42.into(), &"low".into()));
+    assert_eq!(told["start_time"], "2100-01-01T00:00:01.000000Z");
+}
+
+#[test]
 fn the_portable_source_sees_processes_too() {
     let dir = tempfile::tempdir().unwrap();
-    let mut procmond = Procmond::start(dir.path(), &["--source", "sysinfo"]);
+    let mut procmond = Procmond::start(dir.path(), "procfs", &["--source", "sysinfo"]);
     let own = procmond.child.id();
     let baseline = procmond.wait_for("baseline of itself", |event| is(event, "start", own));
     assert_eq!((&baseline["source"], &baseline["identity"]), (&"sysinfo".into(), &"estimated".into()));
@@ -268,7 +215,7 @@ fn bad_input_has_a_message_and_its_exit_code() {
 #[test]
 fn a_second_one_on_the_same_data_is_refused() {
     let dir = tempfile::tempdir().unwrap();
-    let mut first = Procmond::start(dir.path(), &[]);
+    let mut first = Procmond::start(dir.path(), "procfs", &[]);
     first.wait_for("event", |_| true);
     let (code, said) = fails(&["--data-dir", dir.path().to_str().unwrap()], &[]);
     assert!(code == Some(70) && said.contains("another"), "{code:?} {said}");

@@ -1,7 +1,8 @@
 //! What differs between two reads of one process.
 //!
-//! Absent means "not known", never "empty": a field that could not be read this time keeps its value and is no change. CPU,
-//! memory, status and working directory move all the time; they are kept up to date without an event.
+//! Absent means "not known", never "empty": a field that could not be read this time keeps its value and is no change, and
+//! one that could not be read before is filled in without an event. CPU, memory, status and working directory move all the
+//! time; they are kept up to date without an event.
 //!
 //! An exec is told from a process that writes a new title over its own arguments: it has another executable, or addresses
 //! that only an exec draws anew. An executable that is moved while it runs shows another path with the same addresses and
@@ -10,59 +11,116 @@
 use daemoneye_lib::proto::{Capture, ProcessRecord};
 
 use crate::collector::Image;
-use crate::text::push_step;
+use crate::text::{REPEATED_BYTES, push_step};
 
 /// What a later read came to.
+#[derive(Debug, Clone)]
 pub(super) struct Change {
-    /// The columns that changed, sorted.
+    /// The columns whose known values changed, sorted; of an exec also those that were not known before.
     pub(super) modified: Vec<&'static str>,
-    /// The process runs another program now, and the record holds nothing of the former one.
+    /// The process runs another program now.
     pub(super) exec: bool,
 }
 
-/// Brings `known` up to date from `read`. A slim record has lost its long fields, so only what it still holds is compared.
-pub(super) fn merge(
-    known: &mut ProcessRecord,
-    read: &mut ProcessRecord,
-    slim: bool,
-    images: (Image, Image),
-) -> Change {
-    let modified = differences(known, read, slim);
-    let exec = is_exec(known, read, &modified, images);
+/// Compares `known` with `read`. A slim record has lost its long fields, so only what it still holds is compared.
+pub(super) fn between(known: &ProcessRecord, read: &ProcessRecord, slim: bool, images: (Image, Image)) -> Change {
+    let (mut modified, learned) = differences(known, read, slim);
+    let every: Vec<_> = modified.iter().chain(&learned).copied().collect();
+    let exec = is_exec(known, read, (&modified, &every), images);
+    if exec {
+        modified = every;
+        modified.sort_unstable();
+    }
+    Change { modified, exec }
+}
+
+/// Brings `known` up to date from `read` after the comparison.
+pub(super) fn merge(known: &mut ProcessRecord, read: &mut ProcessRecord, slim: bool, exec: bool) {
     if exec {
         succeed(known, read);
     } else {
         update(known, read, slim);
     }
-    Change { modified, exec }
 }
 
-fn differences(known: &ProcessRecord, read: &ProcessRecord, slim: bool) -> Vec<&'static str> {
-    let mut modified = Vec::new();
+/// Brings `known` up to date from an exec that was announced; returns the columns that differ, sorted. What the announcer
+/// could not read any more and an exec does not change is taken from before.
+pub(super) fn announced(known: &mut ProcessRecord, read: &mut ProcessRecord, slim: bool) -> Vec<&'static str> {
+    if read.capture() == Capture::Partial {
+        inherit(known, read);
+    }
+    let (mut modified, learned) = differences(known, read, slim);
+    // A fork does not tell where a process runs, so meeting that here is no change.
+    const PROGRAM: [&str; 5] = ["command_line", "deleted_executable", "executable_path", "memfd", "name"];
+    modified.extend(learned.into_iter().filter(|field| PROGRAM.contains(field)));
+    modified.sort_unstable();
+    succeed(known, read);
+    modified
+}
+
+/// Not the effective user, which a set-uid program changes.
+fn inherit(known: &ProcessRecord, read: &mut ProcessRecord) {
+    macro_rules! fill {
+        ($($field:ident),+) => {$(
+            if read.$field.is_none() {
+                read.$field.clone_from(&known.$field);
+            }
+        )+};
+    }
+    if read.uid.is_none() || read.uid == known.uid {
+        fill!(user);
+    }
+    fill!(cwd, uid, gid, session, tty, cgroup, container_id, pid_namespace, namespace_pid);
+}
+
+/// The columns whose known values changed, and those that were not known before.
+fn differences(known: &ProcessRecord, read: &ProcessRecord, slim: bool) -> (Vec<&'static str>, Vec<&'static str>) {
+    let (mut modified, mut learned) = (Vec::new(), Vec::new());
     macro_rules! compare {
         ($($field:ident),+) => {$(
             if read.$field.is_some() && read.$field != known.$field {
-                modified.push(stringify!($field));
+                if known.$field.is_some() { modified.push(stringify!($field)) } else { learned.push(stringify!($field)) }
             }
         )+};
     }
     compare!(executable_path, uid, gid, euid, session, tty, deleted_executable, memfd, pid_namespace, namespace_pid);
     if !slim {
-        compare!(cgroup, container_id, command_line);
+        compare!(cgroup, container_id);
+    }
+    if !slim && !completes(known, read) {
+        compare!(command_line);
     }
     if !read.name.is_empty() && read.name != known.name {
-        modified.push("name");
+        if known.name.is_empty() { learned.push("name") } else { modified.push("name") }
     }
     modified.sort_unstable();
-    modified
+    (modified, learned)
 }
 
-fn is_exec(known: &ProcessRecord, read: &ProcessRecord, modified: &[&str], (before, now): (Image, Image)) -> bool {
-    let renamed = modified.iter().any(|field| matches!(*field, "name" | "command_line"));
+/// Only the beginning of the command line was known, as the log tells it of a fork, and it is the same.
+fn completes(known: &ProcessRecord, read: &ProcessRecord) -> bool {
+    let cut = known.truncated.iter().any(|field| field == "command_line");
+    let (known, read) = (known.command_line.as_deref(), read.command_line.as_deref());
+    cut && known.zip(read).is_some_and(|(known, read)| known.len() == floor(read) && read.starts_with(known))
+}
+
+/// Where an event cuts a line.
+fn floor(line: &str) -> usize {
+    line.floor_char_boundary(REPEATED_BYTES)
+}
+
+fn is_exec(
+    known: &ProcessRecord,
+    read: &ProcessRecord,
+    (modified, every): (&[&str], &[&str]),
+    (before, now): (Image, Image),
+) -> bool {
+    let names = |fields: &[&str]| fields.iter().any(|field| matches!(*field, "name" | "command_line"));
+    let renamed = names(every);
     match (&known.executable_path, &read.executable_path) {
         (Some(former), Some(path)) if former != path => renamed || !before.stays(now),
         // A helper of the kernel has no executable until its exec; one that may only now be read is no news by itself.
-        (None, Some(_)) => renamed && !before.stays(now),
+        (None, Some(_)) => names(modified) && !before.stays(now),
         // It was met in the middle of an exec, before the new image had its arguments.
         (Some(_), Some(_)) if known.command_line.is_none() && known.capture() == Capture::Partial => {
             renamed && before == Image::UNSEEN && now != Image::UNSEEN
@@ -117,7 +175,7 @@ fn update(known: &mut ProcessRecord, read: &mut ProcessRecord, slim: bool) {
     }
 }
 
-fn rename(known: &mut ProcessRecord) {
+pub(super) fn rename(known: &mut ProcessRecord) {
     if let Some(path) = &mut known.ancestry
         && let Some(last) = path.rfind('/')
     {

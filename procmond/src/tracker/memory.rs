@@ -1,19 +1,29 @@
 //! What the tracker remembers: the living, and for a while the dead that may still be somebody's parent.
 //!
-//! Under pressure the dead go first, oldest first; after
-//! that a new process is kept without its long fields. An identity is never forgotten while its process lives, or it would
+//! Under pressure the dead go first, oldest first; after that the largest records lose their long fields, so that a flood of
+//! them does not cost small ones anything. An identity is never forgotten while its process lives, or it would
 //! be announced twice.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeSet, HashMap, VecDeque};
 
 use daemoneye_lib::entity::EntityId;
-use daemoneye_lib::proto::ProcessRecord;
+use daemoneye_lib::proto::{Identity, ProcessRecord};
 
 use super::kept::{Kept, Parts, Shelf};
 use crate::collector::{Image, Vitals};
 
 /// Bytes that one entry costs beside its record: map slots, index and allocation headers.
 const ENTRY_BYTES: usize = 192;
+
+/// Bytes of the dead's records, each with all that it shares with others: three times what [`DEAD`] ordinary ones have.
+const DEAD_BYTES: usize = 4 * 1024 * 1024;
+
+/// Bytes above which a living process's record may have to lose its long fields; an ordinary one has less than one kilobyte.
+const LARGE_BYTES: usize = 1024;
+
+/// Dead processes that are remembered: about 1 MiB, and at two thousand ends per second still the last second, in which
+/// their children are announced.
+const DEAD: usize = 2048;
 
 /// Bounds of the tracker's memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,8 +59,24 @@ impl Member {
 #[derive(Debug, Clone, Copy)]
 struct Latest {
     status: &'static str,
-    cpu_usage: Option<f64>,
-    memory_usage: Option<u64>,
+    /// Not a number: not known. A word less for each process, as in the next one.
+    cpu_usage: f64,
+    /// The largest: not known.
+    memory_usage: u64,
+}
+
+impl Latest {
+    fn of(Vitals { status, cpu_usage, memory_usage, .. }: Vitals) -> Self {
+        Self { status, cpu_usage: cpu_usage.unwrap_or(f64::NAN), memory_usage: memory_usage.unwrap_or(u64::MAX) }
+    }
+
+    fn cpu_usage(self) -> Option<f64> {
+        Some(self.cpu_usage).filter(|usage| !usage.is_nan())
+    }
+
+    fn memory_usage(self) -> Option<u64> {
+        Some(self.memory_usage).filter(|bytes| *bytes < u64::MAX)
+    }
 }
 
 /// What is remembered of the image that a process runs, beside its record.
@@ -69,17 +95,23 @@ pub(super) struct Live {
     pub(super) kept: Kept,
     latest: Option<Latest>,
     /// Sweep of this run in which it was last seen; 0: not in this run.
-    pub(super) seen: u64,
+    pub(super) seen: u32,
     pub(super) traits: Traits,
+    /// Sweep before whose end it was last announced.
+    pub(super) noticed: u32,
+    /// Sweep that met it first.
+    pub(super) found: u32,
     pub(super) ended: bool,
     pub(super) slim: bool,
+    /// Its start was estimated.
+    pub(super) estimated: bool,
 }
 
 impl Live {
-    pub(super) fn see(&mut self, sweep: u64, vitals: Option<Vitals>) {
+    pub(super) fn see(&mut self, sweep: u32, vitals: Option<Vitals>) {
         self.seen = sweep;
-        if let Some(Vitals { status, cpu_usage, memory_usage, .. }) = vitals {
-            self.latest = Some(Latest { status, cpu_usage, memory_usage });
+        if let Some(vitals) = vitals {
+            self.latest = Some(Latest::of(vitals));
         }
     }
 
@@ -99,12 +131,20 @@ pub(super) struct Memory {
     pub(super) live: HashMap<EntityId, Live>,
     by_pid: HashMap<u32, EntityId>,
     dead: HashMap<u32, Dead>,
+    /// Of the dead, as [`DEAD_BYTES`] counts them.
+    dead_bytes: usize,
+    /// The living with large records that could be smaller.
+    large: BTreeSet<(usize, EntityId)>,
     burials: VecDeque<(i64, u32, EntityId)>,
+    /// Exact identities of processes that were announced under estimated ones.
+    aliases: HashMap<u32, EntityId>,
     shelf: Shelf,
     /// Without the shelf's.
     bytes: usize,
     pub(super) evicted: u64,
     pub(super) slimmed: u64,
+    /// Where children are announced with their parents, forgetting a dead one costs nothing.
+    pub(super) count_evictions: bool,
 }
 
 impl Memory {
@@ -114,11 +154,15 @@ impl Memory {
             live: HashMap::new(),
             by_pid: HashMap::new(),
             dead: HashMap::new(),
+            dead_bytes: 0,
+            large: BTreeSet::new(),
             burials: VecDeque::new(),
+            aliases: HashMap::new(),
             shelf: Shelf::default(),
             bytes: 0,
             evicted: 0,
             slimmed: 0,
+            count_evictions: true,
         }
     }
 
@@ -128,6 +172,46 @@ impl Memory {
 
     pub(super) fn live_mut(&mut self, entity: &EntityId) -> Option<&mut Live> {
         self.live.get_mut(entity)
+    }
+
+    /// The known process that a look at `pid` means by `entity`.
+    pub(super) fn find(&self, entity: &EntityId, pid: u32) -> Option<EntityId> {
+        if self.live.contains_key(entity) {
+            return Some(*entity);
+        }
+        self.aliases.get(&pid).filter(|exact| *exact == entity).and_then(|_| self.holder(pid))
+    }
+
+    /// From here on `exact` under this pid means its present holder.
+    pub(super) fn alias(&mut self, pid: u32, exact: EntityId) {
+        self.aliases.insert(pid, exact);
+    }
+
+    pub(super) fn see(&mut self, entity: &EntityId, sweep: u32, vitals: Option<Vitals>) {
+        if let Some(live) = self.live.get_mut(entity) {
+            live.see(sweep, vitals);
+        }
+    }
+
+    /// Whether this was the last one that ended under its pid.
+    pub(super) fn has_buried(&self, pid: u32, entity: &EntityId) -> bool {
+        self.dead.get(&pid).is_some_and(|dead| dead.entity == *entity)
+    }
+
+    /// The last one that ended under this pid, if it is this one.
+    pub(super) fn buried(&self, pid: u32, entity: &EntityId) -> Option<ProcessRecord> {
+        self.dead.get(&pid).filter(|dead| dead.entity == *entity).and_then(|dead| decode(&dead.kept, None))
+    }
+
+    /// Keeps what became known of the last one that ended under this pid; the record is left as it was.
+    pub(super) fn amend(&mut self, record: &mut ProcessRecord) {
+        let Some(dead) = self.dead.get_mut(&record.pid) else { return };
+        let kept = self.shelf.keep(Parts::of(record));
+        self.bytes = self.bytes.saturating_add(cost(&kept));
+        let added = kept.bytes();
+        let former = std::mem::replace(&mut dead.kept, kept);
+        self.dead_bytes = self.dead_bytes.saturating_add(added).saturating_sub(former.bytes());
+        self.release(&former);
     }
 
     /// Who is known to live under this pid.
@@ -142,38 +226,62 @@ impl Memory {
 
     /// Keeps the record of a new or changed process; it is left as it was.
     pub(super) fn store(&mut self, entity: EntityId, record: &mut ProcessRecord, traits: Traits) {
-        let former = self.live.remove(&entity);
+        let former = self.take(&entity);
         if let Some(former) = &former {
             self.release(&former.kept);
         }
-        let (mut slim, seen, ended) = former.map_or((false, 0, false), |live| (live.slim, live.seen, live.ended));
+        let was_slim = former.as_ref().is_some_and(|live| live.slim);
+        // A new program is read in full.
+        let mut slim = was_slim && record.truncated.iter().any(|field| field == SLIM_MARK);
+        let (seen, noticed, found, ended) =
+            former.map_or((0, 0, 0, false), |live| (live.seen, live.noticed, live.found, live.ended));
         let mut parts = Parts::of(record);
-        self.make_room(self.shelf.wanted(&parts));
-        if slim || self.bytes().saturating_add(self.shelf.wanted(&parts)) > self.limits.bytes {
+        self.make_room(&parts);
+        if slim || self.is_short_of(&parts) {
             parts = Parts::of(&mut slimmed(record));
-            self.slimmed = self.slimmed.saturating_add(u64::from(!slim));
+            self.slimmed = self.slimmed.saturating_add(u64::from(!was_slim));
             slim = true;
         }
         let kept = self.shelf.keep(parts);
         self.bytes = self.bytes.saturating_add(cost(&kept));
         let (pid, start_us) = (record.pid, record.start_time_us);
         // The record is newer than the vitals of any scan before it.
-        let live = Live { pid, start_us, kept, latest: None, seen, traits, ended, slim };
-        self.live.insert(entity, live);
+        let estimated = record.identity() == Identity::Estimated;
+        let live = Live { pid, start_us, kept, latest: None, seen, traits, noticed, found, ended, slim, estimated };
+        self.put(entity, live);
         self.by_pid.insert(pid, entity);
+    }
+
+    fn put(&mut self, entity: EntityId, live: Live) {
+        if !live.slim && live.kept.bytes() > LARGE_BYTES {
+            self.large.insert((live.kept.bytes(), entity));
+        }
+        self.live.insert(entity, live);
+    }
+
+    fn take(&mut self, entity: &EntityId) -> Option<Live> {
+        let live = self.live.remove(entity)?;
+        self.large.remove(&(live.kept.bytes(), *entity));
+        Some(live)
     }
 
     /// Moves a process to the dead.
     pub(super) fn bury(&mut self, entity: &EntityId, now_us: i64) -> Option<Live> {
-        let live = self.live.remove(entity)?;
+        let live = self.take(entity)?;
         if self.by_pid.get(&live.pid) == Some(entity) {
             self.by_pid.remove(&live.pid);
+            self.aliases.remove(&live.pid);
         }
         let dead = Dead { entity: *entity, start_us: live.start_us, kept: live.kept.clone() };
+        self.dead_bytes = self.dead_bytes.saturating_add(live.kept.bytes());
         if let Some(former) = self.dead.insert(live.pid, dead) {
-            self.release(&former.kept);
+            self.forget(&former.kept);
         }
         self.burials.push_back((now_us, live.pid, *entity));
+        while self.burials.len() > DEAD || (self.dead_bytes > DEAD_BYTES && !self.burials.is_empty()) {
+            self.forget_oldest();
+            self.evict();
+        }
         Some(live)
     }
 
@@ -187,7 +295,7 @@ impl Memory {
     }
 
     /// The living that `sweep` did not meet, by pid.
-    pub(super) fn unseen(&self, sweep: u64) -> Vec<EntityId> {
+    pub(super) fn unseen(&self, sweep: u32) -> Vec<EntityId> {
         let mut unseen: Vec<(u32, EntityId)> = self
             .live
             .iter()
@@ -208,11 +316,38 @@ impl Memory {
         self.dead.get(&ppid).filter(|dead| before(dead.start_us)).and_then(|dead| decode(&dead.kept, None))
     }
 
-    fn make_room(&mut self, wanted: usize) {
-        while self.bytes().saturating_add(wanted) > self.limits.bytes && !self.burials.is_empty() {
+    fn make_room(&mut self, parts: &Parts) {
+        while self.is_short_of(parts) && !self.burials.is_empty() {
             self.forget_oldest();
-            self.evicted = self.evicted.saturating_add(1);
+            self.evict();
         }
+        while self.is_short_of(parts)
+            && let Some((bytes, largest)) = self.large.last().copied()
+            && bytes > parts.bytes()
+        {
+            self.slim(&largest);
+        }
+    }
+
+    fn is_short_of(&self, parts: &Parts) -> bool {
+        self.bytes().saturating_add(self.shelf.wanted(parts)) > self.limits.bytes
+    }
+
+    /// Takes the long fields from a living process.
+    fn slim(&mut self, entity: &EntityId) {
+        let Some(mut live) = self.take(entity) else { return };
+        if let Some(record) = live.kept.decoded() {
+            self.release(&live.kept);
+            live.kept = self.shelf.keep(Parts::of(&mut slimmed(&record)));
+            self.bytes = self.bytes.saturating_add(cost(&live.kept));
+        }
+        live.slim = true;
+        self.slimmed = self.slimmed.saturating_add(1);
+        self.put(*entity, live);
+    }
+
+    fn evict(&mut self) {
+        self.evicted = self.evicted.saturating_add(u64::from(self.count_evictions));
     }
 
     fn forget_oldest(&mut self) {
@@ -221,8 +356,13 @@ impl Memory {
         if self.dead.get(&pid).is_some_and(|dead| dead.entity == entity)
             && let Some(dead) = self.dead.remove(&pid)
         {
-            self.release(&dead.kept);
+            self.forget(&dead.kept);
         }
+    }
+
+    fn forget(&mut self, kept: &Kept) {
+        self.dead_bytes = self.dead_bytes.saturating_sub(kept.bytes());
+        self.release(kept);
     }
 
     fn release(&mut self, kept: &Kept) {
@@ -243,11 +383,14 @@ fn decode(kept: &Kept, latest: Option<Latest>) -> Option<ProcessRecord> {
     let mut record = kept.decoded()?;
     if let Some(latest) = latest {
         record.status = Some(latest.status.to_owned());
-        record.cpu_usage = latest.cpu_usage.or(record.cpu_usage);
-        record.memory_usage = latest.memory_usage.or(record.memory_usage);
+        record.cpu_usage = latest.cpu_usage().or(record.cpu_usage);
+        record.memory_usage = latest.memory_usage().or(record.memory_usage);
     }
     Some(record)
 }
+
+/// What tells a record that was slimmed: no source cuts this field.
+const SLIM_MARK: &str = "container_id";
 
 /// What is kept of a process when there is no room for all of it.
 fn slimmed(record: &ProcessRecord) -> ProcessRecord {
@@ -265,4 +408,47 @@ fn slimmed(record: &ProcessRecord) -> ProcessRecord {
         crate::text::mark(&mut slim, field);
     }
     slim
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entity(pid: u32) -> EntityId {
+        EntityId::derive("boot", pid, 1)
+    }
+
+    fn record(pid: u32, line: usize) -> ProcessRecord {
+        let entity_id = entity(pid).as_bytes().to_vec();
+        ProcessRecord { entity_id, pid, command_line: Some("x".repeat(line)), ..Default::default() }
+    }
+
+    #[test]
+    fn the_dead_are_bounded_by_bytes() {
+        let mut memory = Memory::new(Limits::default());
+        for pid in 0..1000 {
+            memory.store(entity(pid), &mut record(pid, 32 * 1024), Traits::default());
+            memory.bury(&entity(pid), 1);
+            assert!(memory.dead_bytes <= DEAD_BYTES);
+        }
+        assert!(memory.has_buried(999, &entity(999)) && !memory.has_buried(0, &entity(0)));
+        memory.expire(i64::MAX);
+        assert_eq!((memory.dead_bytes, memory.bytes(), memory.large.len()), (0, 0, 0));
+    }
+
+    #[test]
+    fn a_flood_of_large_records_loses_its_own_long_fields_and_a_new_program_has_them_again() {
+        let mut memory = Memory::new(Limits { bytes: 400 * 1024, ..Limits::default() });
+        for pid in 0..40 {
+            memory.store(entity(pid), &mut record(pid, 16 * 1024), Traits::default());
+        }
+        for pid in 100..200 {
+            memory.store(entity(pid), &mut record(pid, 100), Traits::default());
+        }
+        assert!(memory.bytes() <= memory.limits.bytes);
+        assert!((100..200).all(|pid| !memory.live[&entity(pid)].slim), "small ones pay for the large");
+        let slim = (0..40).find(|pid| memory.live[&entity(*pid)].slim).unwrap();
+        memory.store(entity(slim), &mut record(slim, 100), Traits::default());
+        assert!(!memory.live[&entity(slim)].slim);
+    }
 }

@@ -1,4 +1,5 @@
-//! The lifecycle tracker: (state, input) → events. No clock, no I/O; time comes with the input.
+//! The lifecycle tracker: (state, input) → events. No clock, no I/O; time comes with the input. Two kinds of input tell it
+//! what lives: announcements of the kernel, one by one, and sweeps over the whole process table.
 //!
 //! Invariants: an image of an entity starts once in a row, so a second start of an entity is an exec; an entity stops at most
 //! once; a reused pid is a stop and a start; and whatever an event says about parents comes from here, so a parent that is
@@ -8,30 +9,70 @@
 mod change;
 mod kept;
 mod memory;
+mod notice;
 mod state;
 mod suspicion;
-
-use std::collections::{HashMap, VecDeque};
+mod sweep;
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, StartKind};
-use prost::Message;
 
 pub use self::memory::{Limits, Member};
 use self::memory::{Memory, Traits};
 pub use self::state::StateError;
-use crate::collector::{Image, Sighting};
-use crate::text::{bound, push_step};
+pub use self::sweep::STARTS;
+use self::sweep::Sweep;
+use crate::collector::{Sighting, Ticks};
+use crate::kernel::Notice;
+use crate::text::{abridge, push_step};
 
 /// Names in an ancestry; deeper trees lose their root end.
 pub const ANCESTRY_NAMES: usize = 16;
 
-/// Processes that one call of [`Tracker::proceed`] starts: their events are about 256 KiB, one write of the log.
-pub const STARTS: usize = 512;
+/// The status of a process in a word about it that comes after its stop.
+const DEAD: &str = "dead";
+
+/// Who takes the events.
+type Emit<'a> = &'a mut dyn FnMut(ProcessEvent);
+
+/// What the hashing of an executable came to.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hashed {
+    /// Which process runs it.
+    pub entity: EntityId,
+    /// Its pid.
+    pub pid: u32,
+    /// The executable that was hashed; a process that runs another one by now is left alone.
+    pub executable_path: String,
+    /// When it was done, µs since the Unix epoch.
+    pub time_us: i64,
+    /// `sha256`.
+    pub algorithm: String,
+    /// The hash; `None` when the work was skipped.
+    pub hash: Option<String>,
+    /// The column's word.
+    pub status: String,
+}
+
+impl Hashed {
+    fn is_of(&self, record: &ProcessRecord) -> bool {
+        record.executable_path.as_ref() == Some(&self.executable_path)
+    }
+
+    fn fill(&self, record: &mut ProcessRecord) {
+        record.hash_algorithm = self.hash.is_some().then(|| self.algorithm.clone());
+        record.executable_hash.clone_from(&self.hash);
+        record.hash_status = Some(self.status.clone());
+    }
+}
 
 /// What the tracker is told.
 #[derive(Debug)]
 pub enum Input {
+    /// The kernel has announced something.
+    Notice(Notice),
+    /// The hash of an executable, which comes after the start of its process.
+    Hashed(Box<Hashed>),
     /// A sweep over all processes begins.
     Begin {
         /// Wall clock, µs since the Unix epoch: the time of the events of this sweep.
@@ -51,40 +92,41 @@ pub enum Input {
 /// What the tracker counts.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
+    /// Starts that were announced.
+    pub announced: u64,
+    /// Starts that only a sweep found although announcements were listened to.
+    pub missed: u64,
+    /// Ends that only a sweep found although announcements were listened to.
+    pub vanished: u64,
+    /// Announced ends of processes that nobody knew.
+    pub strays: u64,
     /// Dead parents forgotten before their time, for want of room.
     pub evicted: u64,
     /// Live processes kept without their long fields, for want of room.
     pub slimmed: u64,
+    /// Hashes that came when their process was forgotten, or ran another program.
+    pub unclaimed: u64,
     /// Records without a usable entity id.
     pub malformed: u64,
-}
-
-/// A process that starts at the end of the sweep, when its parent is known. Encoded: a baseline of ten thousand decoded
-/// records would be most of the program's memory.
-struct Staged {
-    entity: EntityId,
-    ppid: Option<u32>,
-    record: Box<[u8]>,
-    image: Image,
-    ended: Option<Option<i32>>,
-    placed: bool,
 }
 
 /// The tracker's state.
 pub struct Tracker {
     source: String,
     boot_id: String,
+    ticks: Ticks,
+    /// The source that announces; `None`: sweeps are all there is.
+    announcer: Option<&'static str>,
+    /// The event at hand follows from an announcement.
+    announcing: bool,
     baseline_done: bool,
     memory: Memory,
-    sweep: u64,
+    /// Number of the sweep that began last.
+    sweep: u32,
+    found: Sweep,
     now_us: i64,
-    staged: Vec<Staged>,
-    /// Where the staged process of a pid stands.
-    places: HashMap<u32, usize>,
-    /// Who starts next, after the end of a sweep.
-    starting: VecDeque<usize>,
-    /// The sweep that ended last was complete, and not all that it found has started.
-    completing: bool,
+    /// Newest time of any input, for what follows from a sweep.
+    latest_us: i64,
     unknown: Vec<u32>,
     counters: Counters,
 }
@@ -96,64 +138,60 @@ impl Tracker {
         Self {
             source: source.to_owned(),
             boot_id: boot_id.to_owned(),
+            ticks: Ticks::MICROSECONDS,
+            announcer: None,
+            announcing: false,
             baseline_done: false,
             memory: Memory::new(limits),
             sweep: 0,
+            found: Sweep::default(),
             now_us: 0,
-            staged: Vec::new(),
-            places: HashMap::new(),
-            starting: VecDeque::new(),
-            completing: false,
+            latest_us: 0,
             unknown: Vec::new(),
             counters: Counters::default(),
         }
     }
 
+    /// What the start ticks of announcements mean; default: microseconds since the Unix epoch.
+    #[must_use]
+    pub const fn with_ticks(mut self, ticks: Ticks) -> Self {
+        self.ticks = ticks;
+        self
+    }
+
+    /// From here on this source announces everything, or with `None` nobody does.
+    pub fn listen_to(&mut self, announcer: Option<&'static str>) {
+        self.announcer = announcer;
+        self.memory.count_evictions = announcer.is_none();
+    }
+
     /// Takes one input and emits the events that follow from it.
-    pub fn apply(&mut self, input: Input, emit: &mut dyn FnMut(ProcessEvent)) {
+    pub fn apply(&mut self, input: Input, emit: Emit<'_>) {
+        if let Input::Notice(notice) = input {
+            self.announcing = true;
+            self.notice(notice, emit);
+            self.announcing = false;
+            return;
+        }
+        self.now_us = self.latest_us;
         match input {
-            Input::Begin { time_us } => {
-                self.now_us = time_us;
-                self.sweep = self.sweep.saturating_add(1);
-                // Whoever has not started by now is found again.
-                self.unstage();
-                self.completing = false;
-                self.memory.expire(time_us);
-            }
-            Input::Seen(Sighting::Same(vitals)) => match self.memory.live_mut(&vitals.entity) {
-                Some(live) => live.see(self.sweep, Some(vitals)),
+            Input::Notice(_) => {}
+            Input::Hashed(hashed) => self.hashed(*hashed, emit),
+            Input::Begin { time_us } => self.begin(time_us),
+            Input::Seen(Sighting::Same(vitals)) => match self.memory.find(&vitals.entity, vitals.pid) {
+                Some(entity) => self.memory.see(&entity, self.sweep, Some(vitals)),
                 None => self.unknown.push(vitals.pid),
             },
             Input::Seen(Sighting::Read(record, image)) => self.read(record, image, emit),
-            Input::Seen(Sighting::Ended { entity, pid, exit_code }) => self.ended(entity, pid, exit_code, emit),
+            Input::Seen(Sighting::Ended { entity, pid, exit_code }) => self.ended(entity, pid, exit_code),
+            Input::Seen(Sighting::Unread(pid)) => {
+                if let Some(holder) = self.memory.holder(pid) {
+                    self.memory.see(&holder, self.sweep, None);
+                }
+            }
             Input::End { complete } => self.end(complete, emit),
             Input::Replay(event) => self.replay(*event),
         }
-    }
-
-    /// Starts the next of the processes that the last sweep found, parents before their children; returns whether there are
-    /// more. A baseline comes in pieces so that its events never stand in memory all at once; between two of them the state
-    /// fits the events emitted so far.
-    pub fn proceed(&mut self, emit: &mut dyn FnMut(ProcessEvent)) -> bool {
-        for _ in 0..STARTS {
-            let Some(item) = self.starting.pop_front().and_then(|at| self.staged.get_mut(at)) else { break };
-            let (entity, image, ended) = (item.entity, item.image, item.ended);
-            if let Ok(record) = ProcessRecord::decode(std::mem::take(&mut item.record).as_ref()) {
-                self.start(entity, record, image, ended, emit);
-            }
-        }
-        if self.is_starting() {
-            return true;
-        }
-        self.unstage();
-        self.baseline_done |= std::mem::take(&mut self.completing);
-        false
-    }
-
-    /// Whether [`Self::proceed`] has anything to do.
-    #[must_use]
-    pub fn is_starting(&self) -> bool {
-        !self.starting.is_empty()
     }
 
     /// Pids that were reported as seen before but are not known here; the collector has to read them in full.
@@ -185,99 +223,22 @@ impl Tracker {
         self.memory.members()
     }
 
-    fn read(&mut self, mut record: Box<ProcessRecord>, image: Image, emit: &mut dyn FnMut(ProcessEvent)) {
-        let Some(entity) = EntityId::from_bytes(&record.entity_id) else {
-            self.counters.malformed = self.counters.malformed.saturating_add(1);
-            return;
-        };
-        let Some(live) = self.memory.live_mut(&entity) else {
-            self.stage(entity, &record, image);
-            return;
-        };
-        live.see(self.sweep, None);
-        if live.ended {
-            return;
-        }
-        let (slim, mut traits) = (live.slim, live.traits);
-        let Some(mut known) = live.decoded() else { return };
-        let change = change::merge(&mut known, &mut record, slim, (traits.image, image));
-        bound(&mut known);
-        if change.exec {
-            traits = Traits { raised: 0, image };
-        } else if image != Image::UNSEEN {
-            traits.image = image;
-        }
-        self.memory.store(entity, &mut known, traits);
-        if change.modified.is_empty() {
-            return;
-        }
-        let modified_fields = change.modified.into_iter().map(str::to_owned).collect();
-        let event = if change.exec {
-            let start_kind = StartKind::Exec.into();
-            ProcessEvent { start_kind, ..self.event(EventType::Start, known.clone()) }
-        } else {
-            self.event(EventType::Modify, known.clone())
-        };
-        emit(ProcessEvent { modified_fields, ..event });
-        self.suspect(entity, known, traits.raised, emit);
-    }
-
-    fn stage(&mut self, entity: EntityId, record: &ProcessRecord, image: Image) {
-        let (pid, ppid) = (record.pid, record.ppid);
-        let new = Staged { entity, ppid, record: record.encode_to_vec().into(), image, ended: None, placed: false };
-        match self.places.get(&pid).and_then(|at| self.staged.get_mut(*at)) {
-            // Two sightings in one sweep: the table moved while it was walked, and the later one is who lives now.
-            Some(same) if same.entity == entity => {}
-            Some(former) => *former = new,
-            None => {
-                self.places.insert(pid, self.staged.len());
-                self.staged.push(new);
-            }
-        }
-    }
-
-    fn ended(&mut self, entity: EntityId, pid: u32, exit_code: Option<i32>, emit: &mut dyn FnMut(ProcessEvent)) {
-        let sweep = self.sweep;
-        if let Some(live) = self.memory.live_mut(&entity) {
-            let observed = live.seen > 0;
-            live.see(sweep, None);
-            if !std::mem::replace(&mut live.ended, true) {
-                let record = live.decoded();
-                self.stop(record, observed, exit_code, emit);
-            }
-        } else if let Some(staged) = self.places.get(&pid).and_then(|at| self.staged.get_mut(*at))
-            && staged.entity == entity
-        {
-            staged.ended = Some(exit_code);
-        } else {
-            self.unknown.push(pid);
-        }
-    }
-
-    fn end(&mut self, complete: bool, emit: &mut dyn FnMut(ProcessEvent)) {
-        if complete {
-            for entity in self.memory.unseen(self.sweep) {
-                self.gone(entity, emit);
-            }
-        }
-        self.line_up();
-        self.completing = complete;
-    }
-
-    fn gone(&mut self, entity: EntityId, emit: &mut dyn FnMut(ProcessEvent)) {
+    /// Its end was not seen when and where it happened.
+    fn gone(&mut self, entity: EntityId, exit_code: Option<i32>, emit: Emit<'_>) {
         let Some(live) = self.memory.bury(&entity, self.now_us) else { return };
         if !live.ended {
-            self.stop(live.decoded(), live.seen > 0, None, emit);
+            let observed = self.notes_end(live.seen > 0);
+            self.stop(live.decoded(), observed, exit_code, emit);
         }
     }
 
-    fn stop(
-        &self,
-        record: Option<ProcessRecord>,
-        observed: bool,
-        exit_code: Option<i32>,
-        emit: &mut dyn FnMut(ProcessEvent),
-    ) {
+    /// Whether an end that a sweep has found counts as observed: beside announcements it is one that was missed.
+    fn notes_end(&mut self, watched: bool) -> bool {
+        self.counters.vanished = self.counters.vanished.saturating_add(u64::from(self.announcer.is_some() && watched));
+        watched && self.announcer.is_none()
+    }
+
+    fn stop(&self, record: Option<ProcessRecord>, observed: bool, exit_code: Option<i32>, emit: Emit<'_>) {
         let Some(record) = record else { return };
         // When nobody watched, the end lies somewhere in the gap and a runtime would be a guess.
         let runtime_ms = record
@@ -290,60 +251,6 @@ impl Tracker {
             end_observed: Some(observed),
             ..self.event(EventType::Stop, record)
         });
-    }
-
-    /// Parents before their children, whatever order they were listed in.
-    fn line_up(&mut self) {
-        let mut chain = Vec::new();
-        for first in 0..self.staged.len() {
-            let mut next = Some(first);
-            while let Some(at) = next
-                && let Some(item) = self.staged.get_mut(at).filter(|item| !item.placed)
-            {
-                // Marked on the way up, so that a tree that claims to be its own parent ends the climb.
-                item.placed = true;
-                chain.push(at);
-                next = item.ppid.and_then(|ppid| self.places.get(&ppid).copied());
-            }
-            self.starting.extend(chain.drain(..).rev());
-        }
-    }
-
-    /// Gives the room back as well: after the baseline a sweep finds few.
-    fn unstage(&mut self) {
-        self.staged = Vec::new();
-        self.places = HashMap::new();
-        self.starting = VecDeque::new();
-    }
-
-    fn start(
-        &mut self,
-        entity: EntityId,
-        mut record: ProcessRecord,
-        image: Image,
-        ended: Option<Option<i32>>,
-        emit: &mut dyn FnMut(ProcessEvent),
-    ) {
-        if let Some(former) = self.memory.holder(record.pid).filter(|former| *former != entity) {
-            self.gone(former, emit);
-        }
-        self.adopt(&mut record);
-        bound(&mut record);
-        self.memory.store(entity, &mut record, Traits { raised: 0, image });
-        if let Some(live) = self.memory.live_mut(&entity) {
-            live.see(self.sweep, None);
-            live.ended = ended.is_some();
-        }
-        let kind = if self.baseline_done { StartKind::Exec } else { StartKind::Baseline };
-        if ended.is_some() && kind == StartKind::Baseline {
-            // It was dead before anybody watched: remembered, so that it is not announced later, and nothing more.
-            return;
-        }
-        emit(ProcessEvent { start_kind: kind.into(), ..self.event(EventType::Start, record.clone()) });
-        match ended {
-            Some(exit_code) => self.stop(Some(record), true, exit_code, emit),
-            None => self.suspect(entity, record, 0, emit),
-        }
     }
 
     /// Fills in what the tracker knows about the parent.
@@ -360,16 +267,12 @@ impl Tracker {
         }
     }
 
-    fn suspect(&mut self, entity: EntityId, record: ProcessRecord, raised: u8, emit: &mut dyn FnMut(ProcessEvent)) {
+    fn suspect(&mut self, entity: EntityId, record: ProcessRecord, raised: u8, emit: Emit<'_>) {
         let mut all = raised;
         for suspicion in suspicion::found(&record, self.now_us) {
             if all & suspicion.bit == 0 {
                 all |= suspicion.bit;
-                emit(ProcessEvent {
-                    reason: Some(suspicion.reason.to_owned()),
-                    severity: suspicion.severity.into(),
-                    ..self.event(EventType::Suspicious, record.clone())
-                });
+                emit(suspicion.event(self.event(EventType::Suspicious, record.clone())));
             }
         }
         if let Some(live) = self.memory.live_mut(&entity) {
@@ -378,12 +281,20 @@ impl Tracker {
     }
 
     fn replay(&mut self, event: ProcessEvent) {
-        // An exec of a known entity names what changed; it may come before the baseline is done.
-        self.baseline_done |= event.start_kind() == StartKind::Exec && event.modified_fields.is_empty();
-        let kind = event.event_type();
+        // An exec of a known entity names what changed; it may come before the baseline is done, as announcements do.
+        let found = event.source == self.source && event.modified_fields.is_empty();
+        self.baseline_done |= event.start_kind() == StartKind::Exec && found;
+        let (kind, forked) = (event.event_type(), event.start_kind() == StartKind::Fork);
         let bit = event.reason.as_deref().map_or(0, suspicion::bit_of);
         let Some(mut record) = event.process else { return };
         let Some(entity) = EntityId::from_bytes(&record.entity_id) else { return };
+        if kind == EventType::Modify && record.status.as_deref() == Some(DEAD) {
+            return;
+        }
+        if kind == EventType::Stop && self.announcer.is_some() {
+            self.memory.bury(&entity, event.time_us);
+            return;
+        }
         if kind == EventType::Stop {
             // Kept as ended until a whole sweep misses it: it may still be there, unreaped.
             if let Some(live) = self.memory.live_mut(&entity) {
@@ -394,17 +305,68 @@ impl Tracker {
         if let Some(former) = self.memory.holder(record.pid).filter(|former| *former != entity) {
             self.memory.bury(&former, event.time_us);
         }
-        let former = self.memory.live_mut(&entity).filter(|_| kind != EventType::Start).map(|live| live.traits);
-        let former = former.unwrap_or_default();
+        let former = self.memory.live_mut(&entity).filter(|_| kind != EventType::Start);
+        let (former, known) = former.map_or((Traits::default(), None), |live| (live.traits, live.decoded()));
+        if let Some(known) = known.filter(|_| kind == EventType::Modify) {
+            record = known.followed_by(record);
+        } else if forked {
+            let parent = record.ppid.and_then(|ppid| self.memory.parent(ppid, record.start_time_us));
+            record.parent_command_line = parent.and_then(|parent| parent.command_line);
+        }
         self.memory.store(entity, &mut record, Traits { raised: former.raised | bit, ..former });
     }
 
-    fn event(&self, kind: EventType, record: ProcessRecord) -> ProcessEvent {
+    /// The known process that an exact identity of the process `pid` means.
+    pub(crate) fn meant_by(&self, exact: &EntityId, pid: u32) -> Option<EntityId> {
+        self.memory.find(exact, pid)
+    }
+
+    /// Of a process that has ended meanwhile the hash is told as well; one that runs another program by now is left alone.
+    fn hashed(&mut self, hashed: Hashed, emit: Emit<'_>) {
+        if self.found.hashed(&hashed) {
+            return;
+        }
+        let (traits, ended, record) = match self.memory.live_mut(&hashed.entity) {
+            Some(live) => (Some(live.traits), live.ended, live.decoded()),
+            None => (None, true, self.memory.buried(hashed.pid, &hashed.entity)),
+        };
+        let Some(mut record) = record.filter(|record| hashed.is_of(record)) else {
+            self.counters.unclaimed = self.counters.unclaimed.saturating_add(1);
+            return;
+        };
+        let mut modified_fields = Vec::new();
+        if record.executable_hash != hashed.hash {
+            modified_fields.push("executable_hash".to_owned());
+        }
+        if record.hash_status.as_deref() != Some(&hashed.status) {
+            modified_fields.push("hash_status".to_owned());
+        }
+        if modified_fields.is_empty() {
+            return;
+        }
+        hashed.fill(&mut record);
+        match traits {
+            Some(traits) => self.memory.store(hashed.entity, &mut record, traits),
+            None => self.memory.amend(&mut record),
+        }
+        if ended {
+            record.status = Some(DEAD.to_owned());
+        }
+        let time_us = hashed.time_us;
+        emit(ProcessEvent { modified_fields, time_us, ..self.event(EventType::Modify, record) });
+    }
+
+    /// A stop and a change are known by what their process started with; whoever changes the command line puts it back.
+    fn event(&self, kind: EventType, mut record: ProcessRecord) -> ProcessEvent {
+        if matches!(kind, EventType::Stop | EventType::Modify) {
+            abridge(&mut record);
+        }
+        let announcer = self.announcer.filter(|_| self.announcing);
         ProcessEvent {
             event_type: kind.into(),
             time_us: self.now_us,
             process: Some(record),
-            source: self.source.clone(),
+            source: announcer.unwrap_or(&self.source).to_owned(),
             ..ProcessEvent::default()
         }
     }

@@ -1,7 +1,7 @@
 //! What is suspicious about a process by itself. Each reason is raised once per image, so that a rule over `reason` does not
 //! repeat itself at every scan.
 
-use daemoneye_lib::proto::{AlertSeverity, ProcessRecord};
+use daemoneye_lib::proto::{AlertSeverity, ProcessEvent, ProcessRecord};
 
 /// Start times may lie ahead by the rounding of clocks to ticks or seconds; more is a forged or broken record.
 const FUTURE_TOLERANCE_US: i64 = 5_000_000;
@@ -41,6 +41,21 @@ pub(super) struct Suspicion {
     holds: fn(&ProcessRecord, i64) -> bool,
 }
 
+impl Suspicion {
+    /// As an event.
+    pub(super) fn event(&self, event: ProcessEvent) -> ProcessEvent {
+        ProcessEvent { reason: Some(self.reason.to_owned()), severity: self.severity.into(), ..event }
+    }
+}
+
+/// Announced, or met by a snapshot: one that lets go in between is seen by the proc connector only.
+pub(super) const PTRACE_ATTACHED: Suspicion = Suspicion {
+    bit: 16,
+    reason: "ptrace_attached",
+    severity: AlertSeverity::Medium,
+    holds: |record, _| record.status.as_deref() == Some("traced"),
+};
+
 /// Closed list; the bits are stored in checkpoints, so they are never reused.
 const ALL: &[Suspicion] = &[
     Suspicion {
@@ -67,6 +82,7 @@ const ALL: &[Suspicion] = &[
         severity: AlertSeverity::Low,
         holds: |record, now| record.start_time_us.is_some_and(|start| start > now.saturating_add(FUTURE_TOLERANCE_US)),
     },
+    PTRACE_ATTACHED,
 ];
 
 /// The reasons that hold now.

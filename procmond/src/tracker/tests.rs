@@ -1,5 +1,5 @@
 use super::*;
-use crate::collector::Vitals;
+use crate::collector::{Image, Vitals};
 use daemoneye_lib::event_json::{EventRow, Origin};
 use proptest::prelude::*;
 use std::collections::{HashMap as Map, HashSet};
@@ -160,7 +160,7 @@ fn a_process_met_in_the_middle_of_an_exec_starts_again_when_its_arguments_are_th
 }
 
 #[test]
-fn a_helper_of_the_kernel_starts_at_its_exec_and_a_path_that_may_now_be_read_is_only_a_change() {
+fn a_helper_of_the_kernel_starts_at_its_exec_and_a_path_that_may_now_be_read_is_no_event() {
     let mut tracker = tracker();
     let thread = ProcessRecord { executable_path: None, command_line: None, ..process(7, 2, "kworker/u8:1", 1) };
     whole(&mut tracker, 10, [thread]);
@@ -169,11 +169,7 @@ fn a_helper_of_the_kernel_starts_at_its_exec_and_a_path_that_may_now_be_read_is_
     assert_eq!((kinds(&events), events[0].start_kind()), (vec![(EventType::Start, 7)], StartKind::Exec));
     let hidden = ProcessRecord { executable_path: None, ..process(8, 1, "other", 1) };
     whole(&mut tracker, 20, [helper.clone(), hidden]);
-    let events = whole(&mut tracker, 25, [helper, process(8, 1, "other", 1)]);
-    assert_eq!(
-        (kinds(&events), &events[0].modified_fields),
-        (vec![(EventType::Modify, 8)], &vec!["executable_path".into()])
-    );
+    assert_eq!(whole(&mut tracker, 25, [helper, process(8, 1, "other", 1)]), []);
 }
 
 #[test]
@@ -221,8 +217,13 @@ fn a_field_that_could_not_be_read_is_no_change() {
     whole(&mut tracker, 10, [known.clone()]);
     let unread = ProcessRecord { executable_path: None, command_line: None, euid: None, ..known.clone() };
     assert_eq!(whole(&mut tracker, 15, [unread]), []);
-    let gained = ProcessRecord { euid: Some(7), ..known };
-    assert_eq!(whole(&mut tracker, 20, [gained])[0].modified_fields, ["euid"]);
+    let other = ProcessRecord { euid: Some(7), ..known.clone() };
+    assert_eq!(whole(&mut tracker, 20, [other])[0].modified_fields, ["euid"]);
+    // What was not known before is filled in quietly.
+    let filled = ProcessRecord { euid: Some(7), cgroup: Some("/x".into()), uid: Some(5), ..known };
+    assert_eq!(whole(&mut tracker, 25, [filled]), []);
+    let ended = whole(&mut tracker, 30, []).remove(0).process.unwrap();
+    assert_eq!((ended.cgroup.as_deref(), ended.uid), (Some("/x"), Some(5)));
 }
 
 #[test]

@@ -5,8 +5,6 @@ use std::collections::HashMap;
 use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use daemoneye_lib::entity::EntityId;
-
 use super::read::Glance;
 
 /// Known processes read in full again per second of interval, in turn: at about 80 µs each this is under one percent of a
@@ -21,18 +19,17 @@ const REREADS_MAX: u64 = 500;
 
 #[derive(Debug)]
 struct Known {
-    entity: EntityId,
     start_ticks: u64,
     /// Digest of what must not change without a full read.
     mark: u64,
     cpu_ticks: u64,
-    cycle: u64,
+    cycle: u32,
 }
 
 #[derive(Debug, Default)]
 pub(super) struct KnownProcesses {
     by_pid: HashMap<u32, Known>,
-    cycle: u64,
+    cycle: u32,
     scanned: Option<Instant>,
     /// The last pid whose turn it was.
     turn: u32,
@@ -41,7 +38,7 @@ pub(super) struct KnownProcesses {
 /// One walk over the process table.
 #[derive(Debug)]
 pub(super) struct Cycle {
-    number: u64,
+    number: u32,
     elapsed: Option<Duration>,
     due: [Range<usize>; 2],
 }
@@ -70,12 +67,12 @@ impl KnownProcesses {
         Cycle { number: self.cycle, elapsed, due: [first..end, 0..wrapped] }
     }
 
-    /// The process under this pid, when it is known and nothing asks for a full read.
-    pub(super) fn entity(&self, pid: u32, glance: &Glance) -> Option<EntityId> {
-        let known = self.by_pid.get(&pid)?;
+    /// Whether the process under this pid is known and nothing asks for a full read.
+    pub(super) fn is_same(&self, pid: u32, glance: &Glance) -> bool {
         // An ended process has neither image nor owner any more; that is no change worth a read.
-        let same = known.start_ticks == glance.start_ticks && (glance.ended || known.mark == glance.mark);
-        same.then_some(known.entity)
+        self.by_pid.get(&pid).is_some_and(|known| {
+            known.start_ticks == glance.start_ticks && (glance.ended || known.mark == glance.mark)
+        })
     }
 
     /// Percent of one CPU since the previous scan; `None` at the first sight of a process.
@@ -94,9 +91,8 @@ impl KnownProcesses {
         }
     }
 
-    pub(super) fn insert(&mut self, pid: u32, entity: EntityId, glance: &Glance, cycle: &Cycle) {
+    pub(super) fn insert(&mut self, pid: u32, glance: &Glance, cycle: &Cycle) {
         let known = Known {
-            entity,
             start_ticks: glance.start_ticks,
             mark: glance.mark,
             cpu_ticks: glance.cpu_ticks,

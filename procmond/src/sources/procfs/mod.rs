@@ -7,22 +7,24 @@
 
 mod known;
 pub mod parse;
-mod read;
-mod table;
+pub(in crate::sources) mod read;
+pub(in crate::sources) mod table;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
 
 use self::known::{Cycle, KnownProcesses};
 use self::read::{Clock, Reader};
 use self::table::Unread;
 use crate::collector::{
-    CollectionStats, ProcessCollectionError, ProcessCollector, ProcessCollectorCapabilities, Sighting, Vitals,
+    CollectionStats, ProcessCollectionError, ProcessCollector, ProcessCollectorCapabilities, Sighting, Ticks, Vitals,
 };
 
-/// A scan that takes longer is given up: 10,000 processes take about one second, a frozen network mount for ever.
+/// A scan that takes longer is given up between two processes: 10,000 take about one second. One that hangs in a single call
+/// goes on, and `health` shows it.
 const SCAN_LIMIT: Duration = Duration::from_secs(60);
 
 /// Opens the reader over the proc tree at `root`.
@@ -31,6 +33,21 @@ const SCAN_LIMIT: Duration = Duration::from_secs(60);
 /// When it is not a directory, or not a proc tree with a boot id and a boot time.
 pub fn open(root: &Path) -> Result<Box<dyn ProcessCollector>, ProcessCollectionError> {
     Ok(Box::new(ProcfsCollector::open(root, Path::new("/etc/passwd"))?))
+}
+
+/// Makes this thread run before all ordinary ones: at the lowest real-time priority, which is enough for that.
+///
+/// # Errors
+/// Why the kernel refused.
+pub fn run_at_once() -> Result<(), String> {
+    use thread_priority::{
+        RealtimeThreadSchedulePolicy, ThreadPriority, ThreadPriorityValue, ThreadSchedulePolicy,
+        set_thread_priority_and_policy, thread_native_id,
+    };
+    let lowest = ThreadPriorityValue::try_from(1u8)?;
+    let policy = ThreadSchedulePolicy::Realtime(RealtimeThreadSchedulePolicy::Fifo);
+    set_thread_priority_and_policy(thread_native_id(), ThreadPriority::Crossplatform(lowest), policy)
+        .map_err(|error| format!("{error:?}"))
 }
 
 /// The procfs source.
@@ -65,8 +82,9 @@ impl ProcfsCollector {
         stats.processes = stats.processes.saturating_add(1);
         let cpu_usage = self.known.cpu_usage(pid, &glance, cycle, self.reader.clock.ticks_per_second);
         let ended = glance.ended;
-        match self.known.entity(pid, &glance) {
-            Some(entity) if !due || ended => {
+        match self.known.is_same(pid, &glance) {
+            true if !due || ended => {
+                let entity = EntityId::derive(&self.reader.boot_id, pid, glance.start_ticks);
                 if ended {
                     each(Sighting::Ended { entity, pid, exit_code: glance.exit_code });
                 } else {
@@ -85,7 +103,7 @@ impl ProcfsCollector {
                     each(Sighting::Ended { entity, pid, exit_code });
                 }
                 // The second look is what the record was made from; the first may be from before an exec.
-                self.known.insert(pid, entity, &full.glance, cycle);
+                self.known.insert(pid, &full.glance, cycle);
             }
         }
         Ok(())
@@ -99,6 +117,10 @@ impl ProcessCollector for ProcfsCollector {
 
     fn boot_id(&self) -> &str {
         &self.reader.boot_id
+    }
+
+    fn ticks(&self) -> Ticks {
+        self.reader.ticks()
     }
 
     fn capabilities(&self) -> ProcessCollectorCapabilities {
@@ -120,7 +142,9 @@ impl ProcessCollector for ProcfsCollector {
         let mut pids = std::mem::take(&mut self.pids);
         self.reader.accounts.refresh();
         self.reader.table.pids(&mut pids).map_err(|source| self.reader.unlisted(source))?;
-        let mut stats = CollectionStats::default();
+        // The first process of a namespace lives as long as the namespace.
+        let hiding = self.live && !pids.contains(&1);
+        let mut stats = CollectionStats { hiding, ..CollectionStats::default() };
         let cycle = self.known.begin(started, &pids);
         for (at, pid) in pids.iter().enumerate() {
             if started.elapsed() > SCAN_LIMIT {
@@ -130,7 +154,10 @@ impl ProcessCollector for ProcfsCollector {
             match self.visit(*pid, &cycle, cycle.is_due(at), &mut stats, each) {
                 Ok(()) => {}
                 Err(Unread::Gone) => stats.vanished = stats.vanished.saturating_add(1),
-                Err(Unread::Denied) => stats.inaccessible = stats.inaccessible.saturating_add(1),
+                Err(Unread::Denied | Unread::Failed) => {
+                    stats.inaccessible = stats.inaccessible.saturating_add(1);
+                    each(Sighting::Unread(*pid));
+                }
             }
         }
         self.known.finish(&cycle);
@@ -142,6 +169,7 @@ impl ProcessCollector for ProcfsCollector {
         match self.reader.everything(pid) {
             Ok(full) => Ok(full.record),
             Err(Unread::Denied) => Err(ProcessCollectionError::ProcessAccessDenied { pid }),
+            Err(Unread::Failed) => Err(ProcessCollectionError::ProcessUnreadable { pid }),
             Err(Unread::Gone) => Err(ProcessCollectionError::ProcessNotFound { pid }),
         }
     }

@@ -28,6 +28,9 @@ impl ImageMark {
     }
 }
 
+/// The status of a process with a debugger.
+pub const TRACED: &str = "traced";
+
 /// `/proc/<pid>/stat`, as far as it is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Stat<'a> {
@@ -72,7 +75,7 @@ impl Stat<'_> {
             b'S' => "sleeping",
             b'D' => "disk_sleep",
             b'T' => "stopped",
-            b't' => "traced",
+            b't' => TRACED,
             b'Z' => "zombie",
             b'X' | b'x' => "dead",
             b'I' => "idle",
@@ -160,6 +163,8 @@ pub struct Status {
     pub namespace_pid: Option<u32>,
     /// It lives in the pid namespace of the proc tree itself, not in one below.
     pub outermost: bool,
+    /// A debugger is attached, whether it holds the process at the moment or not.
+    pub traced: bool,
 }
 
 /// Parses `status`. The name on its first line is escaped by the kernel, so no line can be forged.
@@ -176,6 +181,8 @@ pub fn status(bytes: &[u8]) -> Status {
         } else if let Some(ids) = line.strip_prefix(b"NSpid:") {
             status.namespace_pid = words(ids).last().and_then(number);
             status.outermost = words(ids).count() == 1;
+        } else if let Some(tracer) = line.strip_prefix(b"TracerPid:") {
+            status.traced = words(tracer).next().is_some_and(|pid| pid != b"0");
         }
     }
     status

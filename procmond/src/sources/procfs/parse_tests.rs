@@ -36,9 +36,17 @@ fn exit_codes_tell_a_status_from_a_signal() {
 #[test]
 fn status_gives_the_ids_and_the_innermost_pid() {
     let parsed = status(b"Name:\ta\\nUid:\t7\nUid:\t1000\t0\t0\t0\nGid:\t100\t1\t1\t1\nNSpid:\t4242\t17\t1\n");
-    let expected = Status { uid: Some(1000), euid: Some(0), gid: Some(100), namespace_pid: Some(1), outermost: false };
+    let expected = Status {
+        uid: Some(1000),
+        euid: Some(0),
+        gid: Some(100),
+        namespace_pid: Some(1),
+        outermost: false,
+        traced: false,
+    };
     assert_eq!(parsed, expected);
     assert!(status(b"NSpid:\t4242\n").outermost);
+    assert_eq!((status(b"TracerPid:\t0\n").traced, status(b"TracerPid:\t77\n").traced), (false, true));
 }
 
 #[test]

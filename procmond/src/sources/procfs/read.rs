@@ -10,7 +10,7 @@ use rustix::time::{ClockId, clock_gettime};
 
 use super::parse;
 use super::table::{Table, Unread};
-use crate::collector::{Image, ProcessCollectionError};
+use crate::collector::{Image, ProcessCollectionError, Ticks};
 use crate::sources::accounts::Accounts;
 use crate::text::{Executable, escaped, mark};
 
@@ -21,7 +21,7 @@ const ATTEMPTS: u32 = 3;
 
 /// How ticks and pages become microseconds and bytes.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Clock {
+pub(in crate::sources) struct Clock {
     pub(super) ticks_per_second: u64,
     page_bytes: u64,
     /// When the machine booted, from its own clocks; `None` for a recorded tree, whose `stat` file says it to the second.
@@ -29,7 +29,7 @@ pub(super) struct Clock {
 }
 
 impl Clock {
-    pub(super) fn of(live: bool) -> Self {
+    pub(in crate::sources) fn of(live: bool) -> Self {
         let micros = |clock| {
             let now = clock_gettime(clock);
             now.tv_sec.saturating_mul(MICROS).saturating_add(now.tv_nsec / 1000)
@@ -44,7 +44,7 @@ impl Clock {
 
 /// What `stat` and the owner tell; enough for a process that is already known.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Glance {
+pub(in crate::sources) struct Glance {
     pub(super) start_ticks: u64,
     pub(super) cpu_ticks: u64,
     pub(super) status: &'static str,
@@ -53,22 +53,50 @@ pub(super) struct Glance {
     pub(super) exit_code: Option<i32>,
     pub(super) owner: u32,
     pub(super) blank: bool,
-    /// Digest of name, image and owner.
+    /// Digest of name, image, owner, and whether a debugger holds it.
     pub(super) mark: u64,
 }
 
 /// A process read in full.
-pub(super) struct Full {
+pub(in crate::sources) struct Full {
     pub(super) entity: EntityId,
     pub(super) glance: Glance,
-    pub(super) image: Image,
-    pub(super) record: ProcessRecord,
+    pub(in crate::sources) image: Image,
+    pub(in crate::sources) record: ProcessRecord,
+}
+
+/// What tells a lifetime and its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::sources) struct Lifetime {
+    pub(in crate::sources) start_ticks: u64,
+    pub(in crate::sources) threads: u64,
+    pub(in crate::sources) ended: bool,
+}
+
+/// A process that has just executed a program: its arguments, read at once, and the handle to the rest.
+pub(in crate::sources) struct Begun {
+    process: OwnedFd,
+    record: ProcessRecord,
+    whole: bool,
+}
+
+impl Full {
+    pub(in crate::sources) const fn start_ticks(&self) -> u64 {
+        self.glance.start_ticks
+    }
+}
+
+impl Begun {
+    /// Without the rest.
+    pub(in crate::sources) fn into_record(self) -> Box<ProcessRecord> {
+        Box::new(self.record)
+    }
 }
 
 /// Reads processes out of a proc tree.
-pub(super) struct Reader {
+pub(in crate::sources) struct Reader {
     pub(super) table: Table,
-    pub(super) accounts: Accounts,
+    pub(in crate::sources) accounts: Accounts,
     pub(super) boot_id: String,
     pub(super) clock: Clock,
     boot_us: i64,
@@ -79,7 +107,7 @@ pub(super) struct Reader {
 }
 
 impl Reader {
-    pub(super) fn open(root: &Path, passwd: &Path, clock: Clock) -> Result<Self, ProcessCollectionError> {
+    pub(in crate::sources) fn open(root: &Path, passwd: &Path, clock: Clock) -> Result<Self, ProcessCollectionError> {
         let shown = root.display().to_string();
         let mut table = Table::open(root)
             .map_err(|source| ProcessCollectionError::SystemEnumerationFailed { what: shown.clone(), source })?;
@@ -100,6 +128,10 @@ impl Reader {
 
     pub(super) fn unlisted(&self, source: std::io::Error) -> ProcessCollectionError {
         ProcessCollectionError::SystemEnumerationFailed { what: self.root.clone(), source }
+    }
+
+    pub(super) fn ticks(&self) -> Ticks {
+        Ticks { zero_us: self.boot_us, per_second: self.clock.ticks_per_second }
     }
 
     /// The cheap look.
@@ -139,6 +171,48 @@ impl Reader {
         }
     }
 
+    /// The lifetime that stands under this pid now.
+    pub(in crate::sources) fn lifetime(&mut self, pid: u32) -> Result<Lifetime, Unread> {
+        let stat = parse::stat(self.table.stat(pid)?).ok_or(Unread::Denied)?;
+        Ok(Lifetime { start_ticks: stat.start_ticks, threads: stat.threads, ended: stat.ended() })
+    }
+
+    /// The arguments of a process that may be gone within half a millisecond; [`Self::finish`] reads the rest.
+    pub(in crate::sources) fn begin(&mut self, pid: u32) -> Result<Begun, Unread> {
+        let process = self.table.process(pid)?;
+        let mut record = ProcessRecord { pid, ..ProcessRecord::default() };
+        let whole = self.arguments(&process, &mut record) && record.command_line.is_some();
+        Ok(Begun { process, record, whole })
+    }
+
+    /// What [`Self::begin`] left. What can no longer be read leaves a partial record; without `stat` the arguments come back.
+    pub(in crate::sources) fn finish(&mut self, begun: Begun) -> Result<Full, Box<ProcessRecord>> {
+        let Begun { process, record: mut early, whole } = begun;
+        // The link goes with the address space, `stat` stays until the process is reaped.
+        let mut whole = self.executable(&process, &mut early, |_path| false).is_ok() && whole;
+        let stat = self.table.stat_in(&process).ok().and_then(|()| parse::stat(self.table.last_stat()));
+        let Some(stat) = stat else { return Err(Box::new(early)) };
+        let glance = self::glance(&self.clock, &self.digest, &stat, 0);
+        let entity = EntityId::derive(&self.boot_id, stat.pid, stat.start_ticks);
+        let image = stat.image.fixed().map_or(Image::UNSEEN, |addresses| Image::at(&entity, &addresses));
+        let basics = self.basics(&stat, &glance, entity);
+        let mut record = ProcessRecord {
+            executable_path: early.executable_path,
+            deleted_executable: early.deleted_executable,
+            memfd: early.memfd,
+            command_line: early.command_line,
+            arg_lengths: early.arg_lengths,
+            truncated: early.truncated,
+            ..basics
+        };
+        whole &= self.credentials(&process, &mut record);
+        whole &= self.placement(&process, &mut record);
+        if !whole || glance.ended {
+            record.capture = Capture::Partial.into();
+        }
+        Ok(Full { entity, glance, image, record })
+    }
+
     fn assemble(&mut self, pid: u32, glance: Glance) -> Result<(Full, bool, OwnedFd), Unread> {
         let process = self.table.process(pid)?;
         let stat = parse::stat(self.table.last_stat()).filter(|stat| stat.pid == pid).ok_or(Unread::Denied)?;
@@ -149,13 +223,14 @@ impl Reader {
         whole &= self.credentials(&process, &mut record);
         whole &= self.arguments(&process, &mut record);
         whole &= self.placement(&process, &mut record);
-        self.executable(&process, &mut record);
+        let executable = self.executable(&process, &mut record, |path| Table::executable_stands_at(&process, path));
+        // A kernel thread has none.
+        whole &= executable.is_ok() || executable == Err(Unread::Gone);
         Ok((Full { entity, glance, image, record }, whole, process))
     }
 
     fn basics(&self, stat: &parse::Stat<'_>, glance: &Glance, entity: EntityId) -> ProcessRecord {
         let (name, _) = escaped(stat.comm);
-        let since_boot = i128::from(stat.start_ticks) * i128::from(MICROS) / i128::from(self.clock.ticks_per_second);
         ProcessRecord {
             entity_id: entity.as_bytes().to_vec(),
             identity: Identity::Exact.into(),
@@ -164,7 +239,7 @@ impl Reader {
             name,
             session: Some(stat.session),
             tty: parse::tty(stat.tty_nr),
-            start_time_us: i64::try_from(since_boot).ok().and_then(|since| self.boot_us.checked_add(since)),
+            start_time_us: self.ticks().time_us(stat.start_ticks),
             status: Some(glance.status.to_owned()),
             memory_usage: Some(glance.memory_usage),
             capture: Capture::Complete.into(),
@@ -181,6 +256,9 @@ impl Reader {
         record.namespace_pid = status.namespace_pid;
         record.pid_namespace = self.own_namespace.filter(|_| status.outermost);
         record.user = status.uid.and_then(|uid| self.accounts.name(uid)).map(str::to_owned);
+        if status.traced {
+            record.status = Some(parse::TRACED.to_owned());
+        }
         true
     }
 
@@ -221,13 +299,18 @@ impl Reader {
         whole
     }
 
-    fn executable(&mut self, process: &OwnedFd, record: &mut ProcessRecord) {
-        let Ok(link) = self.table.link(process, "exe") else { return };
-        let executable = Executable::of(link, |path| Table::executable_stands_at(process, path));
+    fn executable(
+        &mut self,
+        process: &OwnedFd,
+        record: &mut ProcessRecord,
+        stands_at: impl FnOnce(&[u8]) -> bool,
+    ) -> Result<(), Unread> {
+        let executable = Executable::of(self.table.link(process, "exe")?, stands_at);
         let path = executable.path;
         record.deleted_executable = Some(executable.deleted);
         record.memfd = Some(executable.memfd);
         record.executable_path = Some(escaped(path).0);
+        Ok(())
     }
 }
 
@@ -242,6 +325,6 @@ fn glance(clock: &Clock, digest: &RandomState, stat: &parse::Stat<'_>, owner: u3
         exit_code: (stat.ended() && stat.exit_status != 0).then(|| parse::exit_code(stat.exit_status)),
         owner,
         blank: stat.image.is_blank(),
-        mark: digest.hash_one((stat.comm, stat.image, owner)),
+        mark: digest.hash_one((stat.comm, stat.image, owner, stat.state == b't')),
     }
 }

@@ -8,7 +8,7 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom};
+use rustix::fs::{AtFlags, CWD, Mode, OFlags, RawDir, SeekFrom, StatxFlags};
 use rustix::io::Errno;
 
 use super::parse;
@@ -26,21 +26,27 @@ const LISTING_BYTES: usize = 32 * 1024;
 
 /// Why a file of a process could not be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Unread {
+pub(in crate::sources) enum Unread {
     /// The kernel refuses to show it to us.
     Denied,
+    /// It may well be there, but we lack a descriptor, memory or a device that answers.
+    Failed,
     /// The process is gone, or it has no such thing (a kernel thread has no executable).
     Gone,
 }
 
 impl From<Errno> for Unread {
     fn from(errno: Errno) -> Self {
-        if matches!(errno, Errno::ACCESS | Errno::PERM) { Self::Denied } else { Self::Gone }
+        match errno {
+            Errno::NOENT | Errno::SRCH => Self::Gone,
+            Errno::ACCESS | Errno::PERM => Self::Denied,
+            _ => Self::Failed,
+        }
     }
 }
 
 /// An open proc tree.
-pub(super) struct Table {
+pub(in crate::sources) struct Table {
     root: OwnedFd,
     content: Vec<u8>,
     /// Apart from `content`, so that it outlasts the reads that follow it.
@@ -51,7 +57,7 @@ pub(super) struct Table {
 }
 
 impl Table {
-    pub(super) fn open(root: &Path) -> std::io::Result<Self> {
+    pub(in crate::sources) fn open(root: &Path) -> std::io::Result<Self> {
         let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(Self {
             root: rustix::fs::open(root, flags, Mode::empty())?,
@@ -89,7 +95,7 @@ impl Table {
         let mut path = [0u8; 24];
         let mut rest = path.as_mut_slice();
         // Ten digits and five characters always fit.
-        write!(rest, "{pid}/stat").map_err(|_full| Unread::Gone)?;
+        write!(rest, "{pid}/stat").map_err(|_full| Unread::Failed)?;
         let unused = rest.len();
         let used = path.len().saturating_sub(unused);
         let path = path.get(..used).unwrap_or_default();
@@ -98,7 +104,14 @@ impl Table {
         Ok(self.last_stat())
     }
 
-    /// What [`Self::stat`] read last.
+    /// `stat` of a pinned process, kept for [`Self::last_stat`].
+    pub(super) fn stat_in(&mut self, process: &OwnedFd) -> Result<(), Unread> {
+        self.stat_length = 0;
+        self.stat_length = read(process.as_fd(), b"stat", &mut self.stat)?.len();
+        Ok(())
+    }
+
+    /// What [`Self::stat`] or [`Self::stat_in`] read last.
     pub(super) fn last_stat(&self) -> &[u8] {
         self.stat.get(..self.stat_length).unwrap_or_default()
     }
@@ -111,7 +124,7 @@ impl Table {
     }
 
     /// The handle that pins a process.
-    pub(super) fn process(&self, pid: u32) -> Result<OwnedFd, Unread> {
+    pub(in crate::sources) fn process(&self, pid: u32) -> Result<OwnedFd, Unread> {
         let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
         Ok(rustix::fs::openat(&self.root, rustix::path::DecInt::new(pid), flags, Mode::empty())?)
     }
@@ -121,22 +134,25 @@ impl Table {
         Ok(rustix::fs::statat(&self.root, rustix::path::DecInt::new(pid), AtFlags::empty())?.st_uid)
     }
 
-    pub(super) fn file(&mut self, process: &OwnedFd, name: &str) -> Result<&[u8], Unread> {
+    pub(in crate::sources) fn file(&mut self, process: &OwnedFd, name: &str) -> Result<&[u8], Unread> {
         read(process.as_fd(), name.as_bytes(), &mut self.content)
     }
 
     /// The target of a link; an empty target counts as gone.
-    pub(super) fn link(&mut self, process: &OwnedFd, name: &str) -> Result<&[u8], Unread> {
+    pub(in crate::sources) fn link(&mut self, process: &OwnedFd, name: &str) -> Result<&[u8], Unread> {
         let length = rustix::fs::readlinkat_raw(process, name, self.link.as_mut_slice())?;
         self.link.get(..length).filter(|target| !target.is_empty()).ok_or(Unread::Gone)
     }
 
     /// Whether the file behind the `exe` link stands at `path` under exactly this name: the kernel marks an unlinked
-    /// executable with a suffix that a file may also really have.
-    pub(super) fn executable_stands_at(process: &OwnedFd, path: &[u8]) -> bool {
-        let Ok(running) = rustix::fs::statat(process, "exe", AtFlags::empty()) else { return false };
-        let Ok(named) = rustix::fs::statat(CWD, path, AtFlags::empty()) else { return false };
-        (running.st_dev, running.st_ino) == (named.st_dev, named.st_ino)
+    /// executable with a suffix that a file may also really have. The process chooses the path, so the walk may end in a file
+    /// system that does not answer: never for the thread that listens to the kernel.
+    pub(in crate::sources) fn executable_stands_at(process: &OwnedFd, path: &[u8]) -> bool {
+        let (same, flags) = (StatxFlags::INO, AtFlags::STATX_DONT_SYNC);
+        let Ok(running) = rustix::fs::statx(process, "exe", flags, same) else { return false };
+        let Ok(named) = rustix::fs::statx(CWD, path, flags, same) else { return false };
+        let id = |file: &rustix::fs::Statx| (file.stx_dev_major, file.stx_dev_minor, file.stx_ino);
+        id(&running) == id(&named)
     }
 }
 

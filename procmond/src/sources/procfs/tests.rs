@@ -175,6 +175,31 @@ fn what_vanishes_while_it_is_read_is_partial() {
 }
 
 #[test]
+fn only_what_the_kernel_says_is_absent_counts_as_gone() {
+    let tree = Tree::new();
+    tree.process(7, "a", 'S', 250);
+    let mut collector = tree.open();
+    scan(&mut collector);
+    fs::remove_file(tree.path("7/stat")).unwrap();
+    // Reading it fails with an error of its own, as when no descriptor is left.
+    fs::create_dir(tree.path("7/stat")).unwrap();
+    assert_eq!(scan(&mut collector), [Sighting::Unread(7)]);
+    assert!(matches!(collector.collect_process(7), Err(ProcessCollectionError::ProcessUnreadable { pid: 7 })));
+    fs::remove_dir_all(tree.path("7")).unwrap();
+    assert_eq!(scan(&mut collector), []);
+}
+
+#[test]
+fn a_record_without_the_executable_that_there_is_is_partial() {
+    let tree = Tree::new();
+    tree.process(7, "a", 'S', 250);
+    fs::remove_file(tree.path("7/exe")).unwrap();
+    assert_eq!(tree.open().collect_process(7).unwrap().capture(), Capture::Complete, "a kernel thread has none");
+    fs::write(tree.path("7/exe"), "no link").unwrap();
+    assert_eq!(tree.open().collect_process(7).unwrap().capture(), Capture::Partial);
+}
+
+#[test]
 fn an_image_is_told_from_the_next_and_one_that_is_not_whole_yet_makes_a_partial_record() {
     let tree = Tree::new();
     tree.process(7, "a", 'S', 250);
@@ -206,8 +231,9 @@ fn a_tree_without_boot_id_or_with_garbage_is_refused_or_skipped() {
     tree.process(7, "a", 'S', 250);
     fs::write(tree.path("7/stat"), "garbage").unwrap();
     let mut collector = tree.open();
-    let stats = collector.collect_processes(&mut |_| panic!("nothing can be seen")).unwrap();
-    assert_eq!((stats.processes, stats.inaccessible), (0, 1));
+    let mut seen = Vec::new();
+    let stats = collector.collect_processes(&mut |sighting| seen.push(sighting)).unwrap();
+    assert_eq!((stats.processes, stats.inaccessible, seen), (0, 1, vec![Sighting::Unread(7)]));
     fs::remove_file(tree.path("sys/kernel/random/boot_id")).unwrap();
     let error = ProcfsCollector::open(tree.dir.path(), &tree.path("passwd")).err().unwrap();
     assert!(error.to_string().contains("boot_id"), "{error}");

@@ -1,0 +1,3 @@
+//! Other allocators are taken as they are.
+
+pub(crate) fn tighten() {}

@@ -1,0 +1,74 @@
+//! The door that every record passes before anything else sees it: secrets leave it, and the hash of its executable joins it
+//! when it is known.
+
+use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::proto::ProcessRecord;
+use daemoneye_lib::redaction::Redactor;
+
+use crate::hashing::{ALGORITHM, Answer, FileKey, HashWish, Hasher};
+use crate::text::bound;
+
+#[derive(Default)]
+pub(super) struct Door {
+    pub(super) redactor: Option<Redactor>,
+    pub(super) hasher: Option<Hasher>,
+}
+
+impl Door {
+    /// `entity` is whose record it is; without it a hash that takes its time would find nobody.
+    /// `file` is its executable as the kernel identifies it.
+    pub(super) fn admit(
+        &self,
+        record: &mut ProcessRecord,
+        entity: Option<EntityId>,
+        file: Option<FileKey>,
+    ) -> Option<Answer> {
+        self.redact(record);
+        let answer = self.hash(record, entity, file);
+        if let Some(Answer { hash, status }) = answer.clone() {
+            record.hash_algorithm = hash.is_some().then(|| ALGORITHM.to_owned());
+            record.executable_hash = hash;
+            record.hash_status = Some(status.word().to_owned());
+        }
+        bound(record);
+        answer
+    }
+
+    pub(super) fn redact(&self, record: &mut ProcessRecord) {
+        let ProcessRecord { executable_path, command_line, arg_lengths, .. } = record;
+        if let (Some(redactor), Some(line)) = (&self.redactor, command_line) {
+            redactor.command_line(executable_path.as_deref(), line, arg_lengths);
+        }
+    }
+
+    fn hash(&self, record: &ProcessRecord, entity: Option<EntityId>, file: Option<FileKey>) -> Option<Answer> {
+        let executable_path = record.executable_path.clone()?;
+        self.hasher.as_ref()?.ask(HashWish {
+            entity: entity?,
+            pid: record.pid,
+            executable_path,
+            uid: record.uid,
+            file,
+        })
+    }
+
+    /// What `health` tells about both.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let mut notes = Vec::new();
+        if self.redactor.is_none() {
+            notes.push("redaction is off: secrets in command lines are kept".to_owned());
+        }
+        let Some(hasher) = &self.hasher else {
+            notes.push("executable hashing is off".to_owned());
+            return notes;
+        };
+        let counters = hasher.counters();
+        let counted = [
+            (counters.timeouts, "executables took too long to hash"),
+            (counters.shed, "executables were not hashed for want of room, or on a device that does not answer"),
+            (counters.left_behind, "hashing threads hang in a read that does not come back"),
+        ];
+        notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));
+        notes
+    }
+}
