@@ -501,6 +501,27 @@ async fn an_absent_collector_degrades_answers_about_the_present() {
     );
 }
 
+/// Connected, and still repeating what it captured since the given time.
+struct Behind(i64);
+
+impl SystemTables for Behind {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        vec![CollectorRow { connected: true, behind_since_us: Some(self.0), ..CollectorRow::default() }]
+    }
+}
+
+#[tokio::test]
+async fn an_answer_about_a_time_whose_events_are_still_to_come_is_degraded() {
+    let (_dir, store) = small_store();
+    let noon_us = 1_769_860_800_000_000;
+    let engine = QueryEngine::new(store, QueryLimits::default(), Arc::new(Behind(noon_us))).unwrap();
+    let ask = async |until: &str| {
+        ask(&engine, &format!("SELECT pid FROM process_events WHERE time < '{until}'")).await.degraded().to_vec()
+    };
+    assert!(ask("2026-01-31T11:59:00Z").await.is_empty());
+    assert_eq!(ask("2026-01-31T12:30:00Z").await, ["collector_unavailable"]);
+}
+
 #[tokio::test]
 async fn a_lost_or_cut_segment_is_told_and_the_rest_is_answered() {
     let (dir, store) = small_store();
@@ -635,5 +656,94 @@ async fn every_table_answers_with_its_columns() {
         let expected = daemoneye_engine::sql::table_columns(table).unwrap();
         let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, expected.fields().iter().map(|field| field.name().as_str()).collect::<Vec<_>>(), "{table}");
+    }
+}
+
+#[tokio::test]
+async fn a_whole_number_that_does_not_fit_fails_the_query() {
+    let (_dir, engine) = small();
+    for sql in [
+        "SELECT 9223372036854775807 + 1",
+        "SELECT -9223372036854775807 - seq FROM process_events",
+        "SELECT seq FROM process_events WHERE pid * 9223372036854775807 < 0",
+        "SELECT -(-9223372036854775807 - seq) FROM process_events WHERE seq = 1",
+        "SELECT sum(9223372036854775807) FROM process_events",
+        "SELECT uid, sum(pid * 9223372036854) FROM process_events, (SELECT seq FROM process_events) AS s, \
+         (SELECT seq FROM process_events) AS t, (SELECT seq FROM process_events) AS u, \
+         (SELECT seq FROM process_events) AS v, (SELECT seq FROM process_events) AS w GROUP BY uid",
+        "SELECT sum(DISTINCT 9223372036854775800 + seq), sum(DISTINCT pid) FROM process_events",
+        "SELECT sum(9223372036854775800 + seq) OVER (ORDER BY seq ROWS 1 PRECEDING) FROM process_events",
+    ] {
+        let failed = run(&engine, request(sql)).await.err().unwrap_or_else(|| panic!("answered: {sql}"));
+        assert!(failed.to_string().contains("does not fit a whole number"), "{sql}: {failed}");
+    }
+    for (sql, expected) in [
+        ("SELECT 9223372036854775806 + 1", "9223372036854775807"),
+        ("SELECT -9223372036854775807 - 1", "-9223372036854775808"),
+        (
+            "SELECT sum(CASE WHEN seq = 2 THEN -9223372036854775807 ELSE 9223372036854775800 END) FROM process_events WHERE seq < 4",
+            "9223372036854775793",
+        ),
+        ("SELECT sum(pid), sum(DISTINCT uid), sum(pid + 0.5) FROM process_events", "510|1000|512.5"),
+        ("SELECT sum(pid) FROM process_events WHERE pid < 0", "NULL"),
+        (
+            "SELECT sum(pid) OVER (ORDER BY seq ROWS 1 PRECEDING) AS s FROM process_events ORDER BY seq DESC LIMIT 1",
+            "207",
+        ),
+        ("SELECT uid + 1, sum(pid + 1) FROM process_events GROUP BY uid + 1 ORDER BY uid + 1", "1001|515"),
+    ] {
+        assert_eq!(rows(&engine, sql).await, [expected], "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn no_two_columns_of_an_answer_are_called_alike() {
+    let (_dir, engine) = small();
+    for (sql, expected) in [
+        (
+            "SELECT p.name, pp.name FROM process_events p JOIN process_events pp ON p.seq = pp.seq",
+            vec!["p.name", "pp.name"],
+        ),
+        (
+            "SELECT pid, pid, count(*), count(*) FROM process_events GROUP BY pid",
+            vec!["pid", "pid_2", "count(*)", "count(*)_2"],
+        ),
+        ("SELECT p.pid, p.pid FROM process_events p", vec!["pid", "pid_2"]),
+        ("SELECT a.pid FROM process_events a JOIN process_events b ON a.seq = b.seq", vec!["pid"]),
+    ] {
+        let answer = ask(&engine, sql).await;
+        let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
+        assert_eq!(names, expected, "{sql}");
+    }
+    let alike = run(&engine, request("SELECT strpos(name, 'a'), position('a' IN name) FROM processes")).await;
+    let alike = alike.err().unwrap();
+    assert!(alike.refusal().unwrap().hint.contains("AS name"), "{alike:?}");
+}
+
+#[tokio::test]
+async fn a_time_may_stop_at_the_minute() {
+    let (_dir, engine) = small();
+    for time in [
+        "'2026-01-31 12:01'",
+        "'2026-01-31T12:01Z'",
+        "'2026-01-31T13:01+01:00'",
+        "TIMESTAMP '2026-01-31 12:01'",
+        "datetime('2026-01-31T12:01Z')",
+        "datetime('2026-01-31 12:02', '-1 minute')",
+    ] {
+        let sql = format!("SELECT count(*) FROM process_events WHERE time >= {time}");
+        assert_eq!(rows(&engine, &sql).await, ["2"], "{time}");
+    }
+    for (sql, hint) in [
+        ("SELECT pid FROM process_events WHERE time > 'yesterday'", "'2026-01-31 12:00:00'"),
+        ("SELECT pid FROM process_events WHERE pid LIKE '1%'", "CAST(column AS TEXT)"),
+        ("SELECT pid FROM processes WHERE name = \"sh\"", "'single quotes'"),
+        ("SELECT path FROM processes", "executable_path"),
+        ("SHOW TABLES", "the tables are"),
+        ("PRAGMA table_info(processes)", "the tables are"),
+        ("SELECT pid FROM processes WHERE pid = $1", "--param"),
+    ] {
+        let error = run(&engine, request(sql)).await.err().unwrap();
+        assert!(error.refusal().unwrap().hint.contains(hint), "{sql}: {error:?}");
     }
 }

@@ -219,6 +219,24 @@ fn what_cannot_be_decoded_is_a_gap_and_stops_nothing() {
 }
 
 #[test]
+fn events_without_a_table_are_counted_in_one_row_and_cost_their_neighbours_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let warm = |number| Record {
+        topic: "events.performance.temperature".into(),
+        payload: b"cpu 41000".to_vec().into(),
+        ..start(1, number)
+    };
+    let batch = decode("thermal", &[warm(1), start(1, 2), warm(3), warm(4)]).unwrap();
+    assert_eq!((batch.batch.num_rows(), batch.last), (1, Sequence::new(1, 4)));
+    store.append(batch).unwrap();
+    store.seal().unwrap();
+    let told: Vec<_> = store.coverage().unwrap().into_iter().map(|row| (row.gap.reason, row.gap.count)).collect();
+    assert_eq!(told, [("no_table".to_owned(), Some(3))]);
+    assert_eq!(store.committed("thermal"), Some(Sequence::new(1, 4)), "so that the collector's log can be trimmed");
+}
+
+#[test]
 fn a_run_out_of_order_is_refused_by_position() {
     let refused = decode("procmond", &[start(1, 2), start(1, 2)]).unwrap_err().to_string();
     assert!(refused.contains("procmond") && refused.contains("1:2"), "{refused}");

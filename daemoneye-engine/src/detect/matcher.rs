@@ -200,7 +200,7 @@ impl Scalar {
                 i64::try_from(length).ok().map(Cell::Integer)
             }
             Self::Lower(text) => Some(Cell::Text(Cow::Owned(text.text(columns, row)?.to_lowercase()))),
-            Self::Negate(number) => Some(Cell::Integer(number.integer(columns, row)?.wrapping_neg())),
+            Self::Negate(number) => Some(Cell::Integer(number.integer(columns, row)?.checked_neg()?)),
             Self::Null => None,
             Self::Real(value) => Some(Cell::Real(*value)),
             Self::Text(text) => Some(Cell::Text(Cow::Borrowed(text))),
@@ -238,14 +238,14 @@ impl Scalar {
 }
 
 impl Arithmetic {
-    /// Overflow wraps, as in DataFusion.
+    /// What does not fit is NULL: a query fails there, and a rule must not fail for the whole batch.
     const fn apply(self, left: i64, right: i64) -> Option<i64> {
         match self {
-            Self::Add => Some(left.wrapping_add(right)),
+            Self::Add => left.checked_add(right),
             Self::Divide => left.checked_div(right),
-            Self::Multiply => Some(left.wrapping_mul(right)),
+            Self::Multiply => left.checked_mul(right),
             Self::Remainder => left.checked_rem(right),
-            Self::Subtract => Some(left.wrapping_sub(right)),
+            Self::Subtract => left.checked_sub(right),
         }
     }
 }

@@ -16,11 +16,15 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
 use prost::Message as _;
 
+use crate::store::reason;
+
 pub use json::{JsonRowError, batch_from_json, row_to_json};
 pub(crate) use live::processes_batch;
 
 /// Topics that carry process events start with this.
 const PROCESS_TOPICS: &str = "events.process.";
+/// Topics of everything that collectors see start with this.
+const EVENT_TOPICS: &str = "events.";
 /// Topics on which collectors tell their gaps start with this; their id follows.
 const COLLECTOR_TOPICS: &str = "events.collector.";
 /// Bytes of a gap's detail that are kept: a sentence, not a dump.
@@ -65,6 +69,8 @@ pub struct LiveChange {
     pub entity: EntityId,
     /// Its state now; `None`: it stopped.
     pub state: Option<Box<ProcessRecord>>,
+    /// The state holds what changed and what identifies the process; the rest stays as it was.
+    pub modified: bool,
 }
 
 /// Why a run of records was refused as a whole.
@@ -108,20 +114,24 @@ pub enum IngestError {
 ///
 /// # Errors
 /// [`IngestError`] when the run has no records, or their positions are missing or not ascending. Payloads never fail: what
-/// cannot be decoded becomes a gap with the reason [`UNDECODABLE`].
+/// cannot be decoded becomes a gap with the reason [`UNDECODABLE`], events without a table here one with the reason `no_table`.
 pub fn decode(collector: &str, records: &[Record]) -> Result<EventBatch, IngestError> {
     let (first, last) = bounds(collector, records)?;
     let mut events = Vec::with_capacity(records.len());
     let mut gaps = Vec::new();
     for record in records {
         let Some(at) = record.sequence else { continue };
+        let unkept = |why, detail: &str| GapAt { at, gap: unkept(collector, at, record.time_us, why, detail) };
         let unreadable = if record.topic.starts_with(PROCESS_TOPICS) {
             read_event(record).map(|event| events.push((at, event)))
+        } else if has_no_table(&record.topic) {
+            gaps.push(unkept(reason::NO_TABLE, &format!("this build has no table for {}", record.topic)));
+            continue;
         } else {
             read_gap(collector, record).map(|gap| gaps.push(GapAt { at, gap }))
         };
         if let Err(detail) = unreadable {
-            gaps.push(GapAt { at, gap: undecodable(collector, at, record.time_us, &detail) });
+            gaps.push(unkept(UNDECODABLE, &detail));
         }
     }
     let batch = arrays::events_batch(collector, &events)
@@ -156,6 +166,11 @@ fn read_event(record: &Record) -> Result<ProcessEvent, String> {
     }
 }
 
+/// Events of a domain that is not stored here: nothing about processes is missing, so answers about them stay complete.
+fn has_no_table(topic: &str) -> bool {
+    topic.starts_with(EVENT_TOPICS) && !topic.starts_with(COLLECTOR_TOPICS)
+}
+
 fn read_gap(collector: &str, record: &Record) -> Result<CoverageGap, String> {
     if record.topic.strip_prefix(COLLECTOR_TOPICS) != Some(collector) {
         return Err(format!("topic {} carries neither process events nor {collector}'s gaps", record.topic));
@@ -184,10 +199,10 @@ fn told(collector: &str, mut gap: CoverageGap) -> CoverageGap {
     gap
 }
 
-fn undecodable(collector: &str, at: Sequence, time_us: i64, detail: &str) -> CoverageGap {
+fn unkept(collector: &str, at: Sequence, time_us: i64, why: &str, detail: &str) -> CoverageGap {
     CoverageGap {
         collector: collector.to_owned(),
-        reason: UNDECODABLE.to_owned(),
+        reason: why.to_owned(),
         from_us: time_us,
         to_us: time_us,
         count: Some(1),
@@ -202,9 +217,11 @@ fn clipped(text: &str) -> String {
 }
 
 fn change(at: Sequence, event: ProcessEvent) -> Option<LiveChange> {
-    let stopped = event.event_type() == EventType::Stop;
+    let (stopped, modified) = (event.event_type() == EventType::Stop, event.event_type() == EventType::Modify);
     let process = event.process?;
+    // A hash may come after its process has ended; that word about it does not bring it back.
+    let stopped = stopped || process.status.as_deref() == Some("dead");
     let entity = EntityId::from_bytes(&process.entity_id)?;
     let state = (!stopped).then(|| Box::new(process));
-    Some(LiveChange { at, time_us: event.time_us, entity, state })
+    Some(LiveChange { at, time_us: event.time_us, entity, state, modified })
 }

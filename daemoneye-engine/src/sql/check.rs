@@ -1,6 +1,6 @@
 //! The first two gates: text in, a checked syntax tree out. [`Checked`] can only be made here.
 
-use super::{SqlRefusal, lower, tokens, walk};
+use super::{SqlRefusal, lower, names, tokens, walk};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -55,7 +55,7 @@ pub(crate) fn check_here(sql: &str) -> Result<Checked, SqlRefusal> {
         .with_recursion_limit(tokens::RECURSION_LIMIT)
         .with_tokens_with_locations(tokens)
         .parse_statements()
-        .map_err(|error| parse_refusal(error, end))?;
+        .map_err(|error| parse_refusal(error, sql, end))?;
     let walked = walk::statements(&statements)?;
     // The walk accepted exactly one statement, and it is a query.
     let Some(Statement::Query(query)) = statements.pop() else {
@@ -79,21 +79,24 @@ pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlRefusa
     })
 }
 
-fn parse_refusal(error: ParserError, end: Location) -> SqlRefusal {
+fn parse_refusal(error: ParserError, sql: &str, end: Location) -> SqlRefusal {
     match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
             let (message, location) = split_location(&text);
             // The parser knows no place for what is missing at the end.
-            SqlRefusal::at(
-                location.unwrap_or(end),
-                format!("this is not SQL that we know: {message}"),
-                "write one SELECT statement",
-            )
+            SqlRefusal::at(location.unwrap_or(end), format!("this is not SQL that we know: {message}"), hint(sql))
         }
         ParserError::RecursionLimitExceeded => {
             SqlRefusal::whole("the statement is nested too deeply", "split it with WITH or flatten the conditions")
         }
     }
+}
+
+/// `PRAGMA`, `.tables` and `help` ask what there is.
+fn hint(sql: &str) -> String {
+    let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
+    let asks = first.starts_with(['.', '\\']) || matches!(first.as_str(), "help" | "pragma");
+    if asks { names::listing() } else { "write one SELECT statement".to_owned() }
 }
 
 /// The parser reports its place at the end of its message only.

@@ -24,7 +24,11 @@ impl Missing {
 /// retention, it depends on what was asked.
 pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
     match gap {
-        reason::AUDIT_FULL | reason::PROCESSES_FULL | reason::RETENTION | reason::SUBSCRIBER_SLOW => None,
+        reason::AUDIT_FULL
+        | reason::NO_TABLE
+        | reason::PROCESSES_FULL
+        | reason::RETENTION
+        | reason::SUBSCRIBER_SLOW => None,
         reason::COLLECTOR_UNAVAILABLE => Some(Degraded::CollectorUnavailable),
         reason::SEGMENTS_UNREGISTERED | reason::WAL_UNREADABLE => Some(Degraded::DataUnreadable),
         reason::WAL_BEYOND_BOUND => Some(Degraded::Capped),
@@ -64,7 +68,7 @@ mod tests {
         for lost in ["undecodable", "shed", "wal_bound", "wal_corrupt", "wal_disk", "wal_oversize", "not known yet"] {
             assert_eq!(of_gap(lost), Some(Degraded::EventsShed), "{lost}");
         }
-        for kept in ["retention", "subscriber_slow", "audit_outbox_full", "processes_full"] {
+        for kept in ["retention", "subscriber_slow", "no_table", "audit_outbox_full", "processes_full"] {
             assert_eq!(of_gap(kept), None, "{kept}");
         }
     }

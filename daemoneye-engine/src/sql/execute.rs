@@ -2,16 +2,18 @@
 
 use super::completeness::degradation;
 use super::engine::Tally;
-use super::pages::{Pages, page_columns};
+use super::pages::{Pages, page_columns, unique_names};
 use super::tables::QueryView;
 use super::{QueryError, SystemTables, check, operators, params, plan, session};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{QueryRequest, ResultColumn, ResultPage};
+use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_plan::execute_stream;
 use futures::{FutureExt as _, StreamExt as _};
 use std::panic::AssertUnwindSafe;
@@ -47,6 +49,7 @@ pub(crate) struct Started {
 /// A plan under way.
 struct Prepared {
     stream: SendableRecordBatchStream,
+    columns: Vec<ResultColumn>,
     /// Keeps the snapshot's files from being removed while they are read.
     view: Arc<QueryView>,
 }
@@ -81,7 +84,7 @@ impl Job {
                 return;
             }
         };
-        let columns = page_columns(&prepared.stream.schema());
+        let columns = prepared.columns.clone();
         if begin.send(Ok(Started { columns: columns.clone() })).is_err() {
             return;
         }
@@ -104,17 +107,18 @@ impl Job {
         let plan = session::plan(&state, &checked).await.map_err(planning)?;
         plan::gate(&plan).map_err(QueryError::Refused)?;
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
+        let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         let physical = operators::limited(physical).map_err(planning)?;
         let stream =
             execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::Execution(words(&error)))?;
-        Ok(Prepared { stream, view })
+        Ok(Prepared { stream, columns, view })
     }
 
     /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
     /// after that the rows that were sent stand, and the next query does without the file.
     async fn answer(&self, prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
-        let Prepared { stream, view } = prepared;
+        let Prepared { stream, view, .. } = prepared;
         let end = self.guarded(stream, pages, out).await;
         let End::Unreadable(failure) = end else { return end };
         let damaged = self.set_aside(&view).await;
@@ -128,7 +132,7 @@ impl Job {
 
     async fn again(&self, pages: &mut Pages, out: &Out) -> End {
         self.tally.rows.store(0, Ordering::Relaxed);
-        let Prepared { stream, view: _view } = match self.prepare().await {
+        let Prepared { stream, view: _view, .. } = match self.prepare().await {
             Ok(prepared) => prepared,
             Err(error) => return End::Failed(error),
         };
@@ -165,7 +169,7 @@ impl Job {
                 Ok(Some(Err(error))) => {
                     tracing::debug!(%error, "query ended early");
                     return match degradation(&error) {
-                        Some(Degraded::DataUnreadable) => End::Unreadable(None),
+                        Some(Degraded::DataUnreadable) => End::Unreadable(condition_failed(&error)),
                         Some(reason) => self.cut(reason),
                         None => End::Failed(QueryError::Execution(words(&error))),
                     };
@@ -210,6 +214,21 @@ impl Job {
         let Some(last) = last else { return };
         // Dropped, not sent: the reader is gone or asleep, and the slot is needed. It sees the end of the pages.
         drop(timeout(SLOW_READER, out.send(last)).await);
+    }
+}
+
+/// A condition is evaluated while a file is read, and its own failure (a number that does not fit, a division by zero) then
+/// looks like the file's; it is the query's unless the file turns out to be damaged.
+fn condition_failed(error: &DataFusionError) -> Option<QueryError> {
+    let DataFusionError::ParquetError(read) = error.find_root() else { return None };
+    let ParquetError::External(cause) = read.as_ref() else { return None };
+    match cause.downcast_ref::<ArrowError>()? {
+        // Quoted once more by each layer; what the function said stands inside.
+        ArrowError::ComputeError(text) => {
+            let inner = text.split_once("(\"").and_then(|(_, rest)| rest.rsplit_once("\")"));
+            Some(QueryError::Execution(inner.map_or(text.as_str(), |(said, _)| said).to_owned()))
+        }
+        _ => None,
     }
 }
 

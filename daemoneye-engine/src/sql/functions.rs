@@ -3,6 +3,7 @@
 //! double until the process dies.
 
 use super::names::{self, Class};
+use super::sum;
 use datafusion::arrow::array::Array;
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
@@ -46,6 +47,7 @@ pub(crate) static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         aggregate: SessionStateDefaults::default_aggregate_functions()
             .into_iter()
             .filter(|udf| listed(Class::Aggregate, udf.name(), udf.aliases()))
+            .map(|udf| if udf.name() == "sum" { sum::exact(udf) } else { udf })
             .collect(),
         window: SessionStateDefaults::default_window_functions()
             .into_iter()

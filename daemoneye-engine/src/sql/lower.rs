@@ -4,9 +4,11 @@
 use super::{SqlRefusal, names};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, Interval, ObjectName, Query, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
+    FunctionArguments, Ident, Interval, ObjectName, Query, Select, SelectItem, TimezoneInfo, Value, ValueWithSpan,
+    VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
+use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 /// Chains up to this long stay as they were written.
@@ -25,6 +27,11 @@ struct Lower;
 impl VisitorMut for Lower {
     type Break = SqlRefusal;
 
+    fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlRefusal> {
+        name_repeats(&mut select.projection);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlRefusal> {
         balance(expr);
         match take(expr) {
@@ -40,6 +47,24 @@ impl VisitorMut for Lower {
             kept => *expr = kept,
         }
         ControlFlow::Continue(())
+    }
+}
+
+/// What is selected twice gets a name of its own the second time: columns of one SELECT must differ in theirs.
+fn name_repeats(items: &mut [SelectItem]) {
+    let mut seen: HashMap<String, usize> = HashMap::new();
+    for item in items {
+        let SelectItem::UnnamedExpr(expr) = item else { continue };
+        let text = match &*expr {
+            Expr::CompoundIdentifier(parts) => parts.last().map(ToString::to_string).unwrap_or_default(),
+            other => other.to_string(),
+        };
+        let times = seen.entry(expr.to_string()).or_default();
+        *times = times.saturating_add(1);
+        if *times > 1 {
+            let alias = Ident::with_quote('"', format!("{text}_{times}"));
+            *item = SelectItem::ExprWithAlias { expr: take(expr), alias };
+        }
     }
 }
 

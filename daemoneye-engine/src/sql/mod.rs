@@ -5,6 +5,7 @@
 //! one SELECT over our tables with our functions, or it is refused with its position and what to write instead. Nothing
 //! here writes, reads a file by name, or waits without a bound.
 
+mod arithmetic;
 mod check;
 mod completeness;
 mod engine;
@@ -21,7 +22,10 @@ mod plan;
 mod refusal;
 mod runtime;
 mod session;
+mod settle;
+mod sum;
 mod tables;
+mod times;
 mod tokens;
 mod walk;
 

@@ -146,6 +146,21 @@ pub(crate) fn instead_of_function(name: &str) -> String {
     )
 }
 
+/// Columns as osquery calls them, and as they are called here.
+const COLUMNS_INSTEAD: &[(&str, &str)] =
+    &[("cmdline", "command_line"), ("path", "executable_path"), ("parent", "ppid")];
+
+/// The column of `known` that is meant by a name that is none.
+pub(crate) fn instead_of_column<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
+    let elsewhere = COLUMNS_INSTEAD.iter().find(|(tried, _)| *tried == name);
+    elsewhere.and_then(|(_, instead)| known.clone().find(|column| column == instead)).or_else(|| nearest(name, known))
+}
+
+/// How to find out what there is, for those who ask the way other databases are asked.
+pub(crate) fn listing() -> String {
+    format!("the tables are {}; SELECT * FROM processes LIMIT 1 shows the columns of one", TABLES.join(", "))
+}
+
 /// What to use instead of a table that we do not have.
 pub(crate) fn instead_of_table(name: &str) -> String {
     nearest(&name.to_ascii_lowercase(), TABLES.iter().copied())

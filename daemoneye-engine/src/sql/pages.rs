@@ -7,7 +7,9 @@ pub use cells::value_at;
 use daemoneye_lib::proto::{ResultColumn, ResultPage, Row, Value, value::Kind};
 use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::DFSchema;
 use prost::Message;
+use std::collections::{HashMap, HashSet};
 
 /// Encoded bytes of a page: half of the largest frame, so that the envelope always fits.
 const PAGE_BYTES: usize = 512 * 1024;
@@ -27,6 +29,30 @@ pub fn page_columns(schema: &Schema) -> Vec<ResultColumn> {
             ResultColumn { name, r#type: sql_type(field.data_type()).to_owned() }
         })
         .collect()
+}
+
+/// Columns of an answer in which no two are called alike, as JSON needs it: those that are get their table in front, and what is
+/// still alike gets a number.
+pub(crate) fn unique_names(mut columns: Vec<ResultColumn>, schema: &DFSchema) -> Vec<ResultColumn> {
+    let mut times: HashMap<String, usize> = HashMap::new();
+    for column in &columns {
+        *times.entry(column.name.clone()).or_default() += 1;
+    }
+    for (column, (table, _)) in columns.iter_mut().zip(schema.iter()) {
+        if let Some(table) = table.filter(|_| times.get(&column.name).is_some_and(|times| *times > 1)) {
+            column.name = format!("{}.{}", table.table(), column.name);
+        }
+    }
+    let mut taken: HashSet<String> = HashSet::new();
+    for column in &mut columns {
+        let plain = column.name.clone();
+        let mut number: usize = 1;
+        while !taken.insert(column.name.clone()) {
+            number = number.saturating_add(1);
+            column.name = format!("{plain}_{number}");
+        }
+    }
+    columns
 }
 
 /// The SQL word for what a value of this type becomes in a page.

@@ -10,7 +10,7 @@ pub(crate) fn bind(checked: &Checked, values: &[Value]) -> Result<ParamValues, S
     if values.len() != checked.parameters() {
         return Err(SqlRefusal::whole(
             format!("the statement has {} parameters and {} values were given", checked.parameters(), values.len()),
-            "give one value for each of $1, $2, …",
+            "give one value for each of $1, $2, …; on the command line: --param VALUE, as often as there are values",
         ));
     }
     let scalars: Vec<ScalarValue> = values.iter().map(scalar).collect();

@@ -6,46 +6,23 @@
 //! and one that does not capture is gone once parsed. It is put in on the plan and not on the syntax tree, so that parameters
 //! are covered too, columns keep their names, and rules are compiled from what their author wrote.
 
-use datafusion::common::tree_node::{Transformed, TreeNode};
-use datafusion::common::{Result, ScalarValue};
-use datafusion::config::ConfigOptions;
-use datafusion::logical_expr::expr_rewriter::NamePreserver;
-use datafusion::logical_expr::{BinaryExpr, Cast, Expr, LogicalPlan, Operator};
-use datafusion::optimizer::AnalyzerRule;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::Transformed;
+use datafusion::logical_expr::{BinaryExpr, Cast, Expr, Operator};
 
 const EMPTY_GROUP: &str = "()";
 /// Becomes the operator `~` later on.
 const REGEXP_LIKE: &str = "regexp_like";
 
-/// Runs after types are settled and before anything is simplified.
-#[derive(Debug)]
-pub(crate) struct KeepPatterns;
-
-impl AnalyzerRule for KeepPatterns {
-    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
-        plan.transform_up_with_subqueries(|node| {
-            let names = NamePreserver::new(&node);
-            node.map_expressions(|expr| {
-                let name = names.save(&expr);
-                Ok(expr.transform_up(kept)?.update_data(|expr| name.restore(expr)))
-            })
-        })
-        .map(|kept| kept.data)
-    }
-
-    fn name(&self) -> &'static str {
-        "keep_patterns"
-    }
-}
-
-fn kept(mut expr: Expr) -> Result<Transformed<Expr>> {
+/// The expression with its pattern kept, if it has one.
+pub(crate) fn kept(mut expr: Expr) -> Transformed<Expr> {
     let pattern = match &mut expr {
         Expr::BinaryExpr(BinaryExpr { op, right, .. }) if is_expression(*op) => Some(right.as_mut()),
         Expr::ScalarFunction(call) if call.name() == REGEXP_LIKE => call.args.get_mut(1),
         _ => None,
     };
     let changed = pattern.is_some_and(keep);
-    Ok(if changed { Transformed::yes(expr) } else { Transformed::no(expr) })
+    if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
 }
 
 const fn is_expression(op: Operator) -> bool {

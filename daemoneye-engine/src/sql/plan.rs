@@ -3,11 +3,14 @@
 //! It would still refuse if the syntax walk missed something, because it looks at what will run and not at what was written.
 
 use super::functions::FUNCTIONS;
-use super::{Checked, SqlRefusal, check, names, session};
+use super::{Checked, SqlRefusal, arithmetic, check, names, session};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
-use datafusion::common::{DataFusionError, SchemaError};
+use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
 use datafusion::sql::sqlparser::tokenizer::Location;
+
+/// Columns that a hint lists at most: a line of a terminal or two.
+const SHOWN_COLUMNS: usize = 12;
 
 /// [`super::check()`], then planning over the empty tables and the plan gate: everything that can be refused without running.
 ///
@@ -148,21 +151,14 @@ pub(crate) fn refusal(error: &DataFusionError) -> SqlRefusal {
         .map_or(Location { line: 0, column: 0 }, |span| Location { line: span.start.line, column: span.start.column });
     let (message, hint) = match error.find_root() {
         DataFusionError::SchemaError(schema, _) => schema_words(schema),
-        root => (first_line(&root.message()), "compare the types of the columns; CAST converts".to_owned()),
+        root => planner_words(first_line(&root.message())),
     };
     SqlRefusal::at(at, message, hint)
 }
 
 fn schema_words(error: &SchemaError) -> (String, String) {
     match error {
-        SchemaError::FieldNotFound { field, valid_fields } => {
-            let known = valid_fields.iter().map(|column| column.name.as_str());
-            let hint = names::nearest(&field.name, known).map_or_else(
-                || "look at SELECT * FROM the table LIMIT 1".to_owned(),
-                |name| format!("did you mean {name}?"),
-            );
-            (format!("there is no column {}", field.flat_name()), hint)
-        }
+        SchemaError::FieldNotFound { field, valid_fields } => no_column(field, valid_fields),
         SchemaError::AmbiguousReference { field } => {
             (format!("the column {} is in more than one table", field.name), "write table.column".to_owned())
         }
@@ -173,7 +169,93 @@ fn schema_words(error: &SchemaError) -> (String, String) {
     }
 }
 
+fn planner_words(message: String) -> (String, String) {
+    if message.contains("unique expression names") {
+        let hint = "give one of them a name of its own: expression AS name";
+        return ("two columns of one SELECT are called alike".to_owned(), hint.to_owned());
+    }
+    let hint = if message.contains("parsing timestamp") {
+        "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"
+    } else if message.contains("LIKE") {
+        "LIKE compares text: write CAST(column AS TEXT) LIKE …"
+    } else if message.contains("Timestamp") {
+        "compare a time with '2026-01-31 12:00:00' or datetime('now', '-1 hour')"
+    } else if message.contains(arithmetic::DOES_NOT_FIT) {
+        "calculate with smaller numbers, or with DOUBLE"
+    } else {
+        "compare the types of the columns; CAST converts"
+    };
+    (message, hint.to_owned())
+}
+
+/// Names the table that was looked into, and the nearest of its columns.
+fn no_column(field: &Column, valid: &[Column]) -> (String, String) {
+    let asked = field.relation.as_ref().map(TableReference::table);
+    let mut tables: Vec<&str> =
+        valid.iter().filter_map(|column| column.relation.as_ref()).map(|at| at.table()).collect();
+    tables.dedup();
+    if let Some(asked) = asked.filter(|asked| tables.contains(asked)) {
+        tables = vec![asked];
+    }
+    let inside = |column: &&Column| column.relation.as_ref().is_none_or(|at| tables.contains(&at.table()));
+    let known = valid.iter().filter(inside).map(|column| column.name.as_str());
+    let message = match (asked, tables.is_empty()) {
+        (_, true) => format!("there is no column {}", field.flat_name()),
+        (Some(asked), false) if !tables.contains(&asked) => {
+            format!("there is no column {}: the statement reads {}", field.flat_name(), tables.join(", "))
+        }
+        _ => format!("there is no column {} in {}", field.name, tables.join(", ")),
+    };
+    let meant = names::instead_of_column(&field.name, known.clone());
+    let hint = match (meant, tables.iter().find_map(|table| names::table(table))) {
+        (Some(name), _) => format!("did you mean {name}?"),
+        (None, Some(table)) => format!("look at SELECT * FROM {table} LIMIT 1; text stands in 'single quotes'"),
+        (None, None) => format!("the columns are {}", known.take(SHOWN_COLUMNS).collect::<Vec<_>>().join(", ")),
+    };
+    (message, hint)
+}
+
 /// The planner adds candidates and back traces in further lines.
 fn first_line(text: &str) -> String {
     text.lines().next().unwrap_or("it does not plan").to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(sql: &str) -> (String, String) {
+        let refusal = check_plan(sql).unwrap_err();
+        (refusal.message, refusal.hint)
+    }
+
+    #[test]
+    fn an_unknown_column_is_told_with_its_table_and_the_nearest_one() {
+        for (sql, message, hint) in [
+            ("SELECT nam FROM processes", "there is no column nam in processes", "did you mean name?"),
+            (
+                "SELECT zzz FROM process_events",
+                "there is no column zzz in process_events",
+                "look at SELECT * FROM process_events LIMIT 1; text stands in 'single quotes'",
+            ),
+            (
+                "SELECT p.nam FROM processes p JOIN alerts a ON a.title = p.name",
+                "there is no column nam in p",
+                "did you mean name?",
+            ),
+            (
+                "SELECT x.pid FROM processes",
+                "there is no column x.pid: the statement reads processes",
+                "did you mean pid?",
+            ),
+            ("SELECT cmdline FROM processes", "there is no column cmdline in processes", "did you mean command_line?"),
+            (
+                "SELECT zzz FROM (SELECT pid AS q FROM processes) AS s",
+                "there is no column zzz in s",
+                "the columns are q",
+            ),
+        ] {
+            assert_eq!(told(sql), (message.to_owned(), hint.to_owned()), "{sql}");
+        }
+    }
 }

@@ -2,7 +2,7 @@
 //! functions, no file formats, no URLs as tables, no disk.
 
 use super::functions::{FUNCTIONS, Operators};
-use super::patterns::KeepPatterns;
+use super::settle::Settle;
 use super::tables::{TABLES, table_columns};
 use super::{Checked, QueryError, SqlRefusal, check, plan};
 use datafusion::arrow::datatypes::SchemaRef;
@@ -51,7 +51,7 @@ pub(crate) fn with_tables(
         .with_aggregate_functions(FUNCTIONS.aggregate.clone())
         .with_window_functions(FUNCTIONS.window.clone())
         .build();
-    state.add_analyzer_rule(Arc::new(KeepPatterns));
+    state.add_analyzer_rule(Arc::new(Settle));
     // `now()` is one instant for the whole statement.
     let options = Arc::clone(state.config_options());
     state.execution_props_mut().mark_start_execution(options);

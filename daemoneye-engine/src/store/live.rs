@@ -81,7 +81,12 @@ impl Live {
     pub(super) fn apply(&mut self, collector: &Arc<str>, changes: Vec<LiveChange>) {
         for change in changes {
             match change.state {
-                Some(record) => self.put(collector, change.entity, change.at, change.time_us, record),
+                Some(mut record) => {
+                    if let Some(known) = self.processes.get(&change.entity).filter(|_| change.modified) {
+                        *record = ProcessRecord::clone(&known.record).followed_by(*record);
+                    }
+                    self.put(collector, change.entity, change.at, change.time_us, record);
+                }
                 None => self.end(collector, change.entity, change.at),
             }
         }
@@ -237,7 +242,21 @@ mod tests {
     fn change(number: u64, pid: u32, alive: bool) -> LiveChange {
         let entity = EntityId::derive("boot", pid, 1);
         let state = alive.then(|| Box::new(record(pid)));
-        LiveChange { at: Sequence::new(1, number), time_us: 1, entity, state }
+        LiveChange { at: Sequence::new(1, number), time_us: 1, entity, state, modified: false }
+    }
+
+    #[test]
+    fn a_change_leaves_what_it_does_not_name() {
+        let mut live = Live::default();
+        let mut start = change(1, 1, true);
+        let started = ProcessRecord { command_line: Some("p1 x".into()), ..record(1) };
+        start.state = Some(Box::new(started.clone()));
+        let mut renamed = change(2, 1, true);
+        renamed.modified = true;
+        renamed.state = Some(Box::new(ProcessRecord { name: "q".into(), ..record(1) }));
+        live.apply(&"procmond".into(), vec![start, renamed]);
+        let records: Vec<_> = live.processes.values().map(|alive| *alive.record.clone()).collect();
+        assert_eq!(records, [ProcessRecord { name: "q".into(), ..started }]);
     }
 
     #[test]

@@ -4,6 +4,8 @@
 pub(crate) const AUDIT_FULL: &str = "audit_outbox_full";
 /// Nobody captured.
 pub(crate) const COLLECTOR_UNAVAILABLE: &str = "collector_unavailable";
+/// Events of a kind that is not stored.
+pub(crate) const NO_TABLE: &str = "no_table";
 /// The table of live processes was full.
 pub(crate) const PROCESSES_FULL: &str = "processes_full";
 /// Removed because of its age.

@@ -52,6 +52,9 @@ pub struct CollectorRow {
     pub state: String,
     /// Whether it is connected; queries over events say `collector_unavailable` while it is not.
     pub connected: bool,
+    /// From this time on, µs since the Unix epoch, events that it has captured may not be in the store yet: it is away, or back
+    /// and still repeating. Queries over events of that time say `collector_unavailable`.
+    pub behind_since_us: Option<i64>,
     /// Its build.
     pub version: String,
     /// Its process.

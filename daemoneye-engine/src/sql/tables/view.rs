@@ -3,7 +3,7 @@
 use super::super::completeness::{Missing, of_gap};
 use super::prune::TimeRange;
 use super::system::SystemTable;
-use super::{ProcessEvents, SystemTables};
+use super::{CollectorRow, ProcessEvents, SystemTables};
 use crate::store::{SegmentFile, Snapshot, Store, StoreError, reason};
 use daemoneye_lib::model::Degraded;
 use datafusion::catalog::TableProvider;
@@ -94,10 +94,14 @@ impl QueryView {
         }
     }
 
-    /// Says so when a collector is away and the range reaches the present.
+    /// Says so when a collector is away and the range reaches the present, or a time whose events are still to come.
     pub(super) fn note_collectors(&self, range: TimeRange) {
         let now_us = jiff::Timestamp::now().as_microsecond();
-        if range.to_us >= now_us && self.extra.collectors().iter().any(|collector| !collector.connected) {
+        let lacks = |collector: &CollectorRow| {
+            (!collector.connected && range.to_us >= now_us)
+                || collector.behind_since_us.is_some_and(|since_us| range.to_us >= since_us)
+        };
+        if self.extra.collectors().iter().any(lacks) {
             self.note(Degraded::CollectorUnavailable);
         }
     }

@@ -10,7 +10,7 @@ mod query;
 mod select;
 mod table;
 
-use super::SqlRefusal;
+use super::{SqlRefusal, names};
 use datafusion::sql::sqlparser::ast::{Spanned, Statement};
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use std::collections::BTreeSet;
@@ -80,7 +80,11 @@ pub(crate) fn statements(statements: &[Statement]) -> Result<Walked, SqlRefusal>
         return Err(SqlRefusal::at(
             Location { line: 1, column: 1 },
             format!("{verb} is not accepted: nothing here writes, explains or changes settings"),
-            "write one SELECT",
+            if matches!(verb.as_str(), "SHOW" | "DESCRIBE" | "DESC" | "EXPLAIN") {
+                names::listing()
+            } else {
+                "write one SELECT".to_owned()
+            },
         ));
     };
     let mut walker = Walker {

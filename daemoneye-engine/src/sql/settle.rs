@@ -1,0 +1,43 @@
+//! What is settled on the plan once types are known and before anything is simplified: patterns stay what was written,
+//! times may leave out their seconds, and whole numbers overflow with an error.
+
+use super::{arithmetic, patterns, times};
+use datafusion::common::tree_node::{Transformed, TreeNode};
+use datafusion::common::{DFSchema, Result};
+use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::expr_rewriter::NamePreserver;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Expr, LogicalPlan};
+use datafusion::optimizer::AnalyzerRule;
+
+/// Has to be the last of the analyzer's rules.
+#[derive(Debug)]
+pub(crate) struct Settle;
+
+impl AnalyzerRule for Settle {
+    fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
+        plan.transform_up_with_subqueries(|node| {
+            let names = NamePreserver::new(&node);
+            let columns = merge_schema(&node.inputs());
+            node.map_expressions(|expr| {
+                let name = names.save(&expr);
+                let settled = expr.transform_up(|expr| settled(expr, &columns))?;
+                Ok(settled.update_data(|expr| name.restore(expr)))
+            })
+        })
+        .map(|settled| settled.data)
+    }
+
+    fn name(&self) -> &'static str {
+        "settle"
+    }
+}
+
+fn settled(expr: Expr, columns: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::Cast(_) | Expr::TryCast(_) => Ok(times::with_seconds(expr)),
+        Expr::Negative(_) => arithmetic::checked(expr, columns),
+        Expr::BinaryExpr(_) => patterns::kept(expr).transform_data(|expr| arithmetic::checked(expr, columns)),
+        other => Ok(patterns::kept(other)),
+    }
+}

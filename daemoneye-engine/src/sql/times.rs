@@ -1,0 +1,63 @@
+//! `'2026-01-31 12:00'` as a time: DataFusion reads a time of day with its seconds only.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::ScalarValue;
+use datafusion::common::tree_node::Transformed;
+use datafusion::logical_expr::{Cast, Expr, TryCast};
+
+/// Bytes of `2026-01-31 12:00`.
+const TO_THE_MINUTE: usize = 16;
+
+/// A literal that is cast to a time, with its seconds.
+pub(crate) fn with_seconds(mut expr: Expr) -> Transformed<Expr> {
+    let literal = match &mut expr {
+        Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field })
+            if matches!(field.data_type(), DataType::Timestamp(..)) =>
+        {
+            expr.as_mut()
+        }
+        _ => return Transformed::no(expr),
+    };
+    if let Expr::Literal(
+        ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)),
+        _,
+    ) = literal
+        && stops_at_the_minute(text)
+    {
+        text.insert_str(TO_THE_MINUTE, ":00");
+        return Transformed::yes(expr);
+    }
+    Transformed::no(expr)
+}
+
+/// Whether the text is a date and a time of day without seconds, with or without an offset after it.
+fn stops_at_the_minute(text: &str) -> bool {
+    let Some((time, rest)) = text.split_at_checked(TO_THE_MINUTE) else { return false };
+    let shaped = time.bytes().zip(b"0000-00-00 00:00".iter()).all(|(byte, like)| match like {
+        b'0' => byte.is_ascii_digit(),
+        b' ' => matches!(byte, b' ' | b'T' | b't'),
+        like => byte == *like,
+    });
+    shaped && !rest.starts_with([':', '.'])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seconds_are_missing_only_where_a_minute_ends_the_time() {
+        for (text, missing) in [
+            ("2026-01-31 12:00", true),
+            ("2026-01-31T12:00Z", true),
+            ("2026-01-31T12:00+01:00", true),
+            ("2026-01-31 12:00:30", false),
+            ("2026-01-31", false),
+            ("31.01.2026 12:00", false),
+            ("2026-01-31 12:0é", false),
+            ("", false),
+        ] {
+            assert_eq!(stops_at_the_minute(text), missing, "{text}");
+        }
+    }
+}
