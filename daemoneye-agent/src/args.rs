@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
-use daemoneye_lib::config::{AGENT, Component, Kind, Sources};
+use daemoneye_lib::config::{AGENT, Flag, Sources};
 
 /// What was asked for.
 pub(crate) enum Asked {
@@ -86,27 +86,14 @@ fn with_settings(takes: impl Fn(&str) -> bool, command: Command) -> Command {
         .value_name("FILE")
         .value_parser(ValueParser::path_buf())
         .help("Configuration file in place of the ones in ~/.config and /etc [variable: DAEMONEYE_AGENT_CONFIG]");
-    AGENT.settings.iter().filter(|setting| takes(setting.key)).fold(command.arg(config), |command, setting| {
-        // Flag names live as long as the program; there is one small set of them.
-        let long: &'static str = Component::flag(setting.key).trim_start_matches('-').to_owned().leak();
-        let variable = AGENT.variable(setting.key);
-        command.arg(
-            Arg::new(setting.key)
-                .long(long)
-                .value_name(value_name(setting.kind))
-                .action(if setting.kind == Kind::Paths { ArgAction::Append } else { ArgAction::Set })
-                .help(format!("{} [{}] [variable: {variable}]", setting.doc, setting.kind.describe(setting.unit))),
-        )
-    })
+    command.arg(config).args(AGENT.flags().filter(|flag| takes(flag.key)).map(arg))
 }
 
-const fn value_name(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Boolean => "BOOL",
-        Kind::Choice(_) => "WORD",
-        Kind::Integer(..) => "NUMBER",
-        Kind::Path | Kind::Paths => "PATH",
-    }
+fn arg(flag: Flag) -> Arg {
+    let action = if flag.repeats { ArgAction::Append } else { ArgAction::Set };
+    let arg = Arg::new(flag.key).long(flag.long).value_name(flag.value_name).action(action).help(flag.help);
+    // `--sinks-stdout-enabled` alone means yes, and `--sinks-stdout-enabled=false` no.
+    if flag.switch { arg.num_args(0..=1).require_equals(true).default_missing_value("true") } else { arg }
 }
 
 fn sources(given: &ArgMatches) -> Sources {

@@ -6,6 +6,7 @@ use daemoneye_engine::store::StoreError;
 use daemoneye_eventbus::BusError;
 use daemoneye_lib::config::ConfigErrors;
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::JailError;
 
 /// Everything that ends a program of the agent.
 #[derive(Debug, thiserror::Error)]
@@ -32,6 +33,9 @@ pub(crate) enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// The jail is not what it must be.
+    #[error(transparent)]
+    Jail(#[from] JailError),
     /// A socket path does not fit into a socket address.
     #[error("socket path {} has {length} bytes, at most {limit} fit: choose a shorter runtime_dir", path.display())]
     LimitSocketPath { path: PathBuf, length: usize, limit: usize },
@@ -43,6 +47,9 @@ pub(crate) enum AgentError {
     /// `external` without a token.
     #[error("procmond.mode is external and procmond.token_file is not set: name the file that holds its token")]
     MisuseNoToken,
+    /// A token that anybody can guess or read, or none.
+    #[error("procmond.token_file {} {problem}: it holds exactly 32 random bytes, with mode 0400", path.display())]
+    MisuseToken { path: PathBuf, problem: String },
     /// Nobody registered.
     #[error(
         "no collector registered within {seconds} s on {}: look at procmond's messages, or stop a procmond that belongs to another runtime directory", socket.display()
@@ -76,7 +83,10 @@ impl AgentError {
             Self::CollectorFailed { .. } | Self::CollectorRefused { .. } | Self::MissingCollector { .. } => {
                 Exit::CollectorFailed
             }
-            Self::Config(_) | Self::LimitSocketPath { .. } | Self::MisuseNoToken => Exit::Config,
+            Self::Config(_) | Self::LimitSocketPath { .. } | Self::MisuseNoToken | Self::MisuseToken { .. } => {
+                Exit::Config
+            }
+            Self::Jail(error) => error.exit(),
             Self::StartupFailed { .. } => Exit::StartupFailed,
             Self::Store(error) => error.exit(),
         }

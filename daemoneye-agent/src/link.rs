@@ -4,6 +4,7 @@
 //! no pid to poll and no window in which a worker serves without a parent. Lines are bounded, so neither side can make the
 //! other one grow.
 
+use daemoneye_lib::jail::Report;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
@@ -31,8 +32,8 @@ pub(crate) struct ChildState {
 /// Parent to worker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToWorker {
-    /// The states of all children changed.
-    Children { parent: u32, children: Vec<ChildState> },
+    /// The states of all children changed; with what holds the parent itself.
+    Children { parent: u32, children: Vec<ChildState>, jail: Report },
     /// Read the rules again.
     Reload,
     /// Ask the collectors to stop, seal, end.

@@ -5,6 +5,7 @@
 mod args;
 mod clock;
 mod error;
+mod jail;
 mod jitter;
 mod link;
 mod operator;
@@ -20,6 +21,7 @@ use std::time::Duration;
 use args::Asked;
 use daemoneye_lib::config::{self, AGENT, Sources};
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::JailError;
 use daemoneye_lib::telemetry;
 use error::AgentError;
 use settings::Settings;
@@ -30,15 +32,22 @@ const DRAIN: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let outcome = match args::parse() {
-        Asked::Run { sources, worker_args } => start(&sources, Builder::new_current_thread(), |settings, runtime| {
-            runtime.block_on(parent::run(settings, worker_args))
-        }),
+        Asked::Run { sources, worker_args } => {
+            let confine =
+                |settings: &Settings| jail::close_parent(settings.procmond.spawn, &settings.sandbox_required);
+            start(&sources, Builder::new_current_thread, confine, |settings, jail, runtime| {
+                runtime.block_on(parent::run(settings, jail, worker_args))
+            })
+        }
         Asked::Worker { sources } => {
-            start(&sources, Builder::new_multi_thread(), |settings, runtime| runtime.block_on(worker::run(settings)))
+            start(&sources, Builder::new_multi_thread, worker::confine, |settings, jail, runtime| {
+                runtime.block_on(worker::run(settings, jail))
+            })
         }
         Asked::Offline { dir, transient, sources } => {
-            start(&sources, Builder::new_multi_thread(), |settings, runtime| {
-                runtime.block_on(operator::offline::run(settings, dir, transient))
+            let confine = |settings: &Settings| operator::offline::confine(settings, &dir, transient);
+            start(&sources, Builder::new_multi_thread, confine, |settings, jail, runtime| {
+                runtime.block_on(operator::offline::run(settings, jail, &dir, transient))
             })
         }
     };
@@ -50,19 +59,22 @@ fn main() -> ExitCode {
         .into()
 }
 
-/// Settings, then logging, then a runtime, then the work, then a bounded drain.
-fn start(
+/// Settings, then logging, then the part of the jail that must come before threads, then a runtime, then the work, then a
+/// bounded drain.
+fn start<J>(
     sources: &Sources,
-    mut builder: Builder,
-    work: impl FnOnce(Settings, &Runtime) -> Result<Exit, AgentError>,
+    builder: fn() -> Builder,
+    confine: impl FnOnce(&Settings) -> Result<J, JailError>,
+    work: impl FnOnce(Settings, J, &Runtime) -> Result<Exit, AgentError>,
 ) -> Result<Exit, AgentError> {
     let config = config::load(&AGENT, sources)?;
     let format = telemetry::Format::of_setting(config.text("log.format"));
     telemetry::init(AGENT.name, config.text("log.level"), format)
         .map_err(|error| AgentError::io("start logging", "", std::io::Error::other(error)))?;
-    let settings = Settings::read(config)?;
-    let runtime = builder.enable_all().build().map_err(|source| AgentError::io("start a runtime", "", source))?;
-    let outcome = work(settings, &runtime);
+    let settings = Settings::read(config, &sources.environment)?;
+    let jail = confine(&settings)?;
+    let runtime = builder().enable_all().build().map_err(|source| AgentError::io("start a runtime", "", source))?;
+    let outcome = work(settings, jail, &runtime);
     runtime.shutdown_timeout(DRAIN);
     outcome
 }

@@ -1,16 +1,21 @@
 //! The agent's settings as values: the settings table of `daemoneye_lib::config`, read once, with the paths that follow
 //! from it.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use daemoneye_lib::config::Config;
+use daemoneye_lib::config::{self, Config, PROCMOND, Places, Sources};
+use daemoneye_lib::jail::Required;
 
 use crate::error::AgentError;
 use crate::sinks::format::Format;
 
 /// Longest path of a Unix socket in bytes; the kernel has room for 108 with the end mark.
 const SOCKET_PATH_LIMIT: usize = 107;
+
+/// Settings of the started procmond that stand in the agent's table too; an unset one is left to procmond.
+const PASSED_ON: &[&str] = &["hashing.enabled", "redaction", "sandbox.required", "snapshot_interval_ms", "source"];
 
 /// Everything that a start needs to know.
 #[derive(Debug, Clone)]
@@ -24,8 +29,7 @@ pub(crate) struct Settings {
     pub(crate) alerts: Alerts,
     pub(crate) stdout: Option<Format>,
     pub(crate) file: Option<FileSink>,
-    pub(crate) log_level: String,
-    pub(crate) log_format: String,
+    pub(crate) sandbox_required: Required,
     /// The table with values and origins, as `config show` answers it.
     pub(crate) config: Config,
 }
@@ -39,7 +43,14 @@ pub(crate) struct Procmond {
     /// The user that it runs as; none: the agent's own or root.
     pub(crate) uid: Option<u32>,
     token_file: Option<PathBuf>,
-    pub(crate) snapshot_interval_ms: u64,
+    /// The environment of the procmond that is started: its settings, and where its files lie.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Variables of this program's environment that a setting of the agent stands above.
+    pub(crate) overruled: Vec<String>,
+    /// What the procmond that is started makes of them; none for one that has its own service.
+    pub(crate) config: Option<Config>,
+    /// `None`: what procmond itself takes.
+    pub(crate) snapshot_interval_ms: Option<u64>,
     pub(crate) registration_timeout: Duration,
     pub(crate) heartbeat_interval_ms: u64,
     pub(crate) restart_limit: usize,
@@ -80,12 +91,12 @@ pub(crate) struct FileSink {
 
 impl Settings {
     /// Reads the merged configuration; its values have passed the settings table already.
-    pub(crate) fn read(config: Config) -> Result<Self, AgentError> {
+    pub(crate) fn read(config: Config, environment: &[(OsString, OsString)]) -> Result<Self, AgentError> {
         let data_dir = absolute(config.path("data_dir"));
         let settings = Self {
             runtime_dir: absolute(config.path("runtime_dir")),
             rules: config.paths("rules").into_iter().map(absolute).collect(),
-            procmond: Procmond::read(&config),
+            procmond: Procmond::read(&config, environment),
             store: Store {
                 seal_rows: size(&config, "store.seal_rows"),
                 seal_bytes: size(&config, "store.seal_bytes"),
@@ -108,8 +119,7 @@ impl Settings {
                 path: absolute(config.path("sinks.file.path")),
                 format: Format::named(config.text("sinks.file.format")),
             }),
-            log_level: config.text("log.level").to_owned(),
-            log_format: config.text("log.format").to_owned(),
+            sandbox_required: Required::of_setting(config.text("sandbox.required")),
             data_dir,
             config,
         };
@@ -154,18 +164,58 @@ impl Settings {
 }
 
 impl Procmond {
-    fn read(config: &Config) -> Self {
+    fn read(config: &Config, environment: &[(OsString, OsString)]) -> Self {
+        let spawn = config.text("procmond.mode") == "spawn";
+        let (environment, overruled) = environment_for(config, environment);
+        let sources = Sources {
+            places: Places::of_environment(&environment),
+            environment: environment.clone(),
+            ..Sources::default()
+        };
         Self {
-            spawn: config.text("procmond.mode") == "spawn",
+            spawn,
+            // Mistakes in it are procmond's to tell, and end its start.
+            config: spawn.then(|| config::load(&PROCMOND, &sources).ok()).flatten(),
             path: config.optional_path("procmond.path").map(absolute).unwrap_or_else(beside_us),
             uid: config.optional_integer("procmond.uid").and_then(|uid| u32::try_from(uid).ok()),
             token_file: config.optional_path("procmond.token_file").map(absolute),
-            snapshot_interval_ms: config.integer("procmond.snapshot_interval_ms"),
+            environment,
+            overruled,
+            snapshot_interval_ms: config.optional_integer("procmond.snapshot_interval_ms"),
             registration_timeout: config.duration_ms("procmond.registration_timeout_ms"),
             heartbeat_interval_ms: config.integer("procmond.heartbeat_interval_ms"),
             restart_limit: size(config, "procmond.restart_limit"),
         }
     }
+}
+
+/// The environment of a procmond that is started from `ours`, and what of ours it does not get. Its own variables are its to
+/// check, the unknown ones too; its configuration files lie under the home directory; nothing else is its business.
+fn environment_for(config: &Config, ours: &[(OsString, OsString)]) -> (Vec<(OsString, OsString)>, Vec<String>) {
+    let text = |key: &str, value: &str| (PROCMOND.variable(key), value.to_owned());
+    let mut set = vec![
+        text("data_dir", &absolute(config.path("data_dir")).to_string_lossy()),
+        text("heartbeat_interval_ms", &config.integer("procmond.heartbeat_interval_ms").to_string()),
+        text("standalone", "false"),
+    ];
+    set.extend(passed_on(config));
+    let given = |name: &str| ours.iter().any(|(other, _)| other == name);
+    let overruled = set.iter().map(|(name, _)| name.clone()).filter(|name| given(name)).collect();
+    let logged = ["log.level", "log.format"].map(|key| text(key, config.text(key)));
+    set.extend(logged.into_iter().filter(|(name, _)| !given(name)));
+
+    let is_set = |name: &OsString| set.iter().any(|(other, _)| name == other.as_str());
+    let is_its = |name: &OsString| name == "HOME" || name.to_string_lossy().starts_with(PROCMOND.prefix);
+    let mut environment: Vec<(OsString, OsString)> =
+        ours.iter().filter(|(name, _)| is_its(name) && !is_set(name)).cloned().collect();
+    environment.extend(set.into_iter().map(|(name, value)| (name.into(), value.into())));
+    (environment, overruled)
+}
+
+fn passed_on(config: &Config) -> Vec<(String, String)> {
+    let set = config.entries().into_iter().filter(|entry| !entry.value.is_empty());
+    let own = set.filter_map(|entry| Some((entry.key.strip_prefix("procmond.")?, entry.value)));
+    own.filter(|(key, _)| PASSED_ON.contains(key)).map(|(key, value)| (PROCMOND.variable(key), value)).collect()
 }
 
 /// Relative paths are meant from where the agent was started; its children may be elsewhere.
@@ -180,4 +230,59 @@ fn beside_us() -> PathBuf {
 
 fn size(config: &Config, key: &str) -> usize {
     usize::try_from(config.integer(key)).unwrap_or(usize::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemoneye_lib::config::AGENT;
+
+    #[test]
+    fn what_is_set_for_procmond_reaches_it_and_nothing_else_does() {
+        let flags = [
+            ("data_dir", "/d"),
+            ("runtime_dir", "/r"),
+            ("procmond.source", "proc-connector"),
+            ("procmond.hashing.enabled", "false"),
+        ];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let config = config::load(&AGENT, &Sources { flags, ..Sources::default() }).unwrap();
+        let named = |name: &str, value: &str| (name.to_owned(), value.to_owned());
+        assert_eq!(
+            passed_on(&config),
+            [named("PROCMOND_SOURCE", "proc-connector"), named("PROCMOND_HASHING__ENABLED", "false")]
+        );
+        for key in PASSED_ON {
+            let (ours, theirs) = (AGENT.setting(&format!("procmond.{key}")).unwrap(), PROCMOND.setting(key).unwrap());
+            assert_eq!((ours.kind, ours.unit), (theirs.kind, theirs.unit), "{key}");
+        }
+    }
+    #[test]
+    fn variables_of_procmond_reach_it_unless_a_setting_of_the_agent_stands_above_them() {
+        let flags = [("data_dir", "/d"), ("runtime_dir", "/r"), ("procmond.source", "procfs")];
+        let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+        let config = config::load(&AGENT, &Sources { flags, ..Sources::default() }).unwrap();
+        let ours = [
+            ("HOME", "/h"),
+            ("PATH", "/bin"),
+            ("PROCMOND_DATA_DIR", "/elsewhere"),
+            ("PROCMOND_LOG__LEVEL", "debug"),
+            ("PROCMOND_SOURCE", "ebpf"),
+            ("PROCMOND_SOURCEE", "ebpf"),
+            ("PROCMOND_WAL__SYNC", "always"),
+        ];
+        let ours = ours.map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let (environment, overruled) = environment_for(&config, &ours);
+        assert_eq!(overruled, ["PROCMOND_DATA_DIR", "PROCMOND_SOURCE"]);
+        let value =
+            |name: &str| environment.iter().find(|(other, _)| other == name).map(|(_, value)| value.to_str().unwrap());
+        assert_eq!(value("HOME"), Some("/h"));
+        assert_eq!(value("PATH"), None);
+        assert_eq!(value("PROCMOND_DATA_DIR"), Some("/d"));
+        assert_eq!(value("PROCMOND_LOG__LEVEL"), Some("debug"));
+        assert_eq!(value("PROCMOND_LOG__FORMAT"), Some("human"));
+        assert_eq!(value("PROCMOND_SOURCE"), Some("procfs"));
+        assert_eq!(value("PROCMOND_SOURCEE"), Some("ebpf"), "procmond refuses what it does not know");
+        assert_eq!(value("PROCMOND_WAL__SYNC"), Some("always"));
+    }
 }

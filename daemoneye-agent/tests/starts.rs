@@ -1,10 +1,10 @@
-//! Starts the real program. What needs procmond is skipped, with the reason, when procmond is not built beside it; the whole
-//! path is checked by the crate `e2e`.
+//! Starts the real program, with the real procmond beside it where one is needed; the whole path is checked by the crate `e2e`.
 
 #![cfg(unix)]
 #![expect(clippy::unwrap_used, reason = "a failed step of a test is the failure")]
 
 use std::io::{BufRead as _, BufReader};
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, OperatorClient};
 use daemoneye_lib::metrics::{METRICS, Sample};
 use daemoneye_lib::proto::{
-    CollectorHealth, CollectorResponse, Empty, OperatorRequest, QueryRequest, Register, Role, collector_response,
-    operator_request, operator_response,
+    CollectorHealth, CollectorResponse, ConfigEntry, ConfigShow, Empty, OperatorRequest, QueryRequest, Register, Role,
+    collector_response, operator_request, operator_response,
 };
 use serde_json::Value;
 
@@ -36,8 +36,14 @@ fn run_in(dir: &Path, more: &[&str]) -> Command {
 }
 
 fn external(dir: &Path) -> Command {
+    external_with(dir, &[7; 32], 0o400)
+}
+
+fn external_with(dir: &Path, bytes: &[u8], mode: u32) -> Command {
     let token = dir.join("token");
-    std::fs::write(&token, [7; 32]).unwrap();
+    let _absent = std::fs::remove_file(&token);
+    std::fs::write(&token, bytes).unwrap();
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(mode)).unwrap();
     run_in(dir, &["--procmond-mode", "external", "--procmond-token-file", token.to_str().unwrap()])
 }
 
@@ -132,6 +138,34 @@ fn a_missing_procmond_and_a_missing_rules_directory_are_named() {
 }
 
 #[test]
+fn a_token_file_of_another_length_or_open_to_everybody_ends_with_78() {
+    let dir = tempfile::tempdir().unwrap();
+    for (bytes, mode, named) in [
+        (&[][..], 0o400, "0 bytes"),
+        (&[7; 10][..], 0o400, "10 bytes"),
+        (&[7; 33][..], 0o400, "33 bytes"),
+        (&[7; 32][..], 0o644, "mode 0644"),
+    ] {
+        let output = external_with(dir.path(), bytes, mode).output().unwrap();
+        assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+        assert!(said(&output).contains(named) && said(&output).contains("32 random bytes"), "{}", said(&output));
+    }
+    let mut command = external(dir.path());
+    std::fs::remove_file(dir.path().join("token")).unwrap();
+    let output = command.output().unwrap();
+    assert_eq!(output.status.code(), Some(78), "{}", said(&output));
+}
+
+#[test]
+fn a_variable_that_procmond_does_not_know_is_told_by_procmond() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = run_in(dir.path(), &[]);
+    let output = command.env("PROCMOND_WAL__SINC", "never").output().unwrap();
+    assert_eq!(output.status.code(), Some(75), "{}", said(&output));
+    assert!(said(&output).contains("did you mean PROCMOND_WAL__SYNC"), "{}", said(&output));
+}
+
+#[test]
 fn a_second_agent_on_the_same_data_ends_with_70_and_the_first_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     let mut first = Running::start(external(dir.path()));
@@ -158,13 +192,22 @@ fn nobody_registering_in_time_ends_with_73() {
 #[test]
 fn procmond_registers_and_everything_stops_with_0() {
     let procmond = Path::new(env!("CARGO_BIN_EXE_daemoneye-agent")).with_file_name("procmond");
-    if !procmond.exists() {
-        println!("skipped: {} is not built", procmond.display());
-        return;
-    }
+    assert!(procmond.exists(), "{} is missing: cargo build -p procmond", procmond.display());
     let dir = tempfile::tempdir().unwrap();
-    let mut agent = Running::start(run_in(dir.path(), &[]));
-    agent.wait_for_line("source");
+    let mut command = run_in(dir.path(), &["--log-level", "warn", "--procmond-source", "procfs"]);
+    let mut agent = Running::start({
+        command.env("PROCMOND_WAL__SYNC", "never");
+        command
+    });
+    let source = agent.wait_for_line("source   procmond: ");
+    assert_eq!(source.matches("procfs").count(), 1, "{source}");
+    let shown = runtime().block_on(settings(&dir.path().join("run/cli.sock")));
+    let of_procmond = |key: &str| {
+        let entry = shown.iter().find(|entry| entry.component == "procmond" && entry.key == key).unwrap();
+        (entry.value.as_str(), entry.origin.as_str())
+    };
+    assert_eq!(of_procmond("wal.sync"), ("never", "PROCMOND_WAL__SYNC"));
+    assert_eq!(of_procmond("source").0, "procfs");
     assert_eq!(agent.interrupt(), Some(0));
     let lock = std::fs::File::open(dir.path().join("data/wal/lock")).unwrap();
     lock.try_lock().unwrap();
@@ -192,6 +235,20 @@ async fn play_procmond(bus: &Path) -> Client {
         }
     });
     client
+}
+
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+async fn settings(socket: &Path) -> Vec<ConfigEntry> {
+    let client = OperatorClient::connect(socket, "test").await.unwrap();
+    let verb = operator_request::Verb::ConfigShow(ConfigShow {});
+    let mut answers = client.request(OperatorRequest { verb: Some(verb) }, None).await.unwrap();
+    match answers.next().await.unwrap().unwrap().answer {
+        Some(operator_response::Answer::Config(shown)) => shown.entries,
+        _ => Vec::new(),
+    }
 }
 
 async fn health(socket: &Path) -> Value {

@@ -8,6 +8,7 @@ use daemoneye_eventbus::{BusError, MAX_DEADLINE, OperatorAnswers, OperatorClient
 use daemoneye_lib::proto::{OperatorRequest, operator_request::Verb, operator_response::Answer};
 
 use crate::error::CliError;
+use crate::jail;
 use crate::offline::OfflineAgent;
 use crate::owner;
 use crate::settings::Settings;
@@ -48,23 +49,24 @@ impl Session {
     async fn open_running(settings: &Settings) -> Result<Self, CliError> {
         let socket = settings.socket();
         let client = connect(&socket).await?;
+        jail::close(&settings.sandbox_required)?;
         Ok(Self { client, deadline: settings.deadline, offline: None })
     }
 
     async fn open_store(settings: &Settings, store: Option<&Path>) -> Result<Self, CliError> {
         let (agent, client) = OfflineAgent::start(store).await?;
+        jail::close(&settings.sandbox_required)?;
         Ok(Self { client, deadline: settings.deadline, offline: Some(agent) })
     }
 
     /// Asks; the answers come one by one.
     pub(crate) async fn ask(&self, verb: Verb) -> Result<OperatorAnswers, CliError> {
-        let patience = self.deadline.saturating_add(PATIENCE);
-        Ok(self.client.request(OperatorRequest { verb: Some(verb) }, Some(patience)).await?)
+        Ok(self.client.request(OperatorRequest { verb: Some(verb) }, Some(waits(self.deadline))).await?)
     }
 
     /// How long the agent may work on a request.
     pub(crate) fn deadline(&self) -> Duration {
-        self.deadline.min(MAX_DEADLINE.saturating_sub(PATIENCE))
+        works(self.deadline)
     }
 
     /// Asks for one answer.
@@ -83,6 +85,16 @@ impl Session {
     }
 }
 
+/// How long the agent may work when this side was given `deadline`.
+fn works(deadline: Duration) -> Duration {
+    deadline.min(MAX_DEADLINE.saturating_sub(PATIENCE))
+}
+
+/// How long this side waits for it.
+fn waits(deadline: Duration) -> Duration {
+    deadline.saturating_add(PATIENCE).min(MAX_DEADLINE)
+}
+
 /// Connects and says hello, within a bound.
 pub(crate) async fn connect(socket: &Path) -> Result<OperatorClient, CliError> {
     let hello = OperatorClient::connect(socket, "daemoneye-cli");
@@ -98,4 +110,18 @@ pub(crate) async fn connect(socket: &Path) -> Result<OperatorClient, CliError> {
         }
         source => CliError::AgentUnreachable { socket: socket.to_owned(), source },
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn this_side_waits_long_enough_for_the_agents_word_that_time_is_up() {
+        for seconds in [1, 30, 298, 300, 100_000] {
+            let deadline = Duration::from_secs(seconds);
+            assert!(waits(deadline) >= works(deadline) + PATIENCE, "{seconds}");
+            assert!(waits(deadline) <= MAX_DEADLINE, "{seconds}");
+        }
+    }
 }

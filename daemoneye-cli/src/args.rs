@@ -2,8 +2,12 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueHint};
+use clap::builder::PossibleValuesParser;
+use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint};
 use clap_complete::Shell;
+use daemoneye_lib::config::{CLI, Flag};
+
+use crate::settings::Settings;
 
 #[derive(Debug, Parser)]
 #[command(
@@ -21,31 +25,54 @@ pub(crate) struct Arguments {
     pub(crate) command: Command,
 }
 
-/// Options of every command; each but `--store` and `--config` is also a setting.
+/// Options of every command.
 #[derive(Debug, Default, Args)]
 #[command(next_help_heading = "Options of every command")]
 pub(crate) struct Common {
-    /// Where the agent's sockets lie [variable: DAEMONEYE_CLI_RUNTIME_DIR]
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) runtime_dir: Option<PathBuf>,
-    /// Where the agent's data lies [variable: DAEMONEYE_CLI_DATA_DIR]
-    #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
-    pub(crate) data_dir: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) settings: Flags,
     /// Ask a copied data directory instead of a running agent
     #[arg(long, global = true, value_name = "DIR", value_hint = ValueHint::DirPath)]
     pub(crate) store: Option<PathBuf>,
-    /// Shape of the result [variable: DAEMONEYE_CLI_FORMAT] [default: table]
-    #[arg(long, global = true, value_parser = ["table", "json", "jsonl", "csv"])]
-    pub(crate) format: Option<String>,
-    /// How long the agent may work on a request, in milliseconds [variable: DAEMONEYE_CLI_DEADLINE_MS] [default: 30000]
-    #[arg(long, global = true, value_name = "MS")]
-    pub(crate) deadline_ms: Option<String>,
     /// Configuration file in place of the ones in ~/.config and /etc [variable: DAEMONEYE_CLI_CONFIG]
     #[arg(long, global = true, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) config: Option<PathBuf>,
-    /// Least urgent log level on standard error [variable: DAEMONEYE_CLI_LOG__LEVEL] [default: warn]
-    #[arg(long, global = true, value_name = "LEVEL")]
-    pub(crate) log_level: Option<String>,
+}
+
+/// The settings of this program that were given, as `(key, value)`.
+#[derive(Debug, Default)]
+pub(crate) struct Flags(pub(crate) Vec<(String, String)>);
+
+impl Args for Flags {
+    fn augment_args(command: clap::Command) -> clap::Command {
+        command.args(CLI.flags().map(arg))
+    }
+
+    fn augment_args_for_update(command: clap::Command) -> clap::Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Flags {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = |key: &'static str| Some((key.to_owned(), matches.get_one::<String>(key)?.clone()));
+        Ok(Self(CLI.settings.iter().filter_map(|setting| given(setting.key)).collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
+}
+
+fn arg(flag: Flag) -> Arg {
+    let arg = Arg::new(flag.key).long(flag.long).value_name(flag.value_name).help(flag.help).global(true);
+    match (flag.words, flag.value_name) {
+        ([], "PATH") => arg.value_hint(ValueHint::AnyPath),
+        ([], _) => arg,
+        // Named here as well, so that shells complete them.
+        (words, _) => arg.value_parser(PossibleValuesParser::new(words)).hide_possible_values(true),
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -80,6 +107,13 @@ pub(crate) enum Command {
         /// Which shell
         shell: Shell,
     },
+}
+
+impl Command {
+    /// Whether an agent may be started for it: for a copied store, and for rules where none runs.
+    pub(crate) const fn may_start_agent(&self, settings: &Settings) -> bool {
+        settings.store.is_some() || matches!(self, Self::Rules(Rules::Validate { .. } | Rules::Test { .. }))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -191,7 +225,7 @@ pub(crate) enum Audit {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Config {
-    /// Show the settings in force: this program's and the agent's
+    /// Show the settings in force: this program's, the agent's and those of the procmond that it starts
     #[command(after_help = "Example: daemoneye-cli config show --origin")]
     Show {
         /// Also show where each value comes from

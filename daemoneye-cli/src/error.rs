@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use daemoneye_eventbus::{BusError, RpcError};
 use daemoneye_lib::config::ConfigErrors;
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::JailError;
 use daemoneye_lib::ledger::LedgerError;
 use daemoneye_lib::proto::{Fault, FaultKind, Refusal};
 
@@ -24,6 +25,8 @@ pub(crate) enum CliError {
     AgentForbidden { socket: PathBuf, owner: String },
     #[error("the agent gave no answer: {0}; raise --deadline-ms, or see `daemoneye-cli health`")]
     AgentSilent(RpcError),
+    #[error("the agent stopped, or closed the connection, before the answer was complete; ask again when it runs")]
+    AgentStopped,
     #[error("cannot reach the agent on {}: {}\n{UNREACHABLE_HINT}", socket.display(), cause(source))]
     AgentUnreachable { socket: PathBuf, source: BusError },
     #[error(transparent)]
@@ -32,6 +35,8 @@ pub(crate) enum CliError {
     Interrupted,
     #[error("cannot {what}: {source}")]
     Io { what: String, source: io::Error },
+    #[error(transparent)]
+    Jail(#[from] JailError),
     #[error("{0}")]
     NotFound(String),
     #[error("the agent for the copied store ended before it answered\n{message}")]
@@ -70,13 +75,17 @@ impl CliError {
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::AgentAnswer(_) | Self::Interrupted | Self::Output(_) => Exit::Failure,
-            Self::AgentForbidden { .. } | Self::AgentSilent(_) | Self::AgentUnreachable { .. } => Exit::Unreachable,
+            Self::AgentForbidden { .. }
+            | Self::AgentSilent(_)
+            | Self::AgentStopped
+            | Self::AgentUnreachable { .. } => Exit::Unreachable,
             Self::Config(_) | Self::SocketPath(_) => Exit::Config,
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotFound => Exit::NotFound,
                 io::ErrorKind::PermissionDenied => Exit::Unreadable,
                 _ => Exit::Failure,
             },
+            Self::Jail(error) => error.exit(),
             Self::NotFound(_) => Exit::NotFound,
             Self::OfflineAgent { exit, .. } => *exit,
             Self::PeerFault { fault, .. } => of_fault(fault.kind()),
@@ -112,7 +121,8 @@ impl From<RpcError> for CliError {
             RpcError::Cancelled => Self::Interrupted,
             RpcError::PeerFault(fault) => Self::PeerFault { fault, statement: None },
             RpcError::LimitRunning | RpcError::LimitSize { .. } => Self::Usage(error.to_string()),
-            RpcError::Timeout | RpcError::Unavailable(_) => Self::AgentSilent(error),
+            RpcError::Timeout => Self::AgentSilent(error),
+            RpcError::Unavailable(_) => Self::AgentStopped,
         }
     }
 }

@@ -7,6 +7,7 @@ mod agent;
 mod args;
 mod commands;
 mod error;
+mod jail;
 mod offline;
 mod owner;
 mod render;
@@ -37,6 +38,10 @@ fn main() -> ExitCode {
 fn run(arguments: Arguments) -> Result<Exit, CliError> {
     let settings = Settings::load(&arguments.common)?;
     settings.start_logging()?;
+    // A console that starts an agent closes its jail when that agent has answered.
+    if !arguments.command.may_start_agent(&settings) {
+        jail::close(&settings.sandbox_required)?;
+    }
     // The connection is served beside the commands: a reader that pauses standard output must not stop it from answering
     // the agent's pings.
     let runtime = tokio::runtime::Builder::new_multi_thread()

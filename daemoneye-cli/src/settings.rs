@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use daemoneye_lib::config::{self, CLI, Config, DEFAULT_ORIGIN, Sources};
+use daemoneye_lib::jail::Required;
 use daemoneye_lib::telemetry;
 
 use crate::args::Common;
@@ -18,6 +19,7 @@ pub(crate) struct Settings {
     pub(crate) store: Option<PathBuf>,
     pub(crate) format: Format,
     pub(crate) deadline: Duration,
+    pub(crate) sandbox_required: Required,
     pub(crate) config: Config,
 }
 
@@ -25,16 +27,7 @@ impl Settings {
     pub(crate) fn load(common: &Common) -> Result<Self, CliError> {
         let mut sources = Sources::of_process();
         sources.config_file.clone_from(&common.config);
-        let path = |path: &Option<PathBuf>| path.as_ref().map(|path| path.to_string_lossy().into_owned());
-        let given = [
-            ("runtime_dir", path(&common.runtime_dir)),
-            ("data_dir", path(&common.data_dir)),
-            ("format", common.format.clone()),
-            ("deadline_ms", common.deadline_ms.clone()),
-            ("log.level", common.log_level.clone()),
-        ];
-        sources.flags =
-            given.into_iter().filter_map(|(key, value)| value.map(|value| (key.to_owned(), value))).collect();
+        sources.flags.clone_from(&common.settings.0);
         let config = config::load(&CLI, &sources)?;
         let origin = config.entries().into_iter().find(|entry| entry.key == "data_dir").map(|entry| entry.origin);
         Ok(Self {
@@ -44,6 +37,7 @@ impl Settings {
             store: common.store.clone(),
             format: Format::of_setting(config.text("format")),
             deadline: config.duration_ms("deadline_ms"),
+            sandbox_required: Required::of_setting(config.text("sandbox.required")),
             config,
         })
     }

@@ -98,18 +98,12 @@ impl Agent {
     }
 
     async fn query(&self, request: QueryRequest, answers: Answers, cancel: CancellationToken) -> Result<(), Fault> {
-        let (sql, params, deadline) = (request.sql.clone(), request.params.clone(), request.deadline_ms);
+        let (sql, params) = (request.sql.clone(), request.params.clone());
         self.asked.lock().unwrap().push(request);
         let pages = match sql.as_str() {
             "never" => {
                 cancel.cancelled().await;
                 return Ok(());
-            }
-            "slow" => {
-                // What the agent does when time is up: it says so, a moment after the deadline.
-                let deadline = std::time::Duration::from_millis(deadline.unwrap().into());
-                tokio::time::sleep(deadline + std::time::Duration::from_millis(800)).await;
-                1
             }
             sql if sql.contains("starts_with") => return find(&answers, params.first().unwrap()).await,
             "refused" => {
@@ -168,6 +162,7 @@ async fn say(answers: &Answers, answer: Answer) -> Result<(), Fault> {
 struct Scene {
     home: tempfile::TempDir,
     agent: Arc<Agent>,
+    stop: CancellationToken,
     runtime: tokio::runtime::Runtime,
 }
 
@@ -176,15 +171,11 @@ impl Scene {
         let home = tempfile::tempdir().unwrap();
         let agent = Arc::new(Agent::default());
         let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let stop = CancellationToken::new();
         let socket = home.path().join("cli.sock");
-        runtime
-            .block_on(serve_operators(
-                socket,
-                Arc::clone(&agent) as Arc<dyn OperatorService>,
-                CancellationToken::new(),
-            ))
-            .unwrap();
-        Self { home, agent, runtime }
+        let service = Arc::clone(&agent) as Arc<dyn OperatorService>;
+        runtime.block_on(serve_operators(socket, service, stop.clone())).unwrap();
+        Self { home, agent, stop, runtime }
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -367,4 +358,20 @@ fn following_ends_with_ctrl_c_and_exit_0() {
     let (code, messages) = end(child);
     assert_eq!(code, 0, "{messages}");
     scene.wait_for_hang_up();
+}
+
+#[test]
+fn an_agent_that_stops_while_it_is_followed_is_told_as_that() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["events", "follow", "--format", "json"]).spawn().unwrap();
+    let mut printed = BufReader::new(child.stdout.take().unwrap());
+    let mut document = String::new();
+    printed.read_line(&mut document).unwrap();
+    assert_eq!(document, "[\n", "the first page is here");
+    scene.stop.cancel();
+    let (code, messages) = end(child);
+    assert_eq!(code, 6, "{messages}");
+    assert!(messages.contains("the agent stopped") && !messages.contains("--deadline-ms"), "{messages}");
+    printed.read_to_string(&mut document).unwrap();
+    assert!(serde_json::from_str::<serde_json::Value>(&document).is_ok(), "{document}");
 }

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemoneye_engine::store::{Store, StoreError};
+use daemoneye_lib::jail::{self, State};
 use daemoneye_lib::proto::{
     CollectorRequest, CollectorResponse, CoverageGap, Empty, HealthShown, collector_request::Verb,
     collector_response::Answer,
@@ -130,6 +131,7 @@ fn live(worker: &Worker, document: &mut Map<String, Value>, findings: &mut Findi
         .insert("uptime_ms".into(), json!(u64::try_from(worker.started.elapsed().as_millis()).unwrap_or(u64::MAX)));
     document.insert("host".into(), json!(host::name()));
     document.insert("components".into(), components(worker, findings));
+    document.insert("sandbox".into(), sandbox(worker, findings));
     document.insert("rules".into(), rules(worker, findings));
     document.insert("sinks".into(), sinks(worker, findings));
     document.insert("ingest".into(), ingest(worker));
@@ -199,6 +201,9 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
     {
         findings.add(format!("{id} has lost {} events", health.lost), "see the table coverage for when and why");
     }
+    for note in collector.health.iter().flat_map(|health| &health.notes).filter(|note| note.starts_with(jail::WRONG)) {
+        findings.add(format!("{id}: {note}"), "stop it, and look at what has changed on this host since it was right");
+    }
 }
 
 fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
@@ -219,17 +224,25 @@ fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
         "last_heartbeat_us": collector.last_heartbeat_us,
         "missed_heartbeats": collector.missed,
         "snapshot_interval_ms": health.snapshot_interval_ms,
+        "original_interval_ms": health.original_interval_ms,
+        "max_events_in_flight": health.max_events_in_flight,
         "cycles": health.cycles,
         "events": health.events,
         "errors": health.errors,
         "lost": health.lost,
+        "kernel_lost": health.kernel_lost,
+        "wal_lost": health.wal_lost,
+        "missed": health.missed,
+        "recall_percent": health.recall_percent,
         "processes": health.processes,
         "last": words(health.last),
         "durable": words(health.durable),
         "committed": words(committed),
         "unsealed_events": lag,
         "wal_bytes": health.wal_bytes,
+        "wal_max_bytes": health.wal_max_bytes,
         "wal_segments": health.wal_segments,
+        "buffer_bytes": health.buffer_bytes,
         "buffer_percent": health.buffer_percent,
         "backpressure_count": health.backpressure_count,
         "rss_bytes": health.rss_bytes,
@@ -250,6 +263,20 @@ fn source(collector: &Collector) -> Value {
 fn ledger(collector: &Collector) -> Value {
     let health = collector.health.clone().unwrap_or_default();
     json!({ "dir": health.ledger_dir, "entries": health.ledger_entries, "head": health.ledger_head })
+}
+
+/// What the kernel holds the agent's programs to; a layer that is missing is a finding where something would grant it.
+fn sandbox(worker: &Worker, findings: &mut Findings) -> Value {
+    let Some(jail) = worker.jail.get() else { return Value::Null };
+    for entry in jail.layers.iter().filter(|entry| entry.state == State::Missing && !entry.remedy.is_empty()) {
+        findings.add(format!("the agent's jail lacks {}: {}", entry.layer, entry.detail), entry.remedy.clone());
+    }
+    for probe in jail.probes.iter().filter(|probe| !probe.holds()) {
+        findings
+            .add(format!("the agent's jail let through: {} ({})", probe.call, probe.answer), "see docs/threats.md");
+    }
+    let parent = worker.parent_jail.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    json!({ "worker": jail, "parent": parent })
 }
 
 fn rules(worker: &Worker, findings: &mut Findings) -> Value {
@@ -311,4 +338,30 @@ fn bus(worker: &Worker) -> Value {
         "requests": stats.requests,
         "notices_lost": stats.notices_lost,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use daemoneye_lib::jail::{Probe, Report};
+    use daemoneye_lib::proto::{CollectorHealth, Register};
+
+    use super::*;
+    use crate::worker::Roster;
+
+    #[test]
+    fn a_call_that_a_collectors_jail_lets_through_is_a_finding() {
+        let exec = |allowed| Probe { call: "execve".to_owned(), wanted: false, allowed, answer: "done".to_owned() };
+        let judged = |probe: Probe| {
+            let roster = Roster::after(0);
+            roster.registered(Register { collector_id: "procmond".to_owned(), ..Register::default() });
+            let notes = Report { layers: Vec::new(), probes: vec![probe] }.notes();
+            roster.told("procmond", CollectorHealth { notes, ..CollectorHealth::default() });
+            let mut findings = Findings::default();
+            judge("procmond", &roster.all()["procmond"], &mut findings);
+            findings.0
+        };
+        assert_eq!(judged(exec(false)), Vec::<Value>::new());
+        let problem = judged(exec(true))[0]["problem"].to_string();
+        assert!(problem.contains("it lets through execve"), "{problem}");
+    }
 }

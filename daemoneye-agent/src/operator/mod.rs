@@ -15,6 +15,7 @@ use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, SystemTables
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
 use daemoneye_eventbus::{Caller, OperatorService, Peer};
+use daemoneye_lib::config::Config;
 use daemoneye_lib::proto::{
     AlertShown, ConfigEntry, ConfigShown, Empty, Fault, FaultKind, Hello, OperatorRequest, OperatorResponse, Role,
     operator_request::Verb, operator_response::Answer,
@@ -30,8 +31,8 @@ use crate::worker::Worker;
 
 /// Members may change things.
 const OPERATORS_GROUP: &str = "daemoneye-admin";
-/// Members may look.
-const VIEWERS_GROUP: &str = "daemoneye";
+/// Members may look; collectors, agent and operators meet in it, so the sockets are given to it.
+pub(crate) const VIEWERS_GROUP: &str = "daemoneye";
 
 /// The way answers go back.
 type Answers = mpsc::Sender<OperatorResponse>;
@@ -115,17 +116,22 @@ impl Operators {
     }
 
     fn config(&self) -> ConfigShown {
-        let config = &self.settings.config;
-        let component = config.component().name;
-        let entries = config.entries().into_iter().map(|entry| ConfigEntry {
-            component: component.to_owned(),
-            key: entry.key.to_owned(),
-            is_default: entry.is_default(),
-            value: entry.value,
-            origin: entry.origin,
-            doc: entry.doc.to_owned(),
-        });
-        ConfigShown { entries: entries.collect() }
+        let of = |config: &Config| {
+            let component = config.component().name;
+            let entries = config.entries().into_iter();
+            let shown = entries.map(|entry| ConfigEntry {
+                component: component.to_owned(),
+                key: entry.key.to_owned(),
+                is_default: entry.is_default(),
+                value: entry.value,
+                origin: entry.origin,
+                doc: entry.doc.to_owned(),
+            });
+            shown.collect::<Vec<_>>()
+        };
+        // Nothing runs over a copied store that procmond's settings could be those of.
+        let procmond = self.worker.as_ref().and_then(|worker| worker.settings.procmond.config.as_ref());
+        ConfigShown { entries: [&self.settings.config].into_iter().chain(procmond).flat_map(of).collect() }
     }
 
     async fn blocking<T: Send + 'static>(
@@ -154,17 +160,18 @@ fn internal(error: &dyn std::fmt::Display) -> Fault {
 }
 
 /// Who a peer is for the agent: root and its own user operate, groups decide about the others.
-fn role_of(peer: &Peer) -> Option<Role> {
-    if peer.uid == 0 || peer.uid == platform::own_uid() || platform::is_member(peer.uid, peer.gid, OPERATORS_GROUP) {
+fn role_of(peer: &Peer, own_uid: u32, belongs: impl Fn(&Peer, &str) -> bool) -> Option<Role> {
+    if peer.uid == 0 || peer.uid == own_uid || belongs(peer, OPERATORS_GROUP) {
         Some(Role::Operator)
     } else {
-        platform::is_member(peer.uid, peer.gid, VIEWERS_GROUP).then_some(Role::Viewer)
+        belongs(peer, VIEWERS_GROUP).then_some(Role::Viewer)
     }
 }
 
 impl OperatorService for Operators {
     fn admit(&self, peer: &Peer, _hello: &Hello) -> Result<Role, Fault> {
-        role_of(peer).ok_or_else(|| {
+        let belongs = |peer: &Peer, group: &str| platform::is_member(peer.uid, peer.gid, group);
+        role_of(peer, platform::own_uid(), belongs).ok_or_else(|| {
             let message = format!("your user is in neither {VIEWERS_GROUP} nor {OPERATORS_GROUP}: ask to be added");
             if let Some(worker) = &self.worker {
                 worker.refused(peer, &message);
@@ -188,11 +195,25 @@ impl OperatorService for Operators {
 mod tests {
     use super::*;
 
+    fn role(uid: u32, groups: &[&str]) -> Option<Role> {
+        let peer = Peer { uid, gid: 4_000_000, pid: None };
+        role_of(&peer, 990, |asked, group| asked.uid == uid && groups.contains(&group))
+    }
+
     #[test]
     fn strangers_are_neither_operators_nor_viewers() {
-        let peer = |uid| Peer { uid, gid: 4_000_000, pid: None };
-        assert_eq!(role_of(&peer(0)), Some(Role::Operator));
-        assert_eq!(role_of(&peer(platform::own_uid())), Some(Role::Operator));
-        assert_eq!(role_of(&peer(3_999_999)), None);
+        assert_eq!(role(3_999_999, &[]), None);
+        assert_eq!(role(3_999_999, &["wheel", "daemoneye-other", "daemoneye2"]), None);
+        let peer = Peer { uid: 3_999_999, gid: 4_000_000, pid: None };
+        assert_eq!(role_of(&peer, 990, |peer, group| platform::is_member(peer.uid, peer.gid, group)), None);
+    }
+
+    #[test]
+    fn members_view_admins_root_and_the_agents_own_user_change() {
+        assert_eq!(role(1000, &["daemoneye"]), Some(Role::Viewer));
+        assert_eq!(role(1000, &["daemoneye-admin"]), Some(Role::Operator));
+        assert_eq!(role(1000, &["daemoneye", "daemoneye-admin"]), Some(Role::Operator));
+        assert_eq!(role(0, &[]), Some(Role::Operator));
+        assert_eq!(role(990, &[]), Some(Role::Operator));
     }
 }

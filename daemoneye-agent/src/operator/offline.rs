@@ -2,24 +2,33 @@
 //! host. No file of the copy is changed.
 
 use std::io::ErrorKind;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use daemoneye_engine::store::Store;
 use daemoneye_eventbus::serve_operators;
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::{Dropped, JailError};
 use tokio_util::sync::CancellationToken;
 
 use super::Operators;
 use crate::error::AgentError;
+use crate::jail;
 use crate::platform::{self, GroupMay, Wish, Wishes};
 use crate::settings::Settings;
 
+/// What serving needs, and nothing else, from here on.
+pub(crate) fn confine(settings: &Settings, dir: &Path, transient: bool) -> Result<Dropped, JailError> {
+    // A grant needs what it is for; a directory that cannot be made is told by the one who uses it.
+    let _told_later = platform::create_dir(&settings.runtime_dir, 0o750);
+    jail::enter(&jail::offline(settings, dir, transient), &settings.sandbox_required)
+}
+
 /// Serves until a signal; a `transient` one also until standard input ends, and removes its runtime directory: whoever
 /// started it may have been killed.
-pub(crate) async fn run(settings: Settings, dir: PathBuf, transient: bool) -> Result<Exit, AgentError> {
+pub(crate) async fn run(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -> Result<Exit, AgentError> {
     let runtime_dir = settings.runtime_dir.clone();
-    let served = serve(settings, dir, transient).await;
+    let served = serve(settings, jail, dir, transient).await;
     // One that could not serve may have met somebody else's directory, and its starter reads the log in it.
     if transient && served.is_ok() {
         remove(&runtime_dir);
@@ -37,8 +46,8 @@ fn remove(runtime_dir: &Path) {
     }
 }
 
-async fn serve(settings: Settings, dir: PathBuf, transient: bool) -> Result<Exit, AgentError> {
-    let dir = std::path::absolute(&dir).map_err(|source| AgentError::io("find", &dir, source))?;
+async fn serve(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -> Result<Exit, AgentError> {
+    let dir = std::path::absolute(dir).map_err(|source| AgentError::io("find", dir, source))?;
     let mut wishes = Wishes::listen().map_err(|source| AgentError::io("listen for signals", "", source))?;
     let opened = tokio::task::spawn_blocking({
         let dir = dir.clone();
@@ -54,6 +63,10 @@ async fn serve(settings: Settings, dir: PathBuf, transient: bool) -> Result<Exit
         .map_err(|source| AgentError::io("start the query thread", "", source))?;
     let shutdown = CancellationToken::new();
     let serving = serve_operators(socket.clone(), Arc::new(service), shutdown.clone()).await?;
+    platform::warm_up();
+    for note in jail::close(jail)?.notes() {
+        tracing::debug!("{note}");
+    }
     tracing::info!(dir = %dir.display(), socket = %socket.display(), "serving a copied store");
     let ended = input_ended(transient);
     tokio::select! {

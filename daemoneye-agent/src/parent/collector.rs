@@ -15,17 +15,28 @@ use crate::error::AgentError;
 use crate::platform;
 use crate::settings::Settings;
 
+/// Without them procmond would begin a second time to have them: its heap gives back what it does not need.
+const HEAP: [(&str, &str); 3] =
+    [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
+
 /// Whether a live collector holds the write-ahead log under `data_dir`.
 pub(crate) fn is_collecting(data_dir: &Path) -> bool {
     let Ok(lock) = File::open(data_dir.join("wal").join("lock")) else { return false };
     matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
-/// Refuses to start without the program, before anything runs.
+/// Refuses to start without the program, or without a token that is one, before anything runs.
 pub(crate) fn check(settings: &Settings) -> Result<(), AgentError> {
     let path = &settings.procmond.path;
-    if settings.procmond.spawn && !path.is_file() {
+    if !settings.procmond.spawn {
+        let path = settings.token_file();
+        return token::problem(&path).map_or(Ok(()), |problem| Err(AgentError::MisuseToken { path, problem }));
+    }
+    if !path.is_file() {
         return Err(AgentError::MissingCollector { path: path.clone() });
+    }
+    for name in &settings.procmond.overruled {
+        tracing::warn!("{name} has no effect on the procmond that the agent starts: the agent's own setting counts");
     }
     Ok(())
 }
@@ -41,18 +52,11 @@ pub(crate) fn command(settings: &Settings) -> Result<Command, AgentError> {
         .env_clear()
         .env("DAEMONEYE_BROKER_SOCKET", settings.bus_socket())
         .env("DAEMONEYE_BROKER_TOKEN_FILE", token)
-        .env("PROCMOND_DATA_DIR", &settings.data_dir)
-        .env("PROCMOND_SNAPSHOT_INTERVAL_MS", settings.procmond.snapshot_interval_ms.to_string())
-        .env("PROCMOND_HEARTBEAT_INTERVAL_MS", settings.procmond.heartbeat_interval_ms.to_string())
-        .env("PROCMOND_LOG__LEVEL", &settings.log_level)
-        .env("PROCMOND_LOG__FORMAT", &settings.log_format)
+        .envs(HEAP)
+        .envs(settings.procmond.environment.iter().map(|(name, value)| (name, value)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::inherit());
-    // Its own configuration files lie under the home directory; nothing else of the environment is its business.
-    if let Some(home) = std::env::var_os("HOME") {
-        command.env("HOME", home);
-    }
     platform::own_group(&mut command);
     Ok(command)
 }

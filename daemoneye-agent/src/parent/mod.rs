@@ -14,6 +14,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::Report;
 use tokio::process::Command;
 
 use self::slot::{Happening, Slot};
@@ -39,6 +40,8 @@ const FINAL: &[Exit] = &[
     Exit::StartupFailed,
     Exit::CollectorFailed,
     Exit::Config,
+    Exit::SandboxIncomplete,
+    Exit::DropFailed,
 ];
 
 /// What one turn of the loop found.
@@ -52,6 +55,7 @@ enum Event {
 /// The running tree.
 struct Parent {
     settings: Settings,
+    jail: Report,
     worker_args: Vec<std::ffi::OsString>,
     worker: Slot,
     collector: Slot,
@@ -66,12 +70,17 @@ struct Parent {
 }
 
 /// Runs until a signal or until something cannot be kept running.
-pub(crate) async fn run(settings: Settings, worker_args: Vec<std::ffi::OsString>) -> Result<Exit, AgentError> {
+pub(crate) async fn run(
+    settings: Settings,
+    jail: Report,
+    worker_args: Vec<std::ffi::OsString>,
+) -> Result<Exit, AgentError> {
     collector::check(&settings)?;
     let mut wishes = Wishes::listen().map_err(|source| AgentError::io("listen for signals", "", source))?;
     let limit = settings.procmond.restart_limit;
     let mut parent = Parent {
         settings,
+        jail,
         worker_args,
         worker: Slot::new("worker", limit),
         collector: Slot::new("procmond", limit),
@@ -146,7 +155,8 @@ impl Parent {
         if self.settings.procmond.spawn {
             children.push(self.collector.state(self.adopted));
         }
-        self.say(&ToWorker::Children { parent: std::process::id(), children }).await;
+        let jail = self.jail.clone();
+        self.say(&ToWorker::Children { parent: std::process::id(), children, jail }).await;
     }
 
     async fn heard(&mut self, word: Option<ToParent>) -> Result<(), AgentError> {

@@ -24,6 +24,21 @@ pub(crate) fn create(path: &Path) -> std::io::Result<()> {
     std::fs::rename(&fresh, path)
 }
 
+/// What is wrong with a token that somebody else made.
+pub(crate) fn problem(path: &Path) -> Option<String> {
+    let about = match std::fs::metadata(path) {
+        Ok(about) => about,
+        Err(error) => return Some(format!("cannot be read ({error})")),
+    };
+    if !about.is_file() {
+        return Some("is no file".to_owned());
+    }
+    if about.len() != TOKEN_BYTES as u64 {
+        return Some(format!("has {} bytes", about.len()));
+    }
+    platform::open_to_others(&about).map(|mode| format!("has mode {mode:04o}, so that every user may use it"))
+}
+
 /// Whether a whole token stands there.
 pub(crate) fn stands(path: &Path) -> bool {
     std::fs::metadata(path).is_ok_and(|file| file.len() == TOKEN_BYTES as u64)

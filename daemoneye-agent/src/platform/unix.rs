@@ -119,6 +119,12 @@ pub(crate) fn is_same_file(path: &Path, file: &File) -> bool {
     }
 }
 
+/// The permission bits of a file that users outside its group may use. The group's bits are no sign: where an access list
+/// names one more user, they are the list's mask.
+pub(crate) fn open_to_others(about: &std::fs::Metadata) -> Option<u32> {
+    (about.mode() & 0o007 != 0).then_some(about.mode() & 0o777)
+}
+
 /// Whether a file has these permission bits.
 #[cfg(test)]
 pub(crate) fn mode_is(path: &Path, mode: u32) -> bool {
@@ -128,6 +134,13 @@ pub(crate) fn mode_is(path: &Path, mode: u32) -> bool {
 /// Makes a directory with its mode; one that stands is left as it is.
 pub(crate) fn create_dir(path: &Path, mode: u32) -> std::io::Result<()> {
     std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+}
+
+/// Gives a file to a group; false where there is no such group.
+pub(crate) fn give_to_group(path: &Path, group: &str) -> std::io::Result<bool> {
+    let Ok(Some(group)) = Group::from_name(group) else { return Ok(false) };
+    std::os::unix::fs::chown(path, None, Some(group.gid.as_raw()))?;
+    Ok(true)
 }
 
 /// The user that this process runs as.
@@ -143,6 +156,14 @@ pub(crate) fn is_member(uid: u32, gid: u32, group: &str) -> bool {
     }
     let Ok(Some(user)) = User::from_uid(Uid::from_raw(uid)) else { return false };
     user.gid == group.gid || group.mem.contains(&user.name)
+}
+
+/// What can be done only before the jail is closed and is kept then: names that do not exist make the C library load every
+/// service that it looks names up in, and the size of a page is read from memory that is closed to reading later.
+pub(crate) fn warm_up() {
+    drop(Group::from_name("no-such-group.daemoneye"));
+    drop(User::from_name("no-such-user.daemoneye"));
+    page_bytes();
 }
 
 /// The name of a user, or its number.

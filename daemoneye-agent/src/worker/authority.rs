@@ -8,6 +8,7 @@ use daemoneye_eventbus::auth::same_token;
 use daemoneye_eventbus::{Authority, Peer};
 use daemoneye_lib::proto::{Fault, FaultKind, Hello, Register, Registered, Role, Sequence};
 
+use crate::parent::token::TOKEN_BYTES;
 use crate::platform;
 use crate::settings::Settings;
 
@@ -53,6 +54,13 @@ impl Authority for BusGate {
             };
             Fault::new(FaultKind::Unavailable, message)
         })?;
+        if expected.len() != TOKEN_BYTES {
+            let message = format!(
+                "the agent's token file has {} bytes: put exactly {TOKEN_BYTES} random ones into it",
+                expected.len()
+            );
+            return Err(Fault::new(FaultKind::Unavailable, message));
+        }
         if !same_token(&expected, &hello.token) {
             return Err(unauthenticated(if self.spawn {
                 "the token is not the one that this agent gave out: restart procmond through the agent"

@@ -1,6 +1,5 @@
 //! What `daemoneye-agent run` says when it has started: what captures, what judges, where everything lies, how to stop.
 
-use std::fmt::Write as _;
 use std::sync::Arc;
 
 use tokio::io::AsyncWriteExt as _;
@@ -13,7 +12,16 @@ const NAMED_RULES: usize = 2;
 
 /// Prints the summary: on standard output when people read it, else on standard error, so that JSON and CSV stay clean.
 pub(crate) async fn print(worker: &Arc<Worker>) {
-    let text = text(worker);
+    say(worker, &text(worker)).await;
+}
+
+/// Prints what captures, once the summary has been printed without it.
+pub(crate) async fn print_sources(worker: &Arc<Worker>) {
+    let lines: String = sources(worker).into_iter().map(|source| line("source", &source)).collect();
+    say(worker, &lines).await;
+}
+
+async fn say(worker: &Arc<Worker>, text: &str) {
     let written = match worker.settings.stdout {
         Some(Format::Csv | Format::Json) => tokio::io::stderr().write_all(text.as_bytes()).await,
         Some(Format::Human) | None => {
@@ -33,39 +41,44 @@ fn text(worker: &Worker) -> String {
     let settings = &worker.settings;
     let runtime = settings.runtime_dir.display();
     let mut text = format!("daemoneye-agent {}\n", daemoneye_lib::BUILD);
-    let mut line = |name: &str, value: String| {
-        // Writing to a string cannot fail.
-        let _line = writeln!(text, "  {name:<8} {value}");
-    };
     for source in sources(worker) {
-        line("source", source);
+        text.push_str(&line("source", &source));
     }
-    line("rules", rules(worker));
-    line("sinks", sinks(worker));
-    line("data", settings.data_dir.display().to_string());
-    line("runtime", runtime.to_string());
-    line("stop", "Ctrl-C".to_owned());
-    line("try", format!("daemoneye-cli --runtime-dir {runtime} processes"));
-    line(
-        "",
-        format!("daemoneye-cli --runtime-dir {runtime} query \"SELECT time, pid, name FROM process_events LIMIT 5\""),
-    );
+    let query = "query \"SELECT time, pid, name FROM process_events LIMIT 5\"";
+    for (name, value) in [
+        ("rules", rules(worker)),
+        ("sinks", sinks(worker)),
+        ("data", settings.data_dir.display().to_string()),
+        ("runtime", runtime.to_string()),
+        ("stop", "Ctrl-C".to_owned()),
+        ("try", format!("daemoneye-cli --runtime-dir {runtime} processes")),
+        ("", format!("daemoneye-cli --runtime-dir {runtime} {query}")),
+    ] {
+        text.push_str(&line(name, &value));
+    }
     text
+}
+
+fn line(name: &str, value: &str) -> String {
+    format!("  {name:<8} {value}\n")
 }
 
 fn sources(worker: &Worker) -> Vec<String> {
     let collectors = worker.roster.all();
     if collectors.is_empty() {
-        return vec!["waiting for procmond to register".to_owned()];
+        return vec!["waiting for procmond to register; its line follows".to_owned()];
     }
     collectors
         .iter()
         .map(|(id, collector)| {
             let capabilities = collector.register.capabilities.clone().unwrap_or_default();
-            // The first note says what this source cannot see; `health` has all of them.
-            let limit = capabilities.notes.first().map_or_else(String::new, |note| format!(", {note}"));
-            let every = worker.settings.procmond.snapshot_interval_ms;
-            format!("{id}: {}, a snapshot every {every} ms{limit}", capabilities.source)
+            // The first note says what this source cannot see, often after its name; `health` has all of them.
+            let named = format!("{}: ", capabilities.source);
+            let plain = |note: &String| format!(", {}", note.strip_prefix(&named).unwrap_or(note));
+            let limit = capabilities.notes.first().map_or_else(String::new, plain);
+            let told = |ms| format!(", a snapshot every {ms} ms");
+            let every = worker.settings.procmond.snapshot_interval_ms.map_or_else(String::new, told);
+            format!("{id}: {}{every}{limit}", capabilities.source)
         })
         .collect()
 }

@@ -24,6 +24,10 @@ const DEADLINE: Duration = Duration::from_secs(30);
 /// snapshot interval that a rule can live with.
 const FIRST_CYCLE_POLL: Duration = Duration::from_millis(500);
 const FIRST_CYCLE_POLLS: u32 = 600;
+/// How long the steady state waits for what a collector had captured before, and how often it looks: it is a start of a
+/// second at most.
+const CATCH_UP: Duration = Duration::from_millis(500);
+const CATCH_UP_POLL: Duration = Duration::from_millis(5);
 /// Pages of the list that are taken; far more than a host can have processes.
 const MAX_PAGES: usize = 10_000;
 
@@ -37,7 +41,15 @@ pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     if let Err(error) = worker.broker.call(&id, capabilities, DEADLINE).await {
         tracing::warn!(collector = %id, %error, "did not tell its capabilities");
     }
+    let _cycles = ask(&worker, &id).await;
     begin_monitoring(&worker);
+    let repeated = async {
+        while !worker.roster.is_caught_up(&id) {
+            tokio::time::sleep(CATCH_UP_POLL).await;
+        }
+    };
+    // A long log is repeated in the background; answers over its time say so.
+    let _late = tokio::time::timeout(CATCH_UP, repeated).await;
     worker.phase.send_if_modified(|phase| {
         let first = *phase == Phase::Ready;
         if first {
@@ -67,14 +79,27 @@ pub(crate) fn begin_monitoring(worker: &Worker) {
 /// cannot tell what ended while nobody looked.
 async fn first_cycle(worker: &Worker, id: &str) -> bool {
     for _ in 0..FIRST_CYCLE_POLLS {
-        let request = CollectorRequest { verb: Some(Verb::HealthCheck(Empty {})) };
-        match worker.broker.call(id, request, DEADLINE).await {
-            Ok(CollectorResponse { answer: Some(Answer::Health(health)) }) if health.cycles > 0 => return true,
-            Ok(_) => tokio::time::sleep(FIRST_CYCLE_POLL).await,
-            Err(_) => return false,
+        match ask(worker, id).await {
+            Some(0) => tokio::time::sleep(FIRST_CYCLE_POLL).await,
+            Some(_) => return true,
+            None => return false,
         }
     }
     false
+}
+
+/// Asks a collector how it does; how often it has looked, `None` when it does not answer.
+async fn ask(worker: &Worker, id: &str) -> Option<u64> {
+    let request = CollectorRequest { verb: Some(Verb::HealthCheck(Empty {})) };
+    match worker.broker.call(id, request, DEADLINE).await {
+        Ok(CollectorResponse { answer: Some(Answer::Health(health)) }) => {
+            let cycles = health.cycles;
+            worker.roster.told(id, health);
+            Some(cycles)
+        }
+        Ok(_) => Some(0),
+        Err(_) => None,
+    }
 }
 
 async fn enumerate(worker: &Arc<Worker>, id: &str) {

@@ -156,6 +156,9 @@ impl Thread {
                 worker.store.add_coverage(refused(run, &error.to_string()))?;
             }
         }
+        if let Some(last) = run.records.last().and_then(|record| record.sequence) {
+            worker.roster.arrived(&run.collector, last);
+        }
         worker.broker.credit(&run.collector, u32::try_from(run.records.len()).unwrap_or(u32::MAX));
         Ok(())
     }

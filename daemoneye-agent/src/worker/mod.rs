@@ -19,12 +19,13 @@ mod rounds;
 pub(crate) mod rules;
 mod stages;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use daemoneye_engine::sql::{CollectorRow, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::Broker;
+use daemoneye_lib::jail::Report;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -34,7 +35,7 @@ pub(crate) use self::phase::Phase;
 use self::refusals::Refusals;
 pub(crate) use self::roster::{Collector, Roster};
 use self::rules::{Reloaded, Rules};
-pub(crate) use self::stages::run;
+pub(crate) use self::stages::{confine, run};
 use crate::error::AgentError;
 use crate::link::{ChildState, ToParent};
 use crate::settings::Settings;
@@ -62,9 +63,13 @@ pub(crate) struct Worker {
     pub(crate) counters: Counters,
     pub(crate) sinks: Vec<Arc<SinkState>>,
     pub(crate) started: Instant,
+    /// What the kernel holds this process to; set once everything listens.
+    pub(crate) jail: OnceLock<Report>,
     pub(crate) phase: watch::Sender<Phase>,
     /// The parent's pid and its children, as it told last.
     pub(crate) children: Mutex<(u32, Vec<ChildState>)>,
+    /// What holds the parent, as it told last.
+    pub(crate) parent_jail: Mutex<Report>,
     /// Grows with each alert that entered the outbox.
     alerts: watch::Sender<u64>,
     refusals: Mutex<Refusals>,

@@ -18,12 +18,15 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                 tracing::debug!(%id, uid = peer.uid, build, "connected");
             }
             Notice::Registered(register) => {
+                if let Some(committed) = worker.store.committed(&register.collector_id) {
+                    worker.roster.arrived(&register.collector_id, committed);
+                }
                 if let Some(gap) = worker.roster.registered(register.clone()) {
                     cover(&worker, gap).await;
                 }
                 tokio::spawn(greeting::greet(Arc::clone(&worker), register));
             }
-            Notice::Heartbeat(heartbeat) => note_heartbeat(&worker, heartbeat).await,
+            Notice::Heartbeat(heartbeat) => note_heartbeat(&worker, *heartbeat).await,
             Notice::Disconnected { collector, reason } => {
                 tracing::info!(%collector, reason, "disconnected");
                 worker.roster.disconnected(&collector, &reason);

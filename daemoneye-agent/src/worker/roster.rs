@@ -6,7 +6,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemoneye_engine::sql::CollectorRow;
-use daemoneye_lib::proto::{CollectorHealth, CoverageGap, Heartbeat, Register};
+use daemoneye_lib::proto::{CollectorHealth, CoverageGap, Heartbeat, Register, Sequence};
 
 use crate::clock::now_us;
 
@@ -32,6 +32,14 @@ pub(crate) struct Collector {
     pub(crate) missed: u32,
     /// Since when it has been away, and why.
     pub(crate) away: Option<(i64, String)>,
+    behind: Option<Behind>,
+}
+
+/// Events from `since_us` on may be captured and not here yet; the position `until` ends that, once the collector has told it.
+#[derive(Debug, Clone, Copy)]
+struct Behind {
+    since_us: i64,
+    until: Option<Sequence>,
 }
 
 impl Collector {
@@ -61,6 +69,10 @@ pub(crate) struct Roster {
     collectors: Mutex<BTreeMap<String, Collector>>,
     /// When the worker started, µs since the Unix epoch: since then the expected collector is missing.
     started_us: i64,
+    /// The time of the newest event that was stored before.
+    newest_us: i64,
+    /// The last position of each collector that ingest has taken.
+    arrived: Mutex<BTreeMap<String, Sequence>>,
     /// Outages that are in coverage and last: since when, and when the row was written last.
     outages: Mutex<BTreeMap<String, (i64, i64)>>,
 }
@@ -84,14 +96,18 @@ fn unavailable(collector: &str, from_us: i64, to_us: i64, detail: String) -> Cov
     }
 }
 
-impl Default for Roster {
-    /// Nobody has registered; the time runs from now.
-    fn default() -> Self {
-        Self { collectors: Mutex::default(), started_us: now_us(), outages: Mutex::default() }
-    }
-}
-
 impl Roster {
+    /// Nobody has registered; the time runs from now, and the store ends at `newest_us`.
+    pub(crate) fn after(newest_us: i64) -> Self {
+        Self {
+            collectors: Mutex::default(),
+            started_us: now_us(),
+            newest_us,
+            arrived: Mutex::default(),
+            outages: Mutex::default(),
+        }
+    }
+
     fn lock(&self) -> MutexGuard<'_, BTreeMap<String, Collector>> {
         self.collectors.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -111,7 +127,11 @@ impl Roster {
     pub(crate) fn registered(&self, register: Register) -> Option<CoverageGap> {
         let now = now_us();
         let id = register.collector_id.clone();
+        let mut collectors = self.lock();
+        let before = collectors.get(&id);
+        let since_us = before.map_or(Some(self.newest_us), |before| before.behind.map(|behind| behind.since_us));
         let fresh = Collector {
+            behind: since_us.map(|since_us| Behind { since_us, until: None }),
             registered_us: now,
             connected: true,
             health: None,
@@ -122,7 +142,8 @@ impl Roster {
             register,
         };
         let pid = fresh.register.pid;
-        let before = self.lock().insert(id.clone(), fresh);
+        let before = collectors.insert(id.clone(), fresh);
+        drop(collectors);
         let written = self.outages.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
         if let Some((from_us, _)) = written {
             return Some(unavailable(&id, from_us, now, "the collector runs again".to_owned()));
@@ -170,14 +191,18 @@ impl Roster {
             collector_type: "process".to_owned(),
             state: "away".to_owned(),
             connected: false,
+            behind_since_us: Some(self.newest_us),
             ..CollectorRow::default()
         })
     }
 
     pub(crate) fn disconnected(&self, id: &str, reason: &str) {
         if let Some(collector) = self.lock().get_mut(id) {
+            let now = now_us();
             collector.connected = false;
-            collector.away = Some((now_us(), reason.to_owned()));
+            collector.away = Some((now, reason.to_owned()));
+            let since_us = collector.behind.map_or(now, |behind| behind.since_us);
+            collector.behind = Some(Behind { since_us, until: None });
         }
     }
 
@@ -188,6 +213,7 @@ impl Roster {
             collector.last_heartbeat_us = Some(now_us());
             let mut health = heartbeat.health.unwrap_or_default();
             health.state = heartbeat.state;
+            self.aim(collector, &health);
             collector.health = Some(health);
         }
     }
@@ -195,8 +221,38 @@ impl Roster {
     /// What a collector answered to a health check.
     pub(crate) fn told(&self, id: &str, health: CollectorHealth) {
         if let Some(collector) = self.lock().get_mut(id) {
+            self.aim(collector, &health);
             collector.health = Some(health);
         }
+    }
+
+    /// Ingest has taken everything up to `at`.
+    pub(crate) fn arrived(&self, id: &str, at: Sequence) {
+        self.arrivals().insert(id.to_owned(), at);
+        if let Some(collector) = self.lock().get_mut(id)
+            && collector.behind.is_some_and(|behind| behind.until.is_some_and(|until| until <= at))
+        {
+            collector.behind = None;
+        }
+    }
+
+    /// The first health report after a registration tells how far the stream reaches that is to be repeated.
+    fn aim(&self, collector: &mut Collector, health: &CollectorHealth) {
+        let Some(behind) = collector.behind.filter(|behind| collector.connected && behind.until.is_none()) else {
+            return;
+        };
+        let arrived = self.arrivals().get(&collector.register.collector_id).copied();
+        let ahead = health.last.filter(|last| arrived.is_none_or(|at| at < *last));
+        collector.behind = ahead.map(|last| Behind { until: Some(last), ..behind });
+    }
+
+    fn arrivals(&self) -> MutexGuard<'_, BTreeMap<String, Sequence>> {
+        self.arrived.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether everything that a collector had captured when it registered is here.
+    pub(crate) fn is_caught_up(&self, id: &str) -> bool {
+        self.lock().get(id).is_none_or(|collector| collector.behind.is_none())
     }
 
     /// Counts missing heartbeats; returns those that have just failed, each once.
@@ -224,6 +280,7 @@ pub(crate) fn row(id: String, collector: &Collector, restarts: u32) -> Collector
         collector_type: collector.register.collector_type.clone(),
         state: collector.state().to_owned(),
         connected: collector.connected,
+        behind_since_us: collector.behind.map(|behind| behind.since_us),
         version: collector.register.version.clone(),
         pid: Some(collector.register.pid),
         source: capabilities.source,
@@ -249,7 +306,7 @@ mod tests {
 
     #[test]
     fn three_missed_heartbeats_fail_a_collector_once_and_one_heals_it() {
-        let roster = Roster::default();
+        let roster = Roster::after(0);
         roster.registered(register(1));
         let interval = Duration::from_secs(30);
         let start = Instant::now();
@@ -265,7 +322,7 @@ mod tests {
 
     #[test]
     fn an_outage_is_written_while_it_lasts_and_ends_when_the_collector_is_back() {
-        let roster = Roster::default();
+        let roster = Roster::after(0);
         let start = roster.started_us;
         assert_eq!(roster.missing().map(|row| (row.id, row.connected)), Some(("procmond".to_owned(), false)));
         assert!(roster.outages(start + 1_000_000, || false).is_empty(), "a start in order");
@@ -291,7 +348,7 @@ mod tests {
 
     #[test]
     fn only_a_new_process_leaves_a_gap() {
-        let roster = Roster::default();
+        let roster = Roster::after(0);
         assert!(roster.registered(register(1)).is_none());
         roster.disconnected("procmond", "hung up");
         assert!(roster.registered(register(1)).is_none(), "it went on collecting");
@@ -299,5 +356,31 @@ mod tests {
         let gap = roster.registered(register(2)).unwrap();
         assert_eq!(gap.reason, "collector_unavailable");
         assert!(gap.to_us >= gap.from_us);
+    }
+
+    #[test]
+    fn a_collector_that_is_back_is_behind_until_what_it_had_then_has_arrived() {
+        let told = |number| CollectorHealth { last: Some(Sequence::new(1, number)), ..CollectorHealth::default() };
+        let behind = |roster: &Roster| row("p".into(), &roster.all()["procmond"], 0).behind_since_us;
+        let roster = Roster::after(70);
+        assert_eq!(roster.missing().and_then(|row| row.behind_since_us), Some(70));
+        roster.arrived("procmond", Sequence::new(1, 5));
+        roster.registered(register(1));
+        assert_eq!(behind(&roster), Some(70), "what was captured while no agent ran");
+        roster.told("procmond", told(7));
+        roster.told("procmond", told(900));
+        roster.arrived("procmond", Sequence::new(1, 6));
+        assert!(!roster.is_caught_up("procmond"));
+        roster.arrived("procmond", Sequence::new(1, 7));
+        assert!(roster.is_caught_up("procmond"), "what came later is not waited for");
+
+        roster.disconnected("procmond", "hung up");
+        let since = behind(&roster).unwrap();
+        roster.told("procmond", told(7));
+        assert_eq!(behind(&roster), Some(since), "an answer from before it left says nothing");
+        roster.registered(register(1));
+        assert_eq!(behind(&roster), Some(since), "it was connected to nobody and captured all the same");
+        roster.told("procmond", told(7));
+        assert_eq!(behind(&roster), None);
     }
 }

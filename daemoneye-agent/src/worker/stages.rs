@@ -1,12 +1,14 @@
 //! The worker's start and end as types: [`Loading`] holds the store, [`Ready`] listens, [`Steady`] has a collector,
 //! and its end lets everything out that is still inside.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemoneye_engine::store::{Store, StoreError, StoreOptions};
 use daemoneye_eventbus::{Broker, BrokerOptions, BrokerStreams, serve_operators};
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::jail::{Dropped, JailError};
 use daemoneye_lib::proto::{CollectorRequest, Empty, collector_request::Verb};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -18,8 +20,9 @@ use super::ingest::{self, Ingest};
 use super::rules::Rules;
 use super::{Counters, End, Followers, Phase, Roster, Worker, audit, banner, host, notices, rounds};
 use crate::error::AgentError;
+use crate::jail;
 use crate::link::{self, Receiver, Sender, ToParent, ToWorker};
-use crate::operator::Operators;
+use crate::operator::{Operators, VIEWERS_GROUP};
 use crate::platform::{self, GroupMay};
 use crate::settings::Settings;
 use crate::sinks::delivery::{self, SinkState};
@@ -39,13 +42,25 @@ const COLLECTOR_WAIT: Duration = Duration::from_secs(3);
 /// How long anything else may take at the end; the parent kills after 10 s in all.
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
-/// Runs the worker of the parent at the other end of standard input.
-pub(crate) async fn run(settings: Settings) -> Result<Exit, AgentError> {
+/// Files and ports only as this worker needs them, from here on.
+pub(crate) fn confine(settings: &Settings) -> Result<Dropped, JailError> {
     platform::mask_new_files(GroupMay::Read);
+    for dir in [&settings.data_dir, &settings.runtime_dir] {
+        let fresh = !dir.exists();
+        // A grant needs what it is for; a directory that cannot be made is told by the one who uses it.
+        if platform::create_dir(dir, 0o750).is_ok() && fresh {
+            share(dir);
+        }
+    }
+    jail::enter(&jail::worker(settings), &settings.sandbox_required)
+}
+
+/// Runs the worker of the parent at the other end of standard input.
+pub(crate) async fn run(settings: Settings, jail: Dropped) -> Result<Exit, AgentError> {
     let link = platform::inherited_end()
         .and_then(link::open)
         .map_err(|source| AgentError::io("find the parent (start this with `daemoneye-agent run`)", "", source))?;
-    let mut ready = Loading::begin(settings).await?.listen(link).await?;
+    let mut ready = Loading::begin(settings).await?.listen(link, jail).await?;
     let end = match ready.registered().await {
         None => Steady::of(&mut ready).ended().await,
         Some(end) => end,
@@ -74,7 +89,7 @@ impl Loading {
     }
 
     /// Opens the bus and the operator socket and starts everything that works in the background.
-    async fn listen(self, (sender, receiver): (Sender, Receiver)) -> Result<Ready, AgentError> {
+    async fn listen(self, (sender, receiver): (Sender, Receiver), jail: Dropped) -> Result<Ready, AgentError> {
         // No other file is made until the sockets stand: ingest starts after them.
         platform::mask_new_files(GroupMay::Write);
         let gate = Arc::new(BusGate::new(&self.settings, Arc::clone(&self.store)));
@@ -82,18 +97,21 @@ impl Loading {
         let (ending, endings) = mpsc::channel(4);
         let (parent, words) = mpsc::channel(PARENT_QUEUE);
         let sinks = sinks::make(&self.settings);
+        let newest_us = self.store.snapshot().segments.iter().map(|segment| segment.last_us).max().unwrap_or(0);
         let worker = Arc::new(Worker {
             sinks: sinks.iter().map(|sink| SinkState::new(sink.name())).collect(),
             settings: self.settings,
             store: self.store,
             rules: self.rules,
-            roster: Roster::default(),
+            roster: Roster::after(newest_us),
             followers: Followers::default(),
             broker,
             counters: Counters::default(),
             started: Instant::now(),
+            jail: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),
             children: Mutex::default(),
+            parent_jail: Mutex::default(),
             alerts: watch::Sender::new(0),
             refusals: Mutex::default(),
             gaps: Mutex::default(),
@@ -105,7 +123,30 @@ impl Loading {
         worker.audit("agent".to_owned(), "start", audit::start(&worker.settings)).await;
         tokio::spawn(write_words(sender, words));
         tokio::spawn(read_words(Arc::clone(&worker), receiver));
-        Ready::begin(worker, streams, endings, sinks).await
+        Ready::begin(worker, streams, endings, sinks, jail).await
+    }
+}
+
+/// The rest of the jail, for health and the ledger.
+async fn close(worker: &Arc<Worker>, jail: Dropped) -> Result<(), AgentError> {
+    platform::warm_up();
+    let report = jail::close(jail)?;
+    for note in report.notes() {
+        tracing::debug!("{note}");
+    }
+    let payload = json!({ "layers": &report.layers, "probes": &report.probes });
+    worker.jail.get_or_init(|| report);
+    worker.audit("agent".to_owned(), "sandbox", payload).await;
+    Ok(())
+}
+
+/// Collectors, agent and operators meet in one group; without it a socket stays open to the agent's own group only.
+fn share(path: &Path) {
+    match platform::give_to_group(path, VIEWERS_GROUP) {
+        Ok(given) => tracing::debug!(path = %path.display(), given, "shared with the group {VIEWERS_GROUP}"),
+        Err(error) => {
+            tracing::warn!(path = %path.display(), %error, "is not given to the group {VIEWERS_GROUP}: run the agent as a member of it");
+        }
     }
 }
 
@@ -150,7 +191,8 @@ async fn write_words(mut sender: Sender, mut words: mpsc::Receiver<ToParent>) {
 async fn read_words(worker: Arc<Worker>, mut receiver: Receiver) {
     while let Some(word) = receiver.next().await {
         match word {
-            ToWorker::Children { parent, children } => {
+            ToWorker::Children { parent, children, jail } => {
+                *worker.parent_jail.lock().unwrap_or_else(PoisonError::into_inner) = jail;
                 *worker.children.lock().unwrap_or_else(PoisonError::into_inner) = (parent, children);
             }
             ToWorker::Reload => {
@@ -180,12 +222,16 @@ impl Ready {
         streams: BrokerStreams,
         endings: mpsc::Receiver<End>,
         sinks: Vec<Box<dyn AlertSink>>,
+        jail: Dropped,
     ) -> Result<Self, AgentError> {
         let service = Operators::live(Arc::clone(&worker))
             .map_err(|source| AgentError::io("start the query thread", "", source))?;
         let cli = worker.settings.cli_socket();
         let operators = serve_operators(cli, Arc::new(service), worker.shutdown.clone()).await?;
         platform::mask_new_files(GroupMay::Read);
+        share(&worker.settings.bus_socket());
+        share(&worker.settings.cli_socket());
+        close(&worker, jail).await?;
         let ingest = ingest::start(Arc::clone(&worker), streams.runs)
             .map_err(|source| AgentError::io("start the ingest thread", "", source))?;
         // Before notices are followed: a collector that registers at once moves the phase on, and that must stand.
@@ -209,6 +255,9 @@ impl Ready {
                 end = self.endings.recv() => return Some(end.unwrap_or(End::Orphaned)),
                 changed = phase.wait_for(|phase| *phase == Phase::SteadyState) => {
                     drop(changed);
+                    if said {
+                        banner::print_sources(&worker).await;
+                    }
                     self.say_hello(&mut said).await;
                     return None;
                 }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use daemoneye_lib::config::{self, COMPONENTS, Component, Config, Sources};
+use daemoneye_lib::config::{self, COMPONENTS, Component, Config, PROCMOND, Sources};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{ConfigEntry, ConfigShow, Row, operator_request::Verb, operator_response::Answer};
 
@@ -24,6 +24,9 @@ async fn show(settings: &Settings, origin: bool) -> Result<Exit, CliError> {
     let mut entries = own(&settings.config);
     let exit = match agents(settings).await {
         Ok(theirs) => {
+            if theirs.iter().all(|entry| entry.component != PROCMOND.name) {
+                eprintln!("procmond's settings are missing: this agent does not start it; look at its service");
+            }
             entries.extend(theirs);
             Exit::Ok
         }

@@ -24,8 +24,8 @@ pub(super) async fn run(verb: Events, settings: &Settings) -> Result<Exit, CliEr
         _ = tokio::signal::ctrl_c() => Ok(()),
     };
     session.close().await;
-    followed?;
-    sheet.finish().map(|_| Exit::Ok)
+    sheet.finish()?;
+    followed.map(|()| Exit::Ok)
 }
 
 async fn follow(session: &Session, settings: &Settings, condition: &str, sheet: &mut Sheet) -> Result<(), CliError> {
@@ -57,7 +57,8 @@ async fn follow(session: &Session, settings: &Settings, condition: &str, sheet: 
             sheet.page(&rows)?;
         }
     }
-    Ok(())
+    // Following has no end of its own.
+    Err(CliError::AgentStopped)
 }
 
 /// What was not shown because this side read too slowly.

@@ -155,9 +155,15 @@ impl Sheet {
         Ok(())
     }
 
+    /// Raw where a program reads; a terminal would obey what a name holds.
     fn csv<'a>(&mut self, fields: impl Iterator<Item = &'a str>) -> Result<(), CliError> {
         let mut line = csv::Writer::from_writer(Vec::new());
-        let bytes = line.write_record(fields).ok().and_then(|()| line.into_inner().ok()).unwrap_or_default();
+        let written = if self.output.terminal {
+            line.write_record(fields.map(value::harmless))
+        } else {
+            line.write_record(fields)
+        };
+        let bytes = written.ok().and_then(|()| line.into_inner().ok()).unwrap_or_default();
         self.output.writer.write_all(&bytes).map_err(CliError::Output)
     }
 
@@ -205,8 +211,12 @@ mod tests {
     }
 
     fn rendered(format: Format, pages: &[Vec<Row>]) -> String {
+        rendered_on(false, format, pages)
+    }
+
+    fn rendered_on(terminal: bool, format: Format, pages: &[Vec<Row>]) -> String {
         let shared = Shared::default();
-        let output = Output { writer: Box::new(shared.clone()), terminal: false };
+        let output = Output { writer: Box::new(shared.clone()), terminal };
         let mut sheet = Sheet::new(output, format);
         sheet.begin(vec!["name".into(), "pid".into()]).unwrap();
         for page in pages {
@@ -232,6 +242,17 @@ mod tests {
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(table.contains("c\\nd"), "{table}");
         assert_eq!(table.matches("name").count(), 1, "{table}");
+    }
+
+    #[test]
+    fn a_terminal_gets_no_raw_control_characters_and_a_pipe_gets_every_byte_of_csv() {
+        let pages = [vec![row("a\u{1b}[2Jb", 1)]];
+        assert_eq!(rendered_on(false, Format::Csv, &pages), "name,pid\na\u{1b}[2Jb,1\n");
+        assert_eq!(rendered_on(true, Format::Csv, &pages), "name,pid\na\\u{1b}[2Jb,1\n");
+        for format in [Format::Csv, Format::Json, Format::JsonLines, Format::Table] {
+            let text = rendered_on(true, format, &pages);
+            assert!(!text.contains('\u{1b}'), "{format:?}: {text:?}");
+        }
     }
 
     #[test]
