@@ -2,14 +2,16 @@
 //!
 //! Prints one Markdown table. Reports; never fails because something was slow.
 
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark that cannot run should stop")]
+#![expect(clippy::unwrap_used, reason = "a benchmark that cannot run should stop")]
 
-use std::fs;
-use std::path::Path;
+mod support;
+
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use e2e::{Agent, Home, procmonds};
+
+use support::{alerts_ms, cpu_seconds, hidden_programs, memory_kib, p50_p99_ms};
 
 /// Alerts per setting; enough for a p99 that means something at one sample beyond it.
 const ALERTS: usize = 100;
@@ -64,52 +66,15 @@ fn report_memory(when: &str, home: &Home, agent: &Agent) {
     }
 }
 
-fn memory_kib(pid: i32) -> (u64, u64) {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
-    let field = |name: &str| {
-        let line = status.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-        line.split_whitespace().nth(1).and_then(|n| n.parse().ok()).unwrap_or(0)
-    };
-    (field("VmRSS:"), field("RssAnon:"))
-}
-
-fn cpu_seconds(pid: i32) -> f64 {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-    let ticks = |at: usize| fields[at].parse::<f64>().unwrap();
-    (ticks(11) + ticks(12)) / rustix::param::clock_ticks_per_second() as f64
-}
-
 fn exec_to_alert(interval_ms: &str) {
     let home = Home::new().unwrap().set("PROCMOND__SNAPSHOT_INTERVAL_MS", interval_ms);
     let agent = home.start_ready().unwrap();
     let dir = tempfile::Builder::new().prefix("tmp.").tempdir_in("/tmp").unwrap();
     let count = if interval_ms == "5000" { ALERTS / 5 } else { ALERTS };
-    let mut times: Vec<Duration> = (0..count).map(|n| one_alert(&home, dir.path(), n)).collect();
-    times.sort();
+    let mut times = alerts_ms(&home, &hidden_programs(dir.path(), count));
+    let (p50, p99) = p50_p99_ms(&mut times);
     println!(
-        "| exec → alert in the file, snapshot every {interval_ms} ms, {count} alerts | p50 {:.0} ms, p99 {:.0} ms |",
-        times[count / 2].as_secs_f64() * 1e3,
-        times[(count * 99 / 100).min(count - 1)].as_secs_f64() * 1e3
+        "| exec → alert in the file, snapshot every {interval_ms} ms, {count} alerts | p50 {p50:.0} ms, p99 {p99:.0} ms |"
     );
     agent.stop().unwrap();
-}
-
-fn one_alert(home: &Home, dir: &Path, number: usize) -> Duration {
-    let program = dir.join(format!(".bench{number}"));
-    fs::copy("/bin/sleep", &program).unwrap();
-    // Instants that do not march in step with the snapshots.
-    std::thread::park_timeout(Duration::from_millis((number as u64 * 37) % 211));
-    let start = Instant::now();
-    let mut child = Command::new(&program).arg("30").stdin(Stdio::null()).spawn().unwrap();
-    let alerts = home.data().join("alerts.jsonl");
-    let needle = format!("{}\"", program.display());
-    while !fs::read_to_string(&alerts).unwrap_or_default().contains(&needle) {
-        std::thread::park_timeout(Duration::from_millis(1));
-        assert!(start.elapsed() < Duration::from_secs(60), "no alert for {}", program.display());
-    }
-    let elapsed = start.elapsed();
-    child.kill().unwrap();
-    child.wait().unwrap();
-    elapsed
 }

@@ -1,4 +1,4 @@
-//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md.
+//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, capture's under its own heading.
 //!
 //! Criterion suites leave their estimates in files, of which one table is made; the other suites print tables of their own.
 //! Everything is built with the features of the whole workspace, so that no library is compiled twice.
@@ -16,7 +16,6 @@ use crate::workspace;
 
 /// Criterion suites.
 const SUITES: &[&str] = &[
-    "process_collector_benchmarks",
     "wal_benchmarks",
     "cryptographic_operations",
     "throughput",
@@ -25,10 +24,13 @@ const SUITES: &[&str] = &[
     "query",
     "detection_engine",
 ];
+/// What enumerating 10,000 processes takes belongs to the table of capture.
+const ENUMERATION: &str = "process_collector_benchmarks";
 /// The suite that measures between two processes and prints its own table.
 const BUS: &str = "ipc_performance";
-/// The suite that starts the real programs and prints its own table.
-const PROGRAMS: &str = "figures";
+/// The suites that start the real programs and print tables of their own; the second one's table stands by itself.
+const FIGURES: &str = "figures";
+const CAPTURE: &str = "capture";
 
 /// Seconds to warm up and to measure: about five for each of some fifty benchmarks keep the whole below ten minutes. Suites
 /// whose single round is long set fewer samples themselves.
@@ -48,29 +50,46 @@ pub(crate) struct Options {
 
 pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     let wanted = |name: &str| options.filter.as_deref().is_none_or(|part| name.contains(part));
-    let began = SystemTime::now();
-    let mut tables = Vec::new();
-    for suite in SUITES.iter().filter(|suite| wanted(suite)) {
-        cargo(&[&["bench", "--workspace", "--bench", suite, "--"], SAMPLING].concat())?;
-    }
-    let rows = criterion_rows(&target()?.join("criterion"), began)?;
-    if !rows.is_empty() {
-        tables.push(format!("| benchmark | time (mean) | rate |\n|---|---|---|\n{}", rows.concat()));
-    }
+    let suites: Vec<&str> = SUITES.iter().copied().filter(|suite| wanted(suite)).collect();
+    let mut tables: Vec<String> = criterion(&suites)?.into_iter().collect();
     if wanted(BUS) {
         tables.push(printed(BUS)?);
     }
-    if wanted(PROGRAMS) {
-        // This suite starts the programs beside it, so they have to be of the same profile.
-        cargo(&["build", "--profile", "bench", "--workspace", "--bins"])?;
-        tables.push(printed(PROGRAMS)?);
+    if wanted(FIGURES) {
+        tables.push(of_programs(FIGURES)?);
     }
-    let table = tables.join("\n");
-    println!("{table}");
-    if !options.print {
-        write(&table)?;
+    publish(&tables, "measured", options.filter.is_none() && !options.print)?;
+    if wanted(CAPTURE) || wanted(ENUMERATION) {
+        let mut tables: Vec<String> = criterion(&[ENUMERATION])?.into_iter().collect();
+        if wanted(CAPTURE) {
+            tables.push(of_programs(CAPTURE)?);
+        }
+        publish(&tables, CAPTURE, wanted(CAPTURE) && !options.print)?;
     }
     Ok(())
+}
+
+/// Prints the tables, and writes them where they stand. A part of a section would erase the rest of it, so it is not written.
+fn publish(tables: &[String], section: &str, written: bool) -> anyhow::Result<()> {
+    let table = tables.join("\n");
+    println!("{table}");
+    if written { write(&table, section) } else { Ok(()) }
+}
+
+/// Runs these Criterion suites and makes one table of them.
+fn criterion(suites: &[&str]) -> anyhow::Result<Option<String>> {
+    let began = SystemTime::now();
+    for suite in suites {
+        cargo(&[&["bench", "--workspace", "--bench", suite, "--"], SAMPLING].concat())?;
+    }
+    let rows = criterion_rows(&target()?.join("criterion"), began)?;
+    Ok((!rows.is_empty()).then(|| format!("| benchmark | time (mean) | rate |\n|---|---|---|\n{}", rows.concat())))
+}
+
+/// The table of a suite that starts the programs beside it; they have to be of the same profile.
+fn of_programs(suite: &str) -> anyhow::Result<String> {
+    cargo(&["build", "--profile", "bench", "--workspace", "--bins"])?;
+    printed(suite)
 }
 
 fn command(arguments: &[&str]) -> anyhow::Result<Command> {
@@ -159,16 +178,15 @@ fn thousands(number: f64) -> String {
     grouped
 }
 
-/// Replaces what stands between the two marks in docs/benchmarks.md.
-fn write(table: &str) -> anyhow::Result<()> {
-    const BEGIN: &str = "<!-- measured: begin -->";
-    const END: &str = "<!-- measured: end -->";
+/// Replaces what stands between the two marks of the section in docs/benchmarks.md.
+fn write(table: &str, section: &str) -> anyhow::Result<()> {
+    let (begin, end) = (format!("<!-- {section}: begin -->"), format!("<!-- {section}: end -->"));
     let path = workspace::root()?.join("docs/benchmarks.md");
     let text = fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))?;
-    let (before, rest) = text.split_once(BEGIN).context("docs/benchmarks.md has no begin mark")?;
-    let (_, after) = rest.split_once(END).context("docs/benchmarks.md has no end mark")?;
+    let (before, rest) = text.split_once(&begin).with_context(|| format!("docs/benchmarks.md has no {begin}"))?;
+    let (_, after) = rest.split_once(&end).with_context(|| format!("docs/benchmarks.md has no {end}"))?;
     let machine = machine();
-    fs::write(&path, format!("{before}{BEGIN}\n{machine}\n\n{table}{END}{after}"))?;
+    fs::write(&path, format!("{before}{begin}\n{machine}\n\n{table}{end}{after}"))?;
     Ok(())
 }
 
@@ -180,11 +198,18 @@ fn machine() -> String {
     let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = cpu.lines().find(|line| line.starts_with("model name")).and_then(|line| line.split_once(": "));
     format!(
-        "{}; {} × {}; {}; {}. Command: `cargo xtask bench`.",
+        "{}; {} × {}; {}; {}. Command: `cargo {}`.",
         said("date", &["-u", "+%Y-%m-%d"]),
         std::thread::available_parallelism().map_or(1, usize::from),
         model.map_or("unknown CPU", |(_, model)| model),
         said("uname", &["-sr"]),
         said("rustc", &["--version"]),
+        std::env::args().skip(1).fold("xtask".to_owned(), |line, argument| line + " " + &argument) + &sizes(),
     )
+}
+
+/// Sizes that the caller has set.
+fn sizes() -> String {
+    let named = std::env::vars().filter(|(name, _)| name.starts_with("DAEMONEYE_BENCH_") || name == "PROCESSES");
+    named.fold(String::new(), |line, (name, value)| format!("{line} {name}={value}"))
 }

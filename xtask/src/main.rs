@@ -1,9 +1,10 @@
-//! Tasks of the workspace that are more than one cargo command: `cargo xtask up | layering | sizes | spec | docs |
-//! bench`.
+//! Tasks of the workspace that are more than one cargo command: `cargo xtask up | bpf | layering | sizes | spec |
+//! docs | bench`.
 //!
 //! The checks print every violation before they fail, so that one run of CI shows all of them.
 
 mod bench;
+mod bpf;
 mod docs;
 mod layering;
 mod sizes;
@@ -28,6 +29,12 @@ enum Task {
     Up(up::Options),
     /// Run every benchmark and write the table into docs/benchmarks.md
     Bench(bench::Options),
+    /// Build bpf/procmond.bpf.o from its source with the pinned clang
+    Bpf {
+        /// Fail when the committed object differs instead of writing it; skipped without the pinned clang
+        #[arg(long)]
+        check: bool,
+    },
     /// Check crate edges, places of cfg(target_os), and the size of procmond's dependency tree
     Layering,
     /// Check that no production file is above 500 lines
@@ -46,6 +53,8 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().task {
         Task::Up(options) => up::run(&options),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
+        Task::Bpf { check: true } => Ok(verdict("bpf", &bpf::differences()?)),
+        Task::Bpf { check: false } => bpf::write().map(|()| ExitCode::SUCCESS),
         Task::Layering => Ok(verdict("layering", &layering::violations()?)),
         Task::Sizes => Ok(verdict("sizes", &sizes::violations()?)),
         Task::Spec => Ok(verdict("spec", &spec::violations()?)),

@@ -53,7 +53,11 @@ fn tests_of(file: &RustFile) -> Vec<Test> {
         let Some(name) = function(line) else { continue };
         let above = lines.get(at.saturating_sub(ATTRIBUTE_LINES)..at).unwrap_or_default();
         let own = above.iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
-        if own.into_iter().any(|line| line.starts_with("#[test]") || line.starts_with("#[tokio::test")) {
+        if own.into_iter().any(|line| {
+            line.starts_with("#[test]")
+                || line.starts_with("// test, run by main")
+                || line.starts_with("#[tokio::test")
+        }) {
             let modules = modules.iter().map(|module| (*module).to_owned()).collect();
             tests.push(Test { package: package.to_owned(), modules, name: name.to_owned() });
         }

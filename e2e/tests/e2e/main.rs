@@ -8,6 +8,7 @@
 )]
 
 mod bad_input;
+mod context;
 mod first_light;
 mod killed;
 mod ledger;

@@ -1,0 +1,137 @@
+//! What the programs together hold of a process: however short it lived, and without its secrets.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use e2e::{Home, wait_for};
+use serde_json::{Value, json};
+
+/// A copy of a program under a hidden name in a fresh directory under /tmp.
+struct Program {
+    _dir: tempfile::TempDir,
+    path: PathBuf,
+}
+
+impl Program {
+    fn of(original: &str) -> Self {
+        let dir = tempfile::Builder::new().prefix("tmp.").tempdir_in("/tmp").unwrap();
+        let path = dir.path().join(".short");
+        // Not copied by this process: a test beside this one may fork meanwhile, and then the copy is busy.
+        assert!(Command::new("cp").arg(original).arg(&path).status().unwrap().success());
+        Self { _dir: dir, path }
+    }
+
+    /// Runs it to its end; its pid.
+    fn run(&self, arguments: &[&str]) -> u32 {
+        let mut child = Command::new(&self.path).args(arguments).stdin(Stdio::null()).spawn().unwrap();
+        child.wait().unwrap();
+        child.id()
+    }
+}
+
+/// Whether the kernel announces processes here; without that the shortest ones are not seen.
+fn announces(health: &Value) -> bool {
+    let source = health["source"]["name"].as_str().unwrap();
+    let announces = source != "procfs";
+    if !announces {
+        println!("skipped: {source} does not see a process that lives for two milliseconds");
+    }
+    announces
+}
+
+/// Every byte of every file below.
+fn stored(dir: &Path, into: &mut Vec<u8>) {
+    for entry in fs::read_dir(dir).unwrap().map_while(Result::ok) {
+        match entry.file_type() {
+            Ok(kind) if kind.is_dir() => stored(&entry.path(), into),
+            // One that is replaced or deleted at this moment holds nothing that its successor does not.
+            Ok(kind) if kind.is_file() => into.extend(fs::read(entry.path()).unwrap_or_default()),
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn a_process_that_lives_two_milliseconds_raises_an_alert_and_its_secret_is_nowhere() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let health = home.health().unwrap();
+    if !announces(&health) {
+        return;
+    }
+    let program = Program::of("/bin/true");
+    let path = program.path.to_str().unwrap();
+    let secret = format!("hunter{:08x}", std::process::id());
+    let pid = program.run(&["--password", &secret, "two words"]);
+
+    let alert = wait_for("the alert", || {
+        Ok(home.delivered()?.into_iter().find(|alert| alert["process"]["executable_path"] == path))
+    })
+    .unwrap();
+    assert_eq!(alert["process"]["pid"], pid);
+    let sql = format!(
+        "SELECT command_line, argc, exit_code, event_type FROM process_events WHERE pid = {pid} AND name = '.short' AND start_kind = 'exec'"
+    );
+    let rows = home.query(&sql).unwrap();
+    let line = rows[0]["command_line"].as_str().unwrap();
+    let token = line.strip_prefix(&format!("{path} --password ")).and_then(|rest| rest.strip_suffix(" two words"));
+    assert!(token.is_some_and(|token| token.starts_with("[redacted:")), "{line}");
+    assert_eq!(rows[0]["argc"], 4);
+    assert_eq!(alert["process"]["command_line"], line);
+    let shown = home.json(&["alerts", "show", alert["id"].as_str().unwrap()]).unwrap();
+    assert!(shown.to_string().contains(token.unwrap()) && !shown.to_string().contains(&secret), "{shown}");
+
+    let (status, transcript) = agent.stop().unwrap();
+    assert_eq!(status.code(), Some(0), "{transcript}");
+    assert!(!transcript.contains(&secret), "{transcript}");
+    let mut bytes = Vec::new();
+    stored(home.path(), &mut bytes);
+    let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
+    assert!(holds(token.unwrap()), "the files hold the event");
+    assert!(!holds(&secret), "a file holds the secret");
+}
+
+#[test]
+fn the_hash_of_an_executable_joins_with_sha256sum() {
+    let home = Home::new().unwrap();
+    let _agent = home.start_ready().unwrap();
+    let program = Program::of("/bin/sleep");
+    let mut child = Command::new(&program.path).arg("300").stdin(Stdio::null()).spawn().unwrap();
+    let printed = Command::new("sha256sum").arg(&program.path).output().unwrap();
+    let sum = String::from_utf8(printed.stdout).unwrap()[..64].to_owned();
+    let sql = format!(
+        "SELECT pid, executable_path, hash_algorithm FROM process_events WHERE executable_hash = '{sum}' AND name = '.short'"
+    );
+    let row = wait_for("the hash", || Ok(home.query(&sql)?.pop())).unwrap();
+    assert_eq!((&row["pid"], &row["hash_algorithm"]), (&child.id().into(), &"sha256".into()));
+    assert_eq!(row["executable_path"], program.path.to_str().unwrap());
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn health_tells_the_source_its_recall_and_the_sandbox() {
+    let home = Home::new().unwrap();
+    let _agent = home.start_ready().unwrap();
+    let health = home.health().unwrap();
+    if !announces(&health) {
+        return;
+    }
+    let program = Program::of("/bin/true");
+    for _ in 0..200 {
+        program.run(&[]);
+    }
+    let since_us = health["collectors"][0]["last_heartbeat_us"].as_i64();
+    let health = wait_for("a heartbeat later", || {
+        Ok(Some(home.health()?).filter(|health| health["collectors"][0]["last_heartbeat_us"].as_i64() > since_us))
+    })
+    .unwrap();
+    let collector = &health["collectors"][0];
+    assert_eq!((&collector["recall_percent"], &collector["missed"]), (&json!(100.0), &json!(0)), "{health}");
+    assert!(health["source"]["reason"].is_string(), "{health}");
+    for program in ["worker", "parent"] {
+        let layers = health["sandbox"][program]["layers"].as_array().unwrap();
+        assert!(layers.iter().any(|layer| layer["state"] == "on"), "{program}: {health}");
+    }
+}
