@@ -145,7 +145,9 @@ fn text_value() -> impl Strategy<Value = String> {
 fn integer_value() -> impl Strategy<Value = String> {
     let leaf = prop_oneof![
         4 => column(&["pid", "ppid", "uid", "memory_usage"]),
-        1 => integer().prop_filter("has no literal", |value| *value != i64::MIN).prop_map(|value| value.to_string()),
+        // Too small to overflow among themselves: what a query never has to calculate (`constant IS NOT NULL`) it does not refuse, and
+        // a rule says NULL. The columns hold the extremes.
+        1 => prop_oneof![-3_i64..6, Just(1_000)].prop_map(|value| value.to_string()),
         1 => text_column().prop_map(|column| format!("(length({column}) + 0)")),
     ];
     leaf.prop_recursive(2, 6, 2, |inner| {

@@ -156,7 +156,10 @@ async fn a_word_given_before_the_registration_is_answered_is_heard() {
     let stop = CancellationToken::new();
     let running = tokio::spawn(house.collector().run(stop.clone()));
     until("begun at the agent's word", async || house.source.starts() == 1).await;
-    let word = actions(&house.data()).into_iter().find(|(name, _)| name == "begin-monitoring").unwrap();
+    // The source is started first, so that nothing waits for the entry.
+    let begun = || actions(&house.data()).into_iter().find(|(name, _)| name == "begin-monitoring");
+    until("the entry", async || begun().is_some()).await;
+    let word = begun().unwrap();
     assert_eq!(word.1["word"], "agent");
     stop.cancel();
     running.await.unwrap().unwrap();
