@@ -252,7 +252,7 @@ async fn parameters_are_values_and_never_text() {
         .unwrap();
     assert_eq!(answer.rows, [["1"], ["2"]]);
     let error = run(&engine, bound(by_name, vec![])).await.err().unwrap();
-    assert!(error.to_string().contains("2 parameters and 0 values"), "{error}");
+    assert!(error.to_string().contains("parameters of the statement: 2, values given: 0"), "{error}");
 }
 
 #[tokio::test]
@@ -671,6 +671,9 @@ async fn a_whole_number_that_does_not_fit_fails_the_query() {
         "SELECT uid, sum(pid * 9223372036854) FROM process_events, (SELECT seq FROM process_events) AS s, \
          (SELECT seq FROM process_events) AS t, (SELECT seq FROM process_events) AS u, \
          (SELECT seq FROM process_events) AS v, (SELECT seq FROM process_events) AS w GROUP BY uid",
+        "SELECT abs(-9223372036854775807 - seq) FROM process_events",
+        "SELECT seq FROM process_events WHERE (coalesce(pid, 3) * 9223372036854775807) IS NOT NULL",
+        "SELECT seq FROM process_events WHERE ((3 + 9223372036854775806) > 1) IS NOT NULL",
         "SELECT sum(DISTINCT 9223372036854775800 + seq), sum(DISTINCT pid) FROM process_events",
         "SELECT sum(9223372036854775800 + seq) OVER (ORDER BY seq ROWS 1 PRECEDING) FROM process_events",
     ] {
@@ -715,9 +718,75 @@ async fn no_two_columns_of_an_answer_are_called_alike() {
         let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
         assert_eq!(names, expected, "{sql}");
     }
-    let alike = run(&engine, request("SELECT strpos(name, 'a'), position('a' IN name) FROM processes")).await;
+    let alike = run(&engine, request("SELECT pid AS a, ppid AS a FROM processes")).await;
     let alike = alike.err().unwrap();
     assert!(alike.refusal().unwrap().hint.contains("AS name"), "{alike:?}");
+}
+
+#[tokio::test]
+async fn a_calculated_column_is_called_by_its_text() {
+    let (_dir, engine) = small();
+    let texts = [
+        "1",
+        "$1",
+        "count(*)",
+        "date_trunc('minute', time)",
+        "CAST(p.pid AS TEXT)",
+        "name REGEXP 'a'",
+        "datetime('now', '-1 day')",
+        "-pid",
+        "CASE WHEN pid > 1 THEN 'a' END",
+        "round(memory_usage / 1024.0, 1)",
+    ];
+    let sql = format!("SELECT name, p.user, {} FROM process_events AS p GROUP BY ALL", texts.join(", "));
+    let sql = sql.replace(" GROUP BY ALL", " GROUP BY name, user, time, pid, memory_usage");
+    let sent = QueryRequest { params: vec![Value { kind: Some(Kind::Integer(7)) }], ..request(&sql) };
+    let answer = run(&engine, sent).await.unwrap();
+    let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();
+    assert_eq!(names, [&["name", "user"], texts.as_slice()].concat());
+    let counted = "SELECT (SELECT count(*) FROM process_events AS e WHERE e.parent_name = p.name) FROM process_events AS p ORDER BY p.seq";
+    assert_eq!(rows(&engine, counted).await, ["3", "0", "0", "0", "0"]);
+    let distinct = "SELECT DISTINCT lower(name), 1 FROM process_events ORDER BY lower(name) DESC";
+    assert_eq!(rows(&engine, distinct).await, ["nc|1", "it's|1", "curl|1", "bash|1"]);
+    assert_eq!(
+        rows(&engine, "SELECT count(*) FROM process_events UNION ALL SELECT 1 + 1 ORDER BY 1").await,
+        ["2", "5"]
+    );
+}
+
+#[tokio::test]
+async fn nothing_is_smaller_than_null() {
+    let (_dir, engine) = small();
+    let sql = "SELECT nullif(pid, 104) FROM process_events ORDER BY nullif(pid, 104)";
+    assert_eq!(rows(&engine, sql).await, ["NULL", "100", "101", "102", "103"]);
+    assert_eq!(rows(&engine, &format!("{sql} DESC LIMIT 2")).await, ["103", "102"]);
+    assert_eq!(rows(&engine, &format!("{sql} DESC NULLS FIRST LIMIT 2")).await, ["NULL", "103"]);
+    let sql =
+        "SELECT pid, row_number() OVER (ORDER BY nullif(pid, 104) DESC) AS n FROM process_events ORDER BY n LIMIT 1";
+    assert_eq!(rows(&engine, sql).await, ["103|1"]);
+}
+
+#[tokio::test]
+async fn numbers_round_and_durations_read_as_clocks() {
+    let (_dir, engine) = small();
+    for (sql, expected) in [
+        (
+            "SELECT abs(-5), abs(5 - 7.5), round(2.5), round(-2.345, 2), round(1234.5, -2), round(1, 400)",
+            "5|2.5|3|-2.35|1200|1",
+        ),
+        ("SELECT abs(NULL), round(NULL, 1)", "NULL|NULL"),
+        (
+            "SELECT max(time) - min(time), min(time) - max(time), max(time) - max(time) FROM process_events",
+            "00:01:01|-00:01:01|00:00:00",
+        ),
+        (
+            "SELECT TIMESTAMP '2026-01-31T12:00:00.76Z' - TIMESTAMP '2026-01-30', time - TIMESTAMP '2026-01-28T12:00:00Z' \
+             FROM process_events WHERE pid = 100",
+            "1 day 12:00:00.76|3 days 00:00:00",
+        ),
+    ] {
+        assert_eq!(rows(&engine, sql).await, [expected], "{sql}");
+    }
 }
 
 #[tokio::test]

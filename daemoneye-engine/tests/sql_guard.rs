@@ -151,6 +151,15 @@ fn refusals_name_line_column_and_the_nearest_name() {
     assert_eq!(refusal.hint, "did you mean command_line?");
     let refusal = check_plan("SELECT pid FROM processes WHERE (").unwrap_err();
     assert_eq!(refusal.line, 1, "{refusal:?}");
+    for (sql, column, hint) in [
+        ("SELECT pid FROM processes ORDER BY nme", 36, "did you mean name?"),
+        ("SELECT count(*) FROM processes p GROUP BY p.nme", 43, "did you mean name?"),
+        ("SELECT pid FROM processes GROUP BY pid HAVING nme = 'a'", 47, "did you mean name?"),
+        ("SELECT p.pid, 'proceses' FROM 'proceses' AS p", 31, "did you mean processes?"),
+    ] {
+        let refusal = check_plan(sql).unwrap_err();
+        assert_eq!((refusal.line, refusal.column, refusal.hint.as_str()), (1, column, hint), "{sql}: {refusal:?}");
+    }
     let refusal = check_plan("SELECT group_concat(name) FROM processes").unwrap_err();
     assert_eq!(refusal.hint, "use string_agg(x, ',')");
 }

@@ -12,14 +12,14 @@ use daemoneye_engine::ingest::{EventBatch, UNDECODABLE, decode};
 use daemoneye_engine::store::{AlertFilter, DeliveryState, OutboxStats, RuleMatch, Store, StoreError, StoreOptions};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::model::{AlertStatus, Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
+use daemoneye_lib::model::{Alert, AlertStatus, Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
 use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence, StartKind};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use proptest::prelude::*;
 use prost::Message as _;
-use redb::TableDefinition;
+use redb::{ReadableDatabase as _, TableDefinition};
 use uuid::Uuid;
 
 const T0: i64 = 1_760_000_000_000_000;
@@ -414,6 +414,32 @@ fn a_repeat_raises_the_count_once_and_a_replay_changes_nothing() {
 }
 
 #[test]
+fn one_thing_that_is_told_in_two_events_is_counted_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let told = |number, kind, pid, second: i64| record(1, number, &event(kind, pid, T0 + second * 1_000_000));
+    let records = [
+        told(1, EventType::Modify, 7, 0),
+        told(2, EventType::Suspicious, 7, 0),
+        told(3, EventType::Modify, 8, 0),
+        told(4, EventType::Suspicious, 8, 0),
+        told(5, EventType::Suspicious, 8, 1),
+    ];
+    let batch = decode("procmond", &records).unwrap();
+    let by_process = store.commit_matches(matches(&rule("r"), &batch)).unwrap();
+    let counts = |raised: &[Alert]| -> Vec<u64> {
+        raised.iter().map(|alert| store.alert(alert.id).unwrap().unwrap().count).collect()
+    };
+    assert_eq!(counts(&by_process), [1, 2]);
+    let by_source = DetectionRule { dedup: vec!["source".into()], ..rule("s") };
+    let by_source = store.commit_matches(matches(&by_source, &batch)).unwrap();
+    assert_eq!(counts(&by_source), [3], "two processes at one instant are two");
+    assert_eq!(store.alert(by_source[0].id).unwrap().unwrap().events.len(), 5, "both events stay with the alert");
+    assert_eq!(store.commit_matches(matches(&rule("r"), &batch)).unwrap(), [], "a replay changes nothing");
+    assert_eq!(counts(&by_process), [1, 2]);
+}
+
+#[test]
 fn a_window_longer_than_the_default_is_the_rules_own() {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
@@ -463,6 +489,8 @@ fn the_outbox_retries_delivers_and_gives_up() {
     assert_eq!(due(&store, T0), [ids[2]]);
     assert_eq!(due(&store, T0 + 50), [ids[2], ids[1]]);
     store.outbox_done_all("file", &[ids[2]]).unwrap();
+    let attempts = store.deliveries().unwrap().into_iter().filter(|delivery| delivery.sink == "file");
+    assert_eq!(attempts.map(|delivery| delivery.attempts).collect::<Vec<_>>(), [1, 1, 1], "the successful ones count");
     assert_eq!(store.outbox_next("file").unwrap(), Some(T0 + 50));
     assert_eq!(store.outbox_due("stdout", T0, 10).unwrap().len(), 3, "one sink does not hold up another");
     drop(store);
@@ -747,13 +775,27 @@ fn overwrite<const COUNTER: bool, K: redb::Key + 'static>(
 
 #[test]
 fn a_store_of_a_newer_version_is_refused_and_left_alone() {
+    const VERSION: TableDefinition<'_, &str, Raw<true>> = TableDefinition::new("meta");
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    overwrite(dir.path(), TableDefinition::<&str, Raw<true>>::new("meta"), "format_version", &[1, 3]);
+    overwrite(dir.path(), VERSION, "format_version", &[1, 3]);
+    fs::write(dir.path().join("segments/9.parquet"), b"of a newer build").unwrap();
+    // The database's own header changes whenever it is opened, and the lock says who looked last.
+    let files = || {
+        let mut files = hashes(dir.path());
+        files.retain(|path, _| !path.ends_with("state.redb") && !path.ends_with("agent.lock"));
+        files
+    };
+    let before = files();
     let refused = Store::open(options(dir.path())).unwrap_err();
-    assert_eq!(refused.exit(), Exit::NewerFormat);
-    assert!(refused.to_string().contains("version 3") && refused.to_string().contains("state.redb"), "{refused}");
+    assert_eq!((refused.exit(), refused.exit().code()), (Exit::NewerFormat, 71));
+    let (said, database) = (refused.to_string(), dir.path().join("state.redb"));
+    assert!(said.contains("version 3") && said.contains("use the newer build"), "what, and what to do: {said}");
+    assert!(said.contains(database.to_str().unwrap()), "where: {said}");
     assert_eq!(Store::open_offline(dir.path()).unwrap_err().exit(), Exit::NewerFormat);
+    assert_eq!(files(), before);
+    let meta = redb::ReadOnlyDatabase::open(database).unwrap().begin_read().unwrap().open_table(VERSION).unwrap();
+    assert_eq!(meta.get("format_version").unwrap().unwrap().value(), [1, 3]);
 }
 
 #[test]

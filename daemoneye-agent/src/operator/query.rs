@@ -53,7 +53,7 @@ pub(super) fn fault(error: &QueryError) -> Fault {
         QueryError::Busy { .. } => FaultKind::ResourceExhausted,
         QueryError::Cancelled => FaultKind::Cancelled,
         QueryError::Planning(_) | QueryError::Refused(_) => FaultKind::Refused,
-        QueryError::Execution(_) => FaultKind::InvalidRequest,
+        QueryError::Execution(_) => FaultKind::Failed,
         _ => FaultKind::Unavailable,
     };
     let mut fault = Fault::new(kind, error.to_string());

@@ -283,7 +283,7 @@ mod tests {
         bad.round().await;
         // Those that failed wait for their next try, which may be due by now; all the others are delivered.
         let failed: Vec<Uuid> =
-            store.deliveries().unwrap().iter().filter(|d| d.attempts > 0).map(|d| d.alert_id).collect();
+            store.deliveries().unwrap().iter().filter(|d| d.last_error.is_some()).map(|d| d.alert_id).collect();
         let late = taken_late.lock().unwrap().clone();
         assert!(ids.iter().filter(|id| !failed.contains(id)).all(|id| late.contains(id)), "{failed:?} {late:?}");
         assert!(!failed.is_empty() && late.iter().all(|id| late.iter().filter(|other| *other == id).count() == 1));

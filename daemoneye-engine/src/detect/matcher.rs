@@ -181,7 +181,7 @@ impl Scalar {
         match self {
             Self::Arithmetic(left, arithmetic, right) => {
                 let (left, right) = (left.integer(columns, row)?, right.integer(columns, row)?);
-                arithmetic.apply(left, right).map(Cell::Integer)
+                columns.fitting(arithmetic.apply(left, right))
             }
             Self::Boolean(value) => Some(Cell::Boolean(*value)),
             Self::Column(column) => columns.cell(*column, row),
@@ -200,7 +200,7 @@ impl Scalar {
                 i64::try_from(length).ok().map(Cell::Integer)
             }
             Self::Lower(text) => Some(Cell::Text(Cow::Owned(text.text(columns, row)?.to_lowercase()))),
-            Self::Negate(number) => Some(Cell::Integer(number.integer(columns, row)?.checked_neg()?)),
+            Self::Negate(number) => columns.fitting(number.integer(columns, row)?.checked_neg()),
             Self::Null => None,
             Self::Real(value) => Some(Cell::Real(*value)),
             Self::Text(text) => Some(Cell::Text(Cow::Borrowed(text))),
@@ -238,8 +238,8 @@ impl Scalar {
 }
 
 impl Arithmetic {
-    /// What does not fit is NULL: a query fails there, and a rule must not fail for the whole batch.
-    const fn apply(self, left: i64, right: i64) -> Option<i64> {
+    /// `None`: the result does not fit.
+    pub(super) const fn apply(self, left: i64, right: i64) -> Option<i64> {
         match self {
             Self::Add => left.checked_add(right),
             Self::Divide => left.checked_div(right),

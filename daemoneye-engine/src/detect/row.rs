@@ -45,6 +45,8 @@ pub(super) struct Columns<'a> {
     /// The bare forks, which most rules do not see.
     forks: Vec<bool>,
     rows: usize,
+    /// Results that did not fit, over all rules so far.
+    overflows: std::cell::Cell<u64>,
 }
 
 impl<'a> Columns<'a> {
@@ -58,7 +60,8 @@ impl<'a> Columns<'a> {
             };
             found.and_then(|at| batch.columns().get(at)).map_or(Typed::Missing, |array| typed(array, column.kind))
         });
-        let mut this = Self { columns: columns.collect(), forks: Vec::new(), rows: batch.num_rows() };
+        let mut this =
+            Self { columns: columns.collect(), forks: Vec::new(), rows: batch.num_rows(), overflows: 0.into() };
         this.forks = (0..this.rows).map(|row| this.is(*START_KIND, row, "fork")).collect();
         this
     }
@@ -77,6 +80,18 @@ impl<'a> Columns<'a> {
             Cell::Timestamp(time) => Some(time),
             _ => None,
         }
+    }
+
+    pub(super) const fn overflows(&self) -> u64 {
+        self.overflows.get()
+    }
+
+    /// What does not fit is NULL and counted: a query fails there, and a rule must not fail for the whole batch.
+    pub(super) fn fitting(&self, result: Option<i64>) -> Option<Cell<'a>> {
+        if result.is_none() {
+            self.overflows.set(self.overflows.get().saturating_add(1));
+        }
+        result.map(Cell::Integer)
     }
 
     pub(super) const fn rows(&self) -> usize {

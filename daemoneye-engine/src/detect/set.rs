@@ -36,6 +36,7 @@ struct Counters {
     matches: AtomicU64,
     nanoseconds: AtomicU64,
     degraded: AtomicU64,
+    overflows: AtomicU64,
     last_match_us: AtomicI64,
 }
 
@@ -56,6 +57,8 @@ pub struct RuleStats {
     pub last_match_us: Option<i64>,
     /// Evaluations that lacked a column that the rule reads; that column was NULL for it.
     pub degraded: u64,
+    /// Results that did not fit a whole number; they were NULL.
+    pub overflows: u64,
 }
 
 impl RuleSet {
@@ -133,7 +136,7 @@ impl Running {
         completeness: &Completeness,
         matches: &mut Vec<RuleMatch>,
     ) {
-        let started = Instant::now();
+        let (started, overflows) = (Instant::now(), columns.overflows());
         let mut completeness = completeness.clone();
         if !self.compiled.columns.iter().all(|column| columns.has(*column)) {
             completeness.degrade(Degraded::SchemaUnavailable);
@@ -149,7 +152,16 @@ impl Running {
                 completeness: completeness.clone(),
             });
         }
+        self.overflowed(columns.overflows().saturating_sub(overflows));
         self.counters.evaluated(columns.rows(), started);
+    }
+
+    /// Said once per rule and load: every event could do it.
+    fn overflowed(&self, times: u64) {
+        if times > 0 && self.counters.overflows.fetch_add(times, Ordering::Relaxed) == 0 {
+            let rule = &self.rule.name;
+            tracing::warn!(rule, "the rule calculates a number that does not fit 64 bits; it is NULL in such events");
+        }
     }
 
     fn stats(&self) -> RuleStats {
@@ -162,6 +174,7 @@ impl Running {
             nanoseconds: self.counters.nanoseconds.load(Ordering::Relaxed),
             last_match_us: (last != i64::MIN).then_some(last),
             degraded: self.counters.degraded.load(Ordering::Relaxed),
+            overflows: self.counters.overflows.load(Ordering::Relaxed),
         }
     }
 }
@@ -174,6 +187,7 @@ impl Default for Counters {
             matches: AtomicU64::new(0),
             nanoseconds: AtomicU64::new(0),
             degraded: AtomicU64::new(0),
+            overflows: AtomicU64::new(0),
             last_match_us: AtomicI64::new(i64::MIN),
         }
     }
@@ -201,6 +215,7 @@ impl Counters {
         sum(&self.matches, &other.matches);
         sum(&self.nanoseconds, &other.nanoseconds);
         sum(&self.degraded, &other.degraded);
+        sum(&self.overflows, &other.overflows);
         self.last_match_us.fetch_max(other.last_match_us.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 }

@@ -59,6 +59,18 @@ pub fn batch_from_json(rows: &[Map<String, Value>]) -> Result<RecordBatch, JsonR
     Ok(RecordBatch::try_new(process_events_schema(), columns?)?)
 }
 
+/// Whether a row may have this value in this column.
+pub(crate) fn check_value(column: &Column, value: &Value) -> Result<(), String> {
+    let row = Map::from_iter([(column.name.to_owned(), value.clone())]);
+    match column_array(column, &[row]) {
+        Ok(_) => Ok(()),
+        Err(JsonRowError::MisuseValue { column, wanted, found, .. }) => {
+            Err(format!("{column} takes {wanted}, not {found}"))
+        }
+        Err(other) => Err(other.to_string()),
+    }
+}
+
 fn column_array(column: &Column, rows: &[Map<String, Value>]) -> Result<ArrayRef, JsonRowError> {
     Ok(match column.kind {
         Kind::Blob => {

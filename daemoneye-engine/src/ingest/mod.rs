@@ -18,6 +18,7 @@ use prost::Message as _;
 
 use crate::store::reason;
 
+pub(crate) use json::check_value;
 pub use json::{JsonRowError, batch_from_json, row_to_json};
 pub(crate) use live::processes_batch;
 

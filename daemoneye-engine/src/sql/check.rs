@@ -47,16 +47,26 @@ pub fn check(sql: &str) -> Result<Checked, SqlRefusal> {
     on_large_stack(|| check_here(sql))
 }
 
+/// [`check`] for a rule, which has functions of its own to recommend.
+pub(crate) fn check_rule(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked, SqlRefusal> {
+    on_large_stack(|| checked(sql, instead_of_function))
+}
+
 /// [`check`] for a thread whose stack is already large.
 pub(crate) fn check_here(sql: &str) -> Result<Checked, SqlRefusal> {
+    checked(sql, names::instead_of_function)
+}
+
+fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked, SqlRefusal> {
     let tokens = tokens::capped(sql)?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
+    let texts = tokens::texts(&tokens);
     let mut statements = Parser::new(&PostgreSqlDialect {})
         .with_recursion_limit(tokens::RECURSION_LIMIT)
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(|error| parse_refusal(error, sql, end))?;
-    let walked = walk::statements(&statements)?;
+    let walked = walk::statements(&statements, texts, instead_of_function)?;
     // The walk accepted exactly one statement, and it is a query.
     let Some(Statement::Query(query)) = statements.pop() else {
         return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));

@@ -100,12 +100,12 @@ impl Job {
     async fn prepare(&self) -> Result<Prepared, QueryError> {
         let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
-        let planning = |error: DataFusionError| QueryError::Planning(plan::refusal(&error));
+        let planning = |error: DataFusionError| QueryError::Planning(plan::refusal(&error, checked.query()));
         let view = QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone());
         let tables = view.tables(checked.tables());
         let state = session::with_tables(tables, Arc::clone(&self.environment)).map_err(planning)?;
         let plan = session::plan(&state, &checked).await.map_err(planning)?;
-        plan::gate(&plan).map_err(QueryError::Refused)?;
+        plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;

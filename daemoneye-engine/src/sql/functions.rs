@@ -3,7 +3,7 @@
 //! double until the process dies.
 
 use super::names::{self, Class};
-use super::sum;
+use super::{numbers, sum};
 use datafusion::arrow::array::Array;
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
@@ -42,6 +42,7 @@ pub(crate) static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         .map(bounded)
         .collect();
     scalar.push(Arc::new(ScalarUDF::from(TextConcat::new())));
+    scalar.extend(numbers::functions());
     Functions {
         scalar,
         aggregate: SessionStateDefaults::default_aggregate_functions()

@@ -3,12 +3,12 @@
 
 use super::{SqlRefusal, names};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CastKind, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
-    FunctionArguments, Ident, Interval, ObjectName, Query, Select, SelectItem, TimezoneInfo, Value, ValueWithSpan,
-    VisitMut, VisitorMut,
+    BinaryOperator, CastKind, DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
+    FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem,
+    SetExpr, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 /// Chains up to this long stay as they were written.
@@ -27,8 +27,13 @@ struct Lower;
 impl VisitorMut for Lower {
     type Break = SqlRefusal;
 
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<SqlRefusal> {
+        order_by_names(query);
+        ControlFlow::Continue(())
+    }
+
     fn pre_visit_select(&mut self, select: &mut Select) -> ControlFlow<SqlRefusal> {
-        name_repeats(&mut select.projection);
+        name_columns(&mut select.projection);
         ControlFlow::Continue(())
     }
 
@@ -50,8 +55,9 @@ impl VisitorMut for Lower {
     }
 }
 
-/// What is selected twice gets a name of its own the second time: columns of one SELECT must differ in theirs.
-fn name_repeats(items: &mut [SelectItem]) {
+/// What is calculated is called by its text, as it was written and not as it is planned. What is selected twice gets a number the
+/// second time: columns of one SELECT must differ in their names.
+fn name_columns(items: &mut [SelectItem]) {
     let mut seen: HashMap<String, usize> = HashMap::new();
     for item in items {
         let SelectItem::UnnamedExpr(expr) = item else { continue };
@@ -61,10 +67,44 @@ fn name_repeats(items: &mut [SelectItem]) {
         };
         let times = seen.entry(expr.to_string()).or_default();
         *times = times.saturating_add(1);
-        if *times > 1 {
-            let alias = Ident::with_quote('"', format!("{text}_{times}"));
-            *item = SelectItem::ExprWithAlias { expr: take(expr), alias };
+        let name = match *times {
+            1 if is_column(expr) => continue,
+            1 => text,
+            times => format!("{text}_{times}"),
+        };
+        *item = SelectItem::ExprWithAlias { expr: take(expr), alias: Ident::with_quote('"', name) };
+    }
+}
+
+/// After DISTINCT the planner knows what is calculated by its name only, which [`name_columns`] is about to give it.
+fn order_by_names(query: &mut Query) {
+    let (SetExpr::Select(select), Some(OrderBy { kind: OrderByKind::Expressions(keys), .. })) =
+        (query.body.as_ref(), &mut query.order_by)
+    else {
+        return;
+    };
+    if select.distinct != Some(Distinct::Distinct) {
+        return;
+    }
+    let calculated = |item: &SelectItem| match item {
+        SelectItem::UnnamedExpr(expr) if !is_column(expr) => Some(expr.to_string()),
+        _ => None,
+    };
+    let names: HashSet<String> = select.projection.iter().filter_map(calculated).collect();
+    for key in keys {
+        let text = key.expr.to_string();
+        // A number is the place of a column.
+        if !matches!(key.expr, Expr::Value(_)) && names.contains(&text) {
+            key.expr = Expr::Identifier(Ident::with_quote('"', text));
         }
+    }
+}
+
+fn is_column(expr: &Expr) -> bool {
+    match expr {
+        Expr::Identifier(_) | Expr::CompoundIdentifier(_) => true,
+        Expr::Function(function) => names::is_user_column(function),
+        _ => false,
     }
 }
 
@@ -128,8 +168,11 @@ fn spine(expr: &Expr, op: &BinaryOperator) -> usize {
 }
 
 fn column(function: &Function) -> Expr {
-    let ident = function.name.0.first().and_then(|part| part.as_ident());
-    ident.map_or_else(|| literal(Value::Null), |ident| Expr::Identifier(ident.clone()))
+    let mut parts: Vec<Ident> = function.name.0.iter().filter_map(ObjectNamePart::as_ident).cloned().collect();
+    match parts.pop() {
+        Some(only) if parts.is_empty() => Expr::Identifier(only),
+        last => Expr::CompoundIdentifier(parts.into_iter().chain(last).collect()),
+    }
 }
 
 fn is_datetime(function: &Function) -> bool {

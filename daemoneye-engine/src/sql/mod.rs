@@ -5,7 +5,7 @@
 //! one SELECT over our tables with our functions, or it is refused with its position and what to write instead. Nothing
 //! here writes, reads a file by name, or waits without a bound.
 
-mod arithmetic;
+pub(crate) mod arithmetic;
 mod check;
 mod completeness;
 mod engine;
@@ -14,6 +14,7 @@ mod functions;
 mod lower;
 pub(crate) mod names;
 mod niceness;
+mod numbers;
 mod operators;
 mod pages;
 mod params;
@@ -29,6 +30,7 @@ mod times;
 mod tokens;
 mod walk;
 
+pub(crate) use check::check_rule;
 pub use check::{Checked, check};
 pub use engine::{QueryEngine, QueryLimits, QueryRun};
 pub use pages::{page_columns, value_at};

@@ -4,6 +4,7 @@
 //! letter (a Kelvin sign, a dotless i) can stand for one of ours.
 
 use super::tables::TABLES;
+use daemoneye_lib::columns::PROCESS_EVENTS;
 use datafusion::sql::sqlparser::ast::{Function, FunctionArguments, Ident, ObjectNamePart};
 
 /// How a function is called.
@@ -33,6 +34,7 @@ const FUNCTIONS: &[(&str, Class)] = &[
     ("stddev", Class::Aggregate),
     ("string_agg", Class::Aggregate),
     ("sum", Class::Aggregate),
+    ("abs", Class::Scalar),
     ("btrim", Class::Scalar),
     ("char_length", Class::Scalar),
     ("character_length", Class::Scalar),
@@ -59,6 +61,7 @@ const FUNCTIONS: &[(&str, Class)] = &[
     ("replace", Class::Scalar),
     ("reverse", Class::Scalar),
     ("right", Class::Scalar),
+    ("round", Class::Scalar),
     ("rtrim", Class::Scalar),
     ("split_part", Class::Scalar),
     ("starts_with", Class::Scalar),
@@ -114,10 +117,15 @@ pub(crate) fn normal(ident: &Ident) -> String {
     if ident.quote_style.is_some() { ident.value.clone() } else { ident.value.to_ascii_lowercase() }
 }
 
-/// Whether this is the column `user`, which the parser takes for a niladic function of PostgreSQL.
+/// Whether this is the column `user`, or `table.user`, which the parser takes for a niladic function of PostgreSQL.
 pub(crate) fn is_user_column(function: &Function) -> bool {
     let Function { name, uses_odbc_syntax, parameters, args, filter, null_treatment, over, within_group } = function;
-    matches!(name.0.as_slice(), [ObjectNamePart::Identifier(ident)] if ident.quote_style.is_none() && normal(ident) == "user")
+    let (last, table) = match name.0.as_slice() {
+        [table @ .., ObjectNamePart::Identifier(last)] => (last, table),
+        _ => return false,
+    };
+    (last.quote_style.is_none() && normal(last) == "user")
+        && matches!(table, [] | [ObjectNamePart::Identifier(_)])
         && !uses_odbc_syntax
         && matches!((parameters, args), (FunctionArguments::None, FunctionArguments::None))
         && filter.is_none()
@@ -154,6 +162,14 @@ const COLUMNS_INSTEAD: &[(&str, &str)] =
 pub(crate) fn instead_of_column<'a>(name: &str, known: impl Iterator<Item = &'a str> + Clone) -> Option<&'a str> {
     let elsewhere = COLUMNS_INSTEAD.iter().find(|(tried, _)| *tried == name);
     elsewhere.and_then(|(_, instead)| known.clone().find(|column| column == instead)).or_else(|| nearest(name, known))
+}
+
+/// What to write instead of a column that events do not have.
+pub(crate) fn column_hint(name: &str) -> String {
+    instead_of_column(name, PROCESS_EVENTS.iter().map(|column| column.name)).map_or_else(
+        || "SELECT * FROM process_events LIMIT 1 shows the columns".to_owned(),
+        |known| format!("did you mean {known}?"),
+    )
 }
 
 /// How to find out what there is, for those who ask the way other databases are asked.

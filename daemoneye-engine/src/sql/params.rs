@@ -9,7 +9,7 @@ use datafusion::common::{ParamValues, ScalarValue};
 pub(crate) fn bind(checked: &Checked, values: &[Value]) -> Result<ParamValues, SqlRefusal> {
     if values.len() != checked.parameters() {
         return Err(SqlRefusal::whole(
-            format!("the statement has {} parameters and {} values were given", checked.parameters(), values.len()),
+            format!("parameters of the statement: {}, values given: {}", checked.parameters(), values.len()),
             "give one value for each of $1, $2, …; on the command line: --param VALUE, as often as there are values",
         ));
     }

@@ -7,7 +7,9 @@ use super::{Checked, SqlRefusal, arithmetic, check, names, session};
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
+use datafusion::sql::sqlparser::ast::{self, Query, Spanned as _, visit_expressions};
 use datafusion::sql::sqlparser::tokenizer::Location;
+use std::ops::ControlFlow;
 
 /// Columns that a hint lists at most: a line of a terminal or two.
 const SHOWN_COLUMNS: usize = 12;
@@ -20,17 +22,18 @@ pub fn check_plan(sql: &str) -> Result<Checked, SqlRefusal> {
     let sql = sql.to_owned();
     check::on_large_stack(move || {
         let checked = check::check_here(&sql)?;
-        let state = session::over_empty_tables().map_err(|error| refusal(&error))?;
-        let plan = session::block_on(session::plan(&state, &checked)).map_err(|error| refusal(&error))?;
-        gate(&plan)?;
+        let planning = |error: DataFusionError| refusal(&error, &checked.query);
+        let state = session::over_empty_tables().map_err(planning)?;
+        let plan = session::block_on(session::plan(&state, &checked)).map_err(planning)?;
+        gate(&plan, &checked.query)?;
         // The optimizer checks types and functions that planning leaves open.
-        state.optimize(&plan).map_err(|error| refusal(&error))?;
+        state.optimize(&plan).map_err(planning)?;
         Ok(checked)
     })
 }
 
 /// Walks a plan as the planner made it, before optimizers rewrite it.
-pub(crate) fn gate(plan: &LogicalPlan) -> Result<(), SqlRefusal> {
+pub(crate) fn gate(plan: &LogicalPlan, query: &Query) -> Result<(), SqlRefusal> {
     let mut refused = None;
     let walked = plan.apply_with_subqueries(|node| {
         if let Some(what) = not_ours(node) {
@@ -51,7 +54,7 @@ pub(crate) fn gate(plan: &LogicalPlan) -> Result<(), SqlRefusal> {
         (Some(what), _) => {
             Err(SqlRefusal::whole(format!("{what} is not accepted in a plan"), "use plain SELECT syntax"))
         }
-        (None, Err(error)) => Err(refusal(&error)),
+        (None, Err(error)) => Err(refusal(&error, query)),
         (None, Ok(_)) => Ok(()),
     }
 }
@@ -145,15 +148,39 @@ fn expr_not_ours(expr: &Expr) -> Option<String> {
 }
 
 /// What the planner said, with its place and the nearest name where it knows them.
-pub(crate) fn refusal(error: &DataFusionError) -> SqlRefusal {
+pub(crate) fn refusal(error: &DataFusionError, query: &Query) -> SqlRefusal {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
-    let at = span
-        .map_or(Location { line: 0, column: 0 }, |span| Location { line: span.start.line, column: span.start.column });
-    let (message, hint) = match error.find_root() {
+    let root = error.find_root();
+    let at = match (span, root) {
+        (Some(span), _) => Some(Location { line: span.start.line, column: span.start.column }),
+        (None, DataFusionError::SchemaError(schema, _)) => place_of(schema, query),
+        (None, _) => None,
+    };
+    let at = at.unwrap_or(Location { line: 0, column: 0 });
+    let (message, hint) = match root {
         DataFusionError::SchemaError(schema, _) => schema_words(schema),
         root => planner_words(first_line(&root.message())),
     };
     SqlRefusal::at(at, message, hint)
+}
+
+/// Where the column is named first: the planner forgets the place of those in GROUP BY and ORDER BY.
+fn place_of(error: &SchemaError, query: &Query) -> Option<Location> {
+    let (SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field }) = error else {
+        return None;
+    };
+    let named = visit_expressions(query, |expr| {
+        let parts = match expr {
+            ast::Expr::Identifier(ident) => std::slice::from_ref(ident),
+            ast::Expr::CompoundIdentifier(parts) => parts,
+            _ => return ControlFlow::Continue(()),
+        };
+        match parts.last() {
+            Some(last) if names::normal(last) == field.name => ControlFlow::Break(expr.span().start),
+            _ => ControlFlow::Continue(()),
+        }
+    });
+    named.break_value().filter(|at| at.line > 0)
 }
 
 fn schema_words(error: &SchemaError) -> (String, String) {

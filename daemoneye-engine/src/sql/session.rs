@@ -70,6 +70,8 @@ fn config() -> SessionConfig {
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
     options.sql_parser.collect_spans = true;
+    // As SQLite and osquery have it, so that `ORDER BY n DESC LIMIT 3` gives the three largest and not three NULLs.
+    options.sql_parser.default_null_ordering = "nulls_min".to_owned();
     options.sql_parser.map_string_types_to_utf8view = false;
     config
 }
@@ -107,8 +109,9 @@ pub fn evaluate(checked: &Checked, table: &str, rows: Vec<RecordBatch>) -> Resul
     check::on_large_stack(move || {
         let planned = over_rows(table, columns, rows);
         Ok(planned.and_then(|state| {
-            let plan = block_on(plan(&state, checked)).map_err(|error| QueryError::Planning(plan::refusal(&error)))?;
-            plan::gate(&plan).map_err(QueryError::Planning)?;
+            let plan = block_on(plan(&state, checked))
+                .map_err(|error| QueryError::Planning(plan::refusal(&error, checked.query())))?;
+            plan::gate(&plan, checked.query()).map_err(QueryError::Planning)?;
             block_on(async {
                 let physical = state.create_physical_plan(&plan).await?;
                 collect(physical, state.task_ctx()).await

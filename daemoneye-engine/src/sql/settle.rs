@@ -23,7 +23,8 @@ impl AnalyzerRule for Settle {
                 let name = names.save(&expr);
                 let settled = expr.transform_up(|expr| settled(expr, &columns))?;
                 Ok(settled.update_data(|expr| name.restore(expr)))
-            })
+            })?
+            .map_data(LogicalPlan::recompute_schema)
         })
         .map(|settled| settled.data)
     }

@@ -45,6 +45,20 @@ pub(crate) fn capped(sql: &str) -> Result<Vec<TokenWithSpan>, SqlRefusal> {
     Ok(tokens)
 }
 
+/// Texts in single quotes where a table is named, and their places: the syntax tree has none for them.
+pub(crate) fn texts(tokens: &[TokenWithSpan]) -> Vec<(String, Location)> {
+    let mut before_table = false;
+    let mut texts = Vec::new();
+    for token in tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_))) {
+        if let (Token::SingleQuotedString(text), true) = (&token.token, before_table) {
+            texts.push((text.clone(), token.span.start));
+        }
+        before_table =
+            matches!(&token.token, Token::Word(word) if matches!(word.keyword, Keyword::FROM | Keyword::JOIN));
+    }
+    texts
+}
+
 #[derive(Default)]
 struct Caps {
     nesting: usize,

@@ -59,14 +59,14 @@ impl StoredAlert {
         self.raised.iter().any(|last| last.collector == cause.collector && last >= cause)
     }
 
-    /// Counts one more match, once per event.
-    pub(super) fn raise(&mut self, cause: &EventPointer, time_us: i64, completeness: &Completeness) {
+    /// Counts one more match, once per event; `again` takes note of one that belongs to the match before it.
+    pub(super) fn raise(&mut self, cause: &EventPointer, time_us: i64, completeness: &Completeness, again: bool) {
         if self.has_counted(cause) {
             return;
         }
         self.raised.retain(|last| last.collector != cause.collector);
         self.raised.push(cause.clone());
-        self.count = self.count.saturating_add(1);
+        self.count = self.count.saturating_add(u64::from(!again));
         self.last_seen_us = self.last_seen_us.max(time_us);
         if self.events.len() < EVENTS_KEPT {
             self.events.push(cause.clone());

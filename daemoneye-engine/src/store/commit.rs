@@ -10,7 +10,7 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::alert::{StoredAlert, status_key};
-use super::matches::{RuleMatch, summary_id};
+use super::matches::{Moment, RuleMatch, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
 use super::{Store, StoreError, StoreOptions, audit, outbox};
@@ -33,9 +33,10 @@ impl Store {
         let mut raised = Vec::new();
         for run in matches.chunks(MATCHES_PER_TRANSACTION) {
             raised.extend(self.state.write(|transaction| {
-                let mut commit = Commit { transaction, options: &self.options, raised: Vec::new() };
+                let mut commit = Commit { transaction, options: &self.options, raised: Vec::new(), before: None };
                 for found in run {
                     commit.take(found)?;
+                    commit.before = found.moment();
                 }
                 Ok(commit.raised)
             })?);
@@ -48,6 +49,8 @@ struct Commit<'a> {
     transaction: &'a WriteTransaction,
     options: &'a StoreOptions,
     raised: Vec<Alert>,
+    /// Of the match that was taken last.
+    before: Option<Moment>,
 }
 
 impl Commit<'_> {
@@ -100,7 +103,9 @@ impl Commit<'_> {
 
     fn raise(&self, id: u128, found: &RuleMatch, cause: &EventPointer) -> Result<(), StoreError> {
         if let Some(mut stored) = self.stored(id)? {
-            stored.raise(cause, found.time_us(), &found.completeness);
+            // A collector tells one thing in several events: a file that went is a change and is suspicious.
+            let again = self.before.is_some() && self.before == found.moment();
+            stored.raise(cause, found.time_us(), &found.completeness, again);
             self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
         }
         Ok(())

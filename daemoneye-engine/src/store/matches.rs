@@ -28,7 +28,21 @@ pub struct RuleMatch {
     pub completeness: Completeness,
 }
 
+/// Rule, process and instant of a match.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Moment {
+    rule: Uuid,
+    entity_id: String,
+    time_us: i64,
+}
+
 impl RuleMatch {
+    /// `None` when nobody knows which process it was.
+    pub(super) fn moment(&self) -> Option<Moment> {
+        let moment = Moment { rule: self.rule.id, entity_id: self.text("entity_id"), time_us: self.time_us() };
+        (!moment.entity_id.is_empty()).then_some(moment)
+    }
+
     /// Event time, µs since the Unix epoch.
     pub(super) fn time_us(&self) -> i64 {
         self.number::<TimestampMicrosecondType>("time").unwrap_or_default()

@@ -61,7 +61,7 @@ pub struct Delivery {
     pub alert_id: Uuid,
     /// Where it stands.
     pub state: DeliveryState,
-    /// Failed attempts.
+    /// Attempts so far, with the one that succeeded.
     pub attempts: u32,
     /// When the alert was raised, µs since the Unix epoch.
     pub created_us: i64,
@@ -188,7 +188,10 @@ impl Store {
     pub fn outbox_done_all(&self, sink: &str, alerts: &[Uuid]) -> Result<(), StoreError> {
         self.state.write(|transaction| {
             for alert in alerts {
-                update(transaction, sink, *alert, |row| row.state = DeliveryState::Done)?;
+                update(transaction, sink, *alert, |row| {
+                    row.attempts = row.attempts.saturating_add(1);
+                    row.state = DeliveryState::Done;
+                })?;
             }
             Ok(())
         })

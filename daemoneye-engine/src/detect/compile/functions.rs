@@ -160,9 +160,11 @@ fn refusal(function: &Function) -> Problem {
         return Problem::at(at, format!("{name} is called with the wrong arguments"))
             .hint("arguments are plain values, as many as the function takes");
     }
-    let problem = Problem::at(at, format!("a stream rule cannot call {name}"));
-    match nearest(&name, KNOWN.iter().copied()) {
-        Some(known) => problem.hint(format!("did you mean {known}?")),
-        None => problem.hint(format!("known are {}", KNOWN.join(", "))),
-    }
+    Problem::at(at, format!("a stream rule cannot call {name}")).hint(instead(&name))
+}
+
+/// What to call instead of a function that rules do not have.
+pub(in crate::detect) fn instead(name: &str) -> String {
+    nearest(name, KNOWN.iter().copied())
+        .map_or_else(|| format!("rules know {}", KNOWN.join(", ")), |known| format!("did you mean {known}?"))
 }

@@ -5,7 +5,7 @@
 //! from DataFusion on the same text.
 
 mod condition;
-mod functions;
+pub(super) mod functions;
 mod literal;
 mod scalar;
 mod select;
@@ -18,7 +18,7 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::matcher::{Scalar, Test};
 use super::row::Columns;
-use crate::sql::names::{nearest, normal};
+use crate::sql::names::{column_hint, normal};
 
 /// Most nodes of one rule. A generated rule of 40 conditions has some 200; more than this cannot keep any budget per event.
 const MAX_NODES: usize = 20_000;
@@ -125,10 +125,7 @@ impl Compiler {
         let name = normal(last);
         let Some((at, column)) = PROCESS_EVENTS.iter().enumerate().find(|(_, column)| column.name == name) else {
             let problem = Problem::at(last.span.start, format!("process_events has no column {name}"));
-            return Err(match nearest(&name, PROCESS_EVENTS.iter().map(|column| column.name)) {
-                Some(known) => problem.hint(format!("did you mean {known}?")),
-                None => problem,
-            });
+            return Err(problem.hint(column_hint(&name)));
         };
         self.columns.insert(at);
         Ok(Typed::new(Scalar::Column(at), column.kind))

@@ -7,6 +7,7 @@ use super::super::matcher::{Arithmetic, Scalar};
 use super::literal::{literal, time};
 use super::select::window_rule;
 use super::{Compiler, Problem, Typed, functions, kind_name};
+use crate::sql::arithmetic::DOES_NOT_FIT;
 
 impl Compiler {
     /// Compiles an expression for its value.
@@ -26,9 +27,9 @@ impl Compiler {
                 )
             }
             Expr::UnaryOp { op: UnaryOperator::Plus, expr: inner } => self.number(inner),
-            Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => self.negated(inner),
+            Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => self.negated(expr, inner),
             Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } => self.joined(left, right),
-            Expr::BinaryOp { left, op, right } if arithmetic(op).is_some() => self.arithmetic(left, op, right),
+            Expr::BinaryOp { left, op, right } if arithmetic(op).is_some() => self.arithmetic(expr, left, op, right),
             Expr::Function(function) if !functions::is_predicate(function) => self.call(function),
             other if is_condition(other) => {
                 let (yes, no) = (self.test(other, true)?, self.test(other, false)?);
@@ -58,10 +59,10 @@ impl Compiler {
         }
     }
 
-    fn negated(&mut self, expr: &Expr) -> Result<Typed, Problem> {
+    fn negated(&mut self, whole: &Expr, expr: &Expr) -> Result<Typed, Problem> {
         let typed = self.number(expr)?;
         match (typed.scalar, typed.kind) {
-            (Scalar::Integer(value), _) => Ok(Typed::new(Scalar::Integer(value.wrapping_neg()), Kind::Integer)),
+            (Scalar::Integer(value), _) => constant(value.checked_neg(), whole),
             (Scalar::Real(value), _) => Ok(Typed::new(Scalar::Real(-value), Kind::Real)),
             (scalar, Some(Kind::Integer)) => {
                 Ok(Typed { scalar: Scalar::Negate(Box::new(scalar)), kind: typed.kind, narrow: typed.narrow })
@@ -75,8 +76,8 @@ impl Compiler {
         Ok(Typed::new(Scalar::Join(Box::new(left), Box::new(right)), Kind::Text))
     }
 
-    fn arithmetic(&mut self, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Typed, Problem> {
-        let Some(arithmetic) = arithmetic(op) else { return Err(unknown(left)) };
+    fn arithmetic(&mut self, whole: &Expr, left: &Expr, op: &BinaryOperator, right: &Expr) -> Result<Typed, Problem> {
+        let Some(arithmetic) = arithmetic(op) else { return Err(unknown(whole)) };
         let (a, b) = (self.whole(left)?, self.whole(right)?);
         if a.narrow && b.narrow {
             return Err(Problem::of(left, "two lengths cannot be calculated with each other")
@@ -87,7 +88,10 @@ impl Compiler {
             return Err(Problem::of(right, "a rule divides by a number other than 0 and -1 only")
                 .hint("a division that can fail would fail for the whole batch"));
         }
-        Ok(Typed::new(Scalar::Arithmetic(Box::new(a.scalar), arithmetic, Box::new(b.scalar)), Kind::Integer))
+        match (a.scalar, b.scalar) {
+            (Scalar::Integer(a), Scalar::Integer(b)) => constant(arithmetic.apply(a, b), whole),
+            (a, b) => Ok(Typed::new(Scalar::Arithmetic(Box::new(a), arithmetic, Box::new(b)), Kind::Integer)),
+        }
     }
 
     fn whole(&mut self, expr: &Expr) -> Result<Typed, Problem> {
@@ -100,6 +104,17 @@ impl Compiler {
             )),
         }
     }
+}
+
+/// What is calculated once, at load. Left to run, a result that does not fit would be NULL in every event, which nobody means.
+fn constant(result: Option<i64>, whole: &Expr) -> Result<Typed, Problem> {
+    result.map(|value| Typed::new(Scalar::Integer(value), Kind::Integer)).ok_or_else(|| {
+        Problem::of(whole, format!("{} {DOES_NOT_FIT}", shortened(whole))).hint(format!(
+            "whole numbers go from {} to {}",
+            i64::MIN,
+            i64::MAX
+        ))
+    })
 }
 
 const fn arithmetic(op: &BinaryOperator) -> Option<Arithmetic> {
@@ -143,8 +158,12 @@ pub(super) fn unknown(expr: &Expr) -> Problem {
     if matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. }) {
         return window_rule(expr.span().start, "a subquery");
     }
-    let text: String = expr.to_string().chars().take(60).collect();
     let hint = "known are columns, literals, AND, OR, NOT, comparisons, IN, BETWEEN, LIKE, ILIKE, REGEXP, IS, + - * / %, || \
                 and the functions of rules";
-    Problem::of(expr, format!("a stream rule cannot contain {text}")).hint(hint)
+    Problem::of(expr, format!("a stream rule cannot contain {}", shortened(expr))).hint(hint)
+}
+
+/// Enough of its text to know it by.
+fn shortened(expr: &Expr) -> String {
+    expr.to_string().chars().take(60).collect()
 }

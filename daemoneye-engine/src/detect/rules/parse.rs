@@ -14,7 +14,8 @@ use super::super::compile::{self, Compiled, Problem};
 use super::place::SqlPlace;
 use super::yaml::{Node, Yaml, read};
 use super::{LoadedRule, RuleTest};
-use crate::sql::names::nearest;
+use crate::ingest::check_value;
+use crate::sql::names::{column_hint, nearest};
 use crate::sql::{self, SqlRefusal};
 
 /// The fields of a rule file.
@@ -150,7 +151,9 @@ impl Reader<'_> {
     fn sql(&mut self, fields: &Fields<'_>) -> Option<(String, Compiled)> {
         let sql = self.required_text(fields, "sql")?;
         let place = SqlPlace::new(self.source, fields.key_place("sql"), fields.place("sql"));
-        let compiled = sql::check(&sql).map_err(Problem::from).and_then(|checked| compile::compile(checked.query()));
+        let compiled = sql::check_rule(&sql, compile::functions::instead)
+            .map_err(Problem::from)
+            .and_then(|checked| compile::compile(checked.query()));
         match compiled {
             Ok(compiled) => Some((sql, compiled)),
             Err(problem) => {
@@ -209,9 +212,8 @@ impl Reader<'_> {
         let columns = self.texts(fields, "dedup");
         for column in &columns {
             if process_event_column(column).is_none() {
-                let known = daemoneye_lib::columns::PROCESS_EVENTS.iter().map(|column| column.name);
-                let hint = nearest(column, known).map(|near| format!("did you mean {near}?"));
-                self.refuse(fields.place("dedup"), format!("process_events has no column {column}"), hint);
+                let message = format!("process_events has no column {column}");
+                self.refuse(fields.place("dedup"), message, Some(column_hint(column)));
             }
         }
         columns
@@ -265,14 +267,20 @@ impl Reader<'_> {
             self.refuse(fields.place("event"), "a test needs an event: a map of columns and values", None);
             return None;
         };
-        for (column, _) in pairs {
-            if process_event_column(&column.value).is_none() {
-                let known = daemoneye_lib::columns::PROCESS_EVENTS.iter().map(|column| column.name);
-                let hint = nearest(&column.value, known).map(|near| format!("did you mean {near}?"));
-                self.refuse(column.referenced, format!("process_events has no column {}", column.value), hint);
+        let mut event = Map::new();
+        for (column, value) in pairs {
+            let canonical = value.value.canonical();
+            match process_event_column(&column.value).map(|known| check_value(known, &canonical)) {
+                None => {
+                    let message = format!("process_events has no column {}", column.value);
+                    self.refuse(column.referenced, message, Some(column_hint(&column.value)));
+                }
+                Some(Err(wrong)) => self.refuse(value.referenced, wrong, None),
+                Some(Ok(())) => {}
             }
+            event.insert(column.value.clone(), canonical);
         }
-        Some(pairs.iter().map(|(column, value)| (column.value.clone(), value.value.canonical())).collect())
+        Some(event)
     }
 
     fn required_text(&mut self, fields: &Fields<'_>, name: &str) -> Option<String> {

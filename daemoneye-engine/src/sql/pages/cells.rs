@@ -3,9 +3,10 @@
 use daemoneye_lib::proto::{Value, value::Kind};
 use datafusion::arrow::array::{Array, AsArray, PrimitiveArray};
 use datafusion::arrow::datatypes::{
-    ArrowPrimitiveType, DataType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type,
-    TimeUnit, TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType,
-    UInt8Type, UInt16Type, UInt32Type, UInt64Type,
+    ArrowPrimitiveType, DataType, DurationMicrosecondType, DurationMillisecondType, DurationNanosecondType,
+    DurationSecondType, Float16Type, Float32Type, Float64Type, Int8Type, Int16Type, Int32Type, Int64Type, TimeUnit,
+    TimestampMicrosecondType, TimestampMillisecondType, TimestampNanosecondType, TimestampSecondType, UInt8Type,
+    UInt16Type, UInt32Type, UInt64Type,
 };
 use datafusion::arrow::util::display::array_value_to_string;
 
@@ -42,6 +43,7 @@ fn kind(array: &dyn Array, row: usize) -> Option<Kind> {
             array.as_fixed_size_binary_opt().map(|array| Kind::Blob(array.value(row).to_vec()))
         }
         DataType::Timestamp(unit, _) => timestamp(array, *unit, row),
+        DataType::Duration(unit) => duration(array, *unit, row),
         DataType::Dictionary(..) => {
             let dictionary = array.as_any_dictionary_opt()?;
             let key = *dictionary.normalized_keys().get(row)?;
@@ -77,6 +79,25 @@ fn timestamp(array: &dyn Array, unit: TimeUnit, row: usize) -> Option<Kind> {
         TimeUnit::Nanosecond => native::<TimestampNanosecondType>(array, row)?.div_euclid(1_000),
     };
     Some(Kind::TimestampUs(us))
+}
+
+/// As PostgreSQL writes it: `2 days 03:04:05.6`.
+fn duration(array: &dyn Array, unit: TimeUnit, row: usize) -> Option<Kind> {
+    let us = match unit {
+        TimeUnit::Second => native::<DurationSecondType>(array, row)?.saturating_mul(1_000_000),
+        TimeUnit::Millisecond => native::<DurationMillisecondType>(array, row)?.saturating_mul(1_000),
+        TimeUnit::Microsecond => native::<DurationMicrosecondType>(array, row)?,
+        TimeUnit::Nanosecond => native::<DurationNanosecondType>(array, row)? / 1_000,
+    };
+    let (seconds, us, sign) =
+        (us.unsigned_abs() / 1_000_000, us.unsigned_abs() % 1_000_000, if us < 0 { "-" } else { "" });
+    let days = match seconds / 86_400 {
+        0 => String::new(),
+        1 => "1 day ".to_owned(),
+        days => format!("{days} days "),
+    };
+    let clock = format!("{:02}:{:02}:{:02}.{us:06}", seconds / 3_600 % 24, seconds / 60 % 60, seconds % 60);
+    Some(Kind::Text(format!("{sign}{days}{}", clock.trim_end_matches('0').trim_end_matches('.'))))
 }
 
 fn shown(array: &dyn Array, row: usize) -> Option<Kind> {

@@ -11,6 +11,10 @@ impl Walker {
     pub(super) fn function(&mut self, function: &Function) -> Step {
         let Function { name, uses_odbc_syntax, parameters, args, filter, null_treatment, over, within_group } =
             function;
+        if names::is_user_column(function) {
+            self.referred(1);
+            return name.0.iter().filter_map(ObjectNamePart::as_ident).try_for_each(|ident| self.ident(ident));
+        }
         let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else {
             return self.refuse_node(
                 name,
@@ -30,15 +34,11 @@ impl Walker {
         if plain == names::DATETIME {
             return self.datetime(function);
         }
-        if names::is_user_column(function) {
-            self.referred(1);
-            return Ok(());
-        }
         let Some(class) = names::class_of(&plain) else {
             return self.refuse_node(
                 name,
                 format!("there is no function {name}"),
-                &names::instead_of_function(&plain),
+                &(self.instead_of_function)(&plain),
             );
         };
         self.absent(*uses_odbc_syntax, "{fn …}", "write the function alone")?;

@@ -63,10 +63,17 @@ struct Walker {
     depth: usize,
     /// The last place that the tree knew: some nodes carry none of their own.
     near: Location,
+    /// Texts in single quotes where a table is named.
+    texts: Vec<(String, Location)>,
+    instead_of_function: fn(&str) -> String,
 }
 
 /// Accepts exactly one statement, and only a query.
-pub(crate) fn statements(statements: &[Statement]) -> Result<Walked, SqlRefusal> {
+pub(crate) fn statements(
+    statements: &[Statement],
+    texts: Vec<(String, Location)>,
+    instead_of_function: fn(&str) -> String,
+) -> Result<Walked, SqlRefusal> {
     let statement = match statements {
         [] => return Err(SqlRefusal::whole("there is no statement", "write one SELECT")),
         [one] => one,
@@ -87,24 +94,30 @@ pub(crate) fn statements(statements: &[Statement]) -> Result<Walked, SqlRefusal>
             },
         ));
     };
-    let mut walker = Walker {
-        tables: BTreeSet::new(),
-        parameters: 0,
-        ctes: Vec::new(),
-        cte_count: 0,
-        scans: 0,
-        references: 0,
-        weight: 1,
-        produced: 1,
-        subqueries: 0,
-        depth: 0,
-        near: Location { line: 1, column: 1 },
-    };
+    let mut walker = Walker::new(texts, instead_of_function);
     walker.outermost(query)?;
     Ok(Walked { tables: walker.tables, parameters: walker.parameters })
 }
 
 impl Walker {
+    fn new(texts: Vec<(String, Location)>, instead_of_function: fn(&str) -> String) -> Self {
+        Self {
+            tables: BTreeSet::new(),
+            parameters: 0,
+            ctes: Vec::new(),
+            cte_count: 0,
+            scans: 0,
+            references: 0,
+            weight: 1,
+            produced: 1,
+            subqueries: 0,
+            depth: 0,
+            near: Location { line: 1, column: 1 },
+            texts,
+            instead_of_function,
+        }
+    }
+
     /// Refuses at the last known place.
     fn refuse<T>(&self, message: impl Into<String>, hint: impl Into<String>) -> Result<T, SqlRefusal> {
         Err(SqlRefusal::at(self.near, message, hint))

@@ -55,6 +55,7 @@ impl Walker {
                 return self.refuse("FROM before SELECT is not accepted", "begin with SELECT");
             }
         }
+        self.absent(projection.is_empty(), "SELECT without columns", "name the columns, or write *")?;
         if from.is_empty() {
             self.scan(1)?;
         }

@@ -132,6 +132,11 @@ impl Walker {
             );
         };
         self.ident(ident)?;
+        if let Some((_, at)) =
+            self.texts.iter().find(|(text, _)| ident.quote_style == Some('\'') && *text == ident.value)
+        {
+            self.near = *at;
+        }
         let plain = names::normal(ident);
         if let Some(Entry { scans, weight, .. }) = self.ctes.iter().rev().find(|entry| entry.name == plain) {
             let (scans, weight) = (*scans, *weight);
