@@ -25,6 +25,21 @@ pub(crate) enum AgentError {
     /// Wrong settings.
     #[error(transparent)]
     Config(#[from] ConfigErrors),
+    /// A copied data directory that is none, or cannot be read.
+    #[error("cannot read the copied data directory {}: {source}; name another with --offline", dir.display())]
+    CopiedStore {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    /// A directory of ours is not there and cannot be made.
+    #[error("cannot create the directory {}: {source}; choose another {flag}", dir.display())]
+    Directory {
+        dir: PathBuf,
+        flag: &'static str,
+        #[source]
+        source: std::io::Error,
+    },
     /// The system refused something.
     #[error("cannot {action}{}: {source}", on(path))]
     Io {
@@ -78,7 +93,9 @@ impl AgentError {
         match self {
             Self::Bus(BusError::MisuseInUse { .. }) => Exit::InUse,
             Self::Bus(BusError::LimitPath { .. } | BusError::MisuseOpenDirectory { .. }) => Exit::Config,
-            Self::Bus(BusError::Io { .. }) | Self::Io { .. } => Exit::Unreadable,
+            Self::Bus(BusError::Io { .. }) | Self::CopiedStore { .. } | Self::Directory { .. } | Self::Io { .. } => {
+                Exit::Unreadable
+            }
             Self::Bus(_) | Self::WorkerFailed { .. } => Exit::Failure,
             Self::CollectorFailed { .. } | Self::CollectorRefused { .. } | Self::MissingCollector { .. } => {
                 Exit::CollectorFailed

@@ -43,7 +43,7 @@ pub(crate) enum ToWorker {
 /// Worker to parent.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum ToParent {
-    /// A collector registered under this pid; the parent needs it for one that it did not start.
+    /// A collector registered; its pid by the kernel, which the parent needs for one that it did not start.
     Collector { pid: u32 },
     /// The store is held and the bus answers: collectors may be started.
     Listening,

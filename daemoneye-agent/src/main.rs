@@ -21,7 +21,6 @@ use std::time::Duration;
 use args::Asked;
 use daemoneye_lib::config::{self, AGENT, Sources};
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::jail::JailError;
 use daemoneye_lib::telemetry;
 use error::AgentError;
 use settings::Settings;
@@ -34,7 +33,7 @@ fn main() -> ExitCode {
     let outcome = match args::parse() {
         Asked::Run { sources, worker_args } => {
             let confine =
-                |settings: &Settings| jail::close_parent(settings.procmond.spawn, &settings.sandbox_required);
+                |settings: &Settings| Ok(jail::close_parent(settings.procmond.spawn, &settings.sandbox_required)?);
             start(&sources, Builder::new_current_thread, confine, |settings, jail, runtime| {
                 runtime.block_on(parent::run(settings, jail, worker_args))
             })
@@ -64,7 +63,7 @@ fn main() -> ExitCode {
 fn start<J>(
     sources: &Sources,
     builder: fn() -> Builder,
-    confine: impl FnOnce(&Settings) -> Result<J, JailError>,
+    confine: impl FnOnce(&Settings) -> Result<J, AgentError>,
     work: impl FnOnce(Settings, J, &Runtime) -> Result<Exit, AgentError>,
 ) -> Result<Exit, AgentError> {
     let config = config::load(&AGENT, sources)?;

@@ -140,6 +140,14 @@ impl Settings {
         Ok(self)
     }
 
+    /// Refuses to start without a rules directory that was named, before anything is made.
+    pub(crate) fn find_rules(&self) -> Result<(), AgentError> {
+        self.rules.iter().try_for_each(|dir| {
+            let found = std::fs::read_dir(dir).map(drop);
+            found.map_err(|source| AgentError::io("read the rules directory", dir, source))
+        })
+    }
+
     /// Where collectors connect.
     pub(crate) fn bus_socket(&self) -> PathBuf {
         self.runtime_dir.join("bus.sock")

@@ -15,7 +15,7 @@ use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, OperatorClient};
 use daemoneye_lib::metrics::{METRICS, Sample};
 use daemoneye_lib::proto::{
     CollectorHealth, CollectorResponse, ConfigEntry, ConfigShow, Empty, OperatorRequest, QueryRequest, Register, Role,
-    collector_response, operator_request, operator_response,
+    collector_response, operator_request, operator_response, value::Kind,
 };
 use serde_json::Value;
 
@@ -135,6 +135,51 @@ fn a_missing_procmond_and_a_missing_rules_directory_are_named() {
     let output = command.args(["--rules", "/nowhere/rules"]).output().unwrap();
     assert_eq!(output.status.code(), Some(72), "{}", said(&output));
     assert!(said(&output).contains("/nowhere/rules"), "{}", said(&output));
+    assert_eq!(held(dir.path()), ["token"], "nothing was made");
+}
+
+/// What lies in a directory.
+fn held(dir: &Path) -> Vec<String> {
+    let names = std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned());
+    names.collect()
+}
+
+#[test]
+fn a_directory_that_cannot_be_made_is_named_with_its_flag() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("file"), "").unwrap();
+    for (flag, odd, why) in [
+        ("--data-dir", "/proc/x", "No such file"),
+        ("--data-dir", "/dev/null", "there is something else of that name"),
+        ("--data-dir", dir.path().join("file/data").to_str().unwrap(), "Not a directory"),
+        ("--runtime-dir", "/dev/null", "there is something else of that name"),
+    ] {
+        let output = external(dir.path()).args([flag, odd]).output().unwrap();
+        assert_eq!(output.status.code(), Some(72), "{}", said(&output));
+        let told = format!("cannot create the directory {odd}: {why}");
+        assert!(said(&output).contains(&told), "{told}: {}", said(&output));
+        assert!(said(&output).contains(&format!("choose another {flag}")), "{}", said(&output));
+    }
+    let mut left = held(dir.path());
+    left.sort();
+    assert_eq!(left, ["file", "token"], "what was made is taken back");
+}
+
+#[test]
+fn a_copied_store_that_is_none_is_named_with_its_flag_and_nothing_is_made() {
+    let dir = tempfile::tempdir().unwrap();
+    for (copy, why) in [("/nowhere", "No such file"), (dir.path().to_str().unwrap(), "neither state.redb nor wal")] {
+        let mut command = agent();
+        command
+            .args(["serve", "--offline", copy, "--runtime-dir"])
+            .arg(dir.path().join("run"))
+            .env("HOME", dir.path());
+        let output = command.output().unwrap();
+        assert_eq!(output.status.code(), Some(72), "{}", said(&output));
+        assert!(said(&output).contains(&format!("directory {copy}: ")), "{}", said(&output));
+        assert!(said(&output).contains(why) && said(&output).contains("another with --offline"), "{}", said(&output));
+        assert_eq!(held(dir.path()), Vec::<String>::new());
+    }
 }
 
 #[test]
@@ -172,13 +217,48 @@ fn a_second_agent_on_the_same_data_ends_with_70_and_the_first_goes_on() {
     first.wait_for_line("stop");
     let other = tempfile::tempdir().unwrap();
     let token = dir.path().join("token");
-    let mut second = agent();
-    second.arg("run").arg("--data-dir").arg(dir.path().join("data")).arg("--runtime-dir").arg(other.path());
-    second.args(["--procmond-mode", "external", "--procmond-token-file"]).arg(token).env("HOME", other.path());
-    let output = second.output().unwrap();
-    assert_eq!(output.status.code(), Some(70), "{}", said(&output));
+    for (data, runtime) in [(dir.path(), other.path()), (other.path(), dir.path())] {
+        let mut second = agent();
+        second.arg("run").arg("--data-dir").arg(data.join("data")).arg("--runtime-dir").arg(runtime.join("run"));
+        second.args(["--procmond-mode", "external", "--procmond-token-file"]).arg(&token).env("HOME", other.path());
+        let output = second.output().unwrap();
+        assert_eq!(output.status.code(), Some(70), "{}", said(&output));
+        assert_eq!(held(other.path()), Vec::<String>::new(), "nothing stays of it");
+    }
     assert!(first.child.try_wait().unwrap().is_none(), "the first one still runs");
     assert_eq!(first.interrupt(), Some(0));
+}
+
+/// Names that the kernel gives processes are numbers of a pid namespace; those outside have none in it.
+#[test]
+fn an_agent_in_a_pid_namespace_of_its_own_serves_operators_outside_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let inside = ["--pid", "--fork", "--kill-child", "--mount-proc"];
+    if !Command::new("unshare").args(inside).arg("true").status().is_ok_and(|status| status.success()) {
+        return println!("skipped: this user may not make a pid namespace");
+    }
+    let agent = run_in(dir.path(), &["--log-level", "warn", "--procmond-source", "procfs"]);
+    let mut command = Command::new("unshare");
+    command.args(inside).arg(agent.get_program()).args(agent.get_args()).env_clear().env("HOME", dir.path());
+    command.env("PATH", "/usr/bin:/bin").stdin(Stdio::null());
+    let agent = Inside(Running::start(command));
+    agent.0.wait_for_line("source   procmond: ");
+    let socket = dir.path().join("run/cli.sock");
+    let document = runtime().block_on(health(&socket));
+    assert_eq!(document.pointer("/collectors/0/connected"), Some(&Value::Bool(true)), "{document}");
+    // The session of everything in there began outside, so its number is 0.
+    let sql = "SELECT session FROM processes WHERE name = 'procmond'";
+    assert_eq!(runtime().block_on(first_value(&socket, sql)), Kind::Integer(0));
+}
+
+/// The first process of a pid namespace: killed, it takes all of it along.
+struct Inside(Running);
+
+impl Drop for Inside {
+    fn drop(&mut self) {
+        self.0.child.kill().unwrap();
+        self.0.child.wait().unwrap();
+    }
 }
 
 #[test]
@@ -248,6 +328,26 @@ async fn settings(socket: &Path) -> Vec<ConfigEntry> {
     match answers.next().await.unwrap().unwrap().answer {
         Some(operator_response::Answer::Config(shown)) => shown.entries,
         _ => Vec::new(),
+    }
+}
+
+/// Waits until there is a row; returns its first value.
+async fn first_value(socket: &Path, sql: &str) -> Kind {
+    let client = OperatorClient::connect(socket, "test").await.unwrap();
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let query = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
+        let verb = operator_request::Verb::Query(query);
+        let mut answers = client.request(OperatorRequest { verb: Some(verb) }, None).await.unwrap();
+        while let Some(answer) = answers.next().await.unwrap() {
+            if let Some(operator_response::Answer::Page(page)) = answer.answer
+                && let Some(value) = page.rows.first().and_then(|row| row.values.first())
+            {
+                return value.kind.clone().unwrap();
+            }
+        }
+        assert!(Instant::now() < deadline, "no row: {sql}");
+        tokio::time::sleep(Duration::from_millis(100)).await;
     }
 }
 

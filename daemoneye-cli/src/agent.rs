@@ -4,8 +4,9 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use daemoneye_eventbus::{BusError, MAX_DEADLINE, OperatorAnswers, OperatorClient};
-use daemoneye_lib::proto::{OperatorRequest, operator_request::Verb, operator_response::Answer};
+use daemoneye_eventbus::{BusError, OperatorAnswers, OperatorClient, RpcError};
+use daemoneye_lib::proto::{OperatorRequest, OperatorResponse, operator_request::Verb, operator_response::Answer};
+use tokio::time::Instant;
 
 use crate::error::CliError;
 use crate::jail;
@@ -13,17 +14,19 @@ use crate::offline::OfflineAgent;
 use crate::owner;
 use crate::settings::Settings;
 
-/// How long a connection and its hello may take.
-const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection and its hello may take at most: an agent that is up answers at once.
+pub(crate) const CONNECT_DEADLINE: Duration = Duration::from_secs(10);
 
-/// How much longer than the agent may work this side waits: the agent's own word that time is up, with the rows that there
-/// are, should arrive first.
+/// What is left of the deadline, at most, when the agent must have ended its work: its own word that time is up, with the rows
+/// that there are, should arrive before this side gives up.
 const PATIENCE: Duration = Duration::from_secs(3);
 
 /// A connection; an agent that was started for it ends with it.
 pub(crate) struct Session {
     client: OperatorClient,
     deadline: Duration,
+    /// The end of the deadline; it covers the connection too.
+    until: Instant,
     offline: Option<OfflineAgent>,
 }
 
@@ -39,29 +42,30 @@ impl Session {
     /// The same, but where no agent runs one is started on an empty store: rules can be checked anywhere.
     pub(crate) async fn open_anywhere(settings: &Settings) -> Result<Self, CliError> {
         match Self::open(settings).await {
-            Err(CliError::AgentUnreachable { .. } | CliError::AgentForbidden { .. }) => {
-                Self::open_store(settings, None).await
-            }
+            Err(error) if error.is_away() => Self::open_store(settings, None).await,
             other => other,
         }
     }
 
     async fn open_running(settings: &Settings) -> Result<Self, CliError> {
-        let socket = settings.socket();
-        let client = connect(&socket).await?;
+        let until = Instant::now() + settings.deadline;
+        let client = connect(&settings.socket(), settings.deadline.min(CONNECT_DEADLINE)).await?;
         jail::close(&settings.sandbox_required)?;
-        Ok(Self { client, deadline: settings.deadline, offline: None })
+        Ok(Self { client, deadline: settings.deadline, until, offline: None })
     }
 
     async fn open_store(settings: &Settings, store: Option<&Path>) -> Result<Self, CliError> {
         let (agent, client) = OfflineAgent::start(store).await?;
         jail::close(&settings.sandbox_required)?;
-        Ok(Self { client, deadline: settings.deadline, offline: Some(agent) })
+        let until = Instant::now() + settings.deadline;
+        Ok(Self { client, deadline: settings.deadline, until, offline: Some(agent) })
     }
 
     /// Asks; the answers come one by one.
-    pub(crate) async fn ask(&self, verb: Verb) -> Result<OperatorAnswers, CliError> {
-        Ok(self.client.request(OperatorRequest { verb: Some(verb) }, Some(waits(self.deadline))).await?)
+    pub(crate) async fn ask(&self, verb: Verb) -> Result<Answers, CliError> {
+        let until = (!matches!(verb, Verb::EventsFollow(_))).then_some(self.until);
+        let asked = self.client.request(OperatorRequest { verb: Some(verb) }, Some(self.deadline));
+        Ok(Answers { answers: before(until, asked).await?, until })
     }
 
     /// How long the agent may work on a request.
@@ -85,24 +89,39 @@ impl Session {
     }
 }
 
-/// How long the agent may work when this side was given `deadline`.
-fn works(deadline: Duration) -> Duration {
-    deadline.min(MAX_DEADLINE.saturating_sub(PATIENCE))
+/// The answers to one request, until the deadline.
+pub(crate) struct Answers {
+    answers: OperatorAnswers,
+    until: Option<Instant>,
 }
 
-/// How long this side waits for it.
-fn waits(deadline: Duration) -> Duration {
-    deadline.saturating_add(PATIENCE).min(MAX_DEADLINE)
+impl Answers {
+    /// The next one; `None` after the last.
+    pub(crate) async fn next(&mut self) -> Result<Option<OperatorResponse>, CliError> {
+        before(self.until, self.answers.next()).await
+    }
+}
+
+async fn before<T>(until: Option<Instant>, work: impl Future<Output = Result<T, RpcError>>) -> Result<T, CliError> {
+    let done = match until {
+        Some(until) => tokio::time::timeout_at(until, work).await.unwrap_or(Err(RpcError::Timeout)),
+        None => work.await,
+    };
+    Ok(done?)
+}
+
+/// How long the agent may work when this side waits for `deadline`.
+fn works(deadline: Duration) -> Duration {
+    deadline.saturating_sub(PATIENCE.min(deadline / 4))
 }
 
 /// Connects and says hello, within a bound.
-pub(crate) async fn connect(socket: &Path) -> Result<OperatorClient, CliError> {
+pub(crate) async fn connect(socket: &Path, patience: Duration) -> Result<OperatorClient, CliError> {
+    let hung = || CliError::AgentHung { socket: socket.to_owned(), waited: patience };
     let hello = OperatorClient::connect(socket, "daemoneye-cli");
-    let connected = match tokio::time::timeout(CONNECT_DEADLINE, hello).await {
-        Ok(connected) => connected,
-        Err(_) => Err(BusError::PeerSilent("no answer to hello")),
-    };
+    let connected = tokio::time::timeout(patience, hello).await.map_err(|_| hung())?;
     connected.map_err(|error| match error {
+        BusError::PeerSilent(_) => hung(),
         BusError::PeerFault(fault) => CliError::PeerFault { fault, statement: None },
         limit @ BusError::LimitPath { .. } => CliError::SocketPath(limit),
         BusError::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
@@ -117,11 +136,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn this_side_waits_long_enough_for_the_agents_word_that_time_is_up() {
-        for seconds in [1, 30, 298, 300, 100_000] {
-            let deadline = Duration::from_secs(seconds);
-            assert!(waits(deadline) >= works(deadline) + PATIENCE, "{seconds}");
-            assert!(waits(deadline) <= MAX_DEADLINE, "{seconds}");
+    fn the_agents_word_that_time_is_up_has_time_to_arrive() {
+        for (deadline_ms, works_ms) in
+            [(1_000, 750), (2_000, 1_500), (12_000, 9_000), (30_000, 27_000), (300_000, 297_000)]
+        {
+            assert_eq!(works(Duration::from_millis(deadline_ms)), Duration::from_millis(works_ms), "{deadline_ms}");
         }
     }
 }

@@ -1,5 +1,6 @@
 //! The command line. Every command's help has an example.
 
+use std::ffi::OsString;
 use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
@@ -23,6 +24,28 @@ pub(crate) struct Arguments {
     pub(crate) common: Common,
     #[command(subcommand)]
     pub(crate) command: Command,
+}
+
+/// A statement may begin with a comment, which looks like an option. No option has a blank behind its dashes or a line end in its
+/// name, so such an argument is moved behind `--`, where nothing is one.
+pub(crate) fn with_comments(mut arguments: Vec<OsString>) -> Vec<OsString> {
+    let is_comment = |argument: &OsString| {
+        let text = argument.to_string_lossy();
+        let name = text.strip_prefix("--").and_then(|rest| rest.split('=').next());
+        name.is_some_and(|name| name.starts_with(char::is_whitespace) || name.contains('\n'))
+    };
+    // What stands behind an option is its value, as in `--param '-- x'`.
+    let wants_value = |argument: &OsString| {
+        let text = argument.to_string_lossy();
+        text.starts_with("--") && !text.contains('=')
+    };
+    let found =
+        arguments.windows(2).position(|pair| matches!(pair, [before, it] if !wants_value(before) && is_comment(it)));
+    if let Some(at) = found.filter(|_| arguments.iter().all(|argument| argument != "--")) {
+        let statement = arguments.remove(at + 1);
+        arguments.extend([OsString::from("--"), statement]);
+    }
+    arguments
 }
 
 /// Options of every command.
@@ -261,5 +284,28 @@ mod tests {
         let command = Arguments::command();
         command.clone().debug_assert();
         walk(&command);
+    }
+
+    #[test]
+    fn a_statement_may_begin_with_a_comment() {
+        let query = |line: &[&str]| {
+            let arguments = with_comments(line.iter().map(OsString::from).collect());
+            Arguments::try_parse_from(arguments).map(|parsed| match parsed.command {
+                Command::Query(query) => (query.sql, query.params),
+                other => panic!("{other:?}"),
+            })
+        };
+        let sql = "-- who\nSELECT 1";
+        let only = (Some(sql.to_owned()), Vec::new());
+        assert_eq!(query(&["cli", "query", sql]).unwrap(), only);
+        assert_eq!(
+            query(&["cli", "--format=csv", "query", "--who\nSELECT 1"]).unwrap().0.as_deref(),
+            Some("--who\nSELECT 1")
+        );
+        assert_eq!(query(&["cli", "query", sql, "--format", "csv"]).unwrap(), only);
+        assert_eq!(query(&["cli", "--format", "csv", "query", "--", sql]).unwrap(), only);
+        let (_, params) = query(&["cli", "query", "--param", "-- x", "SELECT $1"]).unwrap();
+        assert_eq!(params, ["-- x"]);
+        assert!(query(&["cli", "query", "--frmat", "csv", "SELECT 1"]).is_err(), "a mistyped option stays one");
     }
 }

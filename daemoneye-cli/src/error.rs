@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::io;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use daemoneye_eventbus::{BusError, RpcError};
 use daemoneye_lib::config::ConfigErrors;
@@ -23,6 +24,11 @@ pub(crate) enum CliError {
          daemoneye and daemoneye-admin are for this", socket.display()
     )]
     AgentForbidden { socket: PathBuf, owner: String },
+    #[error(
+        "the agent on {} does not answer: it took the connection and said nothing for {} ms\nit is stopped or very busy; look at \
+         its messages, or raise --deadline-ms", socket.display(), waited.as_millis()
+    )]
+    AgentHung { socket: PathBuf, waited: Duration },
     #[error("the agent gave no answer: {0}; raise --deadline-ms, or see `daemoneye-cli health`")]
     AgentSilent(RpcError),
     #[error("the agent stopped, or closed the connection, before the answer was complete; ask again when it runs")]
@@ -72,10 +78,16 @@ impl CliError {
         matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
     }
 
+    /// No agent can be asked; what needs none goes on without it.
+    pub(crate) const fn is_away(&self) -> bool {
+        matches!(self, Self::AgentForbidden { .. } | Self::AgentHung { .. } | Self::AgentUnreachable { .. })
+    }
+
     pub(crate) fn exit(&self) -> Exit {
         match self {
             Self::AgentAnswer(_) | Self::Interrupted | Self::Output(_) => Exit::Failure,
             Self::AgentForbidden { .. }
+            | Self::AgentHung { .. }
             | Self::AgentSilent(_)
             | Self::AgentStopped
             | Self::AgentUnreachable { .. } => Exit::Unreachable,
@@ -174,7 +186,9 @@ fn picture(sql: &str, line: u32, column: u32) -> Option<String> {
     let from = at.saturating_sub(SHOWN_CHARACTERS / 2);
     let shown: String =
         text.chars().skip(from).take(SHOWN_CHARACTERS).map(|c| if c.is_control() { ' ' } else { c }).collect();
-    Some(format!("\n  | {shown}\n  | {}^", " ".repeat(at - from)))
+    let cut = if from > 0 { "…" } else { "" };
+    let before = cut.chars().count() + at - from;
+    Some(format!("\n  | {cut}{shown}\n  | {}^", " ".repeat(before)))
 }
 
 #[cfg(test)]
@@ -203,6 +217,9 @@ mod tests {
         assert_eq!(picture("SELECT 1", 7, 1), None);
         assert_eq!(picture("SELECT 1", 1, 70), None);
         let long = "x".repeat(1_000);
-        assert!(picture(&long, 1, 900).unwrap().len() < 300);
+        let cut = picture(&long, 1, 900).unwrap();
+        assert!(cut.len() < 300 && cut.starts_with("\n  | …x"), "{cut}");
+        let caret = cut.lines().last().unwrap().chars().count();
+        assert_eq!(cut.lines().nth(1).unwrap().chars().take(caret).last(), Some('x'), "{cut}");
     }
 }

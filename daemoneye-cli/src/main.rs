@@ -24,7 +24,7 @@ use crate::error::CliError;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
-    let arguments = Arguments::parse();
+    let arguments = Arguments::parse_from(args::with_comments(std::env::args_os().collect()));
     match run(arguments) {
         Ok(exit) => exit.into(),
         Err(error) if error.is_closed_pipe() => Exit::Ok.into(),

@@ -66,9 +66,9 @@ impl OfflineAgent {
         let socket = self.runtime.path().join("cli.sock");
         let deadline = Instant::now() + START_DEADLINE;
         loop {
-            let error = match agent::connect(&socket).await {
+            let error = match agent::connect(&socket, agent::CONNECT_DEADLINE).await {
                 Ok(client) => return Ok(client),
-                Err(error @ CliError::AgentUnreachable { .. }) => error,
+                Err(error @ (CliError::AgentHung { .. } | CliError::AgentUnreachable { .. })) => error,
                 Err(other) => return Err(other),
             };
             if let Ok(Some(status)) = self.child.try_wait() {

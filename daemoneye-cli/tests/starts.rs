@@ -135,6 +135,32 @@ fn audit_verify_reads_the_files_itself_and_names_the_first_bad_entry() {
     let tampered = cli(home.path(), &["audit", "verify", "--audit-dir", &copy]);
     assert_eq!(code(&tampered), 76, "{}", stderr(&tampered));
     assert!(stderr(&tampered).contains("ledger entry 1"), "{}", stderr(&tampered));
+    let tampered = cli(home.path(), &["audit", "verify", "--audit-dir", &copy, "--format", "jsonl"]);
+    assert_eq!(code(&tampered), 76, "{}", stderr(&tampered));
+    let told: serde_json::Value = serde_json::from_str(&stdout(&tampered)).unwrap();
+    assert_eq!((&told["result"], &told["entry"]), (&"tampered".into(), &1.into()), "{told}");
+    assert_eq!(told["file"], file.display().to_string());
+    assert!(told["problem"].as_str().unwrap().contains("checksum") && told["offset"].as_u64() > Some(64), "{told}");
+}
+
+#[test]
+fn a_ledger_without_the_note_of_its_end_verifies_with_a_warning() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("data").join("audit");
+    ledger(&directory);
+    let note = directory.join("entries.durable");
+    let told = |output: &Output| {
+        let all: serde_json::Value = serde_json::from_str(&stdout(output)).unwrap();
+        (code(output), all[0]["result"].as_str().unwrap().to_owned())
+    };
+    let verify = || cli(home.path(), &["audit", "verify", "--format", "json"]);
+    assert_eq!(told(&verify()), (0, "verified".to_owned()));
+    std::fs::write(&note, "short").unwrap();
+    assert_eq!(told(&verify()), (3, "end_unknown".to_owned()));
+    std::fs::remove_file(&note).unwrap();
+    let absent = verify();
+    assert_eq!(told(&absent), (3, "end_unknown".to_owned()));
+    assert!(stderr(&absent).contains("entries.durable is missing"), "{}", stderr(&absent));
 }
 
 #[test]

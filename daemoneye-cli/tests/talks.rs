@@ -63,7 +63,8 @@ impl Agent {
                     file: file.name.clone(),
                     name: "a rule".into(),
                     tests_passed: 2,
-                    problems: if file.yaml.contains("bad") {
+                    tests_failed: file.yaml.contains("unfit").into(),
+                    problems: if file.yaml.contains("bad") || file.yaml.contains("unfit") {
                         vec![Refusal {
                             message: "no such column".into(),
                             line: 3,
@@ -113,6 +114,7 @@ impl Agent {
                     Fault { problems: vec![problem.clone()], ..Fault::new(FaultKind::Refused, problem.message) };
                 return Err(fault);
             }
+            "fails" => return Err(Fault::new(FaultKind::Failed, "the query failed: division by zero")),
             "endless" => i64::MAX / PAGE_ROWS,
             "large" => 200,
             _ => 1,
@@ -242,7 +244,7 @@ fn parameters_page_and_deadline_reach_the_agent() {
     assert_eq!(code(&output), 0, "{:?}", printed(&output));
     let asked = scene.agent.asked.lock().unwrap();
     assert_eq!(asked[0].params, [text("sshd"), Value { kind: Some(Kind::Integer(-5)) }]);
-    assert_eq!((asked[0].page_rows, asked[0].deadline_ms), (7, Some(2000)));
+    assert_eq!((asked[0].page_rows, asked[0].deadline_ms), (7, Some(1500)), "what is left is for the way back");
 }
 
 #[test]
@@ -281,6 +283,31 @@ fn a_refused_statement_is_shown_with_the_place() {
     let (data, messages) = printed(&output);
     assert_eq!((code(&output), data.as_str()), (5, ""));
     assert_eq!(messages, "error: this is not a SELECT\n  | refused\n  |   ^\n");
+}
+
+#[test]
+fn a_statement_that_fails_on_the_data_is_not_a_refused_one() {
+    let scene = Scene::new();
+    let output = scene.run(&["query", "fails"]);
+    assert_eq!((code(&output), printed(&output).0.as_str()), (1, ""));
+    assert_eq!(printed(&output).1, "error: the query failed: division by zero\n");
+}
+
+#[cfg(unix)]
+#[test]
+fn the_deadline_holds_for_an_agent_that_does_not_even_say_hello() {
+    let scene = Scene::new();
+    let directory = scene.home.path().join("hung");
+    std::fs::create_dir(&directory).unwrap();
+    // Connections wait in the backlog, as with an agent that is stopped.
+    let listener = std::os::unix::net::UnixListener::bind(directory.join("cli.sock")).unwrap();
+    let path = directory.display().to_string();
+    let output = scene.run(&["query", "SELECT 1", "--runtime-dir", &path, "--deadline-ms", "1000"]);
+    drop(listener);
+    let (_, messages) = printed(&output);
+    assert_eq!(code(&output), 6, "{messages}");
+    assert!(messages.contains("for 1000 ms") && messages.contains("--deadline-ms"), "{messages}");
+    assert!(!messages.contains("is it running"), "{messages}");
 }
 
 #[test]
@@ -341,6 +368,14 @@ fn rule_files_below_a_directory_are_checked_one_by_one() {
     let wrong = scene.run(&["rules", "validate", &path]);
     assert_eq!(code(&wrong), 5);
     assert!(printed(&wrong).1.contains("wrong.yml:3:7: no such column"), "{:?}", printed(&wrong));
+    assert!(printed(&wrong).0.contains("refused"), "{:?}", printed(&wrong));
+
+    std::fs::write(rules.join("linux/wrong.yml"), "unfit").unwrap();
+    let failed = scene.run(&["rules", "test", &path, "--format", "csv"]);
+    assert_eq!(code(&failed), 5);
+    let (rows, messages) = printed(&failed);
+    assert!(rows.contains(",failed,2,1") && rows.contains(",passed,2,0"), "{rows}");
+    assert!(messages.starts_with("failed:") && !messages.contains("refused"), "{messages}");
 }
 
 #[cfg(unix)]

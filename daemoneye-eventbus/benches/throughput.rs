@@ -2,20 +2,22 @@
 //! to ten subscribers, and requests. The figures across two processes come from the suite `ipc_performance`.
 #![expect(clippy::unwrap_used, reason = "a benchmark that fails by panicking")]
 
+mod everybody;
+
 use std::sync::Arc;
 use std::time::Duration;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use daemoneye_eventbus::{
-    Authority, Broker, BrokerOptions, BrokerStreams, Client, ClientEvent, ClientOptions, Connected, Peer,
-};
+use daemoneye_eventbus::{Broker, BrokerOptions, BrokerStreams, Client, ClientEvent, ClientOptions, Connected};
 use daemoneye_lib::proto::{
-    CollectorRequest, CollectorResponse, DeliveryGuarantee, Empty, Fault, Hello, QoS, Record, Register, Registered,
-    Role, Sequence, collector_request, collector_response,
+    CollectorRequest, CollectorResponse, DeliveryGuarantee, Empty, QoS, Record, Role, Sequence, collector_request,
+    collector_response,
 };
 use daemoneye_lib::topic::Topic;
 use tokio::runtime::Runtime;
 use tokio::sync::{Semaphore, mpsc};
+
+use self::everybody::Everybody;
 
 /// Messages per round: many enough that waking up is not what is measured; a few where nothing is.
 fn round() -> u64 {
@@ -25,21 +27,6 @@ fn round() -> u64 {
 /// Messages on their way at a time: less than any queue holds, so that nothing is shed.
 const WINDOW: usize = 500;
 const SIZES: [usize; 2] = [200, 16 * 1024];
-
-struct Everybody;
-
-impl Authority for Everybody {
-    fn admit(&self, _peer: &Peer, hello: &Hello) -> Result<Role, Fault> {
-        Ok(hello.role())
-    }
-    fn committed(&self, _collector: &str) -> Option<Sequence> {
-        None
-    }
-    fn register(&self, _register: &Register) -> Result<Registered, Fault> {
-        Ok(Registered::default())
-    }
-    fn deregister(&self, _collector: &str) {}
-}
 
 struct Bus {
     directory: tempfile::TempDir,

@@ -67,9 +67,10 @@ fn condition(text: &str) -> Result<Option<Checked>, Fault> {
     if text.trim().is_empty() {
         return Ok(None);
     }
-    let refused = |refusal: SqlRefusal| fault(&QueryError::Refused(without_prefix(refusal)));
-    // The line end keeps a comment from swallowing the parenthesis; what else the text does is for the gates to decide.
-    let checked = check(&format!("{PREFIX}({text}\n)")).map_err(refused)?;
+    // Bare first: a parenthesis that would close ours is refused where it stands, and so is what is missing at the end. Then in
+    // parentheses, where no further clause fits in; the line end keeps a comment from swallowing the last one.
+    let checked = check(&format!("{PREFIX} {text}")).and_then(|_| check(&format!("{PREFIX}({text}\n)")));
+    let checked = checked.map_err(|refusal| fault(&QueryError::Refused(without_prefix(refusal))))?;
     if checked.tables().any(|table| table != "process_events") || checked.parameters() > 0 {
         return Err(Fault::new(
             FaultKind::Refused,
@@ -79,7 +80,11 @@ fn condition(text: &str) -> Result<Option<Checked>, Fault> {
     Ok(Some(checked))
 }
 
+/// What the gates say of the statement around it, as if the condition stood alone.
 fn without_prefix(mut refusal: SqlRefusal) -> SqlRefusal {
+    if refusal.hint.starts_with("write one SELECT") {
+        refusal.hint = "write one condition, such as event_type = 'start' AND uid = 0".to_owned();
+    }
     if refusal.line == 1 {
         let before = u32::try_from(PREFIX.len() + 1).unwrap_or(u32::MAX);
         refusal.column = refusal.column.saturating_sub(before).max(1);
@@ -107,4 +112,32 @@ async fn send(answers: &Answers, batch: &RecordBatch) -> bool {
         }
     }
     true
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn refused(text: &str) -> Refusal {
+        condition(text).unwrap_err().problems.swap_remove(0)
+    }
+
+    #[test]
+    fn a_condition_is_one_condition_and_its_mistakes_are_placed_in_it() {
+        for text in ["", "pid = 1", "(pid = 1) OR (pid = 2)", "name = ')' -- (", "pid IN (1, 2)\n AND uid = 0"] {
+            assert!(condition(text).is_ok(), "{text}");
+        }
+        for (text, line, column) in [
+            ("1=1) OR (1=1", 1, 4),
+            ("name='x' AND", 1, 13),
+            ("pid = 1\n AND )", 2, 6),
+            ("pid = 1 ORDER BY pid", 1, 9),
+            ("1=1 UNION SELECT * FROM process_events", 1, 5),
+        ] {
+            let refusal = refused(text);
+            assert_eq!((refusal.line, refusal.column), (line, column), "{text}: {refusal:?}");
+            assert!(refusal.hint.starts_with("write one condition"), "{refusal:?}");
+        }
+        assert!(condition("1=1; SELECT 1").is_err() && condition("pid = $1").is_err());
+    }
 }

@@ -5,10 +5,10 @@ use std::io::ErrorKind;
 use std::path::Path;
 use std::sync::Arc;
 
-use daemoneye_engine::store::Store;
+use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::serve_operators;
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::jail::{Dropped, JailError};
+use daemoneye_lib::jail::Dropped;
 use tokio_util::sync::CancellationToken;
 
 use super::Operators;
@@ -18,10 +18,25 @@ use crate::platform::{self, GroupMay, Wish, Wishes};
 use crate::settings::Settings;
 
 /// What serving needs, and nothing else, from here on.
-pub(crate) fn confine(settings: &Settings, dir: &Path, transient: bool) -> Result<Dropped, JailError> {
-    // A grant needs what it is for; a directory that cannot be made is told by the one who uses it.
-    let _told_later = platform::create_dir(&settings.runtime_dir, 0o750);
-    jail::enter(&jail::offline(settings, dir, transient), &settings.sandbox_required)
+pub(crate) fn confine(settings: &Settings, dir: &Path, transient: bool) -> Result<Dropped, AgentError> {
+    find(dir).map_err(|source| AgentError::CopiedStore { dir: dir.to_owned(), source })?;
+    // A grant needs what it is for.
+    let runtime = &settings.runtime_dir;
+    platform::create_dir(runtime, 0o750).map_err(|source| AgentError::Directory {
+        dir: runtime.clone(),
+        flag: "--runtime-dir",
+        source,
+    })?;
+    Ok(jail::enter(&jail::offline(settings, dir, transient), &settings.sandbox_required)?)
+}
+
+/// Before anything is made for a directory that is no data directory.
+fn find(dir: &Path) -> std::io::Result<()> {
+    std::fs::read_dir(dir)?;
+    if ["state.redb", "segments", "wal"].iter().any(|name| dir.join(name).exists()) {
+        return Ok(());
+    }
+    Err(std::io::Error::new(ErrorKind::NotFound, "there is neither state.redb nor wal in it"))
 }
 
 /// Serves until a signal; a `transient` one also until standard input ends, and removes its runtime directory: whoever
@@ -53,10 +68,11 @@ async fn serve(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -
         let dir = dir.clone();
         move || Store::open_offline(&dir)
     });
-    let store = opened.await.map_err(|source| AgentError::io("read", &dir, std::io::Error::other(source)))??;
-    let runtime_dir = &settings.runtime_dir;
-    platform::create_dir(runtime_dir, 0o750)
-        .map_err(|source| AgentError::io("make the runtime directory", runtime_dir, source))?;
+    let opened = opened.await.map_err(|source| AgentError::io("read", &dir, std::io::Error::other(source)))?;
+    let store = opened.map_err(|error| match error {
+        StoreError::Unreadable { path, source } => AgentError::CopiedStore { dir: path, source },
+        other => other.into(),
+    })?;
     platform::mask_new_files(GroupMay::Write);
     let socket = settings.cli_socket();
     let service = Operators::offline(Arc::new(store), settings)

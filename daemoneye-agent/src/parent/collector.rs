@@ -49,6 +49,10 @@ pub(crate) fn command(settings: &Settings) -> Result<Command, AgentError> {
     }
     let mut command = Command::new(&settings.procmond.path);
     command
+        // Among the arguments too, which everybody may read: it tells two instances apart where the environment is closed, because
+        // the program is not dumpable.
+        .arg("--data-dir")
+        .arg(&settings.data_dir)
         .env_clear()
         .env("DAEMONEYE_BROKER_SOCKET", settings.bus_socket())
         .env("DAEMONEYE_BROKER_TOKEN_FILE", token)

@@ -6,6 +6,7 @@
 //! on collecting for the next agent.
 
 pub(crate) mod collector;
+mod fresh;
 mod restarts;
 mod slot;
 pub(crate) mod token;
@@ -17,6 +18,7 @@ use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::Report;
 use tokio::process::Command;
 
+use self::fresh::Fresh;
 use self::slot::{Happening, Slot};
 use crate::error::AgentError;
 use crate::link::{self, Receiver, Sender, ToParent, ToWorker};
@@ -76,6 +78,8 @@ pub(crate) async fn run(
     worker_args: Vec<std::ffi::OsString>,
 ) -> Result<Exit, AgentError> {
     collector::check(&settings)?;
+    settings.find_rules()?;
+    let fresh = Fresh::of(&[&settings.data_dir, &settings.runtime_dir]);
     let mut wishes = Wishes::listen().map_err(|source| AgentError::io("listen for signals", "", source))?;
     let limit = settings.procmond.restart_limit;
     let mut parent = Parent {
@@ -93,6 +97,9 @@ pub(crate) async fn run(
     parent.start_worker()?;
     let outcome = parent.watch(&mut wishes).await;
     parent.stop().await;
+    if !parent.came_up {
+        fresh.take_back();
+    }
     outcome
 }
 

@@ -133,7 +133,15 @@ pub(crate) fn mode_is(path: &Path, mode: u32) -> bool {
 
 /// Makes a directory with its mode; one that stands is left as it is.
 pub(crate) fn create_dir(path: &Path, mode: u32) -> std::io::Result<()> {
-    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path)
+    std::fs::DirBuilder::new().recursive(true).mode(mode).create(path).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AlreadyExists => std::io::Error::new(error.kind(), "there is something else of that name"),
+        _ => error,
+    })
+}
+
+/// Whether somebody serves on a socket.
+pub(crate) fn answers(socket: &Path) -> bool {
+    UnixStream::connect(socket).is_ok()
 }
 
 /// Gives a file to a group; false where there is no such group.

@@ -6,17 +6,22 @@ use std::sync::Arc;
 use daemoneye_engine::store::Store;
 use daemoneye_eventbus::auth::same_token;
 use daemoneye_eventbus::{Authority, Peer};
+use daemoneye_lib::jail::Account;
 use daemoneye_lib::proto::{Fault, FaultKind, Hello, Register, Registered, Role, Sequence};
 
+use crate::operator::VIEWERS_GROUP;
 use crate::parent::token::TOKEN_BYTES;
 use crate::platform;
 use crate::settings::Settings;
+
+/// The user that procmond becomes when root starts it and that user exists.
+const COLLECTOR: &str = "daemoneye-procmond";
 
 /// The gate of the bus.
 pub(crate) struct BusGate {
     store: Arc<Store>,
     token_file: PathBuf,
-    uid: Option<u32>,
+    uids: Vec<u32>,
     spawn: bool,
     heartbeat_interval_ms: u32,
 }
@@ -26,11 +31,17 @@ impl BusGate {
         Self {
             store,
             token_file: settings.token_file(),
-            uid: settings.procmond.uid,
+            uids: settings.procmond.uid.map_or_else(|| collectors_of(platform::own_uid()), |uid| vec![uid]),
             spawn: settings.procmond.spawn,
             heartbeat_interval_ms: u32::try_from(settings.procmond.heartbeat_interval_ms).unwrap_or(u32::MAX),
         }
     }
+}
+
+/// The users that a collector may be where no setting names one: root, our own, and who a collector of root becomes.
+fn collectors_of(own: u32) -> Vec<u32> {
+    let lesser = || Account::find(COLLECTOR, VIEWERS_GROUP).or_else(Account::stand_in).map(|account| account.uid);
+    [0, own].into_iter().chain((own == 0).then(lesser).flatten()).collect()
 }
 
 fn unauthenticated(message: &str) -> Fault {
@@ -39,8 +50,7 @@ fn unauthenticated(message: &str) -> Fault {
 
 impl Authority for BusGate {
     fn admit(&self, peer: &Peer, hello: &Hello) -> Result<Role, Fault> {
-        let expected_user = self.uid.map_or(peer.uid == 0 || peer.uid == platform::own_uid(), |uid| uid == peer.uid);
-        if !expected_user {
+        if !self.uids.contains(&peer.uid) {
             return Err(unauthenticated(
                 "this user is not the collector's: set procmond.uid in the agent's configuration",
             ));
@@ -89,5 +99,18 @@ impl Authority for BusGate {
 
     fn deregister(&self, collector: &str) {
         tracing::info!(collector, "left in order");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_agent_of_root_knows_whom_its_collector_becomes_and_any_other_only_itself_and_root() {
+        assert_eq!(collectors_of(1000), [0, 1000]);
+        let lesser = Account::find(COLLECTOR, VIEWERS_GROUP).or_else(Account::stand_in).map(|account| account.uid);
+        assert_eq!(collectors_of(0), [Some(0), Some(0), lesser].into_iter().flatten().collect::<Vec<_>>());
+        assert_ne!(lesser, Some(0));
     }
 }

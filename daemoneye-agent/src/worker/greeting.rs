@@ -16,7 +16,6 @@ use prost::Message as _;
 
 use super::{Phase, Worker, host};
 use crate::clock::now_us;
-use crate::link::ToParent;
 
 /// How long a collector may take to list every process: 10,000 of them take it far less than a second.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -35,7 +34,6 @@ const MAX_PAGES: usize = 10_000;
 pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     let id = register.collector_id.clone();
     tracing::info!(collector = %id, pid = register.pid, version = %register.version, "registered");
-    worker.tell_parent(ToParent::Collector { pid: register.pid });
     // A round trip first: what the collector subscribes to right after registering is in place when it answers.
     let capabilities = CollectorRequest { verb: Some(Verb::GetCapabilities(CapabilityRequest {})) };
     if let Err(error) = worker.broker.call(&id, capabilities, DEADLINE).await {

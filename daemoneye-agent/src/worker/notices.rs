@@ -1,5 +1,6 @@
 //! What the bus tells about its peers: who came, who is alive, who was turned away, what was shed.
 
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use daemoneye_eventbus::Notice;
@@ -9,13 +10,16 @@ use tokio::sync::mpsc;
 
 use super::{Worker, audit, greeting};
 use crate::clock::now_us;
+use crate::link::ToParent;
 
 /// Works off notices until the broker ends.
 pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Notice>) {
+    let mut pids = HashMap::new();
     while let Some(notice) = notices.recv().await {
         match notice {
             Notice::Connected { id, peer, build, .. } => {
                 tracing::debug!(%id, uid = peer.uid, build, "connected");
+                pids.insert(id, peer.pid);
             }
             Notice::Registered(register) => {
                 if let Some(committed) = worker.store.committed(&register.collector_id) {
@@ -24,12 +28,17 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                 if let Some(gap) = worker.roster.registered(register.clone()) {
                     cover(&worker, gap).await;
                 }
+                // The parent sends signals to it: the kernel's word, which counts in our pid namespace, and not the collector's.
+                if let Some(pid) = pids.get(&*register.collector_id).copied().flatten() {
+                    worker.tell_parent(ToParent::Collector { pid });
+                }
                 tokio::spawn(greeting::greet(Arc::clone(&worker), register));
             }
             Notice::Heartbeat(heartbeat) => note_heartbeat(&worker, *heartbeat).await,
             Notice::Disconnected { collector, reason } => {
                 tracing::info!(%collector, reason, "disconnected");
                 worker.roster.disconnected(&collector, &reason);
+                pids.remove(&collector);
             }
             Notice::Refused { peer, fault } => worker.refused(&peer, &fault.message),
             Notice::Shed { topic, count } if topic.starts_with("events.") => {

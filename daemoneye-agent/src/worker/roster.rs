@@ -16,6 +16,9 @@ const FAILED_AFTER: u32 = 3;
 const EXPECTED: &str = "procmond";
 /// How long nobody may collect before it is written down, µs: a start or a restart in order is over by then.
 const OUTAGE_AFTER_US: i64 = 2_000_000;
+/// The same for one that has not come yet, µs. A collector tells itself since when nobody captured; this is for one that does
+/// not come at all, not for a busy machine on which the start takes seconds.
+const FIRST_AFTER_US: i64 = 10_000_000;
 /// How often the row of an outage that lasts is written again, µs.
 const OUTAGE_EVERY_US: i64 = 5_000_000;
 
@@ -83,6 +86,16 @@ pub(crate) struct Outage {
     pub(crate) gap: CoverageGap,
     /// The first row of this outage; later ones only make it longer.
     pub(crate) begins: bool,
+}
+
+/// A collector that is not connected, since when and why.
+#[derive(Debug)]
+struct Absent {
+    id: String,
+    since_us: i64,
+    /// How long that may last before it is written down.
+    patience_us: i64,
+    why: String,
 }
 
 fn unavailable(collector: &str, from_us: i64, to_us: i64, detail: String) -> CoverageGap {
@@ -159,10 +172,10 @@ impl Roster {
         let absent = self.absent();
         let mut written = self.outages.lock().unwrap_or_else(PoisonError::into_inner);
         let mut outages = Vec::new();
-        for (id, since_us, why) in absent {
+        for Absent { id, since_us, patience_us, why } in absent {
             let before = written.get(&id).copied();
             let waited_us = now_us.saturating_sub(before.map_or(since_us, |(_, at_us)| at_us));
-            if waited_us < before.map_or(OUTAGE_AFTER_US, |_| OUTAGE_EVERY_US) || collects() {
+            if waited_us < before.map_or(patience_us, |_| OUTAGE_EVERY_US) || collects() {
                 continue;
             }
             written.insert(id.clone(), (since_us, now_us));
@@ -173,13 +186,18 @@ impl Roster {
     }
 
     /// Who is not connected, since when and why; the expected one also when it never was.
-    fn absent(&self) -> Vec<(String, i64, String)> {
+    fn absent(&self) -> Vec<Absent> {
         let collectors = self.lock();
-        let never = (!collectors.contains_key(EXPECTED))
-            .then(|| (EXPECTED.to_owned(), self.started_us, "it has not registered".to_owned()));
+        let never = (!collectors.contains_key(EXPECTED)).then(|| Absent {
+            id: EXPECTED.to_owned(),
+            since_us: self.started_us,
+            patience_us: FIRST_AFTER_US,
+            why: "it has not registered".to_owned(),
+        });
         let away = collectors.iter().filter(|(_, collector)| !collector.connected);
         let left = away.filter_map(|(id, collector)| {
-            collector.away.as_ref().map(|(since_us, why)| (id.clone(), *since_us, why.clone()))
+            let (since_us, why) = collector.away.clone()?;
+            Some(Absent { id: id.clone(), since_us, patience_us: OUTAGE_AFTER_US, why })
         });
         left.chain(never).collect()
     }
@@ -325,19 +343,19 @@ mod tests {
         let roster = Roster::after(0);
         let start = roster.started_us;
         assert_eq!(roster.missing().map(|row| (row.id, row.connected)), Some(("procmond".to_owned(), false)));
-        assert!(roster.outages(start + 1_000_000, || false).is_empty(), "a start in order");
-        assert!(roster.outages(start + 3_000_000, || true).is_empty(), "it collects; the events follow");
-        let first = roster.outages(start + 3_000_000, || false);
+        assert!(roster.outages(start + 9_000_000, || false).is_empty(), "a start in order");
+        assert!(roster.outages(start + 13_000_000, || true).is_empty(), "it collects; the events follow");
+        let first = roster.outages(start + 13_000_000, || false);
         assert!(first[0].begins);
-        assert_eq!((first[0].gap.from_us, first[0].gap.to_us), (start, start + 3_000_000));
-        assert!(roster.outages(start + 4_000_000, || false).is_empty(), "written a moment ago");
-        let later = roster.outages(start + 8_000_000, || false);
+        assert_eq!((first[0].gap.from_us, first[0].gap.to_us), (start, start + 13_000_000));
+        assert!(roster.outages(start + 14_000_000, || false).is_empty(), "written a moment ago");
+        let later = roster.outages(start + 18_000_000, || false);
         assert!(!later[0].begins);
         assert_eq!(later[0].gap.from_us, start);
         let last = roster.registered(register(1)).unwrap();
         assert_eq!(last.from_us, start);
         assert!(roster.missing().is_none());
-        assert!(roster.outages(start + 20_000_000, || false).is_empty());
+        assert!(roster.outages(start + 30_000_000, || false).is_empty());
 
         roster.disconnected("procmond", "hung up");
         let second = roster.outages(now_us() + 3_000_000, || false);

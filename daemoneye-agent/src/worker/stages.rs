@@ -6,9 +6,9 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemoneye_engine::store::{Store, StoreError, StoreOptions};
-use daemoneye_eventbus::{Broker, BrokerOptions, BrokerStreams, serve_operators};
+use daemoneye_eventbus::{Broker, BrokerOptions, BrokerStreams, BusError, serve_operators};
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::jail::{Dropped, JailError};
+use daemoneye_lib::jail::Dropped;
 use daemoneye_lib::proto::{CollectorRequest, Empty, collector_request::Verb};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
@@ -43,16 +43,17 @@ const COLLECTOR_WAIT: Duration = Duration::from_secs(3);
 const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Files and ports only as this worker needs them, from here on.
-pub(crate) fn confine(settings: &Settings) -> Result<Dropped, JailError> {
+pub(crate) fn confine(settings: &Settings) -> Result<Dropped, AgentError> {
     platform::mask_new_files(GroupMay::Read);
-    for dir in [&settings.data_dir, &settings.runtime_dir] {
+    // A grant needs what it is for.
+    for (dir, flag) in [(&settings.data_dir, "--data-dir"), (&settings.runtime_dir, "--runtime-dir")] {
         let fresh = !dir.exists();
-        // A grant needs what it is for; a directory that cannot be made is told by the one who uses it.
-        if platform::create_dir(dir, 0o750).is_ok() && fresh {
+        platform::create_dir(dir, 0o750).map_err(|source| AgentError::Directory { dir: dir.clone(), flag, source })?;
+        if fresh {
             share(dir);
         }
     }
-    jail::enter(&jail::worker(settings), &settings.sandbox_required)
+    Ok(jail::enter(&jail::worker(settings), &settings.sandbox_required)?)
 }
 
 /// Runs the worker of the parent at the other end of standard input.
@@ -77,12 +78,11 @@ struct Loading {
 
 impl Loading {
     async fn begin(settings: Settings) -> Result<Self, AgentError> {
-        for dir in &settings.rules {
-            std::fs::read_dir(dir).map_err(|source| AgentError::io("read the rules directory", dir, source))?;
+        // Nothing is put into a data directory that cannot be worked on; one that was may belong to a worker that is ending.
+        let is_new = std::fs::read_dir(&settings.data_dir).is_ok_and(|mut held| held.next().is_none());
+        if is_new && platform::answers(&settings.bus_socket()) {
+            return Err(BusError::MisuseInUse { path: settings.bus_socket() }.into());
         }
-        let runtime_dir = &settings.runtime_dir;
-        platform::create_dir(runtime_dir, 0o750)
-            .map_err(|source| AgentError::io("make the runtime directory", runtime_dir, source))?;
         let store = Arc::new(open(&settings).await?);
         let rules = Rules::new(&settings.rules);
         Ok(Self { settings, store, rules })

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::{LedgerError, LedgerProgress, LedgerSummary, verify_dir};
 use daemoneye_lib::proto::Row;
+use daemoneye_lib::segment::{DurableNote, SegmentName};
 use serde_json::Value as Json;
 
 use super::health;
@@ -22,6 +23,10 @@ use crate::value;
 /// A walk that takes less needs no progress line; after that it is renewed at this pace.
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
+/// Columns of a ledger in which every entry verifies, and of one in which `entry` is the first that does not.
+const GOOD: [&str; 7] = ["result", "entries", "first", "last", "head", "segments", "directory"];
+const BAD: [&str; 6] = ["result", "entry", "file", "offset", "problem", "directory"];
+
 pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliError> {
     let Audit::Verify { audit_dir } = verb;
     let directory = match audit_dir {
@@ -32,7 +37,15 @@ pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliErr
     let mut progress = Progress::default();
     let verified = verify_dir(&directory, |at| progress.show(at));
     progress.end();
-    let summary = verified.map_err(|error| judge(error, &directory))?;
+    let summary = match verified {
+        Ok(summary) => summary,
+        Err(error) if error.exit() == Exit::Unreadable => return Err(unreadable(&directory, &error)),
+        Err(error) => {
+            // Whoever does not read the row is told by the code.
+            let _unread = render::rows(settings.format, &BAD, &[bad_row(&error, &directory)]);
+            return Err(CliError::Tampered(error));
+        }
+    };
     if summary.entries == 0 {
         let text = format!(
             "the ledger in {} has no entry; name the directory of another with --audit-dir",
@@ -40,9 +53,24 @@ pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliErr
         );
         return Err(CliError::NotFound(text));
     }
-    let columns = ["result", "entries", "first", "last", "head", "segments", "directory"];
-    render::rows(settings.format, &columns, &[row(&summary, &directory.display().to_string())])?;
-    Ok(Exit::Ok)
+    let exit = judge_end(&directory)?;
+    let result = if exit == Exit::Ok { "verified" } else { "end_unknown" };
+    render::rows(settings.format, &GOOD, &[row(result, &summary, &directory)])?;
+    Ok(exit)
+}
+
+/// The chain cannot know of itself that its end is missing; the writer's note of what it synced tells, when it is there.
+fn judge_end(directory: &Path) -> Result<Exit, CliError> {
+    let name = SegmentName::ledger();
+    if DurableNote::read(directory, &name).map_err(|error| unreadable(directory, &error))?.is_some() {
+        return Ok(Exit::Ok);
+    }
+    eprintln!(
+        "every entry verifies, but {} is missing or damaged, so nobody can tell whether entries were cut off the end; compare \
+         the number and the head with a copy from before",
+        DurableNote::path(directory, &name).display()
+    );
+    Ok(Exit::Degraded)
 }
 
 /// A directory that cannot be read is neither absent nor changed.
@@ -57,10 +85,6 @@ fn look(directory: &Path) -> Result<(), CliError> {
     }
 }
 
-fn judge(error: LedgerError, directory: &Path) -> CliError {
-    if error.exit() == Exit::Unreadable { unreadable(directory, &error) } else { CliError::Tampered(error) }
-}
-
 fn unreadable(directory: &Path, error: &dyn Display) -> CliError {
     CliError::Unreadable(format!(
         "cannot read the ledger in {}: {error}\n{}; verify with sudo, or name a copy with --audit-dir",
@@ -69,18 +93,32 @@ fn unreadable(directory: &Path, error: &dyn Display) -> CliError {
     ))
 }
 
-fn row(summary: &LedgerSummary, directory: &str) -> Row {
+fn bad_row(error: &LedgerError, directory: &Path) -> Row {
+    let result = if error.exit() == Exit::Tampered { "tampered" } else { "not_verified" };
+    Row {
+        values: vec![
+            value::of_text(result),
+            value::of_number(error.sequence),
+            value::of_text(error.file.display().to_string()),
+            value::of_number(error.offset),
+            value::of_text(error.what.to_string()),
+            value::of_text(directory.display().to_string()),
+        ],
+    }
+}
+
+fn row(result: &str, summary: &LedgerSummary, directory: &Path) -> Row {
     let time = |ms: Option<i64>| ms.and_then(|ms| ms.checked_mul(1_000)).map(value::timestamp).unwrap_or_default();
     let head = summary.head.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     Row {
         values: vec![
-            value::of_text("verified"),
+            value::of_text(result),
             value::of_number(summary.entries),
             value::of_text(time(summary.first_ms)),
             value::of_text(time(summary.last_ms)),
             value::of_text(head),
             value::of_number(summary.segments),
-            value::of_text(directory),
+            value::of_text(directory.display().to_string()),
         ],
     }
 }
@@ -95,9 +133,7 @@ async fn directory_of(settings: &Settings) -> Result<PathBuf, CliError> {
     }
     let session = match Session::open(settings).await {
         Ok(session) => session,
-        Err(CliError::AgentUnreachable { .. } | CliError::AgentForbidden { .. }) => {
-            return Ok(settings.data_dir.join("audit"));
-        }
+        Err(error) if error.is_away() => return Ok(settings.data_dir.join("audit")),
         Err(error) => return Err(error),
     };
     let (report, _) = health::report(&session).await?;

@@ -30,7 +30,7 @@ async fn show(settings: &Settings, origin: bool) -> Result<Exit, CliError> {
             entries.extend(theirs);
             Exit::Ok
         }
-        Err(error @ (CliError::AgentUnreachable { .. } | CliError::AgentForbidden { .. })) => {
+        Err(error) if error.is_away() => {
             eprintln!("the agent's settings are missing: {error}");
             Exit::Degraded
         }

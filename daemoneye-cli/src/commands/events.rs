@@ -33,7 +33,7 @@ async fn follow(session: &Session, settings: &Settings, condition: &str, sheet: 
     let request = EventsFollow { r#where: condition.to_owned() };
     let mut answers = session.ask(Verb::EventsFollow(request)).await.map_err(about)?;
     let mut kept = None;
-    while let Some(response) = answers.next().await.map_err(|error| about(error.into()))? {
+    while let Some(response) = answers.next().await.map_err(about)? {
         let page = match response.answer {
             Some(Answer::Page(page)) => page,
             Some(Answer::Problems(missed)) => {

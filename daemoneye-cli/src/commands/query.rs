@@ -108,7 +108,7 @@ async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Resu
     let about = |error: CliError| error.about(&question.sql);
     let mut answers = session.ask(Verb::Query(request(session, &question))).await.map_err(about)?;
     sheet.limit(question.most);
-    while let Some(response) = answers.next().await.map_err(|error| about(error.into()))? {
+    while let Some(response) = answers.next().await.map_err(about)? {
         match response.answer {
             Some(Answer::Page(page)) => {
                 if !page.columns.is_empty() {

@@ -23,7 +23,7 @@ pub(crate) fn document(format: Format, document: &Value) -> Result<(), CliError>
     match format {
         Format::Table => {
             let mut text = String::new();
-            describe(document, 0, &mut text);
+            describe(&dated(document), 0, &mut text);
             output.print(text.trim_start_matches('\n'))
         }
         Format::Json => output.print(&format!("{document:#}\n")),
@@ -66,10 +66,11 @@ fn describe(document: &Value, depth: usize, text: &mut String) {
     let (mut groups, leaves): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, inner)| is_group(inner));
     // What is wrong comes first.
     groups.sort_by_key(|(name, _)| *name != "findings");
-    let leaves: Vec<_> = leaves.into_iter().filter(|(_, leaf)| !is_empty(leaf)).collect();
+    let mut leaves: Vec<_> = leaves.into_iter().filter(|(_, leaf)| !is_empty(leaf)).collect();
+    leaves.sort_by_key(|(name, _)| rank(name));
     let width = leaves.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (name, leaf) in leaves {
-        line(text, depth, &format!("{name:width$}  {}", shown(name, leaf)));
+        line(text, depth, &format!("{name:width$}  {}", shown(leaf)));
     }
     for (name, inner) in groups {
         text.push_str(if depth == 0 { "\n" } else { "" });
@@ -104,8 +105,8 @@ fn grid(items: &[Value], depth: usize, text: &mut String) {
             columns.push(name.clone());
         }
     }
-    let cell =
-        |item: &Value, name: &String| value::of_text(item.get(name).map(|leaf| shown(name, leaf)).unwrap_or_default());
+    columns.sort_by_key(|name| rank(name));
+    let cell = |item: &Value, name: &String| value::of_text(item.get(name).map(shown).unwrap_or_default());
     let cells = |item: &Value| Row { values: columns.iter().map(|name| cell(item, name)).collect() };
     let rows: Vec<Row> = items.iter().map(cells).collect();
     for row in Table::new(false).page(&columns, &rows).lines() {
@@ -132,19 +133,52 @@ fn is_empty(value: &Value) -> bool {
     }
 }
 
-/// Times are kept as numbers in documents; a person reads dates.
-fn shown(name: &str, leaf: &Value) -> String {
-    let time = match (name, leaf.as_i64()) {
-        (_, Some(us)) if name.ends_with("_us") && us > EARLIEST_TIME_US => Some(us),
-        (_, Some(ms)) if name.ends_with("_ms") && ms > EARLIEST_TIME_US / 1_000 => ms.checked_mul(1_000),
-        _ => None,
-    };
-    match (time, leaf) {
-        (Some(us), _) => value::timestamp(us),
-        (None, Value::Array(items)) => items.iter().map(scalar).collect::<Vec<_>>().join(", "),
-        (None, other) => scalar(other),
+fn shown(leaf: &Value) -> String {
+    match leaf {
+        Value::Array(items) => items.iter().map(scalar).collect::<Vec<_>>().join(", "),
+        other => scalar(other),
     }
 }
+
+/// Times are kept as numbers in documents; a person reads dates, under the names that the SQL tables have for them.
+fn dated(document: &Value) -> Value {
+    match document {
+        Value::Object(fields) => Value::Object(fields.iter().map(|(name, inner)| dated_field(name, inner)).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(dated).collect()),
+        leaf => leaf.clone(),
+    }
+}
+
+fn dated_field(name: &str, inner: &Value) -> (String, Value) {
+    let number = inner.as_i64();
+    let us = |stem| Some((stem, number.filter(|us| *us > EARLIEST_TIME_US)?));
+    let ms = |stem| Some((stem, number?.checked_mul(1_000).filter(|us| *us > EARLIEST_TIME_US)?));
+    match name.strip_suffix("_us").and_then(us).or_else(|| name.strip_suffix("_ms").and_then(ms)) {
+        Some((stem @ ("from" | "last_exit" | "to"), us)) => (format!("{stem}_time"), value::timestamp(us).into()),
+        Some((stem, us)) => (stem.to_owned(), value::timestamp(us).into()),
+        None => (name.to_owned(), dated(inner)),
+    }
+}
+
+/// Objects come with their fields by name. Which thing it is stands first, then what `alerts list` and the SQL tables begin with.
+fn rank(name: &str) -> usize {
+    LEADING.iter().position(|leading| *leading == name).unwrap_or(LEADING.len())
+}
+
+const LEADING: &[&str] = &[
+    "id",
+    "name",
+    "layer",
+    "call",
+    "collector",
+    "time",
+    "severity",
+    "title",
+    "state",
+    "reason",
+    "from_time",
+    "to_time",
+];
 
 /// The year 2001: below it a number with such a name is a duration.
 const EARLIEST_TIME_US: i64 = 1_000_000_000_000_000;
@@ -170,13 +204,42 @@ mod tests {
             "store": {"rows": 3, "notes": ["a", "b"]},
         });
         let mut text = String::new();
-        describe(&document, 0, &mut text);
+        describe(&dated(&document), 0, &mut text);
         for expected in
-            ["state       running", "2026-01-31T12:00:00.000000Z", "\nsinks\n", "  notes  a, b\n", "  rows   3\n"]
+            ["state    running", "2026-01-31T12:00:00.000000Z", "\nsinks\n", "  notes  a, b\n", "  rows   3\n"]
         {
             assert!(text.contains(expected), "{expected:?} is not in\n{text}");
         }
         assert!(!text.contains("nothing"), "{text}");
+    }
+
+    #[test]
+    fn a_person_reads_what_it_is_first_and_times_under_the_names_of_the_tables() {
+        let us = 1_769_860_800_000_000_i64;
+        let document = json!({
+            "collectors": [{"buffer_bytes": 1, "id": "procmond", "last_heartbeat_us": us, "state": "running"}],
+            "coverage": {"latest": [{"collector": "bus", "count": 2, "from_us": us, "reason": "x", "to_us": us}]},
+            "components": [{"last_exit": "exit code 1", "last_exit_ms": us / 1_000, "name": "worker"}],
+            "probes": [{"allowed": false, "answer": "done", "call": "execve"}],
+            "sinks": [{"dead": 0, "delivered": 5, "name": "file"}],
+            "uptime_ms": 4758, "elapsed_us": 3, "time_us": us,
+        });
+        let mut text = String::new();
+        describe(&dated(&document), 0, &mut text);
+        let words = |line: &str| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let lines: Vec<String> = text.lines().map(words).collect();
+        for expected in [
+            "id state buffer_bytes last_heartbeat",
+            "collector reason from_time to_time count",
+            "name last_exit last_exit_time",
+            "call allowed answer",
+            "name dead delivered",
+            "time 2026-01-31T12:00:00.000000Z",
+            "uptime_ms 4758",
+            "elapsed_us 3",
+        ] {
+            assert!(lines.iter().any(|line| line == expected), "{expected:?} is not in\n{text}");
+        }
     }
 
     #[test]

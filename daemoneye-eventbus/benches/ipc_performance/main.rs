@@ -6,6 +6,8 @@
 #![expect(clippy::unwrap_used, clippy::expect_used, reason = "a benchmark that cannot run should stop")]
 
 mod clock;
+#[path = "../everybody/mod.rs"]
+mod everybody;
 mod nats;
 mod second;
 

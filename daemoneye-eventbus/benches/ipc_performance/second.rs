@@ -11,16 +11,16 @@ use std::thread::JoinHandle;
 
 use daemoneye_eventbus::operator::BoxFuture;
 use daemoneye_eventbus::{
-    Authority, Broker, BrokerOptions, BrokerStreams, Caller, Client, ClientEvent, ClientOptions, OperatorService,
-    Peer, serve_operators,
+    Broker, BrokerOptions, BrokerStreams, Caller, Client, ClientEvent, ClientOptions, OperatorService, Peer,
+    serve_operators,
 };
 use daemoneye_lib::proto::{
-    DeliveryGuarantee, Fault, HealthShown, Hello, OperatorRequest, OperatorResponse, QoS, Register, Registered, Role,
-    Sequence, operator_response,
+    DeliveryGuarantee, Fault, HealthShown, Hello, OperatorRequest, OperatorResponse, QoS, Role, operator_response,
 };
 use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 
+use crate::everybody::Everybody;
 use crate::{clock, nats};
 
 pub(crate) const BUS_SOCKET: &str = "bus.sock";
@@ -241,21 +241,6 @@ async fn answer(socket: PathBuf) {
     let serving = serve_operators(socket, Arc::new(Everybody), CancellationToken::new()).await.unwrap();
     ready();
     serving.await.unwrap();
-}
-
-struct Everybody;
-
-impl Authority for Everybody {
-    fn admit(&self, _peer: &Peer, hello: &Hello) -> Result<Role, Fault> {
-        Ok(hello.role())
-    }
-    fn committed(&self, _collector: &str) -> Option<Sequence> {
-        None
-    }
-    fn register(&self, _register: &Register) -> Result<Registered, Fault> {
-        Ok(Registered::default())
-    }
-    fn deregister(&self, _collector: &str) {}
 }
 
 impl OperatorService for Everybody {

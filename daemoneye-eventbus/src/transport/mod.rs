@@ -34,7 +34,7 @@ pub struct Peer {
     pub uid: u32,
     /// Effective group id when it connected.
     pub gid: u32,
-    /// Process id, where the platform tells.
+    /// Process id, where the platform tells; none for a peer outside our pid namespace. Nothing is decided by it.
     pub pid: Option<u32>,
 }
 

@@ -6,7 +6,6 @@ use std::os::unix::fs::{DirBuilderExt as _, FileTypeExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use interprocess::local_socket::traits::StreamCommon as _;
 use interprocess::local_socket::traits::tokio::Stream as _;
 use interprocess::local_socket::{GenericFilePath, ListenerOptions, Name, ToFsName as _, tokio as local};
 use interprocess::os::unix::local_socket::ListenerOptionsExt as _;
@@ -92,12 +91,16 @@ fn create(path: &Path, directory: &Path) -> Result<local::Listener, BusError> {
     }
 }
 
+/// The user decides. A pid of 0 is that of a peer outside our pid namespace and means "unknown"; a user that the kernel does
+/// not tell is its -1.
 pub(super) fn peer(stream: &local::Stream) -> io::Result<Peer> {
-    let creds = stream.peer_creds()?;
-    match (creds.euid(), creds.egid()) {
-        (Some(uid), Some(gid)) => Ok(Peer { uid, gid, pid: creds.pid().and_then(|pid| u32::try_from(pid).ok()) }),
-        _ => Err(io::Error::new(io::ErrorKind::Unsupported, "this system does not tell who connects")),
+    let local::Stream::UdSocket(stream) = stream;
+    let told = stream.inner().peer_cred()?;
+    if told.uid() == u32::MAX {
+        return Err(io::Error::new(io::ErrorKind::Unsupported, "this system does not tell who connects"));
     }
+    let pid = told.pid().and_then(|pid| u32::try_from(pid).ok()).filter(|pid| *pid != 0);
+    Ok(Peer { uid: told.uid(), gid: told.gid(), pid })
 }
 
 /// Device, inode, and change time: an inode number alone is reused at once.

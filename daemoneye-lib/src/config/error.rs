@@ -42,6 +42,16 @@ pub enum ConfigError {
         /// Which file.
         path: PathBuf,
     },
+    /// One value where the table has a group of keys.
+    #[error("{key} from {origin} is one value; it is a group of keys, such as {key}.{member}")]
+    MisuseGroup {
+        /// Dotted name of the group.
+        key: String,
+        /// File or flag.
+        origin: String,
+        /// A key of the group, without the group's name.
+        member: String,
+    },
     /// A key that the table does not have.
     #[error("unknown key {key:?} from {origin}; {}", hint(nearest))]
     MisuseKey {

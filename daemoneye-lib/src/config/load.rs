@@ -104,15 +104,25 @@ impl Walk {
             }
             let settings = self.component.settings;
             let Some(setting) = settings.iter().find(|setting| self.component.variable(setting.key) == name) else {
-                let known = settings.iter().map(|setting| self.component.variable(setting.key));
-                let nearest = nearest(&name, known.chain([config.clone()]));
-                self.errors.push(ConfigError::MisuseVariable { name: name.into_owned(), nearest });
+                self.errors.push(self.unknown_variable(&name));
                 continue;
             };
             match value.to_str() {
                 Some(text) => self.lay(&name, setting.key, typed(setting.kind, text)),
                 None => self.errors.push(ConfigError::MisuseVariableText { name: name.into_owned() }),
             }
+        }
+    }
+
+    /// All variables begin alike, so only what follows is compared, as a dotted key: one `_` in place of two, or a group's name
+    /// that is missing, is the usual slip.
+    fn unknown_variable(&self, name: &str) -> ConfigError {
+        let given = name.strip_prefix(self.component.prefix).unwrap_or(name).replace("__", ".").to_lowercase();
+        let known = self.component.settings.iter().map(|setting| setting.key);
+        let nearest = nearest(&given, known.chain(["config"]).map(str::to_owned));
+        ConfigError::MisuseVariable {
+            name: name.to_owned(),
+            nearest: nearest.map(|key| self.component.variable(&key)),
         }
     }
 
@@ -147,10 +157,15 @@ impl Walk {
                 self.value(setting, &value, origin);
                 continue;
             }
-            let is_group = self.component.settings.iter().any(|setting| below(setting.key, &key));
-            match value {
-                Raw::Dict(_, inner) if is_group => self.group(&key, inner),
-                _ => {
+            let member = self.component.settings.iter().find_map(|setting| below(setting.key, &key));
+            match (member, value) {
+                (Some(_), Raw::Dict(_, inner)) => self.group(&key, inner),
+                // `store:` in YAML, with every line below it commented out.
+                (Some(_), Raw::Empty(..)) => {}
+                (Some(member), _) => {
+                    self.errors.push(ConfigError::MisuseGroup { key, origin, member: member.to_owned() });
+                }
+                (None, _) => {
                     let nearest = nearest(&key, self.component.settings.iter().map(|setting| setting.key.to_owned()));
                     self.errors.push(ConfigError::MisuseKey { key, origin, nearest });
                 }
@@ -207,8 +222,9 @@ fn join(prefix: &str, name: &str) -> String {
     if prefix.is_empty() { name.to_owned() } else { format!("{prefix}.{name}") }
 }
 
-fn below(key: &str, group: &str) -> bool {
-    key.strip_prefix(group).is_some_and(|rest| rest.starts_with('.'))
+/// What stands behind the group's name.
+fn below<'a>(key: &'a str, group: &str) -> Option<&'a str> {
+    key.strip_prefix(group)?.strip_prefix('.')
 }
 
 /// Leaves with their dotted keys, so that `store.seal_rows: 5` and the nested form mean the same.

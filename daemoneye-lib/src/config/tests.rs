@@ -118,6 +118,40 @@ fn every_mistake_is_reported_at_once_with_its_key_value_origin_and_remedy() {
 }
 
 #[test]
+fn a_group_that_is_given_one_value_is_called_a_group_and_an_empty_one_sets_nothing() {
+    let root = tempfile::tempdir().unwrap();
+    let file = put(root.path(), "agent.yaml", "sinks: 3\nstore: [1]\nquery:\nalerts: {}\nprocmond.hashing: true\n");
+    let found = messages(load(&AGENT, &Sources::of_file(file.clone())));
+    let path = file.display();
+    let refused = |key: &str, member: &str| {
+        format!("{key} from {path} is one value; it is a group of keys, such as {key}.{member}")
+    };
+    let members = [("procmond.hashing", "enabled"), ("sinks", "stdout.enabled"), ("store", "seal_rows")];
+    assert_eq!(found, members.map(|(key, member)| refused(key, member)));
+}
+
+#[test]
+fn an_unknown_variable_is_compared_without_what_all_begin_with() {
+    let root = tempfile::tempdir().unwrap();
+    let told = |name: &str| {
+        let environment = vec![(name.into(), "1".into())];
+        messages(load(&AGENT, &Sources { environment, ..sources(root.path()) })).join("\n")
+    };
+    for (given, meant) in [
+        ("CONFIGG", "CONFIG"),
+        ("STORE_SEAL_ROWS", "STORE__SEAL_ROWS"),
+        ("SEAL_ROWS", "STORE__SEAL_ROWS"),
+        ("DATADIR", "DATA_DIR"),
+    ] {
+        let (given, meant) = (format!("DAEMONEYE_AGENT_{given}"), format!("DAEMONEYE_AGENT_{meant}"));
+        assert_eq!(told(&given).lines().last(), Some(&*format!("unknown variable {given}; did you mean {meant}?")));
+    }
+    for given in ["DAEMONEYE_AGENT_FOO", "DAEMONEYE_AGENT_", "DAEMONEYE_AGENT_FROBNICATE"] {
+        assert!(!told(given).contains("did you mean"), "{}", told(given));
+    }
+}
+
+#[test]
 fn a_file_that_does_not_parse_is_named_with_line_and_column() {
     let root = tempfile::tempdir().unwrap();
     for (name, text, place) in [
