@@ -44,7 +44,6 @@ const BLOCKING_THREADS: usize = 4;
 struct Failure(Exit, anyhow::Error);
 
 fn main() -> ExitCode {
-    heap::tighten();
     let given = args::parse();
     let config = match config::load(&PROCMOND, &given.sources) {
         Ok(config) => config,
@@ -53,6 +52,7 @@ fn main() -> ExitCode {
             return Exit::Config.into();
         }
     };
+    heap::tighten(|| sources::hand_over(config.text("source"), &config.path("proc_root")));
     let format = Format::of_setting(config.text("log.format"));
     if let Err(error) = telemetry::init("procmond", config.text("log.level"), format) {
         eprintln!("{error}");

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::Read as _;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -119,6 +119,7 @@ const TESTS: &[(&str, fn())] = &[
     ("privileges_that_cannot_be_dropped_end_it_with_79", privileges_that_cannot_be_dropped_end_it_with_79),
     ("the_ledger_holds_what_was_put_up_and_tried", the_ledger_holds_what_was_put_up_and_tried),
     ("a_thread_that_the_jail_does_not_reach_is_found", a_thread_that_the_jail_does_not_reach_is_found),
+    ("a_directory_that_everybody_may_enter_stays_as_it_is", a_directory_that_everybody_may_enter_stays_as_it_is),
     ("directories_and_files_are_open_to_nobody_else", directories_and_files_are_open_to_nobody_else),
     (
         "every_combination_of_layers_refuses_exactly_what_it_should",
@@ -132,6 +133,7 @@ const TESTS: &[(&str, fn())] = &[
         "every_thread_of_the_running_program_reads_back_as_jailed",
         every_thread_of_the_running_program_reads_back_as_jailed,
     ),
+    ("root_without_the_account_becomes_a_user_without_a_name", root_without_the_account_becomes_a_user_without_a_name),
     ("the_account_owns_what_it_writes_and_nothing_else", the_account_owns_what_it_writes_and_nothing_else),
     (
         "the_compiled_filter_answers_every_call_as_the_table_says",
@@ -166,6 +168,53 @@ fn a_thread_that_the_jail_does_not_reach_is_found() {
     let (output, _home) = jailed::copy(LAYERS, &[WITH_A_THREAD]);
     let text = String::from_utf8_lossy(&output.stdout);
     assert!(text.contains("seal refused: the capabilities layer of the jail did not take: thread"), "{text}");
+    let (output, _home) = jailed::copy(&[Layer::NetworkNamespace], &[WITH_A_THREAD]);
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(text.contains("seal refused: the network-namespace layer of the jail did not take: thread"), "{text}");
+}
+
+// test, run by main
+fn root_without_the_account_becomes_a_user_without_a_name() {
+    if !is_root() || Account::find(jail::ACCOUNT.0, jail::ACCOUNT.1).is_some() {
+        println!("skipped: needs root on a host without the account");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let before = fs::metadata(dir.path()).unwrap();
+    let mut command = Command::new(PROGRAM);
+    command.env("PROCMOND_STANDALONE", "1").env("PROCMOND_DATA_DIR", dir.path());
+    let mut child = Procmond(command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap());
+    let report = wait_for_entry(dir.path(), &mut child);
+    let entry = report.layers.iter().find(|entry| entry.layer == Layer::User).unwrap();
+    assert!(entry.state == State::On && entry.remedy.contains("useradd --system"), "{entry:?}");
+    let (uid, gid) = Account::stand_in().map(|account| (account.uid, account.gid)).unwrap();
+    for task in fs::read_dir(format!("/proc/{}/task", child.0.id())).unwrap().flatten() {
+        let text = fs::read_to_string(task.path().join("status")).unwrap();
+        let status = fields(&text);
+        let held = ["Uid", "Gid", "Groups"].map(|name| *status.get(name).unwrap());
+        let four = |id: u32| [id; 4].map(|id| id.to_string()).join("\t");
+        assert_eq!(held, [four(uid).as_str(), four(gid).as_str(), ""], "{}", task.path().display());
+    }
+    let owner = |path: &Path| fs::metadata(path).unwrap().uid();
+    assert_eq!([dir.path().join("wal"), dir.path().join("audit")].map(|path| owner(&path)), [uid, uid]);
+    let after = fs::metadata(dir.path()).unwrap();
+    assert_eq!((after.mode(), after.uid(), after.gid()), (before.mode(), 0, before.gid()), "as it was");
+    assert!(report.probes.iter().any(|probe| probe.call == "open /etc/passwd for writing" && probe.holds()));
+}
+
+// test, run by main
+fn a_directory_that_everybody_may_enter_stays_as_it_is() {
+    if !is_root() {
+        println!("skipped: needs root");
+        return;
+    }
+    let (dir, accounts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let shared = fs::Permissions::from_mode(0o1777);
+    fs::set_permissions(dir.path(), shared).unwrap();
+    let mut child = start(dir.path(), accounts.path());
+    wait_for_entry(dir.path(), &mut child);
+    let about = fs::metadata(dir.path()).unwrap();
+    assert_eq!((about.mode() & 0o7777, about.gid()), (0o1777, 0));
 }
 
 /// Only what lies in the directory itself is given: links and second names may lead to what is nobody's business.
@@ -288,6 +337,8 @@ fn every_thread_of_the_running_program_reads_back_as_jailed() {
             ("Gid", gid.as_str()),
             ("Groups", ""),
         ];
+        let environment = fs::metadata(task.path().join("environ")).unwrap();
+        assert_eq!(environment.uid(), 0, "of a process that is not dumpable they are root's");
         for (name, value) in expected {
             assert_eq!(status.get(name), Some(&value), "{name} of {}", task.path().display());
         }
@@ -305,12 +356,13 @@ const GID: u32 = ACCOUNTS[2].1;
 // test, run by main
 fn directories_and_files_are_open_to_nobody_else() {
     let (dir, accounts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let mut child = start(dir.path(), accounts.path());
-    wait_for_entry(dir.path(), &mut child);
+    let data_dir = dir.path().join("data");
+    let mut child = start(&data_dir, accounts.path());
+    wait_for_entry(&data_dir, &mut child);
     let of = |path: &Path| fs::metadata(path).map(|meta| (meta.mode() & 0o7777, meta.uid(), meta.gid())).unwrap();
-    let (handed_on, owner) = if is_root() { (0o2000, (UID, GID)) } else { (0, (of(dir.path()).1, of(dir.path()).2)) };
+    let (handed_on, owner) = if is_root() { (0o2000, (UID, GID)) } else { (0, (of(&data_dir).1, of(&data_dir).2)) };
     for (name, directory, file) in [("wal", 0o700, 0o600), ("audit", 0o750 | handed_on, 0o640)] {
-        let path = dir.path().join(name);
+        let path = data_dir.join(name);
         assert_eq!(of(&path), (directory, owner.0, owner.1), "{name}");
         let mut files = 0;
         for entry in fs::read_dir(&path).unwrap().flatten() {
@@ -320,7 +372,7 @@ fn directories_and_files_are_open_to_nobody_else() {
         assert!(files > 0, "{name}");
     }
     if is_root() {
-        assert_eq!(of(dir.path()), (0o750, 0, GID), "the group passes through to the ledger");
+        assert_eq!(of(&data_dir), (0o750, 0, GID), "the group passes through to the ledger");
     }
 }
 
@@ -337,11 +389,6 @@ fn a_layer_that_is_required_by_name_and_missing_ends_with_77_and_says_what_grant
     let (code, told) = ended(Command::new("timeout").args(["20", PROGRAM]), "landlock");
     assert_eq!(code, Some(77), "{told}");
     assert!(told.contains("sandbox.required names landlock") && told.contains("take it out"), "{told}");
-    if is_root() && Account::find(jail::ACCOUNT.0, jail::ACCOUNT.1).is_none() {
-        let (code, told) = ended(Command::new("timeout").args(["20", PROGRAM]), "seccomp,user");
-        assert_eq!(code, Some(77), "{told}");
-        assert!(told.contains("sandbox.required names user") && told.contains("useradd --system"), "{told}");
-    }
 }
 
 /// The kernel is told beforehand to refuse what every change of user needs.

@@ -1,7 +1,8 @@
 //! What a program can no longer do once it has what it needs.
 //!
 //! A program says in a [`Plan`] what it keeps; [`Plan::drop_privileges`] gives the rest away and returns the proof that
-//! [`Dropped::seal`] needs. Each layer that is on was read back from the kernel, for every thread. A layer that this host or this
+//! [`Dropped::seal`] needs. Each layer that is on was read back from the kernel, for every thread (what makes a
+//! process not dumpable belongs to all of them at once). A layer that this host or this
 //! user cannot have is reported with the command that would grant it, and is an error only when it was required by name.
 
 mod report;

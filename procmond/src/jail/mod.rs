@@ -1,7 +1,8 @@
 //! The way into procmond's jail: sources are open already, what has to be given away is, and what it may still call is a list.
 //!
 //! Acquire, drop, seal: each step takes what the step before returned, so none can be left out. It keeps two capabilities,
-//! because it reads every process and every executable, and no file outside its own directories can be written any more.
+//! because it reads every process and every executable. What it may write is a matter of ownership: it never stays root where
+//! it may change its user, so only its own directories, and what is open to everybody (`/tmp`, `/dev/shm`) or to its group.
 //! Landlock is not part of it: measured, it turns `/proc/<pid>/exe` of everybody else into EACCES, even for root.
 
 #[cfg(target_os = "linux")]
@@ -20,7 +21,8 @@ use daemoneye_lib::jail::{
     BASE, Capability, Dropped, JailError, Jailed, Layer, Plan, Required, UNIX_SOCKETS, allow_realtime,
 };
 
-/// The account that procmond becomes when it was started as root, and the group that joins it to agent and operators.
+/// The account that procmond becomes when it was started as root, and the group that joins it to agent and operators. Where
+/// they do not exist, a user id that nobody has stands in.
 pub const ACCOUNT: (&str, &str) = ("daemoneye-procmond", "daemoneye");
 
 /// Every process and every executable is read.

@@ -52,19 +52,34 @@ pub struct Chosen {
     pub next: Vec<Open>,
 }
 
+/// What one run of this executable has opened for the next one in the same process.
+pub struct HandedOver {
+    /// Name and value of the variable that tells the next run.
+    pub variable: (&'static str, String),
+    /// Open across the exec, as long as this lives.
+    pub held: Box<dyn Send>,
+}
+
 /// One source of the kernel.
 struct Offer {
     name: &'static str,
     open: fn(&str) -> Result<Box<dyn KernelSource>, KernelSourceError>,
     /// Makes it ready to follow a better one; the jail, entered in between, lets nothing be opened later.
     stand_by: Option<fn() -> Result<Open, KernelSourceError>>,
+    /// Opens it for the next run of this executable, where opening leaves more behind than it needs.
+    hand_over: Option<fn() -> Option<HandedOver>>,
 }
 
 /// Every source of the kernel that this build has, best first.
 fn offers() -> Vec<Offer> {
     vec![
         #[cfg(all(target_os = "linux", feature = "kernel-monitoring"))]
-        Offer { name: "ebpf", open: |boot_id| Ok(Box::new(ebpf::open(boot_id, ebpf::RING_BYTES)?)), stand_by: None },
+        Offer {
+            name: "ebpf",
+            open: |boot_id| Ok(Box::new(ebpf::open(boot_id, ebpf::RING_BYTES)?)),
+            stand_by: None,
+            hand_over: Some(|| ebpf::hand_over(ebpf::RING_BYTES)),
+        },
         #[cfg(target_os = "linux")]
         Offer {
             name: "proc-connector",
@@ -73,6 +88,7 @@ fn offers() -> Vec<Offer> {
                 let standby = connector::stand_by()?;
                 Ok(Box::new(|_boot_id| Ok(Box::new(standby.take_over()?))))
             }),
+            hand_over: None,
         },
     ]
 }
@@ -88,6 +104,17 @@ pub fn choose(wanted: &str, proc_root: &Path) -> Result<Chosen, ChoiceError> {
         "auto" => best(proc_root),
         named => fixed(named, proc_root),
     }
+}
+
+/// Opens the source that `wanted` asks for, as in [`choose`], for the next run of this executable.
+#[must_use]
+pub fn hand_over(wanted: &str, proc_root: &Path) -> Option<HandedOver> {
+    let mut offers = offers().into_iter();
+    let offer = match wanted {
+        "auto" if proc_root == Path::new("/proc") => offers.next(),
+        named => offers.find(|offer| offer.name == named),
+    };
+    offer?.hand_over?()
 }
 
 fn best(proc_root: &Path) -> Result<Chosen, ChoiceError> {

@@ -128,7 +128,8 @@ struct Dead {
 
 pub(super) struct Memory {
     pub(super) limits: Limits,
-    pub(super) live: HashMap<EntityId, Live>,
+    /// Boxed: up to half of a table's slots are empty, and while it grows there are two of it.
+    pub(super) live: HashMap<EntityId, Box<Live>>,
     by_pid: HashMap<u32, EntityId>,
     dead: HashMap<u32, Dead>,
     /// Of the dead, as [`DEAD_BYTES`] counts them.
@@ -171,7 +172,7 @@ impl Memory {
     }
 
     pub(super) fn live_mut(&mut self, entity: &EntityId) -> Option<&mut Live> {
-        self.live.get_mut(entity)
+        self.live.get_mut(entity).map(Box::as_mut)
     }
 
     /// The known process that a look at `pid` means by `entity`.
@@ -256,13 +257,13 @@ impl Memory {
         if !live.slim && live.kept.bytes() > LARGE_BYTES {
             self.large.insert((live.kept.bytes(), entity));
         }
-        self.live.insert(entity, live);
+        self.live.insert(entity, Box::new(live));
     }
 
     fn take(&mut self, entity: &EntityId) -> Option<Live> {
         let live = self.live.remove(entity)?;
         self.large.remove(&(live.kept.bytes(), *entity));
-        Some(live)
+        Some(*live)
     }
 
     /// Moves a process to the dead.

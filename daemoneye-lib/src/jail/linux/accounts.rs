@@ -3,9 +3,15 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::RangeInclusive;
 use std::path::Path;
 
 use rustix::fs::{AtFlags, Dir, FileType, Gid, Mode, OFlags, Uid, fchmod, fchown, fstat, openat};
+use rustix::process::getegid;
+
+/// Users that neither distributions, service managers nor containers number
+/// (<https://systemd.io/UIDS-GIDS/>, "unused").
+const NOBODYS: RangeInclusive<u32> = 60_578..=61_183;
 
 /// A user and a group by number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,6 +30,20 @@ impl Account {
         let account = Self { uid: number("/etc/passwd", user)?, gid: number("/etc/group", group)? };
         (account.uid != 0 && account.gid != 0).then_some(account)
     }
+
+    /// What root becomes where that account does not exist: a user without a name, so that no file is its own but what it is
+    /// given, in the group that started it, which opens the agent's socket.
+    #[must_use]
+    pub fn stand_in() -> Option<Self> {
+        let known = std::fs::read_to_string("/etc/passwd").ok()?;
+        Some(Self { uid: nobodys(&known)?, gid: getegid().as_raw() })
+    }
+}
+
+/// The first user id of [`NOBODYS`] that no line has.
+fn nobodys(text: &str) -> Option<u32> {
+    let taken: Vec<u32> = text.lines().filter_map(|line| line.split(':').nth(2)?.parse().ok()).collect();
+    NOBODYS.into_iter().find(|uid| !taken.contains(uid))
 }
 
 /// Third field of the line whose first is `name`; both files have it there.
@@ -71,5 +91,13 @@ mod tests {
         assert_eq!(numbered(text, "daemoneye-procmond"), Some(990));
         assert_eq!(numbered(text, "daemoneye"), None);
         assert_eq!(numbered(text, "broken"), None);
+    }
+
+    #[test]
+    fn a_stand_in_is_a_user_that_nobody_has() {
+        assert_eq!(nobodys("root:x:0:0::/:/bin/sh\n"), Some(60_578));
+        assert_eq!(nobodys("a:x:60578:0::/:\nb:x:60579:0::/:\n"), Some(60_580));
+        let all: String = NOBODYS.map(|uid| format!("u:x:{uid}:0::/:\n")).collect();
+        assert_eq!(nobodys(&all), None);
     }
 }

@@ -15,7 +15,9 @@ pub use calls::{BASE, UNIX_SOCKETS};
 
 use std::io;
 
-use rustix::process::{DumpableBehavior, Resource, Rlimit, getrlimit, set_dumpable_behavior, setrlimit};
+use rustix::process::{
+    DumpableBehavior, Resource, Rlimit, dumpable_behavior, getrlimit, set_dumpable_behavior, setrlimit,
+};
 use seccompiler::BpfProgram;
 
 use self::privileges::Held;
@@ -41,9 +43,9 @@ impl Plan {
     /// # Errors
     /// [`JailError`]: a layer did not take, or one that was required by name is missing.
     pub fn drop_privileges(self) -> Result<Dropped, JailError> {
-        let mut layers = Vec::new();
-        layers.push(privileges::leave_network(&self)?);
-        let (entries, held) = privileges::become_less(&self)?;
+        let (entry, network) = privileges::leave_network(&self)?;
+        let mut layers = vec![entry];
+        let (entries, held) = privileges::become_less(&self, network)?;
         layers.extend(entries);
         Ok(Dropped { plan: self, held, layers })
     }
@@ -109,6 +111,11 @@ impl Dropped {
         let none = Rlimit { current: Some(0), maximum: Some(0) };
         setrlimit(Resource::Core, none).map_err(|error| JailError::broken(layer, error))?;
         set_dumpable_behavior(DumpableBehavior::NotDumpable).map_err(|error| JailError::broken(layer, error))?;
+        // Of the whole process, not of a thread; asked here because nobody may ask later.
+        let reads_back = dumpable_behavior().map_err(|error| JailError::broken(layer, error))?;
+        if reads_back != DumpableBehavior::NotDumpable || getrlimit(Resource::Core) != none {
+            return Err(JailError::broken(layer, "it reads back otherwise"));
+        }
         Ok(on(layer, "no core files, no debugger of the same user"))
     }
 

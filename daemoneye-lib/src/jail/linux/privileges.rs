@@ -1,5 +1,7 @@
 //! Network, account and capabilities, in the order in which each still may.
 
+use std::path::PathBuf;
+
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, unshare};
 use nix::unistd::{Gid, Uid, geteuid, setgroups, setresgid, setresuid};
@@ -13,7 +15,7 @@ use super::accounts::Account;
 use super::{missing, not_applicable, on};
 
 /// What must read back for every thread.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Held {
     /// Effective and permitted set.
     pub(super) capabilities: u64,
@@ -21,24 +23,36 @@ pub(super) struct Held {
     pub(super) is_bounded: bool,
     /// User and group after the switch.
     pub(super) ids: Option<(u32, u32)>,
+    /// Name of the network namespace, where it has one of its own.
+    pub(super) network: Option<PathBuf>,
 }
 
-pub(super) fn leave_network(plan: &Plan) -> Result<LayerReport, JailError> {
+pub(super) fn leave_network(plan: &Plan) -> Result<(LayerReport, Option<PathBuf>), JailError> {
     let layer = Layer::NetworkNamespace;
     if !plan.layers.contains(&layer) {
-        return Ok(not_applicable(layer, "not part of this program's jail"));
+        return Ok((not_applicable(layer, "not part of this program's jail"), None));
     }
-    match unshare(CloneFlags::CLONE_NEWNET) {
-        Ok(()) => Ok(on(layer, "empty; sockets opened before go on")),
-        Err(Errno::EPERM) if is_alone() => Ok(on(layer, "whoever started it has given it one without interfaces")),
-        Err(Errno::EPERM) => Ok(missing(
-            layer,
-            "this user may not have one",
-            "start it as root, or with PrivateNetwork=yes in its unit",
-        )),
-        Err(Errno::EINVAL) => Ok(missing(layer, "this kernel has none", "use a kernel with CONFIG_NET_NS")),
-        Err(error) => Err(JailError::broken(layer, error)),
-    }
+    let former = network()?;
+    let detail = match unshare(CloneFlags::CLONE_NEWNET) {
+        Ok(()) if network()? == former => return Err(JailError::broken(layer, "it is the same as before")),
+        Ok(()) => "empty; sockets opened before go on",
+        Err(Errno::EPERM) if is_alone() => "whoever started it has given it one without interfaces",
+        Err(Errno::EPERM) => {
+            let remedy = "start it as root, or with PrivateNetwork=yes in its unit";
+            return Ok((missing(layer, "this user may not have one", remedy), None));
+        }
+        Err(Errno::EINVAL) => {
+            return Ok((missing(layer, "this kernel has none", "use a kernel with CONFIG_NET_NS"), None));
+        }
+        Err(error) => return Err(JailError::broken(layer, error)),
+    };
+    Ok((on(layer, detail), Some(network()?)))
+}
+
+/// The kernel's name for the network namespace of this thread.
+fn network() -> Result<PathBuf, JailError> {
+    std::fs::read_link("/proc/thread-self/ns/net")
+        .map_err(|error| JailError::broken(Layer::NetworkNamespace, format!("cannot read back: {error}")))
 }
 
 /// Whether the network namespace that it was started in has no interface but the loopback: a service manager does that.
@@ -53,7 +67,7 @@ fn is_only_loopback(text: &str) -> bool {
 }
 
 /// Bounding set, account, then the sets themselves: each step needs what the next one takes.
-pub(super) fn become_less(plan: &Plan) -> Result<(Vec<LayerReport>, Held), JailError> {
+pub(super) fn become_less(plan: &Plan, network: Option<PathBuf>) -> Result<(Vec<LayerReport>, Held), JailError> {
     let with_capabilities = plan.layers.contains(&Layer::Capabilities);
     let sets = read_sets()?;
     let keep = plan.keep.iter().fold(0, |bits, capability| bits | capability.bit());
@@ -74,7 +88,7 @@ pub(super) fn become_less(plan: &Plan) -> Result<(Vec<LayerReport>, Held), JailE
         .map_err(|error| JailError::broken(Layer::Capabilities, error))?;
     let entry =
         if with_capabilities { told(plan, kept, is_bounded) } else { not_applicable(Layer::Capabilities, "left out") };
-    Ok((vec![user, entry], Held { capabilities: kept, is_bounded, ids }))
+    Ok((vec![user, entry], Held { capabilities: kept, is_bounded, ids, network }))
 }
 
 fn read_sets() -> Result<CapabilitySets, JailError> {
@@ -120,11 +134,13 @@ fn change_user(plan: &Plan, effective: CapabilitySet) -> Result<(LayerReport, Id
     if !uid.is_root() {
         return Ok((not_applicable(layer, &format!("runs as user id {uid}, not as root")), None));
     }
-    let Some(account) = Account::find(user, group) else {
-        let remedy = format!(
-            "groupadd --system {group} && useradd --system --no-create-home --gid {group} {user} creates them"
-        );
-        return Ok((missing(layer, &format!("there is no user {user} with a group {group}"), &remedy), None));
+    let named = Account::find(user, group);
+    let remedy = format!(
+        "groupadd --system {group} && useradd --system --no-create-home --gid {group} {user} creates them, and the group may read the ledger"
+    );
+    let Some(account) = named.or_else(Account::stand_in) else {
+        let detail = format!("there is no user {user} with a group {group}, and no other user id is free");
+        return Ok((missing(layer, &detail, &remedy), None));
     };
     if !effective.contains(CapabilitySet::SETUID | CapabilitySet::SETGID) {
         return Ok((
@@ -137,7 +153,15 @@ fn change_user(plan: &Plan, effective: CapabilitySet) -> Result<(LayerReport, Id
     setgroups(&[]).map_err(broken)?;
     setresgid(gid, gid, gid).map_err(broken)?;
     setresuid(uid, uid, uid).map_err(broken)?;
-    Ok((on(layer, &format!("{user}:{group}, no other groups")), Some((account.uid, account.gid))))
+    let ids = Some((account.uid, account.gid));
+    if named.is_some() {
+        return Ok((on(layer, &format!("{user}:{group}, no other groups")), ids));
+    }
+    let detail = format!(
+        "there is no user {user} with a group {group}: runs as user id {}, which has no name, in group {}, no other groups",
+        account.uid, account.gid
+    );
+    Ok((LayerReport { remedy, ..on(layer, &detail) }, ids))
 }
 
 #[cfg(test)]

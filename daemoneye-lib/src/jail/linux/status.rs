@@ -34,8 +34,15 @@ pub(super) fn verify(report: &Report, held: &Held) -> Result<(), JailError> {
         |error: std::io::Error| JailError::broken(Layer::Capabilities, format!("cannot read back: {error}"));
     for entry in fs::read_dir("/proc/self/task").map_err(unreadable)? {
         let path = entry.map_err(unreadable)?.path();
-        match fs::read_to_string(path.join("status")) {
-            Ok(text) => thread(&Status(text), report, held)?,
+        let network = || held.network.as_ref().map(|_wanted| fs::read_link(path.join("ns/net"))).transpose();
+        match fs::read_to_string(path.join("status")).and_then(|text| Ok((Status(text), network()?))) {
+            Ok((status, network)) => {
+                thread(&status, report, held)?;
+                if network != held.network {
+                    let who = status.field("Pid").unwrap_or_default();
+                    return Err(JailError::broken(Layer::NetworkNamespace, format!("thread {who} is in another one")));
+                }
+            }
             // A thread that has ended in between restricts nobody.
             Err(error) if error.raw_os_error() == Some(rustix::io::Errno::SRCH.raw_os_error()) => {}
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}

@@ -8,7 +8,7 @@ use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::jail::{Account, Probe, give};
-use rustix::fs::{Gid, MemfdFlags, Mode, OFlags, fchmod, fchown, memfd_create};
+use rustix::fs::{Gid, MemfdFlags, Mode, OFlags, fchmod, fchown, fstat, memfd_create};
 use rustix::process::{Pid, chroot, geteuid, test_kill_process};
 
 pub(super) use self::calls::PROCMOND;
@@ -22,10 +22,19 @@ const LEDGER_MODES: (u32, u32) = (0o2750, 0o640);
 /// Agent and operators come through here.
 const DATA_DIR_MODE: u32 = 0o750;
 
-/// Gives the account what it will write, when there is somebody to give it.
+/// Gives the account, or who stands in for it, what it will write, when there is somebody to give it.
 pub(super) fn give_directories(data_dir: &Path, account: (&str, &str)) -> Result<(), (PathBuf, io::Error)> {
-    let Some(account) = Account::find(account.0, account.1).filter(|_| geteuid().is_root()) else { return Ok(()) };
-    open_to_group(data_dir, account).map_err(|error| (data_dir.to_owned(), error))?;
+    if !geteuid().is_root() {
+        return Ok(());
+    }
+    let named = Account::find(account.0, account.1);
+    let Some(account) = named.or_else(Account::stand_in) else { return Ok(()) };
+    DirBuilder::new()
+        .recursive(true)
+        .mode(DATA_DIR_MODE)
+        .create(data_dir)
+        .and_then(|()| named.map_or(Ok(()), |account| open_to_group(data_dir, account)))
+        .map_err(|error| (data_dir.to_owned(), error))?;
     for (name, (directory, file)) in [("wal", WAL_MODES), ("audit", LEDGER_MODES)] {
         let path = data_dir.join(name);
         let given = create(&path, directory).and_then(|()| give(&path, account, directory, file));
@@ -41,11 +50,14 @@ fn create(path: &Path, mode: u32) -> io::Result<()> {
     }
 }
 
-/// The agent's directory keeps its owner; one that root has made is opened to the group.
+/// The agent's directory keeps its owner; one that root has made is opened to the group. One that everybody may enter is not
+/// only ours, and stays as it is.
 fn open_to_group(data_dir: &Path, account: Account) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(DATA_DIR_MODE).create(data_dir)?;
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let opened = File::from(rustix::fs::open(data_dir, flags, Mode::empty())?);
+    if Mode::from_raw_mode(fstat(&opened)?.st_mode).intersects(Mode::RWXO) {
+        return Ok(());
+    }
     fchown(&opened, None, Some(Gid::from_raw(account.gid)))?;
     fchmod(&opened, Mode::from_raw_mode(DATA_DIR_MODE))?;
     Ok(())

@@ -5,12 +5,13 @@
 //! every record, hence exact, but one becomes known with the next record of any processor, not before.
 
 mod complete;
+mod handed;
 mod record;
 
 use std::os::fd::AsFd;
 use std::time::{Duration, Instant};
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, RingBuf};
 use aya::programs::tp_btf::BtfTracePointLink;
 use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, EbpfLoader};
@@ -18,6 +19,7 @@ use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 
 use self::complete::{Clock, Completer};
+pub(in crate::sources) use self::handed::hand_over;
 use self::record::{Body, Record};
 use crate::kernel::{KernelSource, KernelSourceError, Notice, What};
 use crate::sources::native::parse;
@@ -57,28 +59,27 @@ pub struct Ebpf {
     lost: u64,
     /// Records that this build does not understand.
     refused: u64,
-    _links: Vec<BtfTracePointLink>,
+    _links: Vec<Link>,
 }
 
-/// Loads and attaches the programs with a ring of `ring_bytes` (a power of two, whole pages); `boot_id` is part of every
-/// identity.
+/// Detaches its program when it is dropped.
+type Link = Box<dyn Send + Sync>;
+
+/// Programs at work.
+struct Attached {
+    ring: Map,
+    links: Vec<Link>,
+    /// For `health`.
+    notes: Vec<String>,
+}
+
+/// Loads and attaches the programs with a ring of `ring_bytes` (a power of two, whole pages), unless an earlier run of this
+/// process has left some; `boot_id` is part of every identity.
 ///
 /// # Errors
 /// [`KernelSourceError::Unavailable`] with what is missing: privileges, BTF, a tracepoint, or the first pid namespace.
 pub fn open(boot_id: &str, ring_bytes: u32) -> Result<Ebpf, KernelSourceError> {
-    // The kernel's programs know pids of the first namespace only.
-    let namespace = std::fs::read_link("/proc/self/ns/pid").map_err(unavailable)?;
-    if parse::namespace_inode(namespace.as_os_str().as_encoded_bytes()) != Some(FIRST_PID_NAMESPACE) {
-        return Err(unavailable(
-            "it needs the host's pid namespace; run procmond outside of containers, or with theirs shared",
-        ));
-    }
-    let (mut object, btf) = load(ring_bytes)?;
-    let mut notes = vec![format!(
-        "ebpf: forks, execs and exits from tracepoints, arguments read in the kernel, ring of {ring_bytes} bytes"
-    )];
-    let links = attach_all(&mut object, &btf, &mut notes)?;
-    let ring = object.take_map("RING").ok_or_else(|| unavailable("its object has no ring"))?;
+    let Attached { ring, links, notes } = handed::take().map_or_else(|| attached(ring_bytes), Ok)?;
     Ok(Ebpf {
         ring: RingBuf::try_from(ring).map_err(unavailable)?,
         completer: Completer::open(boot_id).map_err(unavailable)?,
@@ -93,6 +94,23 @@ pub fn open(boot_id: &str, ring_bytes: u32) -> Result<Ebpf, KernelSourceError> {
     })
 }
 
+fn attached(ring_bytes: u32) -> Result<Attached, KernelSourceError> {
+    // The kernel's programs know pids of the first namespace only.
+    let namespace = std::fs::read_link("/proc/self/ns/pid").map_err(unavailable)?;
+    if parse::namespace_inode(namespace.as_os_str().as_encoded_bytes()) != Some(FIRST_PID_NAMESPACE) {
+        return Err(unavailable(
+            "it needs the host's pid namespace; run procmond outside of containers, or with theirs shared",
+        ));
+    }
+    let (mut object, btf) = load(ring_bytes)?;
+    let mut notes = vec![format!(
+        "ebpf: forks, execs and exits from tracepoints, arguments read in the kernel, ring of {ring_bytes} bytes"
+    )];
+    let links = attach_all(&mut object, &btf, &mut notes)?;
+    let ring = object.take_map("RING").ok_or_else(|| unavailable("its object has no ring"))?;
+    Ok(Attached { ring, links, notes })
+}
+
 fn load(ring_bytes: u32) -> Result<(aya::Ebpf, Btf), KernelSourceError> {
     let btf = Btf::from_sys_fs()
         .map_err(|error| unavailable(format!("the kernel has no type information (BTF): {error}")))?;
@@ -105,11 +123,7 @@ fn load(ring_bytes: u32) -> Result<(aya::Ebpf, Btf), KernelSourceError> {
 }
 
 /// Attaches every program; forks first, so that no exec comes from a process that is not known.
-fn attach_all(
-    object: &mut aya::Ebpf,
-    btf: &Btf,
-    notes: &mut Vec<String>,
-) -> Result<Vec<BtfTracePointLink>, KernelSourceError> {
+fn attach_all(object: &mut aya::Ebpf, btf: &Btf, notes: &mut Vec<String>) -> Result<Vec<Link>, KernelSourceError> {
     let mut links = vec![
         attach(object, "process_fork", "sched_process_fork", btf)?,
         attach(object, "process_exec", "sched_process_exec", btf)?,
@@ -132,12 +146,7 @@ fn attach_all(
     Ok(links)
 }
 
-fn attach(
-    object: &mut aya::Ebpf,
-    program: &str,
-    tracepoint: &str,
-    btf: &Btf,
-) -> Result<BtfTracePointLink, KernelSourceError> {
+fn attach(object: &mut aya::Ebpf, program: &str, tracepoint: &str, btf: &Btf) -> Result<Link, KernelSourceError> {
     let failed = |error: ProgramError| match error {
         // The verifier's log has thousands of lines.
         ProgramError::LoadError { io_error, .. } => unavailable(format!("the kernel refuses {program}: {io_error}")),
@@ -147,7 +156,8 @@ fn attach(
     let found: &mut BtfTracePoint = found.try_into().map_err(failed)?;
     found.load(tracepoint, btf).map_err(failed)?;
     let link = found.attach().map_err(failed)?;
-    found.take_link(link).map_err(failed)
+    let link: BtfTracePointLink = found.take_link(link).map_err(failed)?;
+    Ok(Box::new(link))
 }
 
 fn unavailable(reason: impl ToString) -> KernelSourceError {

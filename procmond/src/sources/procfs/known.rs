@@ -17,13 +17,26 @@ const REREADS_MIN: u64 = 16;
 /// Re-reads per scan at the longest intervals, so that one scan stays under 50 ms of them.
 const REREADS_MAX: u64 = 500;
 
+/// Of every process, so in few bytes: of each number the lower half, which two processes of one pid do not share.
 #[derive(Debug)]
 struct Known {
-    start_ticks: u64,
+    start_ticks: u32,
     /// Digest of what must not change without a full read.
-    mark: u64,
-    cpu_ticks: u64,
+    mark: u32,
+    cpu_ticks: u32,
     cycle: u32,
+}
+
+impl Known {
+    const fn of(glance: &Glance, cycle: u32) -> Self {
+        let (start_ticks, mark, cpu_ticks) = (low(glance.start_ticks), low(glance.mark), low(glance.cpu_ticks));
+        Self { start_ticks, mark, cpu_ticks, cycle }
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "the lower half is what is kept")]
+const fn low(number: u64) -> u32 {
+    number as u32
 }
 
 #[derive(Debug, Default)]
@@ -71,15 +84,15 @@ impl KnownProcesses {
     pub(super) fn is_same(&self, pid: u32, glance: &Glance) -> bool {
         // An ended process has neither image nor owner any more; that is no change worth a read.
         self.by_pid.get(&pid).is_some_and(|known| {
-            known.start_ticks == glance.start_ticks && (glance.ended || known.mark == glance.mark)
+            known.start_ticks == low(glance.start_ticks) && (glance.ended || known.mark == low(glance.mark))
         })
     }
 
     /// Percent of one CPU since the previous scan; `None` at the first sight of a process.
     pub(super) fn cpu_usage(&self, pid: u32, glance: &Glance, cycle: &Cycle, ticks_per_second: u64) -> Option<f64> {
-        let known = self.by_pid.get(&pid).filter(|known| known.start_ticks == glance.start_ticks)?;
+        let known = self.by_pid.get(&pid).filter(|known| known.start_ticks == low(glance.start_ticks))?;
         let seconds = cycle.elapsed?.as_secs_f64();
-        let ticks = u32::try_from(glance.cpu_ticks.saturating_sub(known.cpu_ticks)).unwrap_or(u32::MAX);
+        let ticks = low(glance.cpu_ticks).saturating_sub(known.cpu_ticks);
         let rate = f64::from(u32::try_from(ticks_per_second).unwrap_or(u32::MAX));
         (seconds > 0.0 && rate > 0.0).then(|| f64::from(ticks) / rate / seconds * 100.0)
     }
@@ -87,18 +100,12 @@ impl KnownProcesses {
     pub(super) fn seen(&mut self, pid: u32, glance: &Glance, cycle: &Cycle) {
         if let Some(known) = self.by_pid.get_mut(&pid) {
             known.cycle = cycle.number;
-            known.cpu_ticks = glance.cpu_ticks;
+            known.cpu_ticks = low(glance.cpu_ticks);
         }
     }
 
     pub(super) fn insert(&mut self, pid: u32, glance: &Glance, cycle: &Cycle) {
-        let known = Known {
-            start_ticks: glance.start_ticks,
-            mark: glance.mark,
-            cpu_ticks: glance.cpu_ticks,
-            cycle: cycle.number,
-        };
-        self.by_pid.insert(pid, known);
+        self.by_pid.insert(pid, Known::of(glance, cycle.number));
     }
 
     /// Drops what this walk did not meet.
