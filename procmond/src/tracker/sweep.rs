@@ -14,8 +14,9 @@ use super::{Emit, Hashed, Tracker, change};
 use crate::collector::Image;
 use crate::text::bound;
 
-/// Processes that one call of [`Tracker::proceed`] starts: their events are about 256 KiB, one write of the log.
-pub const STARTS: usize = 512;
+/// Processes that one call of [`Tracker::proceed`] starts: their events are about 64 KiB, one write of the log. What an event
+/// takes lies between two records that stay, so the room of this many is never given back.
+pub const STARTS: usize = 128;
 
 /// A process that starts or has changed, if nothing speaks against it at the end of the sweep, when its parent is known.
 struct Staged {

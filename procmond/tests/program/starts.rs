@@ -1,14 +1,11 @@
 //! The real program, standalone, in a temporary directory.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
-use std::collections::HashMap;
 use std::process::Command;
 
+use daemoneye_lib::proto::EventType;
 use serde_json::Value;
-use support::{Procmond, Running, copy, is, is_root, tell};
+
+use crate::support::{PROGRAM, Procmond, Running, assert_told_once, copy, is, is_root, of, program, tell};
 
 #[test]
 fn it_sees_itself_a_childs_start_and_stop_and_ends_in_order() {
@@ -43,7 +40,7 @@ fn after_a_kill_only_differences_are_events() {
         first.wait_for("start", |event| is(event, "start", pid));
     }
     first.signal(rustix::process::Signal::KILL);
-    let (_, before) = first.end();
+    first.end();
     ending.end();
 
     let mut second = Procmond::start(dir.path(), "procfs", &[]);
@@ -53,19 +50,15 @@ fn after_a_kill_only_differences_are_events() {
     second.wait_for("start of itself", |event| is(event, "start", own));
     // A third run starts from the checkpoint that an orderly end leaves.
     second.signal(rustix::process::Signal::INT);
-    let (status, between) = second.end();
-    assert_eq!(status.code(), Some(0));
+    assert_eq!(second.end().0.code(), Some(0));
     let mut third = Procmond::start(dir.path(), "procfs", &[]);
     let own = third.child.id();
     third.wait_for("start of itself", |event| is(event, "start", own));
-    third.signal(rustix::process::Signal::TERM);
-    let (_, after) = third.end();
-
-    let mut images = HashMap::new();
-    for event in [before, between, after].concat().iter().filter(|event| event["event_type"] == "start") {
-        let image = (event["name"].clone(), event["executable_path"].clone(), event["command_line"].clone());
-        let former = images.insert(event["entity_id"].as_str().unwrap().to_owned(), image.clone());
-        assert_ne!(former, Some(image), "a process was announced twice");
+    // All three of them.
+    let (events, _gaps_between_runs) = third.log(dir.path());
+    assert_told_once(&events);
+    for pid in [kept.pid(), ending.pid()] {
+        assert_eq!(of(&events, EventType::Start, pid).len(), 1);
     }
 }
 
@@ -146,7 +139,7 @@ fn a_pid_that_is_taken_again_between_two_snapshots_is_a_stop_and_a_start() {
         while echo $((pid - 1)) > /proc/sys/kernel/ns_last_pid; sleep 300 & [ $! != $pid ]; do kill -9 $!; wait $!; done
         read word"#;
     let mut inside = Command::new("unshare");
-    inside.args(["-pf", "--mount-proc", "--kill-child", "sh", "-c", script, env!("CARGO_BIN_EXE_procmond")]);
+    inside.args(["-pf", "--mount-proc", "--kill-child", "sh", "-c", script, PROGRAM]);
     let mut procmond = Procmond::follow(inside, dir.path(), "procfs", &[]);
     let first = procmond.wait_for("first process", |event| event["command_line"] == "sleep 300");
     tell(&mut procmond.child);
@@ -187,12 +180,7 @@ fn the_portable_source_sees_processes_too() {
 }
 
 fn fails(arguments: &[&str], variables: &[(&str, &str)]) -> (Option<i32>, String) {
-    let out = Command::new(env!("CARGO_BIN_EXE_procmond"))
-        .args(arguments)
-        .env_remove("DAEMONEYE_BROKER_SOCKET")
-        .envs(variables.iter().copied())
-        .output()
-        .unwrap();
+    let out = program().args(arguments).envs(variables.iter().copied()).output().unwrap();
     (out.status.code(), String::from_utf8(out.stderr).unwrap())
 }
 

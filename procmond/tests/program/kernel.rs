@@ -1,16 +1,15 @@
 //! The real program beside the kernel's announcements, from the event to the log. Needs root; skipped otherwise.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::collections::HashSet;
 use std::os::fd::AsRawFd;
 use std::process::{Command, Stdio};
 
 use daemoneye_lib::proto::{EventType, ProcessEvent, StartKind};
 use serde_json::Value;
-use support::{Procmond, Running, assert_told_once, copy, has, is, is_root, kernel_sources, of, process, sources};
+
+use crate::support::{
+    Procmond, Running, assert_told_once, copy, has, is, is_root, kernel_sources, of, process, sources,
+};
 
 const SHORT: usize = 300;
 
@@ -35,13 +34,7 @@ fn each_short_process_has_one_exec_and_one_end_with_its_exit_code() {
         let (failed, _) = run("/bin/sh", &["-c", "exit 7"]);
         let (twice, _) = run("/bin/sh", &["-c", "exec /bin/sleep 0.01"]);
         procmond.wait_for("last stop", |event| is(event, "stop", twice));
-        let (events, gaps) = procmond.log(dir.path());
-        if !gaps.is_empty() {
-            // Something else on this host was too fast; what that costs is counted, and tested elsewhere.
-            eprintln!("{source} has lost announcements: {gaps:?}");
-            assert_told_once(source, &events);
-            continue;
-        }
+        let events = procmond.whole_log(dir.path());
 
         for (at, pid) in short.iter().enumerate() {
             let starts = of(&events, EventType::Start, *pid);
@@ -84,16 +77,9 @@ fn threads_are_no_processes_and_nobody_is_told_twice() {
             .collect();
         let (last, _) = run("/bin/true", &[]);
         procmond.wait_for("last stop", |event| is(event, "stop", last));
-        let (events, gaps) = procmond.log(dir.path());
-        if !gaps.is_empty() {
-            // Something else on this host was too fast; what that costs is counted, and tested elsewhere.
-            eprintln!("{source} has lost announcements: {gaps:?}");
-            assert_told_once(source, &events);
-            continue;
-        }
+        let events = procmond.whole_log(dir.path());
         let told = events.iter().find(|event| threads.contains(&process(event).pid));
         assert_eq!(told, None, "{source}: a thread was told");
-        assert_told_once(source, &events);
     }
 }
 
@@ -160,7 +146,7 @@ threading.Event().wait()";
         assert_eq!(stop["command_line"], format!("sleep {word}"), "{source}");
         let (events, _) = procmond.log(dir.path());
         assert_eq!(of(&events, EventType::Stop, pid).len(), 1, "{source}");
-        assert_told_once(source, &events);
+        assert_told_once(&events);
     }
 }
 
@@ -176,15 +162,9 @@ fn a_fork_bomb_is_told_process_by_process_in_bounded_memory() {
         assert_eq!(bomb.0.wait().unwrap().code(), Some(5));
         let peak = peak_kib(procmond.child.id());
         assert!(peak < PEAK_KIB, "{source}: {peak} KiB");
-        let (events, gaps) = procmond.log(dir.path());
-        assert_told_once(source, &events);
+        let events = procmond.whole_log(dir.path());
         let of_bomb = |event: &&ProcessEvent| process(event).ppid == Some(pid);
         let children: HashSet<_> = events.iter().filter(of_bomb).map(|event| &process(event).entity_id).collect();
-        if !gaps.is_empty() {
-            eprintln!("{source} has lost announcements: {gaps:?}");
-            assert!(children.len() <= BOMB, "{source}");
-            continue;
-        }
         assert_eq!(children.len(), BOMB, "{source}");
         for kind in [EventType::Start, EventType::Stop] {
             // A start is a fork and an exec.

@@ -1,10 +1,6 @@
 //! What an event of the real program holds, column by column, whichever source has seen it; what the program adds, and what
 //! it takes out: hashes of executables, secrets of command lines.
 
-#![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
-
-mod support;
-
 use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
@@ -14,7 +10,8 @@ use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::EventType;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
-use support::{DEADLINE, Procmond, Running, is, is_root, of, process, sources};
+
+use crate::support::{DEADLINE, Procmond, Running, is, is_root, of, process, program, sources};
 
 /// A shell that waits, under a command line with a secret; its children get it as their parent's.
 fn with_secret() -> Running {
@@ -83,12 +80,7 @@ fn a_key_that_others_may_read_ends_the_start_with_a_message() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("redaction.key"), [7; 32]).unwrap();
     assert!(Command::new("chmod").arg("644").arg(dir.path().join("redaction.key")).status().unwrap().success());
-    let out = Command::new(env!("CARGO_BIN_EXE_procmond"))
-        .args(["--standalone", "--data-dir"])
-        .arg(dir.path())
-        .env("HOME", dir.path())
-        .output()
-        .unwrap();
+    let out = program().args(["--standalone", "--data-dir"]).arg(dir.path()).env("HOME", dir.path()).output().unwrap();
     let said = String::from_utf8(out.stderr).unwrap();
     assert_eq!(out.status.code(), Some(72), "{said}");
     assert!(said.contains("redaction.key") && said.contains("chmod 600"), "{said}");

@@ -1,12 +1,10 @@
 //! The real program working for an agent: a broker in the test stands for it.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot go on has failed")]
-
-use std::collections::{HashMap, HashSet};
-use std::path::PathBuf;
-use std::process::{Child, Command, Stdio};
+use std::collections::HashSet;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use daemoneye_eventbus::{Authority, Broker, BrokerOptions, BrokerStreams, Notice, Peer, RpcError};
 use daemoneye_lib::proto::collector_request::Verb;
@@ -20,8 +18,8 @@ use daemoneye_lib::topic::Topic;
 use prost::Message;
 use tokio::time::timeout;
 
-/// Far more than anything here takes, so that only a real fault meets it.
-const DEADLINE: Duration = Duration::from_secs(60);
+use crate::support::{DEADLINE, assert_told_once, program};
+
 const TOKEN: [u8; 32] = [42; 32];
 
 struct Agent {
@@ -48,6 +46,11 @@ impl Authority for Agent {
     fn deregister(&self, _collector: &str) {}
 }
 
+/// procmond becomes another user of the same group where root starts it, and the agent leaves what it needs open to that.
+fn open_to_group(path: &Path, mode: u32) {
+    std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+}
+
 struct House {
     dir: tempfile::TempDir,
 }
@@ -55,6 +58,7 @@ struct House {
 impl House {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        open_to_group(dir.path(), 0o750);
         std::fs::write(dir.path().join("token"), TOKEN).unwrap();
         Self { dir }
     }
@@ -65,15 +69,16 @@ impl House {
 
     async fn agent(&self, committed: Option<Sequence>) -> (Broker, BrokerStreams) {
         let agent = Arc::new(Agent { committed: Mutex::new(committed) });
-        Broker::start(BrokerOptions::new(self.path("bus.sock"), agent)).await.unwrap()
+        let started = Broker::start(BrokerOptions::new(self.path("bus.sock"), agent)).await.unwrap();
+        open_to_group(&self.path("bus.sock"), 0o660);
+        started
     }
 
     fn procmond(&self) -> Procmond {
-        let child = Command::new(env!("CARGO_BIN_EXE_procmond"))
+        let child = program()
             .args(["--snapshot-interval-ms", "100", "--log-level", "warn", "--data-dir"])
             .arg(self.path("data"))
             .env("DAEMONEYE_BROKER_SOCKET", self.path("bus.sock"))
-            .env("DAEMONEYE_HEAP_SET", "1")
             .env("DAEMONEYE_BROKER_TOKEN_FILE", self.path("token"))
             .env("PROCMOND_SOURCE", "procfs")
             .env("HOME", self.dir.path())
@@ -242,12 +247,6 @@ async fn after_kills_of_both_it_sends_what_was_not_committed_and_announces_nobod
     assert_eq!(again, replayed, "a replay is byte-identical");
 
     let stored = before.iter().filter(|record| record.sequence.unwrap() <= committed).chain(&after);
-    let mut started = HashMap::new();
-    for event in stored.filter_map(event).filter(|event| event.event_type() == EventType::Start) {
-        let process = event.process.unwrap();
-        let image = (process.name, process.executable_path, process.command_line);
-        let former = started.insert(process.entity_id, image.clone());
-        assert!(former.as_ref() != Some(&image), "{image:?} was announced twice");
-    }
+    assert_told_once(&stored.filter_map(event).collect::<Vec<_>>());
     broker.shutdown().await;
 }
