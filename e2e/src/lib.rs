@@ -232,9 +232,20 @@ impl Home {
         let mut all = args.to_vec();
         all.extend(["--format", "json"]);
         let output = self.cli(&all)?;
-        let said = || format!("{all:?}: {} {}", output.status, String::from_utf8_lossy(&output.stderr));
+        let said =
+            || format!("{all:?}: {} {}\n{}", output.status, String::from_utf8_lossy(&output.stderr), self.condition());
         ensure!(output.status.success(), said());
         serde_json::from_slice(&output.stdout).with_context(said)
+    }
+
+    /// What a failure is judged by: gaps and health.
+    fn condition(&self) -> String {
+        let asked: [&[&str]; 2] =
+            [&["query", "SELECT * FROM coverage", "--format", "jsonl"], &["health", "--format", "json"]];
+        let answers = asked.map(|args| {
+            self.cli(args).map_or_else(|error| error.to_string(), |out| String::from_utf8_lossy(&out.stdout).into())
+        });
+        answers.join("\n")
     }
 
     /// Rows of a query.
