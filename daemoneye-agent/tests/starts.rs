@@ -275,11 +275,17 @@ fn procmond_registers_and_everything_stops_with_0() {
     assert!(procmond.exists(), "{} is missing: cargo build -p procmond", procmond.display());
     let dir = tempfile::tempdir().unwrap();
     let mut command = run_in(dir.path(), &["--log-level", "warn", "--procmond-source", "procfs"]);
+    // Left by an agent that was killed: a procmond that it had just started may hold it.
+    let token = dir.path().join("run/procmond.token");
+    std::fs::create_dir(dir.path().join("run")).unwrap();
+    std::fs::write(&token, [9; 32]).unwrap();
+    std::fs::set_permissions(&token, PermissionsExt::from_mode(0o400)).unwrap();
     let mut agent = Running::start({
         command.env("PROCMOND_WAL__SYNC", "never");
         command
     });
     let source = agent.wait_for_line("source   procmond: ");
+    assert_eq!(std::fs::read(&token).unwrap(), [9; 32]);
     assert_eq!(source.matches("procfs").count(), 1, "{source}");
     let shown = runtime().block_on(settings(&dir.path().join("run/cli.sock")));
     let of_procmond = |key: &str| {
@@ -291,7 +297,7 @@ fn procmond_registers_and_everything_stops_with_0() {
     assert_eq!(agent.interrupt(), Some(0));
     let lock = std::fs::File::open(dir.path().join("data/wal/lock")).unwrap();
     lock.try_lock().unwrap();
-    assert!(!dir.path().join("run/procmond.token").exists(), "nobody is left who could use it");
+    assert!(!token.exists(), "nobody is left who could use it");
 }
 
 /// Registers as procmond and answers every request with health, until the test ends; returns once it is registered.

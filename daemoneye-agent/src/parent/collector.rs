@@ -41,10 +41,11 @@ pub(crate) fn check(settings: &Settings) -> Result<(), AgentError> {
     Ok(())
 }
 
-/// The command that starts procmond, with a fresh token: nobody else holds the old one when nobody collects.
+/// The command that starts procmond. The token of an agent that was killed is kept: a procmond of it may still be about to take
+/// the log, and would be refused for ever with a token that is no more.
 pub(crate) fn command(settings: &Settings) -> Result<Command, AgentError> {
     let token = settings.token_file();
-    if !token::stands(&token) || !is_collecting(&settings.data_dir) {
+    if !token::stands(&token) {
         token::create(&token).map_err(|source| AgentError::io("write the token file", &token, source))?;
     }
     let mut command = Command::new(&settings.procmond.path);

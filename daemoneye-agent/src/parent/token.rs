@@ -39,9 +39,9 @@ pub(crate) fn problem(path: &Path) -> Option<String> {
     platform::open_to_others(&about).map(|mode| format!("has mode {mode:04o}, so that every user may use it"))
 }
 
-/// Whether a whole token stands there.
+/// Whether a whole token stands there that this user may read and not everybody.
 pub(crate) fn stands(path: &Path) -> bool {
-    std::fs::metadata(path).is_ok_and(|file| file.len() == TOKEN_BYTES as u64)
+    problem(path).is_none() && std::fs::read(path).is_ok_and(|token| token.len() == TOKEN_BYTES)
 }
 
 #[cfg(test)]

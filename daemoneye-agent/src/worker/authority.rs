@@ -55,7 +55,7 @@ impl Authority for BusGate {
                 "this user is not the collector's: set procmond.uid in the agent's configuration",
             ));
         }
-        // Read anew each time: the parent makes a new token for each procmond that it starts.
+        // Read anew each time: the parent makes the token when it starts procmond, and an external one's may be exchanged.
         let expected = std::fs::read(&self.token_file).map_err(|_| {
             let message = if self.spawn {
                 "the agent has no token to compare with: start procmond through it"
