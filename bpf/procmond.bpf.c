@@ -304,9 +304,10 @@ struct {
     struct exec_record *value;
 } SCRATCH SEC(".maps");
 
-// When a process was last announced as renamed.
+// When a process was last announced as renamed, and whether it has taken another name since.
 struct renamed {
     u64 start_ns, at_ns;
+    u64 again;
 };
 
 // About 90 bytes each. One that is forgotten early is announced once more.
@@ -616,9 +617,18 @@ SEC("tp_btf/sched_process_fork") int process_fork(u64 *context) {
 INLINE void announce_exit(struct task_struct *task) {
     struct exit_record record = {};
     struct signal_struct *signal = task->signal;
+    struct renamed *last;
 
     begin(&record.head, EXIT, task);
     record.wait_status = signal->flags & GROUP_EXIT ? signal->group_exit_code : task->group_leader->exit_code;
+    last = map_lookup(&RENAMED, &record.head.pid);
+    if (last && last->start_ns == record.head.start_ns && last->again) {
+        struct rename_record name = {};
+        begin(&name.head, RENAME, task);
+        read_kernel(name.name, sizeof(name.name), &task->group_leader->comm);
+        announce(&name, sizeof(name));
+        record.head.lost = lost;
+    }
     announce(&record, sizeof(record));
 }
 
@@ -647,11 +657,14 @@ INLINE int in_exec(struct task_struct *task) {
     return bits >> __builtin_preserve_field_info(task->in_execve, 5) != 0;
 }
 
-// Whether a process was announced as renamed a moment ago. What follows within the second is left to the next snapshot.
+// Whether a process was announced as renamed a moment ago. What follows within the second is left to the next snapshot, or to
+// its end.
 INLINE int is_known_renamed(struct head *head) {
     struct renamed *last = map_lookup(&RENAMED, &head->pid), now = {};
-    if (last && last->start_ns == head->start_ns && head->time_ns - last->at_ns < RENAMING_NS)
+    if (last && last->start_ns == head->start_ns && head->time_ns - last->at_ns < RENAMING_NS) {
+        last->again = 1;
         return 1;
+    }
     now.start_ns = head->start_ns;
     now.at_ns = head->time_ns;
     map_update(&RENAMED, &head->pid, &now, 0);

@@ -32,6 +32,9 @@ const RUN_RECORDS: usize = 256;
 const RUN_BYTES: usize = 256 * 1024;
 /// Pause between two looks at the credit while too much is on its way.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
+/// First and longest pause before the log is read again that could not be: it may be a segment that stays unreadable.
+const READ_AGAIN: Duration = Duration::from_millis(100);
+const READ_AGAIN_LAST: Duration = Duration::from_secs(10);
 /// How long a goodbye may take.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Lifecycle messages on their way at a time.
@@ -221,7 +224,7 @@ async fn publish(shared: Arc<Shared>, mut cursor: Cursor, credit: Credit, stop: 
         progress.borrow_and_update();
         let bound = usize::try_from(shared.settings.borrow().max_events_in_flight).unwrap_or(RUN_RECORDS);
         let records = RUN_RECORDS.min(bound).min(credit.initial.max(1) as usize);
-        let Some((next, run)) = read(&shared, cursor, records).await else { return };
+        let Some((next, run)) = read(&shared, cursor, records, &stop).await else { return };
         cursor = next;
         if run.is_empty() {
             tokio::select! {
@@ -253,19 +256,32 @@ async fn send(shared: &Shared, credit: &Credit, run: Vec<Record>) -> Result<(), 
     }
 }
 
-async fn read(shared: &Shared, mut cursor: Cursor, records: usize) -> Option<(Cursor, Vec<Record>)> {
-    let wal = Arc::clone(&shared.wal);
-    let read = tokio::task::spawn_blocking(move || {
-        let run = cursor.run(records, RUN_BYTES).and_then(|run| wal.tell().map(|()| run));
-        (cursor, run)
-    });
-    match read.await {
-        Ok((cursor, Ok(run))) => Some((cursor, run)),
-        Ok((_, Err(error))) => {
-            shared.failed(error, "replay");
-            None
+/// The next run, however often it takes: what cannot be read now, for want of a descriptor perhaps, is read again from where
+/// it began. `None` when this ends.
+async fn read(
+    shared: &Shared,
+    mut cursor: Cursor,
+    records: usize,
+    stop: &CancellationToken,
+) -> Option<(Cursor, Vec<Record>)> {
+    let after = cursor.position();
+    let mut pause = READ_AGAIN;
+    loop {
+        let wal = Arc::clone(&shared.wal);
+        let read = tokio::task::spawn_blocking(move || {
+            let run = cursor.run(records, RUN_BYTES).and_then(|run| wal.tell().map(|()| run));
+            (cursor, run)
+        });
+        match read.await.ok()? {
+            (cursor, Ok(run)) => return Some((cursor, run)),
+            (_, Err(error)) => shared.failed(error, "replay"),
         }
-        Err(_) => None,
+        tokio::select! {
+            () = stop.cancelled() => return None,
+            () = tokio::time::sleep(pause) => {}
+        }
+        pause = pause.saturating_mul(2).min(READ_AGAIN_LAST);
+        cursor = shared.wal.reader().cursor(after);
     }
 }
 
@@ -280,7 +296,7 @@ pub(crate) async fn follow(
     let mut cursor = shared.wal.reader().cursor(after);
     loop {
         progress.borrow_and_update();
-        let Some((next, run)) = read(&shared, cursor, RUN_RECORDS).await else { return };
+        let Some((next, run)) = read(&shared, cursor, RUN_RECORDS, &shutdown).await else { return };
         cursor = next;
         if run.is_empty() {
             tokio::select! {

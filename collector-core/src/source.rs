@@ -213,6 +213,7 @@ pub struct SourceHealth {
     /// What only a snapshot found.
     pub missed: u64,
     /// Share of what appeared that was announced before a snapshot found it, in percent; `None` where nothing announces.
+    /// What is in `kernel_lost` counts as not announced, of whatever kind it was, so this is the least that it can be.
     pub recall_percent: Option<f64>,
 }
 

@@ -28,11 +28,13 @@ pub(crate) fn parse() -> Asked {
     let matches = command().get_matches_from(&arguments);
     match matches.subcommand() {
         Some(("worker", given)) => Asked::Worker { sources: sources(given) },
-        Some(("serve", given)) => Asked::Offline {
-            dir: given.get_one::<PathBuf>("offline").cloned().unwrap_or_default(),
-            transient: given.get_flag("transient"),
-            sources: sources(given),
-        },
+        Some(("serve", given)) => {
+            let dir = given.get_one::<PathBuf>("offline").cloned().unwrap_or_default();
+            let mut sources = sources(given);
+            // Nothing is kept, so no default is needed, which a host without a home directory would not have.
+            sources.flags.push(("data_dir".to_owned(), dir.to_string_lossy().into_owned()));
+            Asked::Offline { dir, transient: given.get_flag("transient"), sources }
+        }
         Some((_, given)) => {
             Asked::Run { sources: sources(given), worker_args: arguments.into_iter().skip(2).collect() }
         }

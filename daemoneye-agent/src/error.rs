@@ -1,5 +1,6 @@
 //! Why the agent ends, and with which exit code.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use daemoneye_engine::store::StoreError;
@@ -65,6 +66,13 @@ pub(crate) enum AgentError {
     /// A token that anybody can guess or read, or none.
     #[error("procmond.token_file {} {problem}: it holds exactly 32 random bytes, with mode 0400", path.display())]
     MisuseToken { path: PathBuf, problem: String },
+    /// A rules directory that was named and cannot be read.
+    #[error("cannot read the rules directory {}: {source}; name another with --rules", dir.display())]
+    Rules {
+        dir: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// Nobody registered.
     #[error(
         "no collector registered within {seconds} s on {}: look at procmond's messages, or stop a procmond that belongs to another runtime directory", socket.display()
@@ -76,6 +84,13 @@ pub(crate) enum AgentError {
     /// The worker ended too often.
     #[error("the worker was started again too often and is given up (last: {last}): look at its messages above")]
     WorkerFailed { last: String },
+    /// The system did not start the worker.
+    #[error("cannot start the worker, the program {}: {source}; install the agent there again", program.display())]
+    WorkerNotStarted {
+        program: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
 }
 
 fn on(path: &Path) -> String {
@@ -93,9 +108,14 @@ impl AgentError {
         match self {
             Self::Bus(BusError::MisuseInUse { .. }) => Exit::InUse,
             Self::Bus(BusError::LimitPath { .. } | BusError::MisuseOpenDirectory { .. }) => Exit::Config,
-            Self::Bus(BusError::Io { .. }) | Self::CopiedStore { .. } | Self::Directory { .. } | Self::Io { .. } => {
-                Exit::Unreadable
-            }
+            Self::Bus(BusError::Io { .. })
+            | Self::Directory { .. }
+            | Self::Io { .. }
+            | Self::WorkerNotStarted { .. } => Exit::Unreadable,
+            Self::CopiedStore { source, .. } | Self::Rules { source, .. } => match source.kind() {
+                ErrorKind::NotADirectory | ErrorKind::NotFound => Exit::NotFound,
+                _ => Exit::Unreadable,
+            },
             Self::Bus(_) | Self::WorkerFailed { .. } => Exit::Failure,
             Self::CollectorFailed { .. } | Self::CollectorRefused { .. } | Self::MissingCollector { .. } => {
                 Exit::CollectorFailed

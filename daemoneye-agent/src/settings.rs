@@ -144,7 +144,7 @@ impl Settings {
     pub(crate) fn find_rules(&self) -> Result<(), AgentError> {
         self.rules.iter().try_for_each(|dir| {
             let found = std::fs::read_dir(dir).map(drop);
-            found.map_err(|source| AgentError::io("read the rules directory", dir, source))
+            found.map_err(|source| AgentError::Rules { dir: dir.clone(), source })
         })
     }
 

@@ -17,9 +17,12 @@ use nix::unistd::{Group, Pid};
 use serde_json::Value;
 
 use self::accounts::{ACCOUNTS, is_root, with_accounts};
+use self::skip::skipped;
 
 #[path = "../../daemoneye-lib/tests/jail/accounts.rs"]
 mod accounts;
+#[path = "../../daemoneye-lib/tests/jail/skip.rs"]
+mod skip;
 
 /// An agent that waits for a collector of its own service; stopped in order at the end.
 struct Agent(Child);
@@ -91,8 +94,7 @@ async fn every_thread_of_the_running_worker_and_parent_is_held() {
     let agent = Agent::start(dir.path());
     let health = health(dir.path()).await;
     if layer(&health, "worker", "seccomp") != "on" {
-        println!("skipped: this kernel has no seccomp");
-        return;
+        return skipped("this kernel has no seccomp");
     }
     for pid in [worker_pid(&health), u64::from(agent.0.id())] {
         for task in fs::read_dir(format!("/proc/{pid}/task")).unwrap() {
@@ -127,8 +129,7 @@ async fn sockets_and_directories_have_their_owners_and_modes() {
 #[tokio::test(flavor = "multi_thread")]
 async fn another_program_of_the_same_user_cannot_read_the_workers_memory() {
     if !is_root() {
-        println!("skipped: needs root");
-        return;
+        return skipped("needs root");
     }
     let dir = tempfile::tempdir().unwrap();
     let powerless = |program: &str| {

@@ -133,7 +133,7 @@ fn a_missing_procmond_and_a_missing_rules_directory_are_named() {
 
     let mut command = external(dir.path());
     let output = command.args(["--rules", "/nowhere/rules"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(72), "{}", said(&output));
+    assert_eq!(output.status.code(), Some(4), "{}", said(&output));
     assert!(said(&output).contains("/nowhere/rules"), "{}", said(&output));
     assert_eq!(held(dir.path()), ["token"], "nothing was made");
 }
@@ -175,7 +175,7 @@ fn a_copied_store_that_is_none_is_named_with_its_flag_and_nothing_is_made() {
             .arg(dir.path().join("run"))
             .env("HOME", dir.path());
         let output = command.output().unwrap();
-        assert_eq!(output.status.code(), Some(72), "{}", said(&output));
+        assert_eq!(output.status.code(), Some(4), "{}", said(&output));
         assert!(said(&output).contains(&format!("directory {copy}: ")), "{}", said(&output));
         assert!(said(&output).contains(why) && said(&output).contains("another with --offline"), "{}", said(&output));
         assert_eq!(held(dir.path()), Vec::<String>::new());
@@ -379,6 +379,80 @@ async fn health_that(socket: &Path, passes: impl Fn(&Value) -> bool) -> Value {
         assert!(Instant::now() < deadline, "{document}");
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
+}
+
+/// The worker's pid, while it answers.
+async fn worker_pid(socket: &Path) -> u64 {
+    let of_worker = |document: &Value| {
+        let parts = document.pointer("/components")?.as_array()?;
+        parts.iter().find(|part| part["name"] == "worker")?.get("pid")?.as_u64()
+    };
+    of_worker(&health_that(socket, |document| of_worker(document).is_some()).await).unwrap()
+}
+
+/// An upgrade puts another file in the place of a program that runs, and a removal none.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_is_started_again_when_the_program_was_replaced_or_removed() {
+    if !Path::new("/proc/self/exe").exists() {
+        return println!("skipped: this system has no link to the program that runs");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let program = dir.path().join("daemoneye-agent");
+    // By another process: one of ours that is started meanwhile would hold the copy open for writing.
+    assert!(Command::new("cp").arg(env!("CARGO_BIN_EXE_daemoneye-agent")).arg(&program).status().unwrap().success());
+    let mut command = Command::new(&program);
+    command.args(external(dir.path()).get_args()).env_clear().env("HOME", dir.path()).stdin(Stdio::null());
+    let mut agent = Running::start(command);
+    let socket = dir.path().join("run/cli.sock");
+    agent.wait_for_line("stop");
+    let mut pid = worker_pid(&socket).await;
+    for replaced in [true, false] {
+        if replaced {
+            std::fs::write(dir.path().join("next"), "another version").unwrap();
+            std::fs::rename(dir.path().join("next"), &program).unwrap();
+        } else {
+            std::fs::remove_file(&program).unwrap();
+        }
+        let worker = nix::unistd::Pid::from_raw(i32::try_from(pid).unwrap());
+        nix::sys::signal::kill(worker, nix::sys::signal::Signal::SIGKILL).unwrap();
+        agent.wait_for_line("stop");
+        let next = worker_pid(&socket).await;
+        assert_ne!(next, pid);
+        assert_eq!(std::fs::read_to_string(format!("/proc/{next}/comm")).unwrap(), "daemoneye-agent\n");
+        pid = next;
+    }
+    assert_eq!(agent.interrupt(), Some(0));
+}
+
+/// What the health document says about procmond's process.
+fn procmond_process<'a>(document: &'a Value, key: &str) -> &'a Value {
+    let parts = document.pointer("/components").unwrap().as_array().unwrap();
+    parts.iter().find(|part| part["name"] == "procmond").map_or(&Value::Null, |part| &part[key])
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_procmond_that_cannot_be_started_is_tried_again() {
+    let dir = tempfile::tempdir().unwrap();
+    let (path, aside) = (dir.path().join("procmond"), dir.path().join("aside"));
+    let procmond = Path::new(env!("CARGO_BIN_EXE_daemoneye-agent")).with_file_name("procmond");
+    assert!(Command::new("cp").arg(&procmond).arg(&path).status().unwrap().success());
+    let given = ["--log-level", "error", "--procmond-source", "procfs", "--procmond-path", path.to_str().unwrap()];
+    let mut agent = Running::start(run_in(dir.path(), &given));
+    agent.wait_for_line("source   procmond: ");
+    let socket = dir.path().join("run/cli.sock");
+    let runs = |document: &Value| procmond_process(document, "state") == "running";
+    let first = procmond_process(&health_that(&socket, runs).await, "pid").as_u64().unwrap();
+    std::fs::rename(&path, &aside).unwrap();
+    let pid = nix::unistd::Pid::from_raw(i32::try_from(first).unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let why = |document: &Value| procmond_process(document, "last_exit").as_str().unwrap_or_default().to_owned();
+    let refused = |document: &Value| why(document).contains("cannot start procmond");
+    let told = why(&health_that(&socket, refused).await);
+    assert!(told.contains(path.to_str().unwrap()), "{told}");
+    std::fs::rename(&aside, &path).unwrap();
+    let second = health_that(&socket, runs).await;
+    assert_ne!(procmond_process(&second, "pid").as_u64(), Some(first));
+    assert_eq!(agent.interrupt(), Some(0));
 }
 
 /// The gaps of one reason in the health document, the newest first.

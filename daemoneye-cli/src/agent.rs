@@ -42,6 +42,7 @@ impl Session {
     /// The same, but where no agent runs one is started on an empty store: rules can be checked anywhere.
     pub(crate) async fn open_anywhere(settings: &Settings) -> Result<Self, CliError> {
         match Self::open(settings).await {
+            Err(CliError::Config(_)) if settings.is_missing("runtime_dir") => Self::open_store(settings, None).await,
             Err(error) if error.is_away() => Self::open_store(settings, None).await,
             other => other,
         }
@@ -49,7 +50,7 @@ impl Session {
 
     async fn open_running(settings: &Settings) -> Result<Self, CliError> {
         let until = Instant::now() + settings.deadline;
-        let client = connect(&settings.socket(), settings.deadline.min(CONNECT_DEADLINE)).await?;
+        let client = connect(&settings.socket()?, settings.deadline.min(CONNECT_DEADLINE)).await?;
         jail::close(&settings.sandbox_required)?;
         Ok(Self { client, deadline: settings.deadline, until, offline: None })
     }

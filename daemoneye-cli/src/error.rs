@@ -93,7 +93,7 @@ impl CliError {
             | Self::AgentUnreachable { .. } => Exit::Unreachable,
             Self::Config(_) | Self::SocketPath(_) => Exit::Config,
             Self::Io { source, .. } => match source.kind() {
-                io::ErrorKind::NotFound => Exit::NotFound,
+                io::ErrorKind::NotADirectory | io::ErrorKind::NotFound => Exit::NotFound,
                 io::ErrorKind::PermissionDenied => Exit::Unreadable,
                 _ => Exit::Failure,
             },

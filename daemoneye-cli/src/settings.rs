@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use daemoneye_lib::config::{self, CLI, Config, DEFAULT_ORIGIN, Sources};
+use daemoneye_lib::config::{self, CLI, Component, Config, ConfigError, ConfigErrors, DEFAULT_ORIGIN, Sources};
 use daemoneye_lib::jail::Required;
 use daemoneye_lib::telemetry;
 
@@ -11,11 +11,14 @@ use crate::args::Common;
 use crate::error::CliError;
 use crate::render::Format;
 
+/// Stands for a home directory while the other settings are read; nothing that lies below it is ever used.
+const NOWHERE: &str = "/nonexistent";
+
 pub(crate) struct Settings {
-    pub(crate) runtime_dir: PathBuf,
-    pub(crate) data_dir: PathBuf,
     /// Whether somebody named the data directory.
     pub(crate) data_dir_is_given: bool,
+    /// Directories that nobody named where no home directory gives them a default; told by what needs them.
+    missing: Vec<&'static str>,
     pub(crate) store: Option<PathBuf>,
     pub(crate) format: Format,
     pub(crate) deadline: Duration,
@@ -28,11 +31,17 @@ impl Settings {
         let mut sources = Sources::of_process();
         sources.config_file.clone_from(&common.config);
         sources.flags.clone_from(&common.settings.0);
-        let config = config::load(&CLI, &sources)?;
+        let (config, missing) = match config::load(&CLI, &sources) {
+            Ok(config) => (config, Vec::new()),
+            Err(errors) => {
+                let missing = only_missing(errors)?;
+                sources.places.data_home = Some(PathBuf::from(NOWHERE));
+                (config::load(&CLI, &sources)?, missing)
+            }
+        };
         let origin = config.entries().into_iter().find(|entry| entry.key == "data_dir").map(|entry| entry.origin);
         Ok(Self {
-            runtime_dir: config.path("runtime_dir"),
-            data_dir: config.path("data_dir"),
+            missing,
             data_dir_is_given: origin.is_some_and(|origin| origin != DEFAULT_ORIGIN),
             store: common.store.clone(),
             format: Format::of_setting(config.text("format")),
@@ -48,7 +57,35 @@ impl Settings {
     }
 
     /// The agent's operator socket.
-    pub(crate) fn socket(&self) -> PathBuf {
-        self.runtime_dir.join("cli.sock")
+    pub(crate) fn socket(&self) -> Result<PathBuf, CliError> {
+        Ok(self.directory("runtime_dir")?.join("cli.sock"))
     }
+
+    /// The data directory: the named one or the default.
+    pub(crate) fn data_dir(&self) -> Result<PathBuf, CliError> {
+        self.directory("data_dir")
+    }
+
+    /// Whether a setting has no value on this host.
+    pub(crate) fn is_missing(&self, key: &str) -> bool {
+        self.missing.contains(&key)
+    }
+
+    fn directory(&self, key: &'static str) -> Result<PathBuf, CliError> {
+        if self.is_missing(key) {
+            let (flag, variable) = (Component::flag(key), CLI.variable(key));
+            let errors = vec![ConfigError::MisuseMissing { key, flag, variable }];
+            return Err(ConfigErrors { component: CLI.name, errors }.into());
+        }
+        Ok(self.config.path(key))
+    }
+}
+
+/// The keys without a value, where nothing else is wrong.
+fn only_missing(errors: ConfigErrors) -> Result<Vec<&'static str>, ConfigErrors> {
+    let key = |error: &ConfigError| match error {
+        ConfigError::MisuseMissing { key, .. } => Some(*key),
+        _ => None,
+    };
+    errors.errors.iter().map(key).collect::<Option<_>>().ok_or(errors)
 }

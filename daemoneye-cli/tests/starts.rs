@@ -109,6 +109,56 @@ fn config_show_tells_values_and_origins_and_that_the_agents_are_missing() {
     assert!(stderr(&output).contains("the agent's settings are missing"), "{}", stderr(&output));
 }
 
+#[cfg(unix)]
+#[test]
+fn without_a_home_directory_only_what_needs_a_default_of_it_fails() {
+    use std::os::unix::fs::PermissionsExt;
+    use std::os::unix::process::CommandExt as _;
+
+    // Where any user may run it; copied by another process, because one of ours that is started meanwhile would hold it open.
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), PermissionsExt::from_mode(0o755)).unwrap();
+    let copied = Command::new("cp").arg(env!("CARGO_BIN_EXE_daemoneye-cli")).arg(dir.path().join("cli")).status();
+    assert!(copied.unwrap().success());
+    let bare = |arguments: &[&str]| {
+        let mut command = Command::new(dir.path().join("cli"));
+        command.args(arguments).env_clear().stdin(Stdio::null());
+        // Root's directories need no home directory.
+        if nix::unistd::geteuid().is_root() {
+            command.uid(65_534).gid(65_534);
+        }
+        command.output().unwrap()
+    };
+    let away = bare(&["events", "follow", "--runtime-dir", "/nonexistent/run"]);
+    assert_eq!(code(&away), 6, "{}", stderr(&away));
+    assert_eq!(code(&bare(&["completions", "bash"])), 0);
+    let unknown = bare(&["health"]);
+    assert_eq!(code(&unknown), 78, "{}", stderr(&unknown));
+    assert!(stderr(&unknown).contains("runtime_dir has no default on this host"), "{}", stderr(&unknown));
+    let ledger = bare(&["audit", "verify", "--runtime-dir", "/nonexistent/run"]);
+    assert_eq!(code(&ledger), 78, "{}", stderr(&ledger));
+    assert!(stderr(&ledger).contains("--data-dir"), "{}", stderr(&ledger));
+    let shown = bare(&["config", "show", "--format", "csv", "--runtime-dir", "/nonexistent/run"]);
+    assert!(stdout(&shown).contains("daemoneye-cli,data_dir,\n"), "{}", stdout(&shown));
+}
+
+#[test]
+fn a_file_that_does_not_exist_has_one_code_everywhere() {
+    let home = tempfile::tempdir().unwrap();
+    for command in [
+        &["config", "validate", "/nonexistent"][..],
+        &["config", "validate", "--component", "procmond", "/nonexistent/config.yaml"],
+        &["query", "--store", "/nonexistent", "SELECT 1"],
+        &["rules", "validate", "/nonexistent.yaml"],
+        &["rules", "validate", "/dev/null/rule.yaml"],
+    ] {
+        let output = cli(home.path(), command);
+        assert_eq!(code(&output), 4, "{command:?}: {}", stderr(&output));
+    }
+    let output = cli(home.path(), &["config", "validate", "/nonexistent"]);
+    assert!(stderr(&output).contains("cannot read /nonexistent: No such file"), "{}", stderr(&output));
+}
+
 fn ledger(directory: &Path) {
     let (ledger, _) = Ledger::open(LedgerOptions::new(directory)).unwrap();
     for (action, payload) in [("start", "{}"), ("config", "{\"a\":1}"), ("stop", "{}")] {

@@ -251,6 +251,13 @@ async fn parameters_are_values_and_never_text() {
         .await
         .unwrap();
     assert_eq!(answer.rows, [["1"], ["2"]]);
+    for (pattern, words) in [("(", "does not compile: unclosed group"), ("(a{1000}){1000}", "too much memory")] {
+        for sql in ["SELECT name REGEXP $1 FROM process_events", "SELECT seq FROM process_events WHERE name REGEXP $1"]
+        {
+            let failed = run(&engine, bound(sql, vec![Kind::Text(pattern.to_owned())])).await.err().unwrap();
+            assert!(failed.to_string().contains(words), "{sql} with {pattern}: {failed}");
+        }
+    }
     let error = run(&engine, bound(by_name, vec![])).await.err().unwrap();
     assert!(error.to_string().contains("parameters of the statement: 2, values given: 0"), "{error}");
 }
@@ -664,6 +671,9 @@ async fn a_whole_number_that_does_not_fit_fails_the_query() {
     let (_dir, engine) = small();
     for sql in [
         "SELECT 9223372036854775807 + 1",
+        "SELECT CAST(1e30 AS BIGINT)",
+        "SELECT CAST(seq * 1e30 AS BIGINT) FROM process_events",
+        "SELECT seq FROM process_events WHERE CAST(seq * 1e30 AS BIGINT) > 0",
         "SELECT -9223372036854775807 - seq FROM process_events",
         "SELECT seq FROM process_events WHERE pid * 9223372036854775807 < 0",
         "SELECT -(-9223372036854775807 - seq) FROM process_events WHERE seq = 1",

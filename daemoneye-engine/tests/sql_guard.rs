@@ -152,6 +152,27 @@ fn refusals_name_line_column_and_the_nearest_name() {
     let refusal = check_plan("SELECT pid FROM processes WHERE (").unwrap_err();
     assert_eq!(refusal.line, 1, "{refusal:?}");
     for (sql, column, hint) in [
+        (
+            "SELECT id FROM alert_deliveries",
+            8,
+            "the columns are sink, alert_id, state, attempts, created, next_try, last_error",
+        ),
+        (
+            "SELECT id FROM alerts WHERE regexp_like(title, '(')",
+            48,
+            "a character that is meant itself takes a backslash: \\( \\[ \\*; counts multiply: keep {n} small",
+        ),
+        (
+            "SELECT pid FROM processes WHERE start_time > 'yesterday'",
+            46,
+            "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'",
+        ),
+        (
+            "SELECT pid FROM processes WHERE start_time > datetime('2026-13-31 12:00')",
+            55,
+            "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'",
+        ),
+        ("SELECT 1 FROM processes LIMIT 1 OFFSET 99999999999999999999", 40, "leave it out to get all rows"),
         ("SELECT pid FROM processes ORDER BY nme", 36, "did you mean name?"),
         ("SELECT count(*) FROM processes p GROUP BY p.nme", 43, "did you mean name?"),
         ("SELECT pid FROM processes GROUP BY pid HAVING nme = 'a'", 47, "did you mean name?"),

@@ -105,7 +105,7 @@ pub const METRICS: &[Metric] = metrics! {
     "daemoneye_collector_missed_total" Counter "processes" "/collectors/*/missed" "id"
         "what only a snapshot found: not lost, but without the events in between";
     "daemoneye_collector_recall_percent" Gauge "percent" "/collectors/*/recall_percent" "id"
-        "share of what appeared that events announced before a snapshot found it; null where nothing announces";
+        "share of what appeared that events announced before a snapshot found it, less what the kernel lost; null where nothing announces";
     "daemoneye_collector_backpressure_total" Counter "changes" "/collectors/*/backpressure_count" "id"
         "times that backpressure set in";
     "daemoneye_collector_processes" Gauge "processes" "/collectors/*/processes" "id"

@@ -211,17 +211,26 @@ impl Home {
         }
     }
 
-    /// Runs the CLI against these directories.
+    /// The CLI on these directories, not started yet.
     ///
     /// # Errors
-    /// When it cannot be started.
-    pub fn cli(&self, args: &[&str]) -> Result<Output> {
+    /// When the program is missing or stale.
+    pub fn cli_command(&self, args: &[&str]) -> Result<Command> {
         let mut command = self.command("daemoneye-cli")?;
         command.args(args).env("DAEMONEYE_CLI_RUNTIME_DIR", self.runtime()).env("DAEMONEYE_CLI_DATA_DIR", self.data());
         if self.other_user.is_some() {
             command.env("HOME", self.path());
         }
-        command.stdin(Stdio::null()).output().context("daemoneye-cli")
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
+    /// Runs the CLI against these directories.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn cli(&self, args: &[&str]) -> Result<Output> {
+        self.cli_command(args)?.output().context("daemoneye-cli")
     }
 
     /// Runs the CLI with `--format json`; its standard output must be JSON and its exit code 0.

@@ -286,16 +286,19 @@ impl EventSource for ProcessMonitor {
             lost: seen.lost,
             kernel_lost: seen.lost,
             missed: counters.missed,
-            recall_percent: seen.kernel.then(|| recall_percent(counters.announced, counters.missed)),
+            recall_percent: seen
+                .kernel
+                .then(|| recall_percent(counters.announced, counters.missed.saturating_add(seen.lost))),
         }
     }
 }
 
-/// Starts that were announced, in percent of all; 100 while there were none.
-fn recall_percent(announced: u64, missed: u64) -> f64 {
+/// Starts that were announced, in percent of these and those that were not; 100 while there were none of either. Nobody knows
+/// what the kernel lost, so each of its losses counts as a start: the true share is never lower than this.
+fn recall_percent(announced: u64, unannounced: u64) -> f64 {
     #[expect(clippy::cast_precision_loss, reason = "a percentage for people")]
-    let (part, all) = (announced as f64, announced.saturating_add(missed).max(1) as f64);
-    if missed == 0 { 100.0 } else { part * 100.0 / all }
+    let (part, all) = (announced as f64, announced.saturating_add(unannounced).max(1) as f64);
+    if unannounced == 0 { 100.0 } else { part * 100.0 / all }
 }
 
 /// Whether a record of this topic is a process event.

@@ -7,6 +7,7 @@ use std::io::{BufRead as _, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
@@ -18,7 +19,11 @@ use procmond::kernel::{KernelSource, KernelSourceError, Notice, What};
 use procmond::monitor::{Pace, ProcessMonitor};
 use procmond::sources;
 use prost::Message as _;
+use skip::{SKIPPED, skipped};
 use tokio_util::sync::CancellationToken;
+
+#[path = "../../daemoneye-lib/tests/jail/skip.rs"]
+mod skip;
 
 /// The child's data directory, told to it in its environment.
 const INSIDE: &str = "FALLBACK_TEST_INSIDE";
@@ -139,13 +144,13 @@ fn run(argument: &str) -> u32 {
 // test, run by main
 fn a_source_that_dies_in_the_jail_is_followed_by_the_connector() {
     if !rustix::process::geteuid().is_root() {
-        return println!("skipped: needs root");
+        return skipped("needs root");
     }
     let dir = tempfile::tempdir().unwrap();
     let jailed = Jailed::start(dir.path());
     let chosen = jailed.wait_for("chosen");
-    if chosen.starts_with("skipped") {
-        return println!("{chosen}");
+    if let Some(why) = chosen.strip_prefix("skipped: ") {
+        return skipped(why);
     }
     assert!(chosen.contains("proc-connector stands by"), "{chosen}");
     // Its own baseline: from here on every program is announced.
@@ -165,6 +170,13 @@ fn main() {
     if let Some(data_dir) = std::env::var_os(INSIDE) {
         return inside(Path::new(&data_dir));
     }
-    a_source_that_dies_in_the_jail_is_followed_by_the_connector();
-    println!("test a_source_that_dies_in_the_jail_is_followed_by_the_connector ... ok");
+    for (name, test) in TESTS {
+        test();
+        println!("test {name} ... {}", if SKIPPED.swap(false, Ordering::Relaxed) { "skipped" } else { "ok" });
+    }
 }
+
+const TESTS: &[(&str, fn())] = &[(
+    "a_source_that_dies_in_the_jail_is_followed_by_the_connector",
+    a_source_that_dies_in_the_jail_is_followed_by_the_connector,
+)];

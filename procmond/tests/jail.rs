@@ -11,12 +11,14 @@ use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::OnceLock;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::jail::{Account, Layer, Probe, Report, Required, State, give};
 use daemoneye_lib::ledger::LedgerReader;
 use jailed::accounts::{ACCOUNTS, is_root, with_accounts};
 use jailed::calls::CALLS;
+use jailed::skip::{SKIPPED, skipped};
 use jailed::{Try, told};
 use procmond::jail;
 use rustix::net::{AddressFamily, SocketType};
@@ -107,7 +109,7 @@ fn main() {
     let filter = std::env::args().skip(1).find(|argument| !argument.starts_with('-')).unwrap_or_default();
     for (name, test) in TESTS.iter().filter(|(name, _)| name.contains(&filter)) {
         test();
-        println!("test {name} ... ok");
+        println!("test {name} ... {}", if SKIPPED.swap(false, Ordering::Relaxed) { "skipped" } else { "ok" });
     }
 }
 
@@ -162,8 +164,7 @@ fn the_compiled_filter_answers_every_call_as_the_table_says() {
 // test, run by main
 fn a_thread_that_the_jail_does_not_reach_is_found() {
     if !is_root() {
-        println!("skipped: needs root");
-        return;
+        return skipped("needs root");
     }
     let (output, _home) = jailed::copy(LAYERS, &[WITH_A_THREAD]);
     let text = String::from_utf8_lossy(&output.stdout);
@@ -175,9 +176,12 @@ fn a_thread_that_the_jail_does_not_reach_is_found() {
 
 // test, run by main
 fn root_without_the_account_becomes_a_user_without_a_name() {
-    if !is_root() || Account::find(jail::ACCOUNT.0, jail::ACCOUNT.1).is_some() {
-        println!("skipped: needs root on a host without the account");
-        return;
+    if !is_root() {
+        return skipped("needs root");
+    }
+    if Account::find(jail::ACCOUNT.0, jail::ACCOUNT.1).is_some() {
+        SKIPPED.store(true, Ordering::Relaxed);
+        return println!("skipped: this host has the account");
     }
     let dir = tempfile::tempdir().unwrap();
     let before = fs::metadata(dir.path()).unwrap();
@@ -205,8 +209,7 @@ fn root_without_the_account_becomes_a_user_without_a_name() {
 // test, run by main
 fn a_directory_that_everybody_may_enter_stays_as_it_is() {
     if !is_root() {
-        println!("skipped: needs root");
-        return;
+        return skipped("needs root");
     }
     let (dir, accounts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let shared = fs::Permissions::from_mode(0o1777);
@@ -221,8 +224,7 @@ fn a_directory_that_everybody_may_enter_stays_as_it_is() {
 // test, run by main
 fn the_account_owns_what_it_writes_and_nothing_else() {
     if !is_root() {
-        println!("skipped: needs root");
-        return;
+        return skipped("needs root");
     }
     let (dir, outside) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let foreign = outside.path().join("shadow");
@@ -309,8 +311,7 @@ const FOR_ROOT: [Layer; 2] = [Layer::NetworkNamespace, Layer::User];
 // test, run by main
 fn every_thread_of_the_running_program_reads_back_as_jailed() {
     if !is_root() {
-        println!("skipped: needs root");
-        return;
+        return skipped("needs root");
     }
     let (dir, accounts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let mut child = start(dir.path(), accounts.path());
@@ -395,8 +396,7 @@ fn a_layer_that_is_required_by_name_and_missing_ends_with_77_and_says_what_grant
 // test, run by main
 fn privileges_that_cannot_be_dropped_end_it_with_79() {
     if !is_root() {
-        println!("skipped: needs root");
-        return;
+        return skipped("needs root");
     }
     let mut command = Command::new("timeout");
     let (code, told) = ended(command.args(["20", "setpriv", "--securebits=+keep_caps_locked", PROGRAM]), "none");

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use anyhow::Context as _;
 use serde_json::Value;
 
-use crate::workspace;
+use crate::workspace::{self, Source};
 
 /// Every crate with exactly the crates of this workspace that it links.
 const EDGES: &[(&str, &[&str])] = &[
@@ -80,19 +80,28 @@ fn edges(metadata: &Value) -> anyhow::Result<Vec<String>> {
 
 /// A difference between operating systems is a swapped file behind one `mod.rs`.
 fn scattered_systems() -> anyhow::Result<Vec<String>> {
-    let mut violations = Vec::new();
-    for source in workspace::sources()? {
-        if source.path.ends_with("/mod.rs") || source.path.starts_with("xtask/") {
-            continue;
-        }
-        for (at, line) in source.lines.iter().enumerate() {
-            let code = line.trim_start();
-            if code.contains("target_os") && code.contains("cfg") && !code.starts_with("//") {
-                violations.push(format!("{}:{}: target_os outside the mod.rs that swaps files", source.path, at + 1));
-            }
-        }
+    let ours = workspace::sources()?.into_iter().filter(|source| !source.path.starts_with("xtask/"));
+    Ok(ours.flat_map(|source| scattered(&source)).collect())
+}
+
+fn scattered(source: &Source) -> Vec<String> {
+    if source.path.ends_with("/mod.rs") && swaps_files(&source.lines) {
+        return Vec::new();
     }
-    Ok(violations)
+    let names = |line: &str| line.contains("target_os") && !line.trim_start().starts_with("//");
+    let found = source.lines.iter().enumerate().filter(|(_, line)| names(line));
+    found.map(|(at, _)| format!("{}:{}: target_os outside a mod.rs that swaps files", source.path, at + 1)).collect()
+}
+
+/// Whether a module of another file is declared under a condition.
+fn swaps_files(lines: &[String]) -> bool {
+    let mut conditional = false;
+    lines.iter().map(|line| line.trim_start()).any(|line| {
+        let declares = line.ends_with(';') && line.split(' ').any(|word| word == "mod");
+        let swaps = conditional && declares;
+        conditional = line.starts_with("#[cfg") || (conditional && line.starts_with("#["));
+        swaps
+    })
 }
 
 fn procmond_tree() -> anyhow::Result<Vec<String>> {
@@ -148,6 +157,20 @@ mod tests {
     fn a_database_or_tls_in_procmond_is_named() {
         let found = forbidden(&BTreeSet::from(["redb v4.4.0", "rustix v1.1.0", "rustls v0.23.0"]));
         assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn an_operating_system_is_named_only_where_files_are_swapped_however_many_lines_it_takes() {
+        let told = |path: &str, text: &str| {
+            scattered(&Source { path: path.to_owned(), lines: text.lines().map(str::to_owned).collect() }).len()
+        };
+        let condition = "#[cfg(\n    target_os = \"linux\"\n)]\nfn only_there() {}";
+        assert_eq!(told("house/src/roof.rs", condition), 1);
+        assert_eq!(told("house/src/roof/mod.rs", condition), 1);
+        let swap = "#[cfg(target_os = \"linux\")]\n#[path = \"tiles.rs\"]\npub mod system;";
+        assert_eq!(told("house/src/roof/mod.rs", swap), 0);
+        assert_eq!(told("house/src/roof.rs", swap), 1);
+        assert_eq!(told("house/src/roof.rs", "// target_os is for mod.rs"), 0);
     }
 
     #[test]

@@ -46,7 +46,15 @@ pub(crate) fn violations() -> anyhow::Result<Vec<String>> {
 fn tests_of(file: &RustFile) -> Vec<Test> {
     let mut parts = file.path.trim_end_matches(".rs").split('/');
     let package = parts.next().unwrap_or_default();
-    let modules: Vec<&str> = parts.filter(|part| !matches!(*part, "src" | "mod" | "lib" | "main")).collect();
+    // `a_tests.rs` is the file of `a::tests`.
+    let modules: Vec<&str> = parts
+        .filter(|part| !matches!(*part, "src" | "mod" | "lib" | "main"))
+        .flat_map(|part| match part.strip_suffix("_tests") {
+            Some(tested) => vec![tested, "tests"],
+            None => vec![part],
+        })
+        .collect();
+    let by_main = by_main(&file.text);
     let lines: Vec<&str> = file.text.lines().map(str::trim).collect();
     let mut tests = Vec::new();
     for (at, line) in lines.iter().enumerate() {
@@ -55,14 +63,21 @@ fn tests_of(file: &RustFile) -> Vec<Test> {
         let own = above.iter().rev().take_while(|line| line.starts_with("#[") || line.starts_with("//"));
         if own.into_iter().any(|line| {
             line.starts_with("#[test]")
-                || line.starts_with("// test, run by main")
+                || (line.starts_with("// test, run by main") && by_main.contains(&format!("(\"{name}\",{name}")))
                 || line.starts_with("#[tokio::test")
         }) {
-            let modules = modules.iter().map(|module| (*module).to_owned()).collect();
+            let inline = lines.iter().take(at).any(|line| *line == "mod tests {").then_some("tests");
+            let modules = modules.iter().copied().chain(inline).map(str::to_owned).collect();
             tests.push(Test { package: package.to_owned(), modules, name: name.to_owned() });
         }
     }
     tests
+}
+
+/// The table of a program that runs its tests by itself, without white space.
+fn by_main(text: &str) -> String {
+    let table = text.split_once("\nconst TESTS: ").and_then(|(_, rest)| rest.split_once("];"));
+    table.map(|(rows, _)| rows.split_whitespace().collect()).unwrap_or_default()
 }
 
 /// The name of the function that begins on this line.
@@ -105,10 +120,9 @@ fn resolve(name: &str, tests: &BTreeSet<Test>, packages: &BTreeSet<&str>) -> Opt
         return path.contains("tests::").then_some(false);
     }
     let within = |found: &Test| {
-        let stands = |module: &&str| {
-            *module == "tests" || found.modules.iter().any(|part| part == module || *part == format!("{module}_tests"))
-        };
-        found.package == *package && found.name == test && modules.iter().all(stands)
+        // In this order; modules between them may be left out.
+        let mut left = found.modules.iter();
+        found.package == *package && found.name == test && modules.iter().all(|module| left.any(|part| part == module))
     };
     Some(tests.iter().any(within))
 }
@@ -130,8 +144,19 @@ mod tests {
         assert_eq!(found("house roof::it_holds"), Some(true));
         assert_eq!(found("house::cellar::tests::it_holds"), Some(false));
         assert_eq!(found("house::roof::tests::helper"), Some(false));
+        assert_eq!(found("house::tests::roof::it_holds"), Some(false), "another order");
         assert_eq!(found("roof::tests::it_holds"), Some(false));
         assert_eq!(found("degraded"), None);
+    }
+
+    #[test]
+    fn a_test_that_main_runs_counts_only_when_it_stands_in_the_table() {
+        let of = "// test, run by main\nfn it_holds() {}\n// test, run by main\nfn nobody_calls_it() {}\n";
+        let text = format!(
+            "{of}\nconst TESTS: &[(&str, fn())] = &[\n    (\n        \"it_holds\",\n        it_holds,\n    ),\n];\n"
+        );
+        let found = tests_of(&RustFile { path: "house/tests/roof.rs".to_owned(), text });
+        assert_eq!(found.iter().map(|test| test.name.as_str()).collect::<Vec<_>>(), ["it_holds"]);
     }
 
     #[test]

@@ -77,7 +77,7 @@ impl Shared {
 
     /// A failed sync ends the collector, a full disk does not.
     pub(crate) fn failed(&self, error: CollectorError, what: &str) {
-        tracing::error!(%error, what, "the collector's own record cannot be written");
+        tracing::error!(%error, what, "the collector's own records cannot be written or read");
         if matches!(error, CollectorError::SyncFailed { .. }) {
             // Full: another one ends it already.
             self.fatal.try_send(error).ok();

@@ -150,7 +150,10 @@ fn an_error_or_the_end_at_any_call_costs_nothing_that_was_acknowledged() {
     let plain = tempfile::tempdir().unwrap();
     let output = strace(plain.path(), None);
     if !output.status.success() {
-        return eprintln!("skipped: strace may not trace here: {}", String::from_utf8_lossy(&output.stderr));
+        return crate::skip::skipped(format!(
+            "strace may not trace here: {}",
+            String::from_utf8_lossy(&output.stderr)
+        ));
     }
     check(plain.path(), &output, "nothing injected");
     let calls = counted(plain.path());

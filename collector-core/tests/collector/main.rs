@@ -5,5 +5,8 @@ mod inject;
 mod ledger;
 mod lossy;
 mod runtime;
+#[cfg(target_os = "linux")]
+#[path = "../../../daemoneye-lib/tests/jail/skip.rs"]
+mod skip;
 mod support;
 mod wal;

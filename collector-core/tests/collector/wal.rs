@@ -632,7 +632,7 @@ impl Drop for Tmpfs {
 #[tokio::test]
 async fn a_file_system_without_room_costs_only_what_came_meanwhile() {
     let Some(disk) = Tmpfs::mount(64) else {
-        return eprintln!("skipped: only root may mount a small file system");
+        return crate::skip::skipped("only root may mount a small file system");
     };
     let dir = disk.0.path().join("wal");
     let (wal, _) = Wal::open(small(&dir)).unwrap();

@@ -11,12 +11,12 @@ mod restarts;
 mod slot;
 pub(crate) mod token;
 
+use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::Report;
-use tokio::process::Command;
 
 use self::fresh::Fresh;
 use self::slot::{Happening, Slot};
@@ -58,6 +58,8 @@ enum Event {
 struct Parent {
     settings: Settings,
     jail: Report,
+    /// Where this program lay at the start: later the system names it by a path that is gone.
+    program: PathBuf,
     worker_args: Vec<std::ffi::OsString>,
     worker: Slot,
     collector: Slot,
@@ -81,10 +83,12 @@ pub(crate) async fn run(
     settings.find_rules()?;
     let fresh = Fresh::of(&[&settings.data_dir, &settings.runtime_dir]);
     let mut wishes = Wishes::listen().map_err(|source| AgentError::io("listen for signals", "", source))?;
+    let program = std::env::current_exe().map_err(|source| AgentError::io("find this program", "", source))?;
     let limit = settings.procmond.restart_limit;
     let mut parent = Parent {
         settings,
         jail,
+        program,
         worker_args,
         worker: Slot::new("worker", limit),
         collector: Slot::new("procmond", limit),
@@ -130,11 +134,10 @@ impl Parent {
     }
 
     fn start_worker(&mut self) -> Result<(), AgentError> {
-        let failed = |source| AgentError::io("start the worker", "", source);
+        let failed = |source| AgentError::WorkerNotStarted { program: self.program.clone(), source };
         let (ours, theirs) = platform::socket_pair().map_err(failed)?;
         let (sender, receiver) = link::open(ours).map_err(failed)?;
-        let executable = std::env::current_exe().map_err(failed)?;
-        let mut command = Command::new(executable);
+        let mut command = platform::own_program(&self.program);
         command.arg("worker").args(&self.worker_args).stdin(theirs).stdout(Stdio::inherit());
         for (name, value) in MALLOC {
             if std::env::var_os(name).is_none() {
@@ -205,7 +208,12 @@ impl Parent {
 
     fn worker_happening(&mut self, happening: Happening) -> Result<Option<Exit>, AgentError> {
         match happening {
-            Happening::Due => self.start_worker()?,
+            Happening::Due => {
+                if let Err(error) = self.start_worker() {
+                    self.worker.not_started(&error);
+                    self.plan_worker()?;
+                }
+            }
             Happening::Overdue => self.worker.kill(),
             Happening::Ended(status) => {
                 self.worker.ended(status);
@@ -214,12 +222,15 @@ impl Parent {
                 if let Some(exit) = self.final_exit(status) {
                     return Ok(Some(exit));
                 }
-                if !self.worker.plan_restart() {
-                    return Err(AgentError::WorkerFailed { last: self.worker.last_exit().unwrap_or("").to_owned() });
-                }
+                self.plan_worker()?;
             }
         }
         Ok(None)
+    }
+
+    fn plan_worker(&mut self) -> Result<(), AgentError> {
+        let last = self.worker.last_exit().unwrap_or("").to_owned();
+        if self.worker.plan_restart() { Ok(()) } else { Err(AgentError::WorkerFailed { last }) }
     }
 
     /// The code with which the whole agent ends because of the worker's; its message stands on standard error already.
@@ -235,19 +246,24 @@ impl Parent {
                 self.collector.look_again(ADOPTED_POLL);
                 return Ok(());
             }
-            Happening::Due => self.start_collector()?,
+            Happening::Due => {
+                if let Err(error) = self.start_collector() {
+                    self.collector.not_started(&error);
+                    self.plan_collector(None)?;
+                }
+            }
             Happening::Overdue => self.collector.kill(),
             Happening::Ended(status) => {
                 self.collector.ended(status);
-                self.plan_collector(status)?;
+                self.plan_collector(status.code())?;
             }
         }
         self.tell_children().await;
         Ok(())
     }
 
-    fn plan_collector(&mut self, status: ExitStatus) -> Result<(), AgentError> {
-        let is = |exit: Exit| status.code() == Some(i32::from(exit.code()));
+    fn plan_collector(&mut self, code: Option<i32>) -> Result<(), AgentError> {
+        let is = |exit: Exit| code == Some(i32::from(exit.code()));
         let last = self.collector.last_exit().unwrap_or("").to_owned();
         if [Exit::Config, Exit::NewerFormat, Exit::Unreadable].into_iter().any(is) {
             return Err(AgentError::CollectorRefused { last });

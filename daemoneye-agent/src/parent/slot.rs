@@ -7,6 +7,7 @@ use tokio::process::{Child, Command};
 
 use super::restarts::Restarts;
 use crate::clock::now_ms;
+use crate::error::AgentError;
 use crate::link::ChildState;
 use crate::platform;
 
@@ -76,6 +77,11 @@ impl Slot {
         self.child = None;
         self.kill_at = None;
         self.last_exit = Some((platform::describe_exit(status), now_ms()));
+    }
+
+    /// Notes that the program could not be started.
+    pub(crate) fn not_started(&mut self, error: &AgentError) {
+        self.last_exit = Some((error.to_string(), now_ms()));
     }
 
     /// Plans the next start; false when the limit of restarts is reached.

@@ -69,6 +69,25 @@ pub(crate) fn own_group(command: &mut tokio::process::Command) {
     command.process_group(0);
 }
 
+/// Starts this program again, whatever stands under its path by now: an upgrade puts another file there, and a worker of another
+/// version need not understand its parent. The kernel's link leads to the program that runs, where there is such a link.
+pub(crate) fn own_program(path: &Path) -> tokio::process::Command {
+    let id = |path: &Path| std::fs::metadata(path).ok().map(|about| (about.dev(), about.ino()));
+    let link = Path::new("/proc/self/exe");
+    let running = id(link);
+    let program = if running.is_some() && id(path) != running { link } else { path };
+    let mut command = tokio::process::Command::new(program);
+    command.arg0(path);
+    command
+}
+
+/// The name in lists of processes; one that was started over the kernel's link would be called `exe` there.
+pub(crate) fn take_name(name: &str) {
+    if let Err(error) = std::fs::write("/proc/self/comm", name) {
+        tracing::debug!(%error, "the name in lists of processes stays");
+    }
+}
+
 /// Asks a process to end.
 pub(crate) fn terminate(pid: u32) {
     send(pid, Signal::SIGTERM);

@@ -49,8 +49,14 @@ impl Wishes {
 
 /// Nothing is started here, so there is no group to make and nobody to signal.
 pub(crate) const fn own_group(_command: &mut tokio::process::Command) {}
+pub(crate) const fn take_name(_name: &str) {}
 pub(crate) const fn terminate(_pid: u32) {}
 pub(crate) const fn kill_now(_pid: u32) {}
+
+/// Starts this program again: here nobody can put another file in the place of one that runs.
+pub(crate) fn own_program(path: &Path) -> tokio::process::Command {
+    tokio::process::Command::new(path)
+}
 
 /// How a program ended, in words.
 pub(crate) fn describe_exit(status: ExitStatus) -> String {

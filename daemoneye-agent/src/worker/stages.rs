@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use daemoneye_engine::store::{Store, StoreError, StoreOptions};
 use daemoneye_eventbus::{Broker, BrokerOptions, BrokerStreams, BusError, serve_operators};
+use daemoneye_lib::config::AGENT;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::Dropped;
 use daemoneye_lib::proto::{CollectorRequest, Empty, collector_request::Verb};
@@ -44,6 +45,7 @@ const LAST_WAIT: Duration = Duration::from_secs(1);
 
 /// Files and ports only as this worker needs them, from here on.
 pub(crate) fn confine(settings: &Settings) -> Result<Dropped, AgentError> {
+    platform::take_name(AGENT.name);
     platform::mask_new_files(GroupMay::Read);
     // A grant needs what it is for.
     for (dir, flag) in [(&settings.data_dir, "--data-dir"), (&settings.runtime_dir, "--runtime-dir")] {

@@ -129,16 +129,19 @@ async fn directory_of(settings: &Settings) -> Result<PathBuf, CliError> {
         return Ok(store.join("audit"));
     }
     if settings.data_dir_is_given {
-        return Ok(settings.data_dir.join("audit"));
+        return Ok(settings.data_dir()?.join("audit"));
     }
     let session = match Session::open(settings).await {
         Ok(session) => session,
-        Err(error) if error.is_away() => return Ok(settings.data_dir.join("audit")),
+        Err(error) if error.is_away() => return Ok(settings.data_dir()?.join("audit")),
         Err(error) => return Err(error),
     };
     let (report, _) = health::report(&session).await?;
     session.close().await;
-    Ok(ledger_dir(&report).unwrap_or_else(|| settings.data_dir.join("audit")))
+    match ledger_dir(&report) {
+        Some(directory) => Ok(directory),
+        None => Ok(settings.data_dir()?.join("audit")),
+    }
 }
 
 /// Where the report says that the collector writes the ledger.

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use daemoneye_lib::config::{self, COMPONENTS, Component, Config, PROCMOND, Sources};
+use daemoneye_lib::config::{self, COMPONENTS, Component, PROCMOND, Sources};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{ConfigEntry, ConfigShow, Row, operator_request::Verb, operator_response::Answer};
 
@@ -21,7 +21,7 @@ pub(super) async fn run(verb: args::Config, settings: &Settings) -> Result<Exit,
 }
 
 async fn show(settings: &Settings, origin: bool) -> Result<Exit, CliError> {
-    let mut entries = own(&settings.config);
+    let mut entries = own(settings);
     let exit = match agents(settings).await {
         Ok(theirs) => {
             if theirs.iter().all(|entry| entry.component != PROCMOND.name) {
@@ -51,14 +51,14 @@ async fn show(settings: &Settings, origin: bool) -> Result<Exit, CliError> {
     Ok(exit)
 }
 
-fn own(config: &Config) -> Vec<ConfigEntry> {
-    let entries = config.entries().into_iter();
+fn own(settings: &Settings) -> Vec<ConfigEntry> {
+    let entries = settings.config.entries().into_iter();
     entries
         .map(|entry| ConfigEntry {
-            component: config.component().name.to_owned(),
+            component: settings.config.component().name.to_owned(),
             key: entry.key.to_owned(),
             is_default: entry.is_default(),
-            value: entry.value,
+            value: if settings.is_missing(entry.key) { String::new() } else { entry.value },
             origin: entry.origin,
             doc: entry.doc.to_owned(),
         })
@@ -76,6 +76,9 @@ async fn agents(settings: &Settings) -> Result<Vec<ConfigEntry>, CliError> {
 }
 
 fn validate(settings: &Settings, component: Option<&str>, file: PathBuf) -> Result<Exit, CliError> {
+    if let Err(source) = std::fs::metadata(&file) {
+        return Err(CliError::Io { what: format!("read {}", file.display()), source });
+    }
     let component = component.and_then(named).or_else(|| of_directory(&file));
     let Some(component) = component else {
         let text = format!(

@@ -4,6 +4,7 @@
 //! does (so the Kelvin sign is a `k`), which is what DataFusion does; the ASCII shortcuts are taken only where both sides are
 //! ASCII and cannot differ. Regular expressions are those of the `regex` crate: linear time, no look-around.
 
+use crate::sql::expression_words;
 use regex::{Regex, RegexBuilder};
 
 /// Compiled size of one expression in bytes; a page of alternatives needs some 100 KiB. Keeps 1,000 rules in memory.
@@ -140,11 +141,7 @@ fn build(pattern: &str, fold: bool, across_lines: bool) -> Result<Regex, String>
         .size_limit(REGEX_BYTES)
         .dfa_size_limit(REGEX_BYTES)
         .build()
-        .map_err(|error| match error {
-            regex::Error::CompiledTooBig(limit) => format!("the expression needs more than {limit} bytes compiled"),
-            // The last line of the crate's report says what; those before it draw the place.
-            other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
-        })
+        .map_err(|error| expression_words(&error))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::completeness::degradation;
 use super::engine::Tally;
 use super::pages::{Pages, page_columns, unique_names};
+use super::refusal::{in_words, spoken};
 use super::tables::QueryView;
 use super::{QueryError, SystemTables, check, operators, params, plan, session};
 use crate::store::Store;
@@ -100,7 +101,7 @@ impl Job {
     async fn prepare(&self) -> Result<Prepared, QueryError> {
         let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
-        let planning = |error: DataFusionError| QueryError::Planning(plan::refusal(&error, checked.query()));
+        let planning = |error: DataFusionError| plan::failure(&error, checked.query());
         let view = QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone());
         let tables = view.tables(checked.tables());
         let state = session::with_tables(tables, Arc::clone(&self.environment)).map_err(planning)?;
@@ -111,7 +112,7 @@ impl Job {
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         let physical = operators::limited(physical).map_err(planning)?;
         let stream =
-            execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::Execution(words(&error)))?;
+            execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::Execution(spoken(&error)))?;
         Ok(Prepared { stream, columns, view })
     }
 
@@ -171,7 +172,7 @@ impl Job {
                     return match degradation(&error) {
                         Some(Degraded::DataUnreadable) => End::Unreadable(condition_failed(&error)),
                         Some(reason) => self.cut(reason),
-                        None => End::Failed(QueryError::Execution(words(&error))),
+                        None => End::Failed(QueryError::Execution(spoken(&error))),
                     };
                 }
             };
@@ -226,13 +227,8 @@ fn condition_failed(error: &DataFusionError) -> Option<QueryError> {
         // Quoted once more by each layer; what the function said stands inside.
         ArrowError::ComputeError(text) => {
             let inner = text.split_once("(\"").and_then(|(_, rest)| rest.rsplit_once("\")"));
-            Some(QueryError::Execution(inner.map_or(text.as_str(), |(said, _)| said).to_owned()))
+            Some(QueryError::Execution(in_words(inner.map_or(text.as_str(), |(said, _)| said))))
         }
         _ => None,
     }
-}
-
-/// The root of the error on one line: the outer layers name plan nodes, which help nobody who typed SQL.
-fn words(error: &DataFusionError) -> String {
-    error.find_root().message().lines().next().unwrap_or("it failed").to_owned()
 }

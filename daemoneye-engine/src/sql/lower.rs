@@ -1,7 +1,7 @@
 //! Sugar into what the planner knows: `REGEXP` into `~`, `datetime(…)` into timestamp arithmetic, and long flat chains of AND
 //! or OR into balanced trees, which mean the same and are shallow for everything that recurses later.
 
-use super::{SqlRefusal, names};
+use super::{SqlRefusal, names, times};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem,
@@ -194,10 +194,11 @@ fn datetime(function: &Function) -> Result<Expr, SqlRefusal> {
             texts.push((text.trim().to_ascii_lowercase(), text.clone(), *span));
         }
     }
-    let Some(((word, time, _), modifiers)) = texts.split_first() else {
+    let Some(((word, time, span), modifiers)) = texts.split_first() else {
         return Err(SqlRefusal::whole("datetime without a time", HINT));
     };
-    let base = if word == "now" { call("now", Vec::new()) } else { literal(Value::SingleQuotedString(time.clone())) };
+    let written = || ValueWithSpan { value: Value::SingleQuotedString(time.clone()), span: *span };
+    let base = if word == "now" { call("now", Vec::new()) } else { Expr::Value(written()) };
     let mut lowered = timestamp(base);
     for (modifier, _, span) in modifiers {
         lowered = modified(lowered, modifier)
@@ -216,8 +217,12 @@ fn modified(time: Expr, modifier: &str) -> Option<Expr> {
     let unit = unit.trim().trim_end_matches('s');
     let unit =
         ["second", "minute", "hour", "day", "week", "month", "year"].into_iter().find(|known| *known == unit)?;
+    let length = format!("{number} {unit}");
+    if !times::is_interval(&length) {
+        return None;
+    }
     let interval = Expr::Interval(Interval {
-        value: Box::new(literal(Value::SingleQuotedString(format!("{number} {unit}")))),
+        value: Box::new(literal(Value::SingleQuotedString(length))),
         leading_field: None,
         leading_precision: None,
         last_field: None,

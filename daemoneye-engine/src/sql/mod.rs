@@ -34,6 +34,7 @@ pub(crate) use check::check_rule;
 pub use check::{Checked, check};
 pub use engine::{QueryEngine, QueryLimits, QueryRun};
 pub use pages::{page_columns, value_at};
+pub(crate) use patterns::words as expression_words;
 pub use plan::check_plan;
 pub use refusal::{QueryError, SqlRefusal};
 pub use session::evaluate;

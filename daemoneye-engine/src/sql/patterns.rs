@@ -25,6 +25,15 @@ pub(crate) fn kept(mut expr: Expr) -> Transformed<Expr> {
     if changed { Transformed::yes(expr) } else { Transformed::no(expr) }
 }
 
+/// What is wrong with an expression that does not compile, on one line.
+pub(crate) fn words(error: &regex::Error) -> String {
+    match error {
+        regex::Error::CompiledTooBig(limit) => format!("the expression needs more than {limit} bytes compiled"),
+        // The last line of the crate's report says what; those before it draw the place.
+        other => other.to_string().lines().last().unwrap_or_default().trim_start_matches("error: ").to_owned(),
+    }
+}
+
 const fn is_expression(op: Operator) -> bool {
     matches!(op, Operator::RegexMatch | Operator::RegexIMatch | Operator::RegexNotMatch | Operator::RegexNotIMatch)
 }

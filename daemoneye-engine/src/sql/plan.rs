@@ -3,7 +3,9 @@
 //! It would still refuse if the syntax walk missed something, because it looks at what will run and not at what was written.
 
 use super::functions::FUNCTIONS;
-use super::{Checked, SqlRefusal, arithmetic, check, names, session};
+use super::refusal::{CAST_FAILED, spoken};
+use super::{Checked, QueryError, SqlRefusal, arithmetic, check, names, session, times};
+use datafusion::arrow::error::ArrowError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
@@ -147,25 +149,36 @@ fn expr_not_ours(expr: &Expr) -> Option<String> {
     }
 }
 
+/// [`refusal`], except for a number that its CAST cannot hold: that fails as it would over a column.
+pub(crate) fn failure(error: &DataFusionError, query: &Query) -> QueryError {
+    if let DataFusionError::ArrowError(cause, _) = error.find_root()
+        && let ArrowError::CastError(text) = cause.as_ref()
+        && text.starts_with(CAST_FAILED)
+    {
+        return QueryError::Execution(spoken(error));
+    }
+    QueryError::Planning(refusal(error, query))
+}
+
 /// What the planner said, with its place and the nearest name where it knows them.
 pub(crate) fn refusal(error: &DataFusionError, query: &Query) -> SqlRefusal {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let root = error.find_root();
     let at = match (span, root) {
         (Some(span), _) => Some(Location { line: span.start.line, column: span.start.column }),
-        (None, DataFusionError::SchemaError(schema, _)) => place_of(schema, query),
-        (None, _) => None,
+        (None, DataFusionError::SchemaError(schema, _)) => column_named(schema, query).map(|(at, _)| at),
+        (None, root) => place_of_text(&root.message(), query),
     };
     let at = at.unwrap_or(Location { line: 0, column: 0 });
     let (message, hint) = match root {
-        DataFusionError::SchemaError(schema, _) => schema_words(schema),
-        root => planner_words(first_line(&root.message())),
+        DataFusionError::SchemaError(schema, _) => schema_words(schema, query),
+        root => planner_words(spoken(root)),
     };
     SqlRefusal::at(at, message, hint)
 }
 
-/// Where the column is named first: the planner forgets the place of those in GROUP BY and ORDER BY.
-fn place_of(error: &SchemaError, query: &Query) -> Option<Location> {
+/// Where the column is named first, and whether in quotes: the planner forgets the place of those in GROUP BY and ORDER BY.
+fn column_named(error: &SchemaError, query: &Query) -> Option<(Location, bool)> {
     let (SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field }) = error else {
         return None;
     };
@@ -176,16 +189,36 @@ fn place_of(error: &SchemaError, query: &Query) -> Option<Location> {
             _ => return ControlFlow::Continue(()),
         };
         match parts.last() {
-            Some(last) if names::normal(last) == field.name => ControlFlow::Break(expr.span().start),
+            Some(last) if names::normal(last) == field.name => {
+                ControlFlow::Break((expr.span().start, last.quote_style.is_some()))
+            }
             _ => ControlFlow::Continue(()),
         }
     });
-    named.break_value().filter(|at| at.line > 0)
+    named.break_value().filter(|(at, _)| at.line > 0)
 }
 
-fn schema_words(error: &SchemaError) -> (String, String) {
+/// Where the text stands that the message repeats in quotes, as it was written or with the seconds that were put in.
+fn place_of_text(message: &str, query: &Query) -> Option<Location> {
+    let written = visit_expressions(query, |expr| {
+        let (ast::Expr::Value(value) | ast::Expr::TypedString(ast::TypedString { value, .. })) = expr else {
+            return ControlFlow::Continue(());
+        };
+        let ast::Value::SingleQuotedString(text) = &value.value else { return ControlFlow::Continue(()) };
+        let mut completed = text.clone();
+        times::complete(&mut completed);
+        let told = [text, &completed].into_iter().any(|text| message.contains(&format!("'{text}'")));
+        if told { ControlFlow::Break(value.span.start) } else { ControlFlow::Continue(()) }
+    });
+    written.break_value().filter(|at| at.line > 0)
+}
+
+fn schema_words(error: &SchemaError, query: &Query) -> (String, String) {
     match error {
-        SchemaError::FieldNotFound { field, valid_fields } => no_column(field, valid_fields),
+        SchemaError::FieldNotFound { field, valid_fields } => {
+            let quoted = column_named(error, query).is_some_and(|(_, quoted)| quoted);
+            no_column(field, valid_fields, quoted)
+        }
         SchemaError::AmbiguousReference { field } => {
             (format!("the column {} is in more than one table", field.name), "write table.column".to_owned())
         }
@@ -216,7 +249,7 @@ fn planner_words(message: String) -> (String, String) {
 }
 
 /// Names the table that was looked into, and the nearest of its columns.
-fn no_column(field: &Column, valid: &[Column]) -> (String, String) {
+fn no_column(field: &Column, valid: &[Column], quoted: bool) -> (String, String) {
     let asked = field.relation.as_ref().map(TableReference::table);
     let mut tables: Vec<&str> =
         valid.iter().filter_map(|column| column.relation.as_ref()).map(|at| at.table()).collect();
@@ -236,15 +269,15 @@ fn no_column(field: &Column, valid: &[Column]) -> (String, String) {
     let meant = names::instead_of_column(&field.name, known.clone());
     let hint = match (meant, tables.iter().find_map(|table| names::table(table))) {
         (Some(name), _) => format!("did you mean {name}?"),
-        (None, Some(table)) => format!("look at SELECT * FROM {table} LIMIT 1; text stands in 'single quotes'"),
-        (None, None) => format!("the columns are {}", known.take(SHOWN_COLUMNS).collect::<Vec<_>>().join(", ")),
+        (None, Some(table)) if quoted => {
+            format!("look at SELECT * FROM {table} LIMIT 1; text stands in 'single quotes'")
+        }
+        (None, Some(table)) if known.clone().count() > SHOWN_COLUMNS => {
+            format!("look at SELECT * FROM {table} LIMIT 1")
+        }
+        (None, _) => format!("the columns are {}", known.take(SHOWN_COLUMNS).collect::<Vec<_>>().join(", ")),
     };
     (message, hint)
-}
-
-/// The planner adds candidates and back traces in further lines.
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or("it does not plan").to_owned()
 }
 
 #[cfg(test)]
@@ -262,6 +295,11 @@ mod tests {
             ("SELECT nam FROM processes", "there is no column nam in processes", "did you mean name?"),
             (
                 "SELECT zzz FROM process_events",
+                "there is no column zzz in process_events",
+                "look at SELECT * FROM process_events LIMIT 1",
+            ),
+            (
+                "SELECT pid FROM process_events WHERE name = \"zzz\"",
                 "there is no column zzz in process_events",
                 "look at SELECT * FROM process_events LIMIT 1; text stands in 'single quotes'",
             ),

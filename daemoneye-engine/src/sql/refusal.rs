@@ -1,11 +1,16 @@
 //! Why a statement was not run, or not finished: a closed set, worded for the person who typed it.
 
+use super::arithmetic::DOES_NOT_FIT;
 use daemoneye_lib::proto::Refusal;
+use datafusion::common::DataFusionError;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use thiserror::Error;
 
 /// Bytes of a message: parts of the statement are quoted in it, and a statement may be one long word.
 const MESSAGE_BYTES: usize = 400;
+
+/// How the engine begins to say that a number is beyond the type of its CAST.
+pub(crate) const CAST_FAILED: &str = "Can't cast value ";
 
 /// A statement that is not accepted: where, why, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -59,6 +64,26 @@ impl SqlRefusal {
             file: file.to_owned(),
         }
     }
+}
+
+/// What the engine said at the root of an error, on one line and in SQL's words: its outer layers name plan nodes, and further
+/// lines hold candidates and back traces.
+pub(crate) fn spoken(error: &DataFusionError) -> String {
+    in_words(&error.find_root().message())
+}
+
+/// [`spoken`], where only the text of the error is left.
+pub(crate) fn in_words(text: &str) -> String {
+    if text.contains("regex parse error") {
+        let reason = text.lines().find_map(|line| line.strip_prefix("error: ")).unwrap_or("it does not parse");
+        return format!("the pattern does not compile: {reason}");
+    }
+    if text.contains("CompiledTooBig") {
+        return "the pattern does not compile: it needs too much memory".to_owned();
+    }
+    let first = text.lines().next().unwrap_or("it failed");
+    let number = first.split_once(CAST_FAILED).and_then(|(_, rest)| rest.split_once(" to type "));
+    number.map_or_else(|| first.to_owned(), |(value, _)| format!("{value} {DOES_NOT_FIT} of that type"))
 }
 
 /// Why a query gave no answer. What was cut but answered is in the result's completeness instead.

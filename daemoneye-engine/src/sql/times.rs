@@ -1,5 +1,8 @@
 //! `'2026-01-31 12:00'` as a time: DataFusion reads a time of day with its seconds only.
 
+use datafusion::arrow::compute::kernels::cast_utils::{
+    IntervalParseConfig, IntervalUnit, parse_interval_month_day_nano_config,
+};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
@@ -22,12 +25,25 @@ pub(crate) fn with_seconds(mut expr: Expr) -> Transformed<Expr> {
         ScalarValue::Utf8(Some(text)) | ScalarValue::LargeUtf8(Some(text)) | ScalarValue::Utf8View(Some(text)),
         _,
     ) = literal
-        && stops_at_the_minute(text)
+        && complete(text)
     {
-        text.insert_str(TO_THE_MINUTE, ":00");
         return Transformed::yes(expr);
     }
     Transformed::no(expr)
+}
+
+/// Puts the seconds in where they are left out; whether they were.
+pub(crate) fn complete(text: &mut String) -> bool {
+    let missing = stops_at_the_minute(text);
+    if missing {
+        text.insert_str(TO_THE_MINUTE, ":00");
+    }
+    missing
+}
+
+/// Whether the planner reads this as the text of an INTERVAL.
+pub(crate) fn is_interval(text: &str) -> bool {
+    parse_interval_month_day_nano_config(text, IntervalParseConfig::new(IntervalUnit::Second)).is_ok()
 }
 
 /// Whether the text is a date and a time of day without seconds, with or without an offset after it.

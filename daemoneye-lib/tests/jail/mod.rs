@@ -12,6 +12,7 @@
 pub(crate) mod accounts;
 pub(crate) mod calls;
 pub(crate) mod filter;
+pub(crate) mod skip;
 
 use std::collections::BTreeMap;
 use std::fmt::Display;
@@ -161,8 +162,7 @@ pub(crate) fn try_every_combination(
     without: &[(Layer, usize)],
 ) {
     if !is_root() {
-        println!("skipped: only root can leave out layers");
-        return;
+        return skip::skipped("only root can leave out layers");
     }
     let free = outcomes(&[], arguments, own);
     let refused: Vec<&String> = free.iter().filter(|(_, outcome)| is_refused(outcome)).map(|(what, _)| what).collect();

@@ -187,15 +187,18 @@ fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
     assert!(twice.is_empty(), "stored more than once: {twice:?}");
     let lost: Vec<_> = in_wal.iter().filter(|position| !stored.contains_key(position)).collect();
     assert!(lost.is_empty(), "in the WAL and not in the store: {lost:?}");
-    // A program may execute itself, and of a process that was gone before it could be looked at neither fork nor exec shows an
-    // image: what the kernel announces at two instants is two things. What a snapshot finds is new or not to be told.
+    // One image is told at two instants by the kernel when procmond executes itself at its start, when a fork has the image of
+    // its parent, which it then executes, and when a process was gone before its image could be looked at.
     let starts = "FROM process_events WHERE event_type = 'start'";
     let announced = "CASE WHEN start_kind <> 'baseline' AND source IN ('ebpf', 'proc-connector') THEN time END";
+    let of_kind = |kind: &str| format!("sum(CASE WHEN start_kind = '{kind}' THEN 1 ELSE 0 END)");
+    let (forks, execs) = (of_kind("fork"), of_kind("exec"));
     let again = store_rows(
         home,
         &format!(
             "SELECT entity_id, executable_path, command_line, count(*) AS n {starts} GROUP BY entity_id, executable_path, command_line \
-             HAVING count(*) > 1 AND count(*) > count(DISTINCT {announced})"
+             HAVING count(*) > 1 AND NOT (count(*) = count(DISTINCT {announced}) AND {forks} <= 1 AND (executable_path IS NULL \
+             OR {execs} <= 1 OR ({execs} = 2 AND executable_path LIKE '%/procmond')))"
         ),
     );
     let whole: Vec<_> = again
@@ -217,6 +220,13 @@ fn check_alerts(home: &Home) {
     .collect();
     let mut raised: BTreeMap<String, BTreeSet<String>> = BTreeMap::new();
     let delivered = home.delivered().unwrap();
+    // Delivered at least once: a repeat is the same alert under the same id, word for word.
+    let mut lines: BTreeMap<&str, &serde_json::Value> = BTreeMap::new();
+    for alert in &delivered {
+        let first = *lines.entry(alert["id"].as_str().unwrap()).or_insert(alert);
+        assert_eq!(first, alert, "one id, two contents");
+    }
+    println!("{} lines of {} alerts", delivered.len(), lines.len());
     for alert in delivered.iter().filter(|alert| alert["process"]["name"] == ".storm") {
         let entity = alert["process"]["entity_id"].as_str().unwrap().to_owned();
         let rule = alert["rule_id"].as_str().unwrap();
@@ -233,7 +243,6 @@ fn check_alerts(home: &Home) {
     let stored = store_rows(home, "SELECT id FROM alerts");
     let unique: BTreeSet<_> = stored.iter().map(|row| row["id"].as_str().unwrap()).collect();
     assert_eq!(unique.len(), stored.len(), "an alert id stands twice");
-    let ids: BTreeSet<_> = delivered.iter().map(|alert| alert["id"].as_str().unwrap()).collect();
-    let undelivered: Vec<_> = unique.difference(&ids).collect();
-    assert!(undelivered.is_empty(), "alerts that no sink got: {undelivered:?}");
+    let ids: BTreeSet<_> = lines.into_keys().collect();
+    assert_eq!(unique, ids, "the store and the sink have the same alerts");
 }

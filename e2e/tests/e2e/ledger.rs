@@ -7,13 +7,14 @@ use std::path::Path;
 use std::process::Output;
 
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::ledger::LedgerReader;
 use e2e::{Home, wait_for};
 
 /// Offsets that are tried, spread evenly over what is written.
 const SAMPLES: usize = 48;
 
 fn verify(home: &Home, dir: &Path) -> Output {
-    home.cli(&["audit", "verify", "--audit-dir", dir.to_str().unwrap()]).unwrap()
+    home.cli(&["audit", "verify", "--audit-dir", dir.to_str().unwrap(), "--format", "json"]).unwrap()
 }
 
 #[test]
@@ -35,6 +36,12 @@ fn a_flipped_byte_is_found_and_the_first_bad_entry_named() {
     }
     assert!(verify(&home, &copy).status.success(), "an untouched copy verifies");
 
+    let mut ends = Vec::new();
+    let mut reader = LedgerReader::open(&copy).unwrap();
+    while reader.advance().unwrap().is_some() {
+        ends.push(reader.verifier().position());
+    }
+
     let segment = copy.join("entries-00001.log");
     let sound = fs::read(&segment).unwrap();
     let written = sound.iter().rposition(|byte| *byte != 0).unwrap() + 1;
@@ -49,7 +56,10 @@ fn a_flipped_byte_is_found_and_the_first_bad_entry_named() {
         let output = verify(&home, &copy);
         let said = String::from_utf8_lossy(&output.stderr).into_owned();
         assert_eq!(output.status.code(), Some(i32::from(Exit::Tampered.code())), "byte {offset}: {said}");
-        assert!(said.contains("entry"), "byte {offset}: {said}");
+        let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+        let expected = ends.iter().filter(|end| **end <= (1, offset as u64)).count();
+        assert_eq!(row[0]["entry"], expected, "byte {offset}: {row}");
+        assert!(said.contains(&format!("ledger entry {expected}, ")), "byte {offset}: {said}");
     }
     fs::write(&segment, &sound).unwrap();
     assert!(verify(&home, &copy).status.success(), "restored, it verifies again");

@@ -335,7 +335,9 @@ impl<'a> Run<'a> {
         let missed = now.missed.saturating_sub(before.missed);
         if missed > 0 {
             let recall = recall_percent(now.announced.saturating_sub(before.announced), missed);
-            let detail = format!("a snapshot found starts that nobody announced; recall {recall:.2} percent");
+            let detail = format!(
+                "a snapshot found starts that nobody announced; recall {recall:.2} percent, without what the kernel lost"
+            );
             let since = self.looked.map_or_else(now_us, |(_, at)| at);
             watch.tell_gap("announcements_missed", since, Some(missed), detail);
         }

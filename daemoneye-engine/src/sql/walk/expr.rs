@@ -1,14 +1,17 @@
 //! Expressions: every kind by name.
 
-use super::super::SqlRefusal;
+use super::super::{patterns, times};
 use super::{Step, Walker};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastFormat, CastKind, DataType, Expr, Ident, Interval, Query, TypedString,
-    UnaryOperator, ValueWithSpan,
+    UnaryOperator, Value, ValueWithSpan,
 };
 
 /// A pattern that is compiled must be known before rows are read: one compilation, of a bounded text.
 const MAX_PATTERN_BYTES: usize = 4 * 1024;
+/// Patterns of one statement that are compiled to tell the place of a mistake: one can take tens of milliseconds, and the check
+/// has no deadline. Mistakes in later ones are told when the query runs, without their place.
+const COMPILED_PATTERNS: usize = 16;
 
 impl Walker {
     pub(super) fn expr(&mut self, expr: &Expr) -> Step {
@@ -282,14 +285,24 @@ impl Walker {
                 "write it out, or bind it as $1",
             );
         };
-        if let Some(text) = value.clone().into_string()
-            && text.len() > MAX_PATTERN_BYTES
-        {
-            return self.refuse_node(
-                pattern,
-                format!("a pattern of more than {MAX_PATTERN_BYTES} bytes"),
-                "use IN (…) or several patterns",
-            );
+        if let Some(text) = value.clone().into_string() {
+            if text.len() > MAX_PATTERN_BYTES {
+                return self.refuse_node(
+                    pattern,
+                    format!("a pattern of more than {MAX_PATTERN_BYTES} bytes"),
+                    "use IN (…) or several patterns",
+                );
+            }
+            self.patterns = self.patterns.saturating_add(1);
+            if self.patterns <= COMPILED_PATTERNS
+                && let Err(error) = regex::Regex::new(&text)
+            {
+                return self.refuse_node(
+                    pattern,
+                    format!("the pattern does not compile: {}", patterns::words(&error)),
+                    r"a character that is meant itself takes a backslash: \( \[ \*; counts multiply: keep {n} small",
+                );
+            }
         }
         self.expr(pattern)
     }
@@ -322,15 +335,37 @@ impl Walker {
         let Interval { value, leading_field, leading_precision, last_field, fractional_seconds_precision } = interval;
         let options = leading_precision.is_some() || last_field.is_some() || fractional_seconds_precision.is_some();
         self.absent(options, "an INTERVAL with a precision or a range", "write INTERVAL '30 minutes'")?;
-        match value.as_ref() {
-            Expr::Value(value) => self.value(value)?,
-            _ => return self.refuse_node(whole, "INTERVAL takes a literal", "write INTERVAL '30 minutes'"),
+        let Expr::Value(
+            literal @ ValueWithSpan { value: Value::Number(length, _) | Value::SingleQuotedString(length), span: _ },
+        ) = value.as_ref()
+        else {
+            return self.refuse_node(whole, "INTERVAL takes a literal", "write INTERVAL '30 minutes'");
+        };
+        self.value(literal)?;
+        let text = match leading_field {
+            None => length.clone(),
+            Some(field) => {
+                self.date_field(whole, field)?;
+                format!("{length} {field}")
+            }
+        };
+        if times::is_interval(&text) {
+            return Ok(());
         }
-        leading_field.as_ref().map_or(Ok(()), |field| self.date_field(whole, field))
+        self.refuse_node(
+            whole,
+            format!("'{text}' is no interval, or one that is too long"),
+            "write INTERVAL '30 minutes', '2 days' or '1 month'; days and months go up to 2147483647",
+        )
     }
 
-    fn escape(&mut self, escape: Option<&ValueWithSpan>) -> Result<(), SqlRefusal> {
-        escape.map_or(Ok(()), |escape| self.value(escape))
+    fn escape(&mut self, escape: Option<&ValueWithSpan>) -> Step {
+        let Some(escape) = escape else { return Ok(()) };
+        self.value(escape)?;
+        match &escape.value {
+            Value::SingleQuotedString(text) if text.len() == 1 => Ok(()),
+            _ => self.refuse("ESCAPE takes one ASCII character", "write LIKE '100!%' ESCAPE '!'"),
+        }
     }
 }
 

@@ -59,6 +59,8 @@ struct Walker {
     weight: usize,
     /// The same for a column of the query that was walked last.
     produced: usize,
+    /// Regular expressions met so far.
+    patterns: usize,
     subqueries: usize,
     depth: usize,
     /// The last place that the tree knew: some nodes carry none of their own.
@@ -110,6 +112,7 @@ impl Walker {
             references: 0,
             weight: 1,
             produced: 1,
+            patterns: 0,
             subqueries: 0,
             depth: 0,
             near: Location { line: 1, column: 1 },

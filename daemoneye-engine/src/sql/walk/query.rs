@@ -4,7 +4,7 @@ use super::super::{SqlRefusal, names};
 use super::{Entry, MAX_CTES, MAX_EXPANSION, MAX_EXPRESSION_DEPTH, MAX_SCANS, MAX_SUBQUERY_DEPTH, Step, Walker};
 use datafusion::sql::sqlparser::ast::{
     Cte, Expr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query, SetExpr, SetOperator,
-    SetQuantifier, TableAlias, TableAliasColumnDef, Value, Values, With,
+    SetQuantifier, TableAlias, TableAliasColumnDef, Value, ValueWithSpan, Values, With,
 };
 
 impl Walker {
@@ -213,6 +213,13 @@ impl Walker {
     /// LIMIT and OFFSET take a number, so that their cost is known before anything runs.
     fn row_count(&mut self, count: &Expr) -> Step {
         match count {
+            Expr::Value(ValueWithSpan { value: Value::Number(text, _), span: _ }) if text.parse::<i64>().is_err() => {
+                self.refuse_node(
+                    count,
+                    "LIMIT and OFFSET take a whole number of at most 9223372036854775807",
+                    "leave it out to get all rows",
+                )
+            }
             Expr::Value(value) if matches!(value.value, Value::Number(..) | Value::Placeholder(_)) => self.expr(count),
             _ => self.refuse_node(
                 count,

@@ -242,9 +242,10 @@ impl KernelSource for Connector {
         let buffer_bytes = self.socket.buffer_bytes;
         if buffer_bytes < BUFFER_BYTES {
             notes.push(format!(
-                "{NAME}: a receive buffer of {} KiB instead of {}; the capability NET_ADMIN or a larger net.core.rmem_max allows more",
+                "{NAME}: a receive buffer of {} KiB instead of {}; the capability NET_ADMIN or a larger net.core.rmem_max allows more; {}",
                 buffer_bytes / 1024,
-                BUFFER_BYTES / 1024
+                BUFFER_BYTES / 1024,
+                super::granting()
             ));
         }
         notes

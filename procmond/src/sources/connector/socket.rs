@@ -10,6 +10,7 @@ use rustix::net::{
     AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType, bind, recvfrom, send, socket_with, sockopt,
 };
 
+use super::super::granting;
 use super::message::{self, Event, IGNORE, LISTEN, Message};
 
 /// The multicast group of the process events.
@@ -49,8 +50,9 @@ impl Socket {
         let set = forced.or_else(|_denied| sockopt::set_socket_recv_buffer_size(&fd, buffer_bytes));
         set.map_err(|errno| format!("no receive buffer: {errno}"))?;
         let buffer_bytes = sockopt::socket_recv_buffer_size(&fd).map_or(0, |doubled| doubled / 2);
-        bind(&fd, &SocketAddrNetlink::new(0, GROUP))
-            .map_err(|errno| format!("cannot subscribe: {errno}; older kernels need the capability NET_ADMIN"))?;
+        bind(&fd, &SocketAddrNetlink::new(0, GROUP)).map_err(|errno| {
+            format!("cannot subscribe: {errno}; older kernels need the capability NET_ADMIN; {}", granting())
+        })?;
         let mut socket = Self { fd, buffer_bytes, subscribed: false };
         let acknowledged = socket.subscribe()?;
         Ok((socket, acknowledged))
@@ -64,7 +66,8 @@ impl Socket {
         let token = std::process::id() ^ u32::try_from(nanos).unwrap_or(0);
         send(&self.fd, &message::request(LISTEN, token), SendFlags::empty()).map_err(|errno| {
             format!(
-                "cannot subscribe: {errno}; it needs the initial network namespace and, on older kernels, NET_ADMIN"
+                "cannot subscribe: {errno}; it needs the initial network namespace and, on older kernels, NET_ADMIN; {}",
+                granting()
             )
         })?;
         self.subscribed = true;
@@ -74,7 +77,10 @@ impl Socket {
                     Event::Acknowledged(0) => return Ok(message),
                     Event::Acknowledged(error) => {
                         let errno = std::io::Error::from_raw_os_error(i32::try_from(error).unwrap_or(i32::MAX));
-                        return Err(format!("the kernel refuses: {errno}; it needs the capability NET_ADMIN"));
+                        return Err(format!(
+                            "the kernel refuses: {errno}; it needs the capability NET_ADMIN; {}",
+                            granting()
+                        ));
                     }
                     _ => {}
                 },

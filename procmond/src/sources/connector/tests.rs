@@ -5,13 +5,18 @@ use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
 use std::process::{Child, Command, Stdio};
 
+use skip::skipped;
+
+#[path = "../../../../daemoneye-lib/tests/jail/skip.rs"]
+mod skip;
+
 const PATIENCE: Duration = Duration::from_secs(60);
 
 /// A pid that no kernel gives away: above the largest that can be configured.
 const NOBODY: u32 = 5_000_000;
 
 fn opened() -> Option<Connector> {
-    open().inspect_err(|error| eprintln!("skipped: {error}")).ok()
+    open().inspect_err(|error| skipped(error)).ok()
 }
 
 /// Receives until `enough` says so of all that has come.
@@ -89,7 +94,7 @@ fn every_exec_is_announced_or_counted_as_lost() {
 
 #[test]
 fn the_count_of_lost_messages_is_what_another_listener_has_seen() {
-    let Ok((all, _)) = Socket::open(BUFFER_BYTES) else { return eprintln!("skipped: no connector") };
+    let Ok((all, _)) = Socket::open(BUFFER_BYTES) else { return skipped("no connector") };
     let (small, acknowledged) = Socket::open(BUFFER_BYTES).unwrap();
     small.shrink();
     let mut counted = Sequences::default();
@@ -293,7 +298,7 @@ fn announcements_come_out_in_the_order_of_their_time() {
 
 #[test]
 fn a_message_from_another_process_is_ignored() {
-    let Ok((socket, _)) = Socket::open(BUFFER_BYTES) else { return eprintln!("skipped: no connector") };
+    let Ok((socket, _)) = Socket::open(BUFFER_BYTES) else { return skipped("no connector") };
     let (forger, _) = Socket::open(BUFFER_BYTES).unwrap();
     if !socket.is_reached_by(&forger, &forged()) {
         return eprintln!("skipped: this kernel lets nobody send to the socket");

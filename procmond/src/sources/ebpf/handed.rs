@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 
 use aya::maps::{Map, MapData};
 use rustix::io::{FdFlags, fcntl_setfd};
@@ -13,8 +13,11 @@ use rustix::process::{PidfdFlags, PidfdGetfdFlags, getpid, pidfd_getfd, pidfd_op
 use super::{Attached, attached};
 use crate::sources::HandedOver;
 
-/// Set for the next run: there are programs, and this is what `health` tells of them, one note a line.
+/// Set for the next run: the numbers of the descriptors, then what `health` tells of them, one note a line.
 const VARIABLE: &str = "DAEMONEYE_EBPF";
+
+/// Fork, exec and exit; without one of them there is no source.
+const FEWEST_LINKS: usize = 3;
 
 /// What the kernel calls descriptors of maps and of attached programs.
 const MAP: &str = "anon_inode:bpf-map";
@@ -22,21 +25,34 @@ const LINK: &str = "anon_inode:bpf_link";
 
 /// Loads and attaches the programs for the next run; `None` where that fails, and the next run finds out why.
 pub(in crate::sources) fn hand_over(ring_bytes: u32) -> Option<HandedOver> {
+    // Whoever started this process may have left some of its own.
+    let inherited = [own(MAP).ok()?, own(LINK).ok()?].concat();
     let attached = attached(ring_bytes).ok()?;
-    let held: io::Result<Vec<OwnedFd>> = own(MAP)
-        .and_then(|maps| Ok([maps, own(LINK)?].concat()))
-        .and_then(|numbers| numbers.into_iter().map(kept_across_exec).collect());
-    Some(HandedOver { variable: (VARIABLE, attached.notes.join("\n")), held: Box::new(held.ok()?) })
+    let of_this_run =
+        [own(MAP).ok()?, own(LINK).ok()?].concat().into_iter().filter(|number| !inherited.contains(number));
+    let held: Vec<OwnedFd> = of_this_run.map(kept_across_exec).collect::<io::Result<_>>().ok()?;
+    let numbers: Vec<String> = held.iter().map(|kept| kept.as_raw_fd().to_string()).collect();
+    let value = [numbers.join(" "), attached.notes.join("\n")].join("\n");
+    Some(HandedOver { variable: (VARIABLE, value), held: Box::new(held) })
 }
 
-/// Takes what an earlier run of this process has left.
-pub(super) fn take() -> Option<Attached> {
-    let notes = std::env::var(VARIABLE).ok()?.lines().map(str::to_owned).collect();
-    let taken = |kind| own(kind)?.into_iter().map(take_one).collect::<io::Result<Vec<OwnedFd>>>();
-    let (maps, links) = (taken(MAP).ok()?, taken(LINK).ok()?);
-    let ring = MapData::from_fd(maps.into_iter().next()?).and_then(Map::from_map_data).ok()?;
-    let links: Vec<Box<dyn Send + Sync>> = links.into_iter().map(|link| Box::new(link) as _).collect();
-    (!links.is_empty()).then_some(Attached { ring, links, notes })
+/// Takes what an earlier run of this process has left: the ring first, then what is attached.
+pub(super) fn take(ring_bytes: u32) -> Option<Attached> {
+    let told = std::env::var(VARIABLE).ok()?;
+    let (numbers, notes) = told.split_once('\n')?;
+    let numbers: Vec<i32> = numbers.split(' ').map(str::parse).collect::<Result<_, _>>().ok()?;
+    let (ring, links) = numbers.split_first()?;
+    let (maps, attached) = (own(MAP).ok()?, own(LINK).ok()?);
+    if !maps.contains(ring) || links.len() < FEWEST_LINKS || !links.iter().all(|link| attached.contains(link)) {
+        return None;
+    }
+    let ring = MapData::from_fd(take_one(*ring).ok()?).ok()?;
+    if ring.info().ok()?.max_entries() != ring_bytes {
+        return None;
+    }
+    let links = links.iter().map(|link| Ok(Box::new(take_one(*link)?) as _)).collect::<io::Result<_>>().ok()?;
+    let notes = notes.lines().map(str::to_owned).collect();
+    Some(Attached { ring: Map::from_map_data(ring).ok()?, links, notes })
 }
 
 /// Numbers of this process's own descriptors of one kind.

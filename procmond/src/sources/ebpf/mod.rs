@@ -17,6 +17,7 @@ use aya::programs::{BtfTracePoint, ProgramError};
 use aya::{Btf, EbpfLoader};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use nix::sys::signal::{SigSet, SigmaskHow};
 
 use self::complete::{Clock, Completer};
 pub(in crate::sources) use self::handed::hand_over;
@@ -79,7 +80,7 @@ struct Attached {
 /// # Errors
 /// [`KernelSourceError::Unavailable`] with what is missing: privileges, BTF, a tracepoint, or the first pid namespace.
 pub fn open(boot_id: &str, ring_bytes: u32) -> Result<Ebpf, KernelSourceError> {
-    let Attached { ring, links, notes } = handed::take().map_or_else(|| attached(ring_bytes), Ok)?;
+    let Attached { ring, links, notes } = handed::take(ring_bytes).map_or_else(|| attached(ring_bytes), Ok)?;
     Ok(Ebpf {
         ring: RingBuf::try_from(ring).map_err(unavailable)?,
         completer: Completer::open(boot_id).map_err(unavailable)?,
@@ -114,11 +115,10 @@ fn attached(ring_bytes: u32) -> Result<Attached, KernelSourceError> {
 fn load(ring_bytes: u32) -> Result<(aya::Ebpf, Btf), KernelSourceError> {
     let btf = Btf::from_sys_fs()
         .map_err(|error| unavailable(format!("the kernel has no type information (BTF): {error}")))?;
-    let object = EbpfLoader::new()
-        .btf(Some(&btf))
-        .map_max_entries("RING", ring_bytes)
-        .load(OBJECT)
-        .map_err(|error| unavailable(format!("{error}; it needs the capabilities BPF and PERFMON, or root")))?;
+    let object =
+        EbpfLoader::new().btf(Some(&btf)).map_max_entries("RING", ring_bytes).load(OBJECT).map_err(|error| {
+            unavailable(format!("{error}; it needs the capabilities BPF and PERFMON, or root; {}", super::granting()))
+        })?;
     Ok((object, btf))
 }
 
@@ -146,6 +146,16 @@ fn attach_all(object: &mut aya::Ebpf, btf: &Btf, notes: &mut Vec<String>) -> Res
     Ok(links)
 }
 
+/// The kernel stops verifying a program when a signal waits for this thread; blocked, they wait for the process.
+fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    let before = SigSet::all().thread_swap_mask(SigmaskHow::SIG_BLOCK);
+    let done = work();
+    if let Ok(before) = before {
+        let _again = before.thread_set_mask();
+    }
+    done
+}
+
 fn attach(object: &mut aya::Ebpf, program: &str, tracepoint: &str, btf: &Btf) -> Result<Link, KernelSourceError> {
     let failed = |error: ProgramError| match error {
         // The verifier's log has thousands of lines.
@@ -154,7 +164,7 @@ fn attach(object: &mut aya::Ebpf, program: &str, tracepoint: &str, btf: &Btf) ->
     };
     let found = object.program_mut(program).ok_or_else(|| unavailable(format!("its object has no {program}")))?;
     let found: &mut BtfTracePoint = found.try_into().map_err(failed)?;
-    found.load(tracepoint, btf).map_err(failed)?;
+    undisturbed(|| found.load(tracepoint, btf)).map_err(failed)?;
     let link = found.attach().map_err(failed)?;
     let link: BtfTracePointLink = found.take_link(link).map_err(failed)?;
     Ok(Box::new(link))

@@ -1,4 +1,6 @@
 //! The real program, what it prints and writes, and processes for it to see.
+#[path = "../../../../daemoneye-lib/tests/jail/skip.rs"]
+mod skip;
 mod told;
 
 use std::io::{BufRead, BufReader, Write};
@@ -11,6 +13,7 @@ use collector_core::wal::DirReader;
 use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, StartKind};
 use prost::Message;
 use serde_json::Value;
+use skip::skipped;
 
 pub(crate) use self::told::assert_told_once;
 
@@ -27,7 +30,7 @@ pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 pub(crate) fn is_root() -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("skipped: needs root");
+        skipped("needs root");
     }
     root
 }
