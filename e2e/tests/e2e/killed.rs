@@ -187,8 +187,9 @@ fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
     assert!(twice.is_empty(), "stored more than once: {twice:?}");
     let lost: Vec<_> = in_wal.iter().filter(|position| !stored.contains_key(position)).collect();
     assert!(lost.is_empty(), "in the WAL and not in the store: {lost:?}");
-    // One image is told at two instants by the kernel when procmond executes itself at its start, when a fork has the image of
-    // its parent, which it then executes, and when a process was gone before its image could be looked at.
+    // One image is told twice when procmond executes itself at its start (a snapshot may have found the first time), and at two
+    // instants by the kernel when a fork has the image of its parent, which it then executes, or when a process was gone
+    // before its image could be looked at.
     let starts = "FROM process_events WHERE event_type = 'start'";
     let announced = "CASE WHEN start_kind <> 'baseline' AND source IN ('ebpf', 'proc-connector') THEN time END";
     let of_kind = |kind: &str| format!("sum(CASE WHEN start_kind = '{kind}' THEN 1 ELSE 0 END)");
@@ -197,8 +198,8 @@ fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
         home,
         &format!(
             "SELECT entity_id, executable_path, command_line, count(*) AS n {starts} GROUP BY entity_id, executable_path, command_line \
-             HAVING count(*) > 1 AND NOT (count(*) = count(DISTINCT {announced}) AND {forks} <= 1 AND (executable_path IS NULL \
-             OR {execs} <= 1 OR ({execs} = 2 AND executable_path LIKE '%/procmond')))"
+             HAVING count(*) > 1 AND NOT (count(*) = 2 AND {execs} = 2 AND executable_path LIKE '%/procmond') \
+             AND NOT (count(*) = count(DISTINCT {announced}) AND {forks} <= 1 AND (executable_path IS NULL OR {execs} <= 1))"
         ),
     );
     let whole: Vec<_> = again
