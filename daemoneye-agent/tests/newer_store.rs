@@ -5,45 +5,16 @@ use std::process::{Command, Stdio};
 use daemoneye_engine::store::{Store, StoreOptions};
 use redb::TableDefinition;
 
-/// The value type of the table `meta`, as bytes: a version byte, then a varint.
-#[derive(Debug)]
-struct Counter;
+#[path = "../../daemoneye-engine/tests/raw/mod.rs"]
+mod raw;
 
-impl redb::Value for Counter {
-    type SelfType<'a> = &'a [u8];
-    type AsBytes<'a> = &'a [u8];
-
-    fn fixed_width() -> Option<usize> {
-        None
-    }
-    fn from_bytes<'a>(data: &'a [u8]) -> &'a [u8]
-    where
-        Self: 'a,
-    {
-        data
-    }
-    fn as_bytes<'a, 'b: 'a>(value: &'a &'b [u8]) -> &'a [u8]
-    where
-        Self: 'b,
-    {
-        value
-    }
-    fn type_name() -> redb::TypeName {
-        redb::TypeName::new("daemoneye::counter")
-    }
-}
-
-const META: TableDefinition<'_, &str, Counter> = TableDefinition::new("meta");
 #[test]
 fn a_store_of_a_newer_version_is_named_and_ends_the_program_with_its_code() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     drop(Store::open(StoreOptions::new(&data)).unwrap());
-    let database = redb::Database::open(data.join("state.redb")).unwrap();
-    let transaction = database.begin_write().unwrap();
-    transaction.open_table(META).unwrap().insert("format_version", [1, 99].as_slice()).unwrap();
-    transaction.commit().unwrap();
-    drop(database);
+    let version = TableDefinition::<&str, raw::Raw<true>>::new("meta");
+    raw::overwrite(&data, version, "format_version", &[1, 99]);
 
     let token = dir.path().join("token");
     std::fs::write(&token, [7; 32]).unwrap();

@@ -22,6 +22,10 @@ use prost::Message as _;
 use redb::{ReadableDatabase as _, TableDefinition};
 use uuid::Uuid;
 
+use self::raw::{Raw, overwrite};
+
+mod raw;
+
 const T0: i64 = 1_760_000_000_000_000;
 
 fn options(dir: &Path) -> StoreOptions {
@@ -731,46 +735,6 @@ fn a_directory_that_cannot_be_used_is_named_with_what_to_do() {
     assert_eq!(refused.exit(), Exit::Unreadable);
     assert!(refused.to_string().contains("file") && refused.to_string().contains("--data-dir"), "{refused}");
     assert_eq!(Store::open_offline(dir.path()).unwrap_err().exit(), Exit::Unreadable);
-}
-
-/// The value type of the real tables, with bytes of the test's choosing.
-#[derive(Debug)]
-struct Raw<const COUNTER: bool>;
-
-impl<const COUNTER: bool> redb::Value for Raw<COUNTER> {
-    type SelfType<'a> = &'a [u8];
-    type AsBytes<'a> = &'a [u8];
-
-    fn fixed_width() -> Option<usize> {
-        None
-    }
-    fn from_bytes<'a>(data: &'a [u8]) -> &'a [u8]
-    where
-        Self: 'a,
-    {
-        data
-    }
-    fn as_bytes<'a, 'b: 'a>(value: &'a &'b [u8]) -> &'a [u8]
-    where
-        Self: 'b,
-    {
-        value
-    }
-    fn type_name() -> redb::TypeName {
-        redb::TypeName::new(if COUNTER { "daemoneye::counter" } else { "daemoneye::system_info" })
-    }
-}
-
-fn overwrite<const COUNTER: bool, K: redb::Key + 'static>(
-    dir: &Path,
-    table: TableDefinition<'_, K, Raw<COUNTER>>,
-    key: K::SelfType<'_>,
-    value: &[u8],
-) {
-    let db = redb::Database::open(dir.join("state.redb")).unwrap();
-    let transaction = db.begin_write().unwrap();
-    transaction.open_table(table).unwrap().insert(key, value).unwrap();
-    transaction.commit().unwrap();
 }
 
 #[test]
