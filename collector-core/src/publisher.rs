@@ -30,6 +30,9 @@ use crate::wal::Cursor;
 const RUN_RECORDS: usize = 256;
 /// Bytes of one run, about: half a frame, so that the largest last record still fits.
 const RUN_BYTES: usize = 256 * 1024;
+/// Least time between two runs that are not full: what comes meanwhile goes together, which the agent takes at the price of one
+/// (docs/adr/0008-one-wake-up-per-process.md). After a longer silence a run goes at once.
+const RUN_PAUSE: Duration = Duration::from_millis(5);
 /// Pause between two looks at the credit while too much is on its way.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 /// First and longest pause before the log is read again that could not be: it may be a segment that stays unreadable.
@@ -220,7 +223,12 @@ impl Credit {
 /// Sends the stream behind the cursor over one connection, until it ends.
 async fn publish(shared: Arc<Shared>, mut cursor: Cursor, credit: Credit, stop: CancellationToken) {
     let mut progress = shared.wal.progress();
+    let mut earliest = tokio::time::Instant::now();
     loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            () = tokio::time::sleep_until(earliest) => {}
+        }
         progress.borrow_and_update();
         let bound = usize::try_from(shared.settings.borrow().max_events_in_flight).unwrap_or(RUN_RECORDS);
         let records = RUN_RECORDS.min(bound).min(credit.initial.max(1) as usize);
@@ -232,6 +240,9 @@ async fn publish(shared: Arc<Shared>, mut cursor: Cursor, credit: Credit, stop: 
                 changed = progress.changed() => if changed.is_err() { return },
             }
             continue;
+        }
+        if run.len() < records {
+            earliest = tokio::time::Instant::now() + RUN_PAUSE;
         }
         let sent = tokio::select! {
             () = stop.cancelled() => return,
@@ -264,6 +275,9 @@ async fn read(
     records: usize,
     stop: &CancellationToken,
 ) -> Option<(Cursor, Vec<Record>)> {
+    if let Some(run) = cursor.run_at_hand(records, RUN_BYTES) {
+        return Some((cursor, run));
+    }
     let after = cursor.position();
     let mut pause = READ_AGAIN;
     loop {

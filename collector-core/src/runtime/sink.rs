@@ -42,6 +42,9 @@ impl EventSink {
         if !ready {
             return Err(SourceError::Stopped);
         }
+        if let Some(appended) = self.wal.append_quickly(&events) {
+            return appended.map_err(|error| SourceError::Failed(error.to_string()));
+        }
         let wal = Arc::clone(&self.wal);
         let appended = tokio::task::spawn_blocking(move || wal.append(&events)).await;
         match appended {

@@ -1,5 +1,6 @@
 //! Appending: one write per batch, numbers only for what was written, losses told as soon as there is room.
 
+use std::sync::MutexGuard;
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
@@ -12,6 +13,9 @@ use crate::source::SourceEvent;
 
 /// Bytes of one write: larger batches are written in several, so that memory stays flat.
 const CHUNK_BYTES: usize = 256 * 1024;
+
+/// Bytes of an append that is not worth a thread of its own: some ten microseconds.
+const QUICK_BYTES: usize = 64 * 1024;
 
 /// How often a disk that takes nothing is complained about: at every batch the complaints would fill another one.
 const COMPLAIN_EVERY: Duration = Duration::from_secs(60);
@@ -38,7 +42,26 @@ impl Wal {
     /// [`CollectorError::SyncFailed`], for good.
     pub fn append(&self, events: &[SourceEvent]) -> Result<Option<Sequence>, CollectorError> {
         self.check()?;
-        let mut inner = self.shared.lock();
+        Ok(self.append_to(self.shared.lock(), events))
+    }
+
+    /// As [`Wal::append`] when that is one write into prepared space: no wait for another append, no new segment, nothing to tell.
+    /// `None` leaves it to a thread that may wait.
+    ///
+    /// # Errors
+    /// As [`Wal::append`].
+    pub(crate) fn append_quickly(&self, events: &[SourceEvent]) -> Option<Result<Option<Sequence>, CollectorError>> {
+        if let Err(error) = self.check() {
+            return Some(Err(error));
+        }
+        let inner = self.shared.inner.try_lock().ok()?;
+        let bytes: usize = events.iter().map(|event| HEADERS_BYTES + event.topic.len() + event.payload.len()).sum();
+        let short = self.syncer.is_some() && bytes <= QUICK_BYTES && bytes as u64 <= inner.log.room();
+        let quiet = inner.losses.is_empty() && inner.gaps.is_empty();
+        (short && quiet).then(|| Ok(self.append_to(inner, events)))
+    }
+
+    fn append_to(&self, mut inner: MutexGuard<'_, Inner>, events: &[SourceEvent]) -> Option<Sequence> {
         let before = inner.next;
         let written = if inner.tell(self) { inner.append_all(events, self) } else { 0 };
         match events.get(written..).filter(|rest| !rest.is_empty()) {
@@ -56,15 +79,15 @@ impl Wal {
         if let Some(last) = last {
             self.announce(last);
         }
-        Ok(last)
+        last
     }
 
     fn announce(&self, last: Sequence) {
-        // Before those who read: the disk takes longest.
-        if let Some(syncer) = &self.syncer {
-            syncer.wake();
-        }
         let always = self.shared.options.sync == SyncMode::Always;
+        // Before those who read: the disk takes longest.
+        if self.syncer.is_some() {
+            self.shared.wishes.ask(always);
+        }
         self.shared.progress.send_modify(|progress| {
             progress.written = progress.written.max(Some(last));
             if !always {
@@ -117,6 +140,9 @@ impl Inner {
         }
         let (first, last) = (Sequence::new(self.epoch, self.next), Sequence::new(self.epoch, number - 1));
         let (records, end) = (number - self.next, self.log.offset());
+        // Passed over ones would shift the numbers of what follows; they are rare, and the log is read then.
+        let taken = events.get(..batch.taken).filter(|taken| taken.len() as u64 == records).unwrap_or_default();
+        self.recent.wrote(first, self.end(), taken.iter());
         self.next = number;
         self.appended += records;
         if let Some(segment) = self.segments.back_mut() {

@@ -1,5 +1,5 @@
 //! Reading the stream while it is written. The publisher reads the same bytes back that were appended, so there is no second
-//! buffer that a crash could lose or a reconnect could send twice.
+//! buffer that a crash could lose or a reconnect could send twice; a copy of the newest only saves the disk.
 
 use std::time::Duration;
 
@@ -17,6 +17,8 @@ pub struct Cursor {
     segment: Option<(u64, u64, SegmentReader)>,
     /// Segments up to this number have been read.
     done: u64,
+    /// The place behind the last record, when that did not come from the open segment.
+    place: Option<u64>,
     /// Where something stood that is not a record; the next one that can be read says how many are missing.
     damaged: Option<String>,
 }
@@ -31,7 +33,7 @@ impl WalReader {
     /// A cursor behind `after`; at the oldest record with `None`.
     #[must_use]
     pub fn cursor(&self, after: Option<Sequence>) -> Cursor {
-        Cursor { wal: self.clone(), after, segment: None, done: 0, damaged: None }
+        Cursor { wal: self.clone(), after, segment: None, done: 0, place: None, damaged: None }
     }
 
     /// The records after `after`, oldest first, up to the last one visible now. Payloads are the bytes that were appended.
@@ -61,6 +63,7 @@ impl WalReader {
     /// more because a sync failed.
     pub async fn settle(&self, upto: Option<Sequence>, within: Duration) -> bool {
         let mut progress = self.shared.progress.subscribe();
+        let _waiting = self.shared.wishes.wait();
         let reached = progress.wait_for(|progress| self.settled_of(progress) >= upto || progress.failed.is_some());
         matches!(tokio::time::timeout(within, reached).await, Ok(Ok(progress)) if self.settled_of(&progress) >= upto)
     }
@@ -145,9 +148,27 @@ impl Cursor {
         Ok(run)
     }
 
+    /// As [`Cursor::run`] without the disk and without waiting; `None` when it takes one of them. Empty when nothing is new.
+    pub(crate) fn run_at_hand(&mut self, records: usize, bytes: usize) -> Option<Vec<Record>> {
+        let until = self.wal.visible();
+        if until <= self.after {
+            return Some(Vec::new());
+        }
+        let (run, place) =
+            self.wal.shared.inner.try_lock().ok()?.recent.behind(self.after?, until?, records, bytes)?;
+        self.after = run.last()?.sequence;
+        self.place = Some(place);
+        // An old segment must not stay open: its room is given back only when nobody reads it.
+        self.segment = None;
+        Some(run)
+    }
+
     /// Where the next record begins, as a byte position in the whole stream; compare it with [`WalReader::end`].
     #[must_use]
     pub fn place(&self) -> u64 {
+        if let Some(place) = self.place {
+            return place;
+        }
         if let Some((_, base, reader)) = &self.segment {
             return base + reader.offset();
         }
@@ -232,6 +253,7 @@ impl Cursor {
             let Some((number, base, path)) = next else { return Ok(false) };
             match SegmentReader::open(&path, Kind::Wal) {
                 Ok(reader) => {
+                    self.place = None;
                     self.segment = Some((number, base, reader));
                     return Ok(true);
                 }

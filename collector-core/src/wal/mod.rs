@@ -1,8 +1,8 @@
 //! The write-ahead log of a collector.
 //!
 //! A record is in the WAL before anybody sees it, and it stays there until the agent has committed it and a ledger entry covers
-//! it. Appends are one write per batch; a thread of its own syncs what has gathered, at once when idle and at most every
-//! [`GROUP_SYNC`] under load. A failed sync is final. The format stands in [`daemoneye_lib::segment`].
+//! it. Appends are one write per batch; a thread of its own syncs what has gathered, at most
+//! [`GROUP_SYNC`] after the first of it, at once for whoever waits. A failed sync is final. The format stands in [`daemoneye_lib::segment`].
 //!
 //! Nothing waits for room: what does not fit on the disk, or falls to the total bound, is counted and told by a record on
 //! `events.collector.{id}` that holds a [`CoverageGap`].
@@ -10,6 +10,7 @@
 mod append;
 mod cursor;
 mod range;
+mod recent;
 mod recovery;
 mod sync;
 mod trim;
@@ -26,6 +27,7 @@ use daemoneye_lib::segment::{Kind, SegmentName};
 pub use range::EventRange;
 use range::RangeHasher;
 pub(crate) use range::ranges_of;
+use recent::Recent;
 use tokio::sync::watch;
 
 use crate::disk::{Disk, DiskFile, RealDisk};
@@ -34,7 +36,7 @@ use crate::lock::DirLock;
 use crate::platform;
 use crate::writer::{LogOptions, SegmentLog, SyncNote};
 
-/// Longest time between two syncs under load: what a power failure may cost.
+/// Longest time between an append and its sync: what a power failure may cost.
 pub const GROUP_SYNC: Duration = Duration::from_millis(10);
 
 /// Reasons of the coverage gaps that a WAL tells; part of the closed list in docs/formats.md.
@@ -204,6 +206,8 @@ struct Inner {
     /// Closed but not yet synced.
     unsynced: Vec<Arc<dyn DiskFile>>,
     range: RangeHasher,
+    /// For whoever has read everything else.
+    recent: Recent,
     losses: Vec<Loss>,
     /// Dropped segments whose gap has not been written yet.
     gaps: Vec<CoverageGap>,
@@ -224,6 +228,7 @@ struct Shared {
     topic: String,
     inner: Mutex<Inner>,
     progress: watch::Sender<Progress>,
+    wishes: sync::Wishes,
     note: Option<SyncNote>,
 }
 
@@ -262,7 +267,14 @@ impl Wal {
         let topic = daemoneye_lib::topic::Topic::CollectorEvents(options.prefix.clone()).to_string();
         let sync = options.sync;
         let progress = watch::Sender::new(progress);
-        let shared = Arc::new(Shared { options, topic, inner: Mutex::new(inner), progress, note });
+        let shared = Arc::new(Shared {
+            options,
+            topic,
+            inner: Mutex::new(inner),
+            progress,
+            wishes: sync::Wishes::default(),
+            note,
+        });
         let mut wal = Self { shared, syncer: None, _lock: lock };
         wal.settle_recovery(&recovered, repaired)?;
         if sync != SyncMode::Never {

@@ -13,6 +13,7 @@ use daemoneye_lib::segment::{
 use super::{Inner, Recovered, Segment, WalOptions, now_us, reason};
 use crate::error::CollectorError;
 use crate::wal::range::RangeHasher;
+use crate::wal::recent::Recent;
 use crate::writer::SegmentLog;
 
 /// Damaged segments that are kept for a person to look at; older ones make room.
@@ -95,6 +96,7 @@ pub(super) fn recover(options: &WalOptions) -> Result<(Inner, Recovered, Vec<Rep
         segments,
         unsynced: Vec::new(),
         range: RangeHasher::default(),
+        recent: Recent::default(),
         losses: Vec::new(),
         gaps: recovered.gaps.clone(),
         condemned: Vec::new(),

@@ -1,69 +1,109 @@
 //! The thread that syncs what has gathered, so that no append waits for the disk.
+//!
+//! A sync costs more than everything else that happens to an event (docs/adr/0008-one-wake-up-per-process.md), so the first append after a
+//! sync starts a clock of [`GROUP_SYNC`], and only somebody who waits for the sync makes it come sooner.
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use super::{GROUP_SYNC, Shared, SyncMode, Wal};
 use crate::error::CollectorError;
 
 #[derive(Default)]
 struct Wish {
-    wanted: bool,
+    /// When the oldest append that is not synced asked for it.
+    wanted: Option<Instant>,
+    /// Somebody waits for it.
+    urgent: bool,
     closed: bool,
 }
 
+/// What the syncing thread is asked for.
+#[derive(Default)]
+pub(super) struct Wishes {
+    wish: Mutex<Wish>,
+    changed: Condvar,
+    /// How many wait for a sync.
+    waiting: AtomicUsize,
+}
+
+impl Wishes {
+    fn lock(&self) -> MutexGuard<'_, Wish> {
+        self.wish.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Something was appended, or (`urgent`) somebody waits for what was.
+    pub(super) fn ask(&self, urgent: bool) {
+        let mut wish = self.lock();
+        let news = wish.wanted.is_none() || (urgent && !wish.urgent);
+        wish.wanted.get_or_insert_with(Instant::now);
+        wish.urgent |= urgent;
+        drop(wish);
+        if news {
+            self.changed.notify_one();
+        }
+    }
+
+    /// From now on every sync is announced, and the next one comes soon.
+    pub(super) fn wait(&self) -> Waiter<'_> {
+        self.waiting.fetch_add(1, Ordering::SeqCst);
+        self.ask(true);
+        Waiter(self)
+    }
+}
+
+/// Somebody who waits for a sync, for as long as it lives.
+pub(super) struct Waiter<'a>(&'a Wishes);
+
+impl Drop for Waiter<'_> {
+    fn drop(&mut self) {
+        self.0.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
 pub(super) struct Syncer {
-    wish: Arc<(Mutex<Wish>, Condvar)>,
+    shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl Syncer {
     pub(super) fn start(shared: Arc<Shared>) -> Result<Self, CollectorError> {
-        let wish = Arc::new((Mutex::new(Wish::default()), Condvar::new()));
-        let theirs = Arc::clone(&wish);
-        let dir = shared.options.dir.clone();
+        let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("wal-sync".to_owned())
-            .spawn(move || work(&shared, &theirs))
-            .map_err(|e| CollectorError::io("start the syncing thread for", &dir, e))?;
-        Ok(Self { wish, thread: Some(thread) })
-    }
-
-    pub(super) fn wake(&self) {
-        self.wish.0.lock().unwrap_or_else(PoisonError::into_inner).wanted = true;
-        self.wish.1.notify_one();
+            .spawn(move || work(&theirs))
+            .map_err(|e| CollectorError::io("start the syncing thread for", &shared.options.dir, e))?;
+        Ok(Self { shared, thread: Some(thread) })
     }
 }
 
 impl Drop for Syncer {
     fn drop(&mut self) {
-        self.wish.0.lock().unwrap_or_else(PoisonError::into_inner).closed = true;
-        self.wish.1.notify_one();
+        self.shared.wishes.lock().closed = true;
+        self.shared.wishes.changed.notify_one();
         if let Some(thread) = self.thread.take() {
             thread.join().ok();
         }
     }
 }
 
-fn work(shared: &Shared, (wish, changed): &(Mutex<Wish>, Condvar)) {
+fn work(shared: &Shared) {
+    let Wishes { changed, .. } = &shared.wishes;
     let mut began: Option<Instant> = None;
     loop {
-        let mut state = wish.lock().unwrap_or_else(PoisonError::into_inner);
-        while !state.wanted && !state.closed {
-            state = changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+        let mut state = shared.wishes.lock();
+        while !state.closed {
+            let rest = state.wanted.map(|wanted| rest(shared.options.sync, wanted, state.urgent, began));
+            state = match rest {
+                None => changed.wait(state).unwrap_or_else(PoisonError::into_inner),
+                Some(rest) if rest.is_zero() => break,
+                Some(rest) => changed.wait_timeout(state, rest).unwrap_or_else(PoisonError::into_inner).0,
+            };
         }
-        // Under load a sync takes all that gathered since the last one; whoever waits for each sync does not wait for the rest.
-        let gather = began.and_then(|at| GROUP_SYNC.checked_sub(at.elapsed()));
-        if let Some(rest) = gather.filter(|_| shared.options.sync == SyncMode::Group) {
-            let mut until = Some(rest);
-            while let Some(left) = until.filter(|_| !state.closed) {
-                let since = Instant::now();
-                state = changed.wait_timeout(state, left).unwrap_or_else(PoisonError::into_inner).0;
-                until = left.checked_sub(since.elapsed()).filter(|left| !left.is_zero());
-            }
-        }
-        let (wanted, closed) = (std::mem::take(&mut state.wanted), state.closed);
+        let (wanted, closed) = (state.wanted.take().is_some(), state.closed);
+        state.urgent = false;
         drop(state);
         // The sync before may have taken what this wish was for; another one would make the next append wait for its group.
         if wanted && is_behind(shared) {
@@ -76,6 +116,17 @@ fn work(shared: &Shared, (wish, changed): &(Mutex<Wish>, Condvar)) {
             return;
         }
     }
+}
+
+/// How long the sync that was first wanted at `wanted` lets more gather; `began` is when the one before it did.
+fn rest(mode: SyncMode, wanted: Instant, urgent: bool, began: Option<Instant>) -> Duration {
+    let from = match (mode, urgent) {
+        (SyncMode::Group, false) => Some(wanted),
+        // Under load a sync takes all that gathered since the last one.
+        (SyncMode::Group, true) => began,
+        (SyncMode::Always | SyncMode::Never, _) => None,
+    };
+    from.and_then(|from| GROUP_SYNC.checked_sub(from.elapsed())).unwrap_or_default()
 }
 
 fn is_behind(shared: &Shared) -> bool {
@@ -99,13 +150,22 @@ pub(super) fn sync_once(shared: &Shared) -> bool {
     if outcome.is_ok() && dropped > 0 {
         shared.lock().release_first(dropped, &shared.options);
     }
-    shared.progress.send_modify(|progress| match &outcome {
-        Ok(()) => {
-            progress.durable = progress.durable.max(last);
-            progress.visible = progress.visible.max(last);
-            progress.written = progress.written.max(last);
+    shared.progress.send_if_modified(|progress| {
+        match &outcome {
+            Ok(()) => {
+                let shown = progress.visible >= last && progress.written >= last;
+                progress.durable = progress.durable.max(last);
+                progress.visible = progress.visible.max(last);
+                progress.written = progress.written.max(last);
+                // Nobody is woken for a sync that nobody waits for. Who waits counts itself before it looks, and both look
+                // under the lock of this channel.
+                !shown || shared.wishes.waiting.load(Ordering::SeqCst) > 0
+            }
+            Err(error) => {
+                progress.failed = Some(error.to_string());
+                true
+            }
         }
-        Err(error) => progress.failed = Some(error.to_string()),
     });
     // Whoever waits for the sync does not wait for the note as well.
     if let (Ok(()), Some(note), Some(last)) = (&outcome, &shared.note, last) {
@@ -120,8 +180,8 @@ impl Wal {
     /// # Errors
     /// [`CollectorError::SyncFailed`].
     pub async fn synced(&self) -> Result<(), CollectorError> {
-        // Every append has woken the syncing thread already.
         if self.syncer.is_some() {
+            let _waiting = self.shared.wishes.wait();
             let mut progress = self.progress();
             let target = progress.borrow().written;
             progress.wait_for(|p| p.durable >= target || p.failed.is_some()).await.ok();

@@ -17,6 +17,7 @@ use daemoneye_lib::topic::Topic;
 use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Interval, MissedTickBehavior};
 
 use super::{End, Worker, audit, integrity};
 use crate::clock::now_us;
@@ -102,8 +103,14 @@ struct Thread {
 
 impl Thread {
     fn work(mut self, runtime: &Handle) {
+        let mut tick = {
+            let _timers = runtime.enter();
+            // One timer for all: a new one for each run would wake the runtime's timer thread each time.
+            tokio::time::interval(TICK)
+        };
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let step = runtime.block_on(self.next());
+            let step = runtime.block_on(self.next(&mut tick));
             let outcome = match step {
                 Step::Run(run) => self.take(&run),
                 Step::Nothing => Ok(()),
@@ -125,12 +132,12 @@ impl Thread {
         }
     }
 
-    async fn next(&mut self) -> Step {
+    async fn next(&mut self, tick: &mut Interval) -> Step {
         tokio::select! {
             biased;
             Some(command) = self.commands.recv() => Step::Command(command),
             Some(run) = self.runs.recv() => Step::Run(run),
-            () = tokio::time::sleep(TICK) => Step::Nothing,
+            _ = tick.tick() => Step::Nothing,
         }
     }
 

@@ -18,6 +18,8 @@ use crate::ingest::{EventBatch, GapAt};
 
 /// Batches with fewer rows are merged: fifty columns of one row each weigh a hundred times their content.
 const MERGE_BELOW_ROWS: usize = 1_024;
+/// So many small batches are merged at once: merging two costs as much as merging all, and a query reads these as quickly.
+const MERGE_BATCHES: usize = 64;
 /// Open rows, as a multiple of the sealing bound, at which appending is refused: the disk has then failed for minutes.
 const REFUSE_AT: usize = 8;
 
@@ -39,12 +41,18 @@ pub(super) struct Open {
     pub(super) gaps: Vec<GapAt>,
     pub(super) ranges: BTreeMap<String, SequenceRange>,
     pub(super) rows: usize,
+    /// Bytes of `batches`, the newest counted before they were merged.
+    bytes: usize,
     since: Option<Instant>,
 }
 
 impl Open {
-    pub(super) fn bytes(&self) -> usize {
-        self.batches.iter().map(RecordBatch::get_array_memory_size).sum()
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    fn weigh(&mut self) {
+        self.bytes = self.batches.iter().map(RecordBatch::get_array_memory_size).sum();
     }
 
     pub(super) fn is_empty(&self) -> bool {
@@ -69,6 +77,7 @@ impl Open {
         self.gaps.extend(batch.gaps);
         if rows > 0 {
             self.rows = self.rows.saturating_add(rows);
+            self.bytes = self.bytes.saturating_add(batch.batch.get_array_memory_size());
             self.batches.push(batch.batch);
             self.merge()?;
         }
@@ -85,15 +94,17 @@ impl Open {
         }
     }
 
-    /// Doubles small batches up, so that their number stays logarithmic and each row is copied a few times at most.
+    /// Merges the small batches at the end when there are many of them.
     fn merge(&mut self) -> Result<(), ArrowError> {
-        while let [.., before, last] = self.batches.as_slice() {
-            if before.num_rows() > last.num_rows().saturating_mul(2) || before.num_rows() >= MERGE_BELOW_ROWS {
-                break;
-            }
-            let merged = concat_batches(&before.schema(), [before, last])?;
-            self.batches.truncate(self.batches.len().saturating_sub(2));
+        let small = self.batches.iter().rev().take_while(|batch| batch.num_rows() < MERGE_BELOW_ROWS).count();
+        let at = self.batches.len().saturating_sub(small);
+        if small >= MERGE_BATCHES
+            && let Some([first, ..]) = self.batches.get(at..)
+        {
+            let merged = concat_batches(&first.schema(), self.batches.get(at..).unwrap_or_default())?;
+            self.batches.truncate(at);
             self.batches.push(merged);
+            self.weigh();
         }
         Ok(())
     }
@@ -107,6 +118,7 @@ impl Open {
             self.extend_range(range.clone());
         }
         self.rows = self.rows.saturating_add(earlier.rows);
+        self.bytes = self.bytes.saturating_add(earlier.bytes);
         self.since = earlier.since;
     }
 }
@@ -312,7 +324,7 @@ mod tests {
             let (gaps, live) = (Vec::new(), Vec::new());
             open.push(EventBatch { batch, collector: "c".into(), first: at, last: at, gaps, live }).unwrap();
         }
-        assert!(open.batches.len() <= 10, "{} batches", open.batches.len());
+        assert!(open.batches.len() <= MERGE_BATCHES, "{} batches", open.batches.len());
         let numbers: Vec<i64> = open
             .batches
             .iter()

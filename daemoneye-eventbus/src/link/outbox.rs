@@ -1,6 +1,6 @@
 //! What waits to be written on one connection. Messages are encoded as they are queued; credit and commits are added up
 //! instead of queued; subscribers' queues are asked only when there is room, so a peer that does not read fills its own
-//! queues and nobody else's.
+//! queues and nobody else's. The writer is woken without the lock: it takes it first of all.
 
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -76,7 +76,10 @@ impl Outbox {
             self.ended.cancel();
             return Err(Unsent::Closed);
         }
-        self.push(&mut state, body)
+        encode(body, self.limit, &mut state.pending)?;
+        drop(state);
+        self.wake.notify_one();
+        Ok(())
     }
 
     /// Queues a message once there is room.
@@ -92,30 +95,31 @@ impl Outbox {
                     return Err(Unsent::Closed);
                 }
                 if state.pending.len() < SOFT_BYTES {
-                    return self.push(&mut state, body);
+                    encode(body, self.limit, &mut state.pending)?;
+                    drop(state);
+                    self.wake.notify_one();
+                    return Ok(());
                 }
             }
             room.await;
         }
     }
 
-    fn push(&self, state: &mut State, body: Body) -> Result<(), Unsent> {
-        encode(body, self.limit, &mut state.pending)?;
-        self.wake.notify_one();
-        Ok(())
-    }
-
     /// Adds to the credit that the next write carries.
     pub(crate) fn add_credit(&self, records: u32) {
-        let mut state = locked(&self.state);
-        state.credit = state.credit.saturating_add(records);
+        {
+            let mut state = locked(&self.state);
+            state.credit = state.credit.saturating_add(records);
+        }
         self.wake.notify_one();
     }
 
     /// Raises the committed sequence that the next write carries.
     pub(crate) fn commit(&self, committed: Sequence) {
-        let mut state = locked(&self.state);
-        state.committed = state.committed.max(Some(committed));
+        {
+            let mut state = locked(&self.state);
+            state.committed = state.committed.max(Some(committed));
+        }
         self.wake.notify_one();
     }
 

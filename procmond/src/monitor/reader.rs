@@ -15,6 +15,9 @@ use crate::sources::native;
 /// Announcements that may wait for the tracker: about 4 MiB of them, a second of a heavy storm.
 const QUEUE: usize = 2048;
 
+/// Announcements handed on without a pause, so that the tracker is woken once for them: those of a few short processes.
+const TOGETHER: usize = 64;
+
 /// How long the thread waits for the kernel before it looks whether it is to end or to answer.
 const WAIT: Duration = Duration::from_millis(100);
 
@@ -104,6 +107,11 @@ impl Drop for Reader {
     }
 }
 
+/// `false`: nobody takes them any more.
+fn hand_on(gathered: &mut Vec<Notice>, out: &Sender<Heard>) -> bool {
+    gathered.drain(..).all(|notice| out.blocking_send(Heard::Notice(notice)).is_ok())
+}
+
 /// A question that waits for its answer.
 struct Asked {
     number: u64,
@@ -114,6 +122,7 @@ struct Asked {
 fn listen(source: &mut dyn KernelSource, idle_since_us: i64, shared: &Shared, out: &Sender<Heard>) {
     let (mut answered, mut asked, mut lost) = (0, None::<Asked>, source.lost());
     let (mut newest_us, mut since_us) = (i64::MIN, idle_since_us);
+    let mut gathered = Vec::with_capacity(TOGETHER);
     while !shared.ending.load(Ordering::Relaxed) {
         let wanted = shared.asked.load(Ordering::SeqCst);
         if wanted > answered && asked.as_ref().is_none_or(|asked| asked.number != wanted) {
@@ -123,8 +132,12 @@ fn listen(source: &mut dyn KernelSource, idle_since_us: i64, shared: &Shared, ou
         let mut closed = false;
         let received = source.receive(WAIT, &mut |notice| {
             newest_us = notice.time_us;
-            closed |= out.blocking_send(Heard::Notice(notice)).is_err();
+            gathered.push(notice);
+            if gathered.len() >= TOGETHER {
+                closed |= !hand_on(&mut gathered, out);
+            }
         });
+        closed |= !hand_on(&mut gathered, out);
         let total = source.lost();
         if total > std::mem::replace(&mut lost, total) {
             closed |= out.blocking_send(Heard::Lost { total, since_us }).is_err();

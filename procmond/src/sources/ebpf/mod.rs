@@ -31,9 +31,9 @@ pub const RING_BYTES: u32 = 2 * 1024 * 1024;
 /// Records handed out by one call, so that a storm cannot keep its caller from everything else.
 const BATCH: usize = 4096;
 
-/// How long records gather after some have come. The kernel wakes a reader that has caught up at every record, which costs
-/// the traced process 10 µs; whoever lets them gather is woken once. A record after a pause is still handed out at once.
-const GATHER: Duration = Duration::from_millis(1);
+/// How long records gather after the first has come: a short process forks, executes and ends within it, and everything from here
+/// to the alert then wakes up once for it instead of three times (docs/adr/0008-one-wake-up-per-process.md).
+const GATHER: Duration = Duration::from_micros(1500);
 
 /// How often the account file may be looked at: a `stat` a second is nothing, one per exec is not.
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
@@ -51,8 +51,6 @@ pub struct Ebpf {
     completer: Completer,
     clock: Clock,
     accounts_at: Option<Instant>,
-    /// The last call has emptied the ring, and there was something in it.
-    caught_up: bool,
     /// The last call has left something in the ring.
     behind: bool,
     notes: Vec<String>,
@@ -86,7 +84,6 @@ pub fn open(boot_id: &str, ring_bytes: u32) -> Result<Ebpf, KernelSourceError> {
         completer: Completer::open(boot_id).map_err(unavailable)?,
         clock: Clock::new(),
         accounts_at: None,
-        caught_up: false,
         behind: false,
         notes,
         lost: 0,
@@ -175,7 +172,7 @@ fn unavailable(reason: impl ToString) -> KernelSourceError {
 }
 
 impl Ebpf {
-    fn drain(&mut self, each: &mut dyn FnMut(Notice)) -> usize {
+    fn drain(&mut self, each: &mut dyn FnMut(Notice)) {
         let mut count = 0;
         while count < BATCH {
             let Some(item) = self.ring.next() else { break };
@@ -188,9 +185,7 @@ impl Ebpf {
             self.lost = self.lost.max(record.lost);
             each(notice(&mut self.completer, &self.clock, &record));
         }
-        self.caught_up = (1..BATCH).contains(&count);
         self.behind = count == BATCH;
-        count
     }
 
     fn refresh(&mut self) {
@@ -245,14 +240,14 @@ impl KernelSource for Ebpf {
     }
 
     fn receive(&mut self, wait: Duration, each: &mut dyn FnMut(Notice)) -> Result<(), KernelSourceError> {
-        if self.caught_up {
+        if !self.behind {
+            if !poll(&mut [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)], wait)? {
+                return Ok(());
+            }
             poll(&mut [], wait.min(GATHER))?;
         }
         self.refresh();
-        if self.drain(each) == 0 && poll(&mut [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)], wait)? {
-            self.refresh();
-            self.drain(each);
-        }
+        self.drain(each);
         Ok(())
     }
 
