@@ -27,9 +27,13 @@ pub(crate) fn write() -> anyhow::Result<()> {
     build(&directory, &directory.join(OBJECT))
 }
 
-/// One line when the committed object is not what the source gives; nothing can be said without the pinned clang.
-pub(crate) fn differences() -> anyhow::Result<Vec<String>> {
+/// One line when the committed object is not what the source gives. Nothing can be said without the pinned clang, which is
+/// itself a fault where it is `required`.
+pub(crate) fn differences(required: bool) -> anyhow::Result<Vec<String>> {
     if !is_pinned() {
+        if required {
+            return Ok(vec![format!("not compared: clang {CLANG} with its llvm-strip is required and not installed")]);
+        }
         println!("bpf: not compared, clang {CLANG} is not installed");
         return Ok(Vec::new());
     }

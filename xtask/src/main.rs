@@ -34,6 +34,9 @@ enum Task {
         /// Fail when the committed object differs instead of writing it; skipped without the pinned clang
         #[arg(long)]
         check: bool,
+        /// With --check: fail when the pinned clang is not installed
+        #[arg(long, requires = "check")]
+        required: bool,
     },
     /// Check crate edges, places of cfg(target_os), and the size of procmond's dependency tree
     Layering,
@@ -53,8 +56,8 @@ fn main() -> anyhow::Result<ExitCode> {
     match Arguments::parse().task {
         Task::Up(options) => up::run(&options),
         Task::Bench(options) => bench::run(&options).map(|()| ExitCode::SUCCESS),
-        Task::Bpf { check: true } => Ok(verdict("bpf", &bpf::differences()?)),
-        Task::Bpf { check: false } => bpf::write().map(|()| ExitCode::SUCCESS),
+        Task::Bpf { check: true, required } => Ok(verdict("bpf", &bpf::differences(required)?)),
+        Task::Bpf { check: false, .. } => bpf::write().map(|()| ExitCode::SUCCESS),
         Task::Layering => Ok(verdict("layering", &layering::violations()?)),
         Task::Sizes => Ok(verdict("sizes", &sizes::violations()?)),
         Task::Spec => Ok(verdict("spec", &spec::violations()?)),

@@ -47,7 +47,7 @@ async fn show(settings: &Settings, id: &str) -> Result<Exit, CliError> {
     session.close().await;
     let Answer::Alert(alert) = answer else { return Err(CliError::AgentAnswer("an alert")) };
     let mut document = serde_json::from_str(&alert.json).map_err(|_| CliError::AgentAnswer("an alert"))?;
-    if matches!(settings.format, Format::Table | Format::Csv) {
+    if matches!(settings.format, Format::Csv | Format::Line | Format::Table) {
         spell_completeness(&mut document);
     }
     render::document(settings.format, &document)?;

@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::table::Table;
-use super::{Format, Output, rows};
+use super::{Format, Output, line, rows};
 use crate::error::CliError;
 use crate::value;
 use daemoneye_lib::proto::Row;
@@ -17,7 +17,7 @@ const MAX_COLUMNS: usize = 8;
 /// An array of words that is longer is shown as a list.
 const MAX_LINE_BYTES: usize = 80;
 
-/// Writes `document`: indented text for a person, JSON for a machine, key and value as CSV.
+/// Writes `document`: indented text or `key = value` for a person, JSON for a machine, key and value as CSV.
 pub(crate) fn document(format: Format, document: &Value) -> Result<(), CliError> {
     let mut output = Output::stdout();
     match format {
@@ -34,6 +34,13 @@ pub(crate) fn document(format: Format, document: &Value) -> Result<(), CliError>
             let cells =
                 |(key, text): (String, String)| Row { values: vec![value::of_text(key), value::of_text(text)] };
             rows(format, &["key", "value"], &leaves.into_iter().map(cells).collect::<Vec<_>>())
+        }
+        Format::Line => {
+            let mut leaves = Vec::new();
+            flatten("", &dated(document), &mut leaves);
+            let (keys, values): (Vec<String>, Vec<String>) = leaves.into_iter().unzip();
+            let values = values.into_iter().map(value::of_text).collect();
+            output.print(&line::page(&keys, &[Row { values }]))
         }
     }
 }
@@ -60,7 +67,7 @@ fn scalar(leaf: &Value) -> String {
 /// Scalars first, aligned; then each group under its name.
 fn describe(document: &Value, depth: usize, text: &mut String) {
     let Value::Object(fields) = document else {
-        return line(text, depth, &scalar(document));
+        return indented(text, depth, &scalar(document));
     };
     let is_group = |inner: &Value| depth < MAX_DEPTH && !is_empty(inner) && (inner.is_object() || is_list(inner));
     let (mut groups, leaves): (Vec<_>, Vec<_>) = fields.iter().partition(|(_, inner)| is_group(inner));
@@ -70,14 +77,14 @@ fn describe(document: &Value, depth: usize, text: &mut String) {
     leaves.sort_by_key(|(name, _)| rank(name));
     let width = leaves.iter().map(|(name, _)| name.len()).max().unwrap_or_default();
     for (name, leaf) in leaves {
-        line(text, depth, &format!("{name:width$}  {}", shown(leaf)));
+        indented(text, depth, &format!("{name:width$}  {}", shown(leaf)));
     }
     for (name, inner) in groups {
         text.push_str(if depth == 0 { "\n" } else { "" });
-        line(text, depth, name);
+        indented(text, depth, name);
         match inner {
             Value::Array(items) if !items.iter().any(Value::is_object) => {
-                items.iter().for_each(|item| line(text, depth + 1, &scalar(item)));
+                items.iter().for_each(|item| indented(text, depth + 1, &scalar(item)));
             }
             Value::Array(items) if items.iter().all(is_short) => grid(items, depth + 1, text),
             Value::Array(items) => {
@@ -183,7 +190,7 @@ const LEADING: &[&str] = &[
 /// The year 2001: below it a number with such a name is a duration.
 const EARLIEST_TIME_US: i64 = 1_000_000_000_000_000;
 
-fn line(text: &mut String, depth: usize, content: &str) {
+fn indented(text: &mut String, depth: usize, content: &str) {
     // Writing to a String cannot fail.
     writeln!(text, "{}{}", "  ".repeat(depth), value::harmless(content)).unwrap_or_default();
 }

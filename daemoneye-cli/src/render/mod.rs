@@ -1,6 +1,7 @@
-//! Results on standard output or in a file, page by page, in one of four shapes.
+//! Results on standard output or in a file, page by page, in one of five shapes.
 
 mod document;
+mod line;
 mod table;
 
 pub(crate) use document::document;
@@ -21,6 +22,7 @@ pub(crate) enum Format {
     Csv,
     Json,
     JsonLines,
+    Line,
     Table,
 }
 
@@ -30,6 +32,7 @@ impl Format {
             "csv" => Self::Csv,
             "json" => Self::Json,
             "jsonl" => Self::JsonLines,
+            "line" => Self::Line,
             _ => Self::Table,
         }
     }
@@ -121,6 +124,11 @@ impl Sheet {
                 }
             }
             Format::Json | Format::JsonLines => self.json(rows)?,
+            Format::Line => {
+                let gap = if self.rows == 0 { "" } else { "\n" };
+                let text = line::page(&self.columns, rows);
+                self.write(&format!("{gap}{text}"))?;
+            }
         }
         self.rows += rows.len() as u64;
         self.output.writer.flush().map_err(CliError::Output)
@@ -135,7 +143,7 @@ impl Sheet {
                 let header = self.table.page(&self.columns, &[]);
                 self.write(&header)?;
             }
-            Format::Csv | Format::JsonLines | Format::Table => {}
+            Format::Csv | Format::JsonLines | Format::Line | Format::Table => {}
         }
         self.output.writer.flush().map_err(CliError::Output)?;
         Ok(self.rows)
@@ -238,6 +246,7 @@ mod tests {
         assert_eq!(json[1]["name"], "c\nd");
         assert_eq!(rendered(Format::JsonLines, &pages).lines().count(), 2);
         assert_eq!(rendered(Format::Csv, &pages), "name,pid\n\"a,\"\"b\"\"\",1\n\"c\nd\",2\n");
+        assert_eq!(rendered(Format::Line, &pages), "name = a,\"b\"\n pid = 1\n\nname = c\\nd\n pid = 2\n");
         let table = rendered(Format::Table, &pages);
         assert_eq!(table.lines().count(), 3, "{table}");
         assert!(table.contains("c\\nd"), "{table}");
@@ -249,7 +258,7 @@ mod tests {
         let pages = [vec![row("a\u{1b}[2Jb", 1)]];
         assert_eq!(rendered_on(false, Format::Csv, &pages), "name,pid\na\u{1b}[2Jb,1\n");
         assert_eq!(rendered_on(true, Format::Csv, &pages), "name,pid\na\\u{1b}[2Jb,1\n");
-        for format in [Format::Csv, Format::Json, Format::JsonLines, Format::Table] {
+        for format in [Format::Csv, Format::Json, Format::JsonLines, Format::Line, Format::Table] {
             let text = rendered_on(true, format, &pages);
             assert!(!text.contains('\u{1b}'), "{format:?}: {text:?}");
         }
@@ -259,6 +268,7 @@ mod tests {
     fn an_empty_result_is_still_a_document() {
         assert_eq!(rendered(Format::Json, &[]), "[]\n");
         assert_eq!(rendered(Format::JsonLines, &[]), "");
+        assert_eq!(rendered(Format::Line, &[]), "");
         assert_eq!(rendered(Format::Csv, &[]), "name,pid\n");
         assert!(rendered(Format::Table, &[]).contains("name"));
     }

@@ -1,9 +1,10 @@
 //! A table for a person. Columns are sized by the first page; later pages keep at least those widths. Where a terminal is too
-//! narrow for the columns, each row stands as one field per line.
+//! narrow for the columns, rows stand as those of `line`.
 
 use comfy_table::{ColumnConstraint, ContentArrangement, Table as Grid, Width, presets};
-use daemoneye_lib::proto::{Row, Value};
+use daemoneye_lib::proto::Row;
 
+use super::line;
 use crate::value;
 
 /// A column that gets fewer characters than this, and has more to show, cannot be read.
@@ -30,7 +31,7 @@ impl Table {
     /// The page as text; the first one with headings.
     pub(super) fn page(&mut self, columns: &[String], rows: &[Row]) -> String {
         if self.tall {
-            return format!("\n{}", tall(columns, rows));
+            return format!("\n{}", line::page(columns, rows));
         }
         let first = self.widths.is_empty();
         let mut grid = Grid::new();
@@ -50,7 +51,7 @@ impl Table {
             self.widths = grid.column_max_content_widths();
             self.tall = !rows.is_empty() && self.width.is_some_and(|width| !fits(&self.widths, width));
             if self.tall {
-                return tall(columns, rows);
+                return line::page(columns, rows);
             }
         } else if !self.terminal {
             for (column, width) in grid.column_iter_mut().zip(&self.widths) {
@@ -66,16 +67,6 @@ fn fits(columns: &[u16], width: u16) -> bool {
     columns.iter().map(needed).sum::<u32>() <= u32::from(width)
 }
 
-/// One field per line, a blank line between two rows.
-fn tall(columns: &[String], rows: &[Row]) -> String {
-    let names: Vec<String> = columns.iter().map(|column| value::harmless(column)).collect();
-    let width = names.iter().map(|name| name.chars().count()).max().unwrap_or_default();
-    let line = |(name, cell): (&String, &Value)| format!("{name:width$}  {}", value::harmless(&value::text(cell)));
-    let block =
-        |row: &Row| names.iter().zip(&row.values).map(|field| format!("{}\n", line(field).trim_end())).collect();
-    rows.iter().map(block).collect::<Vec<String>>().join("\n")
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -87,9 +78,9 @@ mod tests {
         let on = |width| Table { width, ..Table::new(false) };
         let mut narrow = on(Some(100));
         let first = narrow.page(&columns, &[row("a"), row("b\u{1b}")]);
-        assert!(first.starts_with("long_column_0  a\nlong_column_1  a\n"), "{first}");
-        assert!(first.contains("a\n\nlong_column_0  b\\u{1b}\n"), "{first}");
-        assert!(narrow.page(&columns, &[row("c")]).starts_with("\nlong_column_0  c\n"));
+        assert!(first.starts_with("long_column_0 = a\nlong_column_1 = a\n"), "{first}");
+        assert!(first.contains("a\n\nlong_column_0 = b\\u{1b}\n"), "{first}");
+        assert!(narrow.page(&columns, &[row("c")]).starts_with("\nlong_column_0 = c\n"));
         for roomy in [None, Some(200)] {
             assert_eq!(on(roomy).page(&columns, &[row("a")]).lines().count(), 2, "{roomy:?}");
         }

@@ -380,7 +380,7 @@ pub static CLI: Component = Component {
     settings: &[
         RUNTIME_DIR,
         DATA_DIR,
-        choice("format", &["table", "json", "jsonl", "csv"], "table", "shape of results"),
+        choice("format", &["table", "json", "jsonl", "csv", "line"], "table", "shape of results"),
         integer("deadline_ms", 30_000, (1_000, 300_000), "milliseconds", "how long to wait for the agent's answer"),
         SANDBOX_REQUIRED,
         choice("log.level", LEVELS, "warn", "least urgent level that is logged to standard error"),

@@ -54,7 +54,7 @@ pub(super) fn find(text: &[u8], wanted: &[u8]) -> Option<usize> {
 }
 
 /// Which quotes are open at a place of an argument: those of a shell, and those within them, as of JSON.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Quotes {
     argument: usize,
     at: usize,

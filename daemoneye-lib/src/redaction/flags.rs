@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::bounds::{Quotes, ends_word};
 use super::names::Name;
-use super::programs::Program;
+use super::programs::{Also, Program};
 use super::scan::{Arguments, Scan};
 
 /// Flags of curl that take no value and so may stand before `-u`.
@@ -19,6 +19,7 @@ impl Scan<'_> {
         self.decided = 0;
         let ends = programs.iter().skip(1).map(|(at, _)| *at).chain([self.bytes.len()]);
         for ((from, program), end) in programs.iter().zip(ends) {
+            self.places(*from, program);
             let mut at = *from;
             while at < end {
                 let rest = self.bytes.get(at..end).unwrap_or_default();
@@ -35,10 +36,10 @@ impl Scan<'_> {
 
     fn short_flag(&mut self, program: &Program, word: Range<usize>) {
         let text = self.bytes.get(word.clone()).unwrap_or_default();
-        let all =
-            program.secrets.iter().map(|flag| (flag, false)).chain(program.pairs.iter().map(|flag| (flag, true)));
-        for (flag, pair) in all {
-            let Some(length) = flag_length(text, flag, pair) else { continue };
+        let cookies = if let Also::Cookies(flags) = program.also { flags } else { &[] };
+        let pairs = program.pairs.iter().map(|flag| (flag, true));
+        for (flag, pair) in program.secrets.iter().chain(cookies).map(|flag| (flag, false)).chain(pairs) {
+            let Some(length) = flag_length(text, flag, pair || cookies.contains(flag)) else { continue };
             let glued = length < text.len();
             if !(if glued { program.glued } else { program.apart }) {
                 continue;
@@ -46,6 +47,12 @@ impl Scan<'_> {
             let from = word.start.saturating_add(length);
             let value = if glued { Some(self.whole_or_word(word.start, from)) } else { self.behind(from) };
             let Some(value) = value.filter(|value| !self.is_flag(value)) else { return };
+            if cookies.contains(flag) {
+                return self.cookies(value.start, value.end);
+            }
+            if matches!(program.also, Also::Options) {
+                return self.options(value, program.mark);
+            }
             let start = if pair {
                 let text = self.bytes.get(value.clone()).unwrap_or_default();
                 let Some(mark) = text.iter().position(|byte| *byte == program.mark) else { return };
@@ -60,6 +67,18 @@ impl Scan<'_> {
                 self.hide_word(start..value.end, Name::Secret);
             }
             return;
+        }
+    }
+
+    /// `user=name%secret` in a list.
+    fn options(&mut self, list: Range<usize>, mark: u8) {
+        let mut at = list.start;
+        for item in self.bytes.get(list).unwrap_or_default().split(|byte| *byte == b',') {
+            let named = item.starts_with(b"user=") || item.starts_with(b"username=");
+            if let Some(mark) = item.iter().position(|byte| *byte == mark).filter(|_| named) {
+                self.hide_word(at.saturating_add(mark).saturating_add(1)..at.saturating_add(item.len()), Name::Secret);
+            }
+            at = at.saturating_add(item.len()).saturating_add(1);
         }
     }
 
@@ -82,10 +101,10 @@ impl Scan<'_> {
 }
 
 /// Bytes of `flag` at the start of `text`, with its `=`.
-fn flag_length(text: &[u8], flag: &str, pair: bool) -> Option<usize> {
+fn flag_length(text: &[u8], flag: &str, may_join: bool) -> Option<usize> {
     // Short flags may stand together: `-su name:secret`.
     let alone = |byte: &u8| SWITCHES.contains(byte);
-    let together = if pair && flag.len() == 2 && text.starts_with(b"-") {
+    let together = if may_join && flag.len() == 2 && text.starts_with(b"-") {
         text.iter().skip(1).take_while(|byte| alone(byte)).count()
     } else {
         0

@@ -1,11 +1,13 @@
-//! The table that the scan looks into: which three bytes end a name or begin a known shape.
+//! The tables that the scan looks into: which three bytes end a name or begin a known shape, and what the programs are called.
 
-use super::{names, programs, shapes};
+use super::programs::{self, Programs};
+use super::{names, shapes};
 
 /// Sets of three bytes, five bits of each: upper and lower case fall together.
 pub(super) struct Lexicon {
     pub(super) beginnings: Trigrams,
     pub(super) endings: Trigrams,
+    pub(super) programs: Programs,
 }
 
 pub(super) struct Trigrams(Box<[u64]>);
@@ -44,6 +46,6 @@ impl Lexicon {
             let bytes = word.as_bytes();
             bytes.get(bytes.len().saturating_sub(3)..).unwrap_or_default()
         });
-        Self { beginnings: Trigrams::of(beginnings), endings: Trigrams::of(endings) }
+        Self { beginnings: Trigrams::of(beginnings), endings: Trigrams::of(endings), programs: Programs::new() }
     }
 }

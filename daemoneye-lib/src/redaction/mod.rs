@@ -10,9 +10,11 @@
 
 mod accounts;
 mod bounds;
+mod documents;
 mod flags;
 mod lexicon;
 mod names;
+mod places;
 mod programs;
 mod scan;
 mod shapes;
@@ -73,7 +75,7 @@ impl Redactor {
 
     fn pass(&self, executable: Option<&str>, line: &mut String, arg_lengths: &mut Vec<u32>) -> bool {
         let fits = lengths_fit(line, arg_lengths);
-        let secrets = Scan::new(line, fits.then_some(arg_lengths), executable).secrets(&self.lexicon);
+        let secrets = Scan::new(line, fits.then_some(arg_lengths), executable, &self.lexicon).secrets(&self.lexicon);
         if secrets.is_empty() {
             return false;
         }

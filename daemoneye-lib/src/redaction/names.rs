@@ -12,17 +12,21 @@ pub(super) enum Name {
     Authorization,
     /// `Bearer`: the next word is a secret.
     Bearer,
+    /// `--cookie`: pairs, or the name of a file without `=`.
+    Cookie,
     /// `IDENTIFIED` of SQL: `BY` and a secret follow.
     Identified,
     /// A secret as a parameter of a URL only.
     Parameter,
+    /// Many of them, as an array of JSON only: elsewhere such a name is a number of tokens.
+    Several,
 }
 
 /// May be glued to a word before them: `dbpassword`, `accesstoken`.
 const LOOSE: &[(&str, Name)] = &[
     ("authorization", Name::Authorization),
-    ("credential", Name::Secret),
-    ("credentials", Name::Secret),
+    ("credential", Name::SecretOrPath),
+    ("credentials", Name::SecretOrPath),
     ("keypass", Name::Secret),
     ("passcode", Name::Secret),
     ("passin", Name::Secret),
@@ -30,9 +34,12 @@ const LOOSE: &[(&str, Name)] = &[
     ("passphrase", Name::Secret),
     ("passwd", Name::Secret),
     ("password", Name::Secret),
+    ("passwords", Name::Several),
     ("secret", Name::Secret),
+    ("secrets", Name::Several),
     ("storepass", Name::Secret),
     ("token", Name::Secret),
+    ("tokens", Name::Several),
 ];
 
 /// Stand alone or behind a separator: `bypass` is no password.
@@ -73,8 +80,11 @@ pub(super) fn endings() -> impl Iterator<Item = &'static str> {
 
 /// What `name`, dashes and all, announces.
 pub(super) fn classify(name: &[u8]) -> Option<Name> {
-    if name.starts_with(b"--no-") || name == b"PWD" {
+    if name.starts_with(b"--no-") || name.starts_with(b"--ask-") || name == b"PWD" {
         return None;
+    }
+    if name == b"--cookie" {
+        return Some(Name::Cookie);
     }
     let ends = |(ending, _): &&(&str, Name)| before(name, ending).is_some();
     let found = LOOSE.iter().find(ends).or_else(|| {

@@ -10,15 +10,17 @@
 use std::ops::Range;
 
 use super::bounds::{self, ENCODED_BYTES, Quotes, ends_argument, ends_word, is_gap, is_quote};
+use super::documents::blanks;
 use super::lexicon::{Lexicon, pushed};
 use super::names::{self, Name};
-use super::programs::{self, Program};
+use super::programs::Program;
 use super::{TOKEN_BYTES, TOKEN_START, is_token, shapes};
 
 /// Bytes of a clause of SQL between `IDENTIFIED` and the secret.
 const CLAUSE_BYTES: usize = 64;
 
 /// Where the arguments stand.
+#[derive(Clone)]
 pub(super) struct Arguments<'a> {
     pub(super) lengths: Option<&'a [u32]>,
     next: usize,
@@ -37,12 +39,15 @@ impl<'a> Arguments<'a> {
 
     /// Moves on to the argument that holds `at` or ends there.
     pub(super) fn seek(&mut self, at: usize) {
-        while (self.next == 0 || self.now.end < at)
-            && let Some(after) = self.after()
-        {
-            self.next = self.next.saturating_add(1);
-            self.before = std::mem::replace(&mut self.now, after);
-        }
+        while (self.next == 0 || self.now.end < at) && self.step() {}
+    }
+
+    /// Moves on by one argument; whether there was one.
+    pub(super) fn step(&mut self) -> bool {
+        let Some(after) = self.after() else { return false };
+        self.next = self.next.saturating_add(1);
+        self.before = std::mem::replace(&mut self.now, after);
+        true
     }
 
     /// The argument behind the one at hand.
@@ -68,8 +73,8 @@ pub(super) struct Scan<'a> {
 
 impl<'a> Scan<'a> {
     /// `lengths` are the arguments', where they are known and fit the line.
-    pub(super) fn new(line: &'a str, lengths: Option<&'a [u32]>, executable: Option<&str>) -> Self {
-        let program = executable.and_then(programs::at);
+    pub(super) fn new(line: &'a str, lengths: Option<&'a [u32]>, executable: Option<&str>, lexicon: &Lexicon) -> Self {
+        let program = executable.and_then(|path| lexicon.programs.at(path));
         // The path of the executable as its own first argument is a path, whatever it is called.
         let path = executable.filter(|path| line.strip_prefix(path).is_some_and(|rest| rest.starts_with(' ')));
         Self {
@@ -87,8 +92,8 @@ impl<'a> Scan<'a> {
     /// Whether a closer look is worth anything: nearly every line ends here.
     pub(super) fn is_suspect(line: &str, executable: Option<&str>, lexicon: &Lexicon) -> bool {
         let mut hash = 0;
-        for byte in line.bytes() {
-            if is_break(byte) && lexicon.endings.has(hash) {
+        for (at, byte) in line.bytes().enumerate() {
+            if is_break(byte) && lexicon.endings.has(hash) && announces(line, at, lexicon) {
                 return true;
             }
             hash = pushed(hash, byte);
@@ -96,7 +101,9 @@ impl<'a> Scan<'a> {
                 return true;
             }
         }
-        lexicon.endings.has(hash) || line.contains('@') || executable.and_then(programs::at).is_some()
+        (lexicon.endings.has(hash) && announces(line, line.len(), lexicon))
+            || line.contains('@')
+            || executable.and_then(|path| lexicon.programs.at(path)).is_some()
     }
 
     /// The secrets, in order, apart from each other.
@@ -104,7 +111,7 @@ impl<'a> Scan<'a> {
         let mut hash = 0;
         for (at, byte) in self.line.bytes().chain([b' ']).enumerate() {
             if is_break(byte) && at >= self.decided && lexicon.endings.has(hash) {
-                self.word_ends(at);
+                self.word_ends(at, lexicon);
             }
             hash = pushed(hash, byte);
             if lexicon.beginnings.has(hash)
@@ -120,23 +127,28 @@ impl<'a> Scan<'a> {
         merged(self.found)
     }
 
-    fn word_ends(&mut self, at: usize) {
+    fn word_ends(&mut self, at: usize, lexicon: &Lexicon) {
         let front = self.bytes.get(self.decided..at).unwrap_or_default();
         let length = front.iter().rev().take_while(|byte| is_name(**byte)).count();
         let from = at.saturating_sub(length);
         let name = self.bytes.get(from..at).unwrap_or_default();
         // `http:` begins a URL; the program stands alone.
-        let ends = self.bytes.get(at).is_none_or(|byte| is_gap(*byte));
-        if let Some(program) = programs::named(name).filter(|_| ends) {
+        let byte = self.bytes.get(at);
+        let (ends, command_ends) = (byte.is_none_or(|byte| is_gap(*byte)), byte == Some(&b';'));
+        if let Some(program) = lexicon.programs.named(name).filter(|program| ends || command_ends && program.is_fed())
+        {
             self.program = Some(program);
             self.programs.push((at, program));
+        }
+        if command_ends {
+            return;
         }
         let Some(kind) = names::classify(name) else { return };
         self.arguments.seek(at);
         let Some((separator, value)) = self.separator(at) else {
             let stands_alone = self.left(from).is_none_or(|left| left.is_ascii_whitespace() || is_quote(left));
             let bare = kind == Name::Bearer || self.program.is_some_and(|program| program.bare);
-            if stands_alone && (name.starts_with(b"-") || bare) && kind != Name::Parameter {
+            if stands_alone && (name.starts_with(b"-") || bare) && !matches!(kind, Name::Parameter | Name::Several) {
                 self.follows(at, kind);
             } else if kind == Name::Secret || kind == Name::Identified {
                 self.clause(from, at, kind);
@@ -145,6 +157,8 @@ impl<'a> Scan<'a> {
         };
         match separator {
             _ if kind == Name::Identified => {}
+            b':' if self.opens_array(value) => self.array(value),
+            _ if kind == Name::Several => {}
             b'=' => self.assigned(from, value, kind),
             b'>' if self.left(from) == Some(b'<') => self.hide_until(value, kind, ends_word),
             b':' if kind != Name::Parameter => self.header(from, value, kind),
@@ -198,12 +212,14 @@ impl<'a> Scan<'a> {
             return;
         }
         match left {
+            _ if kind == Name::Cookie => self.cookies(value, self.arguments.now.end),
             Some(b'?' | b'&') => self.hide_until(value, kind, |byte| byte == b'#' || ends_argument(byte)),
             Some(b',') => self.hide_until(value, kind, |byte| byte == b',' || ends_argument(byte)),
             // Only a flag makes all the rest a value; a shell reads `NAME=value command`.
             None | Some(b'=' | b'/') if self.arguments.lengths.is_some() && self.is_flagged() => {
                 self.hide(value..self.arguments.now.end, kind);
             }
+            None | Some(b'=' | b'/') if self.is_whole(value) => self.hide_until(value, kind, |_| false),
             None | Some(b'=' | b'/' | b';') if self.arguments.lengths.is_some() => {
                 self.hide_until(value, kind, ends_argument);
             }
@@ -225,12 +241,12 @@ impl<'a> Scan<'a> {
         if !fits || rest.starts_with(b"//") {
             return;
         }
-        let value = value.saturating_add(rest.iter().take_while(|byte| **byte == b' ').count());
+        let value = value.saturating_add(blanks(rest));
         let value = if kind == Name::Authorization { self.behind_scheme(value) } else { value };
         let quoted = self.bytes.get(value).is_some_and(|byte| is_quote(*byte) || *byte == b'\\');
         let name = self.bytes.get(from..).unwrap_or_default();
         if !quoted && [&b"Cookie:"[..], b"cookie:"].iter().any(|known| name.starts_with(known)) {
-            self.cookies(value);
+            self.cookies(value, end);
         } else if left.is_none_or(is_quote) && !quoted {
             self.hide_until(value, kind, ends_argument);
         } else {
@@ -238,31 +254,11 @@ impl<'a> Scan<'a> {
         }
     }
 
-    /// `a=b; c=d`: what a shell reads as one assignment after the other hides no command.
-    fn cookies(&mut self, from: usize) {
-        let text = self.bytes.get(from..self.arguments.now.end).unwrap_or_default();
-        let text = text.get(..ENCODED_BYTES).unwrap_or(text);
-        let mut end = 0usize;
-        loop {
-            let rest = text.get(end..).unwrap_or_default();
-            let gap = if end == 0 { 0 } else { 2 };
-            let Some(pair) = rest.get(gap..).filter(|_| end == 0 || rest.starts_with(b"; ")) else { break };
-            let stop = |byte: &u8| ends_word(*byte) || matches!(byte, b'$' | b'(' | b'{');
-            let pair = pair.get(..pair.iter().position(stop).unwrap_or(pair.len())).unwrap_or_default();
-            let value = pair.iter().position(|byte| *byte == b'=').and_then(|at| pair.get(at.saturating_add(1)..));
-            if value.is_none_or(|value| value.starts_with(b"/")) {
-                break;
-            }
-            end = end.saturating_add(gap).saturating_add(pair.len());
-        }
-        self.push(from..self.line.floor_char_boundary(from.saturating_add(end)));
-    }
-
     /// `Authorization: scheme secret`.
     fn behind_scheme(&self, value: usize) -> usize {
         let rest = self.bytes.get(value..self.arguments.now.end).unwrap_or_default();
         let length = rest.iter().take_while(|byte| byte.is_ascii_alphanumeric() || **byte == b'-').count();
-        let gap = rest.get(length..).unwrap_or_default().iter().take_while(|byte| **byte == b' ').count();
+        let gap = blanks(rest.get(length..).unwrap_or_default());
         let secret = rest.get(length.saturating_add(gap)..).and_then(<[u8]>::first);
         if gap > 0 && secret.is_some_and(|byte| !ends_argument(*byte)) {
             return value.saturating_add(length).saturating_add(gap);
@@ -286,6 +282,9 @@ impl<'a> Scan<'a> {
         };
         if self.is_flag(&value) {
             return;
+        }
+        if kind == Name::Cookie {
+            return self.cookies(value.start, value.end);
         }
         if at >= end { self.hide(value, kind) } else { self.hide_word(value, kind) }
     }
@@ -319,7 +318,7 @@ impl<'a> Scan<'a> {
         self.bytes.get(from.checked_sub(1)?).copied()
     }
 
-    fn in_script(&self) -> bool {
+    pub(super) fn in_script(&self) -> bool {
         let flag = self.bytes.get(self.arguments.before.clone()).unwrap_or_default();
         flag.len() <= 4 && flag.starts_with(b"-") && flag.ends_with(b"c")
     }
@@ -357,7 +356,8 @@ impl<'a> Scan<'a> {
     }
 
     fn is_path(&self, from: usize, kind: Name) -> bool {
-        kind == Name::SecretOrPath && matches!(self.bytes.get(from), Some(b'/' | b'~' | b'.' | b'@'))
+        matches!(kind, Name::SecretOrPath | Name::Cookie)
+            && matches!(self.bytes.get(from), Some(b'/' | b'~' | b'.' | b'@'))
     }
 
     /// A secret does not begin inside a token: its colon is none of a name and a password.
@@ -411,11 +411,19 @@ fn merged(mut found: Vec<Range<usize>>) -> Vec<Range<usize>> {
     apart
 }
 
+/// Whether the name that ends at `at` means something: three letters fall together with those of many other words.
+fn announces(line: &str, at: usize, lexicon: &Lexicon) -> bool {
+    let front = line.as_bytes().get(..at).unwrap_or_default();
+    let length = front.iter().rev().take_while(|byte| is_name(**byte)).count();
+    let name = front.get(at.saturating_sub(length)..).unwrap_or_default();
+    lexicon.programs.named(name).is_some() || names::classify(name).is_some()
+}
+
 pub(super) const fn is_name(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.')
 }
 
 /// What may stand behind a name.
 const fn is_break(byte: u8) -> bool {
-    is_gap(byte) || matches!(byte, b'=' | b':' | b'\\' | b'>')
+    is_gap(byte) || matches!(byte, b'=' | b':' | b';' | b'\\' | b'>')
 }

