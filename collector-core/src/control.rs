@@ -11,13 +11,14 @@ use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
 use daemoneye_lib::proto::{
     AppendAudit, CapabilityResponse, CollectorRequest, CollectorResponse, ConfigUpdate, DetectionTask, Empty, Fault,
-    FaultKind,
+    FaultKind, Word as _,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
 use crate::runtime::{Message, Shared, millis};
+use crate::source::SourceError;
 
 /// Bounds of the interval in ms: below it a scan would follow a scan without a pause, above it nothing is monitored.
 const INTERVAL_MS: std::ops::RangeInclusive<u64> = 100..=3_600_000;
@@ -152,6 +153,10 @@ async fn execute(shared: &Shared, task: DetectionTask, mut call: IncomingCall) {
     let Some(tasks) = shared.tasks.clone() else {
         return reply(call, Err(Fault::new(FaultKind::Refused, "this collector takes no tasks"))).await;
     };
+    if !shared.source.capabilities().tasks.contains(&task.task_type) {
+        let error = SourceError::UnsupportedTask(task.task_type().word().unwrap_or("of no kind").to_owned());
+        return reply(call, Err(Fault::new(error.fault_kind(), error.to_string()))).await;
+    }
     let (pages, mut results) = mpsc::channel(PAGES);
     let cancel = call.cancel.clone();
     let work = tokio::spawn(async move { tasks.execute(task, pages, cancel).await });

@@ -49,11 +49,21 @@ pub trait Disk: Send + Sync + 'static {
     /// # Errors
     /// The operating system's.
     fn remove(&self, path: &Path) -> io::Result<()>;
-    /// Makes creations, renames and removals durable.
+    /// Opens a directory that exists.
     ///
     /// # Errors
     /// The operating system's.
-    fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DiskDir>>;
+}
+
+/// An open directory: kept as long as its log, because a sync that needs a descriptor fails when there is none, and a failed sync
+/// ends the program.
+pub trait DiskDir: Send + Sync {
+    /// Makes creations, renames and removals durable.
+    ///
+    /// # Errors
+    /// The operating system's; what is on disk is then unknown.
+    fn sync(&self) -> io::Result<()>;
 }
 
 /// The disk.
@@ -74,6 +84,12 @@ impl DiskFile for File {
     }
 }
 
+impl DiskDir for platform::Dir {
+    fn sync(&self) -> io::Result<()> {
+        Self::sync(self)
+    }
+}
+
 impl Disk for RealDisk {
     fn create(&self, path: &Path, mode: u32) -> io::Result<Arc<dyn DiskFile>> {
         Ok(Arc::new(platform::create_file(path, mode)?))
@@ -91,7 +107,7 @@ impl Disk for RealDisk {
         std::fs::remove_file(path)
     }
 
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        platform::sync_dir(dir)
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(platform::Dir::open(dir)?))
     }
 }

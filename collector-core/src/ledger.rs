@@ -115,8 +115,10 @@ impl Ledger {
         let dir = options.dir;
         platform::create_dir(&dir, 0o750).map_err(|e| CollectorError::io("create", &dir, e))?;
         let lock = DirLock::take(&dir, 0o640)?;
+        let directory = options.disk.open_dir(&dir).map_err(|e| CollectorError::io("open", &dir, e))?;
         let log = LogOptions {
             disk: options.disk,
+            directory,
             dir: dir.clone(),
             name: SegmentName::ledger(),
             kind: Kind::Ledger,

@@ -59,7 +59,7 @@ pub mod testing;
 pub mod wal;
 mod writer;
 
-pub use disk::{Disk, DiskFile, RealDisk};
+pub use disk::{Disk, DiskDir, DiskFile, RealDisk};
 pub use error::CollectorError;
 pub use runtime::{Runtime, RuntimeBuilder, State, Stopped};
 pub use source::{

@@ -116,8 +116,8 @@ pub enum SourceError {
     /// The collector is shutting down; nothing more is taken.
     #[error("the collector is shutting down")]
     Stopped,
-    /// This collector has no such task.
-    #[error("{0}")]
+    /// This kind of task is not among those that the collector has announced.
+    #[error("task {0} is not among those that this collector announces; ask for its capabilities")]
     UnsupportedTask(String),
 }
 

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 
 use daemoneye_lib::segment::{DurableNote, HEADER_BYTES, Kind, SegmentHeader, SegmentName};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::{Disk, DiskDir, DiskFile};
 use crate::error::CollectorError;
 
 /// Zeros written at once while a segment is prepared: large enough to keep the disk busy, small enough for 16 MB of memory.
@@ -23,6 +23,8 @@ pub(crate) const MIN_SEGMENT_BYTES: u64 = 1024;
 pub(crate) struct LogOptions {
     pub(crate) disk: Arc<dyn Disk>,
     pub(crate) dir: PathBuf,
+    /// `dir`, open.
+    pub(crate) directory: Arc<dyn DiskDir>,
     pub(crate) name: SegmentName,
     pub(crate) kind: Kind,
     /// Of the files.
@@ -70,7 +72,7 @@ impl LogOptions {
 
     fn publish(&self, segment: u64) -> std::io::Result<()> {
         self.disk.rename(&self.temporary(segment), &self.path(segment))?;
-        self.disk.sync_dir(&self.dir)
+        self.directory.sync()
     }
 }
 
@@ -308,15 +310,20 @@ impl SegmentLog {
         &self.file
     }
 
-    /// Whether the directory has to be synced as well before a record counts as durable.
-    pub(crate) const fn take_unsynced_dir(&mut self) -> bool {
-        std::mem::replace(&mut self.unsynced_dir, false)
+    /// The directory, when it has to be synced as well before a record counts as durable.
+    pub(crate) fn take_unsynced_dir(&mut self) -> Option<Arc<dyn DiskDir>> {
+        std::mem::replace(&mut self.unsynced_dir, false).then(|| Arc::clone(&self.options.directory))
     }
 
     /// Returns when everything written to this segment is on disk.
     pub(crate) fn sync(&mut self) -> std::io::Result<()> {
         self.file.sync()?;
-        if self.take_unsynced_dir() { self.options.disk.sync_dir(&self.options.dir) } else { Ok(()) }
+        self.take_unsynced_dir().map_or(Ok(()), |directory| directory.sync())
+    }
+
+    /// The open directory of its segments.
+    pub(crate) fn directory(&self) -> Arc<dyn DiskDir> {
+        Arc::clone(&self.options.directory)
     }
 
     pub(crate) const fn epoch(&self) -> u64 {

@@ -3,6 +3,7 @@
 //! One thread listens to the kernel, one scans now and then, and one task gives both to the tracker and writes what follows.
 //! Announcements never wait for a scan.
 
+mod again;
 mod door;
 mod reader;
 mod run;
@@ -248,9 +249,9 @@ impl EventSource for ProcessMonitor {
     }
 
     async fn health(&self) -> SourceHealth {
-        let (processes, counters) = {
+        let (processes, counters, unlooked) = {
             let watch = lock(&self.watch);
-            (watch.tracker.len(), watch.tracker.counters())
+            (watch.tracker.len(), watch.tracker.counters(), watch.looks.shed)
         };
         let mut notes = self.capabilities().notes;
         let seen = lock(&self.seen).clone();
@@ -263,6 +264,7 @@ impl EventSource for ProcessMonitor {
             (counters.slimmed, "processes were kept without their long fields: the tracker is full"),
             (counters.evicted, "dead parents were forgotten before their time: the tracker is full"),
             (counters.unclaimed, "hashes came when their process was forgotten or ran another program"),
+            (unlooked, "processes were not looked at again shortly after their start, for want of room"),
             (counters.malformed, "records had no usable identity"),
         ];
         notes.extend(counted.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")));

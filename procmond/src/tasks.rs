@@ -1,11 +1,11 @@
-//! Answers to the agent's tasks. Only the enumeration is built; it is answered from the tracker's state, in pages, so that
+//! Answers to the agent's tasks. Only the enumeration is announced, so no other one comes here; it is answered from the tracker's state, in pages, so that
 //! it agrees with the event stream at a known position.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use collector_core::{SourceError, Tasks};
-use daemoneye_lib::proto::{DetectionResult, DetectionTask, ProcessFilter, ProcessRecord, TaskType, Word};
+use daemoneye_lib::proto::{DetectionResult, DetectionTask, ProcessFilter, ProcessRecord};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -69,13 +69,7 @@ impl Tasks for ProcessTasks {
         pages: mpsc::Sender<DetectionResult>,
         cancel: CancellationToken,
     ) -> Result<(), SourceError> {
-        match task.task_type() {
-            TaskType::EnumerateProcesses => self.enumerate(task, &pages, &cancel).await,
-            other => {
-                let name = other.word().unwrap_or("of no kind");
-                Err(SourceError::UnsupportedTask(format!("task {name} is not built; only enumerate_processes is")))
-            }
-        }
+        self.enumerate(task, &pages, &cancel).await
     }
 }
 

@@ -118,6 +118,10 @@ const TESTS: &[(&str, fn())] = &[
         "a_layer_that_is_required_by_name_and_missing_ends_with_77_and_says_what_grants_it",
         a_layer_that_is_required_by_name_and_missing_ends_with_77_and_says_what_grants_it,
     ),
+    (
+        "an_ordinary_user_is_told_one_and_the_same_command_by_the_jail_and_by_the_sources",
+        an_ordinary_user_is_told_one_and_the_same_command_by_the_jail_and_by_the_sources,
+    ),
     ("privileges_that_cannot_be_dropped_end_it_with_79", privileges_that_cannot_be_dropped_end_it_with_79),
     ("the_ledger_holds_what_was_put_up_and_tried", the_ledger_holds_what_was_put_up_and_tried),
     ("a_thread_that_the_jail_does_not_reach_is_found", a_thread_that_the_jail_does_not_reach_is_found),
@@ -390,6 +394,35 @@ fn a_layer_that_is_required_by_name_and_missing_ends_with_77_and_says_what_grant
     let (code, told) = ended(Command::new("timeout").args(["20", PROGRAM]), "landlock");
     assert_eq!(code, Some(77), "{told}");
     assert!(told.contains("sandbox.required names landlock") && told.contains("take it out"), "{told}");
+}
+
+// test, run by main
+fn an_ordinary_user_is_told_one_and_the_same_command_by_the_jail_and_by_the_sources() {
+    let (dir, accounts) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    // Without a capability in its hands, whoever runs the tests.
+    let command = |source: &str| {
+        let mut command = with_accounts(accounts.path(), Path::new("setpriv"));
+        if is_root() {
+            std::os::unix::fs::chown(dir.path(), Some(jailed::STRANGER), None).unwrap();
+            command.args(["--reuid", &jailed::STRANGER.to_string(), "--clear-groups"]);
+        }
+        command.args(["--inh-caps=-all", "--bounding-set=-all"]);
+        command.arg(PROGRAM).args(["--data-dir"]).arg(dir.path());
+        command.env("PROCMOND_STANDALONE", "1").env("PROCMOND_SOURCE", source).env("HOME", dir.path());
+        command.stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+    };
+    let mut child = Procmond(command("auto").spawn().unwrap());
+    let report = wait_for_entry(dir.path(), &mut child);
+    drop(child);
+    let remedy = report.layers.into_iter().find(|entry| entry.layer == Layer::Capabilities).unwrap().remedy;
+    let all = "cap_bpf,cap_dac_read_search,cap_net_admin,cap_perfmon,cap_sys_nice,cap_sys_ptrace";
+    assert_eq!(remedy, format!("setcap {all}+ep {PROGRAM} grants what it can use"));
+    if cfg!(feature = "kernel-monitoring") {
+        let refused = command("ebpf").output().unwrap();
+        let told = String::from_utf8_lossy(&refused.stderr);
+        assert!(!refused.status.success() && told.contains(&remedy), "{told}");
+    }
 }
 
 /// The kernel is told beforehand to refuse what every change of user needs.

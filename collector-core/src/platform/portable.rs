@@ -21,9 +21,17 @@ pub(crate) fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result
     file.write_all(bytes)
 }
 
-#[expect(clippy::unnecessary_wraps, reason = "same signature as on unix")]
-pub(crate) fn sync_dir(_path: &Path) -> io::Result<()> {
-    Ok(())
+pub(crate) struct Dir;
+
+#[expect(clippy::unnecessary_wraps, reason = "same signatures as on unix")]
+impl Dir {
+    pub(crate) const fn open(_path: &Path) -> io::Result<Self> {
+        Ok(Self)
+    }
+
+    pub(crate) const fn sync(&self) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 pub(crate) fn resident_bytes() -> u64 {

@@ -16,7 +16,7 @@ mod sync;
 mod trim;
 
 use std::collections::VecDeque;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -107,15 +107,21 @@ impl WalOptions {
         }
     }
 
-    fn log(&self) -> LogOptions {
-        LogOptions {
+    fn log(&self) -> Result<LogOptions, CollectorError> {
+        let directory = self.disk.open_dir(&self.dir).map_err(|e| CollectorError::io("open", &self.dir, e))?;
+        Ok(LogOptions {
             disk: Arc::clone(&self.disk),
             dir: self.dir.clone(),
+            directory,
             name: SegmentName::wal(&self.prefix),
             kind: Kind::Wal,
             mode: 0o600,
             segment_bytes: self.segment_bytes,
-        }
+        })
+    }
+
+    fn remove(&self, path: &Path) -> Result<(), CollectorError> {
+        self.disk.remove(path).map_err(|e| CollectorError::io("remove", path, e))
     }
 }
 
@@ -260,8 +266,9 @@ impl Wal {
         let dir = options.dir.clone();
         platform::create_dir(&dir, 0o700).map_err(|e| CollectorError::io("create", &dir, e))?;
         let lock = DirLock::take(&dir, 0o600)?;
-        let note = SyncNote::open(&options.log());
-        let (inner, recovered, repaired) = recovery::recover(&options)?;
+        let log = options.log()?;
+        let note = SyncNote::open(&log);
+        let (inner, recovered, repaired) = recovery::recover(&options, log)?;
         let progress =
             Progress { written: recovered.last, durable: recovered.last, visible: recovered.last, failed: None };
         let topic = daemoneye_lib::topic::Topic::CollectorEvents(options.prefix.clone()).to_string();
@@ -290,13 +297,13 @@ impl Wal {
             sync::sync_once(&self.shared);
             self.check()?;
         }
-        let (told, settled) = {
+        let (told, settled, directory) = {
             let inner = self.shared.lock();
-            (inner.gaps.is_empty(), inner.next - 1)
+            (inner.gaps.is_empty(), inner.next - 1, inner.log.directory())
         };
         // On a full disk the damage stays as it is for the next start.
         if told {
-            recovery::replace(&self.shared.options, repaired)?;
+            recovery::replace(&self.shared.options, directory.as_ref(), repaired)?;
             if let Some(note) = &self.shared.note {
                 note.write(recovered.epoch, settled);
             }

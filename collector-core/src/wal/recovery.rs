@@ -11,10 +11,11 @@ use daemoneye_lib::segment::{
 };
 
 use super::{Inner, Recovered, Segment, WalOptions, now_us, reason};
+use crate::disk::DiskDir;
 use crate::error::CollectorError;
 use crate::wal::range::RangeHasher;
 use crate::wal::recent::Recent;
-use crate::writer::SegmentLog;
+use crate::writer::{LogOptions, SegmentLog};
 
 /// Damaged segments that are kept for a person to look at; older ones make room.
 const KEPT_DAMAGED: usize = 4;
@@ -32,7 +33,11 @@ pub(super) enum Repaired {
 }
 
 /// Removes the traces of the damage.
-pub(super) fn replace(options: &WalOptions, repaired: Vec<Repaired>) -> Result<(), CollectorError> {
+pub(super) fn replace(
+    options: &WalOptions,
+    directory: &dyn DiskDir,
+    repaired: Vec<Repaired>,
+) -> Result<(), CollectorError> {
     if repaired.is_empty() {
         return Ok(());
     }
@@ -54,13 +59,15 @@ pub(super) fn replace(options: &WalOptions, repaired: Vec<Repaired>) -> Result<(
         };
         done.map_err(|e| CollectorError::io("repair", &path, e))?;
     }
-    options.disk.sync_dir(&options.dir).map_err(|e| CollectorError::io("repair", &options.dir, e))
+    directory.sync().map_err(|e| CollectorError::io("repair", &options.dir, e))
 }
 
 /// Repairs the log and begins its next segment.
-pub(super) fn recover(options: &WalOptions) -> Result<(Inner, Recovered, Vec<Repaired>), CollectorError> {
+pub(super) fn recover(
+    options: &WalOptions,
+    log_options: LogOptions,
+) -> Result<(Inner, Recovered, Vec<Repaired>), CollectorError> {
     check_bound(options)?;
-    let log_options = options.log();
     log_options.clean()?;
     let scan = scan_dir(&options.dir, &log_options.name)?;
     let durable = scan.durable_upto;
@@ -176,7 +183,7 @@ impl Repair<'_> {
         if torn {
             self.recovered.torn_bytes += used_from(&segment.path, 0)?;
         }
-        self.options.log().remove(&segment.path)
+        self.options.remove(&segment.path)
     }
 
     /// Keeps the records in front of the place where a torn segment is cut.
@@ -215,7 +222,7 @@ impl Repair<'_> {
         let header_first = segment.header.map(|h| h.first);
         self.next = self.next.max(header_first).max(segment.last.map(|last| last + 1));
         let (Some(first), Some(last)) = (segment.first, segment.last) else {
-            return self.options.log().remove(&segment.path);
+            return self.options.remove(&segment.path);
         };
         // A crash of the program alone leaves records in the page cache; they are promised from now on.
         if last > self.durable && !synced {

@@ -144,8 +144,8 @@ pub(super) fn sync_once(shared: &Shared) -> bool {
         (files, inner.log.take_unsynced_dir(), inner.last(), told)
     };
     let mut outcome = files.iter().try_for_each(|file| file.sync());
-    if dir {
-        outcome = outcome.and_then(|()| shared.options.disk.sync_dir(&shared.options.dir));
+    if let Some(dir) = dir {
+        outcome = outcome.and_then(|()| dir.sync());
     }
     if outcome.is_ok() && dropped > 0 {
         shared.lock().release_first(dropped, &shared.options);

@@ -30,7 +30,7 @@ impl Wal {
     /// # Errors
     /// A file cannot be removed; it is tried again at the next trim.
     pub fn trim(&self, upto: Sequence) -> Result<usize, CollectorError> {
-        let options = self.shared.options.log();
+        let options = &self.shared.options;
         let mut inner = self.shared.lock();
         inner.committed = inner.committed.max(Some(upto));
         let mut deleted = 0;
@@ -38,7 +38,7 @@ impl Wal {
             let Some(oldest) = inner.segments.front().filter(|s| self.unneeded(s, upto)) else { break };
             let (path, last) = (oldest.path.clone(), oldest.last);
             // Oldest first: a hole in what is left would pass for damage.
-            inner.release(&self.shared.options);
+            inner.release(options);
             options.remove(&path)?;
             inner.trimmed = inner.trimmed.max(last);
             inner.segments.pop_front();
@@ -88,7 +88,7 @@ impl Inner {
     /// Removes the oldest `count` of them, under the lock: a younger one must not go first.
     pub(super) fn release_first(&mut self, count: usize, options: &WalOptions) {
         for path in self.condemned.drain(..count.min(self.condemned.len())) {
-            if let Err(error) = options.log().remove(&path) {
+            if let Err(error) = options.remove(&path) {
                 tracing::error!(%error, "a segment above the total bound cannot be removed");
             }
         }

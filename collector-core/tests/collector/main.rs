@@ -1,6 +1,7 @@
 //! The logs on good, full, failing and lossy disks, and a collector as a whole.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
+mod descriptors;
 mod inject;
 mod ledger;
 mod lossy;

@@ -22,9 +22,6 @@ use self::portable as system;
 use crate::platform;
 use crate::settings::Settings;
 
-/// The name in the commands of the report.
-const PROGRAM: &str = "daemoneye-agent";
-
 /// What may be done below a path. Execution is granted nowhere.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Right {
@@ -135,7 +132,7 @@ pub(crate) fn offline(settings: &Settings, dir: &Path, transient: bool) -> Vec<G
 }
 
 fn plan(layers: Vec<Layer>, required: &Required, calls: Vec<&'static [daemoneye_lib::jail::Line]>) -> Plan {
-    Plan { program: PROGRAM, layers, required: required.clone(), account: None, keep: &[], calls }
+    Plan { usable: &[], layers, required: required.clone(), account: None, keep: &[], calls }
 }
 
 /// Files and ports only as granted, for this thread and those that it starts.

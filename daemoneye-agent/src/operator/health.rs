@@ -191,10 +191,17 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
             let reason = collector.away.as_ref().map(|(_, reason)| reason.as_str()).unwrap_or_default();
             findings.add(format!("{id} is away: {reason}"), "events since then follow when it is back");
         }
+        _ if collector.missed == 0 => {}
         standing => findings.add(
             format!("{id} is {standing}: {} heartbeats are missing", collector.missed),
             "look at its messages; it is restarted after three",
         ),
+    }
+    if let Some(stuck) = collector.stuck {
+        findings.add(
+            format!("{id} is degraded: it records, and for {} s nothing of it was committed", stuck.as_secs()),
+            "its log keeps the events; look at the agent's messages and at the room on its disk",
+        );
     }
     if let Some(health) = &collector.health
         && health.lost > 0
@@ -343,10 +350,29 @@ fn bus(worker: &Worker) -> Value {
 #[cfg(test)]
 mod tests {
     use daemoneye_lib::jail::{Probe, Report};
-    use daemoneye_lib::proto::{CollectorHealth, Register};
+    use daemoneye_lib::proto::{CollectorHealth, Register, Sequence};
+    use std::time::Instant;
 
     use super::*;
     use crate::worker::Roster;
+
+    #[test]
+    fn a_collector_whose_events_are_not_committed_is_a_finding_with_that_reason() {
+        let roster = Roster::after(0);
+        roster.registered(Register { collector_id: "procmond".to_owned(), ..Register::default() });
+        let last = Some(Sequence::new(1, 7));
+        roster.told("procmond", CollectorHealth { last, ..CollectorHealth::default() });
+        let start = Instant::now();
+        let judged = |seconds| {
+            roster.notice_commits(|_| None, Duration::from_secs(60), start + Duration::from_secs(seconds));
+            let mut findings = Findings::default();
+            judge("procmond", &roster.all()["procmond"], &mut findings);
+            findings.0.iter().map(|finding| finding["problem"].to_string()).collect::<Vec<_>>()
+        };
+        assert_eq!((judged(0), judged(120)), (Vec::new(), Vec::new()));
+        let told = "\"procmond is degraded: it records, and for 300 s nothing of it was committed\"";
+        assert_eq!(judged(300), [told]);
+    }
 
     #[test]
     fn a_call_that_a_collectors_jail_lets_through_is_a_finding() {

@@ -5,6 +5,7 @@
 //! start anyway.
 
 use std::fs::{File, TryLockError};
+use std::io::ErrorKind;
 use std::path::Path;
 use std::process::Stdio;
 
@@ -19,9 +20,14 @@ use crate::settings::Settings;
 const HEAP: [(&str, &str); 3] =
     [("MALLOC_ARENA_MAX", "1"), ("MALLOC_MMAP_THRESHOLD_", "131072"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
 
-/// Whether a live collector holds the write-ahead log under `data_dir`.
+/// Whether a live collector holds the write-ahead log under `data_dir`. Where that belongs to an account of its own, only the
+/// lock of the ledger beside it can be asked, which the group may read and which the same collector holds all the time.
 pub(crate) fn is_collecting(data_dir: &Path) -> bool {
-    let Ok(lock) = File::open(data_dir.join("wal").join("lock")) else { return false };
+    let opened = File::open(data_dir.join("wal").join("lock")).or_else(|error| match error.kind() {
+        ErrorKind::PermissionDenied => File::open(data_dir.join("audit").join("lock")),
+        _ => Err(error),
+    });
+    let Ok(lock) = opened else { return false };
     matches!(lock.try_lock_shared(), Err(TryLockError::WouldBlock))
 }
 
@@ -81,5 +87,40 @@ mod tests {
         assert!(is_collecting(dir.path()));
         lock.unlock().unwrap();
         assert!(!is_collecting(dir.path()));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn a_collector_with_an_account_of_its_own_is_seen_by_whoever_may_only_read_its_ledger() {
+        use rustix::thread::{CapabilitySet, CapabilitySets, capabilities, set_capabilities};
+        use std::os::unix::fs::{PermissionsExt, chown};
+
+        let dir = tempfile::tempdir().unwrap();
+        let locks = ["wal", "audit"].map(|name| {
+            std::fs::create_dir(dir.path().join(name)).unwrap();
+            File::create(dir.path().join(name).join("lock")).unwrap()
+        });
+        // The account of the collector is somebody else where this may be arranged, and nobody may enter its log anyway.
+        let wal = dir.path().join("wal");
+        let mode = if chown(&wal, Some(60_578), None).is_ok() { 0o700 } else { 0 };
+        std::fs::set_permissions(&wal, PermissionsExt::from_mode(mode)).unwrap();
+        let seen = || is_collecting(dir.path());
+        // Of this thread alone: what makes root read everything.
+        let ordinary = |look: &(dyn Fn() -> bool + Sync)| {
+            std::thread::scope(|scope| {
+                let looking = scope.spawn(|| {
+                    let held = capabilities(None).unwrap();
+                    let all = CapabilitySet::DAC_OVERRIDE | CapabilitySet::DAC_READ_SEARCH;
+                    set_capabilities(None, CapabilitySets { effective: held.effective - all, ..held }).unwrap();
+                    look()
+                });
+                looking.join().unwrap()
+            })
+        };
+        assert!(!ordinary(&seen), "nobody holds it");
+        locks.iter().for_each(|lock| lock.lock().unwrap());
+        assert!(ordinary(&seen));
+        locks.iter().for_each(|lock| lock.unlock().unwrap());
+        assert!(!ordinary(&seen), "it has ended");
     }
 }

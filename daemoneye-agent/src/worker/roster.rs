@@ -21,6 +21,9 @@ const OUTAGE_AFTER_US: i64 = 2_000_000;
 const FIRST_AFTER_US: i64 = 10_000_000;
 /// How often the row of an outage that lasts is written again, µs.
 const OUTAGE_EVERY_US: i64 = 5_000_000;
+/// How long the committed position may stand still beyond the age at which a segment is sealed, while the collector goes on: a
+/// slow disk takes seconds.
+const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
 
 /// One collector.
 #[derive(Debug, Clone)]
@@ -36,6 +39,16 @@ pub(crate) struct Collector {
     /// Since when it has been away, and why.
     pub(crate) away: Option<(i64, String)>,
     behind: Option<Behind>,
+    pending: Option<Pending>,
+    /// For how long nothing that it recorded was committed, once that is longer than any seal takes.
+    pub(crate) stuck: Option<Duration>,
+}
+
+/// Records behind `committed` wait to be committed, and have since this time.
+#[derive(Debug, Clone, Copy)]
+struct Pending {
+    committed: Option<Sequence>,
+    since: Instant,
 }
 
 /// Events from `since_us` on may be captured and not here yet; the position `until` ends that, once the collector has told it.
@@ -50,8 +63,8 @@ impl Collector {
     pub(crate) const fn standing(&self) -> &'static str {
         match (self.connected, self.missed) {
             (false, _) => "away",
-            (true, 0) => "healthy",
-            (true, 1..FAILED_AFTER) => "degraded",
+            (true, 0) if self.stuck.is_none() => "healthy",
+            (true, 0..FAILED_AFTER) => "degraded",
             (true, _) => "failed",
         }
     }
@@ -152,6 +165,8 @@ impl Roster {
             last_seen: Instant::now(),
             missed: 0,
             away: None,
+            pending: None,
+            stuck: None,
             register,
         };
         let pid = fresh.register.pid;
@@ -273,6 +288,25 @@ impl Roster {
         self.lock().get(id).is_none_or(|collector| collector.behind.is_none())
     }
 
+    /// Notices collectors that go on recording while nothing of it is committed. `seal_after` is how long events gather before they
+    /// are, at most.
+    pub(crate) fn notice_commits(
+        &self,
+        committed: impl Fn(&str) -> Option<Sequence>,
+        seal_after: Duration,
+        now: Instant,
+    ) {
+        for (id, collector) in self.lock().iter_mut() {
+            let done = committed(id);
+            let last = collector.health.as_ref().and_then(|health| health.last);
+            let waits = collector.connected && last > done;
+            let before = collector.pending.filter(|pending| pending.committed == done);
+            collector.pending = waits.then(|| before.unwrap_or(Pending { committed: done, since: now }));
+            let waited = collector.pending.map(|pending| now.duration_since(pending.since));
+            collector.stuck = waited.filter(|waited| *waited > seal_after.saturating_add(COMMIT_PATIENCE));
+        }
+    }
+
     /// Counts missing heartbeats; returns those that have just failed, each once.
     pub(crate) fn overdue(&self, interval: Duration, now: Instant) -> Vec<String> {
         let mut failed = Vec::new();
@@ -336,6 +370,30 @@ mod tests {
         assert!(roster.overdue(interval, start + Duration::from_secs(160)).is_empty(), "said once");
         roster.heartbeat(Heartbeat { collector_id: "procmond".into(), ..Heartbeat::default() });
         assert_eq!(roster.all()["procmond"].standing(), "healthy");
+    }
+
+    #[test]
+    fn a_collector_that_goes_on_while_nothing_is_committed_is_degraded_until_it_moves() {
+        let (roster, start) = (Roster::after(0), Instant::now());
+        roster.registered(register(1));
+        let seal_after = Duration::from_secs(60);
+        let after = |seconds, last, committed| {
+            let last = Some(Sequence::new(1, last));
+            roster.told("procmond", CollectorHealth { last, ..CollectorHealth::default() });
+            let committed = Some(Sequence::new(1, committed));
+            roster.notice_commits(|_| committed, seal_after, start + Duration::from_secs(seconds));
+            let collector = roster.all().remove("procmond").unwrap();
+            (collector.standing(), collector.stuck.map(|stuck| stuck.as_secs()))
+        };
+        assert_eq!(after(0, 10, 10), ("healthy", None));
+        assert_eq!(after(500, 10, 10), ("healthy", None), "nothing happens, and nothing waits");
+        assert_eq!(after(510, 20, 10), ("healthy", None));
+        assert_eq!(after(630, 30, 10), ("healthy", None), "a seal may take so long");
+        assert_eq!(after(631, 31, 10), ("degraded", Some(121)));
+        assert_eq!(after(700, 99, 10), ("degraded", Some(190)));
+        assert_eq!(after(701, 99, 98), ("healthy", None), "it moves, though not everything is committed");
+        roster.disconnected("procmond", "hung up");
+        assert_eq!(after(900, 99, 98), ("away", None));
     }
 
     #[test]

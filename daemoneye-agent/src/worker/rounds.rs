@@ -50,6 +50,8 @@ fn round<F: Future<Output = ()> + Send>(
 }
 
 fn heartbeats(worker: &Worker) {
+    let committed = |id: &str| worker.store.committed(id);
+    worker.roster.notice_commits(committed, worker.settings.store.seal_after, Instant::now());
     let interval = Duration::from_millis(worker.settings.procmond.heartbeat_interval_ms);
     for collector in worker.roster.overdue(interval, Instant::now()) {
         tracing::warn!(collector, "three heartbeats are missing");

@@ -37,7 +37,7 @@ const LAYERS: &[Layer] = &[Layer::NoNewPrivs, Layer::NotDumpable, Layer::Seccomp
 
 fn plan(layers: &[Layer], required: &Required) -> Plan {
     Plan {
-        program: "daemoneye-cli",
+        usable: &[],
         layers: layers.to_vec(),
         required: required.clone(),
         account: None,

@@ -32,8 +32,14 @@ pub struct Capability {
 }
 
 impl Capability {
+    /// Loads programs into the kernel.
+    pub const BPF: Self = Self { name: "cap_bpf", number: 39 };
     /// Reads files and directories whatever their mode.
     pub const DAC_READ_SEARCH: Self = Self { name: "cap_dac_read_search", number: 2 };
+    /// Subscribes to what the kernel announces, on older kernels.
+    pub const NET_ADMIN: Self = Self { name: "cap_net_admin", number: 12 };
+    /// Attaches programs to what happens in the kernel.
+    pub const PERFMON: Self = Self { name: "cap_perfmon", number: 38 };
     /// Asks for real-time scheduling above the limit.
     pub const SYS_NICE: Self = Self { name: "cap_sys_nice", number: 23 };
     /// Reads other users' `/proc/<pid>`.
@@ -46,11 +52,21 @@ impl Capability {
     }
 }
 
+/// The command that lets this program, started by an ordinary user, do all that it can. It always names every capability that
+/// some part of the program wants, because a second `setcap` takes back what the first one gave.
+#[must_use]
+pub fn granting(wanted: &[Capability]) -> String {
+    let names: Vec<_> = wanted.iter().map(|capability| capability.name).collect();
+    let program = std::env::current_exe().unwrap_or_else(|_gone| "PROGRAM".into());
+    format!("setcap {}+ep {} grants what it can use", names.join(","), program.display())
+}
+
 /// What a program gives up and what it keeps.
 #[derive(Debug, Clone)]
 pub struct Plan {
-    /// Name of the program's file, for the commands in the report.
-    pub program: &'static str,
+    /// Every capability that some part of the program can use, those included that are given away at once: the report's
+    /// command grants all of them.
+    pub usable: &'static [Capability],
     /// Layers to put up; a test leaves one out to see that the others hold.
     pub layers: Vec<Layer>,
     /// Layers without which it must not run.

@@ -29,6 +29,11 @@ impl FileKey {
     pub(super) fn is_like(&self, other: &Self) -> bool {
         Self { device: other.device, ..*self } == *other
     }
+
+    /// As [`Self::is_like`], and the mode, the owner or the links may differ.
+    pub(super) fn is_written_like(&self, other: &Self) -> bool {
+        Self { changed: other.changed, ..*self }.is_like(other)
+    }
 }
 
 /// A file that was looked at, not opened.
@@ -42,6 +47,9 @@ pub(super) struct Found {
 pub(super) trait Waiting: Send {
     /// Opens it for reading; may hang.
     fn open(&self) -> Result<Box<dyn Opened>, HashStatus>;
+
+    /// Whether the process that it was asked for runs this very file still.
+    fn still_runs(&self) -> bool;
 }
 
 /// An open file.
@@ -63,19 +71,47 @@ pub(super) trait Source: Send + Sync {
     fn enter(&self) {}
 }
 
-/// Reads all of a file; hands back the identity under which it stands. `pace` is asked before each chunk and may end the work.
+/// Reads all of a file; hands back its hash and the identity that it may be remembered under. `pace` is asked before each chunk
+/// and may end the work.
+///
+/// A program may change the mode or the links of its own file as often as it likes, and nothing but the time of change moves.
+/// That time cannot be set by hand as that of the last write can, so where it moved the file is read twice and the process has
+/// to run it still: the kernel lets nobody write to a file that runs.
 pub(super) fn hash(
     waiting: &dyn Waiting,
     wanted: FileKey,
     pace: &mut dyn FnMut(u64) -> Result<(), HashStatus>,
-) -> Result<(FileKey, [u8; 32]), HashStatus> {
-    let mut file = waiting.open()?;
-    let key = file.key()?;
-    if !key.is_like(&wanted) {
+) -> Result<(Option<FileKey>, [u8; 32]), HashStatus> {
+    let first = read(waiting, wanted, pace)?;
+    if first.before.is_like(&wanted) && first.after == first.before {
+        return Ok((Some(first.after), first.hash));
+    }
+    let second = read(waiting, wanted, pace)?;
+    if second.hash != first.hash || !waiting.still_runs() {
         return Err(HashStatus::Changed);
     }
-    let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(key.size).unwrap_or(CHUNK_BYTES).max(1))];
-    let (mut hasher, mut left) = (Sha256::new(), key.size);
+    Ok(((second.after == second.before).then_some(second.after), second.hash))
+}
+
+/// One read from the beginning to the end.
+struct Whole {
+    before: FileKey,
+    after: FileKey,
+    hash: [u8; 32],
+}
+
+fn read(
+    waiting: &dyn Waiting,
+    wanted: FileKey,
+    pace: &mut dyn FnMut(u64) -> Result<(), HashStatus>,
+) -> Result<Whole, HashStatus> {
+    let mut file = waiting.open()?;
+    let before = file.key()?;
+    if !before.is_written_like(&wanted) {
+        return Err(HashStatus::Changed);
+    }
+    let mut chunk = vec![0; CHUNK_BYTES.min(usize::try_from(before.size).unwrap_or(CHUNK_BYTES).max(1))];
+    let (mut hasher, mut left) = (Sha256::new(), before.size);
     loop {
         pace(left.min(CHUNK_BYTES as u64))?;
         let read = match file.read(&mut chunk) {
@@ -89,8 +125,9 @@ pub(super) fn hash(
         left = left.checked_sub(read as u64).ok_or(HashStatus::Changed)?;
         hasher.update(chunk.get(..read).unwrap_or_default());
     }
-    if left > 0 || file.key()? != key {
+    let after = file.key()?;
+    if left > 0 || !after.is_written_like(&wanted) {
         return Err(HashStatus::Changed);
     }
-    Ok((key, hasher.finalize().into()))
+    Ok(Whole { before, after, hash: hasher.finalize().into() })
 }

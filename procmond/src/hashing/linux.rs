@@ -68,6 +68,14 @@ impl Waiting for Held {
             .or_else(|_gone| handle_of(self.key, &self.path, OFlags::NOFOLLOW, false))?;
         reopened(&again)
     }
+
+    fn still_runs(&self) -> bool {
+        let seen = statx(CWD, magic_link(self.pid), AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS);
+        seen.is_ok_and(|seen| {
+            let now = key(&seen);
+            (now.device, now.inode) == (self.key.device, self.key.inode)
+        })
+    }
 }
 
 impl Opened for File {

@@ -1,7 +1,7 @@
 //! SHA-256 of executables, off the event path.
 //!
 //! [`Hasher::ask`] never waits: it knows the answer already, or takes the wish and delivers the answer later. Files are
-//! identified by device, inode, size and both times, read before and after; what changes in between has no hash. Work that is
+//! identified by device, inode, size and both times, read before and after; what is written in between has no hash. Work that is
 //! skipped is answered with the reason, never with an empty hash.
 //!
 //! Users take turns, and of one user the smallest file comes first, so that nobody keeps a new program from being hashed by

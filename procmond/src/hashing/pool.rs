@@ -299,13 +299,21 @@ impl Pool {
         Ok(())
     }
 
-    fn finish(&self, number: u64, key: FileKey, pinned: bool, outcome: Result<(FileKey, [u8; 32]), HashStatus>) {
+    fn finish(
+        &self,
+        number: u64,
+        key: FileKey,
+        pinned: bool,
+        outcome: Result<(Option<FileKey>, [u8; 32]), HashStatus>,
+    ) {
         let mut state = self.state();
         state.pinned = state.pinned.saturating_sub(usize::from(pinned));
         let given_up = state.running.remove(&number).is_none_or(|running| running.given_up);
         if let Ok((shown, hash)) = outcome {
             state.counters.hashed = state.counters.hashed.saturating_add(1);
-            state.cache.keep(shown, hash, now_s());
+            if let Some(shown) = shown {
+                state.cache.keep(shown, hash, now_s());
+            }
         }
         if given_up || state.stopping {
             return;

@@ -127,6 +127,10 @@ impl Waiting for File {
     fn open(&self) -> Result<Box<dyn Opened>, HashStatus> {
         Ok(Box::new(Self { key: self.key, gate: self.gate.clone(), left: self.left }))
     }
+
+    fn still_runs(&self) -> bool {
+        true
+    }
 }
 
 impl Opened for File {
@@ -242,6 +246,42 @@ fn a_file_that_changes_while_it_is_read_has_no_hash() {
         Ok(())
     });
     assert_eq!(outcome, Err(HashStatus::Changed));
+}
+
+#[test]
+fn a_program_that_changes_the_mode_of_its_own_file_all_the_time_has_its_hash() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("restless");
+    assert!(Command::new("cp").arg("/bin/sh").arg(&path).status().unwrap().success());
+    let script = "while :; do chmod 711 \"$0\"; ln \"$0\" \"$0.2\"; rm \"$0.2\"; done";
+    let child = Command::new(&path).args(["-c", script]).arg(&path).stdin(Stdio::null()).spawn().unwrap();
+    let running = Running(child, path.clone());
+    let key = || system::look(path.to_str().unwrap()).unwrap().key;
+    let changes = |since: FileKey| {
+        let end = Instant::now() + DEADLINE;
+        while key().changed == since.changed {
+            assert!(Instant::now() < end, "it runs");
+            std::thread::yield_now();
+        }
+    };
+    let first = key();
+    changes(first);
+    let (_, file) = system::Executables.hold(first, &running.wish(1), true).unwrap();
+    let outcome = file::hash(file.as_ref(), first, &mut |_bytes| {
+        changes(key());
+        Ok(())
+    });
+    assert_eq!(outcome, Ok((None, hex(&sha256sum(&path)))), "and is not remembered under a time that has passed");
+
+    let second = key();
+    changes(second);
+    drop(running);
+    let after = file::hash(file.as_ref(), second, &mut |_bytes| Ok(()));
+    assert_eq!(after, Err(HashStatus::Changed), "nothing keeps others from writing to it now");
+}
+
+fn hex(text: &str) -> [u8; 32] {
+    std::array::from_fn(|at| u8::from_str_radix(&text[2 * at..2 * at + 2], 16).unwrap())
 }
 
 #[test]

@@ -25,6 +25,17 @@ use daemoneye_lib::jail::{
 /// they do not exist, a user id that nobody has stands in.
 pub const ACCOUNT: (&str, &str) = ("daemoneye-procmond", "daemoneye");
 
+/// Everything that some part of procmond works with: sources that are opened before the rest is given away, the reader's
+/// priority, and what is kept.
+pub const USABLE: &[Capability] = &[
+    Capability::BPF,
+    Capability::DAC_READ_SEARCH,
+    Capability::NET_ADMIN,
+    Capability::PERFMON,
+    Capability::SYS_NICE,
+    Capability::SYS_PTRACE,
+];
+
 /// Every process and every executable is read.
 const KEPT: &[Capability] = &[Capability::DAC_READ_SEARCH, Capability::SYS_PTRACE];
 
@@ -71,7 +82,7 @@ pub struct Acquired {
 #[must_use]
 pub fn plan(required: Required) -> Plan {
     Plan {
-        program: "procmond",
+        usable: USABLE,
         layers: Layer::ALL.iter().copied().filter(|layer| *layer != Layer::Landlock).collect(),
         required,
         account: Some(ACCOUNT),

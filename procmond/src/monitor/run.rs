@@ -16,6 +16,7 @@ use super::watch::{lock, now_us};
 use super::{ProcessMonitor, recall_percent};
 use crate::collector::{CollectionStats, ProcessCollectionError};
 use crate::kernel::KernelSource;
+use crate::sources::native;
 use crate::tracker::{Counters, Input};
 
 /// Announcements taken between two writes: their events are about 1 MiB.
@@ -117,6 +118,7 @@ impl<'a> Run<'a> {
             if collecting {
                 self.write().await?;
             }
+            let look_again = lock(&self.monitor.watch).looks.due();
             let (wake, settling) = (self.wake(), collecting && matches!(self.look, Look::Settling));
             tokio::select! {
                 () = self.context.shutdown.cancelled() => return self.end(heard).await,
@@ -125,6 +127,7 @@ impl<'a> Run<'a> {
                 () = self.monitor.stirred.notified() => {}
                 changed = self.context.settings.changed() => if changed.is_err() { return self.end(heard).await },
                 () = at(wake), if wake.is_some() => self.on_time().await?,
+                () = at(look_again), if look_again.is_some() => self.look_again(),
                 () = std::future::ready(()), if settling => self.settle(),
             }
         }
@@ -287,6 +290,26 @@ impl<'a> Run<'a> {
             })
         }));
         Ok(())
+    }
+
+    /// Asks the kernel for the executables of those that were announced a moment ago. It has the answer at hand, whatever file
+    /// system they come from, so the threads that ask do not pile up.
+    fn look_again(&self) {
+        let pids = lock(&self.monitor.watch).take_looks();
+        if pids.is_empty() {
+            return;
+        }
+        let (watch, stirred) = (Arc::clone(&self.monitor.watch), Arc::clone(&self.monitor.stirred));
+        tokio::task::spawn_blocking(move || {
+            let mut gone = pids.into_iter().filter_map(|pid| Some((pid, native::deleted_executable(pid)?))).peekable();
+            if gone.peek().is_none() {
+                return;
+            }
+            for (pid, executable_path) in gone {
+                lock(&watch).apply(Input::Deleted { pid, executable_path, time_us: now_us() });
+            }
+            stirred.notify_one();
+        });
     }
 
     /// Everything heard so far is in the log, so the state may be written down.

@@ -17,6 +17,7 @@ use daemoneye_lib::proto::{CoverageGap, ProcessEvent, Record, Sequence};
 use daemoneye_lib::topic::{Topic, process_topic};
 use prost::Message;
 
+use super::again::SecondLooks;
 use super::door::Door;
 use super::is_process_topic;
 use crate::checkpoint;
@@ -51,6 +52,7 @@ pub(super) struct Watch {
     /// The log, from the first preparation on.
     pub(super) log: Option<WalReader>,
     pub(super) door: Door,
+    pub(super) looks: SecondLooks,
 }
 
 impl Watch {
@@ -72,6 +74,7 @@ impl Watch {
             restored: false,
             log: None,
             door: Door::default(),
+            looks: SecondLooks::default(),
         }
     }
 
@@ -83,6 +86,9 @@ impl Watch {
 
     pub(super) fn hear(&mut self, mut notice: Notice) {
         let entity = notice.start_ticks.map(|ticks| EntityId::derive(&self.boot_id, notice.pid, ticks));
+        if matches!(notice.what, What::Exec(..) | What::Fork { .. }) {
+            self.looks.add(notice.pid, tokio::time::Instant::now());
+        }
         if let What::Exec(record, _, file) = &mut notice.what {
             record.pid = notice.pid;
             self.door.admit(record, entity, *file);
@@ -109,6 +115,13 @@ impl Watch {
             self.hashed(hashed);
         }
         !self.carried.is_empty()
+    }
+
+    /// Who is to be looked at again now and lives.
+    pub(super) fn take_looks(&mut self) -> Vec<u32> {
+        let mut pids = self.looks.take(tokio::time::Instant::now());
+        pids.retain(|pid| self.tracker.lives(*pid));
+        pids
     }
 
     /// Takes the hash of an executable, for a process that may not have started yet.

@@ -70,13 +70,10 @@ struct Offer {
     hand_over: Option<fn() -> Option<HandedOver>>,
 }
 
-/// The command that lets an ordinary user's procmond do all that it can. It names every capability that some part wants: a
-/// second `setcap` takes back what the first one gave.
+/// The command that lets an ordinary user's procmond open what was refused.
 #[cfg(target_os = "linux")]
 fn granting() -> String {
-    let program = std::env::current_exe().unwrap_or_else(|_gone| "procmond".into());
-    let wanted = "cap_bpf,cap_dac_read_search,cap_net_admin,cap_perfmon,cap_sys_nice,cap_sys_ptrace";
-    format!("setcap {wanted}+ep {} grants what procmond can use", program.display())
+    daemoneye_lib::jail::granting(crate::jail::USABLE)
 }
 
 /// Every source of the kernel that this build has, best first.

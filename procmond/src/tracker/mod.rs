@@ -71,6 +71,15 @@ impl Hashed {
 pub enum Input {
     /// The kernel has announced something.
     Notice(Notice),
+    /// A process runs an executable that is deleted by now.
+    Deleted {
+        /// Its pid.
+        pid: u32,
+        /// The executable; a process that is known to run another one is left alone.
+        executable_path: String,
+        /// When it was seen, µs since the Unix epoch.
+        time_us: i64,
+    },
     /// The hash of an executable, which comes after the start of its process.
     Hashed(Box<Hashed>),
     /// A sweep over all processes begins.
@@ -176,6 +185,7 @@ impl Tracker {
         self.now_us = self.latest_us;
         match input {
             Input::Notice(_) => {}
+            Input::Deleted { pid, executable_path, time_us } => self.deleted(pid, &executable_path, time_us, emit),
             Input::Hashed(hashed) => self.hashed(*hashed, emit),
             Input::Begin { time_us } => self.begin(time_us),
             Input::Seen(Sighting::Same(vitals)) => match self.memory.find(&vitals.entity, vitals.pid) {
@@ -314,6 +324,28 @@ impl Tracker {
             record.parent_command_line = parent.and_then(|parent| parent.command_line);
         }
         self.memory.store(entity, &mut record, Traits { raised: former.raised | bit, ..former });
+    }
+
+    /// Whether a process with this pid is known to live.
+    pub(crate) fn lives(&self, pid: u32) -> bool {
+        self.memory.holder(pid).is_some()
+    }
+
+    fn deleted(&mut self, pid: u32, path: &str, time_us: i64, emit: Emit<'_>) {
+        let Some(entity) = self.memory.holder(pid) else { return };
+        let Some(live) = self.memory.live_mut(&entity).filter(|live| !live.ended) else { return };
+        let traits = live.traits;
+        let known = live.decoded().filter(|known| known.executable_path.as_deref() == Some(path));
+        let Some(mut record) = known.filter(|known| known.deleted_executable == Some(false)) else { return };
+        // What a sweep has read before this is older.
+        live.noticed = self.sweep;
+        self.latest_us = self.latest_us.max(time_us);
+        self.now_us = self.latest_us;
+        record.deleted_executable = Some(true);
+        self.memory.store(entity, &mut record, traits);
+        let modified_fields = vec!["deleted_executable".to_owned()];
+        emit(ProcessEvent { modified_fields, ..self.event(EventType::Modify, record.clone()) });
+        self.suspect(entity, record, traits.raised, emit);
     }
 
     /// The known process that an exact identity of the process `pid` means.

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use daemoneye_lib::proto::{EventType, ProcessEvent, StartKind};
@@ -119,6 +120,41 @@ fn a_debugger_a_program_in_memory_and_a_stolen_name_are_suspicious() {
             let _debugger = attach(Command::new("strace").args(["-p", &victim.pid().to_string()]));
             told(victim.pid(), "ptrace_attached", "medium");
         }
+    }
+}
+
+#[test]
+fn an_executable_that_goes_right_after_its_start_is_found_without_a_snapshot() {
+    for source in kernel_sources() {
+        let dir = tempfile::tempdir().unwrap();
+        let hour = ["--snapshot-interval-ms", "3600000"];
+        let mut procmond = Procmond::ready(&dir.path().join("data"), source, &hour);
+        let place = |name: &str| dir.path().join(name).to_str().unwrap().to_owned();
+        let mut told = |path: &str| {
+            let deleted = |event: &Value| event["event_type"] == "suspicious" && event["executable_path"] == path;
+            let event = procmond.find(path, deleted);
+            assert_eq!(event["reason"], "executable_deleted", "{source}: {event}");
+            event["pid"].as_u64().unwrap()
+        };
+
+        // By its parent, and the program stays.
+        let dropped = place("dropped");
+        let _shell = Running::shell(&format!("cp /bin/sleep {dropped}; {dropped} 5 & rm {dropped}; wait"));
+        told(&dropped);
+
+        // By itself as its first act, and it is gone after a second.
+        let own = |name: &str, then: &str| {
+            let program = place(name);
+            copy("/bin/sh", Path::new(&program));
+            let script = format!("rm \"$0\"; {then}; :");
+            (Running::spawn(Command::new(&program).args(["-c", &script, &program])), program)
+        };
+        let (brief, program) = own("brief", "sleep 1");
+        assert_eq!(told(&program), u64::from(brief.pid()), "{source}");
+
+        // By itself, and it goes on as a child that executes nothing.
+        let (parent, program) = own("daemon", "(sleep 5; :) & exit");
+        assert_ne!(told(&program), u64::from(parent.pid()), "{source}");
     }
 }
 

@@ -95,9 +95,6 @@ impl Tasks for Thermometer {
         pages: mpsc::Sender<DetectionResult>,
         _cancel: CancellationToken,
     ) -> Result<(), SourceError> {
-        if task.task_type() != TaskType::MonitorPerformance {
-            return Err(SourceError::UnsupportedTask("a thermometer tells temperatures only".to_owned()));
-        }
         let records = self.zones().iter().map(|(zone, reading)| message(zone, *reading)).collect();
         let page = DetectionResult { task_id: task.task_id, success: true, records, ..DetectionResult::default() };
         pages.send(page).await.map_err(|_| SourceError::Stopped)

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
 use collector_core::wal::{Wal, WalOptions};
-use collector_core::{Disk, DiskFile, RealDisk, SourceEvent};
+use collector_core::{Disk, DiskDir, DiskFile, RealDisk, SourceEvent};
 use daemoneye_lib::proto::{CoverageGap, Record};
 use prost::Message as _;
 
@@ -75,8 +75,8 @@ impl Disk for FaultyDisk {
     fn remove(&self, path: &Path) -> std::io::Result<()> {
         RealDisk.remove(path)
     }
-    fn sync_dir(&self, dir: &Path) -> std::io::Result<()> {
-        RealDisk.sync_dir(dir)
+    fn open_dir(&self, dir: &Path) -> std::io::Result<Arc<dyn DiskDir>> {
+        RealDisk.open_dir(dir)
     }
 }
 

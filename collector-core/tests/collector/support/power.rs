@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard};
 use std::time::Duration;
 
-use collector_core::{Disk, DiskFile, RealDisk};
+use collector_core::{Disk, DiskDir, DiskFile, RealDisk};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
@@ -320,7 +320,13 @@ impl Disk for Handle {
         self.naming(&mut state, Naming::Unlink(path.to_owned()))
     }
 
-    fn sync_dir(&self, _dir: &Path) -> Result<()> {
+    fn open_dir(&self, _dir: &Path) -> Result<Arc<dyn DiskDir>> {
+        Ok(Arc::new(Self(Arc::clone(&self.0))))
+    }
+}
+
+impl DiskDir for Handle {
+    fn sync(&self) -> Result<()> {
         let mut state = self.0.call()?;
         for change in std::mem::take(&mut state.namings) {
             rename_in(&mut state.durable_names, &change);

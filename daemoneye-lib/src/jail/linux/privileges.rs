@@ -10,7 +10,7 @@ use rustix::thread::{
     set_capabilities, set_keep_capabilities,
 };
 
-use super::super::{JailError, Layer, LayerReport, Plan};
+use super::super::{JailError, Layer, LayerReport, Plan, granting};
 use super::accounts::Account;
 use super::{missing, not_applicable, on};
 
@@ -118,7 +118,7 @@ fn told(plan: &Plan, kept: u64, is_bounded: bool) -> LayerReport {
     let mut entry = on(Layer::Capabilities, &format!("kept: {held}; {bounding}"));
     if !lacking.is_empty() {
         entry.detail = format!("{}; not held: {lacking}", entry.detail);
-        entry.remedy = format!("setcap {lacking}+ep {} grants them", plan.program);
+        entry.remedy = granting(plan.usable);
     }
     entry
 }

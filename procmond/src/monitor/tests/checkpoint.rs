@@ -3,7 +3,7 @@
 use std::io;
 use std::sync::{Condvar, MutexGuard};
 
-use collector_core::{Disk, DiskFile, RealDisk};
+use collector_core::{Disk, DiskDir, DiskFile, RealDisk};
 
 use super::*;
 use crate::checkpoint::{self, Checkpoint};
@@ -57,8 +57,8 @@ impl Disk for SlowDisk {
     fn remove(&self, path: &Path) -> io::Result<()> {
         RealDisk.remove(path)
     }
-    fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        RealDisk.sync_dir(dir)
+    fn open_dir(&self, dir: &Path) -> io::Result<Arc<dyn DiskDir>> {
+        RealDisk.open_dir(dir)
     }
 }
 

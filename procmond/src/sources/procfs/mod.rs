@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
+use rustix::fs::CWD;
 
 use self::known::{Cycle, KnownProcesses};
 use self::read::{Clock, Reader};
@@ -22,6 +23,7 @@ use self::table::Unread;
 use crate::collector::{
     CollectionStats, ProcessCollectionError, ProcessCollector, ProcessCollectorCapabilities, Sighting, Ticks, Vitals,
 };
+use crate::text::{Executable, escaped};
 
 /// A scan that takes longer is given up between two processes: 10,000 take about one second. One that hangs in a single call
 /// goes on, and `health` shows it.
@@ -33,6 +35,15 @@ const SCAN_LIMIT: Duration = Duration::from_secs(60);
 /// When it is not a directory, or not a proc tree with a boot id and a boot time.
 pub fn open(root: &Path) -> Result<Box<dyn ProcessCollector>, ProcessCollectionError> {
     Ok(Box::new(ProcfsCollector::open(root, Path::new("/etc/passwd"))?))
+}
+
+/// The path of the executable that a process runs, if the kernel marks it as deleted. Asks no file system but `/proc`.
+#[must_use]
+pub fn deleted_executable(pid: u32) -> Option<String> {
+    let link = rustix::fs::readlinkat(CWD, format!("/proc/{pid}/exe"), Vec::new()).ok()?;
+    // One that is really called so is known by its whole name, and nobody is known by this one.
+    let executable = Executable::of(link.as_bytes(), |_path| false);
+    executable.deleted.then(|| escaped(executable.path).0)
 }
 
 /// Makes this thread run before all ordinary ones: at the lowest real-time priority, which is enough for that.
