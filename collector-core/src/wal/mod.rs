@@ -218,7 +218,7 @@ struct Inner {
     /// Dropped segments whose gap has not been written yet.
     gaps: Vec<CoverageGap>,
     /// Files of dropped segments that are still there.
-    condemned: Vec<PathBuf>,
+    condemned: Vec<trim::Condemned>,
     appended: u64,
     lost: u64,
     /// When it was last said that the disk takes nothing.

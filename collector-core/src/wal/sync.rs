@@ -8,7 +8,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use super::{GROUP_SYNC, Shared, SyncMode, Wal};
+use super::{GROUP_SYNC, Inner, Shared, SyncMode, Wal};
 use crate::error::CollectorError;
 
 #[derive(Default)]
@@ -136,6 +136,7 @@ fn is_behind(shared: &Shared) -> bool {
 
 /// `false`: a sync failed, and nothing may be synced any more. Never two at once: each takes what the other would have to wait for.
 pub(super) fn sync_once(shared: &Shared) -> bool {
+    Inner::tell_again(shared);
     let (files, dir, last, dropped) = {
         let mut inner = shared.lock();
         let mut files = std::mem::take(&mut inner.unsynced);

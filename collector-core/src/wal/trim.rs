@@ -1,9 +1,16 @@
 //! Letting go of segments: those that nobody needs any more, and those that fall to the total bound.
 
-use daemoneye_lib::proto::{CoverageGap, Sequence};
+use std::path::{Path, PathBuf};
 
-use super::{Inner, Segment, SyncMode, Wal, WalOptions, now_us, reason};
+use daemoneye_lib::proto::{CoverageGap, Sequence};
+use daemoneye_lib::segment::{Kind, SegmentReader, WalHeader};
+use prost::Message as _;
+
+use super::{Inner, Segment, Shared, SyncMode, Wal, WalOptions, now_us, reason};
 use crate::error::CollectorError;
+
+/// Topics of the records that tell gaps begin with this.
+const GAP_TOPICS: &str = "events.collector.";
 
 /// Dropped segments that may wait for a sync. So many rotations without one mean a disk that hangs, and then the bound counts for more than
 /// a word that could outlive a power failure.
@@ -76,8 +83,32 @@ impl Inner {
                 self.lost += oldest.records;
                 self.gaps.push(gap_of(&oldest, &options.prefix));
             }
-            self.condemned.push(oldest.path);
+            self.condemned.push(Condemned { path: oldest.path, read: oldest.last <= self.committed });
         }
+    }
+
+    /// Tells again what was told in segments that are about to go, so that the word of a loss is not lost with them.
+    pub(super) fn tell_again(shared: &Shared) {
+        let (unread, committed) = {
+            let inner = shared.lock();
+            let unread = inner.condemned.iter().filter(|one| !one.read).map(|one| one.path.clone());
+            (unread.collect::<Vec<PathBuf>>(), inner.committed)
+        };
+        if unread.is_empty() {
+            return;
+        }
+        // Without the lock: nobody who appends waits for it.
+        let found: Vec<Vec<CoverageGap>> = unread.iter().map(|path| told_in(path, committed)).collect();
+        let mut inner = shared.lock();
+        let mut again = Vec::new();
+        for (path, told) in unread.iter().zip(found) {
+            // One that has gone meanwhile was read by whoever let it go.
+            if let Some(one) = inner.condemned.iter_mut().find(|one| !one.read && one.path == *path) {
+                one.read = true;
+                join_all(&mut again, told);
+            }
+        }
+        inner.gaps.splice(0..0, again);
     }
 
     /// Removes the files of dropped segments.
@@ -87,12 +118,58 @@ impl Inner {
 
     /// Removes the oldest `count` of them, under the lock: a younger one must not go first.
     pub(super) fn release_first(&mut self, count: usize, options: &WalOptions) {
-        for path in self.condemned.drain(..count.min(self.condemned.len())) {
+        let mut again = Vec::new();
+        for Condemned { path, read } in self.condemned.drain(..count.min(self.condemned.len())) {
+            if !read {
+                join_all(&mut again, told_in(&path, self.committed));
+            }
             if let Err(error) = options.remove(&path) {
                 tracing::error!(%error, "a segment above the total bound cannot be removed");
             }
         }
+        self.gaps.splice(0..0, again);
     }
+}
+
+/// A dropped segment whose file is still there.
+pub(super) struct Condemned {
+    path: PathBuf,
+    /// Nothing is told in it that has to be told again.
+    read: bool,
+}
+
+/// The gaps that a segment's records behind `committed` tell, one for each reason.
+fn told_in(path: &Path, committed: Option<Sequence>) -> Vec<CoverageGap> {
+    let mut told = Vec::new();
+    let Ok(mut reader) = SegmentReader::open(path, Kind::Wal) else { return told };
+    while let Ok(Ok(Some(raw))) = reader.step() {
+        let Ok(header) = raw.header::<WalHeader>() else { continue };
+        let sequence = Some(Sequence::new(header.epoch, header.number));
+        if sequence > committed && header.topic.starts_with(GAP_TOPICS) {
+            join_all(&mut told, CoverageGap::decode(raw.payload.as_ref()).ok());
+        }
+    }
+    told
+}
+
+fn join_all(told: &mut Vec<CoverageGap>, more: impl IntoIterator<Item = CoverageGap>) {
+    for gap in more {
+        match told.iter_mut().find(|other| other.reason == gap.reason) {
+            Some(other) => join(other, &gap),
+            None => told.push(gap),
+        }
+    }
+}
+
+/// One gap for two of a kind: as many events, in the time from the first to the last.
+fn join(gap: &mut CoverageGap, more: &CoverageGap) {
+    gap.from_us = gap.from_us.min(more.from_us);
+    gap.to_us = gap.to_us.max(more.to_us);
+    gap.count = gap.count.zip(more.count).map(|(a, b)| a.saturating_add(b));
+    gap.first = gap.first.zip(more.first).map(|(a, b)| a.min(b));
+    gap.last = gap.last.max(more.last);
+    "several gaps, told again because the segments that told them fell to the log's total bound"
+        .clone_into(&mut gap.detail);
 }
 
 fn gap_of(segment: &Segment, collector: &str) -> CoverageGap {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::support::*;
-use collector_core::wal::{SyncMode, Wal, reason};
+use collector_core::wal::{SyncMode, Wal, WalOptions, reason};
 use collector_core::{CollectorError, SourceEvent};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::Sequence;
@@ -357,6 +357,33 @@ fn at_the_bound_the_oldest_goes_and_its_range_is_told() {
     let told = gaps.last().unwrap();
     assert_eq!(told.last.unwrap().number + 1, oldest, "the last dropped range ends where the log begins");
     assert!(wal.stats().lost > 0);
+}
+
+#[test]
+fn a_loss_stays_told_when_the_segment_that_told_it_is_lost_as_well() {
+    for sync in [SyncMode::Group, SyncMode::Never] {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(WalOptions { sync, max_bytes: 5 * 4096, ..small(dir.path()) }).unwrap();
+        // Many times what the log holds, so that the first gaps have fallen to the bound, and what told them again too.
+        for n in 0..3000 {
+            wal.append(&[event(n)]).unwrap();
+        }
+        // What fell last is told behind the next sync.
+        let began = std::time::Instant::now();
+        loop {
+            wal.append(&[]).unwrap();
+            let records = all(&wal);
+            let gone = records[0].sequence.unwrap().number - 1;
+            let told = gaps(&records);
+            assert!(told.iter().all(|gap| gap.reason == reason::BOUND), "{told:?}");
+            if told.iter().map(|gap| gap.count.unwrap()).sum::<u64>() == gone {
+                assert_eq!(told.iter().filter_map(|gap| gap.first).min().unwrap().number, 1, "{told:?}");
+                break;
+            }
+            assert!(began.elapsed() < LONG, "{gone} are gone: {told:?}");
+            std::thread::yield_now();
+        }
+    }
 }
 
 #[test]
