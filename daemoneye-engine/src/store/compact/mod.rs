@@ -13,7 +13,7 @@ mod ranges;
 mod state;
 mod vacuum;
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
@@ -217,7 +217,7 @@ impl Store {
     }
 
     /// Puts the new file in the place of its inputs, unless retention has taken one of them meanwhile.
-    fn swap(&self, job: &Job, partial: &PathBuf, written: Written) -> Result<Outcome, StoreError> {
+    fn swap(&self, job: &Job, partial: &Path, written: Written) -> Result<Outcome, StoreError> {
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         if !self.are_registered(&job.inputs)? {
             discard(partial);
