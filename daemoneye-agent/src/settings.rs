@@ -56,13 +56,15 @@ pub(crate) struct Procmond {
     pub(crate) restart_limit: usize,
 }
 
-/// Bounds of the open segment, and retention.
+/// Bounds of the open segment, retention and compaction.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Store {
     pub(crate) seal_rows: usize,
     pub(crate) seal_bytes: usize,
     pub(crate) seal_after: Duration,
     pub(crate) retention: Duration,
+    pub(crate) retention_bytes: u64,
+    pub(crate) compaction_bytes_per_s: u64,
 }
 
 /// Limits of queries.
@@ -102,6 +104,8 @@ impl Settings {
                 seal_bytes: size(&config, "store.seal_bytes"),
                 seal_after: config.duration_ms("store.seal_ms"),
                 retention: Duration::from_secs(config.integer("store.retention_days").saturating_mul(86_400)),
+                retention_bytes: config.integer("store.retention_bytes"),
+                compaction_bytes_per_s: config.integer("store.compaction_bytes_per_s"),
             },
             query: Query {
                 memory_bytes: size(&config, "query.memory_bytes"),

@@ -1,5 +1,5 @@
 //! What comes back at intervals: heartbeats that are missing, rule files that changed, audit entries that wait, history that
-//! is too old. Each round is a task of its own, so a slow one holds up no other.
+//! is too old or too large or lies in too many files. Each round is a task of its own, so a slow one holds up no other.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -21,6 +21,8 @@ const RULE_FILES: Duration = Duration::from_secs(2);
 const AUDIT: Duration = Duration::from_millis(500);
 /// How often old history is removed; segments are hours long.
 const RETENTION: Duration = Duration::from_secs(3600);
+/// How often history is looked at for segments to merge, and for its size: as often as segments are made on a quiet host.
+const COMPACTION: Duration = Duration::from_secs(60);
 
 /// Starts every round; they end with the worker.
 pub(crate) fn start(worker: &Arc<Worker>) {
@@ -29,6 +31,7 @@ pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
     round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
     round(worker, RETENTION, |worker| async move { retention(&worker).await });
+    round(worker, COMPACTION, |worker| async move { compaction(&worker).await });
 }
 
 fn round<F: Future<Output = ()> + Send>(
@@ -89,5 +92,22 @@ async fn retention(worker: &Arc<Worker>) {
         Some(Ok(expired)) => tracing::debug!(?expired, "retention"),
         Some(Err(error)) => tracing::warn!(%error, "old history was not removed"),
         None => {}
+    }
+}
+
+/// One merge after the other until none is due. What fails is tried again in the next round.
+async fn compaction(worker: &Arc<Worker>) {
+    match worker.blocking(|worker| worker.store.expire_by_size()).await {
+        Some(Ok(expired)) => tracing::debug!(?expired, "retention by size"),
+        Some(Err(error)) => tracing::warn!(%error, "history is too large and its oldest part was not removed"),
+        None => {}
+    }
+    loop {
+        let stop = worker.shutdown_token();
+        match worker.blocking(move |worker| worker.store.compact(now_us(), &stop)).await {
+            Some(Ok(Some(merged))) => tracing::debug!(?merged, "segments merged"),
+            Some(Ok(None)) | None => return,
+            Some(Err(error)) => return tracing::warn!(%error, "segments were not merged"),
+        }
     }
 }

@@ -172,6 +172,8 @@ fn store_options(settings: &Settings) -> StoreOptions {
         seal_bytes: settings.store.seal_bytes,
         seal_after: settings.store.seal_after,
         retention: settings.store.retention,
+        retention_bytes: settings.store.retention_bytes,
+        compaction_bytes_per_s: settings.store.compaction_bytes_per_s,
         sinks: settings.sink_names(),
         host: host::name(),
         dedup_window_s: narrow(settings.alerts.dedup_window.as_secs()),

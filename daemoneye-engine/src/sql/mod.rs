@@ -33,6 +33,7 @@ mod walk;
 pub(crate) use check::check_rule;
 pub use check::{Checked, check};
 pub use engine::{QueryEngine, QueryLimits, QueryRun};
+pub(crate) use niceness::lower as lower_priority;
 pub use pages::{page_columns, value_at};
 pub(crate) use patterns::words as expression_words;
 pub use plan::check_plan;

@@ -148,6 +148,14 @@ impl Held {
         }
     }
 
+    /// Puts a merged file in the place of its inputs.
+    pub(super) fn replace(&mut self, inputs: &[Arc<SegmentFile>], file: SegmentFile) {
+        self.segments.retain(|listed| !inputs.iter().any(|input| input.id == listed.id));
+        self.segments.push(Arc::new(file));
+        self.segments.sort_by_key(|listed| (listed.first_us, listed.id));
+        self.leaving.extend(inputs.iter().cloned());
+    }
+
     pub(super) fn damaged_segments(&self) -> Vec<DamagedSegment> {
         let one = |(file, what): &(Arc<SegmentFile>, String)| DamagedSegment {
             path: file.path.clone(),

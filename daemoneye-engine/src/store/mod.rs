@@ -9,12 +9,15 @@
 mod alert;
 mod audit;
 mod commit;
+mod compact;
 mod counts;
 mod coverage;
 mod damage;
+mod encode;
 mod error;
 mod forget;
 mod held;
+mod leaving;
 mod live;
 mod matches;
 mod offline;
@@ -38,6 +41,7 @@ use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 pub use alert::AlertFilter;
+pub use compact::{Compacted, CompactionState, LevelState, RunningMerge, Vacuumed};
 pub use coverage::CoverageRow;
 pub use error::StoreError;
 pub use held::Appended;
@@ -53,6 +57,12 @@ pub const FORMAT_VERSION: u32 = 2;
 /// Entries that wait for the ledger while procmond is away: some 50 MB, and days of a quiet host.
 const AUDIT_ENTRIES: u64 = 100_000;
 
+/// A month of a quiet host, some three days of one with 200 events a second.
+const RETENTION_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+
+/// An hour with 200 events a second is merged in some five seconds; a tenth of what a slow disk can do.
+const COMPACTION_BYTES_PER_S: u64 = 16 * 1024 * 1024;
+
 /// Where the store lies and how much it may hold.
 #[derive(Debug, Clone)]
 pub struct StoreOptions {
@@ -66,6 +76,10 @@ pub struct StoreOptions {
     pub seal_after: Duration,
     /// Age at which whole segments are removed.
     pub retention: Duration,
+    /// Bytes of all segments above which the oldest are removed.
+    pub retention_bytes: u64,
+    /// Bytes that compaction may read and write in a second; 0: as many as it can.
+    pub compaction_bytes_per_s: u64,
     /// Sinks that get an outbox row per alert.
     pub sinks: Vec<String>,
     /// Host name, for alerts.
@@ -92,6 +106,8 @@ impl StoreOptions {
             seal_bytes: 8 * 1024 * 1024,
             seal_after: Duration::from_secs(60),
             retention: Duration::from_secs(30 * 86_400),
+            retention_bytes: RETENTION_BYTES,
+            compaction_bytes_per_s: COMPACTION_BYTES_PER_S,
             sinks: Vec::new(),
             host: String::new(),
             dedup_window_s: 300,
@@ -109,8 +125,9 @@ pub struct Store {
     options: StoreOptions,
     state: state::State,
     held: RwLock<held::Held>,
-    /// One seal or retention run at a time; held across the file work so that `held` need not be.
+    /// One change of the list of segments at a time; held across the file work so that `held` need not be.
     sealing: Mutex<()>,
+    compaction: compact::Compaction,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

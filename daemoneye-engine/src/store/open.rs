@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, RwLock};
 
 use redb::ReadableTable as _;
 
+use super::compact::Compaction;
 use super::held::Held;
 use super::live::Live;
 use super::seal::SEGMENTS_DIR;
@@ -56,7 +57,14 @@ impl Store {
         for (id, what) in bad {
             held.set_aside(id, what);
         }
-        Ok(Self { options, state, held: RwLock::new(held), sealing: Mutex::new(()), _lock: lock })
+        Ok(Self {
+            options,
+            state,
+            held: RwLock::new(held),
+            sealing: Mutex::new(()),
+            compaction: Compaction::default(),
+            _lock: lock,
+        })
     }
 }
 

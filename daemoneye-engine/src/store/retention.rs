@@ -1,7 +1,6 @@
-//! Retention by age: whole segments go, and coverage says so; so do alerts that nobody has to get any more. The ledger says
-//! what went.
+//! Retention by age and size: whole segments go, and coverage says so; so do alerts that nobody has to get any more. The
+//! ledger says what went.
 
-use std::fs;
 use std::sync::Arc;
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
@@ -9,10 +8,14 @@ use serde_json::json;
 
 use super::segment::{PROCESS_EVENTS, SegmentFile};
 use super::state::{RATES, SEGMENTS};
-use super::{Store, StoreError, audit, coverage, reason};
+use super::{Store, StoreError, audit, coverage, leaving, reason};
 
 /// Counters of the rate limit are kept this long: far beyond any replay.
 const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
+
+/// What coverage says about it.
+const AGE: &str = "removed because of their age";
+const SIZE: &str = "removed because all events together had become too large";
 
 /// What a retention run removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,89 +33,132 @@ pub struct Expired {
 }
 
 impl Store {
-    /// Removes the segments whose latest event is older than the retention, and the alerts that were last seen before it. A
-    /// file that a query reads stays until the next run; an alert stays while a sink may still get it.
+    /// Removes the segments whose latest event is older than the retention, the oldest while all together are larger than
+    /// they may be, and the alerts that were last seen before the retention. A file that a query reads stays until the next
+    /// run; an alert stays while a sink may still get it.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails; a file that cannot be deleted is logged and tried again.
     pub fn expire(&self, now_us: i64) -> Result<Expired, StoreError> {
         let age_us = i64::try_from(self.options.retention.as_micros()).unwrap_or(i64::MAX);
         let before_us = now_us.saturating_sub(age_us);
-        let mut expired = self.expire_segments(now_us, before_us)?;
+        let mut expired = self.expire_segments(|files| older(files, before_us), AGE)?;
+        expired.add(self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?);
+        self.forget_rates(now_us)?;
         let forgotten = self.forget_alerts(now_us, before_us)?;
         (expired.alerts, expired.deliveries) = (forgotten.alerts, forgotten.deliveries);
-        if expired != Expired::default() {
-            let payload = json!({
-                "before_us": before_us, "segments": expired.segments, "rows": expired.rows, "bytes": expired.bytes,
-                "alerts": expired.alerts, "deliveries": expired.deliveries,
-            });
-            let room = self.options.audit_entries;
-            self.state.write(|transaction| audit::push(transaction, room, "agent", "retention", &payload))?;
-        }
+        self.audit_expired(Some(before_us), &expired)?;
         Ok(expired)
     }
 
-    fn expire_segments(&self, now_us: i64, before_us: i64) -> Result<Expired, StoreError> {
+    /// Removes the oldest segments while all together are larger than they may be: what cannot wait for [`Store::expire`]
+    /// on a host that stores gigabytes an hour.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn expire_by_size(&self) -> Result<Expired, StoreError> {
+        let expired = self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?;
+        self.audit_expired(None, &expired)?;
+        Ok(expired)
+    }
+
+    fn audit_expired(&self, before_us: Option<i64>, expired: &Expired) -> Result<(), StoreError> {
+        if *expired == Expired::default() {
+            return Ok(());
+        }
+        let payload = json!({
+            "before_us": before_us, "segments": expired.segments, "rows": expired.rows, "bytes": expired.bytes,
+            "alerts": expired.alerts, "deliveries": expired.deliveries,
+        });
+        let room = self.options.audit_entries;
+        self.state.write(|transaction| audit::push(transaction, room, "agent", "retention", &payload)).map(drop)
+    }
+
+    fn expire_segments(
+        &self,
+        choose: impl FnOnce(Vec<Arc<SegmentFile>>) -> Vec<Arc<SegmentFile>>,
+        why: &str,
+    ) -> Result<Expired, StoreError> {
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
-        let old: Vec<Arc<SegmentFile>> = {
+        let registered = {
             let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-            let registered = held.segments.iter().chain(held.damaged.iter().map(|(file, _)| file));
-            registered.filter(|file| file.last_us < before_us).cloned().collect()
+            held.segments.iter().chain(held.damaged.iter().map(|(file, _)| file)).cloned().collect()
         };
-        self.unregister(&old, now_us)?;
+        let old = choose(registered);
+        if !old.is_empty() {
+            self.unregister(&old, why)?;
+        }
         let mut expired = Expired { segments: old.len(), ..Expired::default() };
         for file in &old {
             expired.rows = expired.rows.saturating_add(file.rows);
             expired.bytes = expired.bytes.saturating_add(file.bytes);
         }
-        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
-        let stays = |file: &Arc<SegmentFile>| !old.iter().any(|gone| gone.id == file.id);
-        held.segments.retain(stays);
-        held.damaged.retain(|(file, _)| stays(file));
-        held.leaving.extend(old);
-        held.leaving.retain_mut(|file| !delete_unread(file));
+        {
+            let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+            let stays = |file: &Arc<SegmentFile>| !old.iter().any(|gone| gone.id == file.id);
+            held.segments.retain(stays);
+            held.damaged.retain(|(file, _)| stays(file));
+            held.leaving.extend(old);
+        }
+        self.delete_leaving()?;
         Ok(expired)
     }
 
-    fn unregister(&self, old: &[Arc<SegmentFile>], now_us: i64) -> Result<(), StoreError> {
-        let oldest_minute = now_us.div_euclid(60_000_000).saturating_sub(RATES_KEPT_MINUTES);
+    fn unregister(&self, old: &[Arc<SegmentFile>], why: &str) -> Result<(), StoreError> {
         self.state.write(|transaction| {
             for file in old {
                 transaction.open_table(SEGMENTS)?.remove((PROCESS_EVENTS, file.first_us, file.id))?;
-                for gap in gaps(file) {
+                for gap in gaps(file, why) {
                     coverage::record(transaction, &gap)?;
                 }
             }
+            leaving::insert(transaction, old)
+        })
+    }
+
+    fn forget_rates(&self, now_us: i64) -> Result<(), StoreError> {
+        let oldest_minute = now_us.div_euclid(60_000_000).saturating_sub(RATES_KEPT_MINUTES);
+        self.state.write(|transaction| {
             transaction.open_table(RATES)?.retain(|(_, minute), _| minute >= oldest_minute)?;
             Ok(())
         })
     }
 }
 
-fn gaps(file: &SegmentFile) -> impl Iterator<Item = CoverageGap> {
-    file.ranges.iter().map(|range| CoverageGap {
+impl Expired {
+    const fn add(&mut self, more: Self) {
+        self.segments = self.segments.saturating_add(more.segments);
+        self.rows = self.rows.saturating_add(more.rows);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
+
+/// The files whose latest event lies before `before_us`.
+fn older(mut files: Vec<Arc<SegmentFile>>, before_us: i64) -> Vec<Arc<SegmentFile>> {
+    files.retain(|file| file.last_us < before_us);
+    files
+}
+
+/// The oldest files, as many as have to go before the rest is not larger than `bound` bytes.
+fn beyond(mut files: Vec<Arc<SegmentFile>>, bound: u64) -> Vec<Arc<SegmentFile>> {
+    files.sort_by_key(|file| std::cmp::Reverse((file.last_us, file.id)));
+    let mut kept: u64 = 0;
+    let stay = files.iter().position(|file| {
+        kept = kept.saturating_add(file.bytes);
+        kept > bound
+    });
+    files.split_off(stay.unwrap_or(files.len()))
+}
+
+fn gaps(file: &SegmentFile, why: &str) -> impl Iterator<Item = CoverageGap> {
+    file.ranges.iter().map(move |range| CoverageGap {
         collector: range.collector.clone(),
         reason: reason::RETENTION.to_owned(),
         from_us: file.first_us,
         to_us: file.last_us,
         count: Some(range.rows),
-        detail: "removed because of their age".to_owned(),
+        detail: why.to_owned(),
         first: Some(Sequence::new(range.first.0, range.first.1)),
         last: Some(Sequence::new(range.last.0, range.last.1)),
     })
-}
-
-/// Deletes the file when no snapshot holds it; true when it is gone.
-fn delete_unread(file: &mut Arc<SegmentFile>) -> bool {
-    if Arc::get_mut(file).is_none() {
-        return false;
-    }
-    match fs::remove_file(&file.path) {
-        Ok(()) => true,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => true,
-        Err(error) => {
-            tracing::warn!(path = %file.path.display(), %error, "cannot delete an expired segment");
-            false
-        }
-    }
 }

@@ -5,32 +5,24 @@
 //! the events are still in the collectors' logs; after it they may be trimmed.
 
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use daemoneye_lib::columns::SCHEMA_VERSION;
 use daemoneye_lib::proto::Sequence;
-use datafusion::arrow::array::{AsArray as _, RecordBatch};
-use datafusion::arrow::compute::{max, min};
+use datafusion::arrow::array::{AsArray as _, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::TimestampMicrosecondType;
-use datafusion::parquet::arrow::ArrowWriter;
-use datafusion::parquet::basic::{Compression, ZstdLevel};
-use datafusion::parquet::errors::ParquetError;
-use datafusion::parquet::file::metadata::KeyValue;
-use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties};
 use redb::WriteTransaction;
 
+use super::encode::{Encoder, Written};
 use super::held::Open;
 use super::live::Changes;
-use super::segment::{PROCESS_EVENTS, SegmentFile, SegmentRow};
+use super::segment::{PROCESS_EVENTS, SegmentFile, SegmentRow, SequenceRange};
 use super::state::{META, SEGMENTS, WATERMARKS};
 use super::value::Record as _;
 use super::{Store, StoreError, coverage, live};
-use crate::schema::process_events_schema;
 
-/// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.
-const ZSTD_LEVEL: i32 = 3;
 /// Directory of the files, under the data directory.
 pub(super) const SEGMENTS_DIR: &str = "segments";
 /// Last number given to a segment.
@@ -104,28 +96,40 @@ impl Store {
 
     fn write_file(&self, open: &Open) -> Result<SegmentFile, StoreError> {
         let dir = self.options.dir.join(SEGMENTS_DIR);
-        let id = self.next_segment()?;
-        let (first_us, last_us) = time_range(&open.batches);
-        let path = dir.join(format!("{PROCESS_EVENTS}-{first_us:016}-{id:08}.parquet"));
-        let partial = path.with_extension("parquet.tmp");
-        let (bytes, hash) = encode(&partial, &open.batches).inspect_err(|_| discard(&partial))?;
-        fs::rename(&partial, &path).map_err(StoreError::io("rename", &partial))?;
-        sync_dir(&dir)?;
+        let partial = dir.join("seal.parquet.tmp");
+        let written = encode(&partial, &open.batches).inspect_err(|_| discard(&partial))?;
+        self.place(&partial, written, 0, open.ranges.values().cloned().collect())
+    }
+
+    /// Gives a written file its number and its name. Nothing refers to it before [`insert`].
+    pub(super) fn place(
+        &self,
+        partial: &Path,
+        written: Written,
+        level: u8,
+        ranges: Vec<SequenceRange>,
+    ) -> Result<SegmentFile, StoreError> {
+        let id = self.last_segment()?.saturating_add(1);
+        let path = self.segment_path(written.first_us, id);
+        fs::rename(partial, &path).map_err(StoreError::io("rename", partial))?;
+        sync_dir(&self.options.dir.join(SEGMENTS_DIR))?;
+        let Written { rows, bytes, hash, first_us, last_us } = written;
         Ok(SegmentFile {
             path,
             id,
-            rows: open.rows as u64,
+            level,
+            rows,
             bytes,
             first_us,
             last_us,
-            ranges: open.ranges.values().cloned().collect(),
+            ranges,
             hash,
             schema_version: SCHEMA_VERSION,
         })
     }
 
-    fn next_segment(&self) -> Result<u64, StoreError> {
-        Ok(self.last_segment()?.saturating_add(1))
+    fn segment_path(&self, first_us: i64, id: u64) -> PathBuf {
+        self.options.dir.join(SEGMENTS_DIR).join(format!("{PROCESS_EVENTS}-{first_us:016}-{id:08}.parquet"))
     }
 
     /// The last number given to a segment; 0 when none was ever registered.
@@ -137,11 +141,12 @@ impl Store {
     }
 }
 
-fn insert(transaction: &WriteTransaction, file: &SegmentFile) -> Result<(), StoreError> {
+/// Registers a file.
+pub(super) fn insert(transaction: &WriteTransaction, file: &SegmentFile) -> Result<(), StoreError> {
     let name = file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
     let row = SegmentRow {
         file: name,
-        level: 0,
+        level: file.level,
         rows: file.rows,
         bytes: file.bytes,
         first_us: file.first_us,
@@ -156,9 +161,9 @@ fn insert(transaction: &WriteTransaction, file: &SegmentFile) -> Result<(), Stor
 }
 
 /// Removes a file that nothing refers to; when that fails, the next start does it.
-fn discard(path: &Path) {
+pub(super) fn discard(path: &Path) {
     if let Err(error) = fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "a file of a failed seal stays until the next start");
+        tracing::warn!(path = %path.display(), %error, "an unfinished file stays until the next start");
     }
 }
 
@@ -166,73 +171,37 @@ const fn last((epoch, number): (u64, u64)) -> Sequence {
     Sequence::new(epoch, number)
 }
 
-fn time_range(batches: &[RecordBatch]) -> (i64, i64) {
-    let times = || {
-        let columns = batches.iter().filter_map(|batch| batch.column_by_name("time"));
-        columns.filter_map(|array| array.as_primitive_opt::<TimestampMicrosecondType>())
-    };
-    let (first, last) = (times().filter_map(min).min(), times().filter_map(max).max());
-    (first.unwrap_or_default(), last.unwrap_or_default())
-}
-
-fn properties() -> Result<WriterProperties, ParquetError> {
-    let version = KeyValue::new("daemoneye.schema_version".to_owned(), SCHEMA_VERSION.to_string());
-    Ok(WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
-        .set_dictionary_enabled(true)
-        .set_statistics_enabled(EnabledStatistics::Page)
-        .set_created_by(format!("daemoneye {}", daemoneye_lib::BUILD))
-        .set_key_value_metadata(Some(vec![version]))
-        .build())
-}
-
-/// Writes and syncs `path`; returns its length and BLAKE3.
-fn encode(path: &Path, batches: &[RecordBatch]) -> Result<(u64, [u8; 32]), StoreError> {
-    let failed = |error: ParquetError| match error {
-        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
-            Ok(source) => StoreError::Io { action: "write", path: path.to_owned(), source: *source },
-            Err(other) => StoreError::Segment { path: path.to_owned(), source: ParquetError::External(other) },
-        },
-        source => StoreError::Segment { path: path.to_owned(), source },
-    };
-    let file = File::create(path).map_err(StoreError::io("create", path))?;
-    let sink = Hashing { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0 };
-    let mut writer =
-        ArrowWriter::try_new(sink, process_events_schema(), Some(properties().map_err(failed)?)).map_err(failed)?;
-    for batch in batches {
-        writer.write(batch).map_err(failed)?;
+/// Writes and syncs `path`, its rows by time.
+fn encode(path: &Path, batches: &[RecordBatch]) -> Result<Written, StoreError> {
+    let mut encoder = Encoder::create(path, batches.iter().map(|batch| batch.num_rows() as u64).sum())?;
+    if is_sorted(batches) {
+        batches.iter().try_for_each(|batch| encoder.write(batch))?;
+    } else if let Some(first) = batches.first() {
+        encoder.write(&by_time(&concat_batches(&first.schema(), batches)?)?)?;
     }
-    let sink = writer.into_inner().map_err(failed)?;
-    let (bytes, hash) = (sink.bytes, *sink.hasher.finalize().as_bytes());
-    let file = sink.file.into_inner().map_err(|error| StoreError::io("write", path)(error.into_error()))?;
-    file.sync_all().map_err(StoreError::io("sync", path))?;
-    Ok((bytes, hash))
+    encoder.finish()
 }
 
-/// A rename survives a power cut only once its directory is synced; only Unix can open one for that.
-fn sync_dir(dir: &Path) -> Result<(), StoreError> {
+/// Events of several collectors, and those that a snapshot dates back, arrive out of order.
+fn is_sorted(batches: &[RecordBatch]) -> bool {
+    let columns = batches.iter().filter_map(|batch| batch.column_by_name("time"));
+    let times = columns.filter_map(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
+    times.flat_map(|array| array.values().iter()).is_sorted()
+}
+
+/// The same rows; those of one instant stay as they arrived.
+pub(super) fn by_time(batch: &RecordBatch) -> Result<RecordBatch, StoreError> {
+    let Some(times) = batch.column_by_name("time") else { return Ok(batch.clone()) };
+    let Some(times) = times.as_primitive_opt::<TimestampMicrosecondType>() else { return Ok(batch.clone()) };
+    let mut order: Vec<u32> = (0..).take(batch.num_rows()).collect();
+    order.sort_by_key(|row| usize::try_from(*row).ok().and_then(|row| times.values().get(row)));
+    Ok(take_record_batch(batch, &UInt32Array::from(order))?)
+}
+
+/// A rename or a deletion survives a power cut only once its directory is synced; only Unix can open one for that.
+pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
     if cfg!(unix) {
         File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", dir))?;
     }
     Ok(())
-}
-
-/// Hashes what passes, so that the file need not be read again.
-struct Hashing {
-    file: io::BufWriter<File>,
-    hasher: blake3::Hasher,
-    bytes: u64,
-}
-
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.file.write_all(bytes)?;
-        self.hasher.update(bytes);
-        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
-    }
 }

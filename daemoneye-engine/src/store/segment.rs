@@ -56,6 +56,8 @@ pub struct SegmentFile {
     pub path: PathBuf,
     /// Number of the segment.
     pub id: u64,
+    /// How far it has been merged: 0 as sealed, 1 an hour, 2 a day.
+    pub level: u8,
     /// Rows in it.
     pub rows: u64,
     /// Length of the file.
@@ -77,6 +79,7 @@ impl SegmentFile {
         Self {
             path: dir.join(&row.file),
             id,
+            level: row.level,
             rows: row.rows,
             bytes: row.bytes,
             first_us: row.first_us,

@@ -3,12 +3,14 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{RwLock, RwLockReadGuard};
+use std::time::{Duration, Instant};
 
 use daemoneye_lib::model::{DetectionRule, ScanMetadata, SystemInfo};
 use daemoneye_lib::proto::Sequence;
 use redb::{
-    Builder, Database, DatabaseError, Durability, Key, ReadTransaction, StorageError, TableDefinition, Value,
-    WriteTransaction,
+    Builder, CompactionError, Database, DatabaseError, Durability, Key, ReadTransaction, StorageError,
+    TableDefinition, Value, WriteTransaction,
 };
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -16,6 +18,7 @@ use uuid::Uuid;
 use super::alert::StoredAlert;
 use super::audit::AuditRow;
 use super::coverage::StoredGap;
+use super::leaving::LeavingRow;
 use super::live::Lifetime;
 use super::outbox::DeliveryRow;
 use super::segment::SegmentRow;
@@ -24,12 +27,17 @@ use super::{FORMAT_VERSION, StoreError, counts, damage};
 
 /// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
+/// How long `compact` waits for those who read: they take milliseconds.
+const COMPACT_WAIT: Duration = Duration::from_secs(2);
+const COMPACT_POLL: Duration = Duration::from_millis(10);
 const FORMAT_KEY: &str = "format_version";
 
 // Ids are big-endian u128, so that their order is the order of their bytes.
 pub(super) const META: TableDefinition<'_, &str, Stored<u64>> = TableDefinition::new("meta");
 pub(super) const SEGMENTS: TableDefinition<'_, (&str, i64, u64), Stored<SegmentRow>> =
     TableDefinition::new("segments");
+/// Number of a segment that is not listed any more and whose file may still lie on the disk.
+pub(super) const LEAVING: TableDefinition<'_, u64, Stored<LeavingRow>> = TableDefinition::new("segments_leaving");
 pub(super) const WATERMARKS: TableDefinition<'_, &str, Stored<Position>> = TableDefinition::new("watermarks");
 pub(super) const LIFETIMES: TableDefinition<'_, u128, Stored<Lifetime>> =
     TableDefinition::new("process_lifetimes_open");
@@ -94,7 +102,8 @@ impl Record for ScanMetadata {
 /// The open database. Offline it lies in memory and takes no changes.
 #[derive(Debug)]
 pub(super) struct State {
-    db: Database,
+    /// Locked for writing only while the file is made smaller, which needs it alone.
+    db: RwLock<Database>,
     offline: bool,
     in_doubt: AtomicBool,
 }
@@ -102,7 +111,7 @@ pub(super) struct State {
 impl State {
     pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
         let db = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| refused(path, error))?;
-        let state = Self { db, offline: false, in_doubt: AtomicBool::new(false) };
+        let state = Self { db: RwLock::new(db), offline: false, in_doubt: AtomicBool::new(false) };
         state.prepare(path)?;
         Ok(state)
     }
@@ -111,14 +120,15 @@ impl State {
     pub(super) fn over(backend: impl redb::StorageBackend, path: &Path) -> Result<Self, StoreError> {
         let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
         let db = opened.map_err(|error| refused(path, error))?;
-        let state = Self { db, offline: false, in_doubt: AtomicBool::new(false) };
+        let state = Self { db: RwLock::new(db), offline: false, in_doubt: AtomicBool::new(false) };
         state.prepare(path)?;
         Ok(state)
     }
 
     /// The same, every page of it checked, taking no changes any more.
     pub(super) fn offline(mut self) -> Result<Self, StoreError> {
-        let sound = self.db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))?;
+        let db = self.db.get_mut().map_err(|_| StoreError::LockPoisoned)?;
+        let sound = db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))?;
         if !sound {
             tracing::warn!("the copy of state.redb was taken in the middle of a change; its last whole state is read");
         }
@@ -130,6 +140,7 @@ impl State {
         let transaction = self.read()?;
         walk(&transaction, META)?;
         walk(&transaction, SEGMENTS)?;
+        walk(&transaction, LEAVING)?;
         walk(&transaction, WATERMARKS)?;
         walk(&transaction, LIFETIMES)?;
         walk(&transaction, RULES)?;
@@ -147,6 +158,26 @@ impl State {
         walk(&transaction, COVERAGE_NEWEST)
     }
 
+    fn database(&self) -> Result<RwLockReadGuard<'_, Database>, StoreError> {
+        self.db.read().map_err(|_| StoreError::LockPoisoned)
+    }
+
+    /// Makes the file as small as it can be. False when it stayed because it was being read for all of [`COMPACT_WAIT`].
+    pub(super) fn compact(&self) -> Result<bool, StoreError> {
+        self.check()?;
+        let deadline = Instant::now() + COMPACT_WAIT;
+        loop {
+            // Without waiting in the lock's queue, where those who read twice would wait behind it.
+            let compacted = self.db.try_write().ok().map(|mut db| db.compact());
+            match compacted {
+                Some(Ok(_)) => return Ok(true),
+                Some(Err(CompactionError::Storage(error))) => return Err(error.into()),
+                _ if Instant::now() >= deadline => return Ok(false),
+                _ => std::thread::park_timeout(COMPACT_POLL),
+            }
+        }
+    }
+
     pub(super) const fn is_offline(&self) -> bool {
         self.offline
     }
@@ -158,7 +189,7 @@ impl State {
 
     pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
         use redb::ReadableDatabase as _;
-        Ok(self.db.begin_read()?)
+        Ok(self.database()?.begin_read()?)
     }
 
     /// Refuses once a commit has failed: whether it happened is not known, so nothing may be built on either answer.
@@ -175,7 +206,8 @@ impl State {
             return Err(StoreError::MisuseOffline);
         }
         self.check()?;
-        let mut transaction = self.db.begin_write()?;
+        let db = self.database()?;
+        let mut transaction = db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // Without it, opening the file after a kill walks all of it.
         transaction.set_quick_repair(true);
@@ -197,6 +229,7 @@ impl State {
         self.write(|transaction| {
             let found = check_version(transaction, path)?;
             transaction.open_table(SEGMENTS)?;
+            transaction.open_table(LEAVING)?;
             transaction.open_table(WATERMARKS)?;
             transaction.open_table(LIFETIMES)?;
             transaction.open_table(RULES)?;

@@ -1,8 +1,9 @@
 //! Files in `segments/` that `state.redb` does not know.
 //!
 //! Only two kinds are removed, because their events are told or kept elsewhere: what a crash left between rename and
-//! transaction (the number after the last registered one, in no watermark, so the collector sends those events again), and
-//! what retention had taken out of the list but not off the disk. Everything else may be the only copy of history: it is
+//! transaction (the number after the last registered one: its events are in no watermark, so the collector sends them again,
+//! or in the segments that were to be merged), and what retention or compaction had taken out of the list but not off the
+//! disk. Everything else may be the only copy of history: it is
 //! moved to `segments/aside/` and told in `coverage`. Without any state nothing is touched and nothing is opened.
 
 use std::collections::HashSet;
@@ -20,8 +21,9 @@ use crate::ingest::GapAt;
 
 /// Where files go that nobody can place; under `segments/`.
 const ASIDE_DIR: &str = "aside";
-/// Files that one unfinished seal can leave: a failed attempt and the one after it, with other times in its name.
-const LEFTOVERS: usize = 2;
+/// Files that can be left with the next number: a failed seal's, that of the one after it, and a merge's, with other times
+/// in their names.
+const LEFTOVERS: usize = 3;
 
 /// A Parquet file in `segments/`.
 #[derive(Debug)]
@@ -69,7 +71,7 @@ fn parse(name: &str) -> Option<(i64, u64)> {
 }
 
 impl Store {
-    /// Removes what a crash left, moves aside what nobody can place.
+    /// Removes what a crash left and what nobody lists any more, moves aside what nobody can place.
     pub(super) fn tidy(&self, dir: &Path) -> Result<(), StoreError> {
         for entry in fs::read_dir(dir).map_err(StoreError::unreadable(dir))? {
             let path = entry.map_err(StoreError::unreadable(dir))?.path();
@@ -81,6 +83,8 @@ impl Store {
         for file in &removable {
             remove(&file.path)?;
         }
+        let left: Vec<u64> = self.leaving()?.into_iter().map(|(id, _)| id).collect();
+        self.forget_leaving(&left)?;
         strays.iter().try_for_each(|file| self.put_aside(dir, file))
     }
 
@@ -103,13 +107,9 @@ impl Store {
         if last == 0 && !unknown.is_empty() && !(unfinished && above.len() == unknown.len()) {
             return Err(no_state(&self.options.dir.join(STATE_FILE), dir, unknown.len()));
         }
-        let expired: Vec<CoverageGap> = self.coverage()?.into_iter().map(|row| row.gap).collect();
-        let expired = |first_us: i64| {
-            let mut rows = expired.iter().filter(|gap| gap.reason == reason::RETENTION);
-            rows.any(|gap| (gap.from_us..=gap.to_us).contains(&first_us))
-        };
+        let leaving: HashSet<PathBuf> = self.leaving()?.into_iter().map(|(_, name)| dir.join(name)).collect();
         Ok(unknown.into_iter().partition(|file| {
-            file.name.is_some_and(|(first_us, id)| if id > last { unfinished } else { expired(first_us) })
+            leaving.contains(&file.path) || file.name.is_some_and(|(_, id)| id > last && unfinished)
         }))
     }
 

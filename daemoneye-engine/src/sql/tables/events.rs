@@ -131,3 +131,6 @@ impl TableProvider for ProcessEvents {
         UnionExec::try_new(vec![self.sealed(state, files, projection, filters, limit)?, open])
     }
 }
+
+#[cfg(test)]
+mod pruning;

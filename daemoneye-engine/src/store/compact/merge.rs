@@ -1,0 +1,205 @@
+//! Several segments as one stream of rows by time, with a bounded number of files open and of rows in memory.
+//!
+//! Files follow each other in time, so most of the time one or two are open: a file is opened when the stream has reached
+//! its first row, after its bytes were compared with the registered hash, and closed behind its last.
+
+use std::collections::VecDeque;
+use std::fs::File;
+use std::io::Read as _;
+use std::sync::Arc;
+
+use datafusion::arrow::array::{AsArray as _, RecordBatch, TimestampMicrosecondArray, new_null_array};
+use datafusion::arrow::compute::{cast, interleave_record_batch};
+use datafusion::arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
+use datafusion::arrow::error::ArrowError;
+use datafusion::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
+use datafusion::parquet::errors::ParquetError;
+
+use super::super::StoreError;
+use super::super::seal::by_time;
+use super::super::segment::SegmentFile;
+use super::budget::{Budget, Stopped};
+use crate::schema::process_events_schema;
+
+/// Rows decoded at once, of each open file and of the output: some 1 MiB, and 16 MiB where every row carries command lines
+/// as long as they may be.
+const BATCH_ROWS: usize = 1_024;
+/// Bytes hashed between two looks at the budget.
+const HASH_BYTES: usize = 1024 * 1024;
+
+/// Why a merge came to nothing. The files that it read are as they were.
+#[derive(Debug)]
+pub(super) enum Broken {
+    /// A file is not what was registered.
+    Damaged { id: u64, what: String },
+    /// Reading or writing failed.
+    Failed(StoreError),
+    /// It was told to end.
+    Stopped,
+}
+
+impl From<StoreError> for Broken {
+    fn from(error: StoreError) -> Self {
+        Self::Failed(error)
+    }
+}
+
+impl From<Stopped> for Broken {
+    fn from(_: Stopped) -> Self {
+        Self::Stopped
+    }
+}
+
+impl From<ArrowError> for Broken {
+    fn from(error: ArrowError) -> Self {
+        Self::Failed(error.into())
+    }
+}
+
+/// The rows of all inputs.
+pub(super) struct Merge {
+    waiting: VecDeque<Arc<SegmentFile>>,
+    open: Vec<Input>,
+}
+
+struct Input {
+    file: Arc<SegmentFile>,
+    reader: ParquetRecordBatchReader,
+    schema: SchemaRef,
+    batch: RecordBatch,
+    times: TimestampMicrosecondArray,
+    at: usize,
+}
+
+impl Merge {
+    /// Over `files`, which are in the order of their first rows.
+    pub(super) fn new(files: &[Arc<SegmentFile>]) -> Self {
+        Self { waiting: files.iter().cloned().collect(), open: Vec::new() }
+    }
+
+    /// The next rows; `None` after the last.
+    pub(super) fn next(&mut self, budget: &mut Budget<'_>) -> Result<Option<RecordBatch>, Broken> {
+        loop {
+            let earliest = self.earliest();
+            let reached = |file: &Arc<SegmentFile>| earliest.is_none_or(|(_, time)| file.first_us <= time);
+            let Some(file) = self.waiting.pop_front_if(|file| reached(file)) else { break };
+            self.open.extend(Input::open(file, budget)?);
+        }
+        if self.open.is_empty() {
+            return Ok(None);
+        }
+        let rows = self.take_rows();
+        let batch = self.gather(&rows)?;
+        for input in &mut self.open {
+            input.refill()?;
+        }
+        self.open.retain(|input| input.time().is_some());
+        Ok(Some(batch))
+    }
+
+    /// The open file whose next row is first, and that row's time.
+    fn earliest(&self) -> Option<(usize, i64)> {
+        let next = self.open.iter().enumerate().filter_map(|(index, input)| Some((index, input.time()?)));
+        next.min_by_key(|(_, time)| *time)
+    }
+
+    /// The next rows as (open file, row): until a batch is used up, the output is full, or another file is to be opened.
+    fn take_rows(&mut self) -> Vec<(usize, usize)> {
+        let until = self.waiting.front().map(|file| file.first_us);
+        let mut rows = Vec::with_capacity(BATCH_ROWS);
+        while rows.len() < BATCH_ROWS {
+            let Some((index, time)) = self.earliest() else { break };
+            if !rows.is_empty() && until.is_some_and(|until| until <= time) {
+                break;
+            }
+            let Some(input) = self.open.get_mut(index) else { break };
+            rows.push((index, input.at));
+            input.at = input.at.saturating_add(1);
+            if input.time().is_none() {
+                break;
+            }
+        }
+        rows
+    }
+
+    fn gather(&self, rows: &[(usize, usize)]) -> Result<RecordBatch, ArrowError> {
+        if let (Some((index, start)), true) = (rows.first(), rows.iter().map(|(index, _)| index).is_sorted())
+            && rows.last().is_some_and(|(last, _)| last == index)
+            && let Some(input) = self.open.get(*index)
+        {
+            return Ok(input.batch.slice(*start, rows.len()));
+        }
+        let batches: Vec<&RecordBatch> = self.open.iter().map(|input| &input.batch).collect();
+        interleave_record_batch(&batches, rows)
+    }
+}
+
+impl Input {
+    /// Checks and opens the file; `None` when it has no rows.
+    fn open(file: Arc<SegmentFile>, budget: &mut Budget<'_>) -> Result<Option<Self>, Broken> {
+        check(&file, budget)?;
+        let schema = process_events_schema();
+        let opened = File::open(&file.path).map_err(StoreError::io("open", &file.path))?;
+        let reader = ParquetRecordBatchReaderBuilder::try_new(opened)
+            .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
+            .map_err(|source| unreadable(&file, source))?;
+        let batch = RecordBatch::new_empty(Arc::clone(&schema));
+        let times = TimestampMicrosecondArray::from(Vec::<i64>::new());
+        let mut input = Self { file, reader, schema, batch, times, at: 0 };
+        input.refill()?;
+        Ok(input.time().is_some().then_some(input))
+    }
+
+    /// Time of the next row; `None` when the batch is used up.
+    fn time(&self) -> Option<i64> {
+        self.times.values().get(self.at).copied()
+    }
+
+    /// Decodes more when the batch is used up.
+    fn refill(&mut self) -> Result<(), StoreError> {
+        if self.time().is_some() {
+            return Ok(());
+        }
+        let Some(batch) = self.reader.next() else { return Ok(()) };
+        let batch = batch.map_err(|error| unreadable(&self.file, error.into()))?;
+        let batch = by_time(&as_today(&batch, &self.schema)?)?;
+        let times =
+            batch.column_by_name("time").and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
+        let Some(times) = times else {
+            let source = ParquetError::General("it has no column `time`".to_owned());
+            return Err(unreadable(&self.file, source));
+        };
+        (self.times, self.at) = (times.clone(), 0);
+        self.batch = batch;
+        Ok(())
+    }
+}
+
+/// The columns of this build: what an older one did not write is NULL.
+fn as_today(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let column = |field: &Arc<datafusion::arrow::datatypes::Field>| match batch.column_by_name(field.name()) {
+        Some(column) => cast(column, field.data_type()),
+        None => Ok(new_null_array(field.data_type(), batch.num_rows())),
+    };
+    let columns = schema.fields().iter().map(column).collect::<Result<Vec<_>, _>>()?;
+    RecordBatch::try_new(Arc::clone(schema), columns)
+}
+
+/// Compares the file with its registered hash: a flipped bit must not be merged into a file with a hash of its own.
+fn check(file: &SegmentFile, budget: &mut Budget<'_>) -> Result<(), Broken> {
+    let damaged = |what: String| Broken::Damaged { id: file.id, what };
+    let mut opened = File::open(&file.path).map_err(|error| damaged(error.to_string()))?;
+    let mut hasher = blake3::Hasher::new();
+    let mut buffer = vec![0; HASH_BYTES];
+    loop {
+        let read = opened.read(&mut buffer).map_err(|error| damaged(error.to_string()))?;
+        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
+        hasher.update(bytes);
+        budget.take(bytes.len() as u64)?;
+    }
+    if hasher.finalize().as_bytes() == &file.hash { Ok(()) } else { Err(damaged("its bytes have changed".to_owned())) }
+}
+
+fn unreadable(file: &SegmentFile, source: ParquetError) -> StoreError {
+    StoreError::Segment { path: file.path.clone(), source }
+}

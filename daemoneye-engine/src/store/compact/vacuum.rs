@@ -1,0 +1,93 @@
+//! Everything that makes the store smaller, now, because somebody asked.
+
+use std::sync::PoisonError;
+
+use serde::Serialize;
+use tokio_util::sync::CancellationToken;
+
+use super::super::{Store, StoreError, open};
+use super::plan::Policy;
+
+/// What a vacuum did. Sizes are bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Vacuumed {
+    /// Merges.
+    pub merges: u64,
+    /// Listed segments before.
+    pub segments_before: u64,
+    /// Listed segments after.
+    pub segments_after: u64,
+    /// Their size before.
+    pub segment_bytes_before: u64,
+    /// Their size after.
+    pub segment_bytes_after: u64,
+    /// Size of `state.redb` before.
+    pub state_bytes_before: u64,
+    /// Size of `state.redb` after.
+    pub state_bytes_after: u64,
+    /// Whether `state.redb` could be compacted; not while it is being read.
+    pub state_compacted: bool,
+    /// Files that were not listed any more and have been deleted.
+    pub files_removed: u64,
+    /// Files that are not listed any more and stay until a query has read them.
+    pub files_still_read: u64,
+    /// False when it was stopped before it was through.
+    pub complete: bool,
+}
+
+impl Store {
+    /// Merges every hour and day that can be merged, as fast as it can, deletes what nobody reads any more, and compacts
+    /// `state.redb`. Waits for a merge that is under way.
+    ///
+    /// # Errors
+    /// [`StoreError`] when a file or `state.redb` failed; what was merged until then stays merged.
+    pub fn vacuum(&self, now_us: i64, stop: &CancellationToken) -> Result<Vacuumed, StoreError> {
+        if self.state.is_offline() {
+            return Err(StoreError::MisuseOffline);
+        }
+        let _hurry = self.hurry();
+        let _one_at_a_time = self.compaction.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut done = Vacuumed { state_bytes_before: self.state_bytes()?, ..Vacuumed::default() };
+        (done.segments_before, done.segment_bytes_before) = self.listed()?;
+        let leaving_before = self.leaving_files()?;
+        let inputs = self.merge_all(now_us, stop, &mut done)?;
+        self.delete_leaving()?;
+        done.files_still_read = self.leaving_files()?;
+        done.files_removed = leaving_before.saturating_add(inputs).saturating_sub(done.files_still_read);
+        done.state_compacted = self.state.compact()?;
+        (done.segments_after, done.segment_bytes_after) = self.listed()?;
+        done.state_bytes_after = self.state_bytes()?;
+        done.complete = !stop.is_cancelled();
+        Ok(done)
+    }
+
+    /// Returns how many files were merged.
+    fn merge_all(&self, now_us: i64, stop: &CancellationToken, done: &mut Vacuumed) -> Result<u64, StoreError> {
+        let policy = Policy { now_us, file_bytes: self.file_bytes(), late: true, unfinished: true };
+        let mut inputs: u64 = 0;
+        while !stop.is_cancelled()
+            && let Some(job) = self.jobs(policy)?.into_iter().next()
+        {
+            // Without a merge an input went or was set aside, so the next plan is another one.
+            if let Some(merged) = self.work(job, now_us, 0, stop)? {
+                done.merges = done.merges.saturating_add(1);
+                inputs = inputs.saturating_add(merged.inputs);
+            }
+        }
+        Ok(inputs)
+    }
+
+    fn listed(&self) -> Result<(u64, u64), StoreError> {
+        let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
+        Ok((held.segments.len() as u64, held.segments.iter().map(|file| file.bytes).sum()))
+    }
+
+    fn leaving_files(&self) -> Result<u64, StoreError> {
+        Ok(self.held.read().map_err(|_| StoreError::LockPoisoned)?.leaving.len() as u64)
+    }
+
+    fn state_bytes(&self) -> Result<u64, StoreError> {
+        let path = self.options.dir.join(open::STATE_FILE);
+        Ok(path.metadata().map_err(StoreError::io("look at", &path))?.len())
+    }
+}

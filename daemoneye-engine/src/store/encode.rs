@@ -1,0 +1,186 @@
+//! How events become a Parquet file: which column is encoded how, and writing that hashes and syncs as it goes.
+//!
+//! Rows come sorted by time, so that the statistics of row groups and pages cut a range of time out of a file. What has
+//! no order worth knowing (identities, hashes, names) gets a Bloom filter instead of statistics.
+
+use std::fs::File;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use daemoneye_lib::columns::{PROCESS_EVENTS, SCHEMA_VERSION};
+use datafusion::arrow::array::{AsArray as _, RecordBatch};
+use datafusion::arrow::compute::{max, min};
+use datafusion::arrow::datatypes::TimestampMicrosecondType;
+use datafusion::parquet::arrow::ArrowWriter;
+use datafusion::parquet::basic::{Compression, Encoding, ZstdLevel};
+use datafusion::parquet::errors::ParquetError;
+use datafusion::parquet::file::metadata::KeyValue;
+use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
+use datafusion::parquet::schema::types::ColumnPath;
+
+use super::StoreError;
+use crate::schema::process_events_schema;
+
+/// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.
+const ZSTD_LEVEL: i32 = 3;
+/// Rows of a row group: what a Bloom filter excludes at once, and what waits in memory until it is written.
+const GROUP_ROWS: usize = 131_072;
+/// Encoded bytes of a row group, for rows that are larger than usual; bounds the memory of the writer.
+const GROUP_BYTES: usize = 16 * 1024 * 1024;
+/// Rows of a page: what the page index excludes at once.
+const PAGE_ROWS: usize = 16_384;
+/// Values that are kept once a row group: two identities of 32 digits for every second row of it.
+const DICTIONARY_BYTES: usize = 4 * 1024 * 1024;
+/// One answer in a hundred that a row group may hold a value which it does not.
+const FALSE_POSITIVES: f64 = 0.01;
+/// Written bytes after which they are synced, so that no other file's sync has to wait for all of them at the end.
+const SYNC_EVERY_BYTES: u64 = 8 * 1024 * 1024;
+
+/// Columns that are looked up by one value.
+const BLOOM: &[&str] = &["entity_id", "executable_hash", "name"];
+/// Numbers that grow along the file, or lie close together: differences are smaller than a dictionary. Of 300,000 generated
+/// events, `pid` takes 1.6 bytes instead of 2.4; `start_time`, which repeats, would take more.
+const GROWING: &[&str] = &["time", "pid", "ppid", "session", "runtime_ms", "namespace_pid", "seq"];
+/// Columns whose smallest and largest value in a row group say nothing about the rest.
+const WITHOUT_ORDER: &[&str] = &[
+    "entity_id",
+    "parent_entity_id",
+    "parent_command_line",
+    "ancestry",
+    "command_line",
+    "arg_lengths",
+    "executable_hash",
+    "modified_fields",
+    "truncated",
+];
+
+/// What was written.
+#[derive(Debug)]
+pub(super) struct Written {
+    pub(super) rows: u64,
+    pub(super) bytes: u64,
+    pub(super) hash: [u8; 32],
+    pub(super) first_us: i64,
+    pub(super) last_us: i64,
+}
+
+/// A Parquet file that is being written.
+pub(super) struct Encoder {
+    path: PathBuf,
+    writer: ArrowWriter<Hashing>,
+    rows: u64,
+    times: Option<(i64, i64)>,
+}
+
+impl Encoder {
+    /// For about `rows` rows.
+    pub(super) fn create(path: &Path, rows: u64) -> Result<Self, StoreError> {
+        let file = File::create(path).map_err(StoreError::io("create", path))?;
+        let sink = Hashing { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0 };
+        let properties = properties(rows).map_err(|error| failed(path, error))?;
+        let writer = ArrowWriter::try_new(sink, process_events_schema(), Some(properties));
+        let writer = writer.map_err(|error| failed(path, error))?;
+        Ok(Self { path: path.to_owned(), writer, rows: 0, times: None })
+    }
+
+    pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
+        self.writer.write(batch).map_err(|error| failed(&self.path, error))?;
+        self.rows = self.rows.saturating_add(batch.num_rows() as u64);
+        if let Some((first, last)) = time_range(batch) {
+            let (earliest, latest) = self.times.unwrap_or((first, last));
+            self.times = Some((earliest.min(first), latest.max(last)));
+        }
+        Ok(())
+    }
+
+    /// Bytes that have left for the file so far; they leave a row group at a time.
+    pub(super) fn bytes(&self) -> u64 {
+        self.writer.inner().bytes
+    }
+
+    /// Completes and syncs the file.
+    pub(super) fn finish(self) -> Result<Written, StoreError> {
+        let Self { path, writer, rows, times } = self;
+        let sink = writer.into_inner().map_err(|error| failed(&path, error))?;
+        let (bytes, hash) = (sink.bytes, *sink.hasher.finalize().as_bytes());
+        let file = sink.file.into_inner().map_err(|error| StoreError::io("write", &path)(error.into_error()))?;
+        file.sync_all().map_err(StoreError::io("sync", &path))?;
+        let (first_us, last_us) = times.unwrap_or_default();
+        Ok(Written { rows, bytes, hash, first_us, last_us })
+    }
+}
+
+fn failed(path: &Path, error: ParquetError) -> StoreError {
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(source) => StoreError::Io { action: "write", path: path.to_owned(), source: *source },
+            Err(other) => StoreError::Segment { path: path.to_owned(), source: ParquetError::External(other) },
+        },
+        source => StoreError::Segment { path: path.to_owned(), source },
+    }
+}
+
+fn time_range(batch: &RecordBatch) -> Option<(i64, i64)> {
+    let times = batch.column_by_name("time")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    min(times).zip(max(times))
+}
+
+fn properties(rows: u64) -> Result<WriterProperties, ParquetError> {
+    let version = KeyValue::new("daemoneye.schema_version".to_owned(), SCHEMA_VERSION.to_string());
+    let builder = WriterProperties::builder()
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_dictionary_enabled(true)
+        .set_dictionary_page_size_limit(DICTIONARY_BYTES)
+        .set_statistics_enabled(EnabledStatistics::Page)
+        .set_max_row_group_row_count(Some(GROUP_ROWS))
+        .set_max_row_group_bytes(Some(GROUP_BYTES))
+        .set_data_page_row_count_limit(PAGE_ROWS)
+        .set_created_by(format!("daemoneye {}", daemoneye_lib::BUILD))
+        .set_key_value_metadata(Some(vec![version]));
+    Ok(PROCESS_EVENTS.iter().fold(builder, |builder, column| encoded(builder, column.name, rows)).build())
+}
+
+/// How this column differs from the rest.
+fn encoded(builder: WriterPropertiesBuilder, name: &str, rows: u64) -> WriterPropertiesBuilder {
+    let path = || ColumnPath::from(name);
+    let mut builder = builder;
+    if BLOOM.contains(&name) {
+        // Sized for nothing but different values, then folded to what is in the row group.
+        builder = builder.set_column_bloom_filter_max_ndv(path(), rows.clamp(1, GROUP_ROWS as u64));
+        builder = builder.set_column_bloom_filter_fpp(path(), FALSE_POSITIVES);
+    }
+    if GROWING.contains(&name) {
+        builder = builder.set_column_dictionary_enabled(path(), false);
+        builder = builder.set_column_encoding(path(), Encoding::DELTA_BINARY_PACKED);
+    }
+    if WITHOUT_ORDER.contains(&name) {
+        builder = builder.set_column_statistics_enabled(path(), EnabledStatistics::None);
+    }
+    builder
+}
+
+/// Hashes what passes, so that the file need not be read again.
+struct Hashing {
+    file: io::BufWriter<File>,
+    hasher: blake3::Hasher,
+    bytes: u64,
+    synced: u64,
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        self.file.write_all(bytes)?;
+        self.hasher.update(bytes);
+        self.bytes = self.bytes.saturating_add(bytes.len() as u64);
+        if self.bytes.saturating_sub(self.synced) >= SYNC_EVERY_BYTES {
+            self.file.flush()?;
+            self.file.get_ref().sync_data()?;
+            self.synced = self.bytes;
+        }
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
