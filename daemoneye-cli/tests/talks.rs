@@ -2,17 +2,18 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daemoneye_eventbus::{Caller, OperatorService, Peer, serve_operators};
 use daemoneye_lib::proto::{
-    AlertShown, Completeness, Fault, FaultKind, HealthShown, Hello, OperatorRequest, OperatorResponse, Problems,
-    QueryDone, QueryRequest, Refusal, ResultColumn, ResultPage, Role, Row, RuleCheck, RulesChecked, Value,
-    operator_request::Verb, operator_response::Answer, value::Kind,
+    AlertShown, Completeness, DataShown, Fault, FaultKind, FilePart, HealthShown, Hello, OperatorRequest,
+    OperatorResponse, Problems, Progress, QueryDone, QueryRequest, Refusal, ResultColumn, ResultPage, Role, Row,
+    RuleCheck, RulesChecked, Value, operator_request::Verb, operator_response::Answer, value::Kind,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ const PAGE_ROWS: i64 = 500;
 struct Agent {
     asked: Mutex<Vec<QueryRequest>>,
     hung_up: CancellationToken,
+    /// Whether a backup names a file outside of its directory.
+    leads_out: AtomicBool,
 }
 
 type Answers = mpsc::Sender<OperatorResponse>;
@@ -93,6 +96,34 @@ impl Agent {
                 cancel.cancelled().await;
                 self.hung_up.cancel();
                 Ok(())
+            }
+            Verb::DataFsck(_) => {
+                say(&answers, Answer::Progress(Progress { done: 1, total: 2 })).await?;
+                let json = r#"{"segments":2,"problems":[{"place":"segments/a","what":"cut","advice":"restore it"}]}"#
+                    .to_owned();
+                say(&answers, Answer::Data(DataShown { json, sound: false })).await
+            }
+            Verb::DataBackup(_) => {
+                let part = |path: &str, bytes: &[u8], last, hash: &[u8]| {
+                    let (path, bytes, blake3) = (path.to_owned(), bytes.to_vec(), hash.to_vec());
+                    Answer::FilePart(FilePart { path, bytes, last, blake3 })
+                };
+                say(&answers, Answer::Progress(Progress { done: 0, total: 6 })).await?;
+                say(&answers, part("state.redb", b"one", false, b"")).await?;
+                say(&answers, part("state.redb", b"two", true, blake3::hash(b"onetwo").as_bytes())).await?;
+                say(&answers, part("segments/rotten.parquet", b"x", true, blake3::hash(b"y").as_bytes())).await?;
+                if self.leads_out.load(Ordering::SeqCst) {
+                    say(&answers, part("../outside", b"x", true, b"")).await?;
+                }
+                say(&answers, Answer::Data(DataShown { json: r#"{"files":2}"#.to_owned(), sound: true })).await
+            }
+            Verb::DataExport(export) if export.parquet => {
+                let part = FilePart { bytes: b"PAR1".to_vec(), last: true, ..FilePart::default() };
+                say(&answers, Answer::FilePart(part)).await?;
+                if export.sql == "cut" {
+                    return Err(Fault::new(FaultKind::Failed, "the disk is gone"));
+                }
+                say(&answers, Answer::QueryDone(QueryDone { rows: 7, ..QueryDone::default() })).await
             }
             other => panic!("not expected here: {other:?}"),
         }
@@ -409,4 +440,76 @@ fn an_agent_that_stops_while_it_is_followed_is_told_as_that() {
     assert!(messages.contains("the agent stopped") && !messages.contains("--deadline-ms"), "{messages}");
     printed.read_to_string(&mut document).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(&document).is_ok(), "{document}");
+}
+
+#[test]
+fn a_backup_is_written_whole_and_what_does_not_have_its_hash_is_told() {
+    let scene = Scene::new();
+    let dir = scene.home.path().join("a/backup");
+    let path = dir.display().to_string();
+    let output = scene.run(&["data", "backup", &path]);
+    let (document, messages) = printed(&output);
+    assert_eq!(code(&output), 3, "{messages}");
+    assert!(document.contains("files") && messages.contains("segments/rotten.parquet"), "{document} {messages}");
+    assert_eq!(std::fs::read(dir.join("state.redb")).unwrap(), b"onetwo");
+    assert_eq!(code(&scene.run(&["data", "backup", &path])), 2, "a directory that is not empty is refused");
+
+    scene.agent.leads_out.store(true, Ordering::SeqCst);
+    let output = scene.run(&["data", "backup", &scene.home.path().join("b").display().to_string()]);
+    assert_eq!(code(&output), 1, "{:?}", printed(&output));
+    assert!(!scene.home.path().join("outside").exists());
+    assert!(printed(&output).1.contains("incomplete"), "{:?}", printed(&output));
+}
+
+#[test]
+fn a_check_that_finds_something_names_it_and_exits_with_1() {
+    let scene = Scene::new();
+    let output = scene.run(&["data", "fsck"]);
+    let (table, messages) = printed(&output);
+    assert_eq!(code(&output), 1);
+    assert!(table.contains("segments/a") && table.contains("restore it"), "{table}");
+    assert!(messages.contains("checked 2 segments") && messages.contains("1 problem"), "{messages}");
+}
+
+#[test]
+fn an_export_that_fails_leaves_no_file() {
+    let scene = Scene::new();
+    let file = scene.home.path().join("x.parquet");
+    let path = file.display().to_string();
+    let cut = scene.run(&["data", "export", "--output", &path, "cut"]);
+    assert_eq!((code(&cut), file.exists()), (1, false), "{:?}", printed(&cut));
+    let whole = scene.run(&["data", "export", "--output", &path]);
+    assert_eq!(code(&whole), 0, "{:?}", printed(&whole));
+    assert_eq!(std::fs::read(&file).unwrap(), b"PAR1");
+    assert!(printed(&whole).1.contains("7 rows"), "{:?}", printed(&whole));
+    assert_eq!(code(&scene.run(&["data", "export", "--output", &path])), 1, "it is not overwritten");
+}
+
+#[test]
+fn a_script_goes_through_the_shell_to_its_end() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["shell", "--format", "csv"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"fails;\nrefused;\n.mode jsonl\nsome").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (rows, messages) = printed(&output);
+    assert_eq!(code(&output), 1, "the first failure: {messages}");
+    assert_eq!(rows.lines().next(), Some("{\"n\":0}"));
+    assert!(messages.contains("division by zero") && messages.contains("| refused\n  |   ^"), "{messages}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_script_is_ended_by_ctrl_c_and_the_query_with_it() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["shell", "--format", "csv"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"endless;\n").unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut String::new()).unwrap();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+    let (code, messages) = end(child);
+    assert_eq!((code, messages.as_str()), (1, "error: interrupted\n"));
+    scene.wait_for_hang_up();
 }

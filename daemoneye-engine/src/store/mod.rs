@@ -8,12 +8,15 @@
 
 mod alert;
 mod audit;
+mod backup;
 mod commit;
 mod counts;
 mod coverage;
 mod damage;
 mod error;
+mod figures;
 mod forget;
+mod fsck;
 mod held;
 mod live;
 mod matches;
@@ -38,8 +41,11 @@ use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 pub use alert::AlertFilter;
+pub use backup::{Backup, BackupFile};
 pub use coverage::CoverageRow;
 pub use error::StoreError;
+pub use figures::{ColumnFigures, LevelFigures, Outlook, StoreFigures};
+pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use matches::RuleMatch;
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};

@@ -13,6 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 
+use super::backup::MANIFEST_FILE;
 use super::open::{STATE_FILE, registered};
 use super::segment::PROCESS_EVENTS;
 use super::{Store, StoreError, reason};
@@ -71,6 +72,13 @@ fn parse(name: &str) -> Option<(i64, u64)> {
 impl Store {
     /// Removes what a crash left, moves aside what nobody can place.
     pub(super) fn tidy(&self, dir: &Path) -> Result<(), StoreError> {
+        // From the first change on, a restored backup is no longer what its manifest says.
+        match fs::remove_file(self.options.dir.join(MANIFEST_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the manifest of the backup stays");
+            }
+            _ => {}
+        }
         for entry in fs::read_dir(dir).map_err(StoreError::unreadable(dir))? {
             let path = entry.map_err(StoreError::unreadable(dir))?.path();
             if path.extension().is_some_and(|end| end == "tmp") {
@@ -94,7 +102,8 @@ impl Store {
 
     /// The files that may go, and the strays.
     fn unregistered(&self, dir: &Path) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
-        let known: HashSet<PathBuf> = registered(&self.state, dir)?.into_iter().map(|file| file.path).collect();
+        let known: HashSet<PathBuf> =
+            registered(&self.state.read()?, dir)?.into_iter().map(|file| file.path).collect();
         let unknown: Vec<Found> = files(dir)?.into_iter().filter(|file| !known.contains(&file.path)).collect();
         let last = self.last_segment()?;
         let above: Vec<u64> =
