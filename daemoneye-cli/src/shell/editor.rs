@@ -35,7 +35,7 @@ impl Editor {
     pub(super) fn new(catalog: Catalog) -> Result<Self, CliError> {
         let config = Config::builder().completion_type(CompletionType::List).auto_add_history(false).build();
         let mut inner = rustyline::Editor::with_history(config, MemHistory::new()).map_err(broken)?;
-        inner.set_helper(Some(Assistant { catalog: catalog }));
+        inner.set_helper(Some(Assistant { catalog }));
         let history = History::open(History::place().as_deref());
         for entry in history.loaded() {
             inner.add_history_entry(entry).map_err(broken)?;

@@ -49,10 +49,10 @@ impl Operators {
                 return Ok(());
             }
         }
-        if let Some(file) = file {
-            if !file.finish(answers).await? {
-                return Ok(());
-            }
+        if let Some(file) = file
+            && !file.finish(answers).await?
+        {
+            return Ok(());
         }
         say(answers, Answer::QueryDone(run.done())).await;
         Ok(())

@@ -21,6 +21,9 @@ use super::Fsck;
 const RESTORE: &str = "restore state.redb from a backup";
 const STOPPED: &str = "stop the agent, copy the data directory, then restore state.redb from a backup";
 
+/// Tables that belong together.
+type Part = fn(&ReadTransaction, &mut Fsck) -> Result<(), StoreError>;
+
 /// What of an alert its references need.
 struct Known {
     status: u8,
@@ -35,7 +38,7 @@ impl Store {
     pub(super) fn check_tables(&self, found: &mut Fsck) -> Result<(), StoreError> {
         let transaction = self.state.read()?;
         let path = self.options.dir.join(super::super::open::STATE_FILE);
-        let parts: [(&str, fn(&ReadTransaction, &mut Fsck) -> Result<(), StoreError>); 4] =
+        let parts: [(&str, Part); 4] =
             [("alerts", alerts), ("alert_deliveries", deliveries), ("coverage", coverage), ("values", values)];
         for (name, part) in parts {
             // A panic of redb on a damaged page is an answer as well.
