@@ -513,3 +513,86 @@ fn a_script_is_ended_by_ctrl_c_and_the_query_with_it() {
     assert_eq!((code, messages.as_str()), (1, "error: interrupted\n"));
     scene.wait_for_hang_up();
 }
+
+/// A shell on a terminal of its own, and everything that it has shown so far.
+#[cfg(unix)]
+struct Terminal {
+    child: Child,
+    keys: std::fs::File,
+    shown: mpsc::UnboundedReceiver<Vec<u8>>,
+    text: String,
+}
+
+#[cfg(unix)]
+impl Terminal {
+    fn open(scene: &Scene) -> Self {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        let mut command = scene.command(&["shell"]);
+        command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().unwrap();
+        let mut screen = std::fs::File::from(pty.master.try_clone().unwrap());
+        let (told, shown) = mpsc::unbounded_channel();
+        // Ends with the terminal: reading fails when nobody has the other end any more.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = screen.read(&mut bytes) {
+                if told.send(bytes[..read].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keys: pty.master.into(), shown, text: String::new() }
+    }
+
+    /// Waits until `wanted` is shown, and forgets what came up to it.
+    fn wait_for(&mut self, scene: &Scene, wanted: &str) {
+        while !self.text.contains(wanted) {
+            let next = async { tokio::time::timeout(std::time::Duration::from_secs(20), self.shown.recv()).await };
+            let bytes =
+                scene.runtime.block_on(next).unwrap_or_else(|_| panic!("{wanted:?} is not in {:?}", self.text));
+            self.text.push_str(&String::from_utf8_lossy(&bytes.unwrap()));
+        }
+        let end = self.text.find(wanted).unwrap() + wanted.len();
+        self.text.drain(..end);
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn on_a_terminal_ctrl_c_ends_the_query_and_not_the_shell_and_ctrl_d_leaves() {
+    let scene = Scene::new();
+    let mut terminal = Terminal::open(&scene);
+    terminal.wait_for(&scene, "daemoneye> ");
+    // The second line belongs to the statement: no answer comes before the semicolon.
+    terminal.type_in("some\r;\r");
+    terminal.wait_for(&scene, "\n499");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("refused;\r");
+    terminal.wait_for(&scene, "this is not a SELECT");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("never;\r");
+    let asked = || scene.agent.asked.lock().unwrap().iter().any(|asked| asked.sql == "never");
+    let begun = std::time::Instant::now();
+    while !asked() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the statement did not come");
+        std::thread::yield_now();
+    }
+    let pid = terminal.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    terminal.wait_for(&scene, "cancelled");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("sel\t");
+    terminal.wait_for(&scene, "SELECT");
+    terminal.type_in("\u{3}");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("\u{4}");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    let history = scene.home.path().join(".local/state/daemoneye/shell_history");
+    let kept = std::fs::read_to_string(history).unwrap();
+    assert_eq!(kept.lines().collect::<Vec<_>>(), ["\"some\\n;\"", "\"refused;\"", "\"never;\""]);
+}

@@ -26,8 +26,8 @@ const LEFTOVERS: usize = 2;
 
 /// A Parquet file in `segments/`.
 #[derive(Debug)]
-struct Found {
-    path: PathBuf,
+pub(super) struct Found {
+    pub(super) path: PathBuf,
     /// Earliest event time and number, when the name is one of ours.
     name: Option<(i64, u64)>,
 }
@@ -101,7 +101,7 @@ impl Store {
     }
 
     /// The files that may go, and the strays.
-    fn unregistered(&self, dir: &Path) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
+    pub(super) fn unregistered(&self, dir: &Path) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
         let known: HashSet<PathBuf> =
             registered(&self.state.read()?, dir)?.into_iter().map(|file| file.path).collect();
         let unknown: Vec<Found> = files(dir)?.into_iter().filter(|file| !known.contains(&file.path)).collect();

@@ -115,6 +115,10 @@ fn a_directory_copied_live_or_from_a_killed_host_answers_and_is_not_touched() {
             "SELECT count(*) AS n FROM processes;",
         );
         assert!(said(&output).contains("n\n"), "{}", said(&output));
+        if dir == &dead {
+            let sound = home.json(&["data", "fsck", "--store", dir.to_str().unwrap()]).unwrap();
+            assert_eq!(sound["problems"], serde_json::json!([]), "a kill damages nothing: {sound}");
+        }
         assert_eq!(hashes(dir), before, "{}", dir.display());
     }
     hidden.stop();

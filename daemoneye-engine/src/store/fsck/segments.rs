@@ -2,7 +2,6 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fs::{self, File};
-use std::io;
 use std::path::Path;
 
 use datafusion::parquet::file::metadata::ParquetMetaData;
@@ -119,26 +118,10 @@ impl Store {
         Ok(())
     }
 
+    /// Without those that a seal has not registered yet or that are about to go.
     fn unknown(&self, dir: &Path) -> Result<HashSet<String>, StoreError> {
-        let entries = match fs::read_dir(dir) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(HashSet::new()),
-            entries => entries.map_err(StoreError::unreadable(dir))?,
-        };
-        let mut names: HashSet<String> = HashSet::new();
-        for entry in entries {
-            let path = entry.map_err(StoreError::unreadable(dir))?.path();
-            if path.extension().is_some_and(|end| end == "parquet") {
-                names.insert(shown(&path));
-            }
-        }
-        // A seal in a live store writes its file before it registers it; holding the lock means that none is under way.
-        let _no_seal = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
-        let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-        for file in registered(&self.state.read()?, dir)?.iter().chain(held.leaving.iter().map(|file| file.as_ref())) {
-            names.remove(&shown(&file.path));
-        }
-        names.retain(|name| dir.join(name).exists());
-        Ok(names)
+        let (_, strays) = self.unregistered(dir)?;
+        Ok(strays.iter().map(|file| shown(&file.path)).collect())
     }
 }
 
