@@ -64,9 +64,14 @@ impl Session {
 
     /// Asks; the answers come one by one.
     pub(crate) async fn ask(&self, verb: Verb) -> Result<Answers, CliError> {
-        let until = (!matches!(verb, Verb::EventsFollow(_))).then_some(self.until);
+        let until = (!is_endless(&verb)).then_some(self.until);
         let asked = self.client.request(OperatorRequest { verb: Some(verb) }, Some(self.deadline));
         Ok(Answers { answers: before(until, asked).await?, until })
+    }
+
+    /// The deadline begins again: for a connection that is used for one question after another.
+    pub(crate) fn renew(&mut self) {
+        self.until = Instant::now() + self.deadline;
     }
 
     /// How long the agent may work on a request.
@@ -88,6 +93,11 @@ impl Session {
             offline.stop().await;
         }
     }
+}
+
+/// What takes as long as there are events or bytes; it is interrupted, not timed.
+const fn is_endless(verb: &Verb) -> bool {
+    matches!(verb, Verb::EventsFollow(_) | Verb::DataBackup(_) | Verb::DataExport(_) | Verb::DataFsck(_))
 }
 
 /// The answers to one request, until the deadline.

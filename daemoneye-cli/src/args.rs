@@ -5,7 +5,7 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint};
-use clap_complete::Shell;
+use clap_complete::Shell as ShellName;
 use daemoneye_lib::config::{CLI, Flag};
 
 use crate::settings::Settings;
@@ -122,17 +122,38 @@ pub(crate) enum Command {
     /// Look at and check settings
     #[command(subcommand)]
     Config(Config),
+    /// Look at, check, copy and export what is stored
+    #[command(subcommand)]
+    Data(Data),
+    /// Ask in SQL, statement after statement
+    #[command(
+        after_help = "Examples:\n  daemoneye-cli shell\n  daemoneye-cli shell --store /mnt/evidence/daemoneye\n  \
+                            daemoneye-cli shell --format csv < hunt.sql > hunt.csv\n\
+                            Statements end with a semicolon; .help lists what else there is. Tab completes, Ctrl-C cancels a query, \
+                            Ctrl-D leaves."
+    )]
+    Shell,
     /// Print a completion script for a shell
     #[command(
         after_help = "Example: daemoneye-cli completions bash > ~/.local/share/bash-completion/completions/daemoneye-cli"
     )]
     Completions {
         /// Which shell
-        shell: Shell,
+        shell: ShellName,
     },
 }
 
 impl Command {
+    /// Whether `--format` is the command's own, with words that no other command has.
+    pub(crate) const fn has_own_format(&self) -> bool {
+        matches!(self, Self::Data(Data::Export(_)))
+    }
+
+    /// Whether Ctrl-C means something to the command, so that it does not end the program.
+    pub(crate) const fn takes_interrupts(&self) -> bool {
+        matches!(self, Self::Events(_) | Self::Shell)
+    }
+
     /// Whether an agent may be started for it: for a copied store, and for rules where none runs.
     pub(crate) const fn may_start_agent(&self, settings: &Settings) -> bool {
         settings.store.is_some() || matches!(self, Self::Rules(Rules::Validate { .. } | Rules::Test { .. }))
@@ -244,6 +265,64 @@ pub(crate) enum Audit {
         #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
         audit_dir: Option<PathBuf>,
     },
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Data {
+    /// Show how much is stored, by table, level and column
+    #[command(after_help = "Example: daemoneye-cli data stats")]
+    Stats,
+    /// Show how long events are kept and which segments go next
+    #[command(after_help = "Example: daemoneye-cli data retention")]
+    Retention,
+    /// Copy the store of a running agent, as it is at one moment, into a new directory
+    #[command(after_help = "Example: daemoneye-cli data backup /mnt/backup/2026-01-31\n\
+                            Ask the copy with --store DIR. The audit ledger is no part of it.")]
+    Backup {
+        /// A directory that is empty or not there yet
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+    /// Write rows to a new Parquet, CSV or JSON Lines file, however many there are
+    Export(Box<Export>),
+    /// Check every segment, every value and every reference; exits with 1 when something is wrong
+    #[command(
+        after_help = "Examples:\n  daemoneye-cli data fsck\n  daemoneye-cli data fsck --store /mnt/backup/2026-01-31"
+    )]
+    Fsck,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daemoneye-cli data export --output january.parquet --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z\n  \
+                  daemoneye-cli data export --output root.csv --where \"uid = 0\"\n  \
+                  daemoneye-cli data export --output top.jsonl \"SELECT name, count(*) AS n FROM process_events GROUP BY name\""
+)]
+pub(crate) struct Export {
+    /// A SELECT in place of a table and conditions
+    #[arg(conflicts_with_all = ["table", "condition", "from", "to"])]
+    pub(crate) sql: Option<String>,
+    /// The new file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    /// What it holds: parquet, csv or jsonl; otherwise the end of its name tells
+    #[arg(long, value_name = "FORMAT", value_parser = ["parquet", "csv", "jsonl"])]
+    pub(crate) format: Option<String>,
+    /// The table
+    #[arg(long, default_value = "process_events")]
+    pub(crate) table: String,
+    /// Only rows for which this SQL condition holds
+    #[arg(long = "where", value_name = "CONDITION")]
+    pub(crate) condition: Option<String>,
+    /// Only from this time on (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) from: Option<String>,
+    /// Only before this time (RFC 3339)
+    #[arg(long, value_name = "TIME")]
+    pub(crate) to: Option<String>,
+    /// Value of $1, $2, … in their order, as of `query`
+    #[arg(long = "param", value_name = "VALUE", allow_hyphen_values = true)]
+    pub(crate) params: Vec<String>,
 }
 
 #[derive(Debug, Subcommand)]

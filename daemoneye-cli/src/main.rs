@@ -1,7 +1,7 @@
 //! The operator's console: a thin client of the agent's socket, and a reader of ledger files.
 //!
 //! Data goes to standard output, everything else to standard error. It opens no network connection and writes no file but
-//! the one that `--output` names. A closed pipe on standard output ends it silently.
+//! those that it is told to, and the history of its shell. A closed pipe on standard output ends it silently.
 
 mod agent;
 mod args;
@@ -10,8 +10,10 @@ mod error;
 mod jail;
 mod offline;
 mod owner;
+mod private;
 mod render;
 mod settings;
+mod shell;
 mod value;
 
 use std::process::ExitCode;
@@ -19,7 +21,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use daemoneye_lib::exit::Exit;
 
-use crate::args::{Arguments, Command};
+use crate::args::Arguments;
 use crate::error::CliError;
 use crate::settings::Settings;
 
@@ -35,7 +37,10 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(arguments: Arguments) -> Result<Exit, CliError> {
+fn run(mut arguments: Arguments) -> Result<Exit, CliError> {
+    if arguments.command.has_own_format() {
+        arguments.common.settings.0.retain(|(key, _)| key != "format");
+    }
     let settings = Settings::load(&arguments.common)?;
     settings.start_logging()?;
     // A console that starts an agent closes its jail when that agent has answered.
@@ -50,8 +55,7 @@ fn run(arguments: Arguments) -> Result<Exit, CliError> {
         .build()
         .map_err(|source| CliError::Io { what: "start the runtime".to_owned(), source })?;
     runtime.block_on(async {
-        // Following takes Ctrl-C as its end; everything else is interrupted by it.
-        if matches!(arguments.command, Command::Events(_)) {
+        if arguments.command.takes_interrupts() {
             return commands::run(arguments.command, &settings).await;
         }
         tokio::select! {

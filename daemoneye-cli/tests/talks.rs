@@ -2,17 +2,18 @@
 
 #![expect(clippy::unwrap_used, clippy::panic, reason = "a test fails by panicking")]
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::path::Path;
 use std::pin::Pin;
 use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use daemoneye_eventbus::{Caller, OperatorService, Peer, serve_operators};
 use daemoneye_lib::proto::{
-    AlertShown, Completeness, Fault, FaultKind, HealthShown, Hello, OperatorRequest, OperatorResponse, Problems,
-    QueryDone, QueryRequest, Refusal, ResultColumn, ResultPage, Role, Row, RuleCheck, RulesChecked, Value,
-    operator_request::Verb, operator_response::Answer, value::Kind,
+    AlertShown, Completeness, DataShown, Fault, FaultKind, FilePart, HealthShown, Hello, OperatorRequest,
+    OperatorResponse, Problems, Progress, QueryDone, QueryRequest, Refusal, ResultColumn, ResultPage, Role, Row,
+    RuleCheck, RulesChecked, Value, operator_request::Verb, operator_response::Answer, value::Kind,
 };
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -24,6 +25,8 @@ const PAGE_ROWS: i64 = 500;
 struct Agent {
     asked: Mutex<Vec<QueryRequest>>,
     hung_up: CancellationToken,
+    /// Whether a backup names a file outside of its directory.
+    leads_out: AtomicBool,
 }
 
 type Answers = mpsc::Sender<OperatorResponse>;
@@ -93,6 +96,34 @@ impl Agent {
                 cancel.cancelled().await;
                 self.hung_up.cancel();
                 Ok(())
+            }
+            Verb::DataFsck(_) => {
+                say(&answers, Answer::Progress(Progress { done: 1, total: 2 })).await?;
+                let json = r#"{"segments":2,"problems":[{"place":"segments/a","what":"cut","advice":"restore it"}]}"#
+                    .to_owned();
+                say(&answers, Answer::Data(DataShown { json, sound: false })).await
+            }
+            Verb::DataBackup(_) => {
+                let part = |path: &str, bytes: &[u8], last, hash: &[u8]| {
+                    let (path, bytes, blake3) = (path.to_owned(), bytes.to_vec(), hash.to_vec());
+                    Answer::FilePart(FilePart { path, bytes, last, blake3 })
+                };
+                say(&answers, Answer::Progress(Progress { done: 0, total: 6 })).await?;
+                say(&answers, part("state.redb", b"one", false, b"")).await?;
+                say(&answers, part("state.redb", b"two", true, blake3::hash(b"onetwo").as_bytes())).await?;
+                say(&answers, part("segments/rotten.parquet", b"x", true, blake3::hash(b"y").as_bytes())).await?;
+                if self.leads_out.load(Ordering::SeqCst) {
+                    say(&answers, part("../outside", b"x", true, b"")).await?;
+                }
+                say(&answers, Answer::Data(DataShown { json: r#"{"files":2}"#.to_owned(), sound: true })).await
+            }
+            Verb::DataExport(export) if export.parquet => {
+                let part = FilePart { bytes: b"PAR1".to_vec(), last: true, ..FilePart::default() };
+                say(&answers, Answer::FilePart(part)).await?;
+                if export.sql == "cut" {
+                    return Err(Fault::new(FaultKind::Failed, "the disk is gone"));
+                }
+                say(&answers, Answer::QueryDone(QueryDone { rows: 7, ..QueryDone::default() })).await
             }
             other => panic!("not expected here: {other:?}"),
         }
@@ -409,4 +440,159 @@ fn an_agent_that_stops_while_it_is_followed_is_told_as_that() {
     assert!(messages.contains("the agent stopped") && !messages.contains("--deadline-ms"), "{messages}");
     printed.read_to_string(&mut document).unwrap();
     assert!(serde_json::from_str::<serde_json::Value>(&document).is_ok(), "{document}");
+}
+
+#[test]
+fn a_backup_is_written_whole_and_what_does_not_have_its_hash_is_told() {
+    let scene = Scene::new();
+    let dir = scene.home.path().join("a/backup");
+    let path = dir.display().to_string();
+    let output = scene.run(&["data", "backup", &path]);
+    let (document, messages) = printed(&output);
+    assert_eq!(code(&output), 3, "{messages}");
+    assert!(document.contains("files") && messages.contains("segments/rotten.parquet"), "{document} {messages}");
+    assert_eq!(std::fs::read(dir.join("state.redb")).unwrap(), b"onetwo");
+    assert_eq!(code(&scene.run(&["data", "backup", &path])), 2, "a directory that is not empty is refused");
+
+    scene.agent.leads_out.store(true, Ordering::SeqCst);
+    let output = scene.run(&["data", "backup", &scene.home.path().join("b").display().to_string()]);
+    assert_eq!(code(&output), 1, "{:?}", printed(&output));
+    assert!(!scene.home.path().join("outside").exists());
+    assert!(printed(&output).1.contains("incomplete"), "{:?}", printed(&output));
+}
+
+#[test]
+fn a_check_that_finds_something_names_it_and_exits_with_1() {
+    let scene = Scene::new();
+    let output = scene.run(&["data", "fsck"]);
+    let (table, messages) = printed(&output);
+    assert_eq!(code(&output), 1);
+    assert!(table.contains("segments/a") && table.contains("restore it"), "{table}");
+    assert!(messages.contains("checked 2 segments") && messages.contains("1 problem"), "{messages}");
+}
+
+#[test]
+fn an_export_that_fails_leaves_no_file() {
+    let scene = Scene::new();
+    let file = scene.home.path().join("x.parquet");
+    let path = file.display().to_string();
+    let cut = scene.run(&["data", "export", "--output", &path, "cut"]);
+    assert_eq!((code(&cut), file.exists()), (1, false), "{:?}", printed(&cut));
+    let whole = scene.run(&["data", "export", "--output", &path]);
+    assert_eq!(code(&whole), 0, "{:?}", printed(&whole));
+    assert_eq!(std::fs::read(&file).unwrap(), b"PAR1");
+    assert!(printed(&whole).1.contains("7 rows"), "{:?}", printed(&whole));
+    assert_eq!(code(&scene.run(&["data", "export", "--output", &path])), 1, "it is not overwritten");
+}
+
+#[test]
+fn a_script_goes_through_the_shell_to_its_end() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["shell", "--format", "csv"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"fails;\nrefused;\n.mode jsonl\nsome").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let (rows, messages) = printed(&output);
+    assert_eq!(code(&output), 1, "the first failure: {messages}");
+    assert_eq!(rows.lines().next(), Some("{\"n\":0}"));
+    assert!(messages.contains("division by zero") && messages.contains("| refused\n  |   ^"), "{messages}");
+}
+
+#[cfg(unix)]
+#[test]
+fn a_script_is_ended_by_ctrl_c_and_the_query_with_it() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["shell", "--format", "csv"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"endless;\n").unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut String::new()).unwrap();
+    let pid = child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    std::io::copy(&mut reader, &mut std::io::sink()).unwrap();
+    let (code, messages) = end(child);
+    assert_eq!((code, messages.as_str()), (1, "error: interrupted\n"));
+    scene.wait_for_hang_up();
+}
+
+/// A shell on a terminal of its own, and everything that it has shown so far.
+#[cfg(unix)]
+struct Terminal {
+    child: Child,
+    keys: std::fs::File,
+    shown: mpsc::UnboundedReceiver<Vec<u8>>,
+    text: String,
+}
+
+#[cfg(unix)]
+impl Terminal {
+    fn open(scene: &Scene) -> Self {
+        let pty = nix::pty::openpty(None, None).unwrap();
+        let end = || Stdio::from(pty.slave.try_clone().unwrap());
+        let mut command = scene.command(&["shell"]);
+        command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
+        let child = command.spawn().unwrap();
+        let mut screen = std::fs::File::from(pty.master.try_clone().unwrap());
+        let (told, shown) = mpsc::unbounded_channel();
+        // Ends with the terminal: reading fails when nobody has the other end any more.
+        std::thread::spawn(move || {
+            let mut bytes = [0; 4096];
+            while let Ok(read @ 1..) = screen.read(&mut bytes) {
+                if told.send(bytes[..read].to_vec()).is_err() {
+                    return;
+                }
+            }
+        });
+        Self { child, keys: pty.master.into(), shown, text: String::new() }
+    }
+
+    /// Waits until `wanted` is shown, and forgets what came up to it.
+    fn wait_for(&mut self, scene: &Scene, wanted: &str) {
+        while !self.text.contains(wanted) {
+            let next = async { tokio::time::timeout(std::time::Duration::from_secs(20), self.shown.recv()).await };
+            let bytes =
+                scene.runtime.block_on(next).unwrap_or_else(|_| panic!("{wanted:?} is not in {:?}", self.text));
+            self.text.push_str(&String::from_utf8_lossy(&bytes.unwrap()));
+        }
+        let end = self.text.find(wanted).unwrap() + wanted.len();
+        self.text.drain(..end);
+    }
+
+    fn type_in(&mut self, keys: &str) {
+        self.keys.write_all(keys.as_bytes()).unwrap();
+    }
+}
+
+#[cfg(unix)]
+#[test]
+fn on_a_terminal_ctrl_c_ends_the_query_and_not_the_shell_and_ctrl_d_leaves() {
+    let scene = Scene::new();
+    let mut terminal = Terminal::open(&scene);
+    terminal.wait_for(&scene, "daemoneye> ");
+    // The second line belongs to the statement: no answer comes before the semicolon.
+    terminal.type_in("some\r;\r");
+    terminal.wait_for(&scene, "\n499");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("refused;\r");
+    terminal.wait_for(&scene, "this is not a SELECT");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("never;\r");
+    let asked = || scene.agent.asked.lock().unwrap().iter().any(|asked| asked.sql == "never");
+    let begun = std::time::Instant::now();
+    while !asked() {
+        assert!(begun.elapsed() < std::time::Duration::from_secs(20), "the statement did not come");
+        std::thread::yield_now();
+    }
+    let pid = terminal.child.id().to_string();
+    assert!(Command::new("kill").args(["-INT", &pid]).status().unwrap().success());
+    terminal.wait_for(&scene, "cancelled");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("sel\t");
+    terminal.wait_for(&scene, "SELECT");
+    terminal.type_in("\u{3}");
+    terminal.wait_for(&scene, "daemoneye> ");
+    terminal.type_in("\u{4}");
+    assert_eq!(terminal.child.wait().unwrap().code(), Some(0));
+    let history = scene.home.path().join(".local/state/daemoneye/shell_history");
+    let kept = std::fs::read_to_string(history).unwrap();
+    assert_eq!(kept.lines().collect::<Vec<_>>(), ["\"some\\n;\"", "\"refused;\"", "\"never;\""]);
 }

@@ -13,6 +13,9 @@ use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, Record, Seque
 use daemoneye_lib::segment::{self, Kind, SegmentHeader, SegmentName, WalHeader};
 use prost::Message as _;
 
+mod raw;
+mod whole;
+
 const T0: i64 = 1_760_000_000_000_000;
 
 fn open(dir: &Path) -> Store {

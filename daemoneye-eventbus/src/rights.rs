@@ -14,6 +14,16 @@ pub enum Verb {
     Cancel,
     /// Show the configuration.
     ConfigShow,
+    /// Copy the store out.
+    DataBackup,
+    /// Take rows out without the caps of a query.
+    DataExport,
+    /// Check everything that is stored.
+    DataFsck,
+    /// Show what retention does.
+    DataRetention,
+    /// Show how much is stored.
+    DataStats,
     /// Leave the bus in order.
     Deregister,
     /// Follow events as they come.
@@ -78,6 +88,11 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Operator, Verb::AlertShow),
     plain(Role::Operator, Verb::EventsFollow),
     plain(Role::Operator, Verb::ConfigShow),
+    plain(Role::Operator, Verb::DataBackup),
+    plain(Role::Operator, Verb::DataExport),
+    plain(Role::Operator, Verb::DataFsck),
+    plain(Role::Operator, Verb::DataRetention),
+    plain(Role::Operator, Verb::DataStats),
     plain(Role::Viewer, Verb::Query),
     plain(Role::Viewer, Verb::Cancel),
     plain(Role::Viewer, Verb::Health),
@@ -85,6 +100,10 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Viewer, Verb::AlertShow),
     plain(Role::Viewer, Verb::EventsFollow),
     plain(Role::Viewer, Verb::ConfigShow),
+    plain(Role::Viewer, Verb::DataExport),
+    plain(Role::Viewer, Verb::DataFsck),
+    plain(Role::Viewer, Verb::DataRetention),
+    plain(Role::Viewer, Verb::DataStats),
 ];
 
 /// Whether `role` may do a verb that has no topic.
@@ -137,6 +156,11 @@ pub(crate) const fn operator_verb(verb: &operator_request::Verb) -> Verb {
         operator_request::Verb::AlertShow(_) => Verb::AlertShow,
         operator_request::Verb::EventsFollow(_) => Verb::EventsFollow,
         operator_request::Verb::ConfigShow(_) => Verb::ConfigShow,
+        operator_request::Verb::DataStats(_) => Verb::DataStats,
+        operator_request::Verb::DataRetention(_) => Verb::DataRetention,
+        operator_request::Verb::DataFsck(_) => Verb::DataFsck,
+        operator_request::Verb::DataBackup(_) => Verb::DataBackup,
+        operator_request::Verb::DataExport(_) => Verb::DataExport,
     }
 }
 
@@ -177,6 +201,7 @@ mod tests {
     fn a_viewer_reads_and_changes_nothing() {
         assert!(may(Role::Viewer, Verb::Query) && may(Role::Operator, Verb::RulesReload));
         assert!(!may(Role::Viewer, Verb::RulesReload) && !may(Role::Viewer, Verb::Register));
+        assert!(!may(Role::Viewer, Verb::DataBackup));
         assert!(!may(Role::Unspecified, Verb::Health) && !may(Role::Collector, Verb::Query));
     }
 

@@ -1,6 +1,7 @@
 //! What operators may ask, over `cli.sock`: one verb, one method. Works over a live worker and over a copied store; what only
 //! a live agent can do is refused by name for a copied one.
 
+mod data;
 mod follow;
 mod health;
 mod losses;
@@ -20,7 +21,7 @@ use daemoneye_lib::proto::{
     AlertShown, ConfigEntry, ConfigShown, Empty, Fault, FaultKind, Hello, OperatorRequest, OperatorResponse, Role,
     operator_request::Verb, operator_response::Answer,
 };
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -41,9 +42,13 @@ type Answers = mpsc::Sender<OperatorResponse>;
 pub(crate) struct Operators {
     store: Arc<Store>,
     engine: QueryEngine,
+    limits: QueryLimits,
+    tables: Arc<dyn SystemTables>,
     settings: Settings,
     /// None over a copied store.
     worker: Option<Arc<Worker>>,
+    /// One request at a time that reads or writes everything.
+    whole_store: Arc<Semaphore>,
 }
 
 impl Operators {
@@ -71,7 +76,9 @@ impl Operators {
             concurrent: settings.query.concurrent,
             ..QueryLimits::default()
         };
-        Ok(Self { engine: QueryEngine::new(Arc::clone(&store), limits, tables)?, store, settings, worker })
+        let engine = QueryEngine::new(Arc::clone(&store), limits.clone(), Arc::clone(&tables))?;
+        let whole_store = Arc::new(Semaphore::new(1));
+        Ok(Self { engine, limits, tables, store, settings, worker, whole_store })
     }
 
     fn live_only(&self, what: &str) -> Result<&Arc<Worker>, Fault> {
@@ -90,6 +97,11 @@ impl Operators {
         let answer = match request.verb {
             Some(Verb::Query(query)) => return self.query(caller, query, answers, cancel).await,
             Some(Verb::EventsFollow(follow)) => return self.follow(&follow, answers, cancel).await,
+            Some(Verb::DataFsck(_)) => return self.data_fsck(answers, cancel).await,
+            Some(Verb::DataBackup(_)) => return self.data_backup(caller, answers).await,
+            Some(Verb::DataExport(export)) => return self.data_export(export, answers, cancel).await,
+            Some(Verb::DataStats(_)) => Answer::Data(self.data_stats().await?),
+            Some(Verb::DataRetention(_)) => Answer::Data(self.data_retention().await?),
             // The transport cancels the running request itself; what arrives here was over already.
             Some(Verb::Cancel(_)) => Answer::Done(Empty {}),
             Some(Verb::Health(Empty {})) => Answer::Health(self.health().await),

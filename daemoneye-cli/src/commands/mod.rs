@@ -4,10 +4,11 @@ mod alerts;
 mod audit;
 mod completions;
 mod config;
+mod data;
 mod events;
 mod health;
 mod processes;
-mod query;
+pub(crate) mod query;
 mod rules;
 
 use daemoneye_lib::exit::Exit;
@@ -15,6 +16,7 @@ use daemoneye_lib::exit::Exit;
 use crate::args::Command;
 use crate::error::CliError;
 use crate::settings::Settings;
+use crate::shell;
 
 pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, CliError> {
     match command {
@@ -26,6 +28,8 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, C
         Command::Events(verb) => events::run(verb, settings).await,
         Command::Audit(verb) => audit::run(verb, settings).await,
         Command::Config(verb) => config::run(verb, settings).await,
+        Command::Data(verb) => data::run(verb, settings).await,
+        Command::Shell => shell::run(settings).await,
         Command::Completions { shell } => completions::run(shell),
     }
 }

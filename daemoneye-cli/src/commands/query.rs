@@ -54,7 +54,7 @@ fn statement(given: Option<String>) -> Result<String, CliError> {
 }
 
 /// What is asked for, and how much of it is printed.
-pub(super) struct Question {
+pub(crate) struct Question {
     pub(super) sql: String,
     pub(super) params: Vec<Value>,
     pub(super) page_rows: u32,
@@ -64,7 +64,7 @@ pub(super) struct Question {
 }
 
 impl Question {
-    pub(super) const fn new(sql: String) -> Self {
+    pub(crate) const fn new(sql: String) -> Self {
         Self { sql, params: Vec::new(), page_rows: 0, row_cap: None, most: u64::MAX }
     }
 }
@@ -83,7 +83,7 @@ pub(super) async fn list(settings: &Settings, question: Question) -> Result<Exit
 }
 
 /// The first column of the rows, as text: for questions that this program has itself.
-pub(super) async fn words(session: &Session, question: Question) -> Result<Vec<String>, CliError> {
+pub(crate) async fn words(session: &Session, question: Question) -> Result<Vec<String>, CliError> {
     let mut answers = session.ask(Verb::Query(request(session, &question))).await?;
     let mut words = Vec::new();
     while let Some(response) = answers.next().await? {
@@ -104,7 +104,7 @@ fn request(session: &Session, question: &Question) -> QueryRequest {
     }
 }
 
-async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
+pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
     let about = |error: CliError| error.about(&question.sql);
     let mut answers = session.ask(Verb::Query(request(session, &question))).await.map_err(about)?;
     sheet.limit(question.most);
@@ -138,7 +138,7 @@ fn refused(problems: &Problems, sql: &str) -> Exit {
     Exit::Refused
 }
 
-fn judge(done: &QueryDone) -> Exit {
+pub(super) fn judge(done: &QueryDone) -> Exit {
     let degraded = done.completeness.as_ref().map(|known| known.degraded.as_slice()).unwrap_or_default();
     if degraded.is_empty() {
         return Exit::Ok;

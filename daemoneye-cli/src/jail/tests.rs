@@ -22,6 +22,12 @@ const OWN: &[Try] = &[
         Err(error) if error != rustix::io::Errno::NOTTY => told::<(), _>(Err(error)),
         _ => Ok(()),
     }),
+    ("keys as they are typed", &[], |_| match nix::sys::termios::tcgetattr(std::io::stdin()) {
+        Ok(now) => told(nix::sys::termios::tcsetattr(std::io::stdin(), nix::sys::termios::SetArg::TCSANOW, &now)),
+        Err(nix::errno::Errno::EPERM) => told::<(), _>(Err(nix::errno::Errno::EPERM)),
+        // Without a terminal there are none.
+        Err(_) => Ok(()),
+    }),
     ("an event loop", &[], |_| {
         told(tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build())
     }),

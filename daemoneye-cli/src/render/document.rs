@@ -175,6 +175,10 @@ fn rank(name: &str) -> usize {
 const LEADING: &[&str] = &[
     "id",
     "name",
+    "table",
+    "column",
+    "level",
+    "segment",
     "layer",
     "call",
     "collector",

@@ -2,9 +2,11 @@
 
 mod document;
 mod line;
+mod progress;
 mod table;
 
 pub(crate) use document::document;
+pub(crate) use progress::{Progress, Unit, bytes};
 
 use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
@@ -27,14 +29,21 @@ pub(crate) enum Format {
 }
 
 impl Format {
+    /// As they are written.
+    pub(crate) const WORDS: &[(&str, Self)] = &[
+        ("table", Self::Table),
+        ("line", Self::Line),
+        ("json", Self::Json),
+        ("jsonl", Self::JsonLines),
+        ("csv", Self::Csv),
+    ];
+
     pub(crate) fn of_setting(word: &str) -> Self {
-        match word {
-            "csv" => Self::Csv,
-            "json" => Self::Json,
-            "jsonl" => Self::JsonLines,
-            "line" => Self::Line,
-            _ => Self::Table,
-        }
+        Self::WORDS.iter().find(|(known, _)| *known == word).map_or(Self::Table, |(_, format)| *format)
+    }
+
+    pub(crate) fn word(self) -> &'static str {
+        Self::WORDS.iter().find(|(_, format)| *format == self).map_or("table", |(word, _)| *word)
     }
 }
 
@@ -49,6 +58,16 @@ impl Output {
         let stdout = io::stdout();
         let terminal = stdout.is_terminal();
         Self { writer: Box::new(BufWriter::new(stdout)), terminal }
+    }
+
+    /// Somewhere that is no terminal.
+    pub(crate) fn to(writer: impl Write + 'static) -> Self {
+        Self { writer: Box::new(BufWriter::new(writer)), terminal: false }
+    }
+
+    /// What a person sees later, as wide as the terminal.
+    pub(crate) fn shown_later(writer: impl Write + 'static) -> Self {
+        Self { writer: Box::new(writer), terminal: true }
     }
 
     /// A new file; one that exists is not overwritten.
@@ -87,6 +106,11 @@ impl Sheet {
     /// Prints at most this many rows and counts the others.
     pub(crate) const fn limit(&mut self, most: u64) {
         self.most = most;
+    }
+
+    /// Rows that were printed.
+    pub(crate) const fn rows(&self) -> u64 {
+        self.rows
     }
 
     /// Rows that came and were not printed.

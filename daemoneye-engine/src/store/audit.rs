@@ -29,7 +29,7 @@ pub(super) struct AuditRow {
     action: String,
     timestamp_ms: i64,
     /// JSON.
-    payload: Vec<u8>,
+    pub(super) payload: Vec<u8>,
 }
 
 impl Record for AuditRow {

@@ -10,7 +10,8 @@ use super::state::{DELIVERIES, DELIVERY_COUNTS};
 use super::value::Record as _;
 use super::{Store, StoreError};
 
-const fn number(state: DeliveryState) -> u8 {
+/// How a state stands in a key.
+pub(super) const fn number(state: DeliveryState) -> u8 {
     match state {
         DeliveryState::Dead => 0,
         DeliveryState::Done => 1,

@@ -10,6 +10,9 @@ use datafusion::parquet::errors::ParquetError;
 /// Why the store cannot do what was asked.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
+    /// Segments came and went faster than they could be listed.
+    #[error("the store changes too fast to be copied; try again")]
+    Changing,
     /// Arrow would not combine batches; a defect of this program.
     #[error("the open segment's batches do not fit together: {0}")]
     Columns(#[from] ArrowError),
@@ -129,7 +132,11 @@ impl StoreError {
             Self::MisuseOffline => Exit::Refused,
             Self::CorruptDatabase { .. } | Self::CorruptNoState { .. } | Self::Unreadable { .. } => Exit::Unreadable,
             Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } => Exit::SyncFailed,
-            Self::Columns(_) | Self::CorruptState { .. } | Self::LockPoisoned | Self::Segment { .. } => Exit::Failure,
+            Self::Changing
+            | Self::Columns(_)
+            | Self::CorruptState { .. }
+            | Self::LockPoisoned
+            | Self::Segment { .. } => Exit::Failure,
         }
     }
 

@@ -28,7 +28,7 @@ pub(super) struct Lifetime {
     at: Position,
     time_us: i64,
     /// A `ProcessRecord` in protobuf.
-    record: Vec<u8>,
+    pub(super) record: Vec<u8>,
 }
 
 impl Record for Lifetime {

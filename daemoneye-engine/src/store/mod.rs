@@ -8,6 +8,7 @@
 
 mod alert;
 mod audit;
+mod backup;
 mod commit;
 mod compact;
 mod counts;
@@ -15,7 +16,9 @@ mod coverage;
 mod damage;
 mod encode;
 mod error;
+mod figures;
 mod forget;
+mod fsck;
 mod held;
 mod leaving;
 mod live;
@@ -41,9 +44,12 @@ use std::sync::{Mutex, RwLock};
 use std::time::Duration;
 
 pub use alert::AlertFilter;
+pub use backup::{Backup, BackupFile};
 pub use compact::{Compacted, CompactionState, LevelState, RunningMerge, Vacuumed};
 pub use coverage::CoverageRow;
 pub use error::StoreError;
+pub use figures::{ColumnFigures, LevelFigures, Outlook, StoreFigures};
+pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use matches::RuleMatch;
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};

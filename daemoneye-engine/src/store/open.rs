@@ -5,7 +5,7 @@ use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::sync::{Arc, Mutex, RwLock};
 
-use redb::ReadableTable as _;
+use redb::{ReadTransaction, ReadableTable as _};
 
 use super::compact::Compaction;
 use super::held::Held;
@@ -49,7 +49,7 @@ impl Store {
         let committed = state.watermarks()?;
         let seen = committed.iter().map(|(collector, at)| (collector.clone(), *at)).collect();
         let live = Live::load(&state)?;
-        let segments = registered(&state, &options.dir.join(SEGMENTS_DIR))?;
+        let segments = registered(&state.read()?, &options.dir.join(SEGMENTS_DIR))?;
         let mut held = Held { committed, seen, live, ..Held::default() };
         held.segments = segments.into_iter().map(Arc::new).collect();
         let bad: Vec<(u64, String)> =
@@ -68,8 +68,7 @@ impl Store {
     }
 }
 
-pub(super) fn registered(state: &State, dir: &Path) -> Result<Vec<SegmentFile>, StoreError> {
-    let transaction = state.read()?;
+pub(super) fn registered(transaction: &ReadTransaction, dir: &Path) -> Result<Vec<SegmentFile>, StoreError> {
     let mut files = Vec::new();
     for entry in transaction.open_table(SEGMENTS)?.iter()? {
         let (at, row) = entry?;

@@ -42,10 +42,10 @@ pub(super) struct DeliveryRow {
     pub(super) state: DeliveryState,
     attempts: u32,
     pub(super) created_us: i64,
-    next_try_us: i64,
+    pub(super) next_try_us: i64,
     last_error: Option<String>,
     /// Deliveries that are due together go in the order of their alerts.
-    order: u64,
+    pub(super) order: u64,
 }
 
 impl Record for DeliveryRow {

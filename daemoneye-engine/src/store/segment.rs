@@ -108,7 +108,7 @@ impl SegmentFile {
     }
 
     /// Reads all of it and compares the hash.
-    fn check(&self) -> Result<(), String> {
+    pub(super) fn check(&self) -> Result<(), String> {
         let mut hasher = blake3::Hasher::new();
         let file = File::open(&self.path).map_err(|error| error.to_string())?;
         hasher.update_reader(file).map_err(|error| error.to_string())?;

@@ -64,6 +64,21 @@ pub(super) const COVERAGE: TableDefinition<'_, (i64, u64), Stored<StoredGap>> = 
 pub(super) const COVERAGE_NEWEST: TableDefinition<'_, (&str, &str), (i64, u64)> =
     TableDefinition::new("coverage_newest");
 
+/// Calls a function with every table, so that none is forgotten by what must see all of them; the arguments come first.
+macro_rules! every_table {
+    ($each:path, $($argument:expr),+) => {{
+        use $crate::store::state;
+        every_table!(
+            $each, ($($argument),+),
+            META SEGMENTS LEAVING WATERMARKS LIFETIMES RULES ALERTS ALERTS_BY_STATUS ALERTS_BY_KEY RATES DELIVERIES DELIVERY_COUNTS DUE
+            AUDIT SYSTEM SCANS COVERAGE COVERAGE_NEWEST
+        );
+    }};
+    ($each:path, $arguments:tt, $($table:ident)+) => { $( every_table!(@ $each, $arguments, state::$table); )+ };
+    (@ $each:path, ($($argument:expr),+), $table:path) => { $each($($argument),+, $table)?; };
+}
+pub(super) use every_table;
+
 /// A stream position as it is stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Position {
@@ -138,24 +153,8 @@ impl State {
     /// Follows every table from end to end, so that a file which is damaged inside is known before anybody relies on it.
     pub(super) fn walk(&self) -> Result<(), StoreError> {
         let transaction = self.read()?;
-        walk(&transaction, META)?;
-        walk(&transaction, SEGMENTS)?;
-        walk(&transaction, LEAVING)?;
-        walk(&transaction, WATERMARKS)?;
-        walk(&transaction, LIFETIMES)?;
-        walk(&transaction, RULES)?;
-        walk(&transaction, ALERTS)?;
-        walk(&transaction, ALERTS_BY_STATUS)?;
-        walk(&transaction, ALERTS_BY_KEY)?;
-        walk(&transaction, RATES)?;
-        walk(&transaction, DELIVERIES)?;
-        walk(&transaction, DELIVERY_COUNTS)?;
-        walk(&transaction, DUE)?;
-        walk(&transaction, AUDIT)?;
-        walk(&transaction, SYSTEM)?;
-        walk(&transaction, SCANS)?;
-        walk(&transaction, COVERAGE)?;
-        walk(&transaction, COVERAGE_NEWEST)
+        every_table!(walk, &transaction);
+        Ok(())
     }
 
     fn database(&self) -> Result<RwLockReadGuard<'_, Database>, StoreError> {
@@ -228,23 +227,7 @@ impl State {
     fn prepare(&self, path: &Path) -> Result<(), StoreError> {
         self.write(|transaction| {
             let found = check_version(transaction, path)?;
-            transaction.open_table(SEGMENTS)?;
-            transaction.open_table(LEAVING)?;
-            transaction.open_table(WATERMARKS)?;
-            transaction.open_table(LIFETIMES)?;
-            transaction.open_table(RULES)?;
-            transaction.open_table(ALERTS)?;
-            transaction.open_table(ALERTS_BY_STATUS)?;
-            transaction.open_table(ALERTS_BY_KEY)?;
-            transaction.open_table(RATES)?;
-            transaction.open_table(DELIVERIES)?;
-            transaction.open_table(DELIVERY_COUNTS)?;
-            transaction.open_table(DUE)?;
-            transaction.open_table(AUDIT)?;
-            transaction.open_table(SYSTEM)?;
-            transaction.open_table(SCANS)?;
-            transaction.open_table(COVERAGE)?;
-            transaction.open_table(COVERAGE_NEWEST)?;
+            every_table!(make, transaction);
             if found < u64::from(FORMAT_VERSION) { migrate(transaction) } else { Ok(()) }
         })
     }
@@ -261,6 +244,14 @@ impl State {
         }
         Ok(watermarks)
     }
+}
+
+fn make<K: Key + 'static, V: Value + 'static>(
+    transaction: &WriteTransaction,
+    table: TableDefinition<'_, K, V>,
+) -> Result<(), StoreError> {
+    transaction.open_table(table)?;
+    Ok(())
 }
 
 fn walk<K: Key + 'static, V: Value + 'static>(

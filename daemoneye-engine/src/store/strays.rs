@@ -14,6 +14,7 @@ use std::time::UNIX_EPOCH;
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 
+use super::backup::MANIFEST_FILE;
 use super::open::{STATE_FILE, registered};
 use super::segment::PROCESS_EVENTS;
 use super::{Store, StoreError, reason};
@@ -27,8 +28,8 @@ const LEFTOVERS: usize = 3;
 
 /// A Parquet file in `segments/`.
 #[derive(Debug)]
-struct Found {
-    path: PathBuf,
+pub(super) struct Found {
+    pub(super) path: PathBuf,
     /// Earliest event time and number, when the name is one of ours.
     name: Option<(i64, u64)>,
 }
@@ -73,6 +74,13 @@ fn parse(name: &str) -> Option<(i64, u64)> {
 impl Store {
     /// Removes what a crash left and what nobody lists any more, moves aside what nobody can place.
     pub(super) fn tidy(&self, dir: &Path) -> Result<(), StoreError> {
+        // From the first change on, a restored backup is no longer what its manifest says.
+        match fs::remove_file(self.options.dir.join(MANIFEST_FILE)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                tracing::warn!(%error, "the manifest of the backup stays");
+            }
+            _ => {}
+        }
         for entry in fs::read_dir(dir).map_err(StoreError::unreadable(dir))? {
             let path = entry.map_err(StoreError::unreadable(dir))?.path();
             if path.extension().is_some_and(|end| end == "tmp") {
@@ -97,8 +105,9 @@ impl Store {
     }
 
     /// The files that may go, and the strays.
-    fn unregistered(&self, dir: &Path) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
-        let known: HashSet<PathBuf> = registered(&self.state, dir)?.into_iter().map(|file| file.path).collect();
+    pub(super) fn unregistered(&self, dir: &Path) -> Result<(Vec<Found>, Vec<Found>), StoreError> {
+        let known: HashSet<PathBuf> =
+            registered(&self.state.read()?, dir)?.into_iter().map(|file| file.path).collect();
         let unknown: Vec<Found> = files(dir)?.into_iter().filter(|file| !known.contains(&file.path)).collect();
         let last = self.last_segment()?;
         let above: Vec<u64> =

@@ -57,7 +57,7 @@ impl OperatorClient {
         &self.welcome
     }
 
-    /// Sends a request. `deadline` is held between 1 s and 300 s, `None` means 30 s; an `EventsFollow` request runs until it is
+    /// Sends a request. `deadline` is held between 1 s and 300 s, `None` means 30 s; what has no bound of its own runs until it is
     /// cancelled.
     ///
     /// # Errors

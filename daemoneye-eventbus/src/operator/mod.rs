@@ -84,9 +84,10 @@ pub async fn serve_operators(
     }))
 }
 
-/// Whether a request runs until somebody cancels it.
+/// Whether a request runs until it is done or somebody cancels it: what takes as long as there are events or bytes.
 const fn is_endless(request: &OperatorRequest) -> bool {
-    matches!(request.verb, Some(operator_request::Verb::EventsFollow(_)))
+    use operator_request::Verb;
+    matches!(request.verb, Some(Verb::EventsFollow(_) | Verb::DataBackup(_) | Verb::DataExport(_) | Verb::DataFsck(_)))
 }
 
 /// A silent peer is not taken for dead: a console that waits behind a pager cannot ping. A dead one hangs up.

@@ -10,6 +10,7 @@
 mod bad_input;
 mod context;
 mod first_light;
+mod history;
 mod killed;
 mod ledger;
 mod lives;

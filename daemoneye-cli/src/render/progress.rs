@@ -1,0 +1,118 @@
+//! One line on a terminal about work that takes longer than a second: how much of how much, and how long still.
+//!
+//! It is written to standard error and taken away at the end; where that is no terminal nothing is written.
+
+use std::io::{self, IsTerminal as _, Write as _};
+use std::time::{Duration, Instant};
+
+/// What is over before is not told about.
+const QUIET: Duration = Duration::from_secs(1);
+/// Ten times a second is all that anybody sees.
+const REDRAW: Duration = Duration::from_millis(100);
+/// Characters of the bar.
+const BAR: u64 = 24;
+
+/// What is counted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unit {
+    Bytes,
+    Rows,
+}
+
+pub(crate) struct Progress {
+    what: &'static str,
+    unit: Unit,
+    begun: Instant,
+    drawn: Option<Instant>,
+    terminal: bool,
+    width: usize,
+}
+
+impl Progress {
+    pub(crate) fn new(what: &'static str, unit: Unit) -> Self {
+        let terminal = io::stderr().is_terminal();
+        Self { what, unit, begun: Instant::now(), drawn: None, terminal, width: 0 }
+    }
+
+    /// Shows that `done` of `total` are done; a total of 0 is not known.
+    pub(crate) fn show(&mut self, done: u64, total: u64) {
+        let since = self.begun.elapsed();
+        if !self.terminal || since < QUIET || self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
+            return;
+        }
+        self.drawn = Some(Instant::now());
+        let text = line(self.what, self.unit, done, total, since);
+        let width = text.chars().count();
+        // Blanks instead of an escape sequence, which a plain terminal would print.
+        let rest = self.width.saturating_sub(width);
+        self.width = width;
+        self.write(&format!("\r{text}{}", " ".repeat(rest)));
+    }
+
+    fn write(&self, text: &str) {
+        let mut stderr = io::stderr();
+        // Nothing depends on it.
+        stderr.write_all(text.as_bytes()).and_then(|()| stderr.flush()).unwrap_or_default();
+    }
+}
+
+impl Drop for Progress {
+    fn drop(&mut self) {
+        if self.drawn.is_some() {
+            self.write(&format!("\r{}\r", " ".repeat(self.width)));
+        }
+    }
+}
+
+fn line(what: &str, unit: Unit, done: u64, total: u64, since: Duration) -> String {
+    let amount = |number| match unit {
+        Unit::Bytes => bytes(number),
+        Unit::Rows => format!("{number} rows"),
+    };
+    if total == 0 {
+        return format!("{what}: {}, {} s", amount(done), since.as_secs());
+    }
+    let done = done.min(total);
+    let of = |whole: u64| u64::try_from(u128::from(done) * u128::from(whole) / u128::from(total)).unwrap_or(whole);
+    let full = usize::try_from(of(BAR)).unwrap_or_default();
+    let rest = usize::try_from(BAR).unwrap_or_default().saturating_sub(full);
+    let bar = format!("{}{}", "#".repeat(full), "-".repeat(rest));
+    let left = match (since.as_millis() * u128::from(total - done)).checked_div(u128::from(done)) {
+        Some(ms) => format!(", {} s left", ms.div_ceil(1_000)),
+        None => String::new(),
+    };
+    format!("{what}: [{bar}] {} %, {} of {}{left}", of(100), amount(done), amount(total))
+}
+
+/// Bytes for a person, in powers of 1000 as disks are sold.
+pub(crate) fn bytes(number: u64) -> String {
+    let units = ["B", "kB", "MB", "GB", "TB"];
+    let (mut tenths, mut at) = (u128::from(number) * 10, 0);
+    while tenths >= 10_000 && at + 1 < units.len() {
+        tenths /= 1_000;
+        at += 1;
+    }
+    let unit = units.get(at).copied().unwrap_or_default();
+    if at == 0 { format!("{number} {unit}") } else { format!("{}.{} {unit}", tenths / 10, tenths % 10) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bar_says_how_much_of_how_much_and_how_long_still() {
+        let half = line("backup", Unit::Bytes, 1_000_000, 2_000_000, Duration::from_secs(3));
+        assert_eq!(half, "backup: [############------------] 50 %, 1.0 MB of 2.0 MB, 3 s left");
+        assert_eq!(line("export", Unit::Rows, 12, 0, Duration::from_secs(7)), "export: 12 rows, 7 s");
+        let begun = line("fsck", Unit::Bytes, 0, 10, Duration::from_secs(2));
+        assert!(begun.ends_with("0 %, 0 B of 10 B"), "{begun}");
+        assert!(line("fsck", Unit::Bytes, 30, 10, Duration::from_secs(2)).contains("100 %"));
+    }
+
+    #[test]
+    fn sizes_are_short() {
+        let shown: Vec<String> = [999, 1_000, 1_949, 2_147_483_648, u64::MAX].map(bytes).to_vec();
+        assert_eq!(shown, ["999 B", "1.0 kB", "1.9 kB", "2.1 GB", "18446744.0 TB"]);
+    }
+}

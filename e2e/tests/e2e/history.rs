@@ -1,0 +1,172 @@
+//! What operators do with the store as a whole while the programs run: copies, checks, exports, the shell.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use e2e::{Home, wait_for};
+use serde_json::Value;
+
+use crate::first_light::Hidden;
+
+/// Path and hash of every file below `dir`.
+fn hashes(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(hashes(&path));
+        } else if path.is_file() {
+            found.insert(path.clone(), blake3::hash(&fs::read(&path).unwrap()));
+        }
+    }
+    found
+}
+
+fn said(output: &Output) -> String {
+    format!("{} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}
+
+fn count_of(home: &Home, store: &Path, name: &str) -> (i64, Option<i32>) {
+    let sql = format!("SELECT count(*) AS n FROM process_events WHERE name = '{name}'");
+    let output = home.cli(&["query", "--store", store.to_str().unwrap(), &sql, "--format", "json"]).unwrap();
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", said(&output)));
+    (rows[0]["n"].as_i64().unwrap(), output.status.code())
+}
+
+fn shell(home: &Home, args: &[&str], script: &str) -> Output {
+    let mut command = home.cli_command(&[&["shell"], args].concat()).unwrap();
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(script.as_bytes()).unwrap();
+    child.wait_with_output().unwrap()
+}
+
+/// A home of which the agent has stored the start of `.hidden`.
+fn with_event(home: &Home) -> Hidden {
+    let hidden = Hidden::start();
+    wait_for("the event", || Ok(home.query("SELECT 1 FROM process_events WHERE name = '.hidden'")?.pop())).unwrap();
+    hidden
+}
+
+#[test]
+fn a_backup_of_a_running_agent_is_sound_answers_and_is_audited() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let hidden = with_event(&home);
+    let dir = home.path().join("backup/first");
+    let told = home.json(&["data", "backup", dir.to_str().unwrap()]).unwrap();
+    assert!(told["files"].as_u64().unwrap() >= 3, "{told}");
+    let again = home.cli(&["data", "backup", dir.to_str().unwrap()]).unwrap();
+    assert_eq!(again.status.code(), Some(2), "{}", said(&again));
+    assert!(said(&again).contains("not empty"), "{}", said(&again));
+
+    let before = hashes(&dir);
+    let (rows, code) = count_of(&home, &dir, ".hidden");
+    assert!(rows >= 1 && code == Some(0), "what was in memory is in the copy: {rows} {code:?}");
+    let sound = home.json(&["data", "fsck", "--store", dir.to_str().unwrap()]).unwrap();
+    assert_eq!(sound["problems"], serde_json::json!([]), "{sound}");
+    assert_eq!(hashes(&dir), before, "nothing that reads a copy changes it");
+
+    let live = home.json(&["data", "fsck"]).unwrap();
+    assert!(live["finished"] == true && live["values"].as_u64().unwrap() > 0, "{live}");
+    let entries = || {
+        let ledger = fs::read(home.data().join("audit/entries-00001.log")).unwrap_or_default();
+        Ok(ledger.windows(b"data-backup".len()).any(|bytes| bytes == b"data-backup").then_some(()))
+    };
+    wait_for("the ledger's entry", entries).unwrap();
+
+    let victim = before.keys().find(|path| path.extension().is_some_and(|end| end == "parquet")).unwrap();
+    let mut bytes = fs::read(victim).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(victim, bytes).unwrap();
+    let damaged = home.cli(&["data", "fsck", "--store", dir.to_str().unwrap()]).unwrap();
+    assert_eq!(damaged.status.code(), Some(1), "{}", said(&damaged));
+    assert!(said(&damaged).contains(victim.file_name().unwrap().to_str().unwrap()), "{}", said(&damaged));
+    hidden.stop();
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_directory_copied_live_or_from_a_killed_host_answers_and_is_not_touched() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let hidden = with_event(&home);
+    let copy = |name: &str| {
+        let to = home.path().join(name);
+        // Files come and go while it copies; what it misses is in the log or told.
+        let _status = Command::new("cp").arg("-a").arg(home.data()).arg(&to).stderr(Stdio::null()).status().unwrap();
+        to
+    };
+    let live = copy("copied-live");
+    agent.kill_all().unwrap();
+    let dead = copy("copied-dead");
+    for dir in [&live, &dead] {
+        let before = hashes(dir);
+        let (rows, _) = count_of(&home, dir, ".hidden");
+        assert!(rows >= 1, "{}", dir.display());
+        let stats = home.json(&["data", "stats", "--store", dir.to_str().unwrap()]).unwrap();
+        assert!(stats["open_rows"].as_u64().unwrap() > 0, "what was not sealed comes from the log: {stats}");
+        let output = shell(
+            &home,
+            &["--store", dir.to_str().unwrap(), "--format", "csv"],
+            "SELECT count(*) AS n FROM processes;",
+        );
+        assert!(said(&output).contains("n\n"), "{}", said(&output));
+        if dir == &dead {
+            let sound = home.json(&["data", "fsck", "--store", dir.to_str().unwrap()]).unwrap();
+            assert_eq!(sound["problems"], serde_json::json!([]), "a kill damages nothing: {sound}");
+        }
+        assert_eq!(hashes(dir), before, "{}", dir.display());
+    }
+    hidden.stop();
+}
+
+#[test]
+fn exports_hold_the_rows_of_the_query_in_every_format() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let hidden = with_event(&home);
+    let file = |name: &str| home.path().join(name);
+    let export = |name: &str, more: &[&str]| {
+        let path = file(name);
+        let args = [&["data", "export", "--output", path.to_str().unwrap()], more].concat();
+        let output = home.cli(&args).unwrap();
+        assert!(output.status.success(), "{args:?} {}", said(&output));
+        fs::read(path).unwrap()
+    };
+    let hidden_only = ["--where", "name = '.hidden' -- only this"];
+    let csv = String::from_utf8(export("rows.csv", &hidden_only)).unwrap();
+    assert!(csv.lines().count() >= 2 && csv.contains(".hidden"), "{csv}");
+    let lines =
+        String::from_utf8(export("rows.jsonl", &["SELECT pid, name FROM process_events WHERE name = '.hidden'"]))
+            .unwrap();
+    let row: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
+    assert_eq!((&row["name"], &row["pid"]), (&Value::from(".hidden"), &Value::from(hidden.child.id())));
+    let parquet = export("rows.parquet", &["--from", "2000-01-01T00:00:00Z"]);
+    assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+
+    let refused = home.cli(&["data", "export", "--output", file("no.csv").to_str().unwrap(), "DROP TABLE x"]).unwrap();
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    assert!(!file("no.csv").exists(), "a file that did not become whole goes again");
+    hidden.stop();
+    agent.stop().unwrap();
+}
+
+#[test]
+fn a_script_of_statements_runs_in_the_shell_and_its_first_failure_is_the_exit_code() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let script = ".mode csv\nSELECT 1 AS a; -- one\nSELECT ';' AS b\n;\nSELEC 2;\n.nothing\nSELECT 3 AS c";
+    let output = shell(&home, &[], script);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "a\n1\nb\n;\nc\n3\n", "{}", said(&output));
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(errors.contains("| SELEC 2\n") && errors.contains("^") && errors.contains(".nothing"), "{errors}");
+    assert_eq!(output.status.code(), Some(5), "the refused statement came before the unknown command");
+    let schema = shell(&home, &[], ".tables\n.schema processes\n.quit\nSELECT 1;");
+    assert!(said(&schema).contains("process_events") && said(&schema).contains("parent_name"), "{}", said(&schema));
+    assert_eq!(schema.status.code(), Some(0));
+    agent.stop().unwrap();
+}
