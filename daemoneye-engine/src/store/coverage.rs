@@ -131,7 +131,7 @@ impl Store {
         let waiting: Vec<CoverageGap> = {
             let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
             let sealing = held.sealing.iter().flat_map(|open| open.gaps.iter());
-            sealing.chain(&held.open.gaps).map(|gap| gap.gap.clone()).collect()
+            sealing.chain(&held.open.gaps).map(|gap| &gap.gap).chain(&held.paused).cloned().collect()
         };
         let mut rows = self.stored_coverage()?;
         let known = |gap: &CoverageGap| {

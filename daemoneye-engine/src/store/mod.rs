@@ -13,8 +13,11 @@ mod compact;
 mod counts;
 mod coverage;
 mod damage;
+mod disk;
 mod encode;
 mod error;
+#[cfg(test)]
+mod faults;
 mod forget;
 mod held;
 mod leaving;
@@ -24,6 +27,7 @@ mod offline;
 mod open;
 mod outbox;
 pub(crate) mod reason;
+mod recover;
 mod retention;
 mod rules;
 mod seal;
@@ -37,7 +41,7 @@ mod value;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 pub use alert::AlertFilter;
@@ -124,6 +128,7 @@ impl StoreOptions {
 pub struct Store {
     options: StoreOptions,
     state: state::State,
+    disk: Arc<dyn disk::Disk>,
     held: RwLock<held::Held>,
     /// One change of the list of segments at a time; held across the file work so that `held` need not be.
     sealing: Mutex<()>,

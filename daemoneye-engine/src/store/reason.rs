@@ -10,6 +10,8 @@ pub(crate) const NO_TABLE: &str = "no_table";
 pub(crate) const PROCESSES_FULL: &str = "processes_full";
 /// Removed because of its age.
 pub(crate) const RETENTION: &str = "retention";
+/// The disk failed and no events were taken; the collectors kept them.
+pub(crate) const STORE_PAUSED: &str = "store_paused";
 /// A subscriber of the bus was too slow for a copy; the store has the events.
 pub(crate) const SUBSCRIBER_SLOW: &str = "subscriber_slow";
 /// Files of events that `state.redb` does not know.
