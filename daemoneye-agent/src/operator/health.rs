@@ -134,7 +134,7 @@ fn live(worker: &Worker, document: &mut Map<String, Value>, findings: &mut Findi
     document.insert("sandbox".into(), sandbox(worker, findings));
     document.insert("rules".into(), rules(worker, findings));
     document.insert("sinks".into(), sinks(worker, findings));
-    document.insert("ingest".into(), ingest(worker));
+    document.insert("ingest".into(), ingest(worker, findings));
     document.insert("bus".into(), bus(worker));
     let collectors = worker.roster.all();
     if collectors.is_empty() && phase != Phase::ShuttingDown {
@@ -318,9 +318,19 @@ fn sinks(worker: &Worker, findings: &mut Findings) -> Value {
     Value::Array(rows)
 }
 
-fn ingest(worker: &Worker) -> Value {
+fn ingest(worker: &Worker, findings: &mut Findings) -> Value {
     let counters = &worker.counters;
+    let paused = worker.paused.lock().unwrap_or_else(PoisonError::into_inner).clone();
+    if let Some(pause) = &paused {
+        findings.add(
+            format!("no events are taken: {}", pause.error),
+            "make room on the disk of the data directory, or look at the disk; the collectors keep their events in their \
+             logs, and it goes on by itself",
+        );
+    }
     json!({
+        "paused_since_us": paused.map(|pause| pause.since_us),
+        "pauses": counters.pauses.load(Ordering::Relaxed),
         "runs": counters.runs.load(Ordering::Relaxed),
         "rows": counters.rows.load(Ordering::Relaxed),
         "replayed": counters.replayed.load(Ordering::Relaxed),

@@ -10,7 +10,7 @@ pub(super) type Losses = Vec<(String, String)>;
 
 /// Reasons of gaps that are no loss of captured events.
 const NO_LOSS: &[&str] =
-    &["audit_outbox_full", "collector_unavailable", "processes_full", "retention", "subscriber_slow"];
+    &["audit_outbox_full", "collector_unavailable", "processes_full", "retention", "store_paused", "subscriber_slow"];
 
 /// Whether captured events are gone because of this reason; one that this build does not know counts.
 pub(crate) fn is_loss(reason: &str) -> bool {
