@@ -5,7 +5,7 @@
 //! credit the collectors keep their events. When the store refuses for another reason, the worker ends: nothing was
 //! acknowledged, so the next one gets everything again.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -41,13 +41,6 @@ pub(crate) struct Counters {
     pub(crate) alerts: AtomicU64,
     pub(crate) seals: AtomicU64,
     pub(crate) pauses: AtomicU64,
-}
-
-/// No events are taken: since when (µs since the Unix epoch), and what the store said last.
-#[derive(Debug, Clone)]
-pub(crate) struct Pause {
-    pub(crate) since_us: i64,
-    pub(crate) error: String,
 }
 
 fn add(counter: &AtomicU64, more: usize) {
@@ -176,7 +169,7 @@ impl Thread {
                 return Flow::Ended;
             }
             // Sealing first: it makes the room in memory that `work` may need.
-            outcome = self.recover().and_then(|()| self.seal_when_due()).and_then(|()| work(self));
+            outcome = self.seal_when_due().and_then(|()| work(self));
         }
         self.resume();
         Flow::On
@@ -188,30 +181,29 @@ impl Thread {
 
     fn pause(&self, error: &StoreError) {
         let worker = &self.worker;
-        let said = error.to_string();
-        let mut paused = worker.paused.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(pause) = paused.as_mut() {
-            pause.error = said;
-            return;
+        if worker.store.paused().is_none() {
+            tracing::warn!(%error, "no events are taken until the disk works again; the collectors keep them");
+            add(&worker.counters.pauses, 1);
         }
-        tracing::warn!(%error, "no events are taken until the disk works again; the collectors keep them");
-        add(&worker.counters.pauses, 1);
-        let since_us = worker.store.pause(&said).unwrap_or_else(|_| now_us());
-        *paused = Some(Pause { since_us, error: said });
+        if let Err(error) = worker.store.pause(&error.to_string()) {
+            tracing::warn!(%error, "the pause is not told");
+        }
     }
 
     fn resume(&self) {
         let worker = &self.worker;
-        let paused = worker.paused.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let Some(Pause { since_us, error }) = paused else { return };
+        if worker.store.paused().is_none() {
+            return;
+        }
         tracing::info!("events are taken again");
-        if let Err(error) = worker.store.resume(since_us, &error) {
+        if let Err(error) = worker.store.resume() {
             tracing::warn!(%error, "the pause was not written down");
         }
         // Alerts of a commit that was in doubt are in the outbox, and nobody was told.
         worker.alerts.send_modify(|count| *count = count.wrapping_add(1));
     }
 
+    /// Opens `state.redb` again when it has failed, under whoever wrote to it.
     fn recover(&self) -> Result<(), StoreError> {
         for (collector, committed) in self.worker.store.recover()? {
             self.worker.broker.commit(&collector, committed);
@@ -308,6 +300,7 @@ impl Thread {
     }
 
     fn seal_when_due(&self) -> Result<(), StoreError> {
+        self.recover()?;
         if self.worker.store.seal_due() { self.seal() } else { Ok(()) }
     }
 

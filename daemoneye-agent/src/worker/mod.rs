@@ -30,7 +30,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::followers::Followers;
-pub(crate) use self::ingest::{Counters, Pause};
+pub(crate) use self::ingest::Counters;
 pub(crate) use self::phase::Phase;
 use self::refusals::Refusals;
 pub(crate) use self::roster::{Collector, Roster};
@@ -61,8 +61,8 @@ pub(crate) struct Worker {
     pub(crate) followers: Followers,
     pub(crate) broker: Broker,
     pub(crate) counters: Counters,
-    /// Set while no events are taken because the disk is full or fails.
-    pub(crate) paused: Mutex<Option<Pause>>,
+    /// When the host's clock was judged last.
+    clock_read: Mutex<Instant>,
     pub(crate) sinks: Vec<Arc<SinkState>>,
     pub(crate) started: Instant,
     /// What the kernel holds this process to; set once everything listens.

@@ -86,6 +86,13 @@ pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Resul
     record_within(transaction, gap, within_us)
 }
 
+/// Writes a gap that is a row of its own, whatever it touches: its detail names one thing.
+pub(super) fn record_alone(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+    let id = next(transaction, COVERAGE_COUNTER)?;
+    transaction.open_table(COVERAGE)?.insert((gap.from_us, id), StoredGap::of(gap).encode()?)?;
+    Ok(())
+}
+
 /// Extends the newest gap of this kind, whatever lies between: the cause has been there all the time.
 pub(super) fn prolong(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
     record_within(transaction, gap, i64::MAX)

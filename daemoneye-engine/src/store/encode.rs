@@ -100,13 +100,13 @@ impl Encoder {
 
     /// Completes and syncs the file.
     pub(super) fn finish(self) -> Result<Written, StoreError> {
-        let Self { path, writer, rows, times } = self;
-        let sink = writer.into_inner().map_err(|error| failed(&path, error))?;
-        let (bytes, hash) = (sink.bytes, *sink.hasher.finalize().as_bytes());
-        let file = sink.file.into_inner().map_err(|error| StoreError::io("write", &path)(error.into_error()))?;
-        file.sync().map_err(StoreError::io("sync", &path))?;
+        let Self { path, mut writer, rows, times } = self;
+        // Not `into_inner`, which tells a full disk as a failure of Parquet.
+        writer.finish().map_err(|error| failed(&path, error))?;
+        let sink = writer.inner();
+        sink.file.get_ref().sync().map_err(StoreError::io("sync", &path))?;
         let (first_us, last_us) = times.unwrap_or_default();
-        Ok(Written { rows, bytes, hash, first_us, last_us })
+        Ok(Written { rows, bytes: sink.bytes, hash: *sink.hasher.finalize().as_bytes(), first_us, last_us })
     }
 }
 

@@ -8,6 +8,7 @@
 
 mod alert;
 mod audit;
+mod clock;
 mod commit;
 mod compact;
 mod counts;
@@ -38,9 +39,11 @@ mod strays;
 mod system;
 mod tail;
 mod value;
+mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -54,6 +57,7 @@ pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
+pub use verify::Verification;
 
 /// Version of everything in `state.redb`; a newer one is refused, an older one migrated. 2 counts deliveries as it goes.
 pub const FORMAT_VERSION: u32 = 2;
@@ -133,6 +137,7 @@ pub struct Store {
     /// One change of the list of segments at a time; held across the file work so that `held` need not be.
     sealing: Mutex<()>,
     compaction: compact::Compaction,
+    clock_ahead_us: AtomicI64,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::ReadableTable as _;
@@ -48,6 +49,7 @@ impl Store {
             disk.sync_dir(&options.dir).map_err(StoreError::io("sync", &options.dir))?;
             let store = Self::assemble(options, state, disk, Some(lock))?;
             store.tidy(&segments)?;
+            store.tell_damage()?;
             Ok(store)
         })
     }
@@ -77,6 +79,7 @@ impl Store {
             held: RwLock::new(held),
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
+            clock_ahead_us: AtomicI64::new(0),
             _lock: lock,
         })
     }

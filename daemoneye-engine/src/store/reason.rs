@@ -14,6 +14,8 @@ pub(crate) const RETENTION: &str = "retention";
 pub(crate) const STORE_PAUSED: &str = "store_paused";
 /// A subscriber of the bus was too slow for a copy; the store has the events.
 pub(crate) const SUBSCRIBER_SLOW: &str = "subscriber_slow";
+/// A registered file of events cannot be used.
+pub(crate) const SEGMENT_DAMAGED: &str = "segment_damaged";
 /// Files of events that `state.redb` does not know.
 pub(crate) const SEGMENTS_UNREGISTERED: &str = "segments_unregistered";
 /// Events in a copied log that are more than an offline store holds.

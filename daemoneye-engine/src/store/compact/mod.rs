@@ -158,7 +158,7 @@ impl Store {
             Ok(written) => written,
             Err(broken) => {
                 self.discard(&partial);
-                return self.broken(broken);
+                return self.broken(job, broken);
             }
         };
         let rows = job.rows();
@@ -170,12 +170,13 @@ impl Store {
         self.swap(job, &partial, written)
     }
 
-    fn broken(&self, broken: Broken) -> Result<Outcome, StoreError> {
+    fn broken(&self, job: &Job, broken: Broken) -> Result<Outcome, StoreError> {
         match broken {
             Broken::Stopped => Ok(Outcome::Abandoned),
             Broken::Failed(error) => Err(error),
             Broken::Damaged { id, what } => {
-                self.held.write().map_err(|_| StoreError::LockPoisoned)?.set_aside(id, what);
+                let damaged = job.inputs.iter().find(|input| input.id == id);
+                self.set_aside(damaged.map(|file| (Arc::clone(file), what)).into_iter().collect())?;
                 Ok(Outcome::Abandoned)
             }
         }
