@@ -111,7 +111,10 @@ async fn clock(worker: &Arc<Worker>) {
     });
     match judged.await {
         Some(Ok((0, ahead_us))) if ahead_us > 0 => {
-            tracing::warn!(ahead_s = ahead_us / 1_000_000, "the clock was set ahead; nothing grows old by it for a day");
+            tracing::warn!(
+                ahead_s = ahead_us / 1_000_000,
+                "the clock was set ahead; nothing grows old by it for a day"
+            );
         }
         Some(Err(error)) => tracing::warn!(%error, "the clock was not judged"),
         Some(Ok(_)) | None => {}

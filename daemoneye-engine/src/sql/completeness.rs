@@ -71,7 +71,15 @@ mod tests {
         for lost in ["undecodable", "shed", "wal_bound", "wal_corrupt", "wal_disk", "wal_oversize", "not known yet"] {
             assert_eq!(of_gap(lost), Some(Degraded::EventsShed), "{lost}");
         }
-        for kept in ["retention", "subscriber_slow", "no_table", "audit_outbox_full", "processes_full", "segment_damaged", "store_paused"] {
+        for kept in [
+            "retention",
+            "subscriber_slow",
+            "no_table",
+            "audit_outbox_full",
+            "processes_full",
+            "segment_damaged",
+            "store_paused",
+        ] {
             assert_eq!(of_gap(kept), None, "{kept}");
         }
     }

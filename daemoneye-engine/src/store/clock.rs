@@ -67,11 +67,7 @@ impl Store {
 fn judge(host: u64, before: u64, stood: u64, passed: u64) -> (u64, Option<u64>) {
     let expected = before.saturating_add(passed);
     let stood = stood.saturating_add(passed);
-    if host <= expected.saturating_add(STEP_US) || stood >= STAND_US {
-        (host, None)
-    } else {
-        (expected, Some(stood))
-    }
+    if host <= expected.saturating_add(STEP_US) || stood >= STAND_US { (host, None) } else { (expected, Some(stood)) }
 }
 
 #[cfg(test)]

@@ -17,8 +17,8 @@ use datafusion::parquet::file::metadata::KeyValue;
 use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties, WriterPropertiesBuilder};
 use datafusion::parquet::schema::types::ColumnPath;
 
-use super::disk::{Disk, DiskFile};
 use super::StoreError;
+use super::disk::{Disk, DiskFile};
 use crate::schema::process_events_schema;
 
 /// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.

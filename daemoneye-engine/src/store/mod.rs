@@ -24,6 +24,7 @@ mod held;
 mod leaving;
 mod live;
 mod matches;
+mod migrate;
 mod offline;
 mod open;
 mod outbox;
@@ -59,8 +60,8 @@ pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
 pub use verify::Verification;
 
-/// Version of everything in `state.redb`; a newer one is refused, an older one migrated. 2 counts deliveries as it goes.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of everything in `state.redb`; a newer one is refused, an older one migrated.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Entries that wait for the ledger while procmond is away: some 50 MB, and days of a quiet host.
 const AUDIT_ENTRIES: u64 = 100_000;

@@ -112,7 +112,8 @@ impl Held {
 
     /// Lets go of the files that are registered no more.
     fn keep(&mut self, known: &HashSet<u64>) {
-        let (segments, gone) = std::mem::take(&mut self.segments).into_iter().partition(|file| known.contains(&file.id));
+        let (segments, gone) =
+            std::mem::take(&mut self.segments).into_iter().partition(|file| known.contains(&file.id));
         let (damaged, lost): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.damaged).into_iter().partition(|(file, _)| known.contains(&file.id));
         self.segments = segments;

@@ -112,8 +112,7 @@ impl Store {
     fn write_file(&self, open: &Open) -> Result<SegmentFile, StoreError> {
         let dir = self.options.dir.join(SEGMENTS_DIR);
         let partial = dir.join("seal.parquet.tmp");
-        let written =
-            encode(self.disk.as_ref(), &partial, &open.batches).inspect_err(|_| self.discard(&partial))?;
+        let written = encode(self.disk.as_ref(), &partial, &open.batches).inspect_err(|_| self.discard(&partial))?;
         self.place(&partial, written, 0, open.ranges.values().cloned().collect())
     }
 

@@ -24,14 +24,14 @@ use super::live::Lifetime;
 use super::outbox::DeliveryRow;
 use super::segment::SegmentRow;
 use super::value::{Record, Stored};
-use super::{FORMAT_VERSION, StoreError, counts, damage};
+use super::{FORMAT_VERSION, StoreError, damage, migrate};
 
 /// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// How long `compact` waits for those who read: they take milliseconds.
 const COMPACT_WAIT: Duration = Duration::from_secs(2);
 const COMPACT_POLL: Duration = Duration::from_millis(10);
-const FORMAT_KEY: &str = "format_version";
+pub(super) const FORMAT_KEY: &str = "format_version";
 
 // Ids are big-endian u128, so that their order is the order of their bytes.
 pub(super) const META: TableDefinition<'_, &str, Stored<u64>> = TableDefinition::new("meta");
@@ -297,7 +297,7 @@ impl State {
             transaction.open_table(SCANS)?;
             transaction.open_table(COVERAGE)?;
             transaction.open_table(COVERAGE_NEWEST)?;
-            if found < u64::from(FORMAT_VERSION) { migrate(transaction) } else { Ok(()) }
+            migrate::from(transaction, found)
         })
     }
 
@@ -348,13 +348,6 @@ pub(super) fn next(transaction: &WriteTransaction, counter: &str) -> Result<u64,
 /// An id as a table's key.
 pub(super) fn key(id: Uuid) -> u128 {
     id.as_u128()
-}
-
-/// From version 1, the only one before this.
-fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    counts::recount(transaction)?;
-    transaction.open_table(META)?.insert(FORMAT_KEY, u64::from(FORMAT_VERSION).encode()?)?;
-    Ok(())
 }
 
 /// The version of what is there; a new file gets ours.

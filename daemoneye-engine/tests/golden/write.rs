@@ -93,15 +93,16 @@ pub(crate) fn write(dir: &Path) {
     let second = starts("procmond", 11..=20);
     let alerts = store.commit_matches(matches(&second, 3)).unwrap();
     assert_eq!(alerts.len(), 3);
+    let first = alerts.first().unwrap().id;
     store.append(second).unwrap();
     let undecodable = Record { payload: vec![0xff].into(), ..record(21, EventType::Start, 21) };
     store.append(decode("procmond", &[undecodable, record(22, EventType::Stop, 1)]).unwrap()).unwrap();
     store.seal().unwrap();
     store.append(starts("netmond", 101..=105)).unwrap();
     store.seal().unwrap();
-    store.set_alert_status(alerts[0].id, AlertStatus::Acknowledged, "root", "seen").unwrap();
-    store.outbox_done("file", alerts[0].id).unwrap();
-    store.outbox_failed("stdout", alerts[0].id, "closed", NOON_US).unwrap();
+    store.set_alert_status(first, AlertStatus::Acknowledged, "root", "seen").unwrap();
+    store.outbox_done("file", first).unwrap();
+    store.outbox_failed("stdout", first, "closed", NOON_US).unwrap();
     store.audit_push("agent", "start", &serde_json::json!({"build": "golden"})).unwrap();
     store
         .add_coverage(CoverageGap {

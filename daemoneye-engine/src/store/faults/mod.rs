@@ -17,6 +17,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use datafusion::parquet::arrow::ProjectionMask;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message as _;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use self::platter::{Dice, Fault, Platter};
@@ -24,6 +25,7 @@ use super::{AlertFilter, RuleMatch, Store, StoreError, StoreOptions};
 use crate::ingest::{EventBatch, decode};
 
 const T0: i64 = 1_760_000_000_000_000;
+const DAY_US: i64 = 86_400_000_000;
 const SINKS: [&str; 2] = ["file", "stdout"];
 /// Power cuts in CI; `DAEMONEYE_SEEDS` sets another number.
 const SEEDS: u64 = 1_000;
@@ -62,13 +64,23 @@ struct Told<'a> {
 impl Drop for Told<'_> {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            eprintln!("play it again: DAEMONEYE_SEED={} cargo test -p daemoneye-engine --lib {}", self.seed, self.name);
+            eprintln!(
+                "play it again: DAEMONEYE_SEED={} cargo test -p daemoneye-engine --lib {}",
+                self.seed, self.name
+            );
         }
     }
 }
 
 fn options(dir: &Path) -> StoreOptions {
-    StoreOptions { sinks: SINKS.map(str::to_owned).to_vec(), ..StoreOptions::new(dir) }
+    let sinks = SINKS.map(str::to_owned).to_vec();
+    StoreOptions { sinks, compaction_bytes_per_s: 0, ..StoreOptions::new(dir) }
+}
+
+/// Merges everything that has been sealed.
+fn compact(store: &Store) -> Result<(), StoreError> {
+    while store.compact(T0 + 10 * DAY_US, &CancellationToken::new())?.is_some() {}
+    Ok(())
 }
 
 fn start(number: u64) -> Record {
@@ -216,10 +228,13 @@ fn live(store: &Store, promised: &mut Promised, dice: &mut Dice) -> Result<(), S
             let marks = store.seal()?;
             promised.publish(&marks);
         }
+        if dice.below(4) == 0 {
+            compact(store)?;
+        }
     }
     let marks = store.seal()?;
     promised.publish(&marks);
-    Ok(())
+    compact(store)
 }
 
 #[test]
@@ -264,7 +279,7 @@ fn through(fault: impl Fn(u64) -> Fault, at: u64, seed: u64) -> bool {
             }
             promised.publish(&store.seal()?);
         }
-        Ok(())
+        compact(&store)
     };
     platter.arm(Some(fault(at)));
     let failed = work(&mut promised);
@@ -284,6 +299,7 @@ fn through(fault: impl Fn(u64) -> Fault, at: u64, seed: u64) -> bool {
     platter.come_back(dir.path(), &mut Dice::new(seed));
     let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
     promised.check(&store);
+    assert_eq!(store.snapshot().segments.len(), 1, "call {at}: merged");
     let files = std::fs::read_dir(dir.path().join("segments")).unwrap().count();
     assert_eq!(files, store.snapshot().segments.len(), "call {at}: nothing is left over");
     assert!(store.coverage().unwrap().is_empty(), "call {at}: nothing was lost");
@@ -321,7 +337,37 @@ fn a_pause_is_told_while_it_lasts_and_afterwards_as_one_gap() {
     store.resume().unwrap();
     assert_eq!(store.paused(), None);
     let told = told();
-    assert!(told.len() == 1 && told[0].reason == "store_paused" && told[0].from_us == began && told[0].to_us > began, "{told:?}");
+    assert!(
+        told.len() == 1 && told[0].reason == "store_paused" && told[0].from_us == began && told[0].to_us > began,
+        "{told:?}"
+    );
     assert!(told[0].detail.contains("no storage space"), "{told:?}");
     assert_eq!(sealed(&store), once(1..=3));
+}
+
+#[test]
+fn a_migration_that_is_cut_off_anywhere_is_done_by_the_next_start() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    let mut at = 0;
+    loop {
+        let (dir, platter) = (scratch(), Platter::default());
+        std::fs::create_dir(dir.path().join("segments")).unwrap();
+        for entry in std::fs::read_dir(golden.join("segments")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.path().join("segments").join(path.file_name().unwrap())).unwrap();
+        }
+        platter.put(&dir.path().join("state.redb"), std::fs::read(golden.join("state.redb")).unwrap());
+        platter.arm(Some(Fault::Cut(at)));
+        let cut = Store::open_on(Arc::new(platter.clone()), options(dir.path())).is_err();
+        platter.come_back_in_place(&mut Dice::new(at));
+        let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
+        let stats = store.outbox_stats().unwrap();
+        assert_eq!(stats.iter().map(|of| (of.done, of.pending)).collect::<Vec<_>>(), [(1, 2), (0, 3)], "call {at}");
+        assert_eq!(sealed(&store).len(), 26, "call {at}");
+        if !cut {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 10, "only {at} calls");
 }

@@ -160,6 +160,16 @@ impl Platter {
         }
     }
 
+    /// Puts a file on the disk, durably.
+    pub(super) fn put(&self, path: &Path, bytes: Vec<u8>) {
+        fs::write(path, &bytes).unwrap();
+        let mut content = self.0.lock().unwrap();
+        content.inodes.push(Inode { cached: bytes.clone(), durable: bytes, pending: Vec::new() });
+        let inode = content.inodes.len() - 1;
+        content.names.insert(path.to_owned(), inode);
+        content.durable_names.insert(path.to_owned(), inode);
+    }
+
     /// The power is back: what is in `dir` is what was durable, and some of the rest.
     pub(super) fn come_back(&self, dir: &Path, dice: &mut Dice) {
         let mut content = self.0.lock().unwrap();
@@ -177,6 +187,16 @@ impl Platter {
             inodes.push(Inode { cached: durable.clone(), durable, pending: Vec::new() });
         }
         *content = Content { inodes, names: names.clone(), durable_names: names, ..Content::default() };
+    }
+
+    /// The same for the database alone; the segments were there before and stay.
+    pub(super) fn come_back_in_place(&self, dice: &mut Dice) {
+        let mut content = self.0.lock().unwrap();
+        for inode in &mut content.inodes {
+            let durable = survive(inode, dice);
+            *inode = Inode { cached: durable.clone(), durable, pending: Vec::new() };
+        }
+        (content.is_down, content.fault) = (false, None);
     }
 
     fn sync(&self, inode: usize) -> io::Result<()> {
