@@ -476,7 +476,7 @@ fn the_excess_of_a_minute_is_folded_and_counted() {
     assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 15, "a replay folds nothing twice");
     store.commit_matches(matches(&one, &minute(21..=22))).unwrap();
     assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 17);
-    let due = store.outbox_due("file", 0, 100).unwrap();
+    let due = store.outbox_due("file", summary.time_us, 100).unwrap();
     assert_eq!(due.len(), 8, "a summary is delivered when its minute is over");
 }
 
