@@ -9,7 +9,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use daemoneye_engine::ingest::{EventBatch, UNDECODABLE, decode};
-use daemoneye_engine::store::{AlertFilter, DeliveryState, OutboxStats, RuleMatch, Store, StoreError, StoreOptions};
+use daemoneye_engine::store::{
+    AlertFilter, DeliveryState, FORMAT_VERSION, OutboxStats, RuleMatch, Store, StoreError, StoreOptions,
+};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::model::{Alert, AlertStatus, Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
@@ -474,7 +476,7 @@ fn the_excess_of_a_minute_is_folded_and_counted() {
     assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 15, "a replay folds nothing twice");
     store.commit_matches(matches(&one, &minute(21..=22))).unwrap();
     assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 17);
-    let due = store.outbox_due("file", 0, 100).unwrap();
+    let due = store.outbox_due("file", summary.time_us, 100).unwrap();
     assert_eq!(due.len(), 8, "a summary is delivered when its minute is over");
 }
 
@@ -497,8 +499,16 @@ fn the_outbox_retries_delivers_and_gives_up() {
     assert_eq!(attempts.map(|delivery| delivery.attempts).collect::<Vec<_>>(), [1, 1, 1], "the successful ones count");
     assert_eq!(store.outbox_next("file").unwrap(), Some(T0 + 50));
     assert_eq!(store.outbox_due("stdout", T0, 10).unwrap().len(), 3, "one sink does not hold up another");
+    let ten_years = 10 * 365 * 86_400_000_000;
+    assert_eq!(due(&store, T0 - ten_years), [ids[1]], "a clock that was set back puts nothing off");
     drop(store);
     let store = Store::open(StoreOptions { dead_after: Duration::ZERO, ..options(dir.path()) }).unwrap();
+    let now = i64::try_from(SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_micros()).unwrap();
+    store.watch_clock(now - ten_years, Duration::ZERO).unwrap();
+    store.watch_clock(now, Duration::ZERO).unwrap();
+    let ahead = store.outbox_failed("file", ids[1], "disk full", T0 + 50).unwrap();
+    assert_eq!(ahead, DeliveryState::Pending, "a clock that was set ahead gives nothing up");
+    store.watch_clock(now, Duration::from_secs(86_400)).unwrap();
     assert_eq!(store.outbox_failed("file", ids[1], "disk full", T0 + 60).unwrap(), DeliveryState::Dead);
     assert_eq!(store.outbox_next("file").unwrap(), None);
     let stats = store.outbox_stats().unwrap();
@@ -742,7 +752,8 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     const VERSION: TableDefinition<'_, &str, Raw<true>> = TableDefinition::new("meta");
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
-    overwrite(dir.path(), VERSION, "format_version", &[1, 3]);
+    let newer = u8::try_from(FORMAT_VERSION + 1).unwrap();
+    overwrite(dir.path(), VERSION, "format_version", &[1, newer]);
     fs::write(dir.path().join("segments/9.parquet"), b"of a newer build").unwrap();
     // The database's own header changes whenever it is opened, and the lock says who looked last.
     let files = || {
@@ -754,12 +765,15 @@ fn a_store_of_a_newer_version_is_refused_and_left_alone() {
     let refused = Store::open(options(dir.path())).unwrap_err();
     assert_eq!((refused.exit(), refused.exit().code()), (Exit::NewerFormat, 71));
     let (said, database) = (refused.to_string(), dir.path().join("state.redb"));
-    assert!(said.contains("version 3") && said.contains("use the newer build"), "what, and what to do: {said}");
+    assert!(
+        said.contains(&format!("version {newer}")) && said.contains("use the newer build"),
+        "what, and what to do: {said}"
+    );
     assert!(said.contains(database.to_str().unwrap()), "where: {said}");
     assert_eq!(Store::open_offline(dir.path()).unwrap_err().exit(), Exit::NewerFormat);
     assert_eq!(files(), before);
     let meta = redb::ReadOnlyDatabase::open(database).unwrap().begin_read().unwrap().open_table(VERSION).unwrap();
-    assert_eq!(meta.get("format_version").unwrap().unwrap().value(), [1, 3]);
+    assert_eq!(meta.get("format_version").unwrap().unwrap().value(), [1, newer]);
 }
 
 #[test]

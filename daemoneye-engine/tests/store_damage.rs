@@ -4,19 +4,39 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use daemoneye_engine::ingest::decode;
-use daemoneye_engine::store::{Store, StoreError, StoreOptions};
+use daemoneye_engine::store::{Store, StoreError, StoreOptions, Verification};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, Record, Sequence};
 use daemoneye_lib::segment::{self, Kind, SegmentHeader, SegmentName, WalHeader};
 use prost::Message as _;
 
+mod golden;
 mod raw;
 mod whole;
 
 const T0: i64 = 1_760_000_000_000_000;
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        let target = to.join(path.file_name().unwrap());
+        if path.is_dir() {
+            copy(&path, &target);
+        } else {
+            fs::copy(&path, &target).unwrap();
+        }
+    }
+}
+
+/// `Err` when `work` panics.
+fn panics<T>(work: impl FnOnce() -> T) -> Result<T, ()> {
+    std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(drop)
+}
 
 fn open(dir: &Path) -> Store {
     Store::open(StoreOptions::new(dir)).unwrap()
@@ -261,4 +281,115 @@ fn a_log_with_a_hole_or_that_cannot_be_read_is_told() {
     fs::create_dir_all(wal.join("procmond-00001.wal")).unwrap();
     let offline = Store::open_offline(dir.path()).unwrap();
     assert_eq!((rows(&offline), reasons(&offline)), (10, vec!["wal_unreadable".to_owned()]));
+}
+
+/// Reads everything once, `bytes` at a time; the names of what was set aside.
+fn verify(store: &Store, bytes: u64) -> Vec<String> {
+    let (mut pass, mut found) = (Verification::default(), Vec::new());
+    for step in 0.. {
+        let Some(damaged) = store.verify(&mut pass, bytes).unwrap() else { break };
+        found.extend(damaged.iter().map(|one| one.path.file_name().unwrap().to_string_lossy().into_owned()));
+        assert!(step < 100_000, "a pass ends");
+    }
+    found
+}
+
+#[test]
+fn a_segment_that_is_flipped_cut_missing_or_another_is_named_and_skipped() {
+    let dir = sealed(6);
+    let paths = parquet(&dir.path().join("segments"));
+    let whole: Vec<Vec<u8>> = paths.iter().map(|path| fs::read(path).unwrap()).collect();
+    let store = open(dir.path());
+    assert_eq!(verify(&store, 10_000), Vec::<String>::new());
+    let mut flipped = whole[1].clone();
+    flipped[whole[1].len() / 2] ^= 4;
+    fs::write(&paths[1], flipped).unwrap();
+    fs::write(&paths[2], &whole[2][..whole[2].len() - 7]).unwrap();
+    fs::remove_file(&paths[3]).unwrap();
+    fs::write(&paths[4], &whole[0]).unwrap();
+    let name = |at: usize| paths[at].file_name().unwrap().to_str().unwrap().to_owned();
+    let bad: Vec<String> = (1..5).map(name).collect();
+    assert_eq!(verify(&store, 10_000), bad, "all of them, each once, a little at a time");
+    assert_eq!(verify(&store, u64::MAX), Vec::<String>::new(), "what is set aside is read no more");
+
+    let told = |store: &Store| -> Vec<(String, Option<u64>)> {
+        let rows = store.coverage().unwrap().into_iter().map(|row| row.gap);
+        rows.inspect(|gap| assert_eq!(gap.reason, "segment_damaged"))
+            .map(|gap| (gap.detail.split(':').next().unwrap().to_owned(), gap.count))
+            .collect()
+    };
+    let expected: Vec<_> = bad.iter().map(|name| (name.clone(), Some(10))).collect();
+    assert_eq!(told(&store), expected);
+    assert!(!store.snapshot().completeness.is_complete());
+    assert_eq!(rows(&store), 20, "the others answer");
+    drop(store);
+    let store = open(dir.path());
+    verify(&store, u64::MAX);
+    assert_eq!(told(&store), expected, "a restart tells nothing twice");
+    drop(store);
+    for (path, bytes) in paths.iter().zip(&whole) {
+        fs::write(path, bytes).unwrap();
+    }
+    let store = open(dir.path());
+    assert_eq!(verify(&store, u64::MAX), Vec::<String>::new());
+    assert!(store.snapshot().completeness.is_complete(), "what was put back is whole");
+    assert_eq!(rows(&store), 60);
+}
+
+#[test]
+fn a_clock_that_jumps_ten_years_removes_nothing() {
+    const HOUR: Duration = Duration::from_secs(3_600);
+    const HOUR_US: i64 = 3_600_000_000;
+    const TEN_YEARS_US: i64 = 10 * 365 * 24 * HOUR_US;
+    let dir = sealed(3);
+    let (mut store, mut now) = (open(dir.path()), T0 + HOUR_US);
+    assert_eq!(store.watch_clock(now, HOUR).unwrap(), 0);
+    for hour in 1..24 {
+        now += HOUR_US;
+        let ahead = store.watch_clock(now + TEN_YEARS_US, HOUR).unwrap();
+        assert_eq!((ahead, store.clock_ahead_us()), (TEN_YEARS_US, TEN_YEARS_US), "hour {hour}");
+        assert_eq!(store.expire(now + TEN_YEARS_US - ahead).unwrap().segments, 0);
+        if hour == 7 {
+            drop(store);
+            store = open(dir.path());
+        }
+    }
+    // Set right again, and set back.
+    for back in [0, TEN_YEARS_US] {
+        assert_eq!(store.watch_clock(now - back, HOUR).unwrap(), 0);
+        assert_eq!(store.expire(now - back).unwrap().segments, 0);
+    }
+    assert_eq!(rows(&store), 30);
+    // A host that was off for ten years: nothing is removed at its start, everything a day later.
+    let mut removed = Vec::new();
+    for hour in 0..25 {
+        let host = now + TEN_YEARS_US + hour * HOUR_US;
+        let ahead = store.watch_clock(host, HOUR).unwrap();
+        removed.push(store.expire(host - ahead).unwrap().segments);
+    }
+    assert_eq!((removed.iter().sum::<usize>(), removed[..23].iter().sum::<usize>()), (3, 0));
+}
+
+#[test]
+fn events_that_lie_about_their_time_neither_keep_nor_remove_others() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    seal(&store, 1..=10);
+    let liar = |number: u64, time_us: i64| {
+        let honest = start(number);
+        let event = ProcessEvent { time_us, ..ProcessEvent::decode(honest.payload.clone()).unwrap() };
+        Record { time_us, payload: event.encode_to_vec().into(), ..honest }
+    };
+    for (number, time_us) in [(11, i64::MAX), (12, i64::MIN), (13, 0), (14, -1)] {
+        store.append(decode("procmond", &[liar(number, time_us)]).unwrap()).unwrap();
+        store.seal().unwrap();
+    }
+    seal(&store, 15..=20);
+    assert_eq!(rows(&store), 20);
+    store.watch_clock(T0, Duration::ZERO).unwrap();
+    assert_eq!(store.clock_ahead_us(), 0, "no event sets the clock");
+    store.expire(T0 + 60_000_000).unwrap();
+    assert!(rows(&store) >= 17, "the honest ones and those of the future");
+    drop(store);
+    assert!(rows(&open(dir.path())) >= 17);
 }

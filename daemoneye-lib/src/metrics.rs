@@ -164,6 +164,8 @@ pub const METRICS: &[Metric] = metrics! {
         "events that came again after a crash or reconnect and stood already";
     "daemoneye_ingest_refused_total" Counter "runs" "/ingest/refused" ""
         "runs that did not continue their stream; a gap in coverage each";
+    "daemoneye_ingest_pauses_total" Counter "pauses" "/ingest/pauses" ""
+        "times that no events were taken because the disk was full or failed; a gap in coverage each";
     "daemoneye_store_seals_total" Counter "seals" "/ingest/seals" ""
         "times that the open segment became a file";
     "daemoneye_store_segments" Gauge "files" "/store/segments" ""

@@ -95,7 +95,8 @@ fn store_part(store: &Store) -> Result<(Map<String, Value>, losses::Losses), Sto
     let since = now_us().saturating_sub(DAY_US);
     let gaps: Vec<CoverageGap> =
         store.coverage()?.into_iter().map(|row| row.gap).filter(|gap| gap.to_us >= since).collect();
-    let lost = losses::of(&gaps, stats.audit_lost);
+    let mut lost = losses::of(&gaps, stats.audit_lost);
+    lost.extend(losses::of_store(store));
     let recent: Vec<Value> = gaps
         .into_iter()
         .map(|gap| {
@@ -134,7 +135,7 @@ fn live(worker: &Worker, document: &mut Map<String, Value>, findings: &mut Findi
     document.insert("sandbox".into(), sandbox(worker, findings));
     document.insert("rules".into(), rules(worker, findings));
     document.insert("sinks".into(), sinks(worker, findings));
-    document.insert("ingest".into(), ingest(worker));
+    document.insert("ingest".into(), ingest(worker, findings));
     document.insert("bus".into(), bus(worker));
     let collectors = worker.roster.all();
     if collectors.is_empty() && phase != Phase::ShuttingDown {
@@ -318,9 +319,19 @@ fn sinks(worker: &Worker, findings: &mut Findings) -> Value {
     Value::Array(rows)
 }
 
-fn ingest(worker: &Worker) -> Value {
+fn ingest(worker: &Worker, findings: &mut Findings) -> Value {
     let counters = &worker.counters;
+    let paused = worker.store.paused();
+    if let Some((_, why)) = &paused {
+        findings.add(
+            format!("no events are taken: {why}"),
+            "make room on the disk of the data directory, or look at the disk; the collectors keep their events in their \
+             logs, and it goes on by itself",
+        );
+    }
     json!({
+        "paused_since_us": paused.map(|(since_us, _)| since_us),
+        "pauses": counters.pauses.load(Ordering::Relaxed),
         "runs": counters.runs.load(Ordering::Relaxed),
         "rows": counters.rows.load(Ordering::Relaxed),
         "replayed": counters.replayed.load(Ordering::Relaxed),

@@ -3,14 +3,25 @@
 
 use std::collections::BTreeMap;
 
+use daemoneye_engine::store::Store;
 use daemoneye_lib::proto::CoverageGap;
+
+/// A day in microseconds.
+const DAY_US: i64 = 86_400_000_000;
 
 /// Problems with their remedies.
 pub(super) type Losses = Vec<(String, String)>;
 
 /// Reasons of gaps that are no loss of captured events.
-const NO_LOSS: &[&str] =
-    &["audit_outbox_full", "collector_unavailable", "processes_full", "retention", "subscriber_slow"];
+const NO_LOSS: &[&str] = &[
+    "audit_outbox_full",
+    "collector_unavailable",
+    "processes_full",
+    "retention",
+    "segment_damaged",
+    "store_paused",
+    "subscriber_slow",
+];
 
 /// Whether captured events are gone because of this reason; one that this build does not know counts.
 pub(crate) fn is_loss(reason: &str) -> bool {
@@ -32,6 +43,32 @@ pub(super) fn of(gaps: &[CoverageGap], audit_lost: u64) -> Losses {
         ));
     }
     losses
+}
+
+/// What is wrong with the store itself: files that it cannot use, however old, and a clock that it does not believe.
+pub(super) fn of_store(store: &Store) -> Losses {
+    let mut found = Losses::new();
+    let damaged = store.snapshot().damaged;
+    if let Some(first) = damaged.first() {
+        let name = first.path.file_name().unwrap_or_default().display();
+        let rows: u64 = damaged.iter().map(|segment| segment.rows).sum();
+        found.push((
+            format!("{} segments with {rows} events cannot be used ({name}: {})", damaged.len(), first.what),
+            "restore the files from a backup and start the agent again; check the disk and who can write to the data \
+             directory; everything else answers"
+                .to_owned(),
+        ));
+    }
+    let ahead_us = store.clock_ahead_us();
+    if ahead_us > 0 {
+        found.push((
+            format!("the clock is {} days ahead of what this store has seen", ahead_us / DAY_US),
+            "set the clock right; when it is right, do nothing: it is believed after the agent has run for a day, and \
+             history stays until then"
+                .to_owned(),
+        ));
+    }
+    found
 }
 
 fn lost((collector, reason): (&str, &str), count: usize, detail: &str) -> (String, String) {

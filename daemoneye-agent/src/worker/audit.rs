@@ -21,7 +21,8 @@ const DEADLINE: Duration = Duration::from_secs(10);
 /// Names that one entry lists; the rest is in the count.
 const NAMES: usize = 50;
 
-/// Puts an entry into the outbox. A store that refuses is reported by ingest, which ends the worker; here it is only noted.
+/// Puts an entry into the outbox. A store that refuses is reported by ingest, which pauses or ends the worker; here it
+/// is only noted.
 pub(crate) fn push(store: &Store, actor: &str, action: &str, payload: &Value) {
     if let Err(error) = store.audit_push(actor, action, payload) {
         tracing::warn!(%error, action, "an audit entry was not kept");

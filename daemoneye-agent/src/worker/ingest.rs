@@ -1,8 +1,9 @@
 //! From the bus into the store, on a thread of its own: decode, judge, commit alerts, append, give credit; seal when due.
 //!
 //! The order carries the promise: an alert is committed before the row that caused it can be acknowledged, and a collector's
-//! log is trimmed only after the seal. When the store refuses, the worker ends: nothing was acknowledged, so the next one
-//! gets everything again.
+//! log is trimmed only after the seal. When the disk is full or fails, nothing more is taken until it works again: without
+//! credit the collectors keep their events. When the store refuses for another reason, the worker ends: nothing was
+//! acknowledged, so the next one gets everything again.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,6 +26,8 @@ use crate::error::AgentError;
 
 /// How often the age of the open segment is looked at when nothing arrives.
 const TICK: Duration = Duration::from_millis(250);
+/// How long between two attempts while the disk is full or fails: soon after there is room, and no load on a disk in trouble.
+const RETRY: Duration = Duration::from_secs(1);
 /// Runs that are still taken when the worker stops: more than credit allows to be on their way.
 const LAST_RUNS: usize = 4096;
 
@@ -37,6 +40,7 @@ pub(crate) struct Counters {
     pub(crate) refused: AtomicU64,
     pub(crate) alerts: AtomicU64,
     pub(crate) seals: AtomicU64,
+    pub(crate) pauses: AtomicU64,
 }
 
 fn add(counter: &AtomicU64, more: usize) {
@@ -95,6 +99,12 @@ enum Step {
     Run(Run),
 }
 
+/// Whether the thread goes on.
+enum Flow {
+    Ended,
+    On,
+}
+
 struct Thread {
     worker: Arc<Worker>,
     runs: mpsc::Receiver<Run>,
@@ -103,6 +113,7 @@ struct Thread {
 
 impl Thread {
     fn work(mut self, runtime: &Handle) {
+        let _told = Watched(Arc::clone(&self.worker));
         let mut tick = {
             let _timers = runtime.enter();
             // One timer for all: a new one for each run would wake the runtime's timer thread each time.
@@ -110,26 +121,94 @@ impl Thread {
         };
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            let step = runtime.block_on(self.next(&mut tick));
-            let outcome = match step {
-                Step::Run(run) => self.take(&run),
-                Step::Nothing => Ok(()),
-                Step::Command(Command::Seal(done)) => {
-                    let sealed = self.seal();
-                    let _waiting = done.send(());
-                    sealed
-                }
-                Step::Command(Command::Stop(done)) => {
-                    self.finish();
-                    let _waiting = done.send(());
-                    return;
-                }
+            let flow = match runtime.block_on(self.next(&mut tick)) {
+                Step::Run(run) => self.insist(runtime, |thread| thread.take(&run)),
+                Step::Nothing => Flow::On,
+                Step::Command(command) => self.obey(command),
             };
-            if let Err(error) = outcome.and_then(|()| self.seal_when_due()) {
-                tracing::error!(%error, "the store refused; the worker ends and its successor gets the events again");
-                return self.worker.end(End::Failed(AgentError::Store(error)));
+            let flow = match flow {
+                Flow::On => self.insist(runtime, Self::seal_when_due),
+                Flow::Ended => Flow::Ended,
+            };
+            if matches!(flow, Flow::Ended) {
+                return;
             }
         }
+    }
+
+    fn obey(&mut self, command: Command) -> Flow {
+        match command {
+            Command::Seal(done) => {
+                if let Err(error) = self.seal() {
+                    tracing::warn!(%error, "the open segment was not sealed");
+                }
+                let _waiting = done.send(());
+                Flow::On
+            }
+            Command::Stop(done) => {
+                self.finish();
+                let _waiting = done.send(());
+                Flow::Ended
+            }
+        }
+    }
+
+    /// Does `work`, again and again while the disk is full or fails, and takes nothing else meanwhile.
+    fn insist(&mut self, runtime: &Handle, work: impl Fn(&Self) -> Result<(), StoreError>) -> Flow {
+        let mut outcome = work(self);
+        while let Err(error) = outcome {
+            if !error.may_pass() {
+                tracing::error!(%error, "the store refused; the worker ends and its successor gets the events again");
+                self.worker.end(End::Failed(AgentError::Store(error)));
+                return Flow::Ended;
+            }
+            self.pause(&error);
+            if let Some(command) = runtime.block_on(self.command_within(RETRY))
+                && matches!(self.obey(command), Flow::Ended)
+            {
+                return Flow::Ended;
+            }
+            // Sealing first: it makes the room in memory that `work` may need.
+            outcome = self.seal_when_due().and_then(|()| work(self));
+        }
+        self.resume();
+        Flow::On
+    }
+
+    async fn command_within(&mut self, patience: Duration) -> Option<Command> {
+        tokio::time::timeout(patience, self.commands.recv()).await.ok().flatten()
+    }
+
+    fn pause(&self, error: &StoreError) {
+        let worker = &self.worker;
+        if worker.store.paused().is_none() {
+            tracing::warn!(%error, "no events are taken until the disk works again; the collectors keep them");
+            add(&worker.counters.pauses, 1);
+        }
+        if let Err(error) = worker.store.pause(&error.to_string()) {
+            tracing::warn!(%error, "the pause is not told");
+        }
+    }
+
+    fn resume(&self) {
+        let worker = &self.worker;
+        if worker.store.paused().is_none() {
+            return;
+        }
+        tracing::info!("events are taken again");
+        if let Err(error) = worker.store.resume() {
+            tracing::warn!(%error, "the pause was not written down");
+        }
+        // Alerts of a commit that was in doubt are in the outbox, and nobody was told.
+        worker.alerts.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Opens `state.redb` again when it has failed, under whoever wrote to it.
+    fn recover(&self) -> Result<(), StoreError> {
+        for (collector, committed) in self.worker.store.recover()? {
+            self.worker.broker.commit(&collector, committed);
+        }
+        Ok(())
     }
 
     async fn next(&mut self, tick: &mut Interval) -> Step {
@@ -154,15 +233,15 @@ impl Thread {
 
     fn take(&self, run: &Run) -> Result<(), StoreError> {
         let worker = &self.worker;
-        add(&worker.counters.runs, 1);
         match decode(&run.collector, &run.records) {
             Ok(batch) => self.keep(batch)?,
             Err(error) => {
+                worker.store.add_coverage(refused(run, &error.to_string()))?;
                 add(&worker.counters.refused, 1);
                 tracing::warn!(collector = %run.collector, %error, "a run was refused");
-                worker.store.add_coverage(refused(run, &error.to_string()))?;
             }
         }
+        add(&worker.counters.runs, 1);
         if let Some(last) = run.records.last().and_then(|record| record.sequence) {
             worker.roster.arrived(&run.collector, last);
         }
@@ -178,16 +257,20 @@ impl Thread {
             return Ok(());
         };
         let mut completeness = Completeness::complete();
-        // One entry for all gaps of a run: a broken stream must not fill the ledger.
-        if let Some(first) = batch.gaps.first() {
+        if !batch.gaps.is_empty() {
             completeness.degrade(Degraded::EventsShed);
-            audit::push(&worker.store, "agent", "coverage-gap", &audit::gap(&first.gap, batch.gaps.len()));
-            worker.say_gaps(&batch.gaps);
             self.raise(integrity::matches(&batch.gaps))?;
         }
         self.raise(worker.rules.set().evaluate(&batch, &completeness))?;
-        worker.followers.offer(&batch.batch);
+        let (rows, gaps) = (batch.batch.clone(), batch.gaps.clone());
         let appended = worker.store.append(batch)?;
+        // What cannot be taken back comes last: everything above may be done again after the disk has failed.
+        worker.followers.offer(&rows);
+        // One entry for all gaps of a run: a broken stream must not fill the ledger.
+        if let Some(first) = gaps.first() {
+            audit::push(&worker.store, "agent", "coverage-gap", &audit::gap(&first.gap, gaps.len()));
+            worker.say_gaps(&gaps);
+        }
         add(&worker.counters.rows, appended.rows);
         add(&worker.counters.replayed, offered.saturating_sub(appended.rows));
         Ok(())
@@ -217,6 +300,7 @@ impl Thread {
     }
 
     fn seal_when_due(&self) -> Result<(), StoreError> {
+        self.recover()?;
         if self.worker.store.seal_due() { self.seal() } else { Ok(()) }
     }
 
@@ -226,6 +310,17 @@ impl Thread {
             self.worker.broker.commit(&collector, committed);
         }
         Ok(())
+    }
+}
+
+/// Ends the worker when the thread unwinds: without it nobody would take events, and everything else would go on.
+struct Watched(Arc<Worker>);
+
+impl Drop for Watched {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.end(End::Failed(AgentError::Store(StoreError::LockPoisoned)));
+        }
     }
 }
 

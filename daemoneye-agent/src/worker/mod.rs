@@ -61,6 +61,8 @@ pub(crate) struct Worker {
     pub(crate) followers: Followers,
     pub(crate) broker: Broker,
     pub(crate) counters: Counters,
+    /// When the host's clock was judged last.
+    clock_read: Mutex<Instant>,
     pub(crate) sinks: Vec<Arc<SinkState>>,
     pub(crate) started: Instant,
     /// What the kernel holds this process to; set once everything listens.

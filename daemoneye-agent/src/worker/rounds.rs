@@ -1,9 +1,11 @@
 //! What comes back at intervals: heartbeats that are missing, rule files that changed, audit entries that wait, history that
-//! is too old or too large or lies in too many files. Each round is a task of its own, so a slow one holds up no other.
+//! is too old or too large or lies in too many files or is damaged, a clock that was set. Each round is a task of its own, so a slow one holds up no other.
 
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
+use daemoneye_engine::store::{DamagedSegment, StoreError, Verification};
+use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
 use super::{Phase, Worker, audit, notices};
@@ -24,6 +26,15 @@ const RETENTION: Duration = Duration::from_secs(3600);
 /// How often history is looked at for segments to merge, and for its size: as often as segments are made on a quiet host.
 const COMPACTION: Duration = Duration::from_secs(60);
 
+/// How often the host's clock is compared with the time that has passed: before an alert is taken for too old to deliver.
+const CLOCK: Duration = Duration::from_secs(60);
+/// How often some of the history is read again, and how much of it: 1 MiB/s, which is 35 minutes for the default bound and
+/// leaves any disk to others.
+const VERIFICATION: Duration = Duration::from_secs(1);
+const VERIFIED_BYTES: u64 = 1024 * 1024;
+/// Pause behind a pass over all of it.
+const BETWEEN_PASSES: Duration = Duration::from_secs(6 * 3600);
+
 /// Starts every round; they end with the worker.
 pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, HEARTBEATS, |worker| async move { heartbeats(&worker) });
@@ -31,6 +42,8 @@ pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
     round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
     round(worker, RETENTION, |worker| async move { retention(&worker).await });
+    round(worker, CLOCK, |worker| async move { clock(&worker).await });
+    verification(worker);
     round(worker, COMPACTION, |worker| async move { compaction(&worker).await });
 }
 
@@ -87,8 +100,74 @@ async fn rule_files(worker: &Arc<Worker>) {
     }
 }
 
+/// Says so when the host's clock has been set ahead; what grows old goes by the believed one then.
+async fn clock(worker: &Arc<Worker>) {
+    let judged = worker.blocking(|worker| {
+        let mut read = worker.clock_read.lock().unwrap_or_else(PoisonError::into_inner);
+        let (now, before) = (Instant::now(), worker.store.clock_ahead_us());
+        let ahead_us = worker.store.watch_clock(now_us(), now.saturating_duration_since(*read))?;
+        *read = now;
+        Ok::<_, StoreError>((before, ahead_us))
+    });
+    match judged.await {
+        Some(Ok((0, ahead_us))) if ahead_us > 0 => {
+            tracing::warn!(
+                ahead_s = ahead_us / 1_000_000,
+                "the clock was set ahead; nothing grows old by it for a day"
+            );
+        }
+        Some(Err(error)) => tracing::warn!(%error, "the clock was not judged"),
+        Some(Ok(_)) | None => {}
+    }
+}
+
+/// Reads the history again and again, a little at a time.
+fn verification(worker: &Arc<Worker>) {
+    let worker = Arc::clone(worker);
+    tokio::spawn(async move {
+        let mut pass = Verification::default();
+        let mut wait = VERIFICATION;
+        loop {
+            tokio::select! {
+                () = worker.shutdown.cancelled() => return,
+                () = tokio::time::sleep(wait) => {}
+            }
+            let mut going = std::mem::take(&mut pass);
+            let step = worker.blocking(move |worker| {
+                let found = worker.store.verify(&mut going, VERIFIED_BYTES);
+                (going, found)
+            });
+            let Some((gone, found)) = step.await else { return };
+            pass = gone;
+            wait = match found {
+                Ok(None) => BETWEEN_PASSES,
+                Ok(Some(damaged)) => {
+                    tell(&worker, damaged).await;
+                    VERIFICATION
+                }
+                Err(error) => {
+                    tracing::warn!(%error, "the history was not checked");
+                    VERIFICATION
+                }
+            };
+        }
+    });
+}
+
+/// The ledger says which history was changed, whatever becomes of the store.
+async fn tell(worker: &Arc<Worker>, damaged: Vec<DamagedSegment>) {
+    for segment in damaged {
+        let name = segment.path.file_name().unwrap_or_default().display().to_string();
+        let payload = json!({ "segment": name, "rows": segment.rows, "from_us": segment.first_us,
+            "to_us": segment.last_us, "problem": segment.what });
+        worker.audit("agent".to_owned(), "segment-damaged", payload).await;
+    }
+}
+
 async fn retention(worker: &Arc<Worker>) {
-    match worker.blocking(|worker| worker.store.expire(now_us())).await {
+    clock(worker).await;
+    let expire = |worker: &Worker| worker.store.expire(now_us().saturating_sub(worker.store.clock_ahead_us()));
+    match worker.blocking(expire).await {
         Some(Ok(expired)) => tracing::debug!(?expired, "retention"),
         Some(Err(error)) => tracing::warn!(%error, "old history was not removed"),
         None => {}

@@ -109,6 +109,7 @@ impl Loading {
             followers: Followers::default(),
             broker,
             counters: Counters::default(),
+            clock_read: Mutex::new(Instant::now()),
             started: Instant::now(),
             jail: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),

@@ -28,6 +28,9 @@ pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
         | reason::NO_TABLE
         | reason::PROCESSES_FULL
         | reason::RETENTION
+        // The files that cannot be used now are known; one that was put back is whole.
+        | reason::SEGMENT_DAMAGED
+        | reason::STORE_PAUSED
         | reason::SUBSCRIBER_SLOW => None,
         reason::COLLECTOR_UNAVAILABLE => Some(Degraded::CollectorUnavailable),
         reason::SEGMENTS_UNREGISTERED | reason::WAL_UNREADABLE => Some(Degraded::DataUnreadable),
@@ -68,7 +71,15 @@ mod tests {
         for lost in ["undecodable", "shed", "wal_bound", "wal_corrupt", "wal_disk", "wal_oversize", "not known yet"] {
             assert_eq!(of_gap(lost), Some(Degraded::EventsShed), "{lost}");
         }
-        for kept in ["retention", "subscriber_slow", "no_table", "audit_outbox_full", "processes_full"] {
+        for kept in [
+            "retention",
+            "subscriber_slow",
+            "no_table",
+            "audit_outbox_full",
+            "processes_full",
+            "segment_damaged",
+            "store_paused",
+        ] {
             assert_eq!(of_gap(kept), None, "{kept}");
         }
     }

@@ -86,6 +86,13 @@ pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Resul
     record_within(transaction, gap, within_us)
 }
 
+/// Writes a gap that is a row of its own, whatever it touches: its detail names one thing.
+pub(super) fn record_alone(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+    let id = next(transaction, COVERAGE_COUNTER)?;
+    transaction.open_table(COVERAGE)?.insert((gap.from_us, id), StoredGap::of(gap).encode()?)?;
+    Ok(())
+}
+
 /// Extends the newest gap of this kind, whatever lies between: the cause has been there all the time.
 pub(super) fn prolong(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
     record_within(transaction, gap, i64::MAX)
@@ -131,7 +138,7 @@ impl Store {
         let waiting: Vec<CoverageGap> = {
             let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
             let sealing = held.sealing.iter().flat_map(|open| open.gaps.iter());
-            sealing.chain(&held.open.gaps).map(|gap| gap.gap.clone()).collect()
+            sealing.chain(&held.open.gaps).map(|gap| &gap.gap).chain(&held.paused).cloned().collect()
         };
         let mut rows = self.stored_coverage()?;
         let known = |gap: &CoverageGap| {

@@ -3,7 +3,6 @@
 //! Rows come sorted by time, so that the statistics of row groups and pages cut a range of time out of a file. What has
 //! no order worth knowing (identities, hashes, names) gets a Bloom filter instead of statistics.
 
-use std::fs::File;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
@@ -19,6 +18,7 @@ use datafusion::parquet::file::properties::{EnabledStatistics, WriterProperties,
 use datafusion::parquet::schema::types::ColumnPath;
 
 use super::StoreError;
+use super::disk::{Disk, DiskFile};
 use crate::schema::process_events_schema;
 
 /// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.
@@ -74,8 +74,8 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// For about `rows` rows.
-    pub(super) fn create(path: &Path, rows: u64) -> Result<Self, StoreError> {
-        let file = File::create(path).map_err(StoreError::io("create", path))?;
+    pub(super) fn create(disk: &dyn Disk, path: &Path, rows: u64) -> Result<Self, StoreError> {
+        let file = disk.create(path).map_err(StoreError::io("create", path))?;
         let sink = Hashing { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0 };
         let properties = properties(rows).map_err(|error| failed(path, error))?;
         let writer = ArrowWriter::try_new(sink, process_events_schema(), Some(properties));
@@ -100,13 +100,13 @@ impl Encoder {
 
     /// Completes and syncs the file.
     pub(super) fn finish(self) -> Result<Written, StoreError> {
-        let Self { path, writer, rows, times } = self;
-        let sink = writer.into_inner().map_err(|error| failed(&path, error))?;
-        let (bytes, hash) = (sink.bytes, *sink.hasher.finalize().as_bytes());
-        let file = sink.file.into_inner().map_err(|error| StoreError::io("write", &path)(error.into_error()))?;
-        file.sync_all().map_err(StoreError::io("sync", &path))?;
+        let Self { path, mut writer, rows, times } = self;
+        // Not `into_inner`, which tells a full disk as a failure of Parquet.
+        writer.finish().map_err(|error| failed(&path, error))?;
+        let sink = writer.inner();
+        sink.file.get_ref().sync().map_err(StoreError::io("sync", &path))?;
         let (first_us, last_us) = times.unwrap_or_default();
-        Ok(Written { rows, bytes, hash, first_us, last_us })
+        Ok(Written { rows, bytes: sink.bytes, hash: *sink.hasher.finalize().as_bytes(), first_us, last_us })
     }
 }
 
@@ -161,7 +161,7 @@ fn encoded(builder: WriterPropertiesBuilder, name: &str, rows: u64) -> WriterPro
 
 /// Hashes what passes, so that the file need not be read again.
 struct Hashing {
-    file: io::BufWriter<File>,
+    file: io::BufWriter<Box<dyn DiskFile>>,
     hasher: blake3::Hasher,
     bytes: u64,
     synced: u64,
@@ -174,7 +174,7 @@ impl Write for Hashing {
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
         if self.bytes.saturating_sub(self.synced) >= SYNC_EVERY_BYTES {
             self.file.flush()?;
-            self.file.get_ref().sync_data()?;
+            self.file.get_ref().sync()?;
             self.synced = self.bytes;
         }
         Ok(bytes.len())

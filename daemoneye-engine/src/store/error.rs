@@ -67,8 +67,8 @@ pub enum StoreError {
         /// What the system said.
         source: io::Error,
     },
-    /// `state.redb` failed. After an input or output error it stays failed until it is opened again.
-    #[error("state.redb failed: {0}; what is on disk is known only after a restart")]
+    /// `state.redb` failed. After an input or output error it stays failed until [`super::Store::recover`] opens it again.
+    #[error("state.redb failed: {0}; free disk space or check the disk; it is opened again by itself")]
     IoState(#[from] Box<redb::Error>),
     /// Sealing has failed for so long that no more events are taken.
     #[error("the open segment holds {rows} events that could not be sealed; free disk space or check the log")]
@@ -138,6 +138,13 @@ impl StoreError {
             | Self::LockPoisoned
             | Self::Segment { .. } => Exit::Failure,
         }
+    }
+
+    /// Whether the same may succeed later in this process: room on the disk, a device that is back. After
+    /// [`StoreError::IoState`] only behind [`super::Store::recover`].
+    #[must_use]
+    pub const fn may_pass(&self) -> bool {
+        matches!(self, Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } | Self::Unreadable { .. })
     }
 
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::mem;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -133,6 +134,10 @@ pub(super) struct Held {
     pub(super) damaged: Vec<(Arc<SegmentFile>, String)>,
     /// No longer registered, but perhaps still read by a query.
     pub(super) leaving: Vec<Arc<SegmentFile>>,
+    /// Files of a transaction that failed: whether it happened is known once `state.redb` is opened again.
+    pub(super) doubtful: Vec<PathBuf>,
+    /// No events are taken, since when and why; not written down yet.
+    pub(super) paused: Option<CoverageGap>,
     pub(super) committed: BTreeMap<String, Sequence>,
     /// The high-water mark of every stream, at or above `committed`.
     pub(super) seen: HashMap<String, Sequence>,

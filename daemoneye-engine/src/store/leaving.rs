@@ -3,14 +3,13 @@
 //! The transaction that takes a segment out of the list puts its file on another one, so that after a crash in between
 //! nobody takes it for history that was lost from the list. It leaves that one when its deletion is on disk.
 
-use std::fs;
 use std::io;
 use std::sync::Arc;
 
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 
-use super::seal::{SEGMENTS_DIR, sync_dir};
+use super::disk::Disk;
 use super::segment::SegmentFile;
 use super::state::LEAVING;
 use super::value::Record;
@@ -44,7 +43,7 @@ impl Store {
             let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
             held.leaving.extract_if(.., |file| Arc::get_mut(file).is_some()).collect()
         };
-        let (gone, left): (Vec<_>, Vec<_>) = unread.into_iter().partition(|file| delete(file));
+        let (gone, left): (Vec<_>, Vec<_>) = unread.into_iter().partition(|file| delete(self.disk.as_ref(), file));
         self.held.write().map_err(|_| StoreError::LockPoisoned)?.leaving.extend(left);
         let gone: Vec<u64> = gone.iter().map(|file| file.id).collect();
         self.forget_leaving(&gone)
@@ -66,7 +65,7 @@ impl Store {
         if ids.is_empty() {
             return Ok(());
         }
-        sync_dir(&self.options.dir.join(SEGMENTS_DIR))?;
+        self.sync_segments()?;
         self.state.write(|transaction| {
             let mut leaving = transaction.open_table(LEAVING)?;
             for id in ids {
@@ -78,8 +77,8 @@ impl Store {
 }
 
 /// Deletes the file; true when it is gone.
-fn delete(file: &SegmentFile) -> bool {
-    match fs::remove_file(&file.path) {
+fn delete(disk: &dyn Disk, file: &SegmentFile) -> bool {
+    match disk.remove(&file.path) {
         Ok(()) => true,
         Err(error) if error.kind() == io::ErrorKind::NotFound => true,
         Err(error) => {

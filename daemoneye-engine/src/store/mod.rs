@@ -9,13 +9,17 @@
 mod alert;
 mod audit;
 mod backup;
+mod clock;
 mod commit;
 mod compact;
 mod counts;
 mod coverage;
 mod damage;
+mod disk;
 mod encode;
 mod error;
+#[cfg(test)]
+mod faults;
 mod figures;
 mod forget;
 mod fsck;
@@ -23,10 +27,12 @@ mod held;
 mod leaving;
 mod live;
 mod matches;
+mod migrate;
 mod offline;
 mod open;
 mod outbox;
 pub(crate) mod reason;
+mod recover;
 mod retention;
 mod rules;
 mod seal;
@@ -37,10 +43,12 @@ mod strays;
 mod system;
 mod tail;
 mod value;
+mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, RwLock};
+use std::sync::atomic::AtomicI64;
+use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
 pub use alert::AlertFilter;
@@ -56,9 +64,10 @@ pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
+pub use verify::Verification;
 
-/// Version of everything in `state.redb`; a newer one is refused, an older one migrated. 2 counts deliveries as it goes.
-pub const FORMAT_VERSION: u32 = 2;
+/// Version of everything in `state.redb`; a newer one is refused, an older one migrated.
+pub const FORMAT_VERSION: u32 = 3;
 
 /// Entries that wait for the ledger while procmond is away: some 50 MB, and days of a quiet host.
 const AUDIT_ENTRIES: u64 = 100_000;
@@ -130,10 +139,12 @@ impl StoreOptions {
 pub struct Store {
     options: StoreOptions,
     state: state::State,
+    disk: Arc<dyn disk::Disk>,
     held: RwLock<held::Held>,
     /// One change of the list of segments at a time; held across the file work so that `held` need not be.
     sealing: Mutex<()>,
     compaction: compact::Compaction,
+    clock_ahead_us: AtomicI64,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

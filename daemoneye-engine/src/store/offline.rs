@@ -6,10 +6,12 @@
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::StorageBackend as _;
 use redb::backends::InMemoryBackend;
 
+use super::disk::RealDisk;
 use super::open::STATE_FILE;
 use super::seal::SEGMENTS_DIR;
 use super::state::State;
@@ -37,7 +39,7 @@ impl Store {
             filled.map_err(StoreError::io("copy", &path))?;
             drop(bytes);
             let state = State::over(backend, &path)?.offline()?;
-            let mut store = Self::assemble(StoreOptions::new(dir), state, None)?;
+            let mut store = Self::assemble(StoreOptions::new(dir), state, Arc::new(RealDisk), None)?;
             store.note_strays(&segments)?;
             store.read_tails()?;
             Ok(store)

@@ -3,11 +3,13 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::{ReadTransaction, ReadableTable as _};
 
 use super::compact::Compaction;
+use super::disk::{Disk, RealDisk};
 use super::held::Held;
 use super::live::Live;
 use super::seal::SEGMENTS_DIR;
@@ -30,6 +32,10 @@ impl Store {
     /// [`StoreError::CorruptDatabase`] when `state.redb` is damaged, [`StoreError::CorruptNoState`] when it is lost and its
     /// segments are there, [`StoreError::Unreadable`] when the directory cannot be read or written.
     pub fn open(options: StoreOptions) -> Result<Self, StoreError> {
+        Self::open_on(Arc::new(RealDisk), options)
+    }
+
+    pub(super) fn open_on(disk: Arc<dyn Disk>, options: StoreOptions) -> Result<Self, StoreError> {
         let dir = std::path::absolute(&options.dir).map_err(StoreError::unreadable(&options.dir))?;
         let options = StoreOptions { dir, ..options };
         let segments = options.dir.join(SEGMENTS_DIR);
@@ -38,13 +44,22 @@ impl Store {
         let path = options.dir.join(STATE_FILE);
         strays::refuse_without_state(&path, &segments)?;
         damage::guarded(&path, || {
-            let store = Self::assemble(options, State::open(&path)?, Some(lock))?;
+            let state = State::open(disk.as_ref(), &path)?;
+            // Without it a power cut may take the name of a new database, and with it what was committed to it.
+            disk.sync_dir(&options.dir).map_err(StoreError::io("sync", &options.dir))?;
+            let store = Self::assemble(options, state, disk, Some(lock))?;
             store.tidy(&segments)?;
+            store.tell_damage()?;
             Ok(store)
         })
     }
 
-    pub(super) fn assemble(options: StoreOptions, state: State, lock: Option<File>) -> Result<Self, StoreError> {
+    pub(super) fn assemble(
+        options: StoreOptions,
+        state: State,
+        disk: Arc<dyn Disk>,
+        lock: Option<File>,
+    ) -> Result<Self, StoreError> {
         state.walk()?;
         let committed = state.watermarks()?;
         let seen = committed.iter().map(|(collector, at)| (collector.clone(), *at)).collect();
@@ -60,9 +75,11 @@ impl Store {
         Ok(Self {
             options,
             state,
+            disk,
             held: RwLock::new(held),
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
+            clock_ahead_us: AtomicI64::new(0),
             _lock: lock,
         })
     }

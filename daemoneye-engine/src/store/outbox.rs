@@ -138,6 +138,9 @@ pub(super) fn remove(
     counts::shift(transaction, sink, Some(row.state), None)
 }
 
+/// No delivery is put off for longer: what lies further ahead was written before the clock was set back.
+const LATEST_US: i64 = 3_600_000_000;
+
 impl Store {
     /// The alerts that `sink` should get at `now_us`, the oldest first.
     ///
@@ -148,7 +151,8 @@ impl Store {
         let (due, alerts) = (transaction.open_table(DUE)?, transaction.open_table(ALERTS)?);
         let deliveries = transaction.open_table(DELIVERIES)?;
         let mut found = Vec::new();
-        for entry in due.range((sink, i64::MIN, 0)..=(sink, now_us, u64::MAX))? {
+        let ahead = due.range((sink, now_us.saturating_add(LATEST_US), 0)..=(sink, i64::MAX, u64::MAX))?;
+        for entry in due.range((sink, i64::MIN, 0)..=(sink, now_us, u64::MAX))?.chain(ahead) {
             let id = entry?.1.value();
             let Some(delivery) = deliveries.get((sink, id))? else { continue };
             let DeliveryRow { attempts, created_us, .. } = delivery.value().decode()?;
@@ -210,7 +214,8 @@ impl Store {
         next_try_us: i64,
     ) -> Result<DeliveryState, StoreError> {
         let dead_after_us = i64::try_from(self.options.dead_after.as_micros()).unwrap_or(i64::MAX);
-        let now_us = audit::now_us();
+        // A clock that was set ahead ages no delivery.
+        let now_us = audit::now_us().saturating_sub(self.clock_ahead_us());
         let kept = error.get(..error.floor_char_boundary(ERROR_BYTES)).unwrap_or_default();
         self.state.write(|transaction| {
             update(transaction, sink, alert, |row| {

@@ -10,8 +10,12 @@ pub(crate) const NO_TABLE: &str = "no_table";
 pub(crate) const PROCESSES_FULL: &str = "processes_full";
 /// Removed because of its age.
 pub(crate) const RETENTION: &str = "retention";
+/// The disk failed and no events were taken; the collectors kept them.
+pub(crate) const STORE_PAUSED: &str = "store_paused";
 /// A subscriber of the bus was too slow for a copy; the store has the events.
 pub(crate) const SUBSCRIBER_SLOW: &str = "subscriber_slow";
+/// A registered file of events cannot be used.
+pub(crate) const SEGMENT_DAMAGED: &str = "segment_damaged";
 /// Files of events that `state.redb` does not know.
 pub(crate) const SEGMENTS_UNREGISTERED: &str = "segments_unregistered";
 /// Events in a copied log that are more than an offline store holds.

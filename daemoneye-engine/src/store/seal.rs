@@ -4,7 +4,7 @@
 //! watermarks, the gaps and the live processes. Before that transaction the file is garbage that the next start removes and
 //! the events are still in the collectors' logs; after it they may be trimmed.
 
-use std::fs::{self, File};
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -15,6 +15,7 @@ use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::TimestampMicrosecondType;
 use redb::WriteTransaction;
 
+use super::disk::Disk;
 use super::encode::{Encoder, Written};
 use super::held::Open;
 use super::live::Changes;
@@ -40,10 +41,14 @@ impl Store {
         match self.register(&open, &changes) {
             Ok(file) => self.sealed(&open, file),
             Err(error) => {
+                self.state.doubt(&error);
                 let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
-                held.sealing = None;
-                held.open.prepend(&open);
                 held.live.still_dirty(&changes);
+                // In doubt it stays where queries see it until `recover` knows whether it is registered.
+                if !self.state.is_in_doubt() {
+                    held.sealing = None;
+                    held.open.prepend(&open);
+                }
                 Err(error)
             }
         }
@@ -87,17 +92,27 @@ impl Store {
             }
             live::write(transaction, changes)
         });
-        // After a commit that failed nobody knows whether it happened: the file stays, and the next start keeps or removes it.
-        if let (Err(_), Some(file), false) = (&registered, &file, self.state.is_in_doubt()) {
-            discard(&file.path);
+        if let (Err(_), Some(file)) = (&registered, &file) {
+            self.unsettled(&file.path)?;
         }
         registered.map(|()| file)
+    }
+
+    /// Removes the file of a transaction that did not happen. When nobody knows whether it did, `recover` or the next start
+    /// keeps or removes it.
+    pub(super) fn unsettled(&self, path: &Path) -> Result<(), StoreError> {
+        if self.state.is_in_doubt() {
+            self.held.write().map_err(|_| StoreError::LockPoisoned)?.doubtful.push(path.to_owned());
+        } else {
+            self.discard(path);
+        }
+        Ok(())
     }
 
     fn write_file(&self, open: &Open) -> Result<SegmentFile, StoreError> {
         let dir = self.options.dir.join(SEGMENTS_DIR);
         let partial = dir.join("seal.parquet.tmp");
-        let written = encode(&partial, &open.batches).inspect_err(|_| discard(&partial))?;
+        let written = encode(self.disk.as_ref(), &partial, &open.batches).inspect_err(|_| self.discard(&partial))?;
         self.place(&partial, written, 0, open.ranges.values().cloned().collect())
     }
 
@@ -111,8 +126,9 @@ impl Store {
     ) -> Result<SegmentFile, StoreError> {
         let id = self.last_segment()?.saturating_add(1);
         let path = self.segment_path(written.first_us, id);
-        fs::rename(partial, &path).map_err(StoreError::io("rename", partial))?;
-        sync_dir(&self.options.dir.join(SEGMENTS_DIR))?;
+        let renamed = self.disk.rename(partial, &path).map_err(StoreError::io("rename", partial));
+        renamed.inspect_err(|_| self.discard(partial))?;
+        self.sync_segments().inspect_err(|_| self.discard(&path))?;
         let Written { rows, bytes, hash, first_us, last_us } = written;
         Ok(SegmentFile {
             path,
@@ -130,6 +146,21 @@ impl Store {
 
     fn segment_path(&self, first_us: i64, id: u64) -> PathBuf {
         self.options.dir.join(SEGMENTS_DIR).join(format!("{PROCESS_EVENTS}-{first_us:016}-{id:08}.parquet"))
+    }
+
+    /// A rename or a deletion survives a power cut only once its directory is synced.
+    pub(super) fn sync_segments(&self) -> Result<(), StoreError> {
+        let dir = self.options.dir.join(SEGMENTS_DIR);
+        self.disk.sync_dir(&dir).map_err(StoreError::io("sync", &dir))
+    }
+
+    /// Removes a file that nothing refers to; when that fails, the next start does it.
+    pub(super) fn discard(&self, path: &Path) {
+        if let Err(error) = self.disk.remove(path)
+            && error.kind() != io::ErrorKind::NotFound
+        {
+            tracing::warn!(path = %path.display(), %error, "an unfinished file stays until the next start");
+        }
     }
 
     /// The last number given to a segment; 0 when none was ever registered.
@@ -160,20 +191,13 @@ pub(super) fn insert(transaction: &WriteTransaction, file: &SegmentFile) -> Resu
     Ok(())
 }
 
-/// Removes a file that nothing refers to; when that fails, the next start does it.
-pub(super) fn discard(path: &Path) {
-    if let Err(error) = fs::remove_file(path) {
-        tracing::warn!(path = %path.display(), %error, "an unfinished file stays until the next start");
-    }
-}
-
 const fn last((epoch, number): (u64, u64)) -> Sequence {
     Sequence::new(epoch, number)
 }
 
 /// Writes and syncs `path`, its rows by time.
-fn encode(path: &Path, batches: &[RecordBatch]) -> Result<Written, StoreError> {
-    let mut encoder = Encoder::create(path, batches.iter().map(|batch| batch.num_rows() as u64).sum())?;
+fn encode(disk: &dyn Disk, path: &Path, batches: &[RecordBatch]) -> Result<Written, StoreError> {
+    let mut encoder = Encoder::create(disk, path, batches.iter().map(|batch| batch.num_rows() as u64).sum())?;
     if is_sorted(batches) {
         batches.iter().try_for_each(|batch| encoder.write(batch))?;
     } else if let Some(first) = batches.first() {
@@ -196,12 +220,4 @@ pub(super) fn by_time(batch: &RecordBatch) -> Result<RecordBatch, StoreError> {
     let mut order: Vec<u32> = (0..).take(batch.num_rows()).collect();
     order.sort_by_key(|row| usize::try_from(*row).ok().and_then(|row| times.values().get(row)));
     Ok(take_record_batch(batch, &UInt32Array::from(order))?)
-}
-
-/// A rename or a deletion survives a power cut only once its directory is synced; only Unix can open one for that.
-pub(super) fn sync_dir(dir: &Path) -> Result<(), StoreError> {
-    if cfg!(unix) {
-        File::open(dir).and_then(|dir| dir.sync_all()).map_err(StoreError::io("sync", dir))?;
-    }
-    Ok(())
 }

@@ -175,13 +175,10 @@ impl Store {
 
     /// The same for some files: those that a query had open when reading failed. Returns how many are damaged.
     pub(crate) fn check_files(&self, files: &[Arc<SegmentFile>]) -> Result<usize, StoreError> {
-        let bad: Vec<(u64, String)> =
-            files.iter().filter_map(|file| file.check().err().map(|what| (file.id, what))).collect();
+        let bad: Vec<(Arc<SegmentFile>, String)> =
+            files.iter().filter_map(|file| file.check().err().map(|what| (Arc::clone(file), what))).collect();
         let damaged = bad.len();
-        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
-        for (id, what) in bad {
-            held.set_aside(id, what);
-        }
+        self.set_aside(bad)?;
         Ok(damaged)
     }
 

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{RwLock, RwLockReadGuard};
+use std::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::model::{DetectionRule, ScanMetadata, SystemInfo};
@@ -18,19 +18,20 @@ use uuid::Uuid;
 use super::alert::StoredAlert;
 use super::audit::AuditRow;
 use super::coverage::StoredGap;
+use super::disk::Disk;
 use super::leaving::LeavingRow;
 use super::live::Lifetime;
 use super::outbox::DeliveryRow;
 use super::segment::SegmentRow;
 use super::value::{Record, Stored};
-use super::{FORMAT_VERSION, StoreError, counts, damage};
+use super::{FORMAT_VERSION, StoreError, damage, migrate};
 
 /// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
 /// How long `compact` waits for those who read: they take milliseconds.
 const COMPACT_WAIT: Duration = Duration::from_secs(2);
 const COMPACT_POLL: Duration = Duration::from_millis(10);
-const FORMAT_KEY: &str = "format_version";
+pub(super) const FORMAT_KEY: &str = "format_version";
 
 // Ids are big-endian u128, so that their order is the order of their bytes.
 pub(super) const META: TableDefinition<'_, &str, Stored<u64>> = TableDefinition::new("meta");
@@ -117,32 +118,62 @@ impl Record for ScanMetadata {
 /// The open database. Offline it lies in memory and takes no changes.
 #[derive(Debug)]
 pub(super) struct State {
-    /// Locked for writing only while the file is made smaller, which needs it alone.
-    db: RwLock<Database>,
+    /// `None` after it was closed because of an error and could not be opened again yet.
+    db: RwLock<Option<Database>>,
     offline: bool,
     in_doubt: AtomicBool,
 }
 
+/// How every database is opened.
+pub(super) fn builder() -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(CACHE_BYTES);
+    builder
+}
+
 impl State {
-    pub(super) fn open(path: &Path) -> Result<Self, StoreError> {
-        let db = Builder::new().set_cache_size(CACHE_BYTES).create(path).map_err(|error| refused(path, error))?;
-        let state = Self { db: RwLock::new(db), offline: false, in_doubt: AtomicBool::new(false) };
-        state.prepare(path)?;
-        Ok(state)
+    pub(super) fn open(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
+        Self::of(disk.database(path), path)
     }
 
     /// A database over another backend than a file; `path` is what errors name.
     pub(super) fn over(backend: impl redb::StorageBackend, path: &Path) -> Result<Self, StoreError> {
-        let opened = Builder::new().set_cache_size(CACHE_BYTES).create_with_backend(backend);
+        Self::of(builder().create_with_backend(backend), path)
+    }
+
+    fn of(opened: Result<Database, DatabaseError>, path: &Path) -> Result<Self, StoreError> {
         let db = opened.map_err(|error| refused(path, error))?;
-        let state = Self { db: RwLock::new(db), offline: false, in_doubt: AtomicBool::new(false) };
+        let state = Self { db: RwLock::new(Some(db)), offline: false, in_doubt: AtomicBool::new(false) };
         state.prepare(path)?;
         Ok(state)
     }
 
+    /// The lock for writing, without waiting in its queue, where those who read twice would wait behind this.
+    fn alone(&self) -> Result<RwLockWriteGuard<'_, Option<Database>>, StoreError> {
+        let deadline = Instant::now() + COMPACT_WAIT;
+        loop {
+            match self.db.try_write() {
+                Ok(db) => return Ok(db),
+                Err(TryLockError::Poisoned(_)) => return Err(StoreError::LockPoisoned),
+                Err(TryLockError::WouldBlock) if Instant::now() >= deadline => return Err(closed()),
+                Err(TryLockError::WouldBlock) => std::thread::park_timeout(COMPACT_POLL),
+            }
+        }
+    }
+
+    /// Closes the file and opens it again, which is what ends a latched error; whoever reads meanwhile gets an error. It stays
+    /// in doubt until [`State::trust`].
+    pub(super) fn reopen(&self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+        let mut db = self.alone()?;
+        drop(db.take());
+        *db = Some(disk.database(path).map_err(|error| refused(path, error))?);
+        drop(db);
+        self.walk()
+    }
+
     /// The same, every page of it checked, taking no changes any more.
     pub(super) fn offline(mut self) -> Result<Self, StoreError> {
-        let db = self.db.get_mut().map_err(|_| StoreError::LockPoisoned)?;
+        let db = self.db.get_mut().map_err(|_| StoreError::LockPoisoned)?.as_mut().ok_or_else(closed)?;
         let sound = db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))?;
         if !sound {
             tracing::warn!("the copy of state.redb was taken in the middle of a change; its last whole state is read");
@@ -157,7 +188,7 @@ impl State {
         Ok(())
     }
 
-    fn database(&self) -> Result<RwLockReadGuard<'_, Database>, StoreError> {
+    fn database(&self) -> Result<RwLockReadGuard<'_, Option<Database>>, StoreError> {
         self.db.read().map_err(|_| StoreError::LockPoisoned)
     }
 
@@ -167,10 +198,14 @@ impl State {
         let deadline = Instant::now() + COMPACT_WAIT;
         loop {
             // Without waiting in the lock's queue, where those who read twice would wait behind it.
-            let compacted = self.db.try_write().ok().map(|mut db| db.compact());
+            let compacted = self.db.try_write().ok().and_then(|mut db| db.as_mut().map(Database::compact));
             match compacted {
                 Some(Ok(_)) => return Ok(true),
-                Some(Err(CompactionError::Storage(error))) => return Err(error.into()),
+                Some(Err(CompactionError::Storage(error))) => {
+                    let error = StoreError::from(error);
+                    self.doubt(&error);
+                    return Err(error);
+                }
                 _ if Instant::now() >= deadline => return Ok(false),
                 _ => std::thread::park_timeout(COMPACT_POLL),
             }
@@ -181,19 +216,31 @@ impl State {
         self.offline
     }
 
-    /// Whether a commit failed, so that only a restart can tell what is on disk.
+    /// Whether it failed, so that only opening it again can tell what is on disk.
     pub(super) fn is_in_doubt(&self) -> bool {
         self.in_doubt.load(Ordering::SeqCst)
     }
 
-    pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
-        use redb::ReadableDatabase as _;
-        Ok(self.database()?.begin_read()?)
+    /// Takes note of a failure.
+    pub(super) fn doubt(&self, error: &StoreError) {
+        if matches!(error, StoreError::IoState(_)) {
+            self.in_doubt.store(true, Ordering::SeqCst);
+        }
     }
 
-    /// Refuses once a commit has failed: whether it happened is not known, so nothing may be built on either answer.
+    /// What was in doubt is settled.
+    pub(super) fn trust(&self) {
+        self.in_doubt.store(false, Ordering::SeqCst);
+    }
+
+    pub(super) fn read(&self) -> Result<ReadTransaction, StoreError> {
+        use redb::ReadableDatabase as _;
+        Ok(self.database()?.as_ref().ok_or_else(closed)?.begin_read()?)
+    }
+
+    /// Refuses once it has failed: whether the last change happened is not known, so nothing may be built on either answer.
     pub(super) fn check(&self) -> Result<(), StoreError> {
-        if self.is_in_doubt() { Err(StoreError::IoState(Box::new(redb::Error::PreviousIo))) } else { Ok(()) }
+        if self.is_in_doubt() { Err(closed()) } else { Ok(()) }
     }
 
     /// Runs `change` in one transaction that is on disk when this returns; nothing of it happens when it fails.
@@ -205,14 +252,19 @@ impl State {
             return Err(StoreError::MisuseOffline);
         }
         self.check()?;
+        let written = self.written(change);
+        written.inspect_err(|error| self.doubt(error))
+    }
+
+    fn written<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
         let db = self.database()?;
-        let mut transaction = db.begin_write()?;
+        let mut transaction = db.as_ref().ok_or_else(closed)?.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // Without it, opening the file after a kill walks all of it.
         transaction.set_quick_repair(true);
         match change(&transaction) {
             Ok(result) => {
-                transaction.commit().inspect_err(|_| self.in_doubt.store(true, Ordering::SeqCst))?;
+                transaction.commit()?;
                 Ok(result)
             }
             Err(error) => {
@@ -228,7 +280,7 @@ impl State {
         self.write(|transaction| {
             let found = check_version(transaction, path)?;
             every_table!(make, transaction);
-            if found < u64::from(FORMAT_VERSION) { migrate(transaction) } else { Ok(()) }
+            migrate::from(transaction, found)
         })
     }
 
@@ -266,6 +318,11 @@ fn walk<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
+/// What redb itself says after an error.
+fn closed() -> StoreError {
+    StoreError::IoState(Box::new(redb::Error::PreviousIo))
+}
+
 /// The next value of a counter that never goes back, also after the rows it numbered are gone.
 pub(super) fn next(transaction: &WriteTransaction, counter: &str) -> Result<u64, StoreError> {
     use redb::ReadableTable as _;
@@ -282,13 +339,6 @@ pub(super) fn next(transaction: &WriteTransaction, counter: &str) -> Result<u64,
 /// An id as a table's key.
 pub(super) fn key(id: Uuid) -> u128 {
     id.as_u128()
-}
-
-/// From version 1, the only one before this.
-fn migrate(transaction: &WriteTransaction) -> Result<(), StoreError> {
-    counts::recount(transaction)?;
-    transaction.open_table(META)?.insert(FORMAT_KEY, u64::from(FORMAT_VERSION).encode()?)?;
-    Ok(())
 }
 
 /// The version of what is there; a new file gets ours.

@@ -84,12 +84,12 @@ impl Store {
         for entry in fs::read_dir(dir).map_err(StoreError::unreadable(dir))? {
             let path = entry.map_err(StoreError::unreadable(dir))?.path();
             if path.extension().is_some_and(|end| end == "tmp") {
-                remove(&path)?;
+                self.remove(&path)?;
             }
         }
         let (removable, strays) = self.unregistered(dir)?;
         for file in &removable {
-            remove(&file.path)?;
+            self.remove(&file.path)?;
         }
         let left: Vec<u64> = self.leaving()?.into_iter().map(|(id, _)| id).collect();
         self.forget_leaving(&left)?;
@@ -131,13 +131,13 @@ impl Store {
             "state.redb does not know this segment; it is moved aside and its events are missing from every answer"
         );
         self.add_coverage(gap(file))?;
-        fs::rename(&file.path, &target).map_err(StoreError::io("move aside", &file.path))
+        self.disk.rename(&file.path, &target).map_err(StoreError::io("move aside", &file.path))
     }
-}
 
-fn remove(path: &Path) -> Result<(), StoreError> {
-    tracing::info!(path = %path.display(), "removing what an unfinished seal or retention left");
-    fs::remove_file(path).map_err(StoreError::io("remove", path))
+    fn remove(&self, path: &Path) -> Result<(), StoreError> {
+        tracing::info!(path = %path.display(), "removing what an unfinished seal or retention left");
+        self.disk.remove(path).map_err(StoreError::io("remove", path))
+    }
 }
 
 /// Its events lie between the time in its name and the time it was written; without a name anywhere before that.

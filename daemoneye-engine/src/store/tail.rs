@@ -162,6 +162,7 @@ mod tests {
 
     use super::*;
     use crate::store::StoreOptions;
+    use crate::store::disk::RealDisk;
     use crate::store::state::State;
 
     #[test]
@@ -179,7 +180,8 @@ mod tests {
         }
         fs::write(wal.join("procmond-00001.wal"), bytes).unwrap();
         let state = State::over(redb::backends::InMemoryBackend::new(), dir.path()).unwrap().offline().unwrap();
-        let mut store = Store::assemble(StoreOptions::new(dir.path()), state, None).unwrap();
+        let mut store =
+            Store::assemble(StoreOptions::new(dir.path()), state, std::sync::Arc::new(RealDisk), None).unwrap();
         store.read_tails_within(Room { records: 4, bytes: TAIL_BYTES }).unwrap();
         let told: Vec<String> = store.coverage().unwrap().into_iter().map(|row| row.gap.reason).collect();
         assert_eq!(told, ["wal_beyond_bound", "shed", "shed", "shed", "shed"]);

@@ -73,6 +73,10 @@ impl QueryView {
         let gaps = self.store.coverage().map_err(store_error)?;
         let touched = gaps.iter().filter(|row| range.overlaps(row.gap.from_us, row.gap.to_us));
         touched.filter_map(|row| of_gap(&row.gap.reason)).for_each(|reason| self.note(reason));
+        // Events since then wait in the logs of their collectors.
+        if self.store.paused().is_some_and(|(since_us, _)| range.to_us >= since_us) {
+            self.note(Degraded::CollectorUnavailable);
+        }
         let removed = gaps.iter().filter(|row| row.gap.reason == reason::RETENTION);
         if removed.map(|row| row.gap.to_us).max().is_some_and(|last_us| range.asks_back_to(last_us)) {
             self.note(Degraded::Capped);

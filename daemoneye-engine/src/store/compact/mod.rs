@@ -29,7 +29,7 @@ use self::state::Progress;
 pub use self::state::{CompactionState, LevelState, RunningMerge};
 pub use self::vacuum::Vacuumed;
 use super::encode::{Encoder, Written};
-use super::seal::{SEGMENTS_DIR, discard, insert};
+use super::seal::{SEGMENTS_DIR, insert};
 use super::segment::{PROCESS_EVENTS, SegmentFile};
 use super::state::SEGMENTS;
 use super::{Store, StoreError, leaving};
@@ -157,25 +157,26 @@ impl Store {
         let written = match self.on_own_thread(job, &partial, bytes_per_s, stop) {
             Ok(written) => written,
             Err(broken) => {
-                discard(&partial);
-                return self.broken(broken);
+                self.discard(&partial);
+                return self.broken(job, broken);
             }
         };
         let rows = job.rows();
         if written.rows != rows {
-            discard(&partial);
+            self.discard(&partial);
             let what = format!("{} rows were read of {rows}, so it is not used", written.rows);
             return Err(StoreError::Segment { path: partial, source: ParquetError::General(what) });
         }
         self.swap(job, &partial, written)
     }
 
-    fn broken(&self, broken: Broken) -> Result<Outcome, StoreError> {
+    fn broken(&self, job: &Job, broken: Broken) -> Result<Outcome, StoreError> {
         match broken {
             Broken::Stopped => Ok(Outcome::Abandoned),
             Broken::Failed(error) => Err(error),
             Broken::Damaged { id, what } => {
-                self.held.write().map_err(|_| StoreError::LockPoisoned)?.set_aside(id, what);
+                let damaged = job.inputs.iter().find(|input| input.id == id);
+                self.set_aside(damaged.map(|file| (Arc::clone(file), what)).into_iter().collect())?;
                 Ok(Outcome::Abandoned)
             }
         }
@@ -205,7 +206,7 @@ impl Store {
 
     fn write_merged(&self, job: &Job, partial: &Path, budget: &mut Budget<'_>) -> Result<Written, Broken> {
         let mut merge = Merge::new(&job.inputs);
-        let mut encoder = Encoder::create(partial, job.rows())?;
+        let mut encoder = Encoder::create(self.disk.as_ref(), partial, job.rows())?;
         let mut written = 0;
         while let Some(batch) = merge.next(budget)? {
             encoder.write(&batch)?;
@@ -220,11 +221,11 @@ impl Store {
     fn swap(&self, job: &Job, partial: &Path, written: Written) -> Result<Outcome, StoreError> {
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         if !self.are_registered(&job.inputs)? {
-            discard(partial);
+            self.discard(partial);
             return Ok(Outcome::Abandoned);
         }
         let ranges = ranges::joined(&job.inputs);
-        let file = self.place(partial, written, job.level, ranges).inspect_err(|_| discard(partial))?;
+        let file = self.place(partial, written, job.level, ranges).inspect_err(|_| self.discard(partial))?;
         let swapped = self.state.write(|transaction| {
             let mut segments = transaction.open_table(SEGMENTS)?;
             for input in &job.inputs {
@@ -237,9 +238,8 @@ impl Store {
             leaving::insert(transaction, &job.inputs)?;
             insert(transaction, &file)
         });
-        // After a commit that failed nobody knows whether it happened: the file stays, and the next start keeps or removes it.
-        if swapped.is_err() && !self.state.is_in_doubt() {
-            discard(&file.path);
+        if swapped.is_err() {
+            self.unsettled(&file.path)?;
         }
         swapped?;
         let done = job.done(&file);

@@ -1,0 +1,373 @@
+//! The store on a disk that fails: what was acknowledged is there, once, and nothing is doubled.
+//!
+//! Each failure names its seed; `DAEMONEYE_SEED=<seed>` plays that one alone, `DAEMONEYE_SEEDS=<number>` plays so many.
+
+mod platter;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::Path;
+use std::sync::Arc;
+
+use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::model::{Completeness, DetectionRule, RuleKind, RuleState, Severity};
+use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence};
+use datafusion::arrow::array::AsArray as _;
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::parquet::arrow::ProjectionMask;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use prost::Message as _;
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use self::platter::{Dice, Fault, Platter};
+use super::{AlertFilter, RuleMatch, Store, StoreError, StoreOptions};
+use crate::ingest::{EventBatch, decode};
+
+const T0: i64 = 1_760_000_000_000_000;
+const DAY_US: i64 = 86_400_000_000;
+const SINKS: [&str; 2] = ["file", "stdout"];
+/// Power cuts in CI; `DAEMONEYE_SEEDS` sets another number.
+const SEEDS: u64 = 1_000;
+/// Times that the power goes, for each seed.
+const LIVES: u64 = 3;
+
+fn number_from(name: &str) -> Option<u64> {
+    std::env::var(name).ok()?.parse().ok()
+}
+
+fn each_seed(name: &str, run: impl Fn(u64, &Path)) {
+    let seeds = match number_from("DAEMONEYE_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..number_from("DAEMONEYE_SEEDS").unwrap_or(SEEDS),
+    };
+    for seed in seeds {
+        let dir = scratch();
+        let told = Told { name, seed };
+        run(seed, dir.path());
+        drop(told);
+    }
+}
+
+/// The model is the disk; in memory its files cost least.
+fn scratch() -> tempfile::TempDir {
+    let memory = Path::new("/dev/shm");
+    if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap()
+}
+
+/// Says which seed it was when the run unwinds.
+struct Told<'a> {
+    name: &'a str,
+    seed: u64,
+}
+
+impl Drop for Told<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!(
+                "play it again: DAEMONEYE_SEED={} cargo test -p daemoneye-engine --lib {}",
+                self.seed, self.name
+            );
+        }
+    }
+}
+
+fn options(dir: &Path) -> StoreOptions {
+    let sinks = SINKS.map(str::to_owned).to_vec();
+    StoreOptions { sinks, compaction_bytes_per_s: 0, ..StoreOptions::new(dir) }
+}
+
+/// Merges everything that has been sealed.
+fn compact(store: &Store) -> Result<(), StoreError> {
+    while store.compact(T0 + 10 * DAY_US, &CancellationToken::new())?.is_some() {}
+    Ok(())
+}
+
+fn start(number: u64) -> Record {
+    let pid = u32::try_from(number).unwrap();
+    let time_us = T0 + i64::from(pid) * 1_000_000;
+    let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
+    let process = Some(ProcessRecord { entity_id, pid, name: format!("p{pid}"), ..ProcessRecord::default() });
+    let event = ProcessEvent { event_type: EventType::Start.into(), time_us, process, ..ProcessEvent::default() };
+    let topic = "events.process.start".to_owned();
+    Record { sequence: Some(Sequence::new(1, number)), topic, time_us, payload: event.encode_to_vec().into() }
+}
+
+fn batch(numbers: std::ops::RangeInclusive<u64>) -> EventBatch {
+    decode("procmond", &numbers.map(start).collect::<Vec<_>>()).unwrap()
+}
+
+/// Every event is a match, with a key of its own.
+fn matches(batch: &EventBatch) -> Vec<RuleMatch> {
+    let rule = Arc::new(DetectionRule {
+        id: Uuid::from_u128(1),
+        version: 1,
+        hash: "h".into(),
+        name: "n".into(),
+        description: String::new(),
+        author: String::new(),
+        references: Vec::new(),
+        severity: Severity::High,
+        category: String::new(),
+        tags: Vec::new(),
+        status: String::new(),
+        false_positives: Vec::new(),
+        sql: String::new(),
+        dedup: Vec::new(),
+        dedup_window_s: 0,
+        state: RuleState::Active,
+        kind: RuleKind::Stream,
+        pack: String::new(),
+        file: String::new(),
+    });
+    let one = |row| RuleMatch {
+        rule: Arc::clone(&rule),
+        batch: batch.batch.clone(),
+        row,
+        output: serde_json::Map::new(),
+        completeness: Completeness::complete(),
+    };
+    (0..batch.batch.num_rows()).map(one).collect()
+}
+
+/// How often each event is in the files.
+fn sealed(store: &Store) -> BTreeMap<u64, usize> {
+    let mut found = BTreeMap::new();
+    for file in store.snapshot().segments {
+        let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(&file.path).unwrap()).unwrap();
+        let mask = ProjectionMask::columns(reader.parquet_schema(), ["seq"]);
+        for batch in reader.with_projection(mask).build().unwrap() {
+            for number in batch.unwrap().column(0).as_primitive::<Int64Type>().values() {
+                *found.entry(u64::try_from(*number).unwrap()).or_insert(0) += 1;
+            }
+        }
+    }
+    found
+}
+
+/// How often each event is in memory.
+fn open(store: &Store) -> BTreeMap<u64, usize> {
+    let mut found = BTreeMap::new();
+    for batch in store.snapshot().open {
+        for number in batch.column_by_name("seq").unwrap().as_primitive::<Int64Type>().values() {
+            *found.entry(u64::try_from(*number).unwrap()).or_insert(0) += 1;
+        }
+    }
+    found
+}
+
+fn once(numbers: std::ops::RangeInclusive<u64>) -> BTreeMap<u64, usize> {
+    numbers.map(|number| (number, 1)).collect()
+}
+
+/// What the collector's log has, and what the store has promised.
+#[derive(Default)]
+struct Promised {
+    /// Events that exist; all of them are in the log until they are acknowledged.
+    given: u64,
+    /// The last watermark that was published.
+    committed: u64,
+    /// Alerts that were committed, by the event that caused them.
+    alerts: BTreeMap<u64, Uuid>,
+    /// The last event that was offered in this life.
+    sent: u64,
+}
+
+impl Promised {
+    fn publish(&mut self, marks: &[(String, Sequence)]) {
+        for (_, at) in marks {
+            assert!(at.number <= self.given, "a watermark beyond what was sent");
+            self.committed = self.committed.max(at.number);
+        }
+    }
+
+    /// One run, as ingest takes it: alerts first, then the rows.
+    fn ingest(&mut self, store: &Store, upto: u64) -> Result<(), StoreError> {
+        let Some(batch) = store.unseen(batch(self.sent + 1..=upto)) else {
+            self.sent = upto;
+            return Ok(());
+        };
+        let cause = |pointer: &daemoneye_lib::model::EventPointer| pointer.number;
+        for alert in store.commit_matches(matches(&batch))? {
+            let number = cause(&alert.events[0]);
+            assert_eq!(self.alerts.insert(number, alert.id), None, "the alert of {number} was raised twice");
+        }
+        store.append(batch)?;
+        self.sent = upto;
+        Ok(())
+    }
+
+    /// What a start finds.
+    fn check(&mut self, store: &Store) {
+        let committed = store.committed("procmond").map_or(0, |at| at.number);
+        assert!(committed >= self.committed, "acknowledged up to {}, found {committed}", self.committed);
+        assert!(committed <= self.given);
+        assert_eq!(store.check_segments().unwrap(), [], "what is registered is whole");
+        assert_eq!(sealed(store), once(1..=committed), "every event up to the watermark, once");
+        assert_eq!(open(store), BTreeMap::new());
+        let found = store.alerts(&AlertFilter::default()).unwrap();
+        let causes: BTreeMap<u64, Uuid> = found.iter().map(|alert| (alert.events[0].number, alert.id)).collect();
+        assert_eq!(causes.len(), found.len(), "one alert for each cause");
+        assert!(found.iter().all(|alert| alert.count == 1), "counted once");
+        for (number, id) in &self.alerts {
+            assert_eq!(causes.get(number), Some(id), "the alert of {number} was committed");
+        }
+        assert_eq!(store.deliveries().unwrap().len(), found.len() * SINKS.len(), "an outbox row for each sink");
+        self.alerts = causes;
+        (self.committed, self.sent) = (committed, committed);
+    }
+}
+
+/// Random work until the power goes or it is done.
+fn live(store: &Store, promised: &mut Promised, dice: &mut Dice) -> Result<(), StoreError> {
+    for _ in 0..=dice.below(4) {
+        // What the last life left in the log comes first.
+        promised.given = promised.given.max(promised.sent + 1 + dice.below(5));
+        promised.ingest(store, promised.given)?;
+        if dice.below(2) == 0 {
+            let marks = store.seal()?;
+            promised.publish(&marks);
+        }
+        if dice.below(4) == 0 {
+            compact(store)?;
+        }
+    }
+    let marks = store.seal()?;
+    promised.publish(&marks);
+    compact(store)
+}
+
+#[test]
+fn a_power_cut_at_any_call_costs_nothing_that_was_acknowledged() {
+    each_seed("a_power_cut_at_any_call", |seed, dir| {
+        let (mut dice, platter, mut promised) = (Dice::new(seed), Platter::default(), Promised::default());
+        for life in 0..LIVES {
+            let span = if life == 0 { 260 } else { 160 };
+            platter.arm(Some(Fault::Cut(dice.below(span))));
+            let opened = Store::open_on(Arc::new(platter.clone()), options(dir));
+            let ended = match &opened {
+                Ok(store) if !platter.is_down() => {
+                    promised.check(store);
+                    live(store, &mut promised, &mut dice)
+                }
+                Ok(_) => Ok(()),
+                Err(error) => {
+                    assert!(platter.is_down(), "{error}");
+                    Ok(())
+                }
+            };
+            if let Err(error) = ended {
+                assert!(platter.is_down(), "{error}");
+            }
+            drop(opened);
+            platter.come_back(dir, &mut dice);
+        }
+        let store = Store::open_on(Arc::new(platter), options(dir)).unwrap();
+        promised.check(&store);
+    });
+}
+
+/// One life on a disk that fails at call `at` and then works again: everything goes on in the same process.
+fn through(fault: impl Fn(u64) -> Fault, at: u64, seed: u64) -> bool {
+    let (dir, platter, mut promised) = (scratch(), Platter::default(), Promised::default());
+    let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
+    let work = |promised: &mut Promised| -> Result<(), StoreError> {
+        for upto in [4, 9] {
+            promised.given = promised.given.max(upto);
+            if promised.sent < upto {
+                promised.ingest(&store, upto)?;
+            }
+            promised.publish(&store.seal()?);
+        }
+        compact(&store)
+    };
+    platter.arm(Some(fault(at)));
+    let failed = work(&mut promised);
+    let (calls, reached) = (platter.calls(), failed.is_err());
+    if let Err(error) = &failed {
+        assert!(error.may_pass(), "call {at}: {error}");
+        // The disk stays as it is for a while; nothing is believed meanwhile, and all of it can be seen.
+        let mut seen = sealed(&store);
+        seen.extend(open(&store));
+        assert_eq!(seen, once(1..=promised.sent), "call {at}");
+    }
+    platter.arm(None);
+    promised.publish(&store.recover().unwrap());
+    work(&mut promised).unwrap_or_else(|error| panic!("call {at}: {error}"));
+    assert_eq!(promised.committed, 9, "call {at}");
+    drop(store);
+    platter.come_back(dir.path(), &mut Dice::new(seed));
+    let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
+    promised.check(&store);
+    assert_eq!(store.snapshot().segments.len(), 1, "call {at}: merged");
+    let files = std::fs::read_dir(dir.path().join("segments")).unwrap().count();
+    assert_eq!(files, store.snapshot().segments.len(), "call {at}: nothing is left over");
+    assert!(store.coverage().unwrap().is_empty(), "call {at}: nothing was lost");
+    reached || at < calls
+}
+
+#[test]
+fn a_disk_that_is_full_or_fails_at_any_call_is_recovered_from_in_process() {
+    for fault in [Fault::Error as fn(u64) -> Fault, Fault::Full] {
+        let mut at = 0;
+        while through(fault, at, at) {
+            at += 1;
+        }
+        assert!(at > 40, "only {at} calls: the faults did not reach the commits");
+    }
+}
+
+#[test]
+fn a_pause_is_told_while_it_lasts_and_afterwards_as_one_gap() {
+    let (dir, platter) = (scratch(), Platter::default());
+    let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
+    store.append(batch(1..=3)).unwrap();
+    platter.arm(Some(Fault::Full(0)));
+    let full = store.seal().unwrap_err();
+    assert!(full.may_pass(), "{full}");
+    store.pause(&full.to_string()).unwrap();
+    let (began, why) = store.paused().unwrap();
+    assert_eq!(why, full.to_string());
+    let told = || -> Vec<CoverageGap> { store.coverage().unwrap().into_iter().map(|row| row.gap).collect() };
+    assert_eq!(told().len(), 1, "{:?}", told());
+    assert!(store.seal().is_err());
+    platter.arm(None);
+    store.recover().unwrap();
+    store.seal().unwrap();
+    store.resume().unwrap();
+    assert_eq!(store.paused(), None);
+    let told = told();
+    assert!(
+        told.len() == 1 && told[0].reason == "store_paused" && told[0].from_us == began && told[0].to_us > began,
+        "{told:?}"
+    );
+    assert!(told[0].detail.contains("no storage space"), "{told:?}");
+    assert_eq!(sealed(&store), once(1..=3));
+}
+
+#[test]
+fn a_migration_that_is_cut_off_anywhere_is_done_by_the_next_start() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    let mut at = 0;
+    loop {
+        let (dir, platter) = (scratch(), Platter::default());
+        std::fs::create_dir(dir.path().join("segments")).unwrap();
+        for entry in std::fs::read_dir(golden.join("segments")).unwrap() {
+            let path = entry.unwrap().path();
+            std::fs::copy(&path, dir.path().join("segments").join(path.file_name().unwrap())).unwrap();
+        }
+        platter.put(&dir.path().join("state.redb"), std::fs::read(golden.join("state.redb")).unwrap());
+        platter.arm(Some(Fault::Cut(at)));
+        let cut = Store::open_on(Arc::new(platter.clone()), options(dir.path())).is_err();
+        platter.come_back_in_place(&mut Dice::new(at));
+        let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
+        let stats = store.outbox_stats().unwrap();
+        assert_eq!(stats.iter().map(|of| (of.done, of.pending)).collect::<Vec<_>>(), [(1, 2), (0, 3)], "call {at}");
+        assert_eq!(sealed(&store).len(), 26, "call {at}");
+        if !cut {
+            break;
+        }
+        at += 1;
+    }
+    assert!(at > 10, "only {at} calls");
+}

@@ -1,0 +1,158 @@
+//! Reading the history from end to end, slowly, so that a file whose bytes have changed is known before anybody needs it.
+//!
+//! What is damaged is set aside: it is named in coverage, answers about its time say that they lack it, and all other files
+//! answer as before.
+
+use std::fs::File;
+use std::io::Read;
+use std::sync::{Arc, PoisonError};
+
+use daemoneye_lib::proto::{CoverageGap, Sequence};
+
+use super::segment::{DamagedSegment, SegmentFile};
+use super::{Store, StoreError, coverage, reason};
+
+/// Read at a time.
+const CHUNK_BYTES: usize = 64 * 1024;
+
+/// How far a pass over all segments has come. Between two steps it holds the one file that it is in the middle of.
+#[derive(Debug, Default)]
+pub struct Verification {
+    reading: Option<Reading>,
+    /// The last segment that is done; segments are read by number.
+    after: u64,
+}
+
+#[derive(Debug)]
+struct Reading {
+    segment: Arc<SegmentFile>,
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+impl Reading {
+    fn of(segment: Arc<SegmentFile>) -> Result<Self, (Arc<SegmentFile>, String)> {
+        match File::open(&segment.path) {
+            Ok(file) => Ok(Self { segment, file, hasher: blake3::Hasher::new() }),
+            Err(error) => Err((segment, error.to_string())),
+        }
+    }
+
+    /// Reads at most `bytes`; `Some` at the end of the file, with what is wrong with it.
+    fn step(&mut self, bytes: &mut u64) -> Option<Result<(), String>> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        while *bytes > 0 {
+            let room = usize::try_from(*bytes).unwrap_or(usize::MAX).min(chunk.len());
+            match chunk.get_mut(..room).map_or(Ok(0), |room| self.file.read(room)) {
+                Ok(0) => return Some(self.verdict()),
+                Ok(read) => {
+                    self.hasher.update(chunk.get(..read).unwrap_or_default());
+                    *bytes = bytes.saturating_sub(read as u64);
+                }
+                Err(error) => return Some(Err(error.to_string())),
+            }
+        }
+        None
+    }
+
+    fn verdict(&self) -> Result<(), String> {
+        if self.hasher.finalize().as_bytes() == &self.segment.hash {
+            Ok(())
+        } else {
+            Err("its bytes have changed".to_owned())
+        }
+    }
+}
+
+impl Store {
+    /// Compares files with their registered hashes, about `bytes` of them, and goes on where the last call with this `pass`
+    /// stopped. Returns the segments that it set aside; `None` when all have been read, and the next call begins again.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn verify(&self, pass: &mut Verification, bytes: u64) -> Result<Option<Vec<DamagedSegment>>, StoreError> {
+        let mut left = bytes;
+        let mut bad = Vec::new();
+        while left > 0 {
+            let verdict = match pass.reading.as_mut() {
+                Some(reading) => reading.step(&mut left),
+                None => match self.segment_after(pass.after) {
+                    Some(segment) => {
+                        pass.after = segment.id;
+                        match Reading::of(segment) {
+                            Ok(reading) => pass.reading = Some(reading),
+                            Err(found) => bad.push(found),
+                        }
+                        continue;
+                    }
+                    None if bad.is_empty() => {
+                        *pass = Verification::default();
+                        return Ok(None);
+                    }
+                    None => break,
+                },
+            };
+            if let Some(verdict) = verdict
+                && let (Some(reading), Err(what)) = (pass.reading.take(), verdict)
+            {
+                bad.push((reading.segment, what));
+            }
+        }
+        self.set_aside(bad).map(Some)
+    }
+
+    /// The listed segment with the lowest number above `id`.
+    fn segment_after(&self, id: u64) -> Option<Arc<SegmentFile>> {
+        let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
+        held.segments.iter().filter(|file| file.id > id).min_by_key(|file| file.id).cloned()
+    }
+
+    /// Uses these files no more and says so in coverage. Returns those that were in use.
+    pub(super) fn set_aside(&self, bad: Vec<(Arc<SegmentFile>, String)>) -> Result<Vec<DamagedSegment>, StoreError> {
+        let mut found = Vec::new();
+        for (file, what) in bad {
+            let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+            let before = held.damaged.len();
+            held.set_aside(file.id, what);
+            found.extend(held.damaged_segments().into_iter().skip(before));
+        }
+        if !found.is_empty() {
+            self.tell_damage()?;
+        }
+        Ok(found)
+    }
+
+    /// Writes down every damaged segment that coverage does not name yet.
+    pub(super) fn tell_damage(&self) -> Result<(), StoreError> {
+        let damaged = self.held.read().map_err(|_| StoreError::LockPoisoned)?.damaged.clone();
+        if damaged.is_empty() || self.state.is_offline() {
+            return Ok(());
+        }
+        let told: Vec<CoverageGap> = self.coverage()?.into_iter().map(|row| row.gap).collect();
+        let gaps = damaged.iter().flat_map(|(file, what)| gaps(file, what));
+        let is_told = |gap: &CoverageGap| {
+            let same = |row: &&CoverageGap| row.reason == gap.reason && row.first == gap.first && row.last == gap.last;
+            told.iter().filter(same).any(|row| row.collector == gap.collector)
+        };
+        let fresh: Vec<CoverageGap> = gaps.filter(|gap| !is_told(gap)).collect();
+        if fresh.is_empty() {
+            return Ok(());
+        }
+        self.state.write(|transaction| fresh.iter().try_for_each(|gap| coverage::record_alone(transaction, gap)))
+    }
+}
+
+fn gaps(file: &SegmentFile, what: &str) -> Vec<CoverageGap> {
+    let name = file.path.file_name().unwrap_or_default().display().to_string();
+    let of = |range: &super::SequenceRange| CoverageGap {
+        collector: range.collector.clone(),
+        reason: reason::SEGMENT_DAMAGED.to_owned(),
+        from_us: file.first_us,
+        to_us: file.last_us,
+        count: Some(range.rows),
+        detail: format!("{name}: {what}"),
+        first: Some(Sequence::new(range.first.0, range.first.1)),
+        last: Some(Sequence::new(range.last.0, range.last.1)),
+    };
+    file.ranges.iter().map(of).collect()
+}
