@@ -11,7 +11,7 @@ mod rules;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, SystemTables};
+use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
 use daemoneye_eventbus::{Caller, OperatorService, Peer};
@@ -25,6 +25,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use self::losses::is_loss;
+use self::query::Refusals;
 use crate::platform;
 use crate::settings::Settings;
 use crate::worker::Worker;
@@ -41,6 +42,7 @@ type Answers = mpsc::Sender<OperatorResponse>;
 pub(crate) struct Operators {
     store: Arc<Store>,
     engine: QueryEngine,
+    refusals: Refusals,
     settings: Settings,
     /// None over a copied store.
     worker: Option<Arc<Worker>>,
@@ -66,12 +68,18 @@ impl Operators {
     ) -> std::io::Result<Self> {
         let limits = QueryLimits {
             memory_bytes: settings.query.memory_bytes,
+            // Beside a copied store nothing is written.
+            scratch: worker.as_ref().map(|_| Scratch {
+                dir: store.dir().join("scratch"),
+                quota_bytes: settings.query.scratch_bytes,
+            }),
             deadline: settings.query.deadline,
             row_cap: settings.query.row_cap,
             concurrent: settings.query.concurrent,
             ..QueryLimits::default()
         };
-        Ok(Self { engine: QueryEngine::new(Arc::clone(&store), limits, tables)?, store, settings, worker })
+        let engine = QueryEngine::new(Arc::clone(&store), limits, tables)?;
+        Ok(Self { store, engine, refusals: Refusals::default(), settings, worker })
     }
 
     fn live_only(&self, what: &str) -> Result<&Arc<Worker>, Fault> {
