@@ -71,6 +71,7 @@ pub(crate) struct Store {
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Query {
     pub(crate) memory_bytes: usize,
+    pub(crate) scratch_bytes: u64,
     pub(crate) deadline: Duration,
     pub(crate) row_cap: u64,
     pub(crate) concurrent: usize,
@@ -109,6 +110,7 @@ impl Settings {
             },
             query: Query {
                 memory_bytes: size(&config, "query.memory_bytes"),
+                scratch_bytes: config.integer("query.scratch_bytes"),
                 deadline: config.duration_ms("query.deadline_ms"),
                 row_cap: config.integer("query.row_cap"),
                 concurrent: size(&config, "query.concurrent"),

@@ -168,7 +168,7 @@ impl Agent {
             _ => Vec::new(),
         };
         let completeness = Some(Completeness { degraded });
-        say(&answers, Answer::QueryDone(QueryDone { rows: 0, elapsed_us: 1, completeness })).await
+        say(&answers, Answer::QueryDone(QueryDone { elapsed_us: 1, completeness, ..QueryDone::default() })).await
     }
 }
 

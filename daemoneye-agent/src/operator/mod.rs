@@ -12,7 +12,7 @@ mod rules;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, SystemTables};
+use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
 use daemoneye_eventbus::{Caller, OperatorService, Peer};
@@ -26,6 +26,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 pub(crate) use self::losses::is_loss;
+use self::query::Refusals;
 use crate::platform;
 use crate::settings::Settings;
 use crate::worker::Worker;
@@ -44,6 +45,7 @@ pub(crate) struct Operators {
     engine: QueryEngine,
     limits: QueryLimits,
     tables: Arc<dyn SystemTables>,
+    refusals: Refusals,
     settings: Settings,
     /// None over a copied store.
     worker: Option<Arc<Worker>>,
@@ -71,6 +73,10 @@ impl Operators {
     ) -> std::io::Result<Self> {
         let limits = QueryLimits {
             memory_bytes: settings.query.memory_bytes,
+            // Beside a copied store nothing is written.
+            scratch: worker
+                .as_ref()
+                .map(|_| Scratch { dir: store.dir().join("scratch"), quota_bytes: settings.query.scratch_bytes }),
             deadline: settings.query.deadline,
             row_cap: settings.query.row_cap,
             concurrent: settings.query.concurrent,
@@ -78,7 +84,8 @@ impl Operators {
         };
         let engine = QueryEngine::new(Arc::clone(&store), limits.clone(), Arc::clone(&tables))?;
         let whole_store = Arc::new(Semaphore::new(1));
-        Ok(Self { engine, limits, tables, store, settings, worker, whole_store })
+        let refusals = Refusals::default();
+        Ok(Self { engine, limits, tables, refusals, store, settings, worker, whole_store })
     }
 
     fn live_only(&self, what: &str) -> Result<&Arc<Worker>, Fault> {

@@ -101,6 +101,7 @@ fn request(session: &Session, question: &Question) -> QueryRequest {
         page_rows: question.page_rows,
         row_cap: question.row_cap,
         deadline_ms: u32::try_from(session.deadline().as_millis()).ok(),
+        ..QueryRequest::default()
     }
 }
 

@@ -2,21 +2,69 @@
 
 use crate::store::reason;
 use daemoneye_lib::model::{Completeness, Degraded};
+use daemoneye_lib::proto;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
+use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
+
+/// Things told about one answer: beyond that, a list of them helps nobody.
+const MAX_LACKS: usize = 32;
+/// How DataFusion begins to say that the quota of the scratch directory is used up.
+const OVER_QUOTA: &str = "The used disk space during the spilling process";
+
+/// One thing that is missing from an answer.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Lack {
+    pub(crate) reason: Degraded,
+    /// For a person.
+    pub(crate) what: String,
+    /// The time that it touches, both ends, µs since the Unix epoch.
+    pub(crate) range: Option<(i64, i64)>,
+}
+
+impl Lack {
+    pub(crate) fn new(reason: Degraded, what: impl Into<String>) -> Self {
+        Self { reason, what: what.into(), range: None }
+    }
+
+    pub(crate) fn during(self, from_us: i64, to_us: i64) -> Self {
+        Self { range: Some((from_us, to_us)), ..self }
+    }
+
+    fn to_proto(&self) -> proto::Lack {
+        let (from_us, to_us) = self.range.unwrap_or_default();
+        proto::Lack { reason: self.reason.as_str().to_owned(), what: self.what.clone(), from_us, to_us }
+    }
+}
 
 /// Shared by everything that works on one query.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Missing(Arc<Mutex<Completeness>>);
+pub(crate) struct Missing(Arc<Mutex<Vec<Lack>>>);
 
 impl Missing {
-    pub(crate) fn add(&self, reason: Degraded) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).degrade(reason);
+    /// Adds it, once; a reason that is not told yet has room always.
+    pub(crate) fn add(&self, lack: Lack) {
+        let mut lacks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let told = lacks.iter().any(|known| known.reason == lack.reason);
+        if !lacks.contains(&lack) && (lacks.len() < MAX_LACKS || !told) {
+            lacks.push(lack);
+        }
     }
 
     pub(crate) fn so_far(&self) -> Completeness {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        let mut completeness = Completeness::complete();
+        self.0
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .iter()
+            .for_each(|lack| completeness.degrade(lack.reason));
+        completeness
+    }
+
+    /// What is missing so far, in the shape that goes over a socket.
+    pub(crate) fn lacks(&self) -> Vec<proto::Lack> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Lack::to_proto).collect()
     }
 }
 
@@ -41,20 +89,36 @@ pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
     }
 }
 
-/// The reason that an error stands for when the rows so far are still right; `None`: the query failed.
-pub(crate) fn degradation(error: &DataFusionError) -> Option<Degraded> {
-    match error.find_root() {
-        DataFusionError::ResourcesExhausted(_) => Some(Degraded::Capped),
-        DataFusionError::ArrowError(error, _)
-            if matches!(error.as_ref(), ArrowError::IoError(..) | ArrowError::ParquetError(_)) =>
-        {
-            Some(Degraded::DataUnreadable)
-        }
-        DataFusionError::IoError(_) | DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => {
-            Some(Degraded::DataUnreadable)
-        }
-        _ => None,
+/// What an error stands for when the rows so far are still right; `None`: the query failed.
+pub(crate) fn degradation(error: &DataFusionError) -> Option<Lack> {
+    let text = error.to_string();
+    if text.contains(OVER_QUOTA) {
+        return Some(Lack::new(Degraded::Capped, "scratch: it needs more disk than query.scratch_bytes"));
     }
+    let root = error.find_root();
+    let io = match root {
+        DataFusionError::ResourcesExhausted(text) if text.contains(" would build up to ") => {
+            return Some(Lack::new(Degraded::Capped, text.clone()));
+        }
+        DataFusionError::ResourcesExhausted(_) => {
+            return Some(Lack::new(Degraded::Capped, "memory: it needs more than query.memory_bytes"));
+        }
+        DataFusionError::ArrowError(error, _) => match error.as_ref() {
+            ArrowError::IoError(_, io) => Some(io),
+            ArrowError::ParquetError(_) => None,
+            _ => return None,
+        },
+        DataFusionError::IoError(io) => Some(io),
+        DataFusionError::ObjectStore(_) | DataFusionError::ParquetError(_) => None,
+        _ => return None,
+    };
+    // Only the scratch directory is written to.
+    let full = io.is_some_and(|io| matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded));
+    Some(if full {
+        Lack::new(Degraded::Capped, "scratch: the disk is full")
+    } else {
+        Lack::new(Degraded::DataUnreadable, "a segment could not be read to its end")
+    })
 }
 
 #[cfg(test)]

@@ -1,19 +1,19 @@
 //! Queries under limits: slots, deadline, memory, rows; pages out, and what was cut said so.
 
-use super::completeness::Missing;
+use super::completeness::{Lack, Missing};
 use super::execute::{Job, Started};
 use super::runtime::QueryThread;
+use super::scratch::{Scratch, disk};
 use super::tables::segment_files;
 use super::{QueryError, SystemTables};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{Completeness, QueryDone, QueryRequest, ResultColumn, ResultPage};
-use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
-use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::memory_pool::FairSpillPool;
 use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
 use std::io;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::timeout;
@@ -31,8 +31,10 @@ const FOOTER_CACHE_BYTES: usize = 4 * 1024 * 1024;
 /// What one query, and all of them together, may cost.
 #[derive(Debug, Clone)]
 pub struct QueryLimits {
-    /// Working memory of all running queries together; nothing spills to disk.
+    /// Working memory of all running queries together.
     pub memory_bytes: usize,
+    /// Where they put what does not fit there; `None`: the answer is cut.
+    pub scratch: Option<Scratch>,
     /// Wall-clock time of one query; a request may lower it.
     pub deadline: Duration,
     /// Rows of one answer; a request may lower it.
@@ -47,6 +49,7 @@ impl Default for QueryLimits {
     fn default() -> Self {
         Self {
             memory_bytes: 64 * 1024 * 1024,
+            scratch: None,
             deadline: Duration::from_secs(30),
             row_cap: 1_000_000,
             concurrent: 2,
@@ -75,12 +78,12 @@ impl QueryEngine {
     /// An engine over `store`; `extra` supplies the tables that only the agent knows ([`super::NoCollectors`] offline).
     ///
     /// # Errors
-    /// When the query thread cannot be started or the store's directory is gone.
+    /// When the query thread cannot be started, the store's directory is gone, or the scratch directory cannot be emptied.
     pub fn new(store: Arc<Store>, limits: QueryLimits, extra: Arc<dyn SystemTables>) -> io::Result<Self> {
         let files = segment_files(store.dir()).map_err(io::Error::other)?;
         let environment = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(GreedyMemoryPool::new(limits.memory_bytes)))
-            .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)))
+            .with_disk_manager_builder(disk(limits.scratch.as_ref())?)
             .with_object_store_registry(files)
             .with_metadata_cache_limit(FOOTER_CACHE_BYTES)
             .build_arc()
@@ -115,6 +118,7 @@ impl QueryEngine {
             deadline: tokio::time::Instant::now() + deadline,
             request,
             cancel: cancel.clone(),
+            began,
             tally: Arc::clone(&tally),
             _slot: slot,
         };
@@ -156,6 +160,28 @@ impl QueryEngine {
 pub(crate) struct Tally {
     pub(crate) rows: AtomicU64,
     pub(crate) missing: Missing,
+    /// Sealed segments known and opened, once the rows have come to their end.
+    pub(crate) segments: OnceLock<(usize, usize)>,
+    /// What was read, where that was asked for.
+    pub(crate) explained: OnceLock<String>,
+}
+
+impl Tally {
+    /// How the query stands.
+    pub(crate) fn done(&self, began: Instant) -> QueryDone {
+        let missing = self.missing.so_far();
+        let degraded = missing.degraded.iter().map(|reason| reason.as_str().to_owned()).collect();
+        let (segments, read) = self.segments.get().copied().unwrap_or_default();
+        QueryDone {
+            rows: self.rows.load(Ordering::Relaxed),
+            elapsed_us: u64::try_from(began.elapsed().as_micros()).unwrap_or(u64::MAX),
+            completeness: Some(Completeness { degraded }),
+            lacks: self.missing.lacks(),
+            segments: u32::try_from(segments).unwrap_or(u32::MAX),
+            segments_read: u32::try_from(read).unwrap_or(u32::MAX),
+            explained_json: self.explained.get().cloned().unwrap_or_default(),
+        }
+    }
 }
 
 /// A query under way.
@@ -185,7 +211,9 @@ impl QueryRun {
             // The thread did not come back from one batch; drop the guard so that it stops when it does.
             self.guard = None;
             self.pages.close();
-            self.tally.missing.add(Degraded::TimedOut);
+            self.tally
+                .missing
+                .add(Lack::new(Degraded::TimedOut, "deadline: it was over inside one step of the query"));
             return Ok(None);
         };
         page.transpose()
@@ -194,11 +222,6 @@ impl QueryRun {
     /// How it ended: rows, time, and what is missing from the answer. Final only after the last page.
     #[must_use]
     pub fn done(&self) -> QueryDone {
-        let degraded = self.tally.missing.so_far().degraded.iter().map(|reason| reason.as_str().to_owned()).collect();
-        QueryDone {
-            rows: self.tally.rows.load(Ordering::Relaxed),
-            elapsed_us: u64::try_from(self.began.elapsed().as_micros()).unwrap_or(u64::MAX),
-            completeness: Some(Completeness { degraded }),
-        }
+        self.tally.done(self.began)
     }
 }

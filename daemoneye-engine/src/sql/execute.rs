@@ -1,11 +1,12 @@
 //! One query from text to the last page, on the query thread.
 
-use super::completeness::degradation;
+use super::allowance::{Allowance, Over};
+use super::completeness::{Lack, degradation};
 use super::engine::Tally;
 use super::pages::{Pages, page_columns, unique_names};
 use super::refusal::{in_words, spoken};
 use super::tables::QueryView;
-use super::{QueryError, SystemTables, check, operators, params, plan, session};
+use super::{QueryError, SystemTables, check, explain, operators, params, plan, session};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{QueryRequest, ResultColumn, ResultPage};
@@ -15,7 +16,7 @@ use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::parquet::errors::ParquetError;
-use datafusion::physical_plan::execute_stream;
+use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt as _, StreamExt as _};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -34,6 +35,7 @@ pub(crate) struct Job {
     pub(crate) extra: Arc<dyn SystemTables>,
     pub(crate) environment: Arc<RuntimeEnv>,
     pub(crate) request: QueryRequest,
+    pub(crate) began: std::time::Instant,
     pub(crate) deadline: Instant,
     pub(crate) row_cap: u64,
     pub(crate) page_rows: usize,
@@ -50,9 +52,16 @@ pub(crate) struct Started {
 /// A plan under way.
 struct Prepared {
     stream: SendableRecordBatchStream,
+    run: Run,
     columns: Vec<ResultColumn>,
+}
+
+/// What belongs to a plan while it runs.
+struct Run {
+    plan: Arc<dyn ExecutionPlan>,
     /// Keeps the snapshot's files from being removed while they are read.
     view: Arc<QueryView>,
+    allowance: Arc<Allowance>,
 }
 
 type Begin = oneshot::Sender<Result<Started, QueryError>>;
@@ -101,56 +110,66 @@ impl Job {
     async fn prepare(&self) -> Result<Prepared, QueryError> {
         let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
-        let planning = |error: DataFusionError| plan::failure(&error, checked.query());
         let view = QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone());
         let tables = view.tables(checked.tables());
-        let state = session::with_tables(tables, Arc::clone(&self.environment)).map_err(planning)?;
+        let allowance = Allowance::new(self.cancel.clone(), self.deadline, &self.environment.memory_pool);
+        let planning = |error: DataFusionError| match allowance.over() {
+            Some(over) => over.while_planning(),
+            None => plan::failure(&error, checked.query()),
+        };
+        let state = session::with_tables(tables, Arc::clone(&self.environment), Arc::clone(&allowance));
+        let state = state.map_err(planning)?;
         let plan = session::plan(&state, &checked).await.map_err(planning)?;
         plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
-        let physical = operators::limited(physical).map_err(planning)?;
-        let stream =
-            execute_stream(physical, state.task_ctx()).map_err(|error| QueryError::Execution(spoken(&error)))?;
-        Ok(Prepared { stream, columns, view })
+        let physical = operators::limited(physical, &allowance).map_err(planning)?;
+        let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
+        let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
+        drop(plan);
+        Ok(Prepared { stream, run: Run { plan: physical, view, allowance }, columns })
     }
 
     /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
     /// after that the rows that were sent stand, and the next query does without the file.
     async fn answer(&self, prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
-        let Prepared { stream, view, .. } = prepared;
-        let end = self.guarded(stream, pages, out).await;
+        let Prepared { stream, run, .. } = prepared;
+        let end = self.guarded(stream, &run, pages, out).await;
         let End::Unreadable(failure) = end else { return end };
-        let damaged = self.set_aside(&view).await;
-        drop(view);
+        let damaged = self.set_aside(&run.view).await;
+        drop(run);
         match failure {
             Some(error) if !damaged => End::Failed(error),
-            _ if !damaged || !pages.restart() => self.cut(Degraded::DataUnreadable),
+            _ if !damaged || !pages.restart() => self.unreadable(),
             _ => self.again(pages, out).await,
         }
     }
 
     async fn again(&self, pages: &mut Pages, out: &Out) -> End {
         self.tally.rows.store(0, Ordering::Relaxed);
-        let Prepared { stream, view: _view, .. } = match self.prepare().await {
+        let Prepared { stream, run, .. } = match self.prepare().await {
             Ok(prepared) => prepared,
             Err(error) => return End::Failed(error),
         };
-        match self.guarded(stream, pages, out).await {
+        match self.guarded(stream, &run, pages, out).await {
             End::Unreadable(Some(error)) => End::Failed(error),
-            End::Unreadable(None) => self.cut(Degraded::DataUnreadable),
+            End::Unreadable(None) => self.unreadable(),
             end => end,
         }
     }
 
     /// [`Job::stream`], where a decoder that panics on foreign bytes ends this query and not the thread.
-    async fn guarded(&self, stream: SendableRecordBatchStream, pages: &mut Pages, out: &Out) -> End {
-        AssertUnwindSafe(self.stream(stream, pages, out)).catch_unwind().await.unwrap_or_else(|_| {
+    async fn guarded(&self, stream: SendableRecordBatchStream, run: &Run, pages: &mut Pages, out: &Out) -> End {
+        let end = AssertUnwindSafe(self.stream(stream, run, pages, out)).catch_unwind().await.unwrap_or_else(|_| {
             End::Unreadable(Some(QueryError::Execution(
                 "the engine failed inside; the agent's log has more".to_owned(),
             )))
-        })
+        });
+        if !matches!(end, End::Unreadable(_)) {
+            self.tell(run);
+        }
+        end
     }
 
     /// Checks the files that the query reads; true when one of them is damaged and was set aside.
@@ -161,33 +180,39 @@ impl Job {
         matches!(timeout_at(self.deadline, check).await, Ok(Ok(Ok(damaged))) if damaged > 0)
     }
 
-    async fn stream(&self, mut stream: SendableRecordBatchStream, pages: &mut Pages, out: &Out) -> End {
+    async fn stream(&self, mut stream: SendableRecordBatchStream, run: &Run, pages: &mut Pages, out: &Out) -> End {
         loop {
             let batch = match timeout_at(self.deadline, stream.next()).await {
-                Err(_) => return self.cut(Degraded::TimedOut),
+                Err(_) => return self.timed_out(),
                 Ok(None) => return End::Over,
                 Ok(Some(Ok(batch))) => batch,
-                Ok(Some(Err(error))) => {
-                    tracing::debug!(%error, "query ended early");
-                    return match degradation(&error) {
-                        Some(Degraded::DataUnreadable) => End::Unreadable(condition_failed(&error)),
-                        Some(reason) => self.cut(reason),
-                        None => End::Failed(QueryError::Execution(spoken(&error))),
-                    };
-                }
+                Ok(Some(Err(error))) => return self.ended_by(&error, &run.allowance),
             };
             let (batch, capped) = self.within_cap(&batch);
             self.tally.rows.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
-            for page in pages.take(&batch) {
+            let full = if self.request.explain { Vec::new() } else { pages.take(&batch) };
+            for page in full {
                 match timeout_at(self.deadline, out.send(Ok(page))).await {
-                    Err(_) => return self.cut(Degraded::TimedOut),
+                    Err(_) => return self.timed_out(),
                     Ok(Err(_)) => return End::Over,
                     Ok(Ok(())) => {}
                 }
             }
             if capped {
-                return self.cut(Degraded::Capped);
+                return self.cut(Lack::new(Degraded::Capped, format!("rows: only the first {}", self.row_cap)));
             }
+        }
+    }
+
+    /// An operator that noticed the deadline fails with whatever the operators around it make of that.
+    fn ended_by(&self, error: &DataFusionError, allowance: &Allowance) -> End {
+        tracing::debug!(%error, "query ended early");
+        match (allowance.over(), degradation(error)) {
+            (Some(Over::Cancelled), _) => End::Cancelled,
+            (Some(Over::TimedOut), _) => self.timed_out(),
+            (None, Some(lack)) if lack.reason == Degraded::DataUnreadable => End::Unreadable(condition_failed(error)),
+            (None, Some(lack)) => self.cut(lack),
+            (None, None) => End::Failed(QueryError::Execution(spoken(error))),
         }
     }
 
@@ -198,14 +223,33 @@ impl Job {
         if batch.num_rows() <= left { (batch.clone(), false) } else { (batch.slice(0, left), true) }
     }
 
-    fn cut(&self, reason: Degraded) -> End {
-        self.tally.missing.add(reason);
+    fn cut(&self, lack: Lack) -> End {
+        self.tally.missing.add(lack);
         End::Cut
+    }
+
+    fn timed_out(&self) -> End {
+        self.cut(Lack::new(Degraded::TimedOut, "deadline: more rows may follow"))
+    }
+
+    fn unreadable(&self) -> End {
+        self.cut(Lack::new(Degraded::DataUnreadable, "a segment could not be read to its end"))
+    }
+
+    /// Before the last page goes out, because then the reader asks.
+    fn tell(&self, run: &Run) {
+        // Set once: a query that started again tells of its second run only.
+        self.tally.segments.get_or_init(|| run.view.segments());
+        if self.request.explain {
+            let done = self.tally.done(self.began);
+            self.tally.explained.get_or_init(|| explain::document(&run.plan, &run.view, &done));
+        }
     }
 
     async fn close(&self, end: End, mut pages: Pages, out: &Out) {
         if pages.cut {
-            self.tally.missing.add(Degraded::Capped);
+            let what = "cells: the long ones of a row that is larger than a page";
+            self.tally.missing.add(Lack::new(Degraded::Capped, what));
         }
         let last = match end {
             End::Cancelled => Some(Err(QueryError::Cancelled)),

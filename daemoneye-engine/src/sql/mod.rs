@@ -5,14 +5,17 @@
 //! one SELECT over our tables with our functions, or it is refused with its position and what to write instead. Nothing
 //! here writes, reads a file by name, or waits without a bound.
 
+mod allowance;
 pub(crate) mod arithmetic;
 mod check;
 mod completeness;
 mod engine;
 mod execute;
+mod explain;
 mod export;
 mod functions;
 mod lower;
+mod matches;
 pub(crate) mod names;
 mod niceness;
 mod numbers;
@@ -23,6 +26,7 @@ mod patterns;
 mod plan;
 mod refusal;
 mod runtime;
+mod scratch;
 mod session;
 mod settle;
 mod sum;
@@ -30,6 +34,7 @@ mod tables;
 mod times;
 mod tokens;
 mod walk;
+mod windows;
 
 pub(crate) use check::check_rule;
 pub use check::{Checked, check};
@@ -40,5 +45,6 @@ pub use pages::{page_columns, value_at};
 pub(crate) use patterns::words as expression_words;
 pub use plan::check_plan;
 pub use refusal::{QueryError, SqlRefusal};
+pub use scratch::Scratch;
 pub use session::evaluate;
 pub use tables::{CollectorRow, NoCollectors, SystemTables, TABLES, table_columns};

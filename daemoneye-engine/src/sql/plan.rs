@@ -4,7 +4,7 @@
 
 use super::functions::FUNCTIONS;
 use super::refusal::{CAST_FAILED, spoken};
-use super::{Checked, QueryError, SqlRefusal, arithmetic, check, names, session, times};
+use super::{Checked, QueryError, SqlRefusal, arithmetic, check, names, patterns, session, times};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
@@ -70,7 +70,6 @@ fn not_ours(plan: &LogicalPlan) -> Option<String> {
         | LogicalPlan::Aggregate(_)
         | LogicalPlan::Sort(_)
         | LogicalPlan::Join(_)
-        | LogicalPlan::Repartition(_)
         | LogicalPlan::Union(_)
         | LogicalPlan::EmptyRelation(_)
         | LogicalPlan::Subquery(_)
@@ -82,6 +81,7 @@ fn not_ours(plan: &LogicalPlan) -> Option<String> {
             let table = scan.table_name.table();
             return names::table(table).is_none().then(|| format!("a scan of {table}"));
         }
+        LogicalPlan::Repartition(_) => "a repartition",
         LogicalPlan::Statement(_) => "a statement",
         LogicalPlan::Explain(_) => "EXPLAIN",
         LogicalPlan::Analyze(_) => "EXPLAIN ANALYZE",
@@ -236,6 +236,8 @@ fn planner_words(message: String) -> (String, String) {
     }
     let hint = if message.contains("parsing timestamp") {
         "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"
+    } else if message.contains("pattern") {
+        patterns::HINT
     } else if message.contains("LIKE") {
         "LIKE compares text: write CAST(column AS TEXT) LIKE …"
     } else if message.contains("Timestamp") {

@@ -1,6 +1,7 @@
 //! DataFusion set up with nothing but our tables and functions: no catalog of its own, no information_schema, no table
-//! functions, no file formats, no URLs as tables, no disk.
+//! functions, no file formats, no URLs as tables, no disk but the scratch directory.
 
+use super::allowance::Allowance;
 use super::functions::{FUNCTIONS, Operators};
 use super::settle::Settle;
 use super::tables::{TABLES, table_columns};
@@ -14,6 +15,7 @@ use datafusion::catalog::{
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateDefaults;
+use datafusion::execution::memory_pool::MemoryLimit;
 use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
@@ -24,6 +26,8 @@ use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
 use std::sync::Arc;
 
+/// What a sort sets aside for merging, in bytes: a batch of each of some ten spilled files.
+const MERGE_BYTES: usize = 10 * 1024 * 1024;
 const CATALOG: &str = "daemoneye";
 const SCHEMA: &str = "public";
 
@@ -31,6 +35,7 @@ const SCHEMA: &str = "public";
 pub(crate) fn with_tables(
     tables: Vec<(&str, Arc<dyn TableProvider>)>,
     runtime: Arc<RuntimeEnv>,
+    allowance: Arc<Allowance>,
 ) -> Result<SessionState> {
     let schema = MemorySchemaProvider::new();
     for (name, table) in tables {
@@ -43,7 +48,7 @@ pub(crate) fn with_tables(
     let mut planners: Vec<Arc<dyn ExprPlanner>> = vec![Arc::new(Operators)];
     planners.extend(SessionStateDefaults::default_expr_planners());
     let mut state = SessionStateBuilder::new()
-        .with_config(config())
+        .with_config(config(&runtime))
         .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(catalogs))
         .with_expr_planners(planners)
@@ -51,14 +56,14 @@ pub(crate) fn with_tables(
         .with_aggregate_functions(FUNCTIONS.aggregate.clone())
         .with_window_functions(FUNCTIONS.window.clone())
         .build();
-    state.add_analyzer_rule(Arc::new(Settle));
+    state.add_analyzer_rule(Arc::new(Settle { allowance }));
     // `now()` is one instant for the whole statement.
     let options = Arc::clone(state.config_options());
     state.execution_props_mut().mark_start_execution(options);
     Ok(state)
 }
 
-fn config() -> SessionConfig {
+fn config(runtime: &RuntimeEnv) -> SessionConfig {
     // One thread runs everything, so a second partition would only add buffers.
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
@@ -66,6 +71,12 @@ fn config() -> SessionConfig {
         .with_create_default_catalog_and_schema(false)
         .with_default_catalog_and_schema(CATALOG, SCHEMA);
     let options = config.options_mut();
+    // Set aside by each sort for merging what it has spilled: a small pool must have room for two of them and for rows.
+    let pool = match runtime.memory_pool.memory_limit() {
+        MemoryLimit::Finite(bytes) => bytes,
+        MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
+    };
+    options.execution.sort_spill_reservation_bytes = MERGE_BYTES.min(pool / 8);
     options.execution.time_zone = Some("UTC".to_owned());
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
@@ -90,7 +101,7 @@ pub(crate) fn over_empty_tables() -> Result<SessionState> {
             tables.push((name, Arc::new(EmptyTable::new(columns))));
         }
     }
-    with_tables(tables, Arc::new(RuntimeEnv::default()))
+    with_tables(tables, Arc::new(RuntimeEnv::default()), Allowance::alone())
 }
 
 /// Runs a future to its end on this thread; planning waits for nothing outside.
@@ -125,5 +136,6 @@ pub fn evaluate(checked: &Checked, table: &str, rows: Vec<RecordBatch>) -> Resul
 fn over_rows(table: &str, columns: SchemaRef, rows: Vec<RecordBatch>) -> Result<SessionState, QueryError> {
     let execution = |error: DataFusionError| QueryError::Execution(error.to_string());
     let provider = MemTable::try_new(columns, vec![rows]).map_err(execution)?;
-    with_tables(vec![(table, Arc::new(provider))], Arc::new(RuntimeEnv::default())).map_err(execution)
+    with_tables(vec![(table, Arc::new(provider))], Arc::new(RuntimeEnv::default()), Allowance::alone())
+        .map_err(execution)
 }

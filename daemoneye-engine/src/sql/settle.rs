@@ -1,7 +1,8 @@
-//! What is settled on the plan once types are known and before anything is simplified: patterns stay what was written,
-//! times may leave out their seconds, and whole numbers overflow with an error.
+//! What is settled on the plan once types are known and before anything is simplified: patterns are matched, and windows
+//! filled, by functions that look at the clock, times may leave out their seconds, and whole numbers overflow with an error.
 
-use super::{arithmetic, patterns, times};
+use super::allowance::Allowance;
+use super::{arithmetic, matches, times, windows};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::config::ConfigOptions;
@@ -9,10 +10,13 @@ use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
 use datafusion::logical_expr::{Expr, LogicalPlan};
 use datafusion::optimizer::AnalyzerRule;
+use std::sync::Arc;
 
 /// Has to be the last of the analyzer's rules.
 #[derive(Debug)]
-pub(crate) struct Settle;
+pub(crate) struct Settle {
+    pub(crate) allowance: Arc<Allowance>,
+}
 
 impl AnalyzerRule for Settle {
     fn analyze(&self, plan: LogicalPlan, _: &ConfigOptions) -> Result<LogicalPlan> {
@@ -21,7 +25,7 @@ impl AnalyzerRule for Settle {
             let columns = merge_schema(&node.inputs());
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
-                let settled = expr.transform_up(|expr| settled(expr, &columns))?;
+                let settled = expr.transform_up(|expr| settled(expr, &columns, &self.allowance))?;
                 Ok(settled.update_data(|expr| name.restore(expr)))
             })?
             .map_data(LogicalPlan::recompute_schema)
@@ -34,11 +38,14 @@ impl AnalyzerRule for Settle {
     }
 }
 
-fn settled(expr: Expr, columns: &DFSchema) -> Result<Transformed<Expr>> {
+fn settled(expr: Expr, columns: &DFSchema, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {
     match expr {
         Expr::Cast(_) | Expr::TryCast(_) => Ok(times::with_seconds(expr)),
         Expr::Negative(_) => arithmetic::checked(expr, columns),
-        Expr::BinaryExpr(_) => patterns::kept(expr).transform_data(|expr| arithmetic::checked(expr, columns)),
-        other => Ok(patterns::kept(other)),
+        Expr::BinaryExpr(_) => {
+            matches::settled(expr, allowance)?.transform_data(|expr| arithmetic::checked(expr, columns))
+        }
+        Expr::WindowFunction(call) => Ok(Transformed::yes(Expr::WindowFunction(windows::watched(call, allowance)))),
+        other => matches::settled(other, allowance),
     }
 }

@@ -352,6 +352,13 @@ pub static AGENT: Component = Component {
             "what merging stored events may read and write; 0: as much as it can",
         ),
         integer("query.memory_bytes", 64 * MIB, (MIB, 1024 * GIB), "bytes", "memory that all queries share"),
+        integer(
+            "query.scratch_bytes",
+            256 * MIB,
+            (0, 1024 * GIB),
+            "bytes",
+            "disk that all queries share when memory is short; 0: none",
+        ),
         integer("query.deadline_ms", 30_000, (1, 3_600_000), "milliseconds", "longest time a query may take"),
         integer("query.row_cap", 1_000_000, (1, 1_000_000_000), "rows", "most rows a query may return"),
         integer("query.concurrent", 2, (1, 64), "", "queries that run at the same time"),

@@ -8,7 +8,6 @@ use super::{QueryView, SEGMENTS_URL};
 use crate::schema::process_events_schema;
 use crate::store::{SegmentFile, Snapshot};
 use async_trait::async_trait;
-use daemoneye_lib::model::Degraded;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::{DFSchema, Result};
@@ -54,7 +53,7 @@ impl ProcessEvents {
                 Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
             }
             _ => {
-                self.view.note(Degraded::DataUnreadable);
+                self.view.note_unreadable(&segment.path, segment.rows, segment.first_us, segment.last_us);
                 None
             }
         }

@@ -1,14 +1,17 @@
 //! What one query sees: one snapshot of the store, taken when the first table is read, and what that snapshot lacks.
 
-use super::super::completeness::{Missing, of_gap};
+use super::super::completeness::{Lack, Missing, of_gap};
 use super::prune::TimeRange;
 use super::system::SystemTable;
 use super::{CollectorRow, ProcessEvents, SystemTables};
 use crate::store::{SegmentFile, Snapshot, Store, StoreError, reason};
 use daemoneye_lib::model::Degraded;
+use daemoneye_lib::proto::CoverageGap;
+use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Shared by all tables of one query.
@@ -54,8 +57,27 @@ impl QueryView {
         Arc::clone(self.snapshot.get_or_init(|| Arc::new(self.store.snapshot())))
     }
 
-    pub(super) fn note(&self, reason: Degraded) {
-        self.missing.add(reason);
+    pub(super) fn note(&self, lack: Lack) {
+        self.missing.add(lack);
+    }
+
+    /// Says that a file that the query should have read is not there as it was written.
+    pub(super) fn note_unreadable(&self, path: &Path, rows: u64, first_us: i64, last_us: i64) {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        let what = format!("segment {name} with {rows} events is damaged or missing");
+        self.note(Lack::new(Degraded::DataUnreadable, what).during(first_us, last_us));
+    }
+
+    /// Sealed segments of the snapshot and those that were opened; none of both when no table was read that has any.
+    pub(crate) fn segments(&self) -> (usize, usize) {
+        let known = self.snapshot.get().map_or(0, |snapshot| snapshot.segments.len());
+        (known, self.opened.lock().unwrap_or_else(PoisonError::into_inner).len())
+    }
+
+    /// Rows that are in memory only.
+    pub(crate) fn open_rows(&self) -> usize {
+        let open = self.snapshot.get().map(|snapshot| snapshot.open.iter().map(RecordBatch::num_rows).sum());
+        open.unwrap_or_default()
     }
 
     /// Remembers that a scan opens this file.
@@ -71,15 +93,20 @@ impl QueryView {
     /// Says what the store knows to be missing from this range of time.
     pub(super) fn note_coverage(&self, range: TimeRange) -> Result<(), DataFusionError> {
         let gaps = self.store.coverage().map_err(store_error)?;
-        let touched = gaps.iter().filter(|row| range.overlaps(row.gap.from_us, row.gap.to_us));
-        touched.filter_map(|row| of_gap(&row.gap.reason)).for_each(|reason| self.note(reason));
+        for row in gaps.iter().filter(|row| range.overlaps(row.gap.from_us, row.gap.to_us)) {
+            if let Some(reason) = of_gap(&row.gap.reason) {
+                self.note(Lack::new(reason, gap_words(&row.gap)).during(row.gap.from_us, row.gap.to_us));
+            }
+        }
         // Events since then wait in the logs of their collectors.
-        if self.store.paused().is_some_and(|(since_us, _)| range.to_us >= since_us) {
-            self.note(Degraded::CollectorUnavailable);
+        if let Some((since_us, _)) = self.store.paused().filter(|(since_us, _)| range.to_us >= *since_us) {
+            let what = "ingest waits for room on the disk: later events are in the logs of their collectors";
+            self.note(Lack::new(Degraded::CollectorUnavailable, what).during(since_us, range.to_us));
         }
         let removed = gaps.iter().filter(|row| row.gap.reason == reason::RETENTION);
-        if removed.map(|row| row.gap.to_us).max().is_some_and(|last_us| range.asks_back_to(last_us)) {
-            self.note(Degraded::Capped);
+        if let Some(last_us) = removed.map(|row| row.gap.to_us).max().filter(|last_us| range.asks_back_to(*last_us)) {
+            let what = "retention: events up to then were deleted because of their age or size";
+            self.note(Lack::new(Degraded::Capped, what).during(range.from_us, last_us));
         }
         Ok(())
     }
@@ -87,15 +114,15 @@ impl QueryView {
     /// Says so when the table of live processes had no room for all of them.
     pub(super) fn note_processes(&self) {
         if self.store.lacks_processes() {
-            self.note(Degraded::Capped);
+            self.note(Lack::new(Degraded::Capped, "processes: more live than the table holds"));
         }
     }
 
     /// Says so when a file that holds events of this range had to be set aside.
     pub(super) fn note_damage(&self, range: TimeRange) {
-        if self.snapshot().damaged.iter().any(|file| range.overlaps(file.first_us, file.last_us)) {
-            self.note(Degraded::DataUnreadable);
-        }
+        let snapshot = self.snapshot();
+        let lost = snapshot.damaged.iter().filter(|file| range.overlaps(file.first_us, file.last_us));
+        lost.for_each(|file| self.note_unreadable(&file.path, file.rows, file.first_us, file.last_us));
     }
 
     /// Says so when a collector is away and the range reaches the present, or a time whose events are still to come.
@@ -105,10 +132,27 @@ impl QueryView {
             (!collector.connected && range.to_us >= now_us)
                 || collector.behind_since_us.is_some_and(|since_us| range.to_us >= since_us)
         };
-        if self.extra.collectors().iter().any(lacks) {
-            self.note(Degraded::CollectorUnavailable);
+        for collector in self.extra.collectors().into_iter().filter(lacks) {
+            let what = match (collector.connected, collector.behind_since_us) {
+                (false, _) => format!("{}: the collector is not connected", collector.id),
+                (true, _) => format!("{}: events that it has captured are still to come", collector.id),
+            };
+            let lack = Lack::new(Degraded::CollectorUnavailable, what);
+            self.note(match collector.behind_since_us {
+                Some(since_us) => lack.during(since_us, now_us),
+                None => lack,
+            });
         }
     }
+}
+
+/// `shed: 120 events of procmond`, with what the collector said about it.
+fn gap_words(gap: &CoverageGap) -> String {
+    let CoverageGap { collector, reason, count, detail, .. } = gap;
+    let events = count.map_or_else(|| "events".to_owned(), |count| format!("{count} events"));
+    let of = if collector.is_empty() { String::new() } else { format!(" of {collector}") };
+    let because = if detail.is_empty() { String::new() } else { format!(" ({detail})") };
+    format!("{reason}: {events}{of}{because}")
 }
 
 /// A store that cannot be read is not an empty one.

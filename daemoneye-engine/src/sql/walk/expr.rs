@@ -1,14 +1,13 @@
 //! Expressions: every kind by name.
 
-use super::super::{patterns, times};
+use super::super::patterns::{self, MAX_PATTERN_BYTES};
+use super::super::times;
 use super::{Step, Walker};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastFormat, CastKind, DataType, Expr, Ident, Interval, Query, TypedString,
     UnaryOperator, Value, ValueWithSpan,
 };
 
-/// A pattern that is compiled must be known before rows are read: one compilation, of a bounded text.
-const MAX_PATTERN_BYTES: usize = 4 * 1024;
 /// Patterns of one statement that are compiled to tell the place of a mistake: one can take tens of milliseconds, and the check
 /// has no deadline. Mistakes in later ones are told when the query runs, without their place.
 const COMPILED_PATTERNS: usize = 16;
@@ -300,7 +299,7 @@ impl Walker {
                 return self.refuse_node(
                     pattern,
                     format!("the pattern does not compile: {}", patterns::words(&error)),
-                    r"a character that is meant itself takes a backslash: \( \[ \*; counts multiply: keep {n} small",
+                    patterns::HINT,
                 );
             }
         }

@@ -89,10 +89,10 @@ pub(crate) fn statements(
         return Err(SqlRefusal::at(
             Location { line: 1, column: 1 },
             format!("{verb} is not accepted: nothing here writes, explains or changes settings"),
-            if matches!(verb.as_str(), "SHOW" | "DESCRIBE" | "DESC" | "EXPLAIN") {
-                names::listing()
-            } else {
-                "write one SELECT".to_owned()
+            match verb.as_str() {
+                "EXPLAIN" => "leave EXPLAIN out, and ask with `query --explain`; .explain in the shell".to_owned(),
+                "SHOW" | "DESCRIBE" | "DESC" => names::listing(),
+                _ => "write one SELECT".to_owned(),
             },
         ));
     };

@@ -13,6 +13,7 @@ use super::super::{NoCollectors, QueryView, segment_files};
 use super::*;
 use crate::generate::Generator;
 use crate::ingest::decode;
+use crate::sql::allowance::Allowance;
 use crate::sql::{check, session};
 use crate::store::{Store, StoreOptions};
 
@@ -58,7 +59,8 @@ async fn analyze(store: &Arc<Store>, sql: &str) -> (BTreeMap<String, (usize, usi
     let checked = check(sql).unwrap();
     let view = QueryView::new(Arc::clone(store), Arc::new(NoCollectors), Default::default());
     let environment = RuntimeEnvBuilder::new().with_object_store_registry(segment_files(store.dir()).unwrap());
-    let state = session::with_tables(view.tables(checked.tables()), environment.build_arc().unwrap()).unwrap();
+    let tables = view.tables(checked.tables());
+    let state = session::with_tables(tables, environment.build_arc().unwrap(), Allowance::alone()).unwrap();
     let plan = session::plan(&state, &checked).await.unwrap();
     let plan = state.create_physical_plan(&plan).await.unwrap();
     let rows = collect(Arc::clone(&plan), state.task_ctx()).await.unwrap();

@@ -1,0 +1,79 @@
+//! What one query may still take: time, and memory that the engine's pool does not see.
+//!
+//! A query gives its thread back where it yields, and there the deadline and the caller are looked at. Some work does not
+//! yield for minutes (a join whose condition nothing passes, an expression over long texts, a window over all rows): that
+//! work asks here as it goes, and fails when the query is over.
+
+use super::QueryError;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Memory of a statement that is checked without being run, in bytes: the default pool of queries.
+const ALONE_BYTES: usize = 64 * 1024 * 1024;
+/// Time of such a statement: the default deadline of queries.
+const ALONE: Duration = Duration::from_secs(30);
+
+/// Shared by everything that works on one query.
+#[derive(Debug)]
+pub(crate) struct Allowance {
+    cancel: CancellationToken,
+    deadline: Instant,
+    held: MemoryReservation,
+}
+
+impl Allowance {
+    /// Until `cancel` or `deadline`, with memory from `pool`.
+    pub(crate) fn new(cancel: CancellationToken, deadline: Instant, pool: &Arc<dyn MemoryPool>) -> Arc<Self> {
+        Arc::new(Self { cancel, deadline, held: MemoryConsumer::new("texts").register(pool) })
+    }
+
+    /// For a statement that belongs to no query.
+    pub(crate) fn alone() -> Arc<Self> {
+        let pool: Arc<dyn MemoryPool> = Arc::new(GreedyMemoryPool::new(ALONE_BYTES));
+        Self::new(CancellationToken::new(), Instant::now() + ALONE, &pool)
+    }
+
+    /// Fails when the query is over.
+    pub(crate) fn time(&self) -> Result<()> {
+        match self.over() {
+            None => Ok(()),
+            Some(_) => Err(DataFusionError::Execution("the query is over".to_owned())),
+        }
+    }
+
+    /// Takes memory until the query ends; fails when the pool has no more.
+    pub(crate) fn memory(&self, bytes: usize) -> Result<()> {
+        self.held.try_grow(bytes)
+    }
+
+    /// Why the query is over, if it is.
+    pub(crate) fn over(&self) -> Option<Over> {
+        if self.cancel.is_cancelled() {
+            return Some(Over::Cancelled);
+        }
+        (Instant::now() >= self.deadline).then_some(Over::TimedOut)
+    }
+}
+
+/// Why a query is over before its end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Over {
+    Cancelled,
+    TimedOut,
+}
+
+impl Over {
+    /// For a query that has no rows yet because it was still being planned.
+    pub(crate) fn while_planning(self) -> QueryError {
+        match self {
+            Self::Cancelled => QueryError::Cancelled,
+            Self::TimedOut => QueryError::Execution(
+                "it was not even planned before its deadline; simplify the statement or its patterns".to_owned(),
+            ),
+        }
+    }
+}

@@ -1,0 +1,277 @@
+//! Texts against patterns, as functions that look at the clock while they go: a batch of long texts and a large pattern
+//! takes minutes, in which the engine's own operators do not come back.
+//!
+//! They take the place of `~` and of LIKE with a pattern from a column, on the plan and after types are settled. A regular
+//! expression is compiled once for the query; DataFusion compiles it for each batch, and rewrites simple ones into LIKE and
+//! `=`, of which two rewrites change the answer (a backslash reaches LIKE unescaped, `.*` over NULL becomes FALSE).
+
+use super::allowance::Allowance;
+use super::patterns::{self, MAX_PATTERN_BYTES};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, BooleanBuilder};
+use datafusion::arrow::compute::{cast, concat, ilike, like, nilike, nlike};
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::cast::as_string_array;
+use datafusion::common::tree_node::Transformed;
+use datafusion::common::{DataFusionError, Result, ScalarValue, internal_err, plan_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{
+    BinaryExpr, Cast, ColumnarValue, Expr, Like, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
+    Volatility,
+};
+use regex::{Regex, RegexBuilder};
+use std::hash::{Hash, Hasher};
+use std::sync::Arc;
+
+/// Rows between two looks at the clock: a look costs as much as matching one short text.
+const ROWS_A_LOOK: usize = 32;
+/// A compiled expression is held while the query runs, so it is paid for: bytes of its program, of the states that it makes
+/// as it runs, tried from small to large. The last is what the crate allows by itself.
+const SIZES: [(usize, usize); 3] = [(64 << 10, 256 << 10), (1 << 20, 1 << 20), (10 << 20, 2 << 20)];
+/// `regexp_like(text, pattern)` is `text ~ pattern`.
+const REGEXP_LIKE: &str = "regexp_like";
+/// What may stand in its third argument, each letter once or more: those of the crate that name a way of matching.
+const FLAGS: &str = "imsxU";
+
+/// The expression with our function in the place of `~`, or of LIKE with a pattern that is not known before.
+pub(crate) fn settled(expr: Expr, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let Some((negated, folded)) = expression(op) else {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            };
+            match literal(&right) {
+                Some(pattern) => matching(*left, *right, &pattern, negated, folded, allowance),
+                // NULL: whoever asks gets NULL.
+                None => Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right }))),
+            }
+        }
+        Expr::ScalarFunction(call) if call.name() == REGEXP_LIKE => match flagged(&call.args) {
+            Some((text, written, pattern)) => matching(text, written, &pattern, false, false, allowance),
+            // NULL, or flags that the function refuses itself.
+            None => Ok(Transformed::no(Expr::ScalarFunction(call))),
+        },
+        Expr::Like(like) => liked(like, allowance),
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// Whether the operator is a regular expression: negated, and without regard to case.
+const fn expression(op: Operator) -> Option<(bool, bool)> {
+    match op {
+        Operator::RegexMatch => Some((false, false)),
+        Operator::RegexIMatch => Some((false, true)),
+        Operator::RegexNotMatch => Some((true, false)),
+        Operator::RegexNotIMatch => Some((true, true)),
+        _ => None,
+    }
+}
+
+/// The text, the pattern as it stands in the statement, and the pattern with its flags in it.
+fn flagged(args: &[Expr]) -> Option<(Expr, Expr, String)> {
+    let (text, written, flags) = match args {
+        [text, written] => (text, written, String::new()),
+        [text, written, flags] => (text, written, literal(flags)?),
+        _ => return None,
+    };
+    let pattern = literal(written)?;
+    let pattern = match flags.as_str() {
+        "" => pattern,
+        flags if flags.chars().all(|flag| FLAGS.contains(flag)) => format!("(?{flags}){pattern}"),
+        _ => return None,
+    };
+    Some((text.clone(), written.clone(), pattern))
+}
+
+fn literal(expr: &Expr) -> Option<String> {
+    match expr {
+        Expr::Cast(Cast { expr, .. }) => literal(expr),
+        Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
+        _ => None,
+    }
+}
+
+fn matching(
+    text: Expr,
+    written: Expr,
+    pattern: &str,
+    negated: bool,
+    folded: bool,
+    allowance: &Arc<Allowance>,
+) -> Result<Transformed<Expr>> {
+    allowance.time()?;
+    let regex = compiled(pattern, folded, allowance)?;
+    let kind = Kind::Expression { regex, negated };
+    Ok(Transformed::yes(call(kind, text, written, allowance)))
+}
+
+fn compiled(pattern: &str, folded: bool, allowance: &Allowance) -> Result<Regex> {
+    if pattern.len() > MAX_PATTERN_BYTES {
+        return plan_err!("a pattern of more than {MAX_PATTERN_BYTES} bytes");
+    }
+    for (program, states) in SIZES {
+        match RegexBuilder::new(pattern).case_insensitive(folded).size_limit(program).dfa_size_limit(states).build() {
+            Ok(regex) => {
+                return match allowance.memory(program.saturating_add(states)) {
+                    Ok(()) => Ok(regex),
+                    Err(_) => plan_err!("the patterns of the statement need too much memory together"),
+                };
+            }
+            Err(regex::Error::CompiledTooBig(_)) => {}
+            Err(error) => return plan_err!("the pattern does not compile: {}", patterns::words(&error)),
+        }
+    }
+    plan_err!("the pattern does not compile: it needs too much memory")
+}
+
+/// A literal pattern stays LIKE, with the backslash as what escapes in it; DataFusion runs no other.
+fn liked(like: Like, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {
+    let Like { negated, expr, pattern, escape_char, case_insensitive } = like;
+    if let Some(text) = literal(&pattern) {
+        let Some(escape) = escape_char.filter(|escape| *escape != '\\') else {
+            let like = Like { negated, expr, pattern, escape_char, case_insensitive };
+            return Ok(Transformed::no(Expr::Like(like)));
+        };
+        let typed = |text: String| match pattern.as_ref() {
+            Expr::Literal(ScalarValue::Utf8View(_), of) => {
+                Expr::Literal(ScalarValue::Utf8View(Some(text)), of.clone())
+            }
+            _ => Expr::Literal(ScalarValue::Utf8(Some(text)), None),
+        };
+        let pattern = Box::new(typed(with_backslashes(&text, escape)?));
+        return Ok(Transformed::yes(Expr::Like(Like { negated, expr, pattern, escape_char: None, case_insensitive })));
+    }
+    if escape_char.is_some_and(|escape| escape != '\\') {
+        return plan_err!("ESCAPE goes with a pattern that is a string literal or a parameter");
+    }
+    Ok(Transformed::yes(call(Kind::Like { negated, folded: case_insensitive }, *expr, *pattern, allowance)))
+}
+
+/// The pattern with another escape character, as one with backslashes.
+fn with_backslashes(pattern: &str, escape: char) -> Result<String> {
+    let mut text = String::with_capacity(pattern.len().saturating_mul(2));
+    let mut rest = pattern.chars();
+    while let Some(next) = rest.next() {
+        if next == escape {
+            let Some(escaped) = rest.next() else {
+                return plan_err!("the LIKE pattern ends with its ESCAPE character");
+            };
+            text.extend(['\\', escaped]);
+        } else if next == '\\' {
+            text.push_str(r"\\");
+        } else {
+            text.push(next);
+        }
+    }
+    Ok(text)
+}
+
+fn call(kind: Kind, text: Expr, pattern: Expr, allowance: &Arc<Allowance>) -> Expr {
+    let udf = Matches { kind, allowance: Arc::clone(allowance), signature: Signature::any(2, Volatility::Immutable) };
+    Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(udf)), vec![text, pattern]))
+}
+
+#[derive(Debug)]
+enum Kind {
+    Expression { regex: Regex, negated: bool },
+    Like { negated: bool, folded: bool },
+}
+
+impl Kind {
+    fn identity(&self) -> (&str, bool, bool) {
+        match self {
+            Self::Expression { regex, negated } => (regex.as_str(), *negated, true),
+            Self::Like { negated, folded } => ("", *negated, *folded),
+        }
+    }
+}
+
+/// A text and a pattern; the pattern of a regular expression is repeated as an argument so that EXPLAIN shows it.
+#[derive(Debug)]
+struct Matches {
+    kind: Kind,
+    allowance: Arc<Allowance>,
+    signature: Signature,
+}
+
+impl PartialEq for Matches {
+    /// Each that was written is itself only: what it compiled to cannot be compared.
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
+    }
+}
+
+impl Eq for Matches {}
+
+impl Hash for Matches {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        self.kind.identity().hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Matches {
+    fn name(&self) -> &str {
+        match self.kind {
+            Kind::Expression { negated: false, .. } => "matches",
+            Kind::Expression { negated: true, .. } => "matches_not",
+            Kind::Like { negated: false, .. } => "like",
+            Kind::Like { negated: true, .. } => "not_like",
+        }
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Boolean)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let [text, pattern] = args.args.as_slice() else { return internal_err!("{} takes two values", self.name()) };
+        let text = texts(text, args.number_rows)?;
+        match &self.kind {
+            Kind::Expression { regex, negated } => self.expression(&text, regex, *negated),
+            Kind::Like { negated, folded } => self.like(&text, &texts(pattern, args.number_rows)?, *negated, *folded),
+        }
+    }
+}
+
+impl Matches {
+    fn expression(&self, text: &ArrayRef, regex: &Regex, negated: bool) -> Result<ColumnarValue> {
+        let mut found = BooleanBuilder::with_capacity(text.len());
+        for (row, text) in as_string_array(text)?.iter().enumerate() {
+            if row.is_multiple_of(ROWS_A_LOOK) {
+                self.allowance.time()?;
+            }
+            found.append_option(text.map(|text| regex.is_match(text) != negated));
+        }
+        Ok(ColumnarValue::Array(Arc::new(found.finish())))
+    }
+
+    fn like(&self, text: &ArrayRef, pattern: &ArrayRef, negated: bool, folded: bool) -> Result<ColumnarValue> {
+        let kernel = match (negated, folded) {
+            (false, false) => like,
+            (false, true) => ilike,
+            (true, false) => nlike,
+            (true, true) => nilike,
+        };
+        let mut parts: Vec<ArrayRef> = Vec::new();
+        for from in (0..text.len()).step_by(ROWS_A_LOOK) {
+            self.allowance.time()?;
+            let rows = ROWS_A_LOOK.min(text.len().saturating_sub(from));
+            let found: BooleanArray = kernel(&text.slice(from, rows), &pattern.slice(from, rows))?;
+            parts.push(Arc::new(found));
+        }
+        let parts: Vec<_> = parts.iter().map(AsRef::as_ref).collect();
+        if parts.is_empty() {
+            return Ok(ColumnarValue::Array(Arc::new(BooleanArray::from(Vec::<bool>::new()))));
+        }
+        Ok(ColumnarValue::Array(concat(&parts)?))
+    }
+}
+
+/// One value for each row, as plain text.
+fn texts(value: &ColumnarValue, rows: usize) -> Result<ArrayRef, DataFusionError> {
+    let array = value.to_array(rows)?;
+    Ok(if array.data_type() == &DataType::Utf8 { array } else { cast(&array, &DataType::Utf8)? })
+}

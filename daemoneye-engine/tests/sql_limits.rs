@@ -1,0 +1,399 @@
+//! What a query may cost: memory, disk, time and a place among the others; and what an answer says about what was cut.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
+
+use daemoneye_engine::generate::Generator;
+use daemoneye_engine::ingest;
+use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryError, QueryLimits, Scratch};
+use daemoneye_engine::store::{Store, StoreOptions};
+use daemoneye_lib::proto::{CoverageGap, QueryDone, QueryRequest, Value, value::Kind};
+use serde_json::Value as Json;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tempfile::TempDir;
+use tokio_util::sync::CancellationToken;
+
+/// 2026-01-31T12:00:00Z.
+const NOON_US: i64 = 1_769_860_800_000_000;
+const MIB: usize = 1024 * 1024;
+/// Runs until something else ends it, and comes back between batches.
+const ENDLESS: &str = "SELECT count(*) FROM process_events AS a, process_events AS b, process_events AS c \
+                       WHERE a.pid + b.pid > c.pid";
+/// The same, where nothing ever passes the condition.
+const BARREN: &str = "SELECT count(*) FROM process_events AS a JOIN process_events AS b \
+                      ON a.command_line || b.command_line ~ 'no such command'";
+
+fn filled(thousands: u64) -> (TempDir, Arc<Store>) {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    append(&store, 0, thousands);
+    store.seal().unwrap();
+    (dir, Arc::new(store))
+}
+
+/// Each thousand from a generator of its own; `epoch` keeps their sequences apart.
+fn append(store: &Store, from: u64, thousands: u64) {
+    let mut generator = Generator::new(from + 7, NOON_US);
+    for _ in 0..thousands {
+        let mut records = generator.records(1_000);
+        for record in &mut records {
+            record.sequence.as_mut().unwrap().epoch += from;
+        }
+        store.append(ingest::decode("procmond", &records).unwrap()).unwrap();
+    }
+}
+
+fn patient() -> QueryLimits {
+    QueryLimits { deadline: Duration::from_secs(120), ..QueryLimits::default() }
+}
+
+fn engine(store: &Arc<Store>, limits: QueryLimits) -> QueryEngine {
+    QueryEngine::new(Arc::clone(store), limits, Arc::new(NoCollectors)).unwrap()
+}
+
+fn scratch(store: &Store, quota_bytes: u64) -> Option<Scratch> {
+    Some(Scratch { dir: store.dir().join("scratch"), quota_bytes })
+}
+
+fn request(sql: &str) -> QueryRequest {
+    QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() }
+}
+
+struct Answer {
+    rows: Vec<Vec<Value>>,
+    done: QueryDone,
+}
+
+impl Answer {
+    fn degraded(&self) -> Vec<String> {
+        self.done.completeness.clone().unwrap().degraded
+    }
+
+    fn lacks(&self) -> Vec<&str> {
+        self.done.lacks.iter().map(|lack| lack.what.as_str()).collect()
+    }
+
+    fn explained(&self) -> Json {
+        serde_json::from_str(&self.done.explained_json).unwrap()
+    }
+
+    fn texts(&self) -> Vec<String> {
+        let text = |value: &Value| match &value.kind {
+            Some(Kind::Text(text)) => text.clone(),
+            other => panic!("{other:?}"),
+        };
+        self.rows.iter().map(|row| text(&row[0])).collect()
+    }
+}
+
+async fn run(engine: &QueryEngine, request: QueryRequest) -> Result<Answer, QueryError> {
+    let mut run = engine.query(request, CancellationToken::new()).await?;
+    let mut rows = Vec::new();
+    while let Some(page) = run.next_page().await? {
+        rows.extend(page.rows.into_iter().map(|row| row.values));
+    }
+    Ok(Answer { rows, done: run.done() })
+}
+
+async fn ask(engine: &QueryEngine, sql: &str) -> Answer {
+    run(engine, request(sql)).await.unwrap_or_else(|error| panic!("{sql}: {error}"))
+}
+
+async fn one(engine: &QueryEngine, sql: &str) -> Value {
+    let answer = ask(engine, sql).await;
+    assert_eq!(answer.degraded(), Vec::<String>::new(), "{sql}");
+    answer.rows[0][0].clone()
+}
+
+fn files_below(dir: &Path) -> usize {
+    let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
+    entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn a_sort_beyond_the_memory_spills_and_is_right() {
+    let (_dir, store) = filled(60);
+    const SORTED: &str = "SELECT command_line || '#' || seq FROM process_events ORDER BY command_line DESC, name, seq";
+    let enough = engine(&store, patient());
+    let expected = ask(&enough, SORTED).await;
+    assert_eq!((expected.degraded().len(), expected.rows.len()), (0, 60_000));
+    let limits = || QueryLimits { memory_bytes: 6 * MIB, ..patient() };
+    let without = ask(&engine(&store, limits()), SORTED).await;
+    assert_eq!((without.degraded(), without.rows.len()), (vec!["capped".to_owned()], 0), "memory is short here");
+    assert_eq!(without.lacks(), ["memory: it needs more than query.memory_bytes"]);
+    let spilling = engine(&store, QueryLimits { scratch: scratch(&store, 256 * MIB as u64), ..limits() });
+    let spilled = ask(&spilling, SORTED).await;
+    assert_eq!(spilled.degraded(), Vec::<String>::new(), "{:?}", spilled.lacks());
+    assert!(spilled.texts() == expected.texts(), "the same rows in the same order");
+    let explained = run(&spilling, QueryRequest { explain: true, ..request(SORTED) }).await.unwrap();
+    assert!(explained.explained()["spilled"]["bytes"].as_u64().unwrap() > 0, "{}", explained.explained());
+    assert_eq!(files_below(&store.dir().join("scratch")), 0, "what was spilled is gone with the query");
+}
+
+#[tokio::test]
+async fn groups_beyond_the_memory_spill_and_are_right() {
+    let (_dir, store) = filled(30);
+    const GROUPED: &str = "SELECT max(c) || '' FROM (SELECT command_line || seq AS k, max(command_line) AS c FROM process_events \
+                           GROUP BY 1) AS g";
+    let limits = QueryLimits { memory_bytes: 4 * MIB, scratch: scratch(&store, 256 * MIB as u64), ..patient() };
+    let spilling = engine(&store, limits);
+    let spilled = ask(&spilling, GROUPED).await;
+    assert_eq!(spilled.degraded(), Vec::<String>::new(), "{:?}", spilled.lacks());
+    assert_eq!(spilled.texts(), ask(&engine(&store, patient()), GROUPED).await.texts());
+    let explained = run(&spilling, QueryRequest { explain: true, ..request(GROUPED) }).await.unwrap();
+    assert!(explained.explained()["spilled"]["files"].as_u64().unwrap() > 0, "{}", explained.explained());
+}
+
+#[tokio::test]
+async fn a_spill_beyond_its_quota_is_cut_and_says_so() {
+    let (_dir, store) = filled(30);
+    let limits = QueryLimits { memory_bytes: 2 * MIB, scratch: scratch(&store, 64 * 1024), ..patient() };
+    let engine = engine(&store, limits);
+    let answer = ask(&engine, "SELECT command_line, name, seq FROM process_events ORDER BY command_line, seq").await;
+    assert_eq!(answer.degraded(), ["capped"], "{:?}", answer.lacks());
+    assert_eq!(answer.lacks(), ["scratch: it needs more disk than query.scratch_bytes"]);
+    assert_eq!(files_below(&store.dir().join("scratch")), 0);
+    assert_eq!(one(&engine, "SELECT count(*) FROM process_events").await.kind, Some(Kind::Integer(30_000)));
+    assert_eq!(store.stats().unwrap().damaged_segments, 0, "the disk's quota is not the segment's damage");
+}
+
+#[tokio::test]
+async fn what_a_killed_agent_left_in_the_scratch_directory_is_removed() {
+    let (_dir, store) = filled(1);
+    let left = store.dir().join("scratch/datafusion-old");
+    std::fs::create_dir_all(&left).unwrap();
+    std::fs::write(left.join("rows"), "command lines of somebody").unwrap();
+    let engine = engine(&store, QueryLimits { scratch: scratch(&store, MIB as u64), ..patient() });
+    assert!(!left.exists());
+    drop(engine);
+    // Nothing of the store is touched.
+    assert_eq!(store.snapshot().segments.len(), 1);
+}
+
+#[tokio::test]
+async fn work_that_never_yields_ends_with_its_deadline_and_frees_the_thread() {
+    let (_dir, store) = filled(20);
+    let limits = QueryLimits { deadline: Duration::from_secs(2), concurrent: 1, ..QueryLimits::default() };
+    let engine = engine(&store, limits);
+    for sql in [
+        BARREN,
+        "SELECT count(*) FROM process_events AS a WHERE EXISTS (SELECT 1 FROM process_events AS b WHERE a.event_type = b.event_type)",
+        "SELECT count(*) FROM process_events AS a WHERE NOT EXISTS (SELECT 1 FROM process_events AS b \
+         WHERE a.event_type = b.event_type AND a.command_line || b.command_line ~ 'no such command')",
+        "SELECT count(*) FROM process_events AS a JOIN process_events AS b \
+         ON a.event_type = b.event_type AND a.command_line || b.command_line ~ 'no such command'",
+        "SELECT max(s) FROM (SELECT median(seq) OVER (ORDER BY seq ROWS BETWEEN 15000 PRECEDING AND CURRENT ROW) AS s \
+         FROM process_events) AS w",
+        "SELECT count(*) FROM process_events AS a, process_events AS b WHERE a.command_line LIKE b.command_line || '%x%'",
+        "SELECT count(*) FROM process_events AS a, process_events AS b WHERE a.command_line NOT ILIKE '%' || b.name || '%'",
+    ] {
+        let answer = ask(&engine, sql).await;
+        assert_eq!(answer.degraded(), ["timed_out"], "{sql}");
+        assert!(answer.rows.is_empty(), "{sql}");
+        // There is one slot, and it is given back on the thread only.
+        assert_eq!(one(&engine, "SELECT 1").await.kind, Some(Kind::Integer(1)), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_a_window_makes_is_paid_for() {
+    let (_dir, store) = filled(20);
+    let engine = engine(&store, patient());
+    let long = "x".repeat(32 * 1024);
+    for sql in [
+        "SELECT max(s) FROM (SELECT string_agg(command_line, ',') OVER (ORDER BY seq) AS s FROM process_events) AS w"
+            .to_owned(),
+        format!(
+            "SELECT max(s) FROM (SELECT lag(name, 15000, '{long}') OVER (ORDER BY seq) AS s FROM process_events) AS w"
+        ),
+        format!(
+            "SELECT count(s) FROM (SELECT max('{long}' || name) OVER (ORDER BY seq) AS s FROM process_events) AS w"
+        ),
+        format!(
+            "SELECT count(s) FROM (SELECT first_value('{long}' || name) OVER (ORDER BY seq) AS s FROM process_events) AS w"
+        ),
+    ] {
+        let answer = ask(&engine, &sql).await;
+        assert_eq!((answer.degraded(), answer.rows.len()), (vec!["capped".to_owned()], 0), "{sql:.120}");
+    }
+    for (sql, expected) in [
+        (
+            "SELECT count(s) FROM (SELECT lag(name, 1, 'none') IGNORE NULLS OVER (ORDER BY seq) AS s FROM process_events) AS w",
+            20_000,
+        ),
+        (
+            "SELECT count(s) FROM (SELECT nth_value(command_line, 1) OVER (ORDER BY seq) AS s FROM process_events) AS w",
+            20_000,
+        ),
+        ("SELECT max(s) FROM (SELECT count(*) OVER (ORDER BY seq ROWS 4 PRECEDING) AS s FROM process_events) AS w", 5),
+        (
+            "SELECT max(s) FROM (SELECT row_number() OVER (PARTITION BY event_type) AS s FROM process_events WHERE seq < 4) AS w",
+            3,
+        ),
+    ] {
+        let answer = ask(&engine, sql).await;
+        assert_eq!(answer.degraded(), Vec::<String>::new(), "{sql}");
+        assert!(
+            matches!(answer.rows[0][0].kind, Some(Kind::Integer(n)) if n <= expected && n > 0),
+            "{sql}: {:?}",
+            answer.rows
+        );
+    }
+}
+
+#[tokio::test]
+async fn many_large_patterns_are_refused_before_they_fill_the_memory() {
+    let (_dir, store) = filled(1);
+    let engine = engine(&store, patient());
+    let large: Vec<String> = (0..40).map(|at| format!(r"name ~ '(\w{{30}}){{3}}{at}'")).collect();
+    let sql = format!("SELECT count(*) FROM process_events WHERE {}", large.join(" OR "));
+    let error = run(&engine, request(&sql)).await.err().unwrap();
+    assert!(matches!(error, QueryError::Planning(_)) && error.to_string().contains("patterns"), "{error:?}");
+    let small: Vec<String> = (0..100).map(|at| format!("name ~ '^no{at}$'")).collect();
+    let sql = format!("SELECT count(*) FROM process_events WHERE {}", small.join(" OR "));
+    assert_eq!(one(&engine, &sql).await.kind, Some(Kind::Integer(0)));
+}
+
+#[tokio::test]
+async fn three_at_once_are_two_and_one_that_is_told_so() {
+    let (_dir, store) = filled(5);
+    let engine = engine(&store, patient());
+    let first = engine.query(request(ENDLESS), CancellationToken::new()).await.unwrap();
+    let second = engine.query(request(BARREN), CancellationToken::new()).await.unwrap();
+    let hurried = QueryRequest { deadline_ms: Some(50), ..request("SELECT 1") };
+    let error = run(&engine, hurried).await.err().unwrap();
+    assert!(matches!(error, QueryError::Busy { running: 2, .. }), "{error:?}");
+    drop(first);
+    assert_eq!(one(&engine, "SELECT 3").await.kind, Some(Kind::Integer(3)), "beside the second");
+    drop(second);
+}
+
+#[tokio::test]
+async fn two_queries_take_turns_inside_a_nested_loop() {
+    let (_dir, store) = filled(20);
+    let engine = engine(&store, patient());
+    let cancel = CancellationToken::new();
+    let mut barren = engine.query(request(BARREN), cancel.clone()).await.unwrap();
+    for _ in 0..3 {
+        let count = "SELECT count(*) FROM process_events WHERE command_line ~ '.'";
+        assert_eq!(one(&engine, count).await.kind, Some(Kind::Integer(20_000)));
+    }
+    cancel.cancel();
+    assert_eq!(barren.next_page().await, Err(QueryError::Cancelled), "it ran all the while");
+}
+
+#[tokio::test]
+async fn a_caller_who_leaves_frees_the_slot_and_the_memory() {
+    let (_dir, store) = filled(20);
+    // Sorting takes more than half of it.
+    let limits = QueryLimits { memory_bytes: 12 * MIB, concurrent: 1, ..patient() };
+    let engine = engine(&store, limits);
+    let greedy = "SELECT name, executable_path, command_line, seq FROM process_events ORDER BY command_line, seq";
+    assert_eq!(ask(&engine, greedy).await.degraded(), Vec::<String>::new(), "it fits alone");
+    for sql in [greedy, ENDLESS, BARREN] {
+        let left = QueryRequest { page_rows: 1, ..request(sql) };
+        drop(engine.query(left, CancellationToken::new()).await.unwrap());
+        let answer = ask(&engine, greedy).await;
+        assert_eq!((answer.degraded().len(), answer.rows.len()), (0, 20_000), "after {sql}");
+        let cancel = CancellationToken::new();
+        let mut run = engine.query(request(sql), cancel.clone()).await.unwrap();
+        cancel.cancel();
+        while let Ok(Some(_)) = run.next_page().await {}
+        let answer = ask(&engine, greedy).await;
+        assert_eq!((answer.degraded().len(), answer.rows.len()), (0, 20_000), "after {sql}");
+    }
+}
+
+#[tokio::test]
+async fn ingest_goes_on_while_queries_explode() {
+    let (_dir, store) = filled(10);
+    let engine = engine(&store, patient());
+    let cancel = CancellationToken::new();
+    let mut running = Vec::new();
+    for sql in [ENDLESS, BARREN] {
+        running.push(engine.query(request(sql), cancel.clone()).await.unwrap());
+    }
+    for batch in 1..=20 {
+        append(&store, batch, 1);
+        if batch % 5 == 0 {
+            store.seal().unwrap();
+        }
+    }
+    let committed = store.committed("procmond").unwrap();
+    assert!(committed.epoch > 20, "the collector may trim up to {committed:?}");
+    assert_eq!(store.snapshot().segments.iter().map(|segment| segment.rows).sum::<u64>(), 30_000);
+    cancel.cancel();
+    for run in &mut running {
+        assert_eq!(run.next_page().await, Err(QueryError::Cancelled), "it ran all the while");
+    }
+    assert_eq!(one(&engine, "SELECT count(*) FROM process_events").await.kind, Some(Kind::Integer(30_000)));
+}
+
+#[tokio::test]
+async fn an_answer_names_what_it_lacks_and_when() {
+    let (_dir, store) = filled(2);
+    append(&store, 1, 1);
+    store.seal().unwrap();
+    let range = |gap: (i64, i64), reason: &str| CoverageGap {
+        collector: "procmond".to_owned(),
+        reason: reason.to_owned(),
+        from_us: NOON_US + gap.0 * 1_000_000,
+        to_us: NOON_US + gap.1 * 1_000_000,
+        count: Some(120),
+        detail: "the bus was slow".to_owned(),
+        ..CoverageGap::default()
+    };
+    store.add_coverage(range((0, 1), "shed")).unwrap();
+    store.add_coverage(range((-100, -50), "retention")).unwrap();
+    let engine = engine(&store, QueryLimits { row_cap: 10, ..patient() });
+    let lost = store.snapshot().segments[0].clone();
+    std::fs::remove_file(&lost.path).unwrap();
+    let answer = ask(&engine, "SELECT seq FROM process_events WHERE time > '2026-01-31T11:00:00Z'").await;
+    let file = lost.path.file_name().unwrap().to_str().unwrap();
+    assert_eq!(
+        answer.lacks(),
+        [
+            "shed: 120 events of procmond (the bus was slow)",
+            "retention: events up to then were deleted because of their age or size",
+            &format!("segment {file} with 2000 events is damaged or missing"),
+            "rows: only the first 10",
+        ]
+    );
+    let when: Vec<(i64, i64)> = answer.done.lacks.iter().map(|lack| (lack.from_us, lack.to_us)).collect();
+    assert_eq!(when[0], (NOON_US, NOON_US + 1_000_000));
+    assert_eq!((when[1].1, when[2]), (NOON_US - 50_000_000, (lost.first_us, lost.last_us)));
+    assert_eq!(answer.degraded(), ["capped", "data_unreadable", "events_shed"]);
+    assert_eq!((answer.done.segments, answer.done.segments_read), (2, 1));
+    let alone = ask(&engine, "SELECT 1").await;
+    assert!(alone.done.lacks.is_empty() && alone.done.segments == 0);
+}
+
+#[tokio::test]
+async fn explain_tells_what_was_read_and_sends_no_rows() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
+    append(&store, 0, 2);
+    store.seal().unwrap();
+    let mut later = Generator::new(9, NOON_US + 86_400_000_000);
+    let mut records = later.records(1_000);
+    records.iter_mut().for_each(|record| record.sequence.as_mut().unwrap().epoch += 1);
+    store.append(ingest::decode("procmond", &records).unwrap()).unwrap();
+    store.seal().unwrap();
+    append(&store, 2, 1);
+    let engine = engine(&store, patient());
+    let sql = "SELECT name, count(*) FROM process_events WHERE time >= '2026-02-01T00:00:00Z' GROUP BY name ORDER BY 2 DESC LIMIT 3";
+    let answer = run(&engine, QueryRequest { explain: true, ..request(sql) }).await.unwrap();
+    assert_eq!(answer.rows.len(), 0, "no rows are sent");
+    let told = answer.explained();
+    assert_eq!((told["rows"].as_u64(), told["complete"].as_bool()), (Some(3), Some(true)), "{told}");
+    assert_eq!(told["segments"], serde_json::json!({ "total": 2, "read": 1, "pruned": 1 }), "{told}");
+    assert_eq!(told["row_groups"]["read"], 1, "{told}");
+    assert!(told["scanned"]["bytes"].as_u64().unwrap() > 0, "{told}");
+    assert_eq!((&told["scanned"]["rows"], &told["scanned"]["open_rows"]), (&1_000.into(), &1_000.into()), "{told}");
+    let operators = told["operators"].as_array().unwrap();
+    assert_eq!(operators[0]["depth"], 0, "{told}");
+    assert!(operators.iter().any(|of| of["name"] == "DataSourceExec" && of["rows"] == 1_000), "{told}");
+    let plain = ask(&engine, sql).await;
+    assert_eq!((plain.rows.len(), plain.done.explained_json.as_str()), (3, ""));
+}
