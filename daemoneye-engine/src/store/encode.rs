@@ -23,7 +23,8 @@ use crate::schema::process_events_schema;
 
 /// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.
 const ZSTD_LEVEL: i32 = 3;
-/// Rows of a row group: what a Bloom filter excludes at once, and what waits in memory until it is written.
+/// Rows of a row group: what a Bloom filter excludes at once, and what waits in memory until it is written. A lookup reads
+/// one filter for each, so few are better than many; half as many rows take 0.5 bytes more an event, and no less memory.
 const GROUP_ROWS: usize = 131_072;
 /// Encoded bytes of a row group, for rows that are larger than usual; bounds the memory of the writer.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;

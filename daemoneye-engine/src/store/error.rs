@@ -76,6 +76,19 @@ pub enum StoreError {
         /// Rows in memory.
         rows: usize,
     },
+    /// A merge would take the disk space that ingest needs.
+    #[error(
+        "merging needs {needed} bytes in {} and there are {free}; free disk space or lower store.retention_bytes",
+        dir.display()
+    )]
+    LimitRoom {
+        /// Where the segments lie.
+        dir: PathBuf,
+        /// Bytes that must be free.
+        needed: u64,
+        /// Bytes that are.
+        free: u64,
+    },
     /// The lock of the store was held by a thread that panicked.
     #[error("an earlier failure left the store's memory in doubt; restart the agent")]
     LockPoisoned,
@@ -131,7 +144,9 @@ impl StoreError {
             Self::NotFound { .. } => Exit::NotFound,
             Self::MisuseOffline => Exit::Refused,
             Self::CorruptDatabase { .. } | Self::CorruptNoState { .. } | Self::Unreadable { .. } => Exit::Unreadable,
-            Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } => Exit::SyncFailed,
+            Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } | Self::LimitRoom { .. } => {
+                Exit::SyncFailed
+            }
             Self::Changing
             | Self::Columns(_)
             | Self::CorruptState { .. }

@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
+use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits};
 use daemoneye_engine::store::Vacuumed;
 use daemoneye_lib::model::Degraded;
+use daemoneye_lib::proto::QueryRequest;
 
 use super::*;
 
@@ -214,4 +216,32 @@ fn a_large_day_is_several_files_so_that_retention_can_take_small_steps() {
     assert!(after.segments.iter().all(|file| file.bytes <= 250_000));
     assert_eq!(rows(&after), before);
     assert_eq!(compact(&store, T0 + 4 * DAY_US), 0);
+}
+
+/// Rows of the answer and what is missing from it.
+async fn ask(engine: &QueryEngine, sql: &str) -> (u64, Vec<String>) {
+    let request = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
+    let mut run = engine.query(request, CancellationToken::new()).await.unwrap();
+    while run.next_page().await.unwrap().is_some() {}
+    (run.done().rows, run.done().completeness.unwrap().degraded)
+}
+
+#[tokio::test]
+async fn a_flipped_bit_in_a_merged_file_costs_that_file_and_is_told() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = two_days(dir.path());
+    compact(&store, T0 + 3 * DAY_US);
+    let bad = Arc::clone(&store.snapshot().segments[0]);
+    let mut bytes = fs::read(&bad.path).unwrap();
+    // In the middle of the first third: pages, far from the footer.
+    let at = bytes.len() / 6;
+    bytes[at..at + 64].iter_mut().for_each(|byte| *byte ^= 0xff);
+    fs::write(&bad.path, bytes).unwrap();
+    let store = Arc::new(store);
+    let engine = QueryEngine::new(Arc::clone(&store), QueryLimits::default(), Arc::new(NoCollectors)).unwrap();
+    let (rows, degraded) = ask(&engine, "SELECT * FROM process_events").await;
+    assert_eq!((rows, degraded.as_slice()), (1440, ["data_unreadable".to_owned()].as_slice()));
+    assert_eq!(store.snapshot().damaged.iter().map(|file| &file.path).collect::<Vec<_>>(), [&bad.path]);
+    let elsewhere = "SELECT pid FROM process_events WHERE time >= '2026-02-01 00:00:00'";
+    assert_eq!(ask(&engine, elsewhere).await, (1440, vec![]), "the other day is whole");
 }

@@ -8,9 +8,9 @@ use super::*;
 
 /// Names the data directory to the program that is to be killed.
 const DIR: &str = "DAEMONEYE_TEST_KILLED_IN";
-const KILLS: u64 = 60;
+const KILLS: u64 = 52;
 /// Kills of one directory.
-const KILLS_EACH: u64 = 12;
+const KILLS_EACH: u64 = 13;
 /// Events of a seal.
 const RUN: u64 = 20;
 /// What a merge takes in a debug build, about: a kill comes somewhere inside, or shortly behind.

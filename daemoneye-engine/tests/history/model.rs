@@ -140,7 +140,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 16, ..ProptestConfig::default() })]
 
     #[test]
     fn any_order_of_seals_merges_reads_and_crashes_keeps_each_row_once(steps in prop::collection::vec(step(), 1..24)) {

@@ -10,6 +10,7 @@ mod budget;
 mod merge;
 mod plan;
 mod ranges;
+mod room;
 mod state;
 mod vacuum;
 
@@ -153,7 +154,9 @@ impl Store {
     }
 
     fn merge(&self, job: &Job, bytes_per_s: u64, stop: &CancellationToken) -> Result<Outcome, StoreError> {
-        let partial = self.options.dir.join(SEGMENTS_DIR).join(PARTIAL);
+        let dir = self.options.dir.join(SEGMENTS_DIR);
+        room::check(&dir, job.bytes())?;
+        let partial = dir.join(PARTIAL);
         let written = match self.on_own_thread(job, &partial, bytes_per_s, stop) {
             Ok(written) => written,
             Err(broken) => {
@@ -273,12 +276,16 @@ impl Job {
         self.inputs.iter().map(|file| file.rows).sum()
     }
 
+    fn bytes(&self) -> u64 {
+        self.inputs.iter().map(|file| file.bytes).sum()
+    }
+
     fn done(&self, file: &SegmentFile) -> Compacted {
         Compacted {
             level: self.level,
             inputs: self.inputs.len() as u64,
             rows: file.rows,
-            bytes_before: self.inputs.iter().map(|file| file.bytes).sum(),
+            bytes_before: self.bytes(),
             bytes_after: file.bytes,
         }
     }
