@@ -10,6 +10,7 @@
 mod bad_input;
 mod context;
 mod first_light;
+mod full_disk;
 mod history;
 mod killed;
 mod ledger;
