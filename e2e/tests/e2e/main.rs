@@ -9,6 +9,7 @@
 
 mod bad_input;
 mod context;
+mod damaged;
 mod first_light;
 mod full_disk;
 mod history;
