@@ -87,6 +87,8 @@ fn lies_unfinished(home: &Home) -> bool {
 /// Kills the worker while it writes a segment, or whenever none is written in time.
 fn kill_in_a_seal(home: &Home, running: &Agent) {
     let Some(worker) = running.worker() else { return };
+    // It would start another worker.
+    kill(running.pid(), Signal::SIGSTOP).unwrap();
     let began = Instant::now();
     while !lies_unfinished(home) && began.elapsed() < SEAL_WAIT {
         std::thread::yield_now();
