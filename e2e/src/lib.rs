@@ -94,6 +94,13 @@ impl Home {
         self
     }
 
+    /// Sets any variable for every agent started from here on.
+    #[must_use]
+    pub fn variable(mut self, name: &str, value: &str) -> Self {
+        self.settings.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
     /// Uses another rules directory.
     #[must_use]
     pub fn rules(mut self, dir: PathBuf) -> Self {

@@ -38,7 +38,7 @@ impl Store {
             let filled = backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes));
             filled.map_err(StoreError::io("copy", &path))?;
             drop(bytes);
-            let state = State::over(backend, &path)?.offline()?;
+            let state = State::over(backend, &path)?.offline();
             let mut store = Self::assemble(StoreOptions::new(dir), state, Arc::new(RealDisk), None)?;
             store.note_strays(&segments)?;
             store.read_tails()?;

@@ -1,7 +1,7 @@
 //! Opening a data directory: one agent at a time, nothing guessed, no history begun beside one that is there.
 
 use std::fs::{self, File, TryLockError};
-use std::io::{Read as _, Seek as _, Write as _};
+use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
 use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, RwLock};
@@ -44,9 +44,10 @@ impl Store {
         let path = options.dir.join(STATE_FILE);
         strays::refuse_without_state(&path, &segments)?;
         damage::guarded(&path, || {
+            if strays::is_without_state(&path) {
+                create(disk.as_ref(), &path)?;
+            }
             let state = State::open(disk.as_ref(), &path)?;
-            // Without it a power cut may take the name of a new database, and with it what was committed to it.
-            disk.sync_dir(&options.dir).map_err(StoreError::io("sync", &options.dir))?;
             let store = Self::assemble(options, state, disk, Some(lock))?;
             store.tidy(&segments)?;
             store.tell_damage()?;
@@ -83,6 +84,20 @@ impl Store {
             _lock: lock,
         })
     }
+}
+
+/// Makes a new database whole under another name first: a power cut in the middle would leave one that is none, and the next
+/// start would refuse it as damaged.
+fn create(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    let new = path.with_extension("redb.new");
+    match disk.remove(&new) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::unreadable(&new)(error)),
+        _ => {}
+    }
+    drop(State::open(disk, &new)?);
+    disk.rename(&new, path).map_err(StoreError::io("rename", &new))?;
+    let dir = path.parent().unwrap_or(path);
+    disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
 }
 
 pub(super) fn registered(transaction: &ReadTransaction, dir: &Path) -> Result<Vec<SegmentFile>, StoreError> {

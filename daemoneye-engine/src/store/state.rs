@@ -142,7 +142,11 @@ impl State {
     }
 
     fn of(opened: Result<Database, DatabaseError>, path: &Path) -> Result<Self, StoreError> {
-        let db = opened.map_err(|error| refused(path, error))?;
+        let mut db = opened.map_err(|error| refused(path, error))?;
+        // Before anything is written: a commit over damaged lists of free pages ends the process.
+        if !db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))? {
+            tracing::warn!("state.redb was left in the middle of a change; its last whole state is read");
+        }
         let state = Self { db: RwLock::new(Some(db)), offline: false, in_doubt: AtomicBool::new(false) };
         state.prepare(path)?;
         Ok(state)
@@ -171,14 +175,9 @@ impl State {
         self.walk()
     }
 
-    /// The same, every page of it checked, taking no changes any more.
-    pub(super) fn offline(mut self) -> Result<Self, StoreError> {
-        let db = self.db.get_mut().map_err(|_| StoreError::LockPoisoned)?.as_mut().ok_or_else(closed)?;
-        let sound = db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))?;
-        if !sound {
-            tracing::warn!("the copy of state.redb was taken in the middle of a change; its last whole state is read");
-        }
-        Ok(Self { offline: true, ..self })
+    /// The same, taking no changes any more.
+    pub(super) fn offline(self) -> Self {
+        Self { offline: true, ..self }
     }
 
     /// Follows every table from end to end, so that a file which is damaged inside is known before anybody relies on it.

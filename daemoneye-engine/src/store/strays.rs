@@ -34,13 +34,17 @@ pub(super) struct Found {
     name: Option<(i64, u64)>,
 }
 
-/// Refuses a directory whose segments have lost their `state.redb`.
-pub(super) fn refuse_without_state(state: &Path, segments: &Path) -> Result<(), StoreError> {
-    let empty = match fs::metadata(state) {
+/// Whether there is no database, or an empty file in its place.
+pub(super) fn is_without_state(state: &Path) -> bool {
+    match fs::metadata(state) {
         Ok(found) => found.len() == 0,
         Err(error) => error.kind() == io::ErrorKind::NotFound,
-    };
-    let files = if empty { files(segments)?.len() } else { 0 };
+    }
+}
+
+/// Refuses a directory whose segments have lost their `state.redb`.
+pub(super) fn refuse_without_state(state: &Path, segments: &Path) -> Result<(), StoreError> {
+    let files = if is_without_state(state) { files(segments)?.len() } else { 0 };
     if files == 0 { Ok(()) } else { Err(no_state(state, segments, files)) }
 }
 

@@ -179,7 +179,7 @@ mod tests {
             crc = segment::encode(&mut bytes, crc, 0, &header, &gap.encode_to_vec()).unwrap();
         }
         fs::write(wal.join("procmond-00001.wal"), bytes).unwrap();
-        let state = State::over(redb::backends::InMemoryBackend::new(), dir.path()).unwrap().offline().unwrap();
+        let state = State::over(redb::backends::InMemoryBackend::new(), dir.path()).unwrap().offline();
         let mut store =
             Store::assemble(StoreOptions::new(dir.path()), state, std::sync::Arc::new(RealDisk), None).unwrap();
         store.read_tails_within(Room { records: 4, bytes: TAIL_BYTES }).unwrap();

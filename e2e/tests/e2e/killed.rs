@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use daemoneye_lib::segment::DirReader;
 use e2e::{Agent, Home, procmonds, wait_for};
@@ -16,6 +16,9 @@ use nix::unistd::Pid;
 
 /// Cycles in CI; `DAEMONEYE_E2E_CYCLES` sets another number.
 const CYCLES: u64 = 200;
+
+/// Several seals come in this time.
+const SEAL_WAIT: Duration = Duration::from_secs(2);
 
 /// Small, seeded, good enough to pick instants; the seed is printed so that a failure can be replayed.
 struct Dice(u64);
@@ -75,6 +78,25 @@ fn kill_procmond(home: &Home) {
     }
 }
 
+/// Whether a segment was being written when everything ended.
+fn lies_unfinished(home: &Home) -> bool {
+    let Ok(entries) = fs::read_dir(home.data().join("segments")) else { return false };
+    entries.flatten().any(|entry| entry.path().extension().is_some_and(|end| end == "tmp"))
+}
+
+/// Kills the worker while it writes a segment, or whenever none is written in time.
+fn kill_in_a_seal(home: &Home, running: &Agent) {
+    let Some(worker) = running.worker() else { return };
+    // It would start another worker.
+    kill(running.pid(), Signal::SIGSTOP).unwrap();
+    let began = Instant::now();
+    while !lies_unfinished(home) && began.elapsed() < SEAL_WAIT {
+        std::thread::yield_now();
+    }
+    // It may be between two lives.
+    let _gone = kill(Pid::from_raw(worker), Signal::SIGKILL);
+}
+
 /// Adds every event record that the WAL holds now; says whether all of it could be read. A segment may be trimmed away between
 /// the listing and the look, so one failure proves nothing; failures most of the time would.
 fn note_wal(home: &Home, seen: &mut BTreeSet<(u64, u64)>) -> bool {
@@ -116,7 +138,7 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     let storm = Storm::start(program);
 
     let mut in_wal = BTreeSet::new();
-    let mut looks = 0;
+    let (mut looks, mut in_seals) = (0, 0);
     let mut agent: Option<Agent> = None;
     for _ in 0..cycles {
         let running = match agent.take() {
@@ -133,7 +155,7 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
             }
         }
         std::thread::park_timeout(Duration::from_millis(dice.below(500)));
-        match dice.below(4) {
+        match dice.below(5) {
             0 => {
                 kill_procmond(&home);
                 agent = Some(running);
@@ -143,6 +165,11 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
                 agent = Some(running);
             }
             2 => running.kill_all().unwrap(),
+            3 => {
+                kill_in_a_seal(&home, &running);
+                running.kill_all().unwrap();
+                in_seals += u64::from(lies_unfinished(&home));
+            }
             _ => {
                 kill_procmond(&home);
                 running.kill_all().unwrap();
@@ -172,7 +199,8 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     check_alerts(&home);
     let verified = home.cli(&["audit", "verify"]).unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
-    println!("{started} processes started, {} events seen in the WAL", in_wal.len());
+    println!("{started} processes started, {} events seen in the WAL, {in_seals} kills inside a seal", in_wal.len());
+    assert!(in_seals > 0 || cycles < CYCLES, "no kill has met a seal");
     assert!(looks * 2 > cycles, "only {looks} looks at the WAL succeeded");
     assert!(in_wal.len() as u64 > cycles, "the storm reached the WAL");
 }

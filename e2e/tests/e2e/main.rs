@@ -9,7 +9,9 @@
 
 mod bad_input;
 mod context;
+mod damaged;
 mod first_light;
+mod full_disk;
 mod history;
 mod killed;
 mod ledger;

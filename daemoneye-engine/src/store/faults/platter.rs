@@ -310,7 +310,7 @@ impl Disk for Platter {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut content = self.call(true)?;
         content.name(Naming::Rename(from.to_owned(), to.to_owned()));
-        fs::rename(from, to)
+        if from.exists() { fs::rename(from, to) } else { Ok(()) }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
