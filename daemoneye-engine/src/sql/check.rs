@@ -60,13 +60,13 @@ pub(crate) fn check_here(sql: &str) -> Result<Checked, SqlRefusal> {
 fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked, SqlRefusal> {
     let tokens = tokens::capped(sql)?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
-    let texts = tokens::texts(&tokens);
+    let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
     let mut statements = Parser::new(&PostgreSqlDialect {})
         .with_recursion_limit(tokens::RECURSION_LIMIT)
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(|error| parse_refusal(error, sql, end))?;
-    let walked = walk::statements(&statements, texts, instead_of_function)?;
+    let walked = walk::statements(&statements, second, texts, instead_of_function)?;
     // The walk accepted exactly one statement, and it is a query.
     let Some(Statement::Query(query)) = statements.pop() else {
         return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));

@@ -5,7 +5,7 @@ use super::{SqlRefusal, names, times};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem,
-    SetExpr, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
+    SetExpr, Spanned as _, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 use std::collections::{HashMap, HashSet};
@@ -195,7 +195,7 @@ fn datetime(function: &Function) -> Result<Expr, SqlRefusal> {
         }
     }
     let Some(((word, time, span), modifiers)) = texts.split_first() else {
-        return Err(SqlRefusal::whole("datetime without a time", HINT));
+        return Err(SqlRefusal::span(function.span(), "datetime without a time", HINT));
     };
     let written = || ValueWithSpan { value: Value::SingleQuotedString(time.clone()), span: *span };
     let base = if word == "now" { call("now", Vec::new()) } else { Expr::Value(written()) };

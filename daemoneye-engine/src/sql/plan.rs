@@ -54,7 +54,9 @@ pub(crate) fn gate(plan: &LogicalPlan, query: &Query) -> Result<(), SqlRefusal> 
     });
     match (refused, walked) {
         (Some(what), _) => {
-            Err(SqlRefusal::whole(format!("{what} is not accepted in a plan"), "use plain SELECT syntax"))
+            let hint =
+                if what.starts_with("a window") { "filter in an outer SELECT" } else { "use plain SELECT syntax" };
+            Err(SqlRefusal::whole(format!("{what} is not accepted in a plan"), hint))
         }
         (None, Err(error)) => Err(refusal(&error, query)),
         (None, Ok(_)) => Ok(()),
@@ -64,6 +66,7 @@ pub(crate) fn gate(plan: &LogicalPlan, query: &Query) -> Result<(), SqlRefusal> 
 /// What a node is, unless it is allowed. No wildcard: a new node kind must be decided.
 fn not_ours(plan: &LogicalPlan) -> Option<String> {
     let what = match plan {
+        LogicalPlan::Filter(filter) if has_window(&filter.predicate) => "a window function in a condition",
         LogicalPlan::Projection(_)
         | LogicalPlan::Filter(_)
         | LogicalPlan::Window(_)
@@ -94,6 +97,11 @@ fn not_ours(plan: &LogicalPlan) -> Option<String> {
         LogicalPlan::RecursiveQuery(_) => "a recursive query",
     };
     Some(what.to_owned())
+}
+
+/// They are computed after the rows have passed the conditions.
+fn has_window(condition: &Expr) -> bool {
+    condition.exists(|expr| Ok(matches!(expr, Expr::WindowFunction(_)))).unwrap_or(true)
 }
 
 /// What an expression is, unless it is allowed. No wildcard: a new kind must be decided.
@@ -167,7 +175,10 @@ pub(crate) fn refusal(error: &DataFusionError, query: &Query) -> SqlRefusal {
     let at = match (span, root) {
         (Some(span), _) => Some(Location { line: span.start.line, column: span.start.column }),
         (None, DataFusionError::SchemaError(schema, _)) => column_named(schema, query).map(|(at, _)| at),
-        (None, root) => place_of_text(&root.message(), query),
+        (None, root) => {
+            let message = root.message();
+            place_of_text(&message, query).or_else(|| place_of_function(function_named(&message)?, query))
+        }
     };
     let at = at.unwrap_or(Location { line: 0, column: 0 });
     let (message, hint) = match root {
@@ -213,6 +224,26 @@ fn place_of_text(message: &str, query: &Query) -> Option<Location> {
     written.break_value().filter(|at| at.line > 0)
 }
 
+/// The function that the planner complains about: how many values it takes, or of which types.
+fn function_named(message: &str) -> Option<&str> {
+    let (_, rest) = message.split_once("Function '")?;
+    rest.split_once('\'').map(|(name, _)| name)
+}
+
+/// Where a function of that name is called first.
+fn place_of_function(name: &str, query: &Query) -> Option<Location> {
+    let called = visit_expressions(query, |expr| match expr {
+        ast::Expr::Function(function) => match function.name.0.as_slice() {
+            [part] if part.as_ident().is_some_and(|ident| names::normal(ident) == name) => {
+                ControlFlow::Break(expr.span().start)
+            }
+            _ => ControlFlow::Continue(()),
+        },
+        _ => ControlFlow::Continue(()),
+    });
+    called.break_value().filter(|at| at.line > 0)
+}
+
 fn schema_words(error: &SchemaError, query: &Query) -> (String, String) {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
@@ -233,6 +264,9 @@ fn planner_words(message: String) -> (String, String) {
     if message.contains("unique expression names") {
         let hint = "give one of them a name of its own: expression AS name";
         return ("two columns of one SELECT are called alike".to_owned(), hint.to_owned());
+    }
+    if let (true, Some(name)) = (message.contains("failed to match any signature"), function_named(&message)) {
+        return (format!("{name} does not take values of these types"), "CAST converts".to_owned());
     }
     let hint = if message.contains("parsing timestamp") {
         "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"

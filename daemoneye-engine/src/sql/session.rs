@@ -77,6 +77,8 @@ fn config(runtime: &RuntimeEnv) -> SessionConfig {
         MemoryLimit::Infinite | MemoryLimit::Unknown => usize::MAX,
     };
     options.execution.sort_spill_reservation_bytes = MERGE_BYTES.min(pool / 8);
+    // One sort for all inputs: each of several would hold its share of the pool while their rows are merged.
+    options.optimizer.repartition_sorts = false;
     options.execution.time_zone = Some("UTC".to_owned());
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;

@@ -59,6 +59,14 @@ pub(crate) fn texts(tokens: &[TokenWithSpan]) -> Vec<(String, Location)> {
     texts
 }
 
+/// Where a second statement begins: some statements carry no place of their own.
+pub(crate) fn second_statement(tokens: &[TokenWithSpan]) -> Option<Location> {
+    let written = tokens.iter().filter(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    let mut tokens = written.skip_while(|token| token.token == Token::SemiColon);
+    tokens.find(|token| token.token == Token::SemiColon)?;
+    tokens.find(|token| token.token != Token::SemiColon).map(|token| token.span.start)
+}
+
 #[derive(Default)]
 struct Caps {
     nesting: usize,

@@ -27,7 +27,9 @@ impl Operators {
     ) -> Result<(), Fault> {
         let _alone = alone(&self.whole_store)?;
         // Beside the engine of the queries, so that none of them waits for it; it ends with the export.
-        let limits = QueryLimits { deadline: DEADLINE, row_cap: u64::MAX, concurrent: 1, ..self.limits.clone() };
+        // The scratch directory belongs to the other engine.
+        let own = QueryLimits { scratch: None, ..self.limits.clone() };
+        let limits = QueryLimits { deadline: DEADLINE, row_cap: u64::MAX, concurrent: 1, ..own };
         let engine = QueryEngine::new(self.store.clone(), limits, self.tables.clone());
         let engine = engine.map_err(|error| internal(&error))?;
         let DataExport { sql, params, parquet } = export;

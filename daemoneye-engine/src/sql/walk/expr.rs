@@ -76,6 +76,13 @@ impl Walker {
                         "use TIMESTAMP '…' or DATE '…'",
                     );
                 }
+                if !matches!(value.value, Value::SingleQuotedString(_)) {
+                    return self.refuse_node(
+                        expr,
+                        format!("{data_type} takes a string literal"),
+                        "bind the time itself: column > $1",
+                    );
+                }
                 self.value(value)
             }
             Expr::Function(function) => self.function(function),

@@ -73,14 +73,16 @@ struct Walker {
 /// Accepts exactly one statement, and only a query.
 pub(crate) fn statements(
     statements: &[Statement],
+    second: Option<Location>,
     texts: Vec<(String, Location)>,
     instead_of_function: fn(&str) -> String,
 ) -> Result<Walked, SqlRefusal> {
     let statement = match statements {
         [] => return Err(SqlRefusal::whole("there is no statement", "write one SELECT")),
         [one] => one,
-        [_, second, ..] => {
-            return Err(SqlRefusal::span(second.span(), "more than one statement", "send one SELECT at a time"));
+        [_, _, ..] => {
+            let at = second.unwrap_or(Location { line: 1, column: 1 });
+            return Err(SqlRefusal::at(at, "more than one statement", "send one SELECT at a time"));
         }
     };
     let Statement::Query(query) = statement else {

@@ -1,0 +1,1 @@
+SELECT name, rank() OVER w, dense_rank() OVER w FROM process_events WINDOW w AS (PARTITION BY uid ORDER BY pid)

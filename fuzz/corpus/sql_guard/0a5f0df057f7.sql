@@ -1,0 +1,1 @@
+SELECT name, rank() OVER (ORDER BY count(*) DESC, name) FROM process_events GROUP BY name ORDER BY 2

@@ -1,0 +1,1 @@
+SELECT pid FROM processes QUALIFY row_number() OVER (ORDER BY pid) = 1

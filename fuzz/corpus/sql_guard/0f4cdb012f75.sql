@@ -1,0 +1,1 @@
+SELECT pid IS NOT DISTINCT FROM pg_sleep(1) FROM processes

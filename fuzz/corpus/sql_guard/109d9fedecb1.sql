@@ -1,0 +1,1 @@
+SELECT arrow_typeof(1)

@@ -1,0 +1,2 @@
+SELECT pid FROM processes -- harmless
+; DELETE FROM processes

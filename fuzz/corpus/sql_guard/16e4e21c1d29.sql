@@ -1,0 +1,1 @@
+REPLACE INTO alerts VALUES (1)

@@ -1,0 +1,1 @@
+SELECT name FROM process_events WHERE (memfd IS UNKNOWN) AND uid IS DISTINCT FROM euid

@@ -1,0 +1,1 @@
+SELECT 'SELECT pg_sleep(1); DROP TABLE alerts' AS just_text

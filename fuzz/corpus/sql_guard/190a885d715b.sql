@@ -1,0 +1,1 @@
+SELECT a.pid, b.pid FROM process_events AS a CROSS JOIN process_events AS b

@@ -1,0 +1,1 @@
+SELECT lower(name), count(*) FROM process_events GROUP BY lower(name) HAVING count(*) > 1 ORDER BY count(*) DESC, lower(name)

@@ -1,0 +1,1 @@
+SELECT pid, name, command_line FROM process_events WHERE name = '.hidden'

@@ -1,0 +1,1 @@
+SELECT datetime('2026-01-31T12:34:56Z', 'start of day', '+2 hours', '-1 day', '+1 month')

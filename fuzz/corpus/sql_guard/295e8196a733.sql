@@ -1,0 +1,1 @@
+SELECT * FROM processes GLOBAL JOIN alerts ON true

@@ -1,0 +1,1 @@
+SELECT seq, lag(name, 1, 'none') OVER (ORDER BY seq), lead(name) OVER (ORDER BY seq) FROM process_events ORDER BY seq

@@ -1,0 +1,1 @@
+SELECT pid FROM processes WHERE name REGEXP '(a{1000}){1000}'

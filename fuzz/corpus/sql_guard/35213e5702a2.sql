@@ -1,0 +1,1 @@
+SELECT name FROM process_events WHERE time BETWEEN '2026-01-31' AND '2026-02-01'

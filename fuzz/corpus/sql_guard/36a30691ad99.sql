@@ -1,0 +1,1 @@
+SELECT name FROM process_events WHERE command_line REGEXP 'curl.*[|] *sh'

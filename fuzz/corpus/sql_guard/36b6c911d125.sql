@@ -1,0 +1,1 @@
+SELECT a.seq, b.seq FROM process_events AS a JOIN process_events AS b ON a.command_line LIKE b.name || '%' WHERE a.seq <= 2 ORDER BY 1, 2

@@ -1,0 +1,1 @@
+WITH c AS (SELECT pid FROM processes) SELECT pid FROM d

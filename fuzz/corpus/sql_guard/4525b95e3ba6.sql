@@ -1,0 +1,1 @@
+COPY process_events TO '/tmp/out.csv'

@@ -1,0 +1,1 @@
+SELECT pid FROM processes WHERE pid IN (SELECT pg_sleep(1))

@@ -1,0 +1,1 @@
+SELECT pid FROM processes FETCH FIRST 5 ROWS ONLY

@@ -1,0 +1,1 @@
+SELECT DISTINCT ON (pg_sleep(1)) pid FROM processes

@@ -1,0 +1,1 @@
+SELECT pid FROM processes ORDER BY pid USING <

@@ -1,0 +1,1 @@
+SELECT * FROM Information_Schema.Tables

@@ -1,0 +1,1 @@
+SELECT DISTINCT ON (name) name, pid FROM process_events ORDER BY name, pid

@@ -1,0 +1,1 @@
+SELECT coalesce(user, 'nobody'), nullif(name, ''), greatest(pid, ppid), least(pid, ppid) FROM process_events

@@ -1,0 +1,1 @@
+SELECT CASE WHEN pid = 1 THEN 1 ELSE pg_sleep(1) END FROM processes

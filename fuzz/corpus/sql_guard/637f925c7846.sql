@@ -1,0 +1,1 @@
+SELECT * FROM OPENROWSET('x', 'y', 'z')

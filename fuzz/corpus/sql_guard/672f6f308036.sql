@@ -1,0 +1,1 @@
+SELECT seq FROM process_events WHERE name NOT IN (SELECT parent_name FROM process_events) ORDER BY seq

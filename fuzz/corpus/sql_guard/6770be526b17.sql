@@ -1,0 +1,1 @@
+SELECT EXTRACT(YEAR FROM pg_sleep(1))

@@ -1,0 +1,1 @@
+SELECT count(*) FILTER (WHERE pg_sleep(1) = 1) OVER () FROM processes

@@ -1,0 +1,1 @@
+WITH c AS (SELECT * FROM (VALUES (1), (pg_sleep(1))) AS v(a)) SELECT a FROM c

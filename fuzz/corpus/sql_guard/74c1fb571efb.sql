@@ -1,0 +1,1 @@
+SELECT * FROM processes LATERAL VIEW explode(name) t AS x

@@ -1,0 +1,1 @@
+SELECT lower(name), upper(name), length(name), octet_length(name), reverse(name) FROM process_events

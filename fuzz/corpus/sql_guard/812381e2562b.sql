@@ -1,0 +1,1 @@
+SELECT lower(name ORDER BY name) FROM processes

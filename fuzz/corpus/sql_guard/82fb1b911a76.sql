@@ -1,0 +1,1 @@
+SELECT /*+ FULL(p) */ SELECT 1

@@ -1,0 +1,1 @@
+SELECT name, row_number() OVER (PARTITION BY uid ORDER BY time DESC) AS n FROM process_events

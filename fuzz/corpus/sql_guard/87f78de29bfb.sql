@@ -1,0 +1,1 @@
+SELECT name FROM process_events WHERE regexp_like(command_line, '(?i)nc -e')

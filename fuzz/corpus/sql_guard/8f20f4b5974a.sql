@@ -1,0 +1,1 @@
+SELECT TRIM(name, 'a', 'b') FROM processes

@@ -1,0 +1,1 @@
+SELECT count(DISTINCT lower(name)), approx_distinct(name) FROM process_events

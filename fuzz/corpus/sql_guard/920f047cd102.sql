@@ -1,0 +1,1 @@
+SELECT replace(name, 'a', 'b'), split_part(command_line, ' ', 2), strpos(name, 'a'), POSITION('b' IN name) FROM process_events

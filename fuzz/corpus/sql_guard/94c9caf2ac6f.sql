@@ -1,0 +1,1 @@
+SELECT datetime('now', '-9223372036854775807 days')

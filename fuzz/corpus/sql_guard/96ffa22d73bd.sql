@@ -1,0 +1,1 @@
+SELECT parent_name, count(*) AS n FROM process_events GROUP BY parent_name ORDER BY n DESC, 1 LIMIT 10

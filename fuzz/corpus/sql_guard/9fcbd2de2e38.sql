@@ -1,0 +1,1 @@
+SELECT pid FROM processes WHERE EXISTS (SELECT 1 FROM '/etc/passwd')

@@ -1,0 +1,1 @@
+SELECT pid FROM processes WHERE name NOT SIMILAR TO 'a'

@@ -1,0 +1,1 @@
+SELECT name FROM process_events AS e WHERE EXISTS (SELECT 1 FROM alerts AS a WHERE a.entity_id = e.entity_id)

@@ -1,0 +1,1 @@
+SELECT count(*) FROM process_events WHERE command_line LIKE '%100!%!_%' ESCAPE '!'

@@ -1,0 +1,1 @@
+SELECT seq FROM process_events WHERE name RLIKE 'url$' ORDER BY seq

@@ -1,0 +1,1 @@
+SELECT DISTINCT name, lower(name), 1 FROM process_events ORDER BY 1, lower(name) DESC

@@ -1,0 +1,1 @@
+SELECT * EXCLUDE (pid) FROM processes

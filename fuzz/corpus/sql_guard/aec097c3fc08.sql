@@ -1,0 +1,1 @@
+SELECT uid, count(*) FROM processes GROUP BY GROUPING SETS ((uid), ())

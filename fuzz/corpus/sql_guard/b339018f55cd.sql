@@ -1,0 +1,1 @@
+SELECT seq, lag(user) IGNORE NULLS OVER (ORDER BY seq) FROM process_events ORDER BY seq

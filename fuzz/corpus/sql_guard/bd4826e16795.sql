@@ -1,0 +1,1 @@
+RAISE USING MESSAGE = 'x'

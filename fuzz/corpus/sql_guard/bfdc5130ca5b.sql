@@ -1,0 +1,1 @@
+SELECT seq FROM process_events WHERE command_line ~ '\d+ 100%' ORDER BY seq

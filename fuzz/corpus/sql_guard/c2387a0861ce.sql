@@ -1,0 +1,1 @@
+SELECT * FROM processes ARRAY JOIN name

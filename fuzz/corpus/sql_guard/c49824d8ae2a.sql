@@ -1,0 +1,1 @@
+SELECT * FROM (WITH c AS (SELECT 1 AS a) SELECT a FROM c) AS t, c

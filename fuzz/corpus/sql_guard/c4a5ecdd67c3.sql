@@ -1,0 +1,1 @@
+WITH a AS (SELECT pid FROM process_events), b AS (SELECT pid FROM a) SELECT count(*) FROM b

@@ -1,0 +1,1 @@
+SELECT * FROM processes WHERE pid IN (SELECT usesysid FROM pg_user)

@@ -1,0 +1,1 @@
+SELECT count(*) FROM process_events WHERE (user ~ '.*') IS NULL

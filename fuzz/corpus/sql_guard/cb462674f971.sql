@@ -1,0 +1,1 @@
+SELECT * FROM SEMANTIC_VIEW(processes METRICS a)

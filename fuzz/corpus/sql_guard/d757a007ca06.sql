@@ -1,0 +1,1 @@
+SELECT CAST(pid AS DECIMAL(38, 10)) FROM processes

@@ -1,0 +1,1 @@
+SELECT (now(), now()) OVERLAPS (now(), now())

@@ -1,0 +1,1 @@
+SELECT a, b FROM (VALUES (1, 'x'), (2, 'y')) AS t(a, b)

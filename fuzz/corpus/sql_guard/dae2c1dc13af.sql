@@ -1,0 +1,1 @@
+SELECT c.pid, p.name FROM process_events AS c LEFT JOIN process_events AS p USING (entity_id)

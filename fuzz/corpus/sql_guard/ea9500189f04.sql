@@ -1,0 +1,1 @@
+SELECT CASE WHEN uid = 0 THEN 'root' WHEN uid < 1000 THEN 'system' ELSE 'user' END AS kind FROM process_events

@@ -1,0 +1,1 @@
+SELECT sum(pid) OVER w FROM processes WINDOW w AS (PARTITION BY pg_sleep(1))

@@ -1,0 +1,1 @@
+INSERT OVERWRITE DIRECTORY '/tmp/x' SELECT * FROM processes

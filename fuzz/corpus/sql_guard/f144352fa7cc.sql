@@ -1,0 +1,1 @@
+WITH c AS (SELECT 1 AS a) SELECT b FROM c

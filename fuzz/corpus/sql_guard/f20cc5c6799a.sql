@@ -1,0 +1,1 @@
+SELECT arg_lengths FROM process_events WHERE arg_lengths = X'040213'

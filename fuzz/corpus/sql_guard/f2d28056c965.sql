@@ -1,0 +1,1 @@
+FROM processes |> WHERE pid = 1
