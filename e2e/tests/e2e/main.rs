@@ -13,5 +13,6 @@ mod first_light;
 mod history;
 mod killed;
 mod ledger;
+mod lifetimes;
 mod lives;
 mod side_by_side;
