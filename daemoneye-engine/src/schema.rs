@@ -1,17 +1,21 @@
-//! Arrow schemas, derived from the one column table.
+//! Arrow schemas, derived from the one list of tables and their columns.
 //!
 //! Every column is nullable: an older segment may lack it, and a source that cannot know a value says NULL, never zero.
 
+use std::collections::HashMap;
 use std::sync::{Arc, LazyLock};
 
-use daemoneye_lib::columns::{Column, Kind, PROCESS_EVENTS};
+use daemoneye_lib::columns::{Column, Kind};
+use daemoneye_lib::tables::TABLES;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 
 /// Time zone of every timestamp column.
 pub const TIME_ZONE: &str = "UTC";
 
-static EVENTS: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(PROCESS_EVENTS.iter()));
-static PROCESSES: LazyLock<SchemaRef> = LazyLock::new(|| schema_of(process_columns()));
+static SCHEMAS: LazyLock<HashMap<&'static str, SchemaRef>> =
+    LazyLock::new(|| TABLES.iter().map(|table| (table.name, schema_of(table.columns()))).collect());
+static EVENTS: LazyLock<SchemaRef> =
+    LazyLock::new(|| table_schema("process_events").unwrap_or_else(|| Arc::new(Schema::empty())));
 
 /// The Arrow type that holds `kind`.
 #[must_use]
@@ -26,24 +30,16 @@ pub fn arrow_type(kind: Kind) -> DataType {
     }
 }
 
-/// Schema of `process_events`: every column of [`PROCESS_EVENTS`], in its order.
+/// The columns of a table that SQL can name.
+#[must_use]
+pub fn table_schema(name: &str) -> Option<SchemaRef> {
+    SCHEMAS.get(name).cloned()
+}
+
+/// Schema of `process_events`.
 #[must_use]
 pub fn process_events_schema() -> SchemaRef {
     Arc::clone(&EVENTS)
-}
-
-/// Schema of `processes`: the columns that describe a process rather than something that happened to it. `time` is the
-/// time of its latest event.
-#[must_use]
-pub fn processes_schema() -> SchemaRef {
-    Arc::clone(&PROCESSES)
-}
-
-/// The columns of [`processes_schema`], in order.
-pub(crate) fn process_columns() -> impl Iterator<Item = &'static Column> {
-    PROCESS_EVENTS.iter().filter(|column| {
-        column.field.starts_with("process.") || column.field.starts_with("record.") || column.field == "time_us"
-    })
 }
 
 fn schema_of<'a>(columns: impl Iterator<Item = &'a Column>) -> SchemaRef {

@@ -658,7 +658,7 @@ async fn an_offline_copy_answers_the_same() {
 #[tokio::test]
 async fn every_table_answers_with_its_columns() {
     let (_dir, engine) = small();
-    for table in daemoneye_engine::sql::TABLES {
+    for table in daemoneye_engine::sql::TABLES.iter() {
         let answer = ask(&engine, &format!("SELECT * FROM {table}")).await;
         let expected = daemoneye_engine::sql::table_columns(table).unwrap();
         let names: Vec<&str> = answer.columns.iter().map(|column| column.name.as_str()).collect();

@@ -361,7 +361,7 @@ async fn an_answer_names_what_it_lacks_and_when() {
         [
             "shed: 120 events of procmond (the bus was slow)",
             "retention: events up to then were deleted because of their age or size",
-            &format!("segment {file} with 2000 events is damaged or missing"),
+            &format!("segment {file} with 2000 rows is damaged or missing"),
             "rows: only the first 10",
         ]
     );

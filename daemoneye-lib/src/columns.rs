@@ -1,7 +1,7 @@
-//! The one column table: what a process event's columns are called, what they hold and where each comes from.
+//! The columns of process events: what they are called, what they hold and where each comes from.
 //!
 //! The store's schema, the documentation, the CLI's headings and the field names of rules derive from this table or are
-//! tested against it. The order is the order of `SELECT *` and of the stored files; append only, and raise
+//! tested against it; [`crate::tables`] has the tables that SQL knows. The order is the order of `SELECT *` and of the stored files; append only, and raise
 //! [`SCHEMA_VERSION`] when a column's meaning changes.
 
 /// Version of the table; stored with every segment.
@@ -50,7 +50,19 @@ pub enum Sensitivity {
     Public,
 }
 
-/// One column of `process_events`.
+impl Sensitivity {
+    /// What the documentation says about it; empty for what is public.
+    #[must_use]
+    pub const fn words(self) -> &'static str {
+        match self {
+            Self::Argument => "may hold secrets",
+            Self::Identity => "names a person",
+            Self::Public => "",
+        }
+    }
+}
+
+/// One column of a table.
 #[derive(Debug, Clone, Copy)]
 pub struct Column {
     /// SQL name.
@@ -61,7 +73,7 @@ pub struct Column {
     pub unit: &'static str,
     /// What it can give away.
     pub sensitivity: Sensitivity,
-    /// Field of `ProcessEvent` (dotted), or of the `Record` around it.
+    /// Field of `ProcessEvent` (dotted), or of the `Record` around it; empty for what no event carries.
     pub field: &'static str,
     /// What it means, in one line.
     pub meaning: &'static str,
@@ -83,6 +95,8 @@ macro_rules! columns {
         }),+]
     };
 }
+
+pub(crate) use columns;
 
 /// Every column of `process_events`, in order.
 pub const PROCESS_EVENTS: &[Column] = columns! {

@@ -17,6 +17,7 @@ pub mod model;
 pub mod proto;
 pub mod redaction;
 pub mod segment;
+pub mod tables;
 pub mod telemetry;
 pub mod topic;
 

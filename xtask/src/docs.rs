@@ -4,10 +4,11 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 
 use anyhow::Context as _;
-use daemoneye_lib::columns::{PROCESS_EVENTS, SCHEMA_VERSION, Sensitivity};
+use daemoneye_lib::columns::SCHEMA_VERSION;
 use daemoneye_lib::config::{COMPONENTS, Component};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::metrics::METRICS;
+use daemoneye_lib::tables::{TABLES, Table};
 
 use crate::workspace;
 
@@ -37,7 +38,7 @@ pub(crate) fn differences() -> anyhow::Result<Vec<String>> {
 fn files() -> anyhow::Result<Vec<(PathBuf, String)>> {
     let directory = workspace::root()?.join("docs/reference");
     Ok(vec![
-        (directory.join("columns.md"), columns()?),
+        (directory.join("tables.md"), tables()?),
         (directory.join("config.md"), settings()?),
         (directory.join("exit-codes.md"), exit_codes()?),
         (directory.join("metrics.md"), metrics()?),
@@ -49,21 +50,33 @@ fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 
-fn columns() -> anyhow::Result<String> {
-    let mut out = format!("# Columns of process_events\n\n{NOTE}Schema version {SCHEMA_VERSION}. ");
-    out.push_str("Every column but `time`, `event_type`, `entity_id`, `pid` and `name` may be NULL: not known.\n\n");
-    out.push_str("| column | type | unit | sensitivity | meaning | example |\n|---|---|---|---|---|---|\n");
-    for column in PROCESS_EVENTS {
-        let sensitivity = match column.sensitivity {
-            Sensitivity::Argument => "may hold secrets",
-            Sensitivity::Identity => "names a person",
-            Sensitivity::Public => "",
-        };
-        let (unit, meaning, example) = (cell(column.unit), cell(column.meaning), cell(column.example));
-        let (name, kind) = (column.name, column.kind.sql());
-        writeln!(out, "| `{name}` | {kind} | {unit} | {sensitivity} | {meaning} | `{example}` |")?;
+fn tables() -> anyhow::Result<String> {
+    let mut out = format!("# Tables and their columns\n\n{NOTE}");
+    write!(
+        out,
+        "What `SELECT` can name; the same list can be asked for: `SELECT * FROM tables`, `SELECT * FROM columns WHERE table_name = \
+         'processes'`. Schema version {SCHEMA_VERSION}. Any column may be NULL where its value is not known; of a process always known \
+         are `time`, `entity_id`, `pid` and `name`.\n\n\
+         `processes_at('2026-01-31T12:00Z')` stands in FROM like a table: the rows of `process_lifetimes` of those that lived at \
+         that instant (started then or before, not ended yet). It takes a time as text with modifiers like `datetime(…)`, as in \
+         `processes_at('now', '-30 minutes')`, or one bound parameter. An instant in a gap, or before what is kept, gives a degraded \
+         answer.\n"
+    )?;
+    for table in TABLES {
+        table_columns(&mut out, table)?;
     }
     Ok(out)
+}
+
+fn table_columns(out: &mut String, table: &Table) -> anyhow::Result<()> {
+    writeln!(out, "\n## {}\n\n{}.\n", table.name, table.meaning)?;
+    out.push_str("| column | type | unit | sensitivity | meaning | example |\n|---|---|---|---|---|---|\n");
+    for column in table.columns() {
+        let (unit, meaning, example) = (cell(column.unit), cell(column.meaning), cell(column.example));
+        let (name, kind, sensitivity) = (column.name, column.kind.sql(), column.sensitivity.words());
+        writeln!(out, "| `{name}` | {kind} | {unit} | {sensitivity} | {meaning} | `{example}` |")?;
+    }
+    Ok(())
 }
 
 fn settings() -> anyhow::Result<String> {

@@ -76,6 +76,17 @@ impl Operators {
     }
 }
 
+/// What the report says without asking a collector: its numbers as they are now, a collector's as its last heartbeat told.
+/// Blocking.
+pub(crate) fn known(store: &Store, worker: Option<&Worker>) -> Option<Value> {
+    let parts = store_part(store).inspect_err(|error| tracing::warn!(%error, "the store does not tell its numbers"));
+    let mut document = parts.map(|(parts, _)| parts).unwrap_or_default();
+    if let Some(worker) = worker {
+        live(worker, &mut document, &mut Findings::default());
+    }
+    Some(Value::Object(document))
+}
+
 /// Fresh numbers: those of the last heartbeat may be half a minute old. One that does not answer keeps its old ones, and its
 /// missing heartbeats tell.
 async fn ask_collectors(worker: &Worker) {

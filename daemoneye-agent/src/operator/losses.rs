@@ -16,6 +16,7 @@ pub(super) type Losses = Vec<(String, String)>;
 const NO_LOSS: &[&str] = &[
     "audit_outbox_full",
     "collector_unavailable",
+    "lifetimes_retention",
     "processes_full",
     "retention",
     "segment_damaged",

@@ -12,7 +12,7 @@ mod rules;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits, Scratch, SystemTables};
+use daemoneye_engine::sql::{CollectorRow, QueryEngine, QueryLimits, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
 use daemoneye_eventbus::{Caller, OperatorService, Peer};
@@ -25,6 +25,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+pub(crate) use self::health::known;
 pub(crate) use self::losses::is_loss;
 use self::query::Refusals;
 use crate::platform;
@@ -53,6 +54,19 @@ pub(crate) struct Operators {
     whole_store: Arc<Semaphore>,
 }
 
+/// What is known beside a copied store: nothing runs.
+struct Copied(Arc<Store>);
+
+impl SystemTables for Copied {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        Vec::new()
+    }
+
+    fn health(&self) -> Option<serde_json::Value> {
+        known(&self.0, None)
+    }
+}
+
 impl Operators {
     /// Over a running worker.
     pub(crate) fn live(worker: Arc<Worker>) -> std::io::Result<Self> {
@@ -62,7 +76,8 @@ impl Operators {
 
     /// Over a copied store.
     pub(crate) fn offline(store: Arc<Store>, settings: Settings) -> std::io::Result<Self> {
-        Self::over(store, settings, Arc::new(NoCollectors), None)
+        let tables = Arc::new(Copied(Arc::clone(&store)));
+        Self::over(store, settings, tables, None)
     }
 
     fn over(

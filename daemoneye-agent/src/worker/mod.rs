@@ -19,6 +19,7 @@ mod rounds;
 pub(crate) mod rules;
 mod stages;
 
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -38,6 +39,7 @@ use self::rules::{Reloaded, Rules};
 pub(crate) use self::stages::{confine, run};
 use crate::error::AgentError;
 use crate::link::{ChildState, ToParent};
+use crate::operator;
 use crate::settings::Settings;
 use crate::sinks::delivery::SinkState;
 
@@ -156,5 +158,14 @@ impl SystemTables for Worker {
             .map(|(id, collector)| roster::row(id.clone(), &collector, restarts(&id)))
             .chain(self.roster.missing())
             .collect()
+    }
+
+    fn health(&self) -> Option<serde_json::Value> {
+        operator::known(&self.store, Some(self))
+    }
+
+    fn ledger_dir(&self) -> Option<PathBuf> {
+        let told = self.roster.all().into_values().filter_map(|collector| collector.health);
+        told.map(|health| health.ledger_dir).find(|dir| !dir.is_empty()).map(PathBuf::from)
     }
 }

@@ -1,23 +1,15 @@
 //! The tables and columns that the agent has, for `.tables`, `.schema` and completion.
 
+use daemoneye_lib::columns::Column;
 use daemoneye_lib::proto::{QueryRequest, ResultColumn, operator_request::Verb, operator_response::Answer};
+use daemoneye_lib::tables;
 
 use crate::agent::Session;
 use crate::error::CliError;
 use crate::value;
 
-/// Names of the tables; their columns are what the agent says.
-const TABLES: &[&str] = &[
-    "alert_deliveries",
-    "alerts",
-    "collectors",
-    "coverage",
-    "process_events",
-    "processes",
-    "rules",
-    "scans",
-    "system_info",
-];
+/// Width of `TIMESTAMP`, the longest type.
+const TYPE_WIDTH: usize = 9;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
@@ -30,17 +22,22 @@ pub(super) struct Catalog(pub(super) Vec<Table>);
 
 impl Catalog {
     pub(super) async fn load(session: &Session) -> Result<Self, CliError> {
-        let mut tables = Vec::new();
-        for name in TABLES {
-            let columns = columns(session, name).await?;
-            tables.push(Table { name: (*name).to_owned(), columns });
+        let mut listed = Vec::new();
+        for table in tables::TABLES {
+            let columns = columns(session, table.name).await?;
+            listed.push(Table { name: table.name.to_owned(), columns });
         }
-        Ok(Self(tables))
+        Ok(Self(listed))
     }
 
-    /// One name a line.
+    /// One name a line, with what its rows are.
     pub(super) fn tables(&self) -> String {
-        self.0.iter().map(|table| format!("{}\n", value::harmless(&table.name))).collect()
+        let width = self.0.iter().map(|table| table.name.chars().count()).max().unwrap_or_default();
+        let line = |table: &Table| {
+            let meaning = tables::table(&table.name).map_or("", |known| known.meaning);
+            format!("{}\n", format!("{:width$}  {meaning}", value::harmless(&table.name)).trim_end())
+        };
+        self.0.iter().map(line).collect()
     }
 
     /// One table as it could be written, or all of them.
@@ -57,12 +54,20 @@ impl Catalog {
 impl Table {
     fn described(&self) -> String {
         let width = self.columns.iter().map(|column| column.name.chars().count()).max().unwrap_or_default();
+        let known: Vec<&Column> = tables::table(&self.name).into_iter().flat_map(tables::Table::columns).collect();
         let line = |column: &ResultColumn| {
             let (name, word) = (value::harmless(&column.name), value::harmless(&column.r#type));
-            format!("  {name:width$}  {word}\n")
+            let about = known.iter().find(|known| known.name == column.name).map_or_else(String::new, about);
+            format!("{}\n", format!("  {name:width$}  {word:TYPE_WIDTH$}  {about}").trim_end())
         };
         format!("{}\n{}", value::harmless(&self.name), self.columns.iter().map(line).collect::<String>())
     }
+}
+
+/// Meaning, unit and an example, as documented.
+fn about(column: &&Column) -> String {
+    let unit = if column.unit.is_empty() { String::new() } else { format!(" ({})", column.unit) };
+    format!("{}{unit}, as in {}", column.meaning, column.example)
 }
 
 /// The columns of an answer without rows.

@@ -21,7 +21,7 @@ pub enum JsonRowError {
     #[error("the rows do not form a batch: {0}")]
     Columns(#[from] ArrowError),
     /// No such column.
-    #[error("row {row}: process_events has no column {column:?}; docs/reference/columns.md lists them")]
+    #[error("row {row}: process_events has no column {column:?}; docs/reference/tables.md lists them")]
     MisuseColumn {
         /// From 0.
         row: usize,

@@ -20,7 +20,7 @@ use crate::store::reason;
 
 pub(crate) use json::check_value;
 pub use json::{JsonRowError, batch_from_json, row_to_json};
-pub(crate) use live::processes_batch;
+pub(crate) use live::{LifetimeRow, lifetimes_batch, processes_batch};
 
 /// Topics that carry process events start with this.
 const PROCESS_TOPICS: &str = "events.process.";
@@ -68,10 +68,34 @@ pub struct LiveChange {
     pub time_us: i64,
     /// Which process.
     pub entity: EntityId,
-    /// Its state now; `None`: it stopped.
-    pub state: Option<Box<ProcessRecord>>,
-    /// The state holds what changed and what identifies the process; the rest stays as it was.
-    pub modified: bool,
+    /// The process as the event tells it.
+    pub process: Box<ProcessRecord>,
+    /// What that means for it.
+    pub fate: Fate,
+}
+
+/// What an event says about a process as a whole.
+#[derive(Debug, Clone, PartialEq)]
+pub enum Fate {
+    /// It lives, and the record is all of it.
+    Lives,
+    /// It lives; the record holds what changed and what identifies it, the rest stays as it was.
+    Changed,
+    /// It ended.
+    Ended(End),
+    /// It had ended before; this is learnt late.
+    Past,
+}
+
+/// How a process ended, as far as it is known.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct End {
+    /// Exit status; negative: killed by that signal.
+    pub exit_code: Option<i32>,
+    /// How long it lived.
+    pub runtime_ms: Option<u64>,
+    /// False: found later, by its absence.
+    pub observed: Option<bool>,
 }
 
 /// Why a run of records was refused as a whole.
@@ -218,11 +242,17 @@ fn clipped(text: &str) -> String {
 }
 
 fn change(at: Sequence, event: ProcessEvent) -> Option<LiveChange> {
-    let (stopped, modified) = (event.event_type() == EventType::Stop, event.event_type() == EventType::Modify);
-    let process = event.process?;
-    // A hash may come after its process has ended; that word about it does not bring it back.
-    let stopped = stopped || process.status.as_deref() == Some("dead");
+    let kind = event.event_type();
+    let process = Box::new(event.process?);
+    let fate = match kind {
+        EventType::Stop => {
+            Fate::Ended(End { exit_code: event.exit_code, runtime_ms: event.runtime_ms, observed: event.end_observed })
+        }
+        // A hash may come after its process has ended; that word about it does not bring it back.
+        _ if process.status.as_deref() == Some("dead") => Fate::Past,
+        EventType::Modify => Fate::Changed,
+        _ => Fate::Lives,
+    };
     let entity = EntityId::from_bytes(&process.entity_id)?;
-    let state = (!stopped).then(|| Box::new(process));
-    Some(LiveChange { at, time_us: event.time_us, entity, state, modified })
+    Some(LiveChange { at, time_us: event.time_us, entity, process, fate })
 }

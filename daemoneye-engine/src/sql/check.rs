@@ -18,6 +18,8 @@ pub struct Checked {
     pub(crate) query: Query,
     pub(crate) tables: BTreeSet<&'static str>,
     pub(crate) parameters: usize,
+    /// The `$n` that stand for an instant, and where.
+    pub(crate) instants: Vec<(usize, Location)>,
 }
 
 impl Checked {
@@ -73,7 +75,7 @@ fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked
     };
     let mut query = *query;
     lower::query(&mut query)?;
-    Ok(Checked { query, tables: walked.tables, parameters: walked.parameters })
+    Ok(Checked { query, tables: walked.tables, parameters: walked.parameters, instants: walked.instants })
 }
 
 /// Runs `work` where deep trees may be built, walked and dropped.

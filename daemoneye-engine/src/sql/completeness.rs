@@ -73,6 +73,7 @@ impl Missing {
 pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
     match gap {
         reason::AUDIT_FULL
+        | reason::LIFETIMES_RETENTION
         | reason::NO_TABLE
         | reason::PROCESSES_FULL
         | reason::RETENTION
@@ -137,6 +138,7 @@ mod tests {
         }
         for kept in [
             "retention",
+            "lifetimes_retention",
             "subscriber_slow",
             "no_table",
             "audit_outbox_full",

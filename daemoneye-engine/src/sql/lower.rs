@@ -1,11 +1,11 @@
 //! Sugar into what the planner knows: `REGEXP` into `~`, `datetime(…)` into timestamp arithmetic, and long flat chains of AND
 //! or OR into balanced trees, which mean the same and are shallow for everything that recurses later.
 
-use super::{SqlRefusal, names, times};
+use super::{SqlRefusal, instant, names, times};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CastKind, DataType, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentList,
     FunctionArguments, Ident, Interval, ObjectName, ObjectNamePart, OrderBy, OrderByKind, Query, Select, SelectItem,
-    SetExpr, Spanned as _, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
+    SetExpr, Spanned as _, TableFactor, TimezoneInfo, Value, ValueWithSpan, VisitMut, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
 use std::collections::{HashMap, HashSet};
@@ -37,6 +37,13 @@ impl VisitorMut for Lower {
         ControlFlow::Continue(())
     }
 
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<SqlRefusal> {
+        match instant::lower(table) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(refusal) => ControlFlow::Break(refusal),
+        }
+    }
+
     fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<SqlRefusal> {
         balance(expr);
         match take(expr) {
@@ -44,10 +51,12 @@ impl VisitorMut for Lower {
                 let op = if negated { BinaryOperator::PGRegexNotMatch } else { BinaryOperator::PGRegexMatch };
                 *expr = Expr::BinaryOp { left: text, op, right: pattern };
             }
-            Expr::Function(function) if is_datetime(&function) => match datetime(&function) {
-                Ok(lowered) => *expr = lowered,
-                Err(refusal) => return ControlFlow::Break(refusal),
-            },
+            Expr::Function(function) if is_datetime(&function) => {
+                match moment(arguments(&function), names::DATETIME, function.span(), DATETIME_HINT) {
+                    Ok(lowered) => *expr = lowered,
+                    Err(refusal) => return ControlFlow::Break(refusal),
+                }
+            }
             Expr::Function(function) if names::is_user_column(&function) => *expr = column(&function),
             kept => *expr = kept,
         }
@@ -179,30 +188,37 @@ fn is_datetime(function: &Function) -> bool {
     matches!(function.name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| names::normal(ident) == names::DATETIME))
 }
 
-/// `datetime(time, modifier…)`, as SQLite writes it: the time, then each modifier applied to it in order.
-fn datetime(function: &Function) -> Result<Expr, SqlRefusal> {
-    const HINT: &str = "write datetime('now', '-30 minutes') or datetime('2026-01-31T12:00Z')";
+/// How it is written.
+const DATETIME_HINT: &str = "write datetime('now', '-30 minutes') or datetime('2026-01-31T12:00Z')";
+
+fn arguments(function: &Function) -> &[FunctionArg] {
+    match &function.args {
+        FunctionArguments::List(list) => &list.args,
+        _ => &[],
+    }
+}
+
+/// `(time, modifier…)`, as SQLite writes it: the time, then each modifier applied to it in order.
+pub(crate) fn moment(args: &[FunctionArg], name: &str, at: Span, hint: &str) -> Result<Expr, SqlRefusal> {
     let mut texts = Vec::new();
-    if let FunctionArguments::List(list) = &function.args {
-        for arg in &list.args {
-            let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan { value, span }))) = arg else {
-                continue;
-            };
-            let Value::SingleQuotedString(text) = value else {
-                return Err(SqlRefusal::span(*span, "datetime takes strings", HINT));
-            };
-            texts.push((text.trim().to_ascii_lowercase(), text.clone(), *span));
-        }
+    for arg in args {
+        let FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan { value, span }))) = arg else {
+            continue;
+        };
+        let Value::SingleQuotedString(text) = value else {
+            return Err(SqlRefusal::span(*span, format!("{name} takes strings"), hint));
+        };
+        texts.push((text.trim().to_ascii_lowercase(), text.clone(), *span));
     }
     let Some(((word, time, span), modifiers)) = texts.split_first() else {
-        return Err(SqlRefusal::span(function.span(), "datetime without a time", HINT));
+        return Err(SqlRefusal::span(at, format!("{name} without a time"), hint));
     };
     let written = || ValueWithSpan { value: Value::SingleQuotedString(time.clone()), span: *span };
     let base = if word == "now" { call("now", Vec::new()) } else { Expr::Value(written()) };
     let mut lowered = timestamp(base);
     for (modifier, _, span) in modifiers {
         lowered = modified(lowered, modifier)
-            .ok_or_else(|| SqlRefusal::span(*span, format!("datetime does not know the modifier {modifier}"), HINT))?;
+            .ok_or_else(|| SqlRefusal::span(*span, format!("{name} does not know the modifier {modifier}"), hint))?;
     }
     Ok(lowered)
 }
@@ -236,7 +252,7 @@ fn modified(time: Expr, modifier: &str) -> Option<Expr> {
 }
 
 /// In the type of our time columns, so that comparing needs no cast of the column.
-fn timestamp(expr: Expr) -> Expr {
+pub(crate) fn timestamp(expr: Expr) -> Expr {
     Expr::Cast {
         kind: CastKind::Cast,
         expr: Box::new(expr),

@@ -14,6 +14,7 @@ mod execute;
 mod explain;
 mod export;
 mod functions;
+mod instant;
 mod lower;
 mod matches;
 pub(crate) mod names;

@@ -3,9 +3,10 @@
 //! Names compare after ASCII lower-casing of what was not quoted, exactly as the planner does it, so that no other
 //! letter (a Kelvin sign, a dotless i) can stand for one of ours.
 
+use super::instant;
 use super::tables::TABLES;
 use daemoneye_lib::columns::PROCESS_EVENTS;
-use datafusion::sql::sqlparser::ast::{Function, FunctionArguments, Ident, ObjectNamePart};
+use datafusion::sql::sqlparser::ast::{Function, FunctionArguments, Ident, ObjectName, ObjectNamePart};
 
 /// How a function is called.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -132,6 +133,11 @@ pub(crate) fn is_user_column(function: &Function) -> bool {
         && null_treatment.is_none()
         && over.is_none()
         && within_group.is_empty()
+}
+
+/// Whether this names the function that selects an instant.
+pub(crate) fn is_instant(name: &ObjectName) -> bool {
+    matches!(name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| normal(ident) == instant::NAME))
 }
 
 /// The table of that name.

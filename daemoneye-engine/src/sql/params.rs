@@ -1,6 +1,6 @@
 //! `$1`, `$2`, …: bound as typed values into the plan. Their text never meets the parser.
 
-use super::{Checked, SqlRefusal};
+use super::{Checked, SqlRefusal, instant};
 use crate::schema::TIME_ZONE;
 use daemoneye_lib::proto::{Value, value::Kind};
 use datafusion::common::{ParamValues, ScalarValue};
@@ -12,6 +12,9 @@ pub(crate) fn bind(checked: &Checked, values: &[Value]) -> Result<ParamValues, S
             format!("parameters of the statement: {}, values given: {}", checked.parameters(), values.len()),
             "give one value for each of $1, $2, …; on the command line: --param VALUE, as often as there are values",
         ));
+    }
+    for (number, at) in &checked.instants {
+        instant::bound(*number, *at, number.checked_sub(1).and_then(|place| values.get(place)))?;
     }
     let scalars: Vec<ScalarValue> = values.iter().map(scalar).collect();
     Ok(ParamValues::from(scalars))

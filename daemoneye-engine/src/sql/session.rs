@@ -98,7 +98,7 @@ pub(crate) async fn plan(state: &SessionState, checked: &Checked) -> Result<Logi
 /// A session whose tables have columns and no rows.
 pub(crate) fn over_empty_tables() -> Result<SessionState> {
     let mut tables: Vec<(&str, Arc<dyn TableProvider>)> = Vec::new();
-    for name in TABLES {
+    for name in TABLES.iter() {
         if let Some(columns) = table_columns(name) {
             tables.push((name, Arc::new(EmptyTable::new(columns))));
         }

@@ -1,5 +1,7 @@
 //! `'2026-01-31 12:00'` as a time: DataFusion reads a time of day with its seconds only.
 
+use crate::schema::arrow_type;
+use daemoneye_lib::columns::Kind;
 use datafusion::arrow::compute::kernels::cast_utils::{
     IntervalParseConfig, IntervalUnit, parse_interval_month_day_nano_config,
 };
@@ -39,6 +41,17 @@ pub(crate) fn complete(text: &mut String) -> bool {
         text.insert_str(TO_THE_MINUTE, ":00");
     }
     missing
+}
+
+/// The time that a literal stands for, as the planner reads it, in µs since the Unix epoch.
+pub(crate) fn microseconds(text: &str) -> Option<i64> {
+    let mut text = text.to_owned();
+    complete(&mut text);
+    let time = ScalarValue::Utf8(Some(text)).cast_to(&arrow_type(Kind::Timestamp));
+    match time {
+        Ok(ScalarValue::TimestampMicrosecond(us, _)) => us,
+        _ => None,
+    }
 }
 
 /// Whether the planner reads this as the text of an INTERVAL.

@@ -1,4 +1,4 @@
-//! How events become a Parquet file: which column is encoded how, and writing that hashes and syncs as it goes.
+//! How rows of history become a Parquet file: which column is encoded how, and writing that hashes and syncs as it goes.
 //!
 //! Rows come sorted by time, so that the statistics of row groups and pages cut a range of time out of a file. What has
 //! no order worth knowing (identities, hashes, names) gets a Bloom filter instead of statistics.
@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
-use daemoneye_lib::columns::{PROCESS_EVENTS, SCHEMA_VERSION};
+use daemoneye_lib::columns::SCHEMA_VERSION;
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::compute::{max, min};
 use datafusion::arrow::datatypes::TimestampMicrosecondType;
@@ -19,7 +19,7 @@ use datafusion::parquet::schema::types::ColumnPath;
 
 use super::StoreError;
 use super::disk::{Disk, DiskFile};
-use crate::schema::process_events_schema;
+use super::history::HistoryTable;
 
 /// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.
 const ZSTD_LEVEL: i32 = 3;
@@ -75,11 +75,11 @@ pub(super) struct Encoder {
 
 impl Encoder {
     /// For about `rows` rows.
-    pub(super) fn create(disk: &dyn Disk, path: &Path, rows: u64) -> Result<Self, StoreError> {
+    pub(super) fn create(disk: &dyn Disk, table: HistoryTable, path: &Path, rows: u64) -> Result<Self, StoreError> {
         let file = disk.create(path).map_err(StoreError::io("create", path))?;
         let sink = Hashing { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0 };
-        let properties = properties(rows).map_err(|error| failed(path, error))?;
-        let writer = ArrowWriter::try_new(sink, process_events_schema(), Some(properties));
+        let properties = properties(table, rows).map_err(|error| failed(path, error))?;
+        let writer = ArrowWriter::try_new(sink, table.schema(), Some(properties));
         let writer = writer.map_err(|error| failed(path, error))?;
         Ok(Self { path: path.to_owned(), writer, rows: 0, times: None })
     }
@@ -126,7 +126,7 @@ fn time_range(batch: &RecordBatch) -> Option<(i64, i64)> {
     min(times).zip(max(times))
 }
 
-fn properties(rows: u64) -> Result<WriterProperties, ParquetError> {
+fn properties(table: HistoryTable, rows: u64) -> Result<WriterProperties, ParquetError> {
     let version = KeyValue::new("daemoneye.schema_version".to_owned(), SCHEMA_VERSION.to_string());
     let builder = WriterProperties::builder()
         .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
@@ -138,7 +138,8 @@ fn properties(rows: u64) -> Result<WriterProperties, ParquetError> {
         .set_data_page_row_count_limit(PAGE_ROWS)
         .set_created_by(format!("daemoneye {}", daemoneye_lib::BUILD))
         .set_key_value_metadata(Some(vec![version]));
-    Ok(PROCESS_EVENTS.iter().fold(builder, |builder, column| encoded(builder, column.name, rows)).build())
+    let schema = table.schema();
+    Ok(schema.fields().iter().fold(builder, |builder, column| encoded(builder, column.name(), rows)).build())
 }
 
 /// How this column differs from the rest.

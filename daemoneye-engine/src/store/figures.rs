@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::path::Path;
 
 use datafusion::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use redb::ReadableTable as _;
@@ -131,11 +132,11 @@ impl Store {
             let (table, row) = (at.value().0.to_owned(), row.value().decode()?);
             let level: &mut LevelFigures = levels.entry((table.clone(), row.level)).or_default();
             add(level, &table, row.level, (row.rows, row.bytes), (row.first_us, row.last_us));
-            let file = SegmentFile::of(row, at.value().2, &dir);
-            match columns_of(&file) {
+            let rows = row.rows;
+            match columns_of(&dir.join(&row.file)) {
                 Some(found) => {
-                    let rows = rows_of.entry(table.clone()).or_default();
-                    *rows = rows.saturating_add(file.rows);
+                    let sum = rows_of.entry(table.clone()).or_default();
+                    *sum = sum.saturating_add(rows);
                     for (name, bytes, plain_bytes) in found {
                         let column: &mut (u64, u64) = columns.entry((table.clone(), name)).or_default();
                         *column = (column.0.saturating_add(bytes), column.1.saturating_add(plain_bytes));
@@ -211,8 +212,8 @@ fn share(bytes: u64, rows: u64) -> f64 {
 }
 
 /// Name, bytes and bytes before compression of each column; `None` when the file cannot be read.
-fn columns_of(file: &SegmentFile) -> Option<Vec<(String, u64, u64)>> {
-    let reader = SerializedFileReader::new(File::open(&file.path).ok()?).ok()?;
+fn columns_of(path: &Path) -> Option<Vec<(String, u64, u64)>> {
+    let reader = SerializedFileReader::new(File::open(path).ok()?).ok()?;
     let chunks = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
     let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
     let one = |chunk: &datafusion::parquet::file::metadata::ColumnChunkMetaData| {

@@ -12,6 +12,7 @@ use datafusion::arrow::compute::concat_batches;
 use datafusion::arrow::datatypes::Int64Type;
 use datafusion::arrow::error::ArrowError;
 
+use super::lifetimes::{self, Lifetimes};
 use super::live::Live;
 use super::segment::{DamagedSegment, SegmentFile, SequenceRange};
 use super::{Store, StoreError, audit, reason};
@@ -41,6 +42,8 @@ pub(super) struct Open {
     pub(super) batches: Vec<RecordBatch>,
     pub(super) gaps: Vec<GapAt>,
     pub(super) ranges: BTreeMap<String, SequenceRange>,
+    /// Processes that ended meanwhile.
+    pub(super) lifetimes: Lifetimes,
     pub(super) rows: usize,
     /// Bytes of `batches`, the newest counted before they were merged.
     bytes: usize,
@@ -49,7 +52,7 @@ pub(super) struct Open {
 
 impl Open {
     pub(super) const fn bytes(&self) -> usize {
-        self.bytes
+        self.bytes.saturating_add(self.lifetimes.bytes())
     }
 
     fn weigh(&mut self) {
@@ -69,12 +72,13 @@ impl Open {
     pub(super) fn push(&mut self, batch: EventBatch) -> Result<(), ArrowError> {
         self.since.get_or_insert_with(Instant::now);
         let rows = batch.batch.num_rows();
-        self.extend_range(SequenceRange {
+        let range = SequenceRange {
             collector: batch.collector.to_string(),
             first: batch.first.key(),
             last: batch.last.key(),
             rows: rows as u64,
-        });
+        };
+        lifetimes::extend(&mut self.ranges, range);
         self.gaps.extend(batch.gaps);
         if rows > 0 {
             self.rows = self.rows.saturating_add(rows);
@@ -83,16 +87,6 @@ impl Open {
             self.merge()?;
         }
         Ok(())
-    }
-
-    fn extend_range(&mut self, more: SequenceRange) {
-        if let Some(range) = self.ranges.get_mut(&more.collector) {
-            range.first = range.first.min(more.first);
-            range.last = range.last.max(more.last);
-            range.rows = range.rows.saturating_add(more.rows);
-        } else {
-            self.ranges.insert(more.collector.clone(), more);
-        }
     }
 
     /// Merges the small batches at the end when there are many of them.
@@ -116,8 +110,9 @@ impl Open {
         self.batches = earlier.batches.iter().cloned().chain(later).collect();
         self.gaps.splice(0..0, earlier.gaps.iter().cloned());
         for range in earlier.ranges.values() {
-            self.extend_range(range.clone());
+            lifetimes::extend(&mut self.ranges, range.clone());
         }
+        self.lifetimes.prepend(&earlier.lifetimes);
         self.rows = self.rows.saturating_add(earlier.rows);
         self.bytes = self.bytes.saturating_add(earlier.bytes);
         self.since = earlier.since;
@@ -163,6 +158,7 @@ impl Held {
 
     pub(super) fn damaged_segments(&self) -> Vec<DamagedSegment> {
         let one = |(file, what): &(Arc<SegmentFile>, String)| DamagedSegment {
+            table: file.table,
             path: file.path.clone(),
             rows: file.rows,
             first_us: file.first_us,
@@ -265,7 +261,7 @@ impl Store {
         let name = Arc::clone(&batch.collector);
         held.open.push(batch)?;
         let shed_before = held.live.shed();
-        held.live.apply(&name, changes);
+        held.live_through(&name, changes, last)?;
         held.note_shed(&name, last, shed_before);
         held.seen.insert(collector, last);
         Ok(Appended { rows, replayed: offered.saturating_sub(rows), last })

@@ -11,11 +11,13 @@ use redb::{ReadTransaction, ReadableTable as _};
 use super::compact::Compaction;
 use super::disk::{Disk, RealDisk};
 use super::held::Held;
+use super::history::HistoryTable;
 use super::live::Live;
 use super::seal::SEGMENTS_DIR;
-use super::segment::SegmentFile;
+use super::segment::{SegmentFile, SegmentRow};
 use super::state::{SEGMENTS, State};
-use super::{Store, StoreError, StoreOptions, damage, strays};
+use super::value::Record as _;
+use super::{Store, StoreError, StoreOptions, damage, lifetimes, strays};
 
 /// The transactional part, in the data directory.
 pub(super) const STATE_FILE: &str = "state.redb";
@@ -48,9 +50,11 @@ impl Store {
                 create(disk.as_ref(), &path)?;
             }
             let state = State::open(disk.as_ref(), &path)?;
-            let store = Self::assemble(options, state, disk, Some(lock))?;
+            let mut store = Self::assemble(options, state, disk, Some(lock))?;
             store.tidy(&segments)?;
             store.tell_damage()?;
+            let held = store.held.get_mut().map_err(|_| StoreError::LockPoisoned)?;
+            held.live.remember(lifetimes::recent(&held.segments));
             Ok(store)
         })
     }
@@ -104,7 +108,12 @@ pub(super) fn registered(transaction: &ReadTransaction, dir: &Path) -> Result<Ve
     let mut files = Vec::new();
     for entry in transaction.open_table(SEGMENTS)?.iter()? {
         let (at, row) = entry?;
-        files.push(SegmentFile::of(row.value().decode()?, at.value().2, dir));
+        let (table, _, id) = at.value();
+        let Some(table) = HistoryTable::named(table) else {
+            let what = format!("there is no table {table}");
+            return Err(StoreError::CorruptState { table: SegmentRow::NAME.to_owned(), what });
+        };
+        files.push(SegmentFile::of(table, row.value().decode()?, id, dir));
     }
     Ok(files)
 }

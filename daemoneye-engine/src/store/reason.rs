@@ -2,6 +2,8 @@
 
 /// Entries for the ledger found the outbox full.
 pub(crate) const AUDIT_FULL: &str = "audit_outbox_full";
+/// Lifetimes of processes were removed because of their age.
+pub(crate) const LIFETIMES_RETENTION: &str = "lifetimes_retention";
 /// Nobody captured.
 pub(crate) const COLLECTOR_UNAVAILABLE: &str = "collector_unavailable";
 /// Events of a kind that is not stored.

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 use serde_json::json;
 
-use super::segment::{PROCESS_EVENTS, SegmentFile};
+use super::segment::SegmentFile;
 use super::state::{RATES, SEGMENTS};
-use super::{Store, StoreError, audit, coverage, leaving, reason};
+use super::{Store, StoreError, audit, coverage, leaving};
 
 /// Counters of the rate limit are kept this long: far beyond any replay.
 const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
@@ -107,7 +107,7 @@ impl Store {
     fn unregister(&self, old: &[Arc<SegmentFile>], why: &str) -> Result<(), StoreError> {
         self.state.write(|transaction| {
             for file in old {
-                transaction.open_table(SEGMENTS)?.remove((PROCESS_EVENTS, file.first_us, file.id))?;
+                transaction.open_table(SEGMENTS)?.remove((file.table.name(), file.first_us, file.id))?;
                 for gap in gaps(file, why) {
                     coverage::record(transaction, &gap)?;
                 }
@@ -153,7 +153,7 @@ fn beyond(mut files: Vec<Arc<SegmentFile>>, bound: u64) -> Vec<Arc<SegmentFile>>
 fn gaps(file: &SegmentFile, why: &str) -> impl Iterator<Item = CoverageGap> {
     file.ranges.iter().map(move |range| CoverageGap {
         collector: range.collector.clone(),
-        reason: reason::RETENTION.to_owned(),
+        reason: file.table.retention_reason().to_owned(),
         from_us: file.first_us,
         to_us: file.last_us,
         count: Some(range.rows),

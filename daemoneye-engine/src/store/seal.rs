@@ -1,7 +1,7 @@
 //! From the open segment to a registered file.
 //!
-//! Order: encode into `<name>.parquet.tmp`, sync, rename, sync the directory, then one transaction with the segment, the
-//! watermarks, the gaps and the live processes. Before that transaction the file is garbage that the next start removes and
+//! Order: encode into `<name>.parquet.tmp`, sync, rename, sync the directory, then one transaction with the segments, the
+//! watermarks, the gaps and the live processes. Before that transaction the files are garbage that the next start removes and
 //! the events are still in the collectors' logs; after it they may be trimmed.
 
 use std::io;
@@ -18,8 +18,9 @@ use redb::WriteTransaction;
 use super::disk::Disk;
 use super::encode::{Encoder, Written};
 use super::held::Open;
+use super::history::HistoryTable;
 use super::live::Changes;
-use super::segment::{PROCESS_EVENTS, SegmentFile, SegmentRow, SequenceRange};
+use super::segment::{SegmentFile, SegmentRow, SequenceRange};
 use super::state::{META, SEGMENTS, WATERMARKS};
 use super::value::Record as _;
 use super::{Store, StoreError, coverage, live};
@@ -28,6 +29,13 @@ use super::{Store, StoreError, coverage, live};
 pub(super) const SEGMENTS_DIR: &str = "segments";
 /// Last number given to a segment.
 pub(super) const SEGMENT_COUNTER: &str = "last_segment";
+
+/// What a file becomes beside its content.
+pub(super) struct Placed {
+    pub(super) id: u64,
+    pub(super) level: u8,
+    pub(super) ranges: Vec<SequenceRange>,
+}
 
 impl Store {
     /// Seals the open segment and returns the new watermark of every collector in it; empty when there was nothing.
@@ -39,7 +47,7 @@ impl Store {
         self.state.check()?;
         let Some((open, changes)) = self.take_open()? else { return Ok(Vec::new()) };
         match self.register(&open, &changes) {
-            Ok(file) => self.sealed(&open, file),
+            Ok(files) => self.sealed(&open, files),
             Err(error) => {
                 self.state.doubt(&error);
                 let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
@@ -65,22 +73,20 @@ impl Store {
         Ok(Some((open, changes)))
     }
 
-    fn sealed(&self, open: &Open, file: Option<SegmentFile>) -> Result<Vec<(String, Sequence)>, StoreError> {
+    fn sealed(&self, open: &Open, files: Vec<SegmentFile>) -> Result<Vec<(String, Sequence)>, StoreError> {
         let marks: Vec<(String, Sequence)> =
             open.ranges.values().map(|range| (range.collector.clone(), last(range.last))).collect();
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
         held.sealing = None;
-        held.segments.extend(file.map(Arc::new));
+        held.segments.extend(files.into_iter().map(Arc::new));
         held.committed.extend(marks.iter().cloned());
         Ok(marks)
     }
 
-    fn register(&self, open: &Open, changes: &Changes) -> Result<Option<SegmentFile>, StoreError> {
-        let file = if open.rows == 0 { None } else { Some(self.write_file(open)?) };
+    fn register(&self, open: &Open, changes: &Changes) -> Result<Vec<SegmentFile>, StoreError> {
+        let files = self.write_files(open)?;
         let registered = self.state.write(|transaction| {
-            if let Some(file) = &file {
-                insert(transaction, file)?;
-            }
+            files.iter().try_for_each(|file| insert(transaction, file))?;
             let mut watermarks = transaction.open_table(WATERMARKS)?;
             for range in open.ranges.values() {
                 watermarks
@@ -92,10 +98,10 @@ impl Store {
             }
             live::write(transaction, changes)
         });
-        if let (Err(_), Some(file)) = (&registered, &file) {
-            self.unsettled(&file.path)?;
+        if registered.is_err() {
+            files.iter().try_for_each(|file| self.unsettled(&file.path))?;
         }
-        registered.map(|()| file)
+        registered.map(|()| files)
     }
 
     /// Removes the file of a transaction that did not happen. When nobody knows whether it did, `recover` or the next start
@@ -109,28 +115,52 @@ impl Store {
         Ok(())
     }
 
-    fn write_file(&self, open: &Open) -> Result<SegmentFile, StoreError> {
-        let dir = self.options.dir.join(SEGMENTS_DIR);
-        let partial = dir.join("seal.parquet.tmp");
-        let written = encode(self.disk.as_ref(), &partial, &open.batches).inspect_err(|_| self.discard(&partial))?;
-        self.place(&partial, written, 0, open.ranges.values().cloned().collect())
+    /// One file for each table that has rows, numbered one after the other.
+    fn write_files(&self, open: &Open) -> Result<Vec<SegmentFile>, StoreError> {
+        let mut files: Vec<SegmentFile> = Vec::new();
+        let mut id = self.last_segment()?;
+        let tables = [
+            (HistoryTable::ProcessEvents, open.batches.clone(), open.ranges.values().cloned().collect()),
+            (HistoryTable::ProcessLifetimes, open.lifetimes.to_batches()?, open.lifetimes.ranges()),
+        ];
+        for (table, batches, ranges) in tables {
+            if batches.iter().all(|batch| batch.num_rows() == 0) {
+                continue;
+            }
+            id = id.saturating_add(1);
+            let written = self.write_file(table, &batches, Placed { id, level: 0, ranges });
+            files.push(written.inspect_err(|_| files.iter().for_each(|file| self.discard(&file.path)))?);
+        }
+        Ok(files)
+    }
+
+    fn write_file(
+        &self,
+        table: HistoryTable,
+        batches: &[RecordBatch],
+        placed: Placed,
+    ) -> Result<SegmentFile, StoreError> {
+        let partial = self.options.dir.join(SEGMENTS_DIR).join("seal.parquet.tmp");
+        let written = encode(self.disk.as_ref(), table, &partial, batches);
+        let written = written.inspect_err(|_| self.discard(&partial))?;
+        self.place(table, &partial, written, placed)
     }
 
     /// Gives a written file its number and its name. Nothing refers to it before [`insert`].
     pub(super) fn place(
         &self,
+        table: HistoryTable,
         partial: &Path,
         written: Written,
-        level: u8,
-        ranges: Vec<SequenceRange>,
+        Placed { id, level, ranges }: Placed,
     ) -> Result<SegmentFile, StoreError> {
-        let id = self.last_segment()?.saturating_add(1);
-        let path = self.segment_path(written.first_us, id);
+        let path = self.segment_path(table, written.first_us, id);
         let renamed = self.disk.rename(partial, &path).map_err(StoreError::io("rename", partial));
         renamed.inspect_err(|_| self.discard(partial))?;
         self.sync_segments().inspect_err(|_| self.discard(&path))?;
         let Written { rows, bytes, hash, first_us, last_us } = written;
         Ok(SegmentFile {
+            table,
             path,
             id,
             level,
@@ -144,8 +174,8 @@ impl Store {
         })
     }
 
-    fn segment_path(&self, first_us: i64, id: u64) -> PathBuf {
-        self.options.dir.join(SEGMENTS_DIR).join(format!("{PROCESS_EVENTS}-{first_us:016}-{id:08}.parquet"))
+    fn segment_path(&self, table: HistoryTable, first_us: i64, id: u64) -> PathBuf {
+        self.options.dir.join(SEGMENTS_DIR).join(format!("{}-{first_us:016}-{id:08}.parquet", table.name()))
     }
 
     /// A rename or a deletion survives a power cut only once its directory is synced.
@@ -186,7 +216,7 @@ pub(super) fn insert(transaction: &WriteTransaction, file: &SegmentFile) -> Resu
         hash: file.hash,
         schema_version: file.schema_version,
     };
-    transaction.open_table(SEGMENTS)?.insert((PROCESS_EVENTS, file.first_us, file.id), row.encode()?)?;
+    transaction.open_table(SEGMENTS)?.insert((file.table.name(), file.first_us, file.id), row.encode()?)?;
     transaction.open_table(META)?.insert(SEGMENT_COUNTER, file.id.encode()?)?;
     Ok(())
 }
@@ -196,8 +226,9 @@ const fn last((epoch, number): (u64, u64)) -> Sequence {
 }
 
 /// Writes and syncs `path`, its rows by time.
-fn encode(disk: &dyn Disk, path: &Path, batches: &[RecordBatch]) -> Result<Written, StoreError> {
-    let mut encoder = Encoder::create(disk, path, batches.iter().map(|batch| batch.num_rows() as u64).sum())?;
+fn encode(disk: &dyn Disk, table: HistoryTable, path: &Path, batches: &[RecordBatch]) -> Result<Written, StoreError> {
+    let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
+    let mut encoder = Encoder::create(disk, table, path, rows)?;
     if is_sorted(batches) {
         batches.iter().try_for_each(|batch| encoder.write(batch))?;
     } else if let Some(first) = batches.first() {

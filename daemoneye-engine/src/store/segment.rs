@@ -10,11 +10,11 @@ use daemoneye_lib::proto::Sequence;
 use datafusion::arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use super::held::Held;
+use super::history::HistoryTable;
 use super::value::Record;
 use super::{Store, StoreError};
 
-/// SQL table whose rows the files hold; part of their names and keys.
-pub(super) const PROCESS_EVENTS: &str = "process_events";
 /// Both ends of a Parquet file.
 const MAGIC: &[u8; 4] = b"PAR1";
 
@@ -52,6 +52,8 @@ impl Record for SegmentRow {
 /// A registered Parquet file. The file stays until the last clone of its `Arc` is gone, whatever retention decides.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SegmentFile {
+    /// Whose rows it holds.
+    pub table: HistoryTable,
     /// Where it lies.
     pub path: PathBuf,
     /// Number of the segment.
@@ -75,8 +77,9 @@ pub struct SegmentFile {
 }
 
 impl SegmentFile {
-    pub(super) fn of(row: SegmentRow, id: u64, dir: &Path) -> Self {
+    pub(super) fn of(table: HistoryTable, row: SegmentRow, id: u64, dir: &Path) -> Self {
         Self {
+            table,
             path: dir.join(&row.file),
             id,
             level: row.level,
@@ -119,6 +122,8 @@ impl SegmentFile {
 /// A registered file that cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DamagedSegment {
+    /// Whose rows it holds.
+    pub table: HistoryTable,
     /// Where it should lie.
     pub path: PathBuf,
     /// Rows that are missing from every answer.
@@ -134,14 +139,37 @@ pub struct DamagedSegment {
 /// What a query reads: every event that has entered the store exactly once.
 #[derive(Debug, Clone)]
 pub struct Snapshot {
-    /// Sealed files; keep the `Arc`s for as long as the files are read.
+    /// Sealed files of events; keep the `Arc`s for as long as the files are read.
     pub segments: Vec<Arc<SegmentFile>>,
-    /// What is in memory only.
+    /// Events that are in memory only.
     pub open: Vec<RecordBatch>,
+    /// Sealed files of lifetimes.
+    pub lifetimes: Vec<Arc<SegmentFile>>,
+    /// Lifetimes that are in memory only, those of live processes included; empty unless they were asked for.
+    pub open_lifetimes: Vec<RecordBatch>,
     /// Degraded when registered files cannot be read.
     pub completeness: Completeness,
     /// Those files.
     pub damaged: Vec<DamagedSegment>,
+}
+
+impl Held {
+    fn snapshot(&self) -> Snapshot {
+        let sealing = self.sealing.iter().flat_map(|open| open.batches.iter());
+        let mut completeness = Completeness::complete();
+        if !self.damaged.is_empty() {
+            completeness.degrade(Degraded::DataUnreadable);
+        }
+        let files = |table| self.segments.iter().filter(move |file| file.table == table).cloned().collect();
+        Snapshot {
+            segments: files(HistoryTable::ProcessEvents),
+            open: sealing.chain(&self.open.batches).cloned().collect(),
+            lifetimes: files(HistoryTable::ProcessLifetimes),
+            open_lifetimes: Vec::new(),
+            completeness,
+            damaged: self.damaged_segments(),
+        }
+    }
 }
 
 impl Store {
@@ -149,18 +177,21 @@ impl Store {
     #[must_use]
     pub fn snapshot(&self) -> Snapshot {
         // Reading is safe after a panic elsewhere: every change to `held` is a sequence of moves that keeps each event once.
+        self.held.read().unwrap_or_else(PoisonError::into_inner).snapshot()
+    }
+
+    /// The same, with the lifetimes of that instant.
+    ///
+    /// # Errors
+    /// [`StoreError::Columns`] when Arrow refuses the columns.
+    pub fn snapshot_with_lifetimes(&self) -> Result<Snapshot, StoreError> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        let sealing = held.sealing.iter().flat_map(|open| open.batches.iter());
-        let mut completeness = Completeness::complete();
-        if !held.damaged.is_empty() {
-            completeness.degrade(Degraded::DataUnreadable);
+        let mut snapshot = held.snapshot();
+        for open in held.sealing.as_deref().into_iter().chain([&held.open]) {
+            snapshot.open_lifetimes.extend(open.lifetimes.to_batches()?);
         }
-        Snapshot {
-            segments: held.segments.clone(),
-            open: sealing.chain(&held.open.batches).cloned().collect(),
-            completeness,
-            damaged: held.damaged_segments(),
-        }
+        snapshot.open_lifetimes.push(held.live.lifetimes()?);
+        Ok(snapshot)
     }
 
     /// Compares every file with its registered hash and sets aside the ones that do not fit; returns all that are aside.

@@ -4,14 +4,14 @@ use redb::ReadableTableMetadata as _;
 use serde::Serialize;
 
 use super::state::{ALERTS, AUDIT, META};
-use super::{Store, StoreError, audit, open};
+use super::{HistoryTable, Store, StoreError, audit, open};
 
 /// How much the store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StoreStats {
     /// Sealed files.
     pub segments: u64,
-    /// Rows in them.
+    /// Events in them.
     pub segment_rows: u64,
     /// Bytes of them.
     pub segment_bytes: u64,
@@ -52,9 +52,10 @@ impl Store {
         let state_bytes = path.metadata().map_err(StoreError::io("look at", &path))?.len();
         let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
         let unsealed = || held.sealing.as_deref().into_iter().chain([&held.open]);
+        let events = held.segments.iter().filter(|file| file.table == HistoryTable::ProcessEvents);
         Ok(StoreStats {
             segments: held.segments.len() as u64,
-            segment_rows: held.segments.iter().map(|file| file.rows).sum(),
+            segment_rows: events.map(|file| file.rows).sum(),
             segment_bytes: held.segments.iter().map(|file| file.bytes).sum(),
             damaged_segments: held.damaged.len() as u64,
             open_rows: unsealed().map(|open| open.rows as u64).sum(),

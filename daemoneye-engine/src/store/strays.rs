@@ -15,23 +15,25 @@ use std::time::UNIX_EPOCH;
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 
 use super::backup::MANIFEST_FILE;
+use super::history::HistoryTable;
 use super::open::{STATE_FILE, registered};
-use super::segment::PROCESS_EVENTS;
 use super::{Store, StoreError, reason};
 use crate::ingest::GapAt;
 
 /// Where files go that nobody can place; under `segments/`.
 const ASIDE_DIR: &str = "aside";
-/// Files that can be left with the next number: a failed seal's, that of the one after it, and a merge's, with other times
+/// Numbers that one seal gives: one for each table that has rows.
+const SEALED_AT_ONCE: u64 = 2;
+/// Files that can be left with the next numbers: those of a failed seal, of the one after it, and a merge's, with other times
 /// in their names.
-const LEFTOVERS: usize = 3;
+const LEFTOVERS: usize = 5;
 
 /// A Parquet file in `segments/`.
 #[derive(Debug)]
 pub(super) struct Found {
     pub(super) path: PathBuf,
-    /// Earliest event time and number, when the name is one of ours.
-    name: Option<(i64, u64)>,
+    /// Table, earliest time and number, when the name is one of ours.
+    name: Option<(HistoryTable, i64, u64)>,
 }
 
 /// Whether there is no database, or an empty file in its place.
@@ -70,9 +72,10 @@ fn files(dir: &Path) -> Result<Vec<Found>, StoreError> {
     Ok(found)
 }
 
-fn parse(name: &str) -> Option<(i64, u64)> {
-    let (first_us, id) = name.strip_prefix(PROCESS_EVENTS)?.strip_prefix('-')?.rsplit_once('-')?;
-    Some((first_us.parse().ok()?, id.parse().ok()?))
+fn parse(name: &str) -> Option<(HistoryTable, i64, u64)> {
+    let (table, rest) = HistoryTable::of_file(name)?;
+    let (first_us, id) = rest.rsplit_once('-')?;
+    Some((table, first_us.parse().ok()?, id.parse().ok()?))
 }
 
 impl Store {
@@ -115,14 +118,14 @@ impl Store {
         let unknown: Vec<Found> = files(dir)?.into_iter().filter(|file| !known.contains(&file.path)).collect();
         let last = self.last_segment()?;
         let above: Vec<u64> =
-            unknown.iter().filter_map(|file| file.name).map(|(_, id)| id).filter(|id| *id > last).collect();
-        let unfinished = above.len() <= LEFTOVERS && above.iter().all(|id| *id == last.saturating_add(1));
+            unknown.iter().filter_map(|file| file.name).map(|(_, _, id)| id).filter(|id| *id > last).collect();
+        let unfinished = above.len() <= LEFTOVERS && above.iter().all(|id| id.saturating_sub(last) <= SEALED_AT_ONCE);
         if last == 0 && !unknown.is_empty() && !(unfinished && above.len() == unknown.len()) {
             return Err(no_state(&self.options.dir.join(STATE_FILE), dir, unknown.len()));
         }
         let leaving: HashSet<PathBuf> = self.leaving()?.into_iter().map(|(_, name)| dir.join(name)).collect();
         Ok(unknown.into_iter().partition(|file| {
-            leaving.contains(&file.path) || file.name.is_some_and(|(_, id)| id > last && unfinished)
+            leaving.contains(&file.path) || file.name.is_some_and(|(_, _, id)| id > last && unfinished)
         }))
     }
 
@@ -149,7 +152,7 @@ fn gap(file: &Found) -> CoverageGap {
     let written = fs::metadata(&file.path).and_then(|found| found.modified()).ok();
     let written = written.and_then(|at| at.duration_since(UNIX_EPOCH).ok());
     let written_us = written.and_then(|at| i64::try_from(at.as_micros()).ok()).unwrap_or_else(super::audit::now_us);
-    let from_us = file.name.map_or(0, |(first_us, _)| first_us);
+    let from_us = file.name.map_or(0, |(_, first_us, _)| first_us);
     CoverageGap {
         collector: String::new(),
         reason: reason::SEGMENTS_UNREGISTERED.to_owned(),

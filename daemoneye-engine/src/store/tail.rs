@@ -130,7 +130,7 @@ fn enter(held: &mut Held, collector: &str, run: &mut Vec<Record>) -> Result<(), 
             let (name, last) = (batch.collector.clone(), batch.last);
             let changes = std::mem::take(&mut batch.live);
             held.open.push(batch)?;
-            held.live.apply(&name, changes);
+            held.live_through(&name, changes, last)?;
             held.seen.insert(collector.to_owned(), last);
         }
         Err(error) => missing(held, collector, reason::WAL_UNREADABLE, time_us, error.to_string()),

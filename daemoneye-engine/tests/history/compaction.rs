@@ -245,3 +245,38 @@ async fn a_flipped_bit_in_a_merged_file_costs_that_file_and_is_told() {
     let elsewhere = "SELECT pid FROM process_events WHERE time >= '2026-02-01 00:00:00'";
     assert_eq!(ask(&engine, elsewhere).await, (1440, vec![]), "the other day is whole");
 }
+
+#[test]
+fn lifetimes_become_days_in_files_of_their_own_and_each_stays_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut generator = Generator::new(11, T0);
+    for _ in 0..12 {
+        seal(&store, decode("procmond", &generator.records(200)).unwrap());
+    }
+    let before = store.snapshot();
+    let lifetimes = |snapshot: &Snapshot| -> Vec<RecordBatch> {
+        snapshot.lifetimes.iter().flat_map(|file| read(&file.path)).collect()
+    };
+    let ended = rows_of(&lifetimes(&before));
+    assert!(
+        before.lifetimes.len() == 12 && ended.len() > 100,
+        "{} files, {} ended",
+        before.lifetimes.len(),
+        ended.len()
+    );
+    assert_eq!(compact(&store, T0 + 2 * DAY_US), 2, "one file for each table");
+    let after = store.snapshot();
+    assert_eq!((after.segments.len(), after.lifetimes.len(), after.lifetimes[0].level), (1, 1, 2));
+    assert_eq!((rows_of(&lifetimes(&after)), rows(&after)), (ended, rows(&before)));
+    assert!(ended_once(&lifetimes(&after)));
+}
+
+/// Whether no entity stands twice.
+fn ended_once(batches: &[RecordBatch]) -> bool {
+    let mut seen = std::collections::HashSet::new();
+    batches.iter().all(|batch| {
+        let entities = batch.column_by_name("entity_id").unwrap().as_string::<i32>().clone();
+        entities.iter().all(|entity| seen.insert(entity.unwrap().to_owned()))
+    })
+}

@@ -15,5 +15,6 @@ mod full_disk;
 mod history;
 mod killed;
 mod ledger;
+mod lifetimes;
 mod lives;
 mod side_by_side;

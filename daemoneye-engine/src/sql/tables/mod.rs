@@ -1,44 +1,44 @@
 //! The tables that a statement may read, by name, and where their rows come from.
 //!
-//! `process_events` is scanned from Parquet and the open segment; every other table is small and is built as one batch
+//! `process_events` and `process_lifetimes` are scanned from Parquet and the open segment; every other table is small and is built as one batch
 //! when a query reads it. All tables of one query see one snapshot, so a self-join cannot see two states.
 
-mod events;
+mod catalog;
+mod history;
+mod ledger;
 mod prune;
-mod schemas;
 mod segments;
 mod system;
 mod view;
 
-pub(crate) use events::ProcessEvents;
+pub(crate) use history::History;
 pub(crate) use segments::{SEGMENTS_URL, segment_files};
 pub(crate) use view::QueryView;
 
-use datafusion::arrow::datatypes::SchemaRef;
-
-/// Every table, in the order in which they are explained.
-pub const TABLES: &[&str] = &[
-    "process_events",
-    "processes",
-    "alerts",
-    "alert_deliveries",
-    "rules",
-    "coverage",
-    "collectors",
-    "scans",
-    "system_info",
-];
-
 /// The columns of a table.
-#[must_use]
-pub fn table_columns(table: &str) -> Option<SchemaRef> {
-    schemas::of(table)
-}
+pub use crate::schema::table_schema as table_columns;
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+/// The name of every table, in the order in which they are explained.
+pub static TABLES: LazyLock<Vec<&'static str>> =
+    LazyLock::new(|| daemoneye_lib::tables::TABLES.iter().map(|table| table.name).collect());
 
 /// Tables whose rows are not in the store: the agent knows them.
 pub trait SystemTables: Send + Sync + 'static {
     /// The collectors as they stand now. Called on the query thread: it may lock, it must not wait.
     fn collectors(&self) -> Vec<CollectorRow>;
+
+    /// The document of `health` as it is now, of which `metrics` is made; `None` where nothing keeps one. As above.
+    fn health(&self) -> Option<serde_json::Value> {
+        None
+    }
+
+    /// Where the ledger's files lie, when that is known better than from the store's own directory.
+    fn ledger_dir(&self) -> Option<PathBuf> {
+        None
+    }
 }
 
 /// One row of `collectors`.

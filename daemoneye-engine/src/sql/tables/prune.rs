@@ -1,11 +1,39 @@
-//! The range of time that a query's filters leave, so that segments outside of it are not even opened.
+//! The range of time that a query's filters leave, so that segments outside of it are not even opened, and what is missing
+//! is told only where it was asked for.
 
+use crate::store::HistoryTable;
 use datafusion::common::ScalarValue;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 
 /// The column that segments are ordered by.
 const TIME: &str = "time";
+/// First and last instant of a lifetime.
+const START: &str = "start_time";
+const STOP: &str = "stop_time";
+
+/// What the filters over a table of history leave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Ranges {
+    /// Of the column `time`: what may stand in a file.
+    pub(crate) told: TimeRange,
+    /// Of the time that is asked about: a gap outside of it hides nothing that was asked for.
+    pub(crate) asked: TimeRange,
+}
+
+impl Ranges {
+    pub(crate) fn of(table: HistoryTable, filters: &[Expr]) -> Self {
+        let events = TimeRange::of(filters);
+        if table == HistoryTable::ProcessEvents {
+            return Self { told: events, asked: events };
+        }
+        let (start, stop) = (TimeRange::over(START, filters), TimeRange::over(STOP, filters));
+        // Whoever had stopped was told of then or later; who was told of early may have stopped early, and lives on for others.
+        let told = TimeRange { from_us: events.from_us.max(stop.from_us), to_us: events.to_us.min(stop.to_us) };
+        let asked = TimeRange { from_us: told.from_us, to_us: told.to_us.min(start.to_us) };
+        Self { told, asked }
+    }
+}
 
 /// Both ends included, µs since the Unix epoch. Everything, until a filter narrows it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -19,11 +47,14 @@ impl TimeRange {
 
     /// The range that all filters together leave. What is not understood narrows nothing, so it is never too small.
     pub(crate) fn of(filters: &[Expr]) -> Self {
+        Self::over(TIME, filters)
+    }
+
+    /// The same over another column. Rows in which it is NULL are not meant: they are in memory.
+    fn over(column: &str, filters: &[Expr]) -> Self {
         let mut range = Self::ALL;
-        for filter in filters {
-            for term in split_conjunction(filter) {
-                range.narrow(term);
-            }
+        for term in filters.iter().flat_map(split_conjunction) {
+            range.narrow(column, not_null_side(column, term).unwrap_or(term));
         }
         range
     }
@@ -38,17 +69,17 @@ impl TimeRange {
         (self.from_us > i64::MIN && self.from_us <= us) || self.to_us <= us
     }
 
-    fn narrow(&mut self, term: &Expr) {
+    fn narrow(&mut self, column: &str, term: &Expr) {
         match term {
-            Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (time_column(left), literal(right)) {
+            Expr::BinaryExpr(BinaryExpr { left, op, right }) => match (is_column(left, column), literal(right)) {
                 (true, Some(us)) => self.bound(*op, us),
                 _ => {
-                    if let (Some(us), true, Some(op)) = (literal(left), time_column(right), op.swap()) {
+                    if let (Some(us), true, Some(op)) = (literal(left), is_column(right, column), op.swap()) {
                         self.bound(op, us);
                     }
                 }
             },
-            Expr::Between(Between { expr, negated: false, low, high }) if time_column(expr) => {
+            Expr::Between(Between { expr, negated: false, low, high }) if is_column(expr, column) => {
                 if let Some(us) = literal(low) {
                     self.bound(Operator::GtEq, us);
                 }
@@ -74,8 +105,21 @@ impl TimeRange {
     }
 }
 
-fn time_column(expr: &Expr) -> bool {
-    matches!(expr, Expr::Column(column) if column.name == TIME)
+fn is_column(expr: &Expr, name: &str) -> bool {
+    matches!(expr, Expr::Column(column) if column.name == name)
+}
+
+/// Of `x > 1 OR x IS NULL` the first.
+fn not_null_side<'a>(column: &str, term: &'a Expr) -> Option<&'a Expr> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) = term else { return None };
+    let is_null = |expr: &Expr| matches!(expr, Expr::IsNull(inner) if is_column(inner, column));
+    if is_null(right) {
+        Some(left)
+    } else if is_null(left) {
+        Some(right)
+    } else {
+        None
+    }
 }
 
 fn literal(expr: &Expr) -> Option<i64> {
@@ -106,5 +150,16 @@ mod tests {
         let either = col("time").gt(at(10)).or(col("pid").eq(lit(1_i64)));
         assert_eq!(TimeRange::of(&[either]), TimeRange::ALL);
         assert_eq!(TimeRange::of(&[col("start_time").gt(at(10))]), TimeRange::ALL);
+    }
+
+    #[test]
+    fn an_instant_asks_about_itself_and_reads_every_file_behind_it() {
+        let lived = [col("start_time").lt_eq(at(50)), col("stop_time").gt(at(50)).or(col("stop_time").is_null())];
+        let ranges = Ranges::of(HistoryTable::ProcessLifetimes, &lived);
+        assert_eq!(ranges.told, TimeRange { from_us: 50, to_us: i64::MAX });
+        assert_eq!(ranges.asked, TimeRange { from_us: 50, to_us: 51 });
+        let other_column = [col("stop_time").gt(at(50)).or(col("pid").is_null())];
+        assert_eq!(Ranges::of(HistoryTable::ProcessLifetimes, &other_column).told, TimeRange::ALL);
+        assert_eq!(Ranges::of(HistoryTable::ProcessEvents, &lived).told, TimeRange::ALL);
     }
 }

@@ -3,13 +3,13 @@
 mod rows;
 
 use super::prune::TimeRange;
-use super::{QueryView, schemas};
+use super::{QueryView, table_columns};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::Result;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::logical_expr::{Expr, TableType};
+use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::physical_plan::ExecutionPlan;
 use std::sync::Arc;
 
@@ -23,7 +23,7 @@ pub(crate) struct SystemTable {
 
 impl SystemTable {
     pub(crate) fn new(name: &'static str, view: Arc<QueryView>) -> Self {
-        let schema = schemas::of(name).unwrap_or_else(|| Arc::new(Schema::empty()));
+        let schema = table_columns(name).unwrap_or_else(|| Arc::new(Schema::empty()));
         Self { name, view, schema }
     }
 }
@@ -38,18 +38,28 @@ impl TableProvider for SystemTable {
         TableType::Base
     }
 
+    /// The ledger is read as far back as was asked; nothing else is large enough to care.
+    fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
+        let narrows = if self.name == "audit_entries" {
+            TableProviderFilterPushDown::Inexact
+        } else {
+            TableProviderFilterPushDown::Unsupported
+        };
+        Ok(vec![narrows; filters.len()])
+    }
+
     async fn scan(
         &self,
         _: &dyn Session,
         projection: Option<&Vec<usize>>,
-        _: &[Expr],
+        filters: &[Expr],
         _: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         if self.name == "processes" {
             self.view.note_collectors(TimeRange::ALL);
             self.view.note_processes();
         }
-        let batch = rows::of(self.name, &self.view, Arc::clone(&self.schema))?;
+        let batch = rows::of(self.name, &self.view, TimeRange::of(filters), Arc::clone(&self.schema))?;
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;
         Ok(plan)
     }

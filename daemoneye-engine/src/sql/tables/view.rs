@@ -3,8 +3,8 @@
 use super::super::completeness::{Lack, Missing, of_gap};
 use super::prune::TimeRange;
 use super::system::SystemTable;
-use super::{CollectorRow, ProcessEvents, SystemTables};
-use crate::store::{SegmentFile, Snapshot, Store, StoreError, reason};
+use super::{CollectorRow, History, SystemTables};
+use crate::store::{HistoryTable, SegmentFile, Snapshot, Store, StoreError};
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::CoverageGap;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -12,6 +12,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Shared by all tables of one query.
@@ -19,6 +20,8 @@ pub(crate) struct QueryView {
     pub(super) store: Arc<Store>,
     pub(super) extra: Arc<dyn SystemTables>,
     missing: Missing,
+    /// Whether lifetimes are read, which have to be made.
+    with_lifetimes: AtomicBool,
     snapshot: OnceLock<Arc<Snapshot>>,
     /// The files that its scans open, by id.
     opened: Mutex<BTreeMap<u64, Arc<SegmentFile>>>,
@@ -32,7 +35,8 @@ impl std::fmt::Debug for QueryView {
 
 impl QueryView {
     pub(crate) fn new(store: Arc<Store>, extra: Arc<dyn SystemTables>, missing: Missing) -> Arc<Self> {
-        Arc::new(Self { store, extra, missing, snapshot: OnceLock::new(), opened: Mutex::default() })
+        let (with_lifetimes, snapshot) = (AtomicBool::new(false), OnceLock::new());
+        Arc::new(Self { store, extra, missing, with_lifetimes, snapshot, opened: Mutex::default() })
     }
 
     /// Providers for the tables that a statement reads.
@@ -42,10 +46,13 @@ impl QueryView {
     ) -> Vec<(&'static str, Arc<dyn TableProvider>)> {
         names
             .map(|name| {
-                let table: Arc<dyn TableProvider> = if name == "process_events" {
-                    Arc::new(ProcessEvents::new(Arc::clone(self)))
-                } else {
-                    Arc::new(SystemTable::new(name, Arc::clone(self)))
+                let history = HistoryTable::named(name);
+                if history == Some(HistoryTable::ProcessLifetimes) {
+                    self.with_lifetimes.store(true, Ordering::Relaxed);
+                }
+                let table: Arc<dyn TableProvider> = match history {
+                    Some(table) => Arc::new(History::new(table, Arc::clone(self))),
+                    None => Arc::new(SystemTable::new(name, Arc::clone(self))),
                 };
                 (name, table)
             })
@@ -53,8 +60,16 @@ impl QueryView {
     }
 
     /// The same snapshot for every scan of the query.
-    pub(super) fn snapshot(&self) -> Arc<Snapshot> {
-        Arc::clone(self.snapshot.get_or_init(|| Arc::new(self.store.snapshot())))
+    pub(super) fn snapshot(&self) -> Result<Arc<Snapshot>, DataFusionError> {
+        if let Some(taken) = self.snapshot.get() {
+            return Ok(Arc::clone(taken));
+        }
+        let fresh = if self.with_lifetimes.load(Ordering::Relaxed) {
+            self.store.snapshot_with_lifetimes().map_err(store_error)?
+        } else {
+            self.store.snapshot()
+        };
+        Ok(Arc::clone(self.snapshot.get_or_init(|| Arc::new(fresh))))
     }
 
     pub(super) fn note(&self, lack: Lack) {
@@ -64,13 +79,16 @@ impl QueryView {
     /// Says that a file that the query should have read is not there as it was written.
     pub(super) fn note_unreadable(&self, path: &Path, rows: u64, first_us: i64, last_us: i64) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
-        let what = format!("segment {name} with {rows} events is damaged or missing");
+        let what = format!("segment {name} with {rows} rows is damaged or missing");
         self.note(Lack::new(Degraded::DataUnreadable, what).during(first_us, last_us));
     }
 
     /// Sealed segments of the snapshot and those that were opened; none of both when no table was read that has any.
     pub(crate) fn segments(&self) -> (usize, usize) {
-        let known = self.snapshot.get().map_or(0, |snapshot| snapshot.segments.len());
+        let known = self.snapshot.get().map_or(0, |snapshot| {
+            let lifetimes = if self.with_lifetimes.load(Ordering::Relaxed) { snapshot.lifetimes.len() } else { 0 };
+            snapshot.segments.len().saturating_add(lifetimes)
+        });
         (known, self.opened.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
@@ -91,7 +109,7 @@ impl QueryView {
     }
 
     /// Says what the store knows to be missing from this range of time.
-    pub(super) fn note_coverage(&self, range: TimeRange) -> Result<(), DataFusionError> {
+    pub(super) fn note_coverage(&self, table: HistoryTable, range: TimeRange) -> Result<(), DataFusionError> {
         let gaps = self.store.coverage().map_err(store_error)?;
         for row in gaps.iter().filter(|row| range.overlaps(row.gap.from_us, row.gap.to_us)) {
             if let Some(reason) = of_gap(&row.gap.reason) {
@@ -103,9 +121,13 @@ impl QueryView {
             let what = "ingest waits for room on the disk: later events are in the logs of their collectors";
             self.note(Lack::new(Degraded::CollectorUnavailable, what).during(since_us, range.to_us));
         }
-        let removed = gaps.iter().filter(|row| row.gap.reason == reason::RETENTION);
+        let removed = gaps.iter().filter(|row| row.gap.reason == table.retention_reason());
         if let Some(last_us) = removed.map(|row| row.gap.to_us).max().filter(|last_us| range.asks_back_to(*last_us)) {
-            let what = "retention: events up to then were deleted because of their age or size";
+            let rows = match table {
+                HistoryTable::ProcessEvents => "events",
+                HistoryTable::ProcessLifetimes => "lifetimes that ended",
+            };
+            let what = format!("retention: {rows} up to then were deleted because of their age or size");
             self.note(Lack::new(Degraded::Capped, what).during(range.from_us, last_us));
         }
         Ok(())
@@ -118,11 +140,28 @@ impl QueryView {
         }
     }
 
-    /// Says so when a file that holds events of this range had to be set aside.
-    pub(super) fn note_damage(&self, range: TimeRange) {
-        let snapshot = self.snapshot();
-        let lost = snapshot.damaged.iter().filter(|file| range.overlaps(file.first_us, file.last_us));
+    /// Says so when all of the range lies before anything was watched.
+    pub(super) fn note_beginning(&self, range: TimeRange) -> Result<(), DataFusionError> {
+        let snapshot = self.snapshot()?;
+        let files = snapshot.segments.iter().chain(&snapshot.lifetimes).map(|file| file.first_us);
+        let hosts = self.store.system_info().map_err(store_error)?;
+        let gaps = self.store.coverage().map_err(store_error)?;
+        let began =
+            files.chain(hosts.iter().map(|host| host.time_us)).chain(gaps.iter().map(|row| row.gap.from_us)).min();
+        if let Some(began) = began.filter(|began| range.to_us < *began) {
+            let what = "nobody watched before this host was first watched";
+            self.note(Lack::new(Degraded::CollectorUnavailable, what).during(range.from_us, began));
+        }
+        Ok(())
+    }
+
+    /// Says so when a file that holds rows of this range had to be set aside.
+    pub(super) fn note_damage(&self, table: HistoryTable, range: TimeRange) -> Result<(), DataFusionError> {
+        let snapshot = self.snapshot()?;
+        let damaged = snapshot.damaged.iter().filter(|file| file.table == table);
+        let lost = damaged.filter(|file| range.overlaps(file.first_us, file.last_us));
         lost.for_each(|file| self.note_unreadable(&file.path, file.rows, file.first_us, file.last_us));
+        Ok(())
     }
 
     /// Says so when a collector is away and the range reaches the present, or a time whose events are still to come.

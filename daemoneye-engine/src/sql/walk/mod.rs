@@ -37,6 +37,8 @@ pub(crate) struct Walked {
     pub(crate) tables: BTreeSet<&'static str>,
     /// The highest `$n`.
     pub(crate) parameters: usize,
+    /// The `$n` that stand for an instant, and where.
+    pub(crate) instants: Vec<(usize, Location)>,
 }
 
 /// One WITH entry.
@@ -49,6 +51,7 @@ struct Entry {
 struct Walker {
     tables: BTreeSet<&'static str>,
     parameters: usize,
+    instants: Vec<(usize, Location)>,
     /// What WITH brought into scope, innermost last.
     ctes: Vec<Entry>,
     cte_count: usize,
@@ -100,7 +103,7 @@ pub(crate) fn statements(
     };
     let mut walker = Walker::new(texts, instead_of_function);
     walker.outermost(query)?;
-    Ok(Walked { tables: walker.tables, parameters: walker.parameters })
+    Ok(Walked { tables: walker.tables, parameters: walker.parameters, instants: walker.instants })
 }
 
 impl Walker {
@@ -108,6 +111,7 @@ impl Walker {
         Self {
             tables: BTreeSet::new(),
             parameters: 0,
+            instants: Vec::new(),
             ctes: Vec::new(),
             cte_count: 0,
             scans: 0,

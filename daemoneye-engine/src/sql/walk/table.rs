@@ -1,9 +1,10 @@
 //! FROM: our tables, WITH entries and subqueries, joined.
 
-use super::super::names;
+use super::super::{instant, names};
 use super::{Entry, Step, Walker};
 use datafusion::sql::sqlparser::ast::{
-    Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor, TableWithJoins,
+    Expr, FunctionArg, FunctionArgExpr, Join, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, TableFactor,
+    TableFunctionArgs, TableWithJoins, Value,
 };
 
 impl Walker {
@@ -76,20 +77,16 @@ impl Walker {
                 sample,
                 index_hints,
             } => {
-                if args.is_some() {
-                    return self.refuse_node(
-                        name,
-                        format!("{name}(…) in FROM is not accepted"),
-                        "there are no table functions",
-                    );
-                }
                 self.absent(!with_hints.is_empty() || !index_hints.is_empty(), "a table hint", "leave it out")?;
                 self.absent(version.is_some(), "a table version", "filter by time")?;
                 self.absent(*with_ordinality, "WITH ORDINALITY", "use row_number() OVER (…)")?;
                 self.absent(!partitions.is_empty(), "PARTITION", "filter by time")?;
                 self.absent(json_path.is_some(), "a path into a table", "name the table only")?;
                 self.absent(sample.is_some(), "TABLESAMPLE", "use LIMIT")?;
-                self.table(name)?;
+                match args {
+                    Some(args) => self.instant(name, args)?,
+                    None => self.table(name)?,
+                }
                 alias.as_ref().map_or(Ok(()), |alias| self.table_alias(alias))
             }
             TableFactor::Derived { lateral, subquery, alias, sample } => {
@@ -122,6 +119,42 @@ impl Walker {
         }
     }
 
+    /// `processes_at(…)`, the only function in FROM: literals of a time, or one parameter.
+    fn instant(&mut self, name: &ObjectName, args: &TableFunctionArgs) -> Step {
+        let TableFunctionArgs { args, settings } = args;
+        if !names::is_instant(name) {
+            let hint = "the only function in FROM is processes_at('2026-01-31T12:00Z')";
+            return self.refuse_node(name, format!("{name}(…) in FROM is not accepted"), hint);
+        }
+        self.identifiers(name)?;
+        self.absent(settings.is_some(), "SETTINGS in processes_at(…)", "leave it out")?;
+        if args.is_empty() {
+            return self.refuse_node(name, "processes_at needs a time", instant::HINT);
+        }
+        for arg in args {
+            match arg {
+                FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(value))) => {
+                    self.value(value)?;
+                    let is_literal = matches!(value.value, Value::SingleQuotedString(_));
+                    let is_parameter = args.len() == 1 && matches!(value.value, Value::Placeholder(_));
+                    if !is_literal && !is_parameter {
+                        return self.refuse("processes_at takes a time as text, or one parameter", instant::HINT);
+                    }
+                }
+                other => {
+                    return self.refuse_node(other, "processes_at takes nothing that is calculated", instant::HINT);
+                }
+            }
+        }
+        self.instants.extend(instant::parameter(args));
+        self.tables.insert(instant::TABLE);
+        self.scan(1)
+    }
+
+    fn identifiers(&mut self, name: &ObjectName) -> Step {
+        name.0.iter().filter_map(ObjectNamePart::as_ident).try_for_each(|ident| self.ident(ident))
+    }
+
     /// A name in FROM: one of ours, alone. A path, a schema or a catalog in front of it is refused.
     fn table(&mut self, name: &ObjectName) -> Step {
         let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else {
@@ -148,6 +181,7 @@ impl Walker {
                 self.tables.insert(known);
                 self.scan(1)
             }
+            None if plain == instant::NAME => self.refuse_node(name, "processes_at needs a time", instant::HINT),
             None => self.refuse_node(name, format!("there is no table {name}"), &names::instead_of_table(&plain)),
         }
     }

@@ -19,7 +19,6 @@ use super::super::StoreError;
 use super::super::seal::by_time;
 use super::super::segment::SegmentFile;
 use super::budget::{Budget, Stopped};
-use crate::schema::process_events_schema;
 
 /// Rows decoded at once, of each open file and of the output: some 1 MiB, and 16 MiB where every row carries command lines
 /// as long as they may be.
@@ -138,7 +137,7 @@ impl Input {
     /// Checks and opens the file; `None` when it has no rows.
     fn open(file: Arc<SegmentFile>, budget: &mut Budget<'_>) -> Result<Option<Self>, Broken> {
         check(&file, budget)?;
-        let schema = process_events_schema();
+        let schema = file.table.schema();
         let opened = File::open(&file.path).map_err(StoreError::io("open", &file.path))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(opened)
             .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())

@@ -30,8 +30,8 @@ use self::state::Progress;
 pub use self::state::{CompactionState, LevelState, RunningMerge};
 pub use self::vacuum::Vacuumed;
 use super::encode::{Encoder, Written};
-use super::seal::{SEGMENTS_DIR, insert};
-use super::segment::{PROCESS_EVENTS, SegmentFile};
+use super::seal::{Placed, SEGMENTS_DIR, insert};
+use super::segment::SegmentFile;
 use super::state::SEGMENTS;
 use super::{Store, StoreError, leaving};
 use crate::sql::lower_priority;
@@ -209,7 +209,7 @@ impl Store {
 
     fn write_merged(&self, job: &Job, partial: &Path, budget: &mut Budget<'_>) -> Result<Written, Broken> {
         let mut merge = Merge::new(&job.inputs);
-        let mut encoder = Encoder::create(self.disk.as_ref(), partial, job.rows())?;
+        let mut encoder = Encoder::create(self.disk.as_ref(), job.table, partial, job.rows())?;
         let mut written = 0;
         while let Some(batch) = merge.next(budget)? {
             encoder.write(&batch)?;
@@ -228,11 +228,12 @@ impl Store {
             return Ok(Outcome::Abandoned);
         }
         let ranges = ranges::joined(&job.inputs);
-        let file = self.place(partial, written, job.level, ranges).inspect_err(|_| self.discard(partial))?;
+        let placed = Placed { id: self.last_segment()?.saturating_add(1), level: job.level, ranges };
+        let file = self.place(job.table, partial, written, placed).inspect_err(|_| self.discard(partial))?;
         let swapped = self.state.write(|transaction| {
             let mut segments = transaction.open_table(SEGMENTS)?;
             for input in &job.inputs {
-                if segments.remove((PROCESS_EVENTS, input.first_us, input.id))?.is_none() {
+                if segments.remove((job.table.name(), input.first_us, input.id))?.is_none() {
                     let what = format!("segment {} was in use and is not listed", input.id);
                     return Err(StoreError::CorruptState { table: "segments".to_owned(), what });
                 }

@@ -6,6 +6,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use super::super::history::HistoryTable;
 use super::super::segment::SegmentFile;
 
 /// A merged hour.
@@ -41,23 +42,29 @@ pub(super) struct Policy {
 /// One merge.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Job {
+    /// Whose rows: files of one table become a file of that table.
+    pub(super) table: HistoryTable,
     /// By their first event.
     pub(super) inputs: Vec<Arc<SegmentFile>>,
     pub(super) level: u8,
 }
 
-/// The merges that are due, oldest first.
+/// The merges that are due, table by table, oldest first.
 pub(super) fn jobs(files: &[Arc<SegmentFile>], policy: Policy) -> Vec<Job> {
+    HistoryTable::ALL.into_iter().flat_map(|table| jobs_of(table, files, policy)).collect()
+}
+
+fn jobs_of(table: HistoryTable, files: &[Arc<SegmentFile>], policy: Policy) -> Vec<Job> {
     let mut jobs = Vec::new();
-    for (day, files) in by(DAY_US, files.iter()) {
+    for (day, files) in by(DAY_US, files.iter().filter(|file| file.table == table)) {
         if policy.has_ended(day, DAY_US) {
-            jobs.extend(runs(files, DAY, policy));
+            jobs.extend(runs(table, files, DAY, policy));
             continue;
         }
         let small = files.into_iter().filter(|file| file.level <= HOUR);
         for (hour, files) in by(HOUR_US, small) {
             if policy.has_ended(hour, HOUR_US) {
-                jobs.extend(runs(files, HOUR, policy));
+                jobs.extend(runs(table, files, HOUR, policy));
             }
         }
     }
@@ -94,7 +101,7 @@ fn by<'a>(
 }
 
 /// Neighbours that together stay within the bounds of a merge. A file that overlaps too many of them waits for the next one.
-fn runs(mut files: Vec<&Arc<SegmentFile>>, level: u8, policy: Policy) -> Vec<Job> {
+fn runs(table: HistoryTable, mut files: Vec<&Arc<SegmentFile>>, level: u8, policy: Policy) -> Vec<Job> {
     files.sort_by_key(|file| (file.first_us, file.id));
     let mut runs: Vec<Vec<&Arc<SegmentFile>>> = vec![Vec::new()];
     for file in files {
@@ -108,6 +115,6 @@ fn runs(mut files: Vec<&Arc<SegmentFile>>, level: u8, policy: Policy) -> Vec<Job
         }
     }
     runs.retain(|run| policy.is_worth_it(run, level));
-    let job = |run: Vec<&Arc<SegmentFile>>| Job { inputs: run.into_iter().cloned().collect(), level };
+    let job = |run: Vec<&Arc<SegmentFile>>| Job { table, inputs: run.into_iter().cloned().collect(), level };
     runs.into_iter().map(job).collect()
 }

@@ -36,11 +36,13 @@ const fn follows(before: &SequenceRange, after: &SequenceRange) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::history::HistoryTable;
     use super::*;
 
     fn file(collector: &str, first: (u64, u64), last: (u64, u64)) -> Arc<SegmentFile> {
         let rows = last.1 - first.1 + 1;
         Arc::new(SegmentFile {
+            table: HistoryTable::ProcessEvents,
             path: "x".into(),
             id: 1,
             level: 0,

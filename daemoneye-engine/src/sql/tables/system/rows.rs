@@ -1,19 +1,28 @@
 //! Rows of the small tables, column by column.
 
+use super::super::ledger::{self, Entry};
+use super::super::prune::TimeRange;
 use super::super::view::store_error;
-use super::super::{CollectorRow, QueryView};
+use super::super::{CollectorRow, QueryView, catalog};
 use crate::schema::TIME_ZONE;
+use crate::sql::completeness::Lack;
 use crate::store::{AlertFilter, CoverageRow, Delivery};
-use daemoneye_lib::model::{Alert, DetectionRule, ScanMetadata, SystemInfo};
-use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, StringArray, TimestampMicrosecondArray};
+use daemoneye_lib::metrics::{METRICS, Metric, Sample};
+use daemoneye_lib::model::{Alert, Degraded, DetectionRule, ScanMetadata, SystemInfo};
+use datafusion::arrow::array::{
+    ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
+};
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::common::Result;
 use serde::Serialize;
 use std::sync::Arc;
 
+/// Where a collector keeps its ledger, under the data directory.
+const LEDGER_DIR: &str = "audit";
+
 /// The rows of a table, in the order of its schema.
-pub(super) fn of(table: &str, view: &QueryView, schema: SchemaRef) -> Result<RecordBatch> {
+pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: SchemaRef) -> Result<RecordBatch> {
     let store = &view.store;
     let columns = match table {
         "processes" => return store.live().map_err(store_error),
@@ -24,6 +33,10 @@ pub(super) fn of(table: &str, view: &QueryView, schema: SchemaRef) -> Result<Rec
         "collectors" => collectors(&view.extra.collectors()),
         "scans" => scans(&store.scans().map_err(store_error)?),
         "system_info" => system_info(&store.system_info().map_err(store_error)?),
+        "audit_entries" => audit_entries(&entries(view, range)),
+        "metrics" => metrics(&samples(view)),
+        "tables" => catalog::tables(),
+        "columns" => catalog::columns(),
         _ => Vec::new(),
     };
     let rows = columns.first().map_or(0, |column| column.len());
@@ -158,6 +171,51 @@ fn system_info(rows: &[SystemInfo]) -> Vec<ArrayRef> {
         count(rows, |info| info.uptime_s),
         text(rows, |info| info.boot_id.clone()),
         text(rows, |info| info.capabilities.join(",")),
+    ]
+}
+
+fn entries(view: &QueryView, range: TimeRange) -> Vec<Entry> {
+    let dir = view.extra.ledger_dir().unwrap_or_else(|| view.store.dir().join(LEDGER_DIR));
+    let (entries, missing) = ledger::read(&dir, range);
+    if let Some(reason) = missing {
+        let what = match reason {
+            Degraded::Capped => "only the newest entries of the ledger are read",
+            _ => "the ledger cannot be read, or only in part: see daemoneye-cli audit verify",
+        };
+        view.note(Lack::new(reason, what));
+    }
+    entries
+}
+
+fn audit_entries(rows: &[Entry]) -> Vec<ArrayRef> {
+    vec![
+        count(rows, |row| row.header.entry.sequence),
+        time(rows, |row| Some(row.time_us())),
+        text(rows, |row| row.header.entry.actor.clone()),
+        text(rows, |row| row.header.entry.action.clone()),
+        text(rows, |row| row.payload.clone()),
+        text(rows, |row| hex::encode(row.header.entry.payload_hash)),
+        text(rows, |row| hex::encode(row.header.entry.previous_hash)),
+        text(rows, |row| hex::encode(row.header.entry.entry_hash)),
+    ]
+}
+
+/// Every metric that the document has: over a copied store those of the store only.
+fn samples(view: &QueryView) -> Vec<(&'static Metric, Sample)> {
+    let Some(document) = view.extra.health() else { return Vec::new() };
+    let of =
+        |metric: &'static Metric| metric.read(&document).into_iter().flatten().map(move |sample| (metric, sample));
+    METRICS.iter().flat_map(of).collect()
+}
+
+fn metrics(rows: &[(&Metric, Sample)]) -> Vec<ArrayRef> {
+    vec![
+        text(rows, |(metric, _)| metric.name.to_owned()),
+        texts(rows, |(_, sample)| sample.of.clone()),
+        text(rows, |(metric, _)| metric.kind.as_str().to_owned()),
+        text(rows, |(metric, _)| metric.unit.to_owned()),
+        Arc::new(rows.iter().map(|(_, sample)| sample.value).collect::<Float64Array>()),
+        text(rows, |(metric, _)| metric.meaning.to_owned()),
     ]
 }
 

@@ -1,12 +1,11 @@
-//! `process_events`: sealed segments through DataFusion's Parquet reader, and the open rows from memory.
+//! `process_events` and `process_lifetimes`: sealed segments through DataFusion's Parquet reader, and the open rows from memory.
 //!
-//! The snapshot has every event in exactly one of the two. Segments outside the filters' range of time are not opened;
+//! The snapshot has every row in exactly one of the two. Segments outside the filters' range of time are not opened;
 //! inside, the reader prunes row groups and pages, and filters before it decodes the other columns.
 
-use super::prune::TimeRange;
+use super::prune::Ranges;
 use super::{QueryView, SEGMENTS_URL};
-use crate::schema::process_events_schema;
-use crate::store::{SegmentFile, Snapshot};
+use crate::store::{HistoryTable, SegmentFile};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
@@ -26,22 +25,17 @@ use std::sync::Arc;
 /// Read with the end of a file, so that the footer rarely needs a second read.
 const FOOTER_HINT_BYTES: usize = 32 * 1024;
 
-/// The table, as one query sees it.
+/// One table of history, as one query sees it.
 #[derive(Debug)]
-pub(crate) struct ProcessEvents {
+pub(crate) struct History {
+    table: HistoryTable,
     view: Arc<QueryView>,
     schema: SchemaRef,
 }
 
-impl ProcessEvents {
-    pub(crate) fn new(view: Arc<QueryView>) -> Self {
-        Self { view, schema: process_events_schema() }
-    }
-
-    /// The files to read; one that is gone or cut short is left out and told.
-    fn files(&self, snapshot: &Snapshot, range: TimeRange) -> Vec<PartitionedFile> {
-        let wanted = snapshot.segments.iter().filter(|segment| range.overlaps(segment.first_us, segment.last_us));
-        wanted.filter_map(|segment| self.file(segment)).collect()
+impl History {
+    pub(crate) fn new(table: HistoryTable, view: Arc<QueryView>) -> Self {
+        Self { table, view, schema: table.schema() }
     }
 
     fn file(&self, segment: &Arc<SegmentFile>) -> Option<PartitionedFile> {
@@ -92,7 +86,7 @@ impl ProcessEvents {
 }
 
 #[async_trait]
-impl TableProvider for ProcessEvents {
+impl TableProvider for History {
     fn schema(&self) -> SchemaRef {
         Arc::clone(&self.schema)
     }
@@ -113,17 +107,27 @@ impl TableProvider for ProcessEvents {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let range = TimeRange::of(filters);
-        let snapshot = self.view.snapshot();
-        self.view.note_damage(range);
-        self.view.note_coverage(range)?;
-        self.view.note_collectors(range);
+        let ranges = Ranges::of(self.table, filters);
+        let snapshot = self.view.snapshot()?;
+        self.view.note_damage(self.table, ranges.told)?;
+        self.view.note_coverage(self.table, ranges.asked)?;
+        self.view.note_collectors(ranges.asked);
+        let (segments, open) = match self.table {
+            HistoryTable::ProcessEvents => (&snapshot.segments, &snapshot.open),
+            HistoryTable::ProcessLifetimes => {
+                self.view.note_processes();
+                self.view.note_beginning(ranges.asked)?;
+                (&snapshot.lifetimes, &snapshot.open_lifetimes)
+            }
+        };
+        let wanted = segments.iter().filter(|segment| ranges.told.overlaps(segment.first_us, segment.last_us));
+        // One that is gone or cut short is left out and told.
+        let files: Vec<PartitionedFile> = wanted.filter_map(|segment| self.file(segment)).collect();
         let open = MemorySourceConfig::try_new_exec(
-            std::slice::from_ref(&snapshot.open),
+            std::slice::from_ref(open),
             Arc::clone(&self.schema),
             projection.cloned(),
         )?;
-        let files = self.files(&snapshot, range);
         if files.is_empty() {
             return Ok(open);
         }

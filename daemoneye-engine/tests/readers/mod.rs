@@ -1,0 +1,62 @@
+//! History as others read it: our sealed files through pyarrow and DuckDB, beside our own answers.
+//!
+//! Needs a Python with both modules: the one that `DAEMONEYE_PYTHON` names, or `python3`. Where it lacks them the test says so
+//! and is skipped, unless the variable is set.
+
+use std::process::Command;
+
+use daemoneye_engine::generate::Generator;
+
+use super::{NOON_US, append_all, open, rows};
+
+const PYTHON: &str = "DAEMONEYE_PYTHON";
+
+/// One question in our SQL; the scripts ask the same of the files.
+const QUESTIONS: &[&str] = &[
+    "SELECT count(*) FROM process_events",
+    "SELECT count(*) FROM process_events WHERE event_type = 'start' AND name = 'bash'",
+    "SELECT min(seq), max(seq) FROM process_events",
+    "SELECT entity_id, pid, command_line FROM process_events WHERE seq = 4711",
+    "SELECT count(*), sum(runtime_ms) FROM process_lifetimes WHERE stop_time IS NOT NULL AND end_observed",
+    "SELECT name, count(*) AS n FROM process_lifetimes WHERE stop_time IS NOT NULL GROUP BY name ORDER BY n DESC, name LIMIT 3",
+];
+
+/// The Python to ask, or why there is none.
+fn python() -> Result<String, String> {
+    let asked = std::env::var(PYTHON).ok();
+    let python = asked.clone().unwrap_or_else(|| "python3".to_owned());
+    let found = Command::new(&python).args(["-c", "import duckdb, pyarrow.parquet"]).output();
+    match (found, asked) {
+        (Ok(found), _) if found.status.success() => Ok(python),
+        (found, Some(_)) => panic!("{PYTHON} is {python}, which cannot import duckdb and pyarrow: {found:?}"),
+        (_, None) => Err(format!("{python} has no duckdb and pyarrow: pip install duckdb pyarrow")),
+    }
+}
+
+#[tokio::test]
+async fn pyarrow_and_duckdb_read_the_sealed_files_as_we_do() {
+    let python = match python() {
+        Ok(python) => python,
+        Err(why) => return println!("skipped: {why}"),
+    };
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut generator = Generator::new(7, NOON_US);
+    for _ in 0..3 {
+        append_all(&store, &generator.records(4_000));
+        store.seal().unwrap();
+    }
+    let mut ours = Vec::new();
+    for question in QUESTIONS {
+        ours.push(rows(&store, question).await.join("\n"));
+    }
+    assert!(ours.iter().all(|answer| !answer.is_empty() && answer != "0"), "{ours:?}");
+    for script in [include_str!("duckdb.py"), include_str!("pyarrow.py")] {
+        let asked = Command::new(&python).arg("-c").arg(script).arg(dir.path().join("segments")).output().unwrap();
+        let told = String::from_utf8_lossy(&asked.stdout).replace("\r\n", "\n");
+        let complaint = String::from_utf8_lossy(&asked.stderr).into_owned();
+        assert!(asked.status.success(), "{complaint}");
+        let theirs: Vec<&str> = told.trim_end_matches('\n').split("\n--\n").collect();
+        assert_eq!(theirs, ours, "{complaint}");
+    }
+}
