@@ -528,7 +528,7 @@ impl Terminal {
     fn open(scene: &Scene) -> Self {
         let pty = nix::pty::openpty(None, None).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let mut command = scene.command(&["shell"]);
+        let mut command = scene.command(&["shell", "--format", "csv"]);
         command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
         let mut screen = std::fs::File::from(pty.master.try_clone().unwrap());
@@ -537,7 +537,7 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(read @ 1..) = screen.read(&mut bytes) {
-                if told.send(bytes[..read].to_vec()).is_err() {
+                if told.send(bytes.get(..read).unwrap_or_default().to_vec()).is_err() {
                     return;
                 }
             }
