@@ -275,6 +275,9 @@ pub(crate) enum Data {
     /// Show how long events are kept and which segments go next
     #[command(after_help = "Example: daemoneye-cli data retention")]
     Retention,
+    /// Merge segments and give room back now, in place of little by little
+    #[command(after_help = "Example: daemoneye-cli data vacuum\nNo event goes; what is merged answers as before.")]
+    Vacuum,
     /// Copy the store of a running agent, as it is at one moment, into a new directory
     #[command(after_help = "Example: daemoneye-cli data backup /mnt/backup/2026-01-31\n\
                             Ask the copy with --store DIR. The audit ledger is no part of it.")]

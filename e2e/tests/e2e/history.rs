@@ -125,7 +125,7 @@ fn a_directory_copied_live_or_from_a_killed_host_answers_and_is_not_touched() {
 }
 
 #[test]
-fn exports_hold_the_rows_of_the_query_in_every_format() {
+fn exports_hold_the_rows_of_the_query_in_every_format_and_a_vacuum_costs_none() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
     let hidden = with_event(&home);
@@ -147,6 +147,12 @@ fn exports_hold_the_rows_of_the_query_in_every_format() {
     assert_eq!((&row["name"], &row["pid"]), (&Value::from(".hidden"), &Value::from(hidden.child.id())));
     let parquet = export("rows.parquet", &["--from", "2000-01-01T00:00:00Z"]);
     assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
+
+    let vacuumed = home.json(&["data", "vacuum"]).unwrap();
+    assert!(vacuumed["complete"] == true && vacuumed["segments_after"].is_u64(), "{vacuumed}");
+    let rows = home.query("SELECT count(*) AS n FROM process_events WHERE name = '.hidden'").unwrap();
+    assert!(rows[0]["n"].as_u64().unwrap() >= 1, "what is merged answers as before");
+    assert_eq!(home.json(&["data", "fsck"]).unwrap()["problems"], serde_json::json!([]));
 
     let refused = home.cli(&["data", "export", "--output", file("no.csv").to_str().unwrap(), "DROP TABLE x"]).unwrap();
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
