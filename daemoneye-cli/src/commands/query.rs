@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Read as _};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{
-    Problems, QueryDone, QueryRequest, Value, operator_request::Verb, operator_response::Answer,
+    Lack, Problems, QueryDone, QueryRequest, Value, operator_request::Verb, operator_response::Answer,
 };
 
 use crate::agent::Session;
@@ -22,7 +22,8 @@ pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, C
     let sql = statement(arguments.sql)?;
     let params = arguments.params.iter().map(|text| value::parameter(text)).collect();
     let page_rows = arguments.page.unwrap_or_default();
-    let question = Question { params, page_rows, row_cap: arguments.row_cap, ..Question::new(sql) };
+    let question =
+        Question { params, page_rows, row_cap: arguments.row_cap, explain: arguments.explain, ..Question::new(sql) };
     let session = Session::open(settings).await?;
     let output = match &arguments.output {
         Some(path) => Output::file(path)?,
@@ -55,17 +56,19 @@ fn statement(given: Option<String>) -> Result<String, CliError> {
 
 /// What is asked for, and how much of it is printed.
 pub(crate) struct Question {
-    pub(super) sql: String,
-    pub(super) params: Vec<Value>,
-    pub(super) page_rows: u32,
-    pub(super) row_cap: Option<u64>,
+    pub(crate) sql: String,
+    pub(crate) params: Vec<Value>,
+    pub(crate) page_rows: u32,
+    pub(crate) row_cap: Option<u64>,
+    /// What is read is told in place of the rows.
+    pub(crate) explain: bool,
     /// Rows that are printed; one more that comes is only told about.
-    pub(super) most: u64,
+    pub(crate) most: u64,
 }
 
 impl Question {
     pub(crate) const fn new(sql: String) -> Self {
-        Self { sql, params: Vec::new(), page_rows: 0, row_cap: None, most: u64::MAX }
+        Self { sql, params: Vec::new(), page_rows: 0, row_cap: None, explain: false, most: u64::MAX }
     }
 }
 
@@ -101,7 +104,7 @@ fn request(session: &Session, question: &Question) -> QueryRequest {
         page_rows: question.page_rows,
         row_cap: question.row_cap,
         deadline_ms: u32::try_from(session.deadline().as_millis()).ok(),
-        ..QueryRequest::default()
+        explain: question.explain,
     }
 }
 
@@ -111,6 +114,8 @@ pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Questi
     sheet.limit(question.most);
     while let Some(response) = answers.next().await.map_err(about)? {
         match response.answer {
+            // The columns come all the same.
+            Some(Answer::Page(_)) if question.explain => {}
             Some(Answer::Page(page)) => {
                 if !page.columns.is_empty() {
                     sheet.begin(page.columns.into_iter().map(|column| column.name).collect())?;
@@ -120,7 +125,11 @@ pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Questi
                 }
             }
             Some(Answer::QueryDone(done)) => {
-                sheet.finish()?;
+                if question.explain {
+                    sheet.explain(&done.explained_json)?;
+                } else {
+                    sheet.finish()?;
+                }
                 return Ok(judge(&done));
             }
             Some(Answer::Problems(problems)) => return Ok(refused(&problems, &question.sql)),
@@ -147,8 +156,19 @@ pub(super) fn judge(done: &QueryDone) -> Exit {
     eprintln!("degraded: {}; rows may be missing", degraded.join(", "));
     for reason in degraded {
         eprintln!("  {reason}: {}", advice(reason));
+        done.lacks.iter().filter(|lack| lack.reason == *reason).for_each(|lack| eprintln!("    {}", told(lack)));
     }
     Exit::Degraded
+}
+
+/// One thing that is missing, with the time that it touches where it has one.
+fn told(lack: &Lack) -> String {
+    let what = value::harmless(&lack.what);
+    match (lack.from_us, lack.to_us) {
+        (0, 0) => what,
+        (from, to) if from == to => format!("{what} ({})", value::timestamp(from)),
+        (from, to) => format!("{what} ({} to {})", value::timestamp(from), value::timestamp(to)),
+    }
 }
 
 /// What makes an answer whole again, or tells what it lacks.

@@ -127,6 +127,10 @@ impl Shell<'_> {
 
     async fn command(&mut self, dot: Dot<'_>) -> Result<Next, CliError> {
         match dot {
+            Dot::Explain(sql) => {
+                let question = Question { explain: true, ..Question::new(sql.to_owned()) };
+                return self.ask(question).await.map(Next::Go);
+            }
             Dot::Help => Output::stdout().print(&command::help())?,
             Dot::Mode(Some(word)) => self.format = word,
             Dot::Mode(None) => Output::stdout().print(&format!("{}\n", self.format.word()))?,
