@@ -30,7 +30,7 @@ pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, C
         None => Output::stdout(),
     };
     let mut sheet = Sheet::new(output, settings.format);
-    let exit = print(&session, &mut sheet, question).await?;
+    let exit = print(&session, &mut sheet, question).await?.tell();
     session.close().await;
     Ok(exit)
 }
@@ -77,7 +77,7 @@ pub(super) async fn list(settings: &Settings, question: Question) -> Result<Exit
     let session = Session::open(settings).await?;
     let mut sheet = Sheet::new(Output::stdout(), settings.format);
     let most = question.most;
-    let exit = print(&session, &mut sheet, question).await?;
+    let exit = print(&session, &mut sheet, question).await?.tell();
     session.close().await;
     if sheet.left_out() > 0 {
         eprintln!("only the first {most} are shown; raise --limit for more");
@@ -108,8 +108,26 @@ fn request(session: &Session, question: &Question) -> QueryRequest {
     }
 }
 
-pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
-    let about = |error: CliError| error.about(&question.sql);
+/// How an answer ended. What there is to say about it comes after its rows.
+#[must_use]
+pub(crate) enum Ended {
+    Done(QueryDone),
+    Refused { problems: Problems, sql: String },
+}
+
+impl Ended {
+    /// Says what is missing or wrong.
+    pub(crate) fn tell(&self) -> Exit {
+        match self {
+            Self::Done(done) => judge(done),
+            Self::Refused { problems, sql } => refused(problems, sql),
+        }
+    }
+}
+
+pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Ended, CliError> {
+    let sql = question.sql.clone();
+    let about = |error: CliError| error.about(&sql);
     let mut answers = session.ask(Verb::Query(request(session, &question))).await.map_err(about)?;
     sheet.limit(question.most);
     while let Some(response) = answers.next().await.map_err(about)? {
@@ -130,9 +148,9 @@ pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Questi
                 } else {
                     sheet.finish()?;
                 }
-                return Ok(judge(&done));
+                return Ok(Ended::Done(done));
             }
-            Some(Answer::Problems(problems)) => return Ok(refused(&problems, &question.sql)),
+            Some(Answer::Problems(problems)) => return Ok(Ended::Refused { problems, sql: question.sql }),
             _ => return Err(CliError::AgentAnswer("a page of rows")),
         }
     }

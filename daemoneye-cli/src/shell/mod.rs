@@ -26,7 +26,7 @@ use self::editor::{Editor, Read};
 use self::kept::Kept;
 use self::statement::Entry;
 use crate::agent::Session;
-use crate::commands::query::{self, Question};
+use crate::commands::query::{self, Ended, Question};
 use crate::error::CliError;
 use crate::render::{Format, Output, Sheet};
 use crate::settings::Settings;
@@ -174,7 +174,7 @@ impl Shell<'_> {
                 eprintln!("cancelled");
                 Exit::Failure
             }
-            other => other?,
+            other => other?.tell(),
         };
         if self.timer {
             eprintln!("{rows} rows, {} ms", began.elapsed().as_millis());
@@ -183,7 +183,7 @@ impl Shell<'_> {
     }
 
     /// Asks until the end of the answer or Ctrl-C; leaving the answer cancels the query.
-    async fn answered(&mut self, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
+    async fn answered(&mut self, sheet: &mut Sheet, question: Question) -> Result<Ended, CliError> {
         let session = self.session().await?;
         let asked = tokio::select! {
             asked = query::print(session, sheet, question) => asked,

@@ -171,6 +171,15 @@ fn a_script_of_statements_runs_in_the_shell_and_its_first_failure_is_the_exit_co
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("| SELEC 2\n") && errors.contains("^") && errors.contains(".nothing"), "{errors}");
     assert_eq!(output.status.code(), Some(5), "the refused statement came before the unknown command");
+    let read = home.json(&["query", "--explain", "SELECT name FROM process_events WHERE pid = 1"]).unwrap();
+    assert!(read["segments"]["total"].is_u64() && read["operators"][0]["name"].is_string(), "{read}");
+    let explained = shell(&home, &[], ".explain SELECT pid\n FROM process_events;");
+    assert!(
+        said(&explained).contains("row groups  ") && said(&explained).contains("operator\n"),
+        "{}",
+        said(&explained)
+    );
+
     let schema = shell(&home, &[], ".tables\n.schema processes\n.quit\nSELECT 1;");
     assert!(said(&schema).contains("process_events") && said(&schema).contains("parent_name"), "{}", said(&schema));
     assert_eq!(schema.status.code(), Some(0));
