@@ -23,17 +23,17 @@ pub(super) fn text(explained: &Json) -> String {
     };
     let complete = if explained.get("complete") == Some(&Json::Bool(true)) { "complete" } else { "degraded" };
     let lines = [
-        ("result", format!("{} rows in {}, {complete}", number("/rows"), ms(number("/elapsed_us")))),
+        ("result", format!("{} in {}, {complete}", counted(number("/rows")), ms(number("/elapsed_us")))),
         ("segments", format!("{} of {}", read("segments"), number("/segments/total"))),
         ("row groups", format!("{}{bloom}", read("row_groups"))),
         ("pages", read("pages")),
         (
             "scanned",
             format!(
-                "{} rows, {} from files, {} rows of the open segment",
-                number("/scanned/rows"),
+                "{}, {} from files, {} of the open segment",
+                counted(number("/scanned/rows")),
                 bytes(number("/scanned/bytes")),
-                number("/scanned/open_rows")
+                counted(number("/scanned/open_rows"))
             ),
         ),
         ("spilled", spilled),
@@ -53,13 +53,31 @@ fn operators(explained: &Json) -> String {
         let depth = usize::try_from(number("depth").unwrap_or_default()).unwrap_or_default();
         let rows = number("rows").map_or_else(String::new, |rows| rows.to_string());
         let time = number("elapsed_us").map_or_else(String::new, ms);
-        let does = word("does");
-        let colon = if does.is_empty() { "" } else { ": " };
         // Writing to a String cannot fail.
-        writeln!(text, "{rows:>10}  {time:>12}  {:indent$}{}{colon}{does}", "", word("name"), indent = depth * 2)
-            .unwrap_or_default();
+        writeln!(
+            text,
+            "{rows:>10}  {time:>12}  {:indent$}{}",
+            "",
+            said(word("name"), word("does")),
+            indent = depth * 2
+        )
+        .unwrap_or_default();
     }
     text
+}
+
+/// What many operators do begins with their name.
+fn said(name: String, does: String) -> String {
+    let plain = name.split('(').next().unwrap_or_default();
+    match (does.is_empty(), does.starts_with(plain)) {
+        (true, _) => name,
+        (false, true) => does,
+        (false, false) => format!("{name}: {does}"),
+    }
+}
+
+fn counted(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
 }
 
 fn ms(us: u64) -> String {
@@ -81,7 +99,7 @@ mod tests {
             "scanned": {"rows": 1200, "bytes": 40960, "open_rows": 17},
             "spilled": {"files": 0, "rows": 0, "bytes": 0},
             "operators": [
-                {"depth": 0, "name": "SortExec", "does": "TopK(fetch=3)", "rows": 3, "elapsed_us": 120},
+                {"depth": 0, "name": "SortExec(TopK)", "does": "SortExec: TopK(fetch=3)", "rows": 3, "elapsed_us": 120},
                 {"depth": 1, "name": "DataSourceExec", "does": "a\u{1b}b", "rows": 1200, "elapsed_us": 4100},
             ],
         });
