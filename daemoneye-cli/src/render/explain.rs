@@ -15,7 +15,7 @@ pub(super) fn text(explained: &Json) -> String {
     };
     let bloom = match number("/row_groups/pruned_by_bloom_filter") {
         0 => String::new(),
-        groups => format!(", of them {groups} by Bloom filters"),
+        groups => format!(", {groups} more by Bloom filters"),
     };
     let spilled = match number("/spilled/files") {
         0 => "nothing".to_owned(),
@@ -107,7 +107,7 @@ mod tests {
         for expected in [
             "result      3 rows in 5.321 ms, complete\n",
             "segments    3 read, 9 skipped of 12\n",
-            "row groups  3 read, 1 skipped, of them 1 by Bloom filters\n",
+            "row groups  3 read, 1 skipped, 1 more by Bloom filters\n",
             "pages       5 read, 40 skipped\n",
             "scanned     1200 rows, 40.9 kB from files, 17 rows of the open segment\n",
             "spilled     nothing\n",
