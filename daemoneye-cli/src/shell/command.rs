@@ -10,15 +10,15 @@ pub(super) const NAMES: &[&str] = &[".explain", ".help", ".mode", ".quit", ".sch
 pub(super) fn help() -> String {
     format!(
         "\
-.explain SELECT …;  tell what a query reads and what it can skip, in place of its rows
+.explain SELECT …;  what a query reads and skips, in place of its rows
 .help               this list
 .mode [FORMAT]      shape of results: {}
 .quit               leave; so does Ctrl-D
 .schema [TABLE]     the columns of one table, or of all
 .tables             the tables
 .timer [on|off]     tell rows and milliseconds after each result
-Anything else is SQL and ends with a semicolon. Tab completes names, Ctrl-C cancels the running query.
-In a long result: space for the next page, enter for the next line, q to end it.
+Anything else is SQL, up to its semicolon. Tab completes names, Ctrl-C cancels
+the running query. A long result: space for a page, enter for a line, q to end.
 ",
         modes()
     )
@@ -103,5 +103,6 @@ mod tests {
         for name in NAMES {
             assert!(help().contains(name), "{name}");
         }
+        assert!(help().lines().all(|line| line.chars().count() < 80), "a narrow terminal shows each line as one");
     }
 }
