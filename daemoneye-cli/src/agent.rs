@@ -97,7 +97,10 @@ impl Session {
 
 /// What takes as long as there are events or bytes; it is interrupted, not timed.
 const fn is_endless(verb: &Verb) -> bool {
-    matches!(verb, Verb::EventsFollow(_) | Verb::DataBackup(_) | Verb::DataExport(_) | Verb::DataFsck(_))
+    matches!(
+        verb,
+        Verb::EventsFollow(_) | Verb::DataBackup(_) | Verb::DataExport(_) | Verb::DataFsck(_) | Verb::DataVacuum(_)
+    )
 }
 
 /// The answers to one request, until the deadline.

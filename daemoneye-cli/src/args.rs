@@ -163,7 +163,8 @@ impl Command {
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:\n  daemoneye-cli query \"SELECT pid, name FROM processes WHERE uid = 0\"\n  \
                   daemoneye-cli query --param sshd \"SELECT time, command_line FROM process_events WHERE parent_name = $1\"\n  \
-                  daemoneye-cli query --store /mnt/evidence/daemoneye --format csv - < hunt.sql > hunt.csv\n\
+                  daemoneye-cli query --store /mnt/evidence/daemoneye --format csv - < hunt.sql > hunt.csv\n  \
+                  daemoneye-cli query --explain \"SELECT name FROM process_events WHERE pid = 4711\"\n\
                   Tables: process_events, processes, alerts, alert_deliveries, rules, coverage, collectors, scans, system_info")]
 pub(crate) struct Query {
     /// The SELECT; `-` or nothing reads it from standard input
@@ -180,6 +181,9 @@ pub(crate) struct Query {
     /// Write to a new file instead of standard output
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: Option<PathBuf>,
+    /// Run it, show no rows, and tell what was read and what could be skipped
+    #[arg(long, conflicts_with = "output")]
+    pub(crate) explain: bool,
 }
 
 #[derive(Debug, Args)]
@@ -275,6 +279,9 @@ pub(crate) enum Data {
     /// Show how long events are kept and which segments go next
     #[command(after_help = "Example: daemoneye-cli data retention")]
     Retention,
+    /// Merge segments and give room back now, in place of little by little
+    #[command(after_help = "Example: daemoneye-cli data vacuum\nNo event goes; what is merged answers as before.")]
+    Vacuum,
     /// Copy the store of a running agent, as it is at one moment, into a new directory
     #[command(after_help = "Example: daemoneye-cli data backup /mnt/backup/2026-01-31\n\
                             Ask the copy with --store DIR. The audit ledger is no part of it.")]

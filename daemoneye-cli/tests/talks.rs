@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex};
 
 use daemoneye_eventbus::{Caller, OperatorService, Peer, serve_operators};
 use daemoneye_lib::proto::{
-    AlertShown, Completeness, DataShown, Fault, FaultKind, FilePart, HealthShown, Hello, OperatorRequest,
+    AlertShown, Completeness, DataShown, Fault, FaultKind, FilePart, HealthShown, Hello, Lack, OperatorRequest,
     OperatorResponse, Problems, Progress, QueryDone, QueryRequest, Refusal, ResultColumn, ResultPage, Role, Row,
     RuleCheck, RulesChecked, Value, operator_request::Verb, operator_response::Answer, value::Kind,
 };
@@ -130,7 +130,7 @@ impl Agent {
     }
 
     async fn query(&self, request: QueryRequest, answers: Answers, cancel: CancellationToken) -> Result<(), Fault> {
-        let (sql, params) = (request.sql.clone(), request.params.clone());
+        let (sql, params, explain) = (request.sql.clone(), request.params.clone(), request.explain);
         self.asked.lock().unwrap().push(request);
         let pages = match sql.as_str() {
             "never" => {
@@ -168,7 +168,12 @@ impl Agent {
             _ => Vec::new(),
         };
         let completeness = Some(Completeness { degraded });
-        say(&answers, Answer::QueryDone(QueryDone { elapsed_us: 1, completeness, ..QueryDone::default() })).await
+        let lack = Lack { reason: "events_shed".into(), what: "7 events of procmond".into(), from_us: 1, to_us: 1 };
+        let lacks = if sql == "degraded" { vec![lack] } else { Vec::new() };
+        let explained_json =
+            if explain { r#"{"segments":{"total":9,"read":2,"pruned":7}}"#.into() } else { String::new() };
+        let done = QueryDone { elapsed_us: 1, completeness, lacks, explained_json, ..QueryDone::default() };
+        say(&answers, Answer::QueryDone(done)).await
     }
 }
 
@@ -285,7 +290,28 @@ fn a_degraded_result_says_why_and_exits_with_3() {
     let (data, messages) = printed(&output);
     assert_eq!(code(&output), 3);
     assert!(messages.starts_with("degraded: events_shed"), "{messages}");
+    assert!(messages.contains("7 events of procmond (1970-01-01T00:00:00.000001Z)"), "{messages}");
     assert!(data.starts_with("[\n") && data.ends_with("]\n"), "the rows that there are come all the same");
+}
+
+#[test]
+fn explain_tells_what_was_read_in_place_of_the_rows_in_every_format() {
+    let scene = Scene::new();
+    for (format, told) in [
+        ("table", "2 read, 7 skipped of 9"),
+        ("json", "\"pruned\": 7"),
+        ("jsonl", "\"pruned\":7"),
+        ("csv", "segments.pruned,7"),
+        ("line", "segments.pruned = 7"),
+    ] {
+        let output = scene.run(&["query", "--explain", "some", "--format", format]);
+        let (text, messages) = printed(&output);
+        assert!(code(&output) == 0 && text.contains(told) && !text.contains("499"), "{format}: {text} {messages}");
+    }
+    let mut child = scene.command(&["shell"]).stdin(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b".explain some\n;").unwrap();
+    let output = child.wait_with_output().unwrap();
+    assert!(printed(&output).0.contains("2 read, 7 skipped"), "{:?}", printed(&output));
 }
 
 #[test]
@@ -528,7 +554,7 @@ impl Terminal {
     fn open(scene: &Scene) -> Self {
         let pty = nix::pty::openpty(None, None).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let mut command = scene.command(&["shell"]);
+        let mut command = scene.command(&["shell", "--format", "csv"]);
         command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
         let mut screen = std::fs::File::from(pty.master.try_clone().unwrap());
@@ -537,7 +563,7 @@ impl Terminal {
         std::thread::spawn(move || {
             let mut bytes = [0; 4096];
             while let Ok(read @ 1..) = screen.read(&mut bytes) {
-                if told.send(bytes[..read].to_vec()).is_err() {
+                if told.send(bytes.get(..read).unwrap_or_default().to_vec()).is_err() {
                     return;
                 }
             }

@@ -24,6 +24,8 @@ pub enum Verb {
     DataRetention,
     /// Show how much is stored.
     DataStats,
+    /// Merge segments and give room back now.
+    DataVacuum,
     /// Leave the bus in order.
     Deregister,
     /// Follow events as they come.
@@ -93,6 +95,7 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Operator, Verb::DataFsck),
     plain(Role::Operator, Verb::DataRetention),
     plain(Role::Operator, Verb::DataStats),
+    plain(Role::Operator, Verb::DataVacuum),
     plain(Role::Viewer, Verb::Query),
     plain(Role::Viewer, Verb::Cancel),
     plain(Role::Viewer, Verb::Health),
@@ -159,6 +162,7 @@ pub(crate) const fn operator_verb(verb: &operator_request::Verb) -> Verb {
         operator_request::Verb::DataStats(_) => Verb::DataStats,
         operator_request::Verb::DataRetention(_) => Verb::DataRetention,
         operator_request::Verb::DataFsck(_) => Verb::DataFsck,
+        operator_request::Verb::DataVacuum(_) => Verb::DataVacuum,
         operator_request::Verb::DataBackup(_) => Verb::DataBackup,
         operator_request::Verb::DataExport(_) => Verb::DataExport,
     }
@@ -201,7 +205,7 @@ mod tests {
     fn a_viewer_reads_and_changes_nothing() {
         assert!(may(Role::Viewer, Verb::Query) && may(Role::Operator, Verb::RulesReload));
         assert!(!may(Role::Viewer, Verb::RulesReload) && !may(Role::Viewer, Verb::Register));
-        assert!(!may(Role::Viewer, Verb::DataBackup));
+        assert!(!may(Role::Viewer, Verb::DataVacuum) && !may(Role::Viewer, Verb::DataBackup));
         assert!(!may(Role::Unspecified, Verb::Health) && !may(Role::Collector, Verb::Query));
     }
 

@@ -3,6 +3,7 @@
 //! Requests that read or write all of it run one at a time and until they are done; they end when the caller leaves.
 
 mod export;
+mod vacuum;
 
 use std::io::Read as _;
 use std::sync::Arc;
@@ -28,7 +29,12 @@ const MANIFEST_PATH: &str = "backup-manifest.json";
 impl Operators {
     pub(super) async fn data_stats(&self) -> Result<DataShown, Fault> {
         let figures = self.blocking(Store::figures).await?;
-        shown(&json!(figures), true)
+        let compaction = self.blocking(Store::compaction_state).await?;
+        let mut document = json!(figures);
+        if let Some(members) = document.as_object_mut() {
+            members.insert("compaction".to_owned(), json!(compaction));
+        }
+        shown(&document, true)
     }
 
     pub(super) async fn data_retention(&self) -> Result<DataShown, Fault> {
@@ -83,7 +89,7 @@ pub(super) fn shown(document: &Value, sound: bool) -> Result<DataShown, Fault> {
 }
 
 fn alone(whole_store: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
-    let busy = "a backup, an export or a check is running: ask again when it has ended";
+    let busy = "a backup, an export, a check or a vacuum is running: ask again when it has ended";
     Arc::clone(whole_store).try_acquire_owned().map_err(|_| Fault::new(FaultKind::ResourceExhausted, busy))
 }
 

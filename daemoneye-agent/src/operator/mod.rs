@@ -120,6 +120,7 @@ impl Operators {
             Some(Verb::Query(query)) => return self.query(caller, query, answers, cancel).await,
             Some(Verb::EventsFollow(follow)) => return self.follow(&follow, answers, cancel).await,
             Some(Verb::DataFsck(_)) => return self.data_fsck(answers, cancel).await,
+            Some(Verb::DataVacuum(_)) => return self.data_vacuum(caller, answers, cancel).await,
             Some(Verb::DataBackup(_)) => return self.data_backup(caller, answers).await,
             Some(Verb::DataExport(export)) => return self.data_export(export, answers, cancel).await,
             Some(Verb::DataStats(_)) => Answer::Data(self.data_stats().await?),

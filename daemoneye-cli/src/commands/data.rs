@@ -1,11 +1,11 @@
-//! `data stats, retention, backup, export, fsck`.
+//! `data stats, retention, vacuum, backup, export, fsck`.
 
 mod backup;
 mod export;
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{
-    DataFsck, DataRetention, DataShown, DataStats, Row, operator_request::Verb, operator_response::Answer,
+    DataFsck, DataRetention, DataShown, DataStats, DataVacuum, Row, operator_request::Verb, operator_response::Answer,
 };
 use serde_json::Value as Json;
 
@@ -22,7 +22,16 @@ pub(super) async fn run(verb: Data, settings: &Settings) -> Result<Exit, CliErro
         Data::Retention => show(settings, Verb::DataRetention(DataRetention {})).await,
         Data::Backup { dir } => backup::run(settings, &dir).await,
         Data::Export(arguments) => export::run(settings, *arguments).await,
-        Data::Fsck => fsck(settings).await,
+        Data::Fsck => {
+            let shown = watch(settings, Verb::DataFsck(DataFsck {}), "checking segments", Unit::Bytes).await?;
+            print(settings.format, &document(&shown)?, shown.sound)?;
+            Ok(if shown.sound { Exit::Ok } else { Exit::Failure })
+        }
+        Data::Vacuum => {
+            let shown = watch(settings, Verb::DataVacuum(DataVacuum {}), "merging segments", Unit::Rows).await?;
+            render::document(settings.format, &document(&shown)?)?;
+            Ok(if shown.sound { Exit::Ok } else { Exit::Degraded })
+        }
     }
 }
 
@@ -39,22 +48,21 @@ fn document(shown: &DataShown) -> Result<Json, CliError> {
     serde_json::from_str(&shown.json).map_err(|_| CliError::AgentAnswer("a document"))
 }
 
-async fn fsck(settings: &Settings) -> Result<Exit, CliError> {
+/// Asks for something that takes long, and shows how far it is.
+async fn watch(settings: &Settings, verb: Verb, what: &'static str, unit: Unit) -> Result<DataShown, CliError> {
     let session = Session::open(settings).await?;
-    let mut answers = session.ask(Verb::DataFsck(DataFsck {})).await?;
-    let mut progress = Progress::new("checking segments", Unit::Bytes);
+    let mut answers = session.ask(verb).await?;
+    let mut progress = Progress::new(what, unit);
     let shown = loop {
         match answers.next().await?.and_then(|response| response.answer) {
             Some(Answer::Progress(so_far)) => progress.show(so_far.done, so_far.total),
             Some(Answer::Data(shown)) => break shown,
-            _ => return Err(CliError::AgentAnswer("what a check found")),
+            _ => return Err(CliError::AgentAnswer("a document")),
         }
     };
     drop((progress, answers));
     session.close().await;
-    let found = document(&shown)?;
-    print(settings.format, &found, shown.sound)?;
-    Ok(if shown.sound { Exit::Ok } else { Exit::Failure })
+    Ok(shown)
 }
 
 /// A person reads problems and one line about what was checked; a machine gets the document.

@@ -5,7 +5,7 @@ use std::io::{IsTerminal as _, Read as _};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{
-    Problems, QueryDone, QueryRequest, Value, operator_request::Verb, operator_response::Answer,
+    Lack, Problems, QueryDone, QueryRequest, Value, operator_request::Verb, operator_response::Answer,
 };
 
 use crate::agent::Session;
@@ -22,14 +22,15 @@ pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, C
     let sql = statement(arguments.sql)?;
     let params = arguments.params.iter().map(|text| value::parameter(text)).collect();
     let page_rows = arguments.page.unwrap_or_default();
-    let question = Question { params, page_rows, row_cap: arguments.row_cap, ..Question::new(sql) };
+    let question =
+        Question { params, page_rows, row_cap: arguments.row_cap, explain: arguments.explain, ..Question::new(sql) };
     let session = Session::open(settings).await?;
     let output = match &arguments.output {
         Some(path) => Output::file(path)?,
         None => Output::stdout(),
     };
     let mut sheet = Sheet::new(output, settings.format);
-    let exit = print(&session, &mut sheet, question).await?;
+    let exit = print(&session, &mut sheet, question).await?.tell();
     session.close().await;
     Ok(exit)
 }
@@ -55,17 +56,19 @@ fn statement(given: Option<String>) -> Result<String, CliError> {
 
 /// What is asked for, and how much of it is printed.
 pub(crate) struct Question {
-    pub(super) sql: String,
-    pub(super) params: Vec<Value>,
-    pub(super) page_rows: u32,
-    pub(super) row_cap: Option<u64>,
+    pub(crate) sql: String,
+    pub(crate) params: Vec<Value>,
+    pub(crate) page_rows: u32,
+    pub(crate) row_cap: Option<u64>,
+    /// What is read is told in place of the rows.
+    pub(crate) explain: bool,
     /// Rows that are printed; one more that comes is only told about.
-    pub(super) most: u64,
+    pub(crate) most: u64,
 }
 
 impl Question {
     pub(crate) const fn new(sql: String) -> Self {
-        Self { sql, params: Vec::new(), page_rows: 0, row_cap: None, most: u64::MAX }
+        Self { sql, params: Vec::new(), page_rows: 0, row_cap: None, explain: false, most: u64::MAX }
     }
 }
 
@@ -74,7 +77,7 @@ pub(super) async fn list(settings: &Settings, question: Question) -> Result<Exit
     let session = Session::open(settings).await?;
     let mut sheet = Sheet::new(Output::stdout(), settings.format);
     let most = question.most;
-    let exit = print(&session, &mut sheet, question).await?;
+    let exit = print(&session, &mut sheet, question).await?.tell();
     session.close().await;
     if sheet.left_out() > 0 {
         eprintln!("only the first {most} are shown; raise --limit for more");
@@ -101,16 +104,36 @@ fn request(session: &Session, question: &Question) -> QueryRequest {
         page_rows: question.page_rows,
         row_cap: question.row_cap,
         deadline_ms: u32::try_from(session.deadline().as_millis()).ok(),
-        ..QueryRequest::default()
+        explain: question.explain,
     }
 }
 
-pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
-    let about = |error: CliError| error.about(&question.sql);
+/// How an answer ended. What there is to say about it comes after its rows.
+#[must_use]
+pub(crate) enum Ended {
+    Done(QueryDone),
+    Refused { problems: Problems, sql: String },
+}
+
+impl Ended {
+    /// Says what is missing or wrong.
+    pub(crate) fn tell(&self) -> Exit {
+        match self {
+            Self::Done(done) => judge(done),
+            Self::Refused { problems, sql } => refused(problems, sql),
+        }
+    }
+}
+
+pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Question) -> Result<Ended, CliError> {
+    let sql = question.sql.clone();
+    let about = |error: CliError| error.about(&sql);
     let mut answers = session.ask(Verb::Query(request(session, &question))).await.map_err(about)?;
     sheet.limit(question.most);
     while let Some(response) = answers.next().await.map_err(about)? {
         match response.answer {
+            // The columns come all the same.
+            Some(Answer::Page(_)) if question.explain => {}
             Some(Answer::Page(page)) => {
                 if !page.columns.is_empty() {
                     sheet.begin(page.columns.into_iter().map(|column| column.name).collect())?;
@@ -120,10 +143,14 @@ pub(crate) async fn print(session: &Session, sheet: &mut Sheet, question: Questi
                 }
             }
             Some(Answer::QueryDone(done)) => {
-                sheet.finish()?;
-                return Ok(judge(&done));
+                if question.explain {
+                    sheet.explain(&done.explained_json)?;
+                } else {
+                    sheet.finish()?;
+                }
+                return Ok(Ended::Done(done));
             }
-            Some(Answer::Problems(problems)) => return Ok(refused(&problems, &question.sql)),
+            Some(Answer::Problems(problems)) => return Ok(Ended::Refused { problems, sql: question.sql }),
             _ => return Err(CliError::AgentAnswer("a page of rows")),
         }
     }
@@ -147,8 +174,19 @@ pub(super) fn judge(done: &QueryDone) -> Exit {
     eprintln!("degraded: {}; rows may be missing", degraded.join(", "));
     for reason in degraded {
         eprintln!("  {reason}: {}", advice(reason));
+        done.lacks.iter().filter(|lack| lack.reason == *reason).for_each(|lack| eprintln!("    {}", told(lack)));
     }
     Exit::Degraded
+}
+
+/// One thing that is missing, with the time that it touches where it has one.
+fn told(lack: &Lack) -> String {
+    let what = value::harmless(&lack.what);
+    match (lack.from_us, lack.to_us) {
+        (0, 0) => what,
+        (from, to) if from == to => format!("{what} ({})", value::timestamp(from)),
+        (from, to) => format!("{what} ({} to {})", value::timestamp(from), value::timestamp(to)),
+    }
 }
 
 /// What makes an answer whole again, or tells what it lacks.

@@ -5,8 +5,7 @@ use std::fmt::Write as _;
 use serde_json::Value;
 
 use super::table::Table;
-use super::{Format, Output, line, rows};
-use crate::error::CliError;
+use super::{Format, line};
 use crate::value;
 use daemoneye_lib::proto::Row;
 
@@ -17,32 +16,31 @@ const MAX_COLUMNS: usize = 8;
 /// An array of words that is longer is shown as a list.
 const MAX_LINE_BYTES: usize = 80;
 
-/// Writes `document`: indented text or `key = value` for a person, JSON for a machine, key and value as CSV.
-pub(crate) fn document(format: Format, document: &Value) -> Result<(), CliError> {
-    let mut output = Output::stdout();
+/// A document as indented text or `key = value` for a person, as JSON for a machine. CSV has [`leaves`] in its place.
+pub(super) fn text(format: Format, document: &Value) -> String {
     match format {
-        Format::Table => {
-            let mut text = String::new();
-            describe(&dated(document), 0, &mut text);
-            output.print(text.trim_start_matches('\n'))
-        }
-        Format::Json => output.print(&format!("{document:#}\n")),
-        Format::JsonLines => output.print(&format!("{document}\n")),
-        Format::Csv => {
-            let mut leaves = Vec::new();
-            flatten("", document, &mut leaves);
-            let cells =
-                |(key, text): (String, String)| Row { values: vec![value::of_text(key), value::of_text(text)] };
-            rows(format, &["key", "value"], &leaves.into_iter().map(cells).collect::<Vec<_>>())
-        }
+        Format::Json => format!("{document:#}\n"),
+        Format::JsonLines => format!("{document}\n"),
         Format::Line => {
             let mut leaves = Vec::new();
             flatten("", &dated(document), &mut leaves);
             let (keys, values): (Vec<String>, Vec<String>) = leaves.into_iter().unzip();
-            let values = values.into_iter().map(value::of_text).collect();
-            output.print(&line::page(&keys, &[Row { values }]))
+            line::page(&keys, &[Row { values: values.into_iter().map(value::of_text).collect() }])
+        }
+        Format::Csv | Format::Table => {
+            let mut text = String::new();
+            describe(&dated(document), 0, &mut text);
+            text.trim_start_matches('\n').to_owned()
         }
     }
+}
+
+/// Key and value of everything in a document that has no parts.
+pub(super) fn leaves(document: &Value) -> Vec<Row> {
+    let mut leaves = Vec::new();
+    flatten("", document, &mut leaves);
+    let cells = |(key, text): (String, String)| Row { values: vec![value::of_text(key), value::of_text(text)] };
+    leaves.into_iter().map(cells).collect()
 }
 
 fn flatten(prefix: &str, document: &Value, leaves: &mut Vec<(String, String)>) {

@@ -1,11 +1,11 @@
 //! Results on standard output or in a file, page by page, in one of five shapes.
 
 mod document;
+mod explain;
 mod line;
 mod progress;
 mod table;
 
-pub(crate) use document::document;
 pub(crate) use progress::{Progress, Unit, bytes};
 
 use std::fs::OpenOptions;
@@ -158,6 +158,26 @@ impl Sheet {
         self.output.writer.flush().map_err(CliError::Output)
     }
 
+    /// Writes what a query read in place of its rows.
+    pub(crate) fn explain(&mut self, json: &str) -> Result<(), CliError> {
+        let read = serde_json::from_str(json).map_err(|_| CliError::AgentAnswer("what the query read"))?;
+        if self.format == Format::Table { self.text(&explain::text(&read)) } else { self.document(&read) }
+    }
+
+    /// Writes a document in place of rows.
+    fn document(&mut self, document: &serde_json::Value) -> Result<(), CliError> {
+        if self.format == Format::Csv {
+            self.begin(["key", "value"].map(str::to_owned).to_vec())?;
+            return self.page(&document::leaves(document));
+        }
+        self.text(&document::text(self.format, document))
+    }
+
+    fn text(&mut self, text: &str) -> Result<(), CliError> {
+        self.write(text)?;
+        self.output.writer.flush().map_err(CliError::Output)
+    }
+
     /// Writes what belongs after the last row.
     pub(crate) fn finish(&mut self) -> Result<u64, CliError> {
         match self.format {
@@ -211,6 +231,11 @@ fn object(columns: &[String], values: &[Value]) -> String {
         format!("{key}:{cell}")
     });
     format!("{{{}}}", fields.collect::<Vec<_>>().join(","))
+}
+
+/// Writes a JSON document (health, an alert) for a person or a machine.
+pub(crate) fn document(format: Format, document: &serde_json::Value) -> Result<(), CliError> {
+    Sheet::new(Output::stdout(), format).document(document)
 }
 
 /// Writes all `rows` at once: for answers that are small by nature.

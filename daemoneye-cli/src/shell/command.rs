@@ -4,20 +4,21 @@ use crate::error::CliError;
 use crate::render::Format;
 
 /// Names as they are completed.
-pub(super) const NAMES: &[&str] = &[".help", ".mode", ".quit", ".schema", ".tables", ".timer"];
+pub(super) const NAMES: &[&str] = &[".explain", ".help", ".mode", ".quit", ".schema", ".tables", ".timer"];
 
 /// What `.help` says.
 pub(super) fn help() -> String {
     format!(
         "\
-.help            this list
-.mode [FORMAT]   shape of results: {}
-.quit            leave; so does Ctrl-D
-.schema [TABLE]  the columns of one table, or of all
-.tables          the tables
-.timer [on|off]  tell rows and milliseconds after each result
-Anything else is SQL and ends with a semicolon. Tab completes names, Ctrl-C cancels the running query.
-In a long result: space for the next page, enter for the next line, q to end it.
+.explain SELECT …;  what a query reads and skips, in place of its rows
+.help               this list
+.mode [FORMAT]      shape of results: {}
+.quit               leave; so does Ctrl-D
+.schema [TABLE]     the columns of one table, or of all
+.tables             the tables
+.timer [on|off]     tell rows and milliseconds after each result
+Anything else is SQL, up to its semicolon. Tab completes names, Ctrl-C cancels
+the running query. A long result: space for a page, enter for a line, q to end.
 ",
         modes()
     )
@@ -36,6 +37,7 @@ pub(super) enum Switch {
 /// A command that was understood; without its argument it shows what holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Dot<'a> {
+    Explain(&'a str),
     Help,
     Mode(Option<Format>),
     Quit,
@@ -50,6 +52,8 @@ impl<'a> Dot<'a> {
         // As in a statement: a semicolon at the end is a habit.
         let argument = Some(argument.trim().trim_end_matches(';').trim_end()).filter(|text| !text.is_empty());
         match (name.trim_end_matches(';'), argument) {
+            (".explain", Some(sql)) => Ok(Self::Explain(sql)),
+            (".explain", None) => Err(CliError::Usage("which statement? .explain takes one".to_owned())),
             (".help", None) => Ok(Self::Help),
             (".mode", word) => word.map(mode).transpose().map(Self::Mode),
             (".quit" | ".exit", None) => Ok(Self::Quit),
@@ -89,14 +93,16 @@ mod tests {
     fn commands_are_understood_with_and_without_their_argument() {
         assert_eq!(Dot::parse(".mode csv").unwrap(), Dot::Mode(Some(Format::Csv)));
         assert_eq!(Dot::parse(".mode").unwrap(), Dot::Mode(None));
+        assert_eq!(Dot::parse(".explain SELECT\n1").unwrap(), Dot::Explain("SELECT\n1"));
         assert_eq!(Dot::parse(".schema  processes ;").unwrap(), Dot::Schema(Some("processes")));
         assert_eq!(Dot::parse(".quit;").unwrap(), Dot::Quit);
         assert_eq!(Dot::parse(".timer on").unwrap(), Dot::Timer(Some(Switch::On)));
-        for wrong in [".nothing", ".mode xml", ".timer maybe", ".tables x", "."] {
+        for wrong in [".explain;", ".nothing", ".mode xml", ".timer maybe", ".tables x", "."] {
             assert_eq!(Dot::parse(wrong).unwrap_err().exit(), Exit::Usage, "{wrong}");
         }
         for name in NAMES {
             assert!(help().contains(name), "{name}");
         }
+        assert!(help().lines().all(|line| line.chars().count() < 80), "a narrow terminal shows each line as one");
     }
 }

@@ -26,7 +26,7 @@ use self::editor::{Editor, Read};
 use self::kept::Kept;
 use self::statement::Entry;
 use crate::agent::Session;
-use crate::commands::query::{self, Question};
+use crate::commands::query::{self, Ended, Question};
 use crate::error::CliError;
 use crate::render::{Format, Output, Sheet};
 use crate::settings::Settings;
@@ -127,6 +127,10 @@ impl Shell<'_> {
 
     async fn command(&mut self, dot: Dot<'_>) -> Result<Next, CliError> {
         match dot {
+            Dot::Explain(sql) => {
+                let question = Question { explain: true, ..Question::new(sql.to_owned()) };
+                return self.ask(question).await.map(Next::Go);
+            }
             Dot::Help => Output::stdout().print(&command::help())?,
             Dot::Mode(Some(word)) => self.format = word,
             Dot::Mode(None) => Output::stdout().print(&format!("{}\n", self.format.word()))?,
@@ -170,7 +174,7 @@ impl Shell<'_> {
                 eprintln!("cancelled");
                 Exit::Failure
             }
-            other => other?,
+            other => other?.tell(),
         };
         if self.timer {
             eprintln!("{rows} rows, {} ms", began.elapsed().as_millis());
@@ -179,7 +183,7 @@ impl Shell<'_> {
     }
 
     /// Asks until the end of the answer or Ctrl-C; leaving the answer cancels the query.
-    async fn answered(&mut self, sheet: &mut Sheet, question: Question) -> Result<Exit, CliError> {
+    async fn answered(&mut self, sheet: &mut Sheet, question: Question) -> Result<Ended, CliError> {
         let session = self.session().await?;
         let asked = tokio::select! {
             asked = query::print(session, sheet, question) => asked,

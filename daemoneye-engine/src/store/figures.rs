@@ -103,6 +103,8 @@ pub struct Leaving {
 pub struct Outlook {
     /// Age at which segments go, in seconds.
     pub retention_s: u64,
+    /// Bytes of all segments above which the oldest go.
+    pub retention_bytes: u64,
     /// Segments that are stored.
     pub segments: u64,
     /// Bytes of them.
@@ -174,6 +176,14 @@ impl Store {
         let mut files = registered(&self.state.read()?, &self.options.dir.join(SEGMENTS_DIR))?;
         files.sort_by_key(|file| (file.last_us, file.id));
         let goes = |file: &SegmentFile| file.last_us.saturating_add(age_us);
+        let by_age = files.iter().filter(|file| goes(file) < now_us).count();
+        let mut kept: u64 = 0;
+        let is_beyond = |file: &SegmentFile| {
+            kept = kept.saturating_add(file.bytes);
+            kept > self.options.retention_bytes
+        };
+        // The oldest go first, so the newest that fit stay.
+        let by_size = files.iter().rev().map(is_beyond).filter(|beyond| *beyond).count();
         let next = files.iter().take(NEXT_LISTED).map(|file| Leaving {
             segment: file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             rows: file.rows,
@@ -184,9 +194,10 @@ impl Store {
         });
         Ok(Outlook {
             retention_s: self.options.retention.as_secs(),
+            retention_bytes: self.options.retention_bytes,
             segments: files.len() as u64,
             segment_bytes: files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes)),
-            due_segments: files.iter().filter(|file| goes(file) < now_us).count() as u64,
+            due_segments: by_age.max(by_size) as u64,
             next: next.collect(),
         })
     }

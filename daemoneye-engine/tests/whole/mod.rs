@@ -6,7 +6,7 @@ use std::io::Read as _;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use daemoneye_engine::store::{Fsck, Store, StoreError};
+use daemoneye_engine::store::{Fsck, Store, StoreError, StoreOptions};
 use redb::TableDefinition;
 
 use super::raw::{Raw, overwrite};
@@ -87,7 +87,7 @@ fn a_backup_taken_while_the_store_is_written_and_expires_is_sound() {
 }
 
 fn store_age() -> std::time::Duration {
-    daemoneye_engine::store::StoreOptions::new("").retention
+    StoreOptions::new("").retention
 }
 
 #[test]
@@ -197,4 +197,9 @@ fn what_goes_next_is_the_oldest_and_when() {
     assert_eq!((outlook.segments, outlook.due_segments, outlook.next.len()), (12, 2, 10));
     let first = &outlook.next[0];
     assert_eq!((first.rows, first.to_us, first.goes_us), (10, T0 + 10_000_000, T0 + 10_000_000 + age_us));
+    drop(store);
+    let retention_bytes = outlook.segment_bytes - 1;
+    let options = StoreOptions { retention_bytes, ..StoreOptions::new(dir.path()) };
+    let by_size = Store::open(options).unwrap().outlook(T0).unwrap();
+    assert_eq!((by_size.due_segments, by_size.retention_bytes), (1, retention_bytes));
 }

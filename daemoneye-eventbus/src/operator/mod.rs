@@ -87,7 +87,16 @@ pub async fn serve_operators(
 /// Whether a request runs until it is done or somebody cancels it: what takes as long as there are events or bytes.
 const fn is_endless(request: &OperatorRequest) -> bool {
     use operator_request::Verb;
-    matches!(request.verb, Some(Verb::EventsFollow(_) | Verb::DataBackup(_) | Verb::DataExport(_) | Verb::DataFsck(_)))
+    matches!(
+        request.verb,
+        Some(
+            Verb::EventsFollow(_)
+                | Verb::DataBackup(_)
+                | Verb::DataExport(_)
+                | Verb::DataFsck(_)
+                | Verb::DataVacuum(_)
+        )
+    )
 }
 
 /// A silent peer is not taken for dead: a console that waits behind a pager cannot ping. A dead one hangs up.

@@ -125,7 +125,7 @@ fn a_directory_copied_live_or_from_a_killed_host_answers_and_is_not_touched() {
 }
 
 #[test]
-fn exports_hold_the_rows_of_the_query_in_every_format() {
+fn exports_hold_the_rows_of_the_query_in_every_format_and_a_vacuum_costs_none() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
     let hidden = with_event(&home);
@@ -148,6 +148,12 @@ fn exports_hold_the_rows_of_the_query_in_every_format() {
     let parquet = export("rows.parquet", &["--from", "2000-01-01T00:00:00Z"]);
     assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
 
+    let vacuumed = home.json(&["data", "vacuum"]).unwrap();
+    assert!(vacuumed["complete"] == true && vacuumed["segments_after"].is_u64(), "{vacuumed}");
+    let rows = home.query("SELECT count(*) AS n FROM process_events WHERE name = '.hidden'").unwrap();
+    assert!(rows[0]["n"].as_u64().unwrap() >= 1, "what is merged answers as before");
+    assert_eq!(home.json(&["data", "fsck"]).unwrap()["problems"], serde_json::json!([]));
+
     let refused = home.cli(&["data", "export", "--output", file("no.csv").to_str().unwrap(), "DROP TABLE x"]).unwrap();
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert!(!file("no.csv").exists(), "a file that did not become whole goes again");
@@ -165,6 +171,15 @@ fn a_script_of_statements_runs_in_the_shell_and_its_first_failure_is_the_exit_co
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("| SELEC 2\n") && errors.contains("^") && errors.contains(".nothing"), "{errors}");
     assert_eq!(output.status.code(), Some(5), "the refused statement came before the unknown command");
+    let read = home.json(&["query", "--explain", "SELECT name FROM process_events WHERE pid = 1"]).unwrap();
+    assert!(read["segments"]["total"].is_u64() && read["operators"][0]["name"].is_string(), "{read}");
+    let explained = shell(&home, &[], ".explain SELECT pid\n FROM process_events;");
+    assert!(
+        said(&explained).contains("row groups  ") && said(&explained).contains("operator\n"),
+        "{}",
+        said(&explained)
+    );
+
     let schema = shell(&home, &[], ".tables\n.schema processes\n.quit\nSELECT 1;");
     assert!(said(&schema).contains("process_events") && said(&schema).contains("parent_name"), "{}", said(&schema));
     assert_eq!(schema.status.code(), Some(0));

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use daemoneye_engine::sql::{ParquetExport, QueryEngine, QueryLimits};
+use daemoneye_engine::sql::{ParquetExport, QueryEngine, QueryLimits, Scratch};
 use daemoneye_lib::proto::{
     DataExport, Fault, FilePart, Progress, QueryRequest, ResultPage, operator_response::Answer,
 };
@@ -15,6 +15,8 @@ use super::{PART_BYTES, alone};
 
 /// Months of events over a slow disk; whoever leaves ends it at once.
 const DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// Where an export spills, in the data directory.
+const SCRATCH_DIR: &str = "scratch-export";
 /// What the one file of an export is called between the two programs.
 const EXPORT_PATH: &str = "export.parquet";
 
@@ -27,9 +29,11 @@ impl Operators {
     ) -> Result<(), Fault> {
         let _alone = alone(&self.whole_store)?;
         // Beside the engine of the queries, so that none of them waits for it; it ends with the export.
-        // The scratch directory belongs to the other engine.
-        let own = QueryLimits { scratch: None, ..self.limits.clone() };
-        let limits = QueryLimits { deadline: DEADLINE, row_cap: u64::MAX, concurrent: 1, ..own };
+        let limits = self.limits.clone();
+        // An engine empties its scratch directory when it begins; that of the queries is in use.
+        let apart = |scratch: Scratch| Scratch { dir: scratch.dir.with_file_name(SCRATCH_DIR), ..scratch };
+        let scratch = limits.scratch.clone().map(apart);
+        let limits = QueryLimits { scratch, deadline: DEADLINE, row_cap: u64::MAX, concurrent: 1, ..limits };
         let engine = QueryEngine::new(self.store.clone(), limits, self.tables.clone());
         let engine = engine.map_err(|error| internal(&error))?;
         let DataExport { sql, params, parquet } = export;

@@ -12,7 +12,7 @@ use super::super::counts;
 use super::super::outbox::{DeliveryRow, DeliveryState};
 use super::super::state::{
     ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, AUDIT, COVERAGE, COVERAGE_NEWEST, DELIVERIES, DELIVERY_COUNTS, DUE,
-    LIFETIMES, META, RATES, RULES, SCANS, SEGMENTS, SYSTEM, WATERMARKS, key,
+    LEAVING, LIFETIMES, META, RATES, RULES, SCANS, SEGMENTS, SYSTEM, WATERMARKS, key,
 };
 use super::super::value::{Record, Stored};
 use super::super::{Store, StoreError, damage};
@@ -177,6 +177,7 @@ fn coverage(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), Store
 fn values(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreError> {
     each(transaction, META, found, |_, _, _| {})?;
     each(transaction, SEGMENTS, found, |_, _, _| {})?;
+    each(transaction, LEAVING, found, |_, _, _| {})?;
     each(transaction, WATERMARKS, found, |_, _, _| {})?;
     each(transaction, RATES, found, |_, _, _| {})?;
     each(transaction, SYSTEM, found, |_, _, _| {})?;
