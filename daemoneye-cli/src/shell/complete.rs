@@ -155,7 +155,7 @@ fn columns<'a>(catalog: &'a Catalog, line: &str) -> impl Iterator<Item = String>
     let is_named = |table: &&Table| words.contains(&table.name);
     let named: Vec<&Table> = catalog.0.iter().filter(is_named).collect();
     let chosen = if named.is_empty() { catalog.0.iter().collect() } else { named };
-    chosen.into_iter().flat_map(|table| table.columns.iter().map(|column| column.name.clone()))
+    chosen.into_iter().flat_map(|table| table.columns.iter().cloned())
 }
 
 fn matching(word: &str, names: impl Iterator<Item = String>) -> Vec<String> {
@@ -169,13 +169,11 @@ fn matching(word: &str, names: impl Iterator<Item = String>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use daemoneye_lib::proto::ResultColumn;
 
     fn catalog() -> Catalog {
-        let column = |name: &str| ResultColumn { name: name.into(), r#type: "TEXT".into() };
         let table = |name: &str, columns: &[&str]| Table {
             name: name.into(),
-            columns: columns.iter().map(|name| column(name)).collect(),
+            columns: columns.iter().map(|name| (*name).to_owned()).collect(),
         };
         Catalog(vec![table("alerts", &["severity", "name"]), table("processes", &["pid", "name", "parent_name"])])
     }

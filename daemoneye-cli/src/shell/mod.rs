@@ -135,14 +135,8 @@ impl Shell<'_> {
             Dot::Mode(Some(word)) => self.format = word,
             Dot::Mode(None) => Output::stdout().print(&format!("{}\n", self.format.word()))?,
             Dot::Quit => return Ok(Next::Quit),
-            Dot::Schema(table) => {
-                let text = self.catalog().await?.schema(table)?;
-                self.show(&text)?;
-            }
-            Dot::Tables => {
-                let text = self.catalog().await?.tables();
-                self.show(&text)?;
-            }
+            Dot::Schema(table) => return self.schema(table).await.map(Next::Go),
+            Dot::Tables => return self.ask(catalog::tables()).await.map(Next::Go),
             Dot::Timer(Some(switch)) => self.timer = switch == Switch::On,
             Dot::Timer(None) => {
                 let word = if self.timer { "on" } else { "off" };
@@ -150,6 +144,18 @@ impl Shell<'_> {
             }
         }
         Ok(Next::Go(Exit::Ok))
+    }
+
+    /// A table that is not there has no columns.
+    async fn schema(&mut self, table: Option<&str>) -> Result<Exit, CliError> {
+        let unknown = |name| CliError::NotFound(format!("there is no table {name}; .tables lists them"));
+        let session = self.session().await?;
+        if let Some(name) = table
+            && query::words(session, catalog::schema(table)).await?.is_empty()
+        {
+            return Err(unknown(name));
+        }
+        self.ask(catalog::schema(table)).await
     }
 
     async fn ask(&mut self, question: Question) -> Result<Exit, CliError> {
