@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::io::{BufRead as _, BufReader};
-use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
@@ -36,6 +36,23 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>)
     }
 }
 
+/// What a program was made of. Only `cargo build` writes that beside it, for all crates; in a fresh target directory `cargo test`
+/// leaves what the compiler knows of the last of them, under the name that the program has there.
+fn dep_info(program: &Path, dir: &Path) -> Result<String> {
+    let beside = program.with_extension("d");
+    if beside.exists() {
+        return Ok(fs::read_to_string(beside)?);
+    }
+    let inode = fs::metadata(program)?.ino();
+    for entry in fs::read_dir(dir.join("deps"))? {
+        let path = entry?.path();
+        if path.extension().is_none() && fs::metadata(&path)?.ino() == inode {
+            return Ok(fs::read_to_string(path.with_extension("d"))?);
+        }
+    }
+    bail!("nothing tells what {} was made of: run `cargo test --workspace`", program.display())
+}
+
 /// One of the three programs, as cargo built it.
 ///
 /// # Errors
@@ -46,12 +63,14 @@ pub fn program(name: &str) -> Result<PathBuf> {
     let path = dir.join(name);
     ensure!(path.exists(), "{} is not built: run `cargo test --workspace`", path.display());
     let built = fs::metadata(&path)?.modified()?;
-    let dep_info = fs::read_to_string(path.with_extension("d"))?;
+    let dep_info = dep_info(&path, dir)?;
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
     let sources = dep_info.split_once(": ").map_or("", |(_, sources)| sources);
     for source in sources.split_whitespace() {
         // A source that is gone was renamed: cargo rebuilds then, so it cannot be stale because of it.
-        if let Ok(changed) = fs::metadata(source).and_then(|m| m.modified()) {
-            ensure!(changed <= built, "{name} is older than {source}: run `cargo test --workspace`");
+        let source = root.join(source);
+        if let Ok(changed) = fs::metadata(&source).and_then(|m| m.modified()) {
+            ensure!(changed <= built, "{name} is older than {}: run `cargo test --workspace`", source.display());
         }
     }
     Ok(path)

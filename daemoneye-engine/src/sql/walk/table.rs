@@ -77,16 +77,17 @@ impl Walker {
                 sample,
                 index_hints,
             } => {
+                // The name first: what stands around it is refused where the whole statement begins.
+                match args {
+                    Some(args) => self.instant(name, args)?,
+                    None => self.table(name)?,
+                }
                 self.absent(!with_hints.is_empty() || !index_hints.is_empty(), "a table hint", "leave it out")?;
                 self.absent(version.is_some(), "a table version", "filter by time")?;
                 self.absent(*with_ordinality, "WITH ORDINALITY", "use row_number() OVER (…)")?;
                 self.absent(!partitions.is_empty(), "PARTITION", "filter by time")?;
                 self.absent(json_path.is_some(), "a path into a table", "name the table only")?;
                 self.absent(sample.is_some(), "TABLESAMPLE", "use LIMIT")?;
-                match args {
-                    Some(args) => self.instant(name, args)?,
-                    None => self.table(name)?,
-                }
                 alias.as_ref().map_or(Ok(()), |alias| self.table_alias(alias))
             }
             TableFactor::Derived { lateral, subquery, alias, sample } => {
