@@ -172,6 +172,9 @@ impl Connection {
     }
 
     fn committed(&self, sequence: Option<Sequence>) {
+        if let Some(upto) = sequence {
+            self.shared.wal.committed(upto);
+        }
         self.shared.committed.send_if_modified(|now| {
             let grows = sequence > *now;
             if grows {

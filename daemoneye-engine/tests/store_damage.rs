@@ -295,6 +295,26 @@ fn verify(store: &Store, bytes: u64) -> Vec<String> {
 }
 
 #[test]
+fn a_segment_that_cannot_be_read_now_is_not_taken_for_damaged() {
+    let dir = sealed(3);
+    let paths = parquet(&dir.path().join("segments"));
+    let store = open(dir.path());
+    let aside = paths[1].with_extension("aside");
+    fs::rename(&paths[1], &aside).unwrap();
+    // Neither missing nor other bytes: opening it fails, as it does without a free descriptor.
+    std::os::unix::fs::symlink(&paths[1], &paths[1]).unwrap();
+    let mut pass = Verification::default();
+    for _ in 0..3 {
+        let error = store.verify(&mut pass, u64::MAX).unwrap_err();
+        assert!(error.to_string().contains(paths[1].file_name().unwrap().to_str().unwrap()), "{error}");
+    }
+    assert!(store.snapshot().damaged.is_empty() && store.coverage().unwrap().is_empty());
+    fs::remove_file(&paths[1]).unwrap();
+    fs::rename(&aside, &paths[1]).unwrap();
+    assert!(store.verify(&mut pass, u64::MAX).unwrap().is_none(), "it goes on where it was");
+}
+
+#[test]
 fn a_segment_that_is_flipped_cut_missing_or_another_is_named_and_skipped() {
     let dir = sealed(6);
     let paths = parquet(&dir.path().join("segments"));

@@ -37,6 +37,10 @@ impl Shared {
         let mut pending = self.cover.pending.lock().await;
         pending.extend(self.wal.take_range());
         let Some(covered) = pending.last().map(|range| range.last) else { return };
+        // An entry for an event that a power failure took would hide that it is missing.
+        if let Err(error) = self.wal.synced().await {
+            return self.failed(error, "wal");
+        }
         let drafts: Vec<Draft> =
             pending.iter().map(|range| Draft::now(&self.id, "event-range", range.json(&self.id))).collect();
         let ledger = Arc::clone(&self.ledger);

@@ -136,12 +136,11 @@ fn is_behind(shared: &Shared) -> bool {
 
 /// `false`: a sync failed, and nothing may be synced any more. Never two at once: each takes what the other would have to wait for.
 pub(super) fn sync_once(shared: &Shared) -> bool {
-    Inner::tell_again(shared);
     let (files, dir, last, dropped) = {
         let mut inner = shared.lock();
         let mut files = std::mem::take(&mut inner.unsynced);
         files.push(Arc::clone(inner.log.file()));
-        let told = if inner.gaps.is_empty() { inner.condemned.len() } else { 0 };
+        let told = if inner.gaps.is_empty() { inner.told() } else { 0 };
         (files, inner.log.take_unsynced_dir(), inner.last(), told)
     };
     let mut outcome = files.iter().try_for_each(|file| file.sync());
@@ -172,6 +171,8 @@ pub(super) fn sync_once(shared: &Shared) -> bool {
     if let (Ok(()), Some(note), Some(last)) = (&outcome, &shared.note, last) {
         note.write(last.epoch, last.number);
     }
+    // Behind the sync, which must not wait for the reading of a segment.
+    Inner::tell_again(shared);
     outcome.is_ok()
 }
 

@@ -31,6 +31,12 @@ impl Wal {
         segment.last <= Some(upto) && (never || segment.last < self.shared.progress.borrow().durable)
     }
 
+    /// The agent has everything up to `upto`, whether or not a segment can go for it.
+    pub(crate) fn committed(&self, upto: Sequence) {
+        let mut inner = self.shared.lock();
+        inner.committed = inner.committed.max(Some(upto));
+    }
+
     /// Deletes the segments whose every record is at or below `upto`: the smallest of what the agent committed, a ledger entry covers and the
     /// source's checkpoint holds. The segment that is written stays, and so does the one before until something behind it is synced.
     ///
@@ -80,8 +86,9 @@ impl Inner {
             let Some(oldest) = self.segments.pop_front() else { return };
             self.trimmed = self.trimmed.max(oldest.last);
             if oldest.last > self.committed {
-                self.lost += oldest.records;
-                self.gaps.push(gap_of(&oldest, &options.prefix));
+                let gap = gap_of(&oldest, self.committed, &options.prefix);
+                self.lost += gap.count.unwrap_or_default();
+                self.gaps.push(gap);
             }
             self.condemned.push(Condemned { path: oldest.path, read: oldest.last <= self.committed });
         }
@@ -98,17 +105,23 @@ impl Inner {
             return;
         }
         // Without the lock: nobody who appends waits for it.
-        let found: Vec<Vec<CoverageGap>> = unread.iter().map(|path| told_in(path, committed)).collect();
+        let found: Vec<Option<Vec<CoverageGap>>> = unread.iter().map(|path| told_in(path, committed)).collect();
         let mut inner = shared.lock();
         let mut again = Vec::new();
         for (path, told) in unread.iter().zip(found) {
-            // One that has gone meanwhile was read by whoever let it go.
+            // One that has gone meanwhile was read by whoever let it go; one that cannot be read now is read after the next sync.
+            let Some(told) = told else { continue };
             if let Some(one) = inner.condemned.iter_mut().find(|one| !one.read && one.path == *path) {
                 one.read = true;
                 join_all(&mut again, told);
             }
         }
         inner.gaps.splice(0..0, again);
+    }
+
+    /// Dropped segments of which everything is told that has to be.
+    pub(super) fn told(&self) -> usize {
+        self.condemned.iter().take_while(|one| one.read).count()
     }
 
     /// Removes the files of dropped segments.
@@ -121,7 +134,7 @@ impl Inner {
         let mut again = Vec::new();
         for Condemned { path, read } in self.condemned.drain(..count.min(self.condemned.len())) {
             if !read {
-                join_all(&mut again, told_in(&path, self.committed));
+                join_all(&mut again, told_in(&path, self.committed).into_iter().flatten());
             }
             if let Err(error) = options.remove(&path) {
                 tracing::error!(%error, "a segment above the total bound cannot be removed");
@@ -138,10 +151,10 @@ pub(super) struct Condemned {
     read: bool,
 }
 
-/// The gaps that a segment's records behind `committed` tell, one for each reason.
-fn told_in(path: &Path, committed: Option<Sequence>) -> Vec<CoverageGap> {
+/// The gaps that a segment's records behind `committed` tell, one for each reason; `None` when it cannot be read now.
+fn told_in(path: &Path, committed: Option<Sequence>) -> Option<Vec<CoverageGap>> {
     let mut told = Vec::new();
-    let Ok(mut reader) = SegmentReader::open(path, Kind::Wal) else { return told };
+    let mut reader = SegmentReader::open(path, Kind::Wal).ok()?;
     while let Ok(Ok(Some(raw))) = reader.step() {
         let Ok(header) = raw.header::<WalHeader>() else { continue };
         let sequence = Some(Sequence::new(header.epoch, header.number));
@@ -149,7 +162,7 @@ fn told_in(path: &Path, committed: Option<Sequence>) -> Vec<CoverageGap> {
             join_all(&mut told, CoverageGap::decode(raw.payload.as_ref()).ok());
         }
     }
-    told
+    Some(told)
 }
 
 fn join_all(told: &mut Vec<CoverageGap>, more: impl IntoIterator<Item = CoverageGap>) {
@@ -172,8 +185,9 @@ fn join(gap: &mut CoverageGap, more: &CoverageGap) {
         .clone_into(&mut gap.detail);
 }
 
-fn gap_of(segment: &Segment, collector: &str) -> CoverageGap {
-    CoverageGap {
+/// What of a dropped segment the agent does not have.
+fn gap_of(segment: &Segment, committed: Option<Sequence>, collector: &str) -> CoverageGap {
+    let mut gap = CoverageGap {
         collector: collector.to_owned(),
         reason: reason::BOUND.to_owned(),
         from_us: segment.time_us.0,
@@ -185,5 +199,13 @@ fn gap_of(segment: &Segment, collector: &str) -> CoverageGap {
         ),
         first: segment.first,
         last: segment.last,
+    };
+    if let (Some(has), Some(first), Some(last)) = (committed, segment.first, segment.last)
+        && has.epoch == first.epoch
+        && (first.number..last.number).contains(&has.number)
+    {
+        gap.first = Some(Sequence::new(has.epoch, has.number + 1));
+        gap.count = Some(last.number - has.number);
     }
+    gap
 }

@@ -387,6 +387,27 @@ fn a_loss_stays_told_when_the_segment_that_told_it_is_lost_as_well() {
 }
 
 #[test]
+fn what_the_agent_has_of_a_dropped_segment_is_not_lost() {
+    let dir = tempfile::tempdir().unwrap();
+    let (wal, _) = Wal::open(WalOptions { max_bytes: 5 * 4096, ..small(dir.path()) }).unwrap();
+    let mut middle = wal.append(&[event(0)]).unwrap().unwrap();
+    for n in 1..10 {
+        middle = wal.append(&[event(n)]).unwrap().unwrap();
+    }
+    // Its segment stays: the rest of it is still wanted.
+    assert_eq!(wal.trim(middle).unwrap(), 0);
+    for n in 10..200 {
+        wal.append(&[event(n)]).unwrap();
+    }
+    let told = gaps(&all(&wal));
+    let first = told.iter().filter_map(|gap| gap.first).min().unwrap();
+    assert_eq!(first.number, middle.number + 1, "{told:?}");
+    for gap in &told {
+        assert_eq!(gap.count, Some(gap.last.unwrap().number - gap.first.unwrap().number + 1), "{gap:?}");
+    }
+}
+
+#[test]
 fn what_the_agent_has_committed_goes_without_a_gap() {
     let dir = tempfile::tempdir().unwrap();
     let mut options = small(dir.path());

@@ -2,11 +2,12 @@
 //!
 //! Every format that a build has written is kept as a data directory under `tests/golden/`, and opened by a test.
 
-use redb::WriteTransaction;
+use daemoneye_lib::proto::CoverageGap;
+use redb::{ReadableTable as _, WriteTransaction};
 
-use super::state::{FORMAT_KEY, META};
+use super::state::{FORMAT_KEY, META, SEGMENTS};
 use super::value::Record as _;
-use super::{FORMAT_VERSION, StoreError, counts};
+use super::{FORMAT_VERSION, StoreError, audit, counts, coverage, reason};
 
 type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 
@@ -14,11 +15,32 @@ type Step = fn(&WriteTransaction) -> Result<(), StoreError>;
 const STEPS: [Step; 2] = [
     // 2 counts deliveries as it goes.
     counts::recount,
-    // 3 lists the files that leave and segments of several levels: an older build would take both for damage.
-    |_| Ok(()),
+    // 3 lists the files that leave, segments of several levels and those of lifetimes: an older build would take them for damage.
+    no_lifetimes_before,
 ];
 
 const _: () = assert!(STEPS.len() + 1 == FORMAT_VERSION as usize, "a step for each version");
+
+/// Events that were stored before lifetimes were have none, and answers about that time have to say so.
+fn no_lifetimes_before(transaction: &WriteTransaction) -> Result<(), StoreError> {
+    let mut first_us: Option<i64> = None;
+    for entry in transaction.open_table(SEGMENTS)?.iter()? {
+        let at = entry?.0.value().1;
+        first_us = Some(first_us.map_or(at, |first| first.min(at)));
+    }
+    let Some(from_us) = first_us else { return Ok(()) };
+    let gap = CoverageGap {
+        collector: "agent".to_owned(),
+        reason: reason::LIFETIMES_RETENTION.to_owned(),
+        from_us,
+        to_us: audit::now_us(),
+        count: None,
+        detail: "lifetimes were not kept before this build".to_owned(),
+        first: None,
+        last: None,
+    };
+    coverage::record_alone(transaction, &gap)
+}
 
 /// Makes a store of version `found` one of ours.
 pub(super) fn from(transaction: &WriteTransaction, found: u64) -> Result<(), StoreError> {

@@ -57,11 +57,13 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn resume(&self) -> Result<(), StoreError> {
-        let gap = self.held.write().map_err(|_| StoreError::LockPoisoned)?.paused.take();
-        match gap {
-            Some(gap) => self.add_coverage(CoverageGap { to_us: audit::now_us(), ..gap }),
-            None => Ok(()),
+        let gap = self.held.read().map_err(|_| StoreError::LockPoisoned)?.paused.clone();
+        if let Some(gap) = gap {
+            self.add_coverage(CoverageGap { to_us: audit::now_us(), ..gap })?;
+            // Only now: a word that could not be written is written the next time.
+            self.held.write().map_err(|_| StoreError::LockPoisoned)?.paused = None;
         }
+        Ok(())
     }
 
     /// Since when no events are taken, µs since the Unix epoch, and why.

@@ -110,13 +110,20 @@ impl SegmentFile {
         Ok(())
     }
 
-    /// Reads all of it and compares the hash.
+    /// Reads all of it and compares the hash. What cannot be read now, for want of a descriptor perhaps, is not known to be
+    /// damaged.
     pub(super) fn check(&self) -> Result<(), String> {
         let mut hasher = blake3::Hasher::new();
-        let file = File::open(&self.path).map_err(|error| error.to_string())?;
-        hasher.update_reader(file).map_err(|error| error.to_string())?;
+        if let Err(error) = File::open(&self.path).and_then(|file| hasher.update_reader(file).map(drop)) {
+            return if is_damage(&error) { Err(error.to_string()) } else { Ok(()) };
+        }
         if hasher.finalize().as_bytes() == &self.hash { Ok(()) } else { Err("its bytes have changed".to_owned()) }
     }
+}
+
+/// Whether a file that gives this error is not there as it was written; every other one may pass.
+pub(super) fn is_damage(error: &std::io::Error) -> bool {
+    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
 }
 
 /// A registered file that cannot be used.

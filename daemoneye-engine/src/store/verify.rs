@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError};
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 
-use super::segment::{DamagedSegment, SegmentFile};
+use super::segment::{DamagedSegment, SegmentFile, is_damage};
 use super::{Store, StoreError, coverage, reason};
 
 /// Read at a time.
@@ -31,28 +31,24 @@ struct Reading {
 }
 
 impl Reading {
-    fn of(segment: Arc<SegmentFile>) -> Result<Self, (Arc<SegmentFile>, String)> {
-        match File::open(&segment.path) {
-            Ok(file) => Ok(Self { segment, file, hasher: blake3::Hasher::new() }),
-            Err(error) => Err((segment, error.to_string())),
-        }
+    fn of(segment: Arc<SegmentFile>) -> std::io::Result<Self> {
+        Ok(Self { file: File::open(&segment.path)?, segment, hasher: blake3::Hasher::new() })
     }
 
     /// Reads at most `bytes`; `Some` at the end of the file, with what is wrong with it.
-    fn step(&mut self, bytes: &mut u64) -> Option<Result<(), String>> {
+    fn step(&mut self, bytes: &mut u64) -> std::io::Result<Option<Result<(), String>>> {
         let mut chunk = vec![0; CHUNK_BYTES];
         while *bytes > 0 {
             let room = usize::try_from(*bytes).unwrap_or(usize::MAX).min(chunk.len());
-            match chunk.get_mut(..room).map_or(Ok(0), |room| self.file.read(room)) {
-                Ok(0) => return Some(self.verdict()),
-                Ok(read) => {
+            match chunk.get_mut(..room).map_or(Ok(0), |room| self.file.read(room))? {
+                0 => return Ok(Some(self.verdict())),
+                read => {
                     self.hasher.update(chunk.get(..read).unwrap_or_default());
                     *bytes = bytes.saturating_sub(read as u64);
                 }
-                Err(error) => return Some(Err(error.to_string())),
             }
         }
-        None
+        Ok(None)
     }
 
     fn verdict(&self) -> Result<(), String> {
@@ -69,34 +65,51 @@ impl Store {
     /// stopped. Returns the segments that it set aside; `None` when all have been read, and the next call begins again.
     ///
     /// # Errors
-    /// [`StoreError`] when `state.redb` fails.
+    /// [`StoreError`] when `state.redb` fails, or a file cannot be read now.
     pub fn verify(&self, pass: &mut Verification, bytes: u64) -> Result<Option<Vec<DamagedSegment>>, StoreError> {
         let mut left = bytes;
         let mut bad = Vec::new();
         while left > 0 {
-            let verdict = match pass.reading.as_mut() {
-                Some(reading) => reading.step(&mut left),
-                None => match self.segment_after(pass.after) {
-                    Some(segment) => {
-                        pass.after = segment.id;
-                        match Reading::of(segment) {
-                            Ok(reading) => pass.reading = Some(reading),
-                            Err(found) => bad.push(found),
+            let Some(mut reading) = pass.reading.take() else {
+                match self.segment_after(pass.after) {
+                    Some(segment) => match Reading::of(Arc::clone(&segment)) {
+                        Ok(reading) => pass.reading = Some(reading),
+                        Err(error) if is_damage(&error) => {
+                            pass.after = segment.id;
+                            bad.push((segment, error.to_string()));
                         }
-                        continue;
-                    }
+                        // It may pass, and says nothing of the file: the next call begins with it again.
+                        Err(error) => return self.unread(bad, &segment, error),
+                    },
                     None if bad.is_empty() => {
                         *pass = Verification::default();
                         return Ok(None);
                     }
                     None => break,
-                },
+                }
+                continue;
             };
-            if let Some(verdict) = verdict
-                && let (Some(reading), Err(what)) = (pass.reading.take(), verdict)
-            {
-                bad.push((reading.segment, what));
+            match reading.step(&mut left) {
+                Ok(None) => pass.reading = Some(reading),
+                Ok(Some(verdict)) => {
+                    pass.after = reading.segment.id;
+                    bad.extend(verdict.err().map(|what| (reading.segment, what)));
+                }
+                Err(error) => return self.unread(bad, &reading.segment, error),
             }
+        }
+        self.set_aside(bad).map(Some)
+    }
+
+    /// What was found before a file could not be read is told all the same.
+    fn unread(
+        &self,
+        bad: Vec<(Arc<SegmentFile>, String)>,
+        segment: &SegmentFile,
+        error: std::io::Error,
+    ) -> Result<Option<Vec<DamagedSegment>>, StoreError> {
+        if bad.is_empty() {
+            return Err(StoreError::io("read", &segment.path)(error));
         }
         self.set_aside(bad).map(Some)
     }

@@ -17,7 +17,7 @@ use datafusion::parquet::errors::ParquetError;
 
 use super::super::StoreError;
 use super::super::seal::by_time;
-use super::super::segment::SegmentFile;
+use super::super::segment::{SegmentFile, is_damage};
 use super::budget::{Budget, Stopped};
 
 /// Rows decoded at once, of each open file and of the output: some 1 MiB, and 16 MiB where every row carries command lines
@@ -187,11 +187,15 @@ fn as_today(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, Arro
 /// Compares the file with its registered hash: a flipped bit must not be merged into a file with a hash of its own.
 fn check(file: &SegmentFile, budget: &mut Budget<'_>) -> Result<(), Broken> {
     let damaged = |what: String| Broken::Damaged { id: file.id, what };
-    let mut opened = File::open(&file.path).map_err(|error| damaged(error.to_string()))?;
+    let unread = |error: std::io::Error| match is_damage(&error) {
+        true => damaged(error.to_string()),
+        false => Broken::Failed(StoreError::io("read", &file.path)(error)),
+    };
+    let mut opened = File::open(&file.path).map_err(unread)?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; HASH_BYTES];
     loop {
-        let read = opened.read(&mut buffer).map_err(|error| damaged(error.to_string()))?;
+        let read = opened.read(&mut buffer).map_err(unread)?;
         let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
         hasher.update(bytes);
         budget.take(bytes.len() as u64)?;
