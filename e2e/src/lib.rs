@@ -324,6 +324,15 @@ impl Home {
     }
 }
 
+impl Drop for Home {
+    /// A collector outlives its agent on purpose; nothing outlives its test.
+    fn drop(&mut self) {
+        for left in procmonds(&self.data()).unwrap_or_default() {
+            let _gone = kill(Pid::from_raw(left), Signal::SIGKILL);
+        }
+    }
+}
+
 /// Pids of every live procmond whose data directory is `data`.
 ///
 /// # Errors
