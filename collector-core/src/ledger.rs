@@ -97,12 +97,15 @@ struct Inner {
     durable: u64,
     failed: Option<String>,
     note: Option<SyncNote>,
+    synced: Arc<Mutex<LedgerHead>>,
 }
 
 /// An open ledger. Appends block until they are synced; from async code they belong on a blocking thread.
 pub struct Ledger {
     dir: PathBuf,
     inner: Mutex<Inner>,
+    /// Apart from `inner`, which is held while the disk syncs: whoever only asks where the ledger stands does not wait for that.
+    synced: Arc<Mutex<LedgerHead>>,
     _lock: DirLock,
 }
 
@@ -131,8 +134,9 @@ impl Ledger {
         let entries = tail.head.entries;
         let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage: tail.damage, last_us: tail.last_us };
         let log = SegmentLog::begin(log, tail.segment + 1, tail.epoch + 1, entries + 1, tail.crc)?;
-        let inner = Inner { log, head: tail.head, durable: entries, failed: None, note };
-        Ok((Self { dir, inner: Mutex::new(inner), _lock: lock }, found))
+        let synced = Arc::new(Mutex::new(tail.head));
+        let inner = Inner { log, head: tail.head, durable: entries, failed: None, note, synced: Arc::clone(&synced) };
+        Ok((Self { dir, inner: Mutex::new(inner), synced, _lock: lock }, found))
     }
 
     /// Chains one entry and syncs it.
@@ -190,10 +194,10 @@ impl Ledger {
         })
     }
 
-    /// Where it stands.
+    /// Where it stands on the disk. Never waits for an append.
     #[must_use]
     pub fn head(&self) -> LedgerHead {
-        self.lock().head
+        *self.synced.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// The directory.
@@ -234,6 +238,7 @@ impl Inner {
         // Entries of an earlier write call of this batch are chained already, so they are synced even when a later one failed.
         self.sync_active()?;
         self.durable = self.head.entries;
+        *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = self.head;
         written.map(|()| entries)
     }
 

@@ -28,6 +28,8 @@ struct Batch {
     bytes: Vec<u8>,
     crc: u32,
     next: u64,
+    /// Where each record ends in `bytes`.
+    ends: Vec<u64>,
     /// Events taken into it.
     taken: usize,
     first_us: i64,
@@ -57,7 +59,7 @@ impl Wal {
         let inner = self.shared.inner.try_lock().ok()?;
         let bytes: usize = events.iter().map(|event| HEADERS_BYTES + event.topic.len() + event.payload.len()).sum();
         let short = self.syncer.is_some() && bytes <= QUICK_BYTES && bytes as u64 <= inner.log.room();
-        let quiet = inner.losses.is_empty() && inner.gaps.is_empty();
+        let quiet = inner.losses.is_empty() && inner.gaps.is_empty() && !self.shared.wishes.hangs();
         (short && quiet).then(|| Ok(self.append_to(inner, events)))
     }
 
@@ -71,7 +73,7 @@ impl Wal {
                 inner.tell(self);
             }
         }
-        if self.syncer.is_none() && inner.gaps.is_empty() {
+        if self.shared.options.sync == SyncMode::Never && inner.gaps.is_empty() {
             inner.release(&self.shared.options);
         }
         let last = (inner.next > before).then(|| Sequence::new(inner.epoch, inner.next - 1));
@@ -131,6 +133,7 @@ impl Inner {
             return Ok(batch.taken);
         }
         self.log.write(&batch.bytes, batch.crc)?;
+        let begin = self.end() - batch.bytes.len() as u64;
         let mut number = self.next;
         for event in events.get(..batch.taken).unwrap_or_default() {
             if self.fits_a_record(event) {
@@ -142,7 +145,7 @@ impl Inner {
         let (records, end) = (number - self.next, self.log.offset());
         // Passed over ones would shift the numbers of what follows; they are rare, and the log is read then.
         let taken = events.get(..batch.taken).filter(|taken| taken.len() as u64 == records).unwrap_or_default();
-        self.recent.wrote(first, self.end(), taken.iter());
+        self.recent.wrote(first, taken.iter().zip(batch.ends.iter().map(|end| begin + end)));
         self.next = number;
         self.appended += records;
         if let Some(segment) = self.segments.back_mut() {
@@ -164,6 +167,7 @@ impl Inner {
             bytes: Vec::with_capacity(guess),
             crc: self.log.crc(),
             next: self.next,
+            ends: Vec::with_capacity(events.len().min(CHUNK_BYTES / HEADERS_BYTES)),
             taken: 0,
             first_us: 0,
             last_us: 0,
@@ -189,6 +193,7 @@ impl Inner {
             }
             batch.last_us = event.time_us;
             batch.crc = crc;
+            batch.ends.push(batch.bytes.len() as u64);
             batch.next += 1;
             batch.taken += 1;
             if batch.bytes.len() >= CHUNK_BYTES {
@@ -231,10 +236,12 @@ impl Inner {
     fn tell(&mut self, wal: &Wal) -> bool {
         while !(self.losses.is_empty() && self.gaps.is_empty()) {
             let (losses, gaps) = (std::mem::take(&mut self.losses), std::mem::take(&mut self.gaps));
-            let told = gap_events(wal, &gaps, &losses);
-            if self.append_all(&told, wal) < told.len() {
-                self.losses.splice(..0, losses);
-                self.gaps.splice(..0, gaps);
+            let events = gap_events(wal, &gaps, &losses);
+            let told = self.append_all(&events, wal);
+            if told < events.len() {
+                let first_loss = told.saturating_sub(gaps.len());
+                self.gaps.splice(..0, gaps.into_iter().skip(told));
+                self.losses.splice(..0, losses.into_iter().skip(first_loss));
                 return false;
             }
         }

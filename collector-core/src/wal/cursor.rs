@@ -243,7 +243,7 @@ impl Cursor {
     }
 
     /// Opens the first segment that holds something unread; `false` when there is none.
-    fn open_next(&mut self) -> Result<bool, CollectorError> {
+    pub(super) fn open_next(&mut self) -> Result<bool, CollectorError> {
         loop {
             let next = {
                 let inner = self.wal.shared.lock();
@@ -252,8 +252,12 @@ impl Cursor {
             };
             let Some((number, base, path)) = next else { return Ok(false) };
             match SegmentReader::open(&path, Kind::Wal) {
-                Ok(reader) => {
-                    self.place = None;
+                Ok(mut reader) => {
+                    // What was at hand is not read again.
+                    let known = self.place.take().and_then(|place| place.checked_sub(base));
+                    if let Some(offset) = known.filter(|offset| *offset > reader.offset()) {
+                        reader.seek(offset);
+                    }
                     self.segment = Some((number, base, reader));
                     return Ok(true);
                 }

@@ -290,6 +290,17 @@ impl Wal {
         Ok((wal, recovered))
     }
 
+    /// What fell to the bound is told, and then its files go: the next start would take them for records that nobody has.
+    fn say_the_last_word(&self) {
+        if self.shared.lock().condemned.is_empty() {
+            return;
+        }
+        Inner::tell_again(&self.shared);
+        if self.append(&[]).is_ok() && self.shared.options.sync != SyncMode::Never {
+            sync::sync_once(&self.shared);
+        }
+    }
+
     /// What is missing is told on disk before the traces of the damage go, so that no crash in between hides it.
     fn settle_recovery(&self, recovered: &Recovered, repaired: Vec<recovery::Repaired>) -> Result<(), CollectorError> {
         if !recovered.gaps.is_empty() {
@@ -354,6 +365,14 @@ impl Wal {
             }
             None => Ok(()),
         }
+    }
+}
+
+impl Drop for Wal {
+    fn drop(&mut self) {
+        // Its thread syncs once more before it ends.
+        drop(self.syncer.take());
+        self.say_the_last_word();
     }
 }
 

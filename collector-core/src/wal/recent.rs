@@ -22,12 +22,11 @@ pub(super) struct Recent {
 }
 
 impl Recent {
-    /// One write of the log: `end` is the place behind it, its records begin at `first`.
+    /// One write of the log: its records, each with the place behind it, begin at `first`.
     pub(super) fn wrote<'a>(
         &mut self,
         first: Sequence,
-        end: u64,
-        events: impl ExactSizeIterator<Item = &'a SourceEvent>,
+        events: impl ExactSizeIterator<Item = (&'a SourceEvent, u64)>,
     ) {
         let count = events.len();
         let follows = self.records.back().is_none_or(|(last, _)| last.sequence.map(next) == Some(first));
@@ -39,7 +38,7 @@ impl Recent {
             return;
         }
         let mut sequence = first;
-        for event in events {
+        for (event, end) in events {
             self.bytes += event.payload.len();
             let record = Record {
                 sequence: Some(sequence),
@@ -144,10 +143,29 @@ mod tests {
     }
 
     #[test]
+    fn who_falls_behind_goes_on_where_it_was() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(WalOptions::new(dir.path(), "test")).unwrap();
+        let first = wal.append(&events(1, 0)).unwrap().unwrap();
+        let mut cursor = wal.reader().cursor(Some(first));
+        // One write of which the cursor takes a part: it stands between two records of it.
+        wal.append(&events(20, 1)).unwrap();
+        assert_eq!(cursor.run_at_hand(7, usize::MAX).map(|run| run.len()), Some(7));
+        let place = cursor.place();
+        wal.append(&events(RECORDS + 1, 21)).unwrap();
+        assert!(cursor.run_at_hand(7, usize::MAX).is_none());
+        assert!(cursor.open_next().unwrap());
+        assert_eq!(cursor.place(), place, "it would be read again from its start");
+        let expected: Vec<Record> = wal.replay_from(cursor.position()).unwrap().map(Result::unwrap).collect();
+        assert_eq!(cursor.run(usize::MAX, usize::MAX).unwrap(), expected);
+        assert_eq!(expected.len(), 13 + RECORDS + 1);
+    }
+
+    #[test]
     fn bytes_bound_what_is_kept() {
         let mut recent = Recent::default();
         let large: Vec<SourceEvent> = (0..4).map(|_| SourceEvent::new("t", 1, vec![0; BYTES / 2])).collect();
-        recent.wrote(Sequence { epoch: 1, number: 1 }, 9, large.iter());
+        recent.wrote(Sequence { epoch: 1, number: 1 }, large.iter().zip([9; 40]));
         assert_eq!((recent.records.len(), recent.bytes), (2, BYTES));
         let (run, place) =
             recent.behind(Sequence { epoch: 1, number: 2 }, Sequence { epoch: 1, number: 4 }, 9, usize::MAX).unwrap();

@@ -11,6 +11,9 @@ use std::time::{Duration, Instant};
 use super::{GROUP_SYNC, Inner, Shared, SyncMode, Wal};
 use crate::error::CollectorError;
 
+/// A sync that has taken this long means a disk that hangs, and then a write may hang as well: many times what a slow disk takes.
+const HANGING: Duration = Duration::from_millis(100);
+
 #[derive(Default)]
 struct Wish {
     /// When the oldest append that is not synced asked for it.
@@ -27,6 +30,8 @@ pub(super) struct Wishes {
     changed: Condvar,
     /// How many wait for a sync.
     waiting: AtomicUsize,
+    /// When the sync began that has not ended.
+    running: Mutex<Option<Instant>>,
 }
 
 impl Wishes {
@@ -44,6 +49,15 @@ impl Wishes {
         if news {
             self.changed.notify_one();
         }
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the disk has not answered for so long that a write had better wait on a thread of its own.
+    pub(super) fn hangs(&self) -> bool {
+        self.running().is_some_and(|began| began.elapsed() >= HANGING)
     }
 
     /// From now on every sync is announced, and the next one comes soon.
@@ -140,15 +154,17 @@ pub(super) fn sync_once(shared: &Shared) -> bool {
         let mut inner = shared.lock();
         let mut files = std::mem::take(&mut inner.unsynced);
         files.push(Arc::clone(inner.log.file()));
-        let told = if inner.gaps.is_empty() { inner.told() } else { 0 };
+        let told = if inner.gaps.is_empty() { inner.told() } else { None };
         (files, inner.log.take_unsynced_dir(), inner.last(), told)
     };
+    *shared.wishes.running() = Some(Instant::now());
     let mut outcome = files.iter().try_for_each(|file| file.sync());
     if let Some(dir) = dir {
         outcome = outcome.and_then(|()| dir.sync());
     }
-    if outcome.is_ok() && dropped > 0 {
-        shared.lock().release_first(dropped, &shared.options);
+    *shared.wishes.running() = None;
+    if let (Ok(()), Some(upto)) = (&outcome, dropped) {
+        shared.lock().release_upto(upto, &shared.options);
     }
     shared.progress.send_if_modified(|progress| {
         match &outcome {
@@ -189,5 +205,42 @@ impl Wal {
             progress.wait_for(|p| p.durable >= target || p.failed.is_some()).await.ok();
         }
         self.check()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::source::SourceEvent;
+    use crate::wal::WalOptions;
+
+    #[test]
+    fn an_append_is_quick_only_when_nothing_makes_it_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) =
+            Wal::open(WalOptions { sync: SyncMode::Always, ..WalOptions::new(dir.path(), "test") }).unwrap();
+        let events = [SourceEvent::new("events.test", 1, vec![7; 9])];
+        {
+            let _appending = wal.shared.lock();
+            assert!(wal.append_quickly(&events).is_none(), "another append holds the log");
+        }
+        let long_ago = Instant::now().checked_sub(HANGING).unwrap();
+        *wal.shared.wishes.running() = Some(long_ago);
+        assert!(wal.append_quickly(&events).is_none(), "the disk hangs");
+        *wal.shared.wishes.running() = Some(Instant::now());
+        assert!(wal.append_quickly(&events).unwrap().unwrap().is_some(), "a sync that runs is no reason to wait");
+    }
+
+    #[test]
+    fn what_nobody_waits_for_is_synced_all_the_same() {
+        let dir = tempfile::tempdir().unwrap();
+        let (wal, _) = Wal::open(WalOptions::new(dir.path(), "test")).unwrap();
+        let last = wal.append(&[SourceEvent::new("events.test", 1, vec![7; 9])]).unwrap();
+        let began = Instant::now();
+        // Looked at, not waited for: whoever waits makes the sync come sooner.
+        while wal.shared.progress.borrow().durable < last {
+            assert!(began.elapsed() < Duration::from_secs(30), "it is not synced");
+            std::thread::yield_now();
+        }
     }
 }

@@ -46,12 +46,16 @@ impl Wal {
         let options = &self.shared.options;
         let mut inner = self.shared.lock();
         inner.committed = inner.committed.max(Some(upto));
+        if !inner.condemned.is_empty() {
+            // Oldest first: a hole in what is left would pass for damage. What fell to the bound goes when its word is on disk.
+            drop(inner);
+            self.shared.wishes.ask(true);
+            return Ok(0);
+        }
         let mut deleted = 0;
         while inner.segments.len() > 1 {
             let Some(oldest) = inner.segments.front().filter(|s| self.unneeded(s, upto)) else { break };
             let (path, last) = (oldest.path.clone(), oldest.last);
-            // Oldest first: a hole in what is left would pass for damage.
-            inner.release(options);
             options.remove(&path)?;
             inner.trimmed = inner.trimmed.max(last);
             inner.segments.pop_front();
@@ -90,7 +94,8 @@ impl Inner {
                 self.lost += gap.count.unwrap_or_default();
                 self.gaps.push(gap);
             }
-            self.condemned.push(Condemned { path: oldest.path, read: oldest.last <= self.committed });
+            let read = oldest.last <= self.committed;
+            self.condemned.push(Condemned { number: oldest.number, path: oldest.path, read });
         }
     }
 
@@ -119,20 +124,21 @@ impl Inner {
         inner.gaps.splice(0..0, again);
     }
 
-    /// Dropped segments of which everything is told that has to be.
-    pub(super) fn told(&self) -> usize {
-        self.condemned.iter().take_while(|one| one.read).count()
+    /// The last of the dropped segments of which, and of those before, everything is told that has to be.
+    pub(super) fn told(&self) -> Option<u64> {
+        self.condemned.iter().take_while(|one| one.read).last().map(|one| one.number)
     }
 
-    /// Removes the files of dropped segments.
+    /// Removes the files of all dropped segments.
     pub(super) fn release(&mut self, options: &WalOptions) {
-        self.release_first(self.condemned.len(), options);
+        self.release_upto(u64::MAX, options);
     }
 
-    /// Removes the oldest `count` of them, under the lock: a younger one must not go first.
-    pub(super) fn release_first(&mut self, count: usize, options: &WalOptions) {
+    /// Removes those up to a number, under the lock: a younger one must not go first, nor one that was dropped meanwhile.
+    pub(super) fn release_upto(&mut self, number: u64, options: &WalOptions) {
         let mut again = Vec::new();
-        for Condemned { path, read } in self.condemned.drain(..count.min(self.condemned.len())) {
+        let count = self.condemned.iter().take_while(|one| one.number <= number).count();
+        for Condemned { path, read, .. } in self.condemned.drain(..count) {
             if !read {
                 join_all(&mut again, told_in(&path, self.committed).into_iter().flatten());
             }
@@ -146,6 +152,7 @@ impl Inner {
 
 /// A dropped segment whose file is still there.
 pub(super) struct Condemned {
+    number: u64,
     path: PathBuf,
     /// Nothing is told in it that has to be told again.
     read: bool,
@@ -167,7 +174,10 @@ fn told_in(path: &Path, committed: Option<Sequence>) -> Option<Vec<CoverageGap>>
 
 fn join_all(told: &mut Vec<CoverageGap>, more: impl IntoIterator<Item = CoverageGap>) {
     for gap in more {
-        match told.iter_mut().find(|other| other.reason == gap.reason) {
+        // One without a count would take the count of the others away.
+        let same =
+            |other: &&mut CoverageGap| (&other.reason, other.count.is_some()) == (&gap.reason, gap.count.is_some());
+        match told.iter_mut().find(same) {
             Some(other) => join(other, &gap),
             None => told.push(gap),
         }

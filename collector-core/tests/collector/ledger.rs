@@ -340,3 +340,25 @@ fn the_group_may_read_and_nobody_else() {
     assert_eq!((mode(&audit), mode(&segments(&audit)[0])), (0o750, 0o640));
     drop(ledger);
 }
+
+#[test]
+fn where_it_stands_is_told_while_an_append_waits_for_the_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (ledger, _) = Ledger::open(LedgerOptions { disk, ..options(dir.path()) }).unwrap();
+    ledger.append(draft(0)).unwrap();
+    faults.hold_syncs(true);
+    std::thread::scope(|scope| {
+        let appending = scope.spawn(|| ledger.append_range(&[draft(1)], Sequence::new(1, 9)).unwrap());
+        faults.until_a_sync_waits();
+        assert_eq!(
+            (ledger.head().entries, ledger.head().covered),
+            (1, None),
+            "what no sync has taken is not there yet"
+        );
+        faults.hold_syncs(false);
+        appending.join().unwrap();
+    });
+    assert_eq!((ledger.head().entries, ledger.head().covered), (2, Some(Sequence::new(1, 9))));
+}

@@ -386,6 +386,60 @@ fn a_loss_stays_told_when_the_segment_that_told_it_is_lost_as_well() {
     }
 }
 
+/// How many records are gone from the log and how many of them it tells, as the next run finds it.
+fn gone_and_told(dir: &Path) -> (u64, u64) {
+    let (wal, _) = Wal::open(small(dir)).unwrap();
+    let records = all(&wal);
+    let told = gaps(&records).iter().map(|gap| gap.count.unwrap()).sum();
+    (records[0].sequence.unwrap().number - 1, told)
+}
+
+#[test]
+fn a_stop_leaves_no_word_of_a_loss_unsaid() {
+    for sync in [SyncMode::Group, SyncMode::Always, SyncMode::Never] {
+        for count in [700, 900, 1_100, 1_300] {
+            let dir = tempfile::tempdir().unwrap();
+            let (wal, _) = Wal::open(WalOptions { sync, max_bytes: 5 * 4096, ..small(dir.path()) }).unwrap();
+            for n in 0..count {
+                wal.append(&[event(n)]).unwrap();
+            }
+            drop(wal);
+            let (gone, told) = gone_and_told(dir.path());
+            assert_eq!(gone, told, "{sync:?} {count}");
+        }
+    }
+}
+
+#[test]
+fn trimming_takes_nothing_whose_loss_is_not_on_disk() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
+    let (wal, _) = Wal::open(WalOptions { disk, max_bytes: 5 * 4096, ..small(dir.path()) }).unwrap();
+    // Gaps fall to the bound, and are told again behind a sync.
+    for n in 0..700 {
+        wal.append(&[event(n)]).unwrap();
+    }
+    faults.hold_syncs(true);
+    let mut last = None;
+    for n in 700..1000 {
+        last = wal.append(&[event(n)]).unwrap();
+    }
+    wal.trim(last.unwrap()).unwrap();
+    // As a kill at this instant leaves it.
+    let left = tempfile::tempdir().unwrap();
+    for file in std::fs::read_dir(dir.path()).unwrap().map(Result::unwrap) {
+        // One that is being prepared may go meanwhile.
+        if file.path().extension().is_some_and(|extension| extension == "tmp") {
+            continue;
+        }
+        std::fs::copy(file.path(), left.path().join(file.file_name())).unwrap();
+    }
+    faults.hold_syncs(false);
+    let (gone, told) = gone_and_told(left.path());
+    assert!(gone <= told, "{gone} are gone, {told} are told");
+}
+
 #[test]
 fn what_the_agent_has_of_a_dropped_segment_is_not_lost() {
     let dir = tempfile::tempdir().unwrap();

@@ -18,6 +18,7 @@ pub(crate) struct Faults {
     pub(crate) no_sync: AtomicBool,
     held: Mutex<bool>,
     let_go: Condvar,
+    waiting: AtomicU64,
     pub(crate) writes: AtomicU64,
 }
 
@@ -31,6 +32,15 @@ impl Faults {
     pub(crate) fn hold_syncs(&self, held: bool) {
         *self.held.lock().unwrap() = held;
         self.let_go.notify_all();
+    }
+
+    /// Returns when one does.
+    pub(crate) fn until_a_sync_waits(&self) {
+        let began = std::time::Instant::now();
+        while self.waiting.load(Ordering::SeqCst) == 0 {
+            assert!(began.elapsed() < std::time::Duration::from_secs(30), "nobody syncs");
+            std::thread::yield_now();
+        }
     }
 
     fn room(&self) -> std::io::Result<()> {
@@ -49,7 +59,9 @@ impl DiskFile for FaultyFile {
         self.0.write_at(bytes, offset)
     }
     fn sync(&self) -> std::io::Result<()> {
+        self.1.waiting.fetch_add(1, Ordering::SeqCst);
         drop(self.1.let_go.wait_while(self.1.held.lock().unwrap(), |held| *held).unwrap());
+        self.1.waiting.fetch_sub(1, Ordering::SeqCst);
         if self.1.no_sync.load(Ordering::SeqCst) { Err(Error::other("the disk is gone")) } else { self.0.sync() }
     }
     fn truncate(&self, length: u64) -> std::io::Result<()> {
