@@ -189,7 +189,7 @@ pub const PROCESS_EVENTS: &[Column] = columns! {
     "modified_fields" Text "comma-separated column names" Public "modified_fields"
         "what changed; modify, and the start of a process that was known before its exec" "command_line,name";
     "reason" Text "" Public "reason"
-        "why it is suspicious; suspicious only" "executable_deleted";
+        "why it is suspicious (executable_deleted, memfd_executable, kernel_thread_name, name_unlike_executable, ptrace_attached, start_time_in_future); suspicious only" "executable_deleted";
     "severity" Text "" Public "severity"
         "info, low, medium, high or critical; suspicious only" "medium";
     "truncated" Text "comma-separated column names" Public "process.truncated"

@@ -83,6 +83,12 @@ const ALL: &[Suspicion] = &[
         holds: |record, now| record.start_time_us.is_some_and(|start| start > now.saturating_add(FUTURE_TOLERANCE_US)),
     },
     PTRACE_ATTACHED,
+    Suspicion {
+        bit: 32,
+        reason: "name_unlike_executable",
+        severity: AlertSeverity::Low,
+        holds: |record, _| names_another_program(record),
+    },
 ];
 
 /// The reasons that hold now.
@@ -95,9 +101,23 @@ pub(super) fn bit_of(reason: &str) -> u8 {
     ALL.iter().find(|suspicion| suspicion.reason == reason).map_or(0, |suspicion| suspicion.bit)
 }
 
+fn zeroth_argument(record: &ProcessRecord) -> Option<&str> {
+    let length = record.arg_lengths.first().and_then(|length| usize::try_from(*length).ok())?;
+    record.command_line.as_deref()?.get(..length)
+}
+
+/// Whether its first argument is the path of another program than the one that was executed, as `ps` then shows it. Where the name
+/// given to exec is not the executable's, a link or a script lies between them and the argument may be right.
+fn names_another_program(record: &ProcessRecord) -> bool {
+    let base = |path: &str| path.rsplit('/').next().unwrap_or_default().to_owned();
+    let shown = zeroth_argument(record).filter(|argument| argument.starts_with('/'));
+    let executed = record.exec_filename.as_deref().zip(record.executable_path.as_deref());
+    let Some((shown, (given, executable))) = shown.zip(executed) else { return false };
+    base(given) == base(executable) && base(shown) != base(executable)
+}
+
 fn names_a_kernel_thread(record: &ProcessRecord) -> bool {
-    let first = record.arg_lengths.first().and_then(|length| usize::try_from(*length).ok());
-    let zeroth = record.command_line.as_deref().zip(first).and_then(|(line, length)| line.get(..length));
+    let zeroth = zeroth_argument(record);
     // `ps` shows kernel threads in brackets; the program `[` has no closing one in its name.
     let bracketed = zeroth.is_some_and(|name| name.len() > 2 && name.starts_with('[') && name.ends_with(']'));
     bracketed || KERNEL_NAMES.iter().any(|name| record.name.starts_with(name))

@@ -312,6 +312,26 @@ fn a_bracketed_command_line_is_a_disguise_and_the_test_program_is_not() {
 }
 
 #[test]
+fn a_first_argument_that_is_the_path_of_another_program_is_told_and_links_and_scripts_are_not() {
+    let told = |zeroth: &str, given: Option<&str>, executable: &str| {
+        let mut record = process(31, 1, "x", 1);
+        record.command_line = Some(format!("{zeroth} -D"));
+        record.arg_lengths = vec![u32::try_from(zeroth.len()).unwrap(), 2];
+        record.exec_filename = given.map(Into::into);
+        record.executable_path = Some(executable.into());
+        let events = whole(&mut tracker(), 10, [record]);
+        events.iter().any(|event| event.reason.as_deref() == Some("name_unlike_executable"))
+    };
+    assert!(told("/usr/sbin/sshd", Some("/tmp/x"), "/tmp/x"));
+    assert!(told("/usr/sbin/sshd", Some("./x"), "/tmp/x"));
+    assert!(!told("/usr/sbin/sshd", Some("/usr/sbin/sshd"), "/usr/sbin/sshd"));
+    assert!(!told("/bin/sh", Some("/opt/start.sh"), "/usr/bin/dash"), "a script");
+    assert!(!told("/usr/bin/awk", Some("/usr/bin/awk"), "/usr/bin/mawk"), "a link");
+    assert!(!told("-bash", Some("/bin/bash"), "/usr/bin/bash"), "a login shell");
+    assert!(!told("/usr/sbin/sshd", None, "/tmp/x"), "nobody saw what was executed");
+}
+
+#[test]
 fn a_restored_state_gives_only_differences() {
     let mut before = tracker();
     let (init, gone, odd) = (process(1, 0, "init", 0), process(2, 1, "gone", 1), process(3, 1, "odd", 1));

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
@@ -106,6 +107,12 @@ fn a_debugger_a_program_in_memory_and_a_stolen_name_are_suspicious() {
 
         let named = Running::shell("printf kworker/7:7 > /proc/$$/comm; read never");
         told(named.pid(), "kernel_thread_name", "high");
+
+        // What was given to exec is known from the kernel alone.
+        if source == "ebpf" {
+            let posing = Running::spawn(Command::new("sleep").arg0("/usr/sbin/sshd").arg("300"));
+            told(posing.pid(), "name_unlike_executable", "low");
+        }
 
         let memory = rustix::fs::memfd_create("hidden", rustix::fs::MemfdFlags::empty()).unwrap();
         let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
