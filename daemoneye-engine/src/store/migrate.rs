@@ -1,6 +1,6 @@
 //! From the formats of earlier builds to ours, in the transaction that opens the store: all of it or nothing.
 //!
-//! Every format that a build has written is kept as a data directory under `tests/golden/`, and opened by a test.
+//! Every format that a build has written is kept as a data directory under `tests/store/golden/`, and opened by a test.
 
 use daemoneye_lib::proto::CoverageGap;
 use redb::{ReadableTable as _, WriteTransaction};

@@ -1,5 +1,5 @@
 //! History over months: many small segments become few large ones, and every event stays in every answer exactly once.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop there")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 mod compaction;
 mod kills;
 mod model;
+mod readers;
 mod retention;
 
 /// 2026-01-31, the beginning of a day.

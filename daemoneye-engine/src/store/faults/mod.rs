@@ -347,7 +347,7 @@ fn a_pause_is_told_while_it_lasts_and_afterwards_as_one_gap() {
 
 #[test]
 fn a_migration_that_is_cut_off_anywhere_is_done_by_the_next_start() {
-    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/v1");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/golden/v1");
     let mut at = 0;
     loop {
         let (dir, platter) = (scratch(), Platter::default());

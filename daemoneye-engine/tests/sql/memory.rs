@@ -1,5 +1,7 @@
-//! The memory of a query whose joins carry no columns. Alone in its process, because it looks at the peak of all of it.
+//! The memory of a query whose joins carry no columns. It looks at the peak of a whole process, so this program starts itself
+//! once more with that test alone.
 
+use std::process::Command;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,6 +11,9 @@ use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits};
 use daemoneye_engine::store::{Store, StoreOptions};
 use daemoneye_lib::proto::QueryRequest;
 use tokio_util::sync::CancellationToken;
+
+/// Says to the program that it runs this test alone.
+const ALONE: &str = "DAEMONEYE_TEST_ALONE";
 
 /// Three times the default of `query.memory_bytes`, for what a debug build and the allocator add.
 const GROWTH_KIB: u64 = 192 * 1024;
@@ -22,6 +27,18 @@ fn peak_kib() -> Option<u64> {
 
 #[tokio::test]
 async fn joins_without_columns_are_capped_before_their_batches_fill_the_memory() {
+    if std::env::var_os(ALONE).is_none() {
+        let name = "memory::joins_without_columns_are_capped_before_their_batches_fill_the_memory";
+        let mut alone = Command::new(std::env::current_exe().unwrap());
+        let ended = alone.args([name, "--exact", "--nocapture"]).env(ALONE, "1").output().unwrap();
+        let told = String::from_utf8_lossy(&ended.stdout);
+        assert!(
+            ended.status.success() && told.contains("1 passed"),
+            "{told}{}",
+            String::from_utf8_lossy(&ended.stderr)
+        );
+        return;
+    }
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path())).unwrap();
     let mut generator = Generator::new(7, 1_769_860_800_000_000);

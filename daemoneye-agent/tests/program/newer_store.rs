@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use daemoneye_engine::store::{Store, StoreOptions};
 use redb::TableDefinition;
 
-#[path = "../../daemoneye-engine/tests/raw/mod.rs"]
+#[path = "../../../daemoneye-engine/tests/store/raw.rs"]
 mod raw;
 
 #[test]

@@ -1,5 +1,4 @@
 //! What the store promises: every event once, every alert once, nothing lost by a crash, nothing guessed.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -24,9 +23,7 @@ use prost::Message as _;
 use redb::{ReadableDatabase as _, TableDefinition};
 use uuid::Uuid;
 
-use self::raw::{Raw, overwrite};
-
-mod raw;
+use super::raw::{Raw, overwrite};
 
 const T0: i64 = 1_760_000_000_000_000;
 

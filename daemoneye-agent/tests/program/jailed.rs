@@ -19,9 +19,9 @@ use serde_json::Value;
 use self::accounts::{ACCOUNTS, is_root, with_accounts};
 use self::skip::skipped;
 
-#[path = "../../daemoneye-lib/tests/jail/accounts.rs"]
+#[path = "../../../daemoneye-lib/tests/jail/accounts.rs"]
 mod accounts;
-#[path = "../../daemoneye-lib/tests/jail/skip.rs"]
+#[path = "../../../daemoneye-lib/tests/jail/skip.rs"]
 mod skip;
 
 /// An agent that waits for a collector of its own service; stopped in order at the end.

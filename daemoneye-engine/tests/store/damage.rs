@@ -1,6 +1,5 @@
 //! What happens to a data directory that lost a part, was damaged, or was copied while in use: nothing is deleted that may be
 //! the only copy, nothing is claimed that was not read, nothing panics.
-#![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -14,13 +13,9 @@ use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, Record, Seque
 use daemoneye_lib::segment::{self, Kind, SegmentHeader, SegmentName, WalHeader};
 use prost::Message as _;
 
-mod golden;
-mod raw;
-mod whole;
+pub(super) const T0: i64 = 1_760_000_000_000_000;
 
-const T0: i64 = 1_760_000_000_000_000;
-
-fn copy(from: &Path, to: &Path) {
+pub(super) fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
@@ -34,15 +29,15 @@ fn copy(from: &Path, to: &Path) {
 }
 
 /// `Err` when `work` panics.
-fn panics<T>(work: impl FnOnce() -> T) -> Result<T, ()> {
+pub(super) fn panics<T>(work: impl FnOnce() -> T) -> Result<T, ()> {
     std::panic::catch_unwind(std::panic::AssertUnwindSafe(work)).map_err(drop)
 }
 
-fn open(dir: &Path) -> Store {
+pub(super) fn open(dir: &Path) -> Store {
     Store::open(StoreOptions::new(dir)).unwrap()
 }
 
-fn start(number: u64) -> Record {
+pub(super) fn start(number: u64) -> Record {
     let pid = u32::try_from(number).unwrap();
     let time_us = T0 + i64::from(pid) * 1_000_000;
     let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
@@ -52,14 +47,14 @@ fn start(number: u64) -> Record {
     Record { sequence, topic: "events.process.start".to_owned(), time_us, payload: event.encode_to_vec().into() }
 }
 
-fn seal(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
+pub(super) fn seal(store: &Store, numbers: std::ops::RangeInclusive<u64>) {
     let records: Vec<Record> = numbers.map(start).collect();
     store.append(decode("procmond", &records).unwrap()).unwrap();
     store.seal().unwrap();
 }
 
 /// A data directory with one segment of ten events per seal.
-fn sealed(seals: u64) -> tempfile::TempDir {
+pub(super) fn sealed(seals: u64) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
     let store = open(dir.path());
     for at in 0..seals {
@@ -68,7 +63,7 @@ fn sealed(seals: u64) -> tempfile::TempDir {
     dir
 }
 
-fn parquet(dir: &Path) -> Vec<PathBuf> {
+pub(super) fn parquet(dir: &Path) -> Vec<PathBuf> {
     let Ok(entries) = fs::read_dir(dir) else { return Vec::new() };
     let mut found: Vec<PathBuf> = entries.map(|entry| entry.unwrap().path()).collect();
     found.retain(|path| path.extension().is_some_and(|end| end == "parquet"));
@@ -76,7 +71,7 @@ fn parquet(dir: &Path) -> Vec<PathBuf> {
     found
 }
 
-fn rows(store: &Store) -> u64 {
+pub(super) fn rows(store: &Store) -> u64 {
     let snapshot = store.snapshot();
     let open: usize = snapshot.open.iter().map(|batch| batch.num_rows()).sum();
     snapshot.segments.iter().map(|file| file.rows).sum::<u64>() + u64::try_from(open).unwrap()

@@ -1,12 +1,5 @@
 //! What a query may cost: memory, disk, time and a place among the others; and what an answer says about what was cut.
 
-#![expect(
-    clippy::unwrap_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    reason = "a failed expectation is the test's failure"
-)]
-
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest;
 use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryError, QueryLimits, Scratch};

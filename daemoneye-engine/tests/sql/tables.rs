@@ -1,8 +1,6 @@
 //! The tables that a user sees: what they are documented to hold, lifetimes from start to stop, what lived at an instant, and
 //! files that others can read.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
-
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Arc;
@@ -20,8 +18,6 @@ use daemoneye_lib::tables::TABLES;
 use proptest::prelude::*;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
-
-mod readers;
 
 /// 2026-01-31T12:00:00Z.
 const NOON_US: i64 = 1_769_860_800_000_000;

@@ -1,7 +1,5 @@
 //! Queries over a small store: answers, limits, and what is told about what is missing.
 
-#![expect(clippy::unwrap_used, clippy::panic, reason = "a failed expectation is the test's failure")]
-
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest;
 use daemoneye_engine::sql::{CollectorRow, NoCollectors, QueryEngine, QueryError, QueryLimits, SystemTables};

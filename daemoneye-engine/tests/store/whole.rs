@@ -9,8 +9,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use daemoneye_engine::store::{Fsck, Store, StoreError, StoreOptions};
 use redb::TableDefinition;
 
+use super::damage::{T0, open, parquet, rows, seal, sealed, start};
 use super::raw::{Raw, overwrite};
-use super::{T0, open, rows, seal, sealed};
 
 const SYSTEM: TableDefinition<'_, u64, Raw<false>> = TableDefinition::new("system_info");
 const META: TableDefinition<'_, &str, Raw<true>> = TableDefinition::new("meta");
@@ -43,7 +43,7 @@ fn names(dir: &Path) -> Vec<String> {
 fn a_backup_opens_with_everything_that_was_stored_and_is_sound() {
     let (dir, copy) = (sealed(3), tempfile::tempdir().unwrap());
     let store = open(dir.path());
-    store.append(daemoneye_engine::ingest::decode("procmond", &[super::start(31)]).unwrap()).unwrap();
+    store.append(daemoneye_engine::ingest::decode("procmond", &[start(31)]).unwrap()).unwrap();
     write_out(&store, copy.path());
     assert_eq!(rows(&store), 31);
     for offline in [Store::open_offline(copy.path()).unwrap(), open(copy.path())] {
@@ -97,7 +97,7 @@ fn a_copied_store_is_not_backed_up_and_a_file_that_is_gone_is_named() {
     assert!(matches!(offline.begin_backup().unwrap_err(), StoreError::MisuseOffline));
     drop(offline);
     let store = open(dir.path());
-    let lost = super::parquet(&dir.path().join("segments")).remove(0);
+    let lost = parquet(&dir.path().join("segments")).remove(0);
     fs::remove_file(&lost).unwrap();
     let backup = store.begin_backup().unwrap();
     assert_eq!(backup.missing(), [lost.file_name().unwrap().to_str().unwrap()]);
@@ -108,7 +108,7 @@ fn a_copied_store_is_not_backed_up_and_a_file_that_is_gone_is_named() {
 fn a_check_names_every_damaged_missing_and_foreign_file() {
     let dir = sealed(4);
     let segments = dir.path().join("segments");
-    let files = super::parquet(&segments);
+    let files = parquet(&segments);
     let mut bytes = fs::read(&files[0]).unwrap();
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
@@ -173,8 +173,7 @@ fn figures_add_up_to_what_lies_on_the_disk() {
     let store = open(dir.path());
     let figures = store.figures().unwrap();
     let [level] = figures.segments.as_slice() else { panic!("{figures:?}") };
-    let bytes: u64 =
-        super::parquet(&dir.path().join("segments")).iter().map(|path| path.metadata().unwrap().len()).sum();
+    let bytes: u64 = parquet(&dir.path().join("segments")).iter().map(|path| path.metadata().unwrap().len()).sum();
     assert_eq!(
         (level.table.as_str(), level.level, level.segments, level.rows, level.bytes),
         ("process_events", 0, 3, 30, bytes)

@@ -9,6 +9,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use daemoneye_engine::ingest::decode;
 use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits};
 use daemoneye_engine::store::{AlertFilter, DeliveryState, FORMAT_VERSION, Store, StoreOptions};
 use daemoneye_lib::model::AlertStatus;
@@ -16,10 +17,10 @@ use daemoneye_lib::proto::{QueryRequest, Sequence, Value, value::Kind};
 use tokio_util::sync::CancellationToken;
 
 use self::write::{NOON_US, rule, scan, system, write};
-use super::{copy, panics};
+use super::damage::{copy, panics, parquet, start};
 
 fn golden(version: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/v{version}"))
+    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/golden/v{version}"))
 }
 
 /// A copy that may be changed.
@@ -138,7 +139,7 @@ fn use_all_of(dir: &Path) -> Result<(), String> {
     store.live().map_err(told)?;
     store.check_segments().map_err(told)?;
     store.set_rules(vec![rule()]).map_err(told)?;
-    store.append(super::decode("procmond", &[super::start(30)]).unwrap()).map_err(told)?;
+    store.append(decode("procmond", &[start(30)]).unwrap()).map_err(told)?;
     store.seal().map_err(told)?;
     store.audit_done(3).map_err(told)?;
     store.expire(NOON_US).map_err(told)?;
@@ -165,7 +166,7 @@ fn a_flipped_byte_anywhere_in_the_state_is_survived_or_named_and_never_panics() 
             }
             Err(()) => panic!("byte {at}, bit {}: the store panicked", case % 8),
         }
-        assert_eq!(super::parquet(&dir.path().join("segments")).len().min(3), 3, "byte {at}: history stays");
+        assert_eq!(parquet(&dir.path().join("segments")).len().min(3), 3, "byte {at}: history stays");
     }
     println!("{survived} survived, {named} named");
     assert!(survived > 0 && named > 0);

@@ -1,7 +1,5 @@
 //! The row matcher and DataFusion decide the same rule over the same rows: their answers must be the same, always.
 
-#![expect(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests stop at what cannot be")]
-
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -1,7 +1,5 @@
 //! Rule files: what is refused, with its place; what overrides what; what a rule set reports.
 
-#![expect(clippy::unwrap_used, reason = "tests stop at what cannot be")]
-
 use std::fs;
 use std::path::Path;
 
