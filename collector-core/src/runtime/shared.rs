@@ -105,6 +105,7 @@ impl Shared {
         let head = self.ledger.head();
         let capabilities = self.source.capabilities();
         let sub_status = self.sub_status(&source.sub_status, source.unhealthy);
+        let trouble = self.trouble(source.unhealthy, &sub_status);
         CollectorHealth {
             state: self.state.borrow().word().to_owned(),
             source: self.source.name().to_owned(),
@@ -129,6 +130,7 @@ impl Shared {
             rss_bytes: platform::resident_bytes(),
             uptime_ms: millis(self.started.elapsed()),
             sub_status,
+            trouble,
             notes: self.notes(source.notes, stats.unprepared),
             ledger_dir: self.ledger.dir().display().to_string(),
             recall_percent: source.recall_percent,
@@ -160,6 +162,13 @@ impl Shared {
         notes.extend(self.standing_notes.iter().cloned());
         notes.extend(self.cover.damage.iter().map(|what| format!("the ledger is damaged: {what}")));
         notes
+    }
+
+    /// A collector that waits, pauses or stops does what it was told to.
+    fn trouble(&self, unhealthy: bool, sub_status: &str) -> String {
+        let collects = matches!(*self.state.borrow(), State::Running);
+        let fine = self.handle.is_running() && !unhealthy;
+        if collects && !fine { sub_status.to_owned() } else { String::new() }
     }
 
     fn sub_status(&self, source: &str, unhealthy: bool) -> String {

@@ -14,6 +14,7 @@ use crate::source::{EventSource, SourceContext, SourceError};
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
 /// Pause before a source that failed is tried again; long enough not to spin on what needs a person.
 const RETRY_PAUSE: Duration = Duration::from_secs(5);
+const RUNNING: &str = "source running";
 /// Orders that wait: more than one at a time is an agent that does not listen to answers.
 const ORDERS: usize = 8;
 
@@ -38,6 +39,10 @@ impl SourceHandle {
         if self.orders.send((order, done)).await.is_ok() {
             carried_out.await.ok();
         }
+    }
+
+    pub(crate) fn is_running(&self) -> bool {
+        *self.status.borrow() == RUNNING
     }
 
     /// `source running`, `source stopped`, `source failed: …`
@@ -99,7 +104,7 @@ impl SourceTask {
         let (source, context) = (Arc::clone(&self.source), context(shutdown.clone()));
         let task = tokio::spawn(async move { source.start(context).await });
         self.running = Some((shutdown, task));
-        self.status.send_replace("source running".to_owned());
+        self.status.send_replace(RUNNING.to_owned());
     }
 
     async fn stop(&mut self) {

@@ -145,7 +145,7 @@ fn check(dir: &Path, output: &Output, what: &str) {
 #[test]
 fn an_error_or_the_end_at_any_call_costs_nothing_that_was_acknowledged() {
     if Command::new("strace").arg("-V").output().is_err() {
-        return eprintln!("skipped: strace is not installed");
+        return crate::skip::skipped("strace is not installed");
     }
     let plain = tempfile::tempdir().unwrap();
     let output = strace(plain.path(), None);

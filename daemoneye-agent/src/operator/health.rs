@@ -23,6 +23,9 @@ use crate::worker::{Collector, Phase, Worker, host};
 const GAPS: usize = 20;
 /// How long a collector may take to tell its health.
 const COLLECTOR_DEADLINE: Duration = Duration::from_secs(1);
+/// No finding: it holds by construction, and the way out is another installation.
+const SPAWNING: &str = "it starts procmond, which could not take what its parent has given up: so it keeps its privileges and has no list \
+                        of system calls; with the two services installed (procmond.mode = external) it has both";
 /// A day in microseconds.
 const DAY_US: i64 = 86_400_000_000;
 
@@ -215,6 +218,12 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
             "its log keeps the events; look at the agent's messages and at the room on its disk",
         );
     }
+    if let Some(trouble) = collector.trouble() {
+        findings.add(
+            format!("{id} does not collect as it should: {trouble}"),
+            "see the notes of its source and its messages; a source that failed is tried again by itself",
+        );
+    }
     if let Some(health) = &collector.health
         && health.lost > 0
     {
@@ -236,6 +245,7 @@ fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
         "id": id,
         "state": collector.state(),
         "standing": collector.standing(),
+        "sub_status": health.sub_status,
         "connected": collector.connected,
         "pid": collector.register.pid,
         "version": collector.register.version,
@@ -269,14 +279,8 @@ fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
 }
 
 fn source(collector: &Collector) -> Value {
-    let capabilities = collector.register.capabilities.clone().unwrap_or_default();
-    let mut notes = capabilities.notes;
-    for note in collector.health.iter().flat_map(|health| &health.notes) {
-        if !notes.contains(note) {
-            notes.push(note.clone());
-        }
-    }
-    json!({ "name": capabilities.source, "reason": capabilities.source_reason, "notes": notes })
+    let (name, reason, notes) = collector.source();
+    json!({ "name": name, "reason": reason, "notes": notes })
 }
 
 fn ledger(collector: &Collector) -> Value {
@@ -295,7 +299,8 @@ fn sandbox(worker: &Worker, findings: &mut Findings) -> Value {
             .add(format!("the agent's jail let through: {} ({})", probe.call, probe.answer), "see docs/threats.md");
     }
     let parent = worker.parent_jail.lock().unwrap_or_else(PoisonError::into_inner).clone();
-    json!({ "worker": jail, "parent": parent })
+    let note = worker.settings.procmond.spawn.then_some(SPAWNING);
+    json!({ "worker": jail, "parent": parent, "parent_note": note })
 }
 
 fn rules(worker: &Worker, findings: &mut Findings) -> Value {
@@ -372,7 +377,7 @@ fn bus(worker: &Worker) -> Value {
 #[cfg(test)]
 mod tests {
     use daemoneye_lib::jail::{Probe, Report};
-    use daemoneye_lib::proto::{CollectorHealth, Register, Sequence};
+    use daemoneye_lib::proto::{CollectionCapabilities, CollectorHealth, Register, Sequence};
     use std::time::Instant;
 
     use super::*;
@@ -394,6 +399,35 @@ mod tests {
         assert_eq!((judged(0), judged(120)), (Vec::new(), Vec::new()));
         let told = "\"procmond is degraded: it records, and for 300 s nothing of it was committed\"";
         assert_eq!(judged(300), [told]);
+    }
+
+    #[test]
+    fn what_a_collector_tells_of_its_source_now_counts_and_its_trouble_is_a_finding() {
+        let roster = Roster::after(0);
+        let then = CollectionCapabilities {
+            source: "ebpf".to_owned(),
+            source_reason: "best that works here".to_owned(),
+            notes: vec!["ebpf: short".to_owned()],
+            ..CollectionCapabilities::default()
+        };
+        let id = "procmond".to_owned();
+        roster.registered(Register { collector_id: id, capabilities: Some(then), ..Register::default() });
+        assert_eq!(source(&roster.all()["procmond"])["name"], "ebpf");
+        let now = CollectorHealth {
+            source: "procfs".to_owned(),
+            source_reason: "its better has failed".to_owned(),
+            trouble: "source failed: no such device".to_owned(),
+            sub_status: "source failed: no such device".to_owned(),
+            ..CollectorHealth::default()
+        };
+        roster.told("procmond", now);
+        let collector = &roster.all()["procmond"];
+        let shown = json!({ "name": "procfs", "reason": "its better has failed", "notes": [] });
+        assert_eq!((source(collector), collector.standing()), (shown, "degraded"));
+        let mut findings = Findings::default();
+        judge("procmond", collector, &mut findings);
+        let problem = findings.0[0]["problem"].to_string();
+        assert!(findings.0.len() == 1 && problem.contains("no such device"), "{problem}");
     }
 
     #[test]

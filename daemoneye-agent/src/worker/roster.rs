@@ -59,13 +59,29 @@ struct Behind {
 }
 
 impl Collector {
+    /// Why it collects nothing, or less than it should.
+    pub(crate) fn trouble(&self) -> Option<&str> {
+        self.health.as_ref().map(|health| health.trouble.as_str()).filter(|trouble| !trouble.is_empty())
+    }
+
     /// `healthy`, `degraded`, `failed` or `away`.
-    pub(crate) const fn standing(&self) -> &'static str {
+    pub(crate) fn standing(&self) -> &'static str {
         match (self.connected, self.missed) {
             (false, _) => "away",
-            (true, 0) if self.stuck.is_none() => "healthy",
+            (true, 0) if self.stuck.is_none() && self.trouble().is_none() => "healthy",
             (true, 0..FAILED_AFTER) => "degraded",
             (true, _) => "failed",
+        }
+    }
+
+    /// Name, reason and notes of its source: as it is now, and before its first heartbeat as it said when it came.
+    pub(crate) fn source(&self) -> (&str, &str, &[String]) {
+        let told = self.health.as_ref().filter(|health| !health.source.is_empty());
+        let said = self.register.capabilities.as_ref();
+        match (told, said) {
+            (Some(now), _) => (&now.source, &now.source_reason, &now.notes),
+            (None, Some(then)) => (&then.source, &then.source_reason, &then.notes),
+            (None, None) => ("", "", &[]),
         }
     }
 
@@ -326,7 +342,7 @@ impl Roster {
 /// A row of the SQL table `collectors`.
 pub(crate) fn row(id: String, collector: &Collector, restarts: u32) -> CollectorRow {
     let health = collector.health.clone().unwrap_or_default();
-    let capabilities = collector.register.capabilities.clone().unwrap_or_default();
+    let (source, source_reason, _) = collector.source();
     CollectorRow {
         id,
         collector_type: collector.register.collector_type.clone(),
@@ -335,8 +351,8 @@ pub(crate) fn row(id: String, collector: &Collector, restarts: u32) -> Collector
         behind_since_us: collector.behind.map(|behind| behind.since_us),
         version: collector.register.version.clone(),
         pid: Some(collector.register.pid),
-        source: capabilities.source,
-        source_reason: capabilities.source_reason,
+        source: source.to_owned(),
+        source_reason: source_reason.to_owned(),
         registered_us: Some(collector.registered_us),
         last_heartbeat_us: collector.last_heartbeat_us,
         cycles: health.cycles,
@@ -354,6 +370,20 @@ mod tests {
 
     fn register(pid: u32) -> Register {
         Register { collector_id: "procmond".into(), pid, ..Register::default() }
+    }
+
+    #[test]
+    fn the_table_shows_the_source_that_runs_now() {
+        let roster = Roster::after(0);
+        roster.registered(register(1));
+        let health = CollectorHealth {
+            source: "procfs".to_owned(),
+            source_reason: "its better has failed".to_owned(),
+            ..CollectorHealth::default()
+        };
+        roster.told("procmond", health);
+        let row = row("procmond".to_owned(), &roster.all()["procmond"], 0);
+        assert_eq!((row.source.as_str(), row.source_reason.as_str()), ("procfs", "its better has failed"));
     }
 
     #[test]

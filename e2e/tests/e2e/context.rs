@@ -35,6 +35,7 @@ fn captures(health: &Value, wanted: &[&str], what: &str) -> bool {
     let source = health["source"]["name"].as_str().unwrap();
     let captures = wanted.contains(&source);
     if !captures {
+        assert!(std::env::var_os("DAEMONEYE_NO_SKIP").is_none(), "{source} {what}");
         println!("skipped: {source} {what}");
     }
     captures
@@ -91,6 +92,20 @@ fn a_process_that_lives_two_milliseconds_raises_an_alert_and_its_secret_is_nowhe
     let holds = |text: &str| bytes.windows(text.len()).any(|window| window == text.as_bytes());
     assert!(holds(token.unwrap()), "the files hold the event");
     assert!(!holds(&secret), "a file holds the secret");
+}
+
+#[test]
+fn a_host_that_keeps_secrets_says_so_in_health_and_in_the_ledger() {
+    let home = Home::new().unwrap().set("PROCMOND__REDACTION", "off");
+    let agent = home.start_ready().unwrap();
+    let notes = home.health().unwrap()["source"]["notes"].clone();
+    let told = |note: &Value| note.as_str().is_some_and(|note| note.starts_with("redaction is off"));
+    assert!(notes.as_array().unwrap().iter().any(told), "{notes}");
+    let sql = "SELECT payload FROM audit_entries WHERE actor = 'procmond' AND action = 'config'";
+    let entry = wait_for("the settings in the ledger", || Ok(home.query(sql)?.pop())).unwrap();
+    let settings: Value = serde_json::from_str(entry["payload"].as_str().unwrap()).unwrap();
+    assert_eq!(settings["redaction"], "off", "{settings}");
+    agent.stop().unwrap();
 }
 
 #[test]

@@ -29,7 +29,8 @@ async fn pause_resume_stop_start_and_restart_reach_the_source() {
     assert_eq!(health(&broker).await.state, "running");
     ask(&broker, Verb::Stop(Empty {})).await.unwrap();
     assert_eq!(house.source.stops(), 1);
-    assert_eq!(health(&broker).await.sub_status, "source stopped");
+    let now = health(&broker).await;
+    assert_eq!((now.sub_status.as_str(), now.trouble.as_str()), ("source stopped", "source stopped"));
     ask(&broker, Verb::Start(Empty {})).await.unwrap();
     until("started", async || house.source.starts() == 2).await;
     ask(&broker, Verb::Restart(Empty {})).await.unwrap();
@@ -89,7 +90,7 @@ async fn health_capabilities_tasks_and_registration_answer_truthfully() {
     );
     assert_eq!((now.recall_percent, now.kernel_lost, now.missed), (Some(99.5), 1, 2), "what the source tells");
     assert!(now.bus_connected && now.wal_bytes > 0 && now.wal_segments == 1 && now.ledger_entries > 2);
-    assert_eq!(now.ledger_head.len(), 64);
+    assert_eq!((now.ledger_head.len(), now.trouble.as_str()), (64, ""));
     assert_eq!(now.ledger_dir, house.data().join("audit").display().to_string());
 
     let Answer::Capabilities(found) = ask(&broker, Verb::GetCapabilities(CapabilityRequest {})).await.unwrap() else {

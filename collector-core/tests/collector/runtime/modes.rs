@@ -167,7 +167,7 @@ async fn a_source_that_fails_is_told_and_tried_again() {
         .begin_timeout(Duration::ZERO);
     let running = tokio::spawn(run.run(stop.clone()));
     house.has_received(1).await;
-    until("told", async || health(&broker).await.sub_status == "source failed: no such device").await;
+    until("told", async || health(&broker).await.trouble == "source failed: no such device").await;
     let Err(RpcError::PeerFault(fault)) = ask(&broker, Verb::ExecuteTask(DetectionTask::default())).await else {
         panic!("a collector without tasks took one")
     };
