@@ -10,7 +10,7 @@ use std::time::Duration;
 use daemoneye_eventbus::{Client, IncomingCall};
 use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
-use daemoneye_lib::proto::{CollectorResponse, Sequence};
+use daemoneye_lib::proto::{CollectorResponse, Record, Sequence};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -106,7 +106,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
     let wal_max_bytes = builder.wal.max_bytes;
     let (wal, recovered) = Wal::open(builder.wal)?;
     let pending = uncovered(&wal, &ledger, recovered.last)?;
-    let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(Arc::clone(&source));
+    let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(&builder.id, Arc::clone(&source));
     let (fatal, fatal_receiver) = mpsc::channel(1);
     let settings = Settings {
         interval: builder.interval,
@@ -146,7 +146,8 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
 /// What a crash kept from being covered. Records of this run (gaps) belong to this run's first range.
 fn uncovered(wal: &Wal, ledger: &Ledger, last: Option<Sequence>) -> Result<Vec<EventRange>, CollectorError> {
     let replay = wal.replay_from(ledger.head().covered)?;
-    Ok(ranges_of(replay.map_while(Result::ok).take_while(|record| record.sequence <= last)))
+    let of_this_run = |record: &Result<Record, _>| record.as_ref().is_ok_and(|record| record.sequence > last);
+    ranges_of(replay.take_while(|record| !of_this_run(record)))
 }
 
 fn context(shared: &Shared, shutdown: CancellationToken) -> SourceContext {
@@ -326,7 +327,7 @@ impl Actor {
     }
 
     async fn tell_silence(&self) {
-        let Some(gap) = silence::gap(&self.shared.id, self.shared.silent_since_us, now_us()) else { return };
+        let Some(gap) = silence::before(&self.shared.id, self.shared.silent_since_us, now_us()) else { return };
         let wal = Arc::clone(&self.shared.wal);
         let told = tokio::task::spawn_blocking(move || wal.append(&[gap])).await;
         if let Ok(Err(error)) = told {

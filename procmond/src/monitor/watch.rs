@@ -176,6 +176,7 @@ impl Watch {
             // Told to start again within one run: nothing was lost.
             return Ok(None);
         }
+        self.restored = false;
         self.tracker = (self.fresh)();
         self.tracker.listen_to(self.announcer);
         self.carried.clear();
@@ -194,7 +195,7 @@ impl Watch {
         self.checkpointed = from;
         self.written = from;
         for record in context.replay_from(from)? {
-            self.replay(&record);
+            self.replay(&record?);
         }
         self.restored = true;
         Ok(problem)

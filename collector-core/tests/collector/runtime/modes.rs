@@ -14,7 +14,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::house::{House, actions, ask, begin, health, names, stored};
-use crate::support::{event, events, payloads, until};
+use crate::support::{event, events, make_readable, make_unreadable, payloads, until};
 
 #[tokio::test]
 async fn it_waits_for_the_agents_word_and_then_streams_in_order() {
@@ -93,10 +93,7 @@ async fn a_log_that_cannot_be_read_for_a_while_is_read_again_and_nothing_is_miss
     house.has_received(80).await;
     broker.shutdown().await;
     let segment = house.data().join("wal/test-00001.wal");
-    let aside = house.data().join("aside");
-    std::fs::rename(&segment, &aside).unwrap();
-    // Opening a link to itself fails, as opening anything does for want of descriptors.
-    std::os::unix::fs::symlink(&segment, &segment).unwrap();
+    make_unreadable(&segment);
     house.received.lock().unwrap().clear();
     house.notices.lock().unwrap().clear();
     let broker = house.broker().await;
@@ -105,7 +102,7 @@ async fn a_log_that_cannot_be_read_for_a_while_is_read_again_and_nothing_is_miss
     })
     .await;
     assert!(house.received.lock().unwrap().is_empty());
-    std::fs::rename(&aside, &segment).unwrap();
+    make_readable(&segment);
     house.has_received(80).await;
     let expected: Vec<String> = (0..80).map(|n| format!("payload {n}")).collect();
     assert_eq!(payloads(&house.received.lock().unwrap()), expected);

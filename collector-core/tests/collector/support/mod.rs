@@ -3,7 +3,7 @@
 pub(crate) mod power;
 
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -20,6 +20,8 @@ pub(crate) struct Faults {
     let_go: Condvar,
     waiting: AtomicU64,
     pub(crate) writes: AtomicU64,
+    /// Cannot be read any more from the next new file on.
+    pub(crate) unreadable: Mutex<Option<PathBuf>>,
 }
 
 pub(crate) struct FaultyDisk(pub(crate) Arc<Faults>);
@@ -40,6 +42,12 @@ impl Faults {
         while self.waiting.load(Ordering::SeqCst) == 0 {
             assert!(began.elapsed() < std::time::Duration::from_secs(30), "nobody syncs");
             std::thread::yield_now();
+        }
+    }
+
+    fn take_away(&self) {
+        if let Some(path) = self.unreadable.lock().unwrap().take() {
+            make_unreadable(&path);
         }
     }
 
@@ -69,6 +77,16 @@ impl DiskFile for FaultyFile {
     }
 }
 
+/// Opening a link to itself fails, as opening anything does for want of descriptors. [`make_readable`] puts the file back.
+pub(crate) fn make_unreadable(path: &Path) {
+    std::fs::rename(path, path.with_extension("aside")).unwrap();
+    std::os::unix::fs::symlink(path, path).unwrap();
+}
+
+pub(crate) fn make_readable(path: &Path) {
+    std::fs::rename(path.with_extension("aside"), path).unwrap();
+}
+
 fn holds_records(path: &Path) -> bool {
     path.extension().is_none_or(|extension| extension != "durable")
 }
@@ -76,6 +94,7 @@ fn holds_records(path: &Path) -> bool {
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path, mode: u32) -> std::io::Result<Arc<dyn DiskFile>> {
         self.0.room()?;
+        self.0.take_away();
         Ok(Arc::new(FaultyFile(RealDisk.create(path, mode)?, Arc::clone(&self.0), holds_records(path))))
     }
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {

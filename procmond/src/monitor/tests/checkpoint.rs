@@ -156,6 +156,35 @@ async fn a_trim_before_the_restore_leaves_the_checkpoint_of_earlier_runs_alone()
 }
 
 #[tokio::test]
+async fn half_a_tail_is_no_past_to_start_from() {
+    let house = House::new(SyncMode::Never, 9).restored();
+    // Everybody is told in the second segment.
+    let filling = SourceEvent::new("events.collector.procmond", 1, vec![1; 128 * 1024]);
+    house.wal.append(&[filling.clone(), filling]).unwrap();
+    house.look();
+    let settings = Settings { interval: HOUR, original_interval: HOUR, max_events_in_flight: 1, paused: false };
+    let (settings, shutdown) = (watch::Sender::new(settings), CancellationToken::new());
+    let (other, _) = Wal::open(WalOptions::new(house.dir.path().join("other"), "procmond")).unwrap();
+    let events = EventSink::new(Arc::new(other), settings.subscribe(), shutdown.clone());
+    let context = SourceContext { events, settings: settings.subscribe(), shutdown, wal: house.wal.reader() };
+    let restore =
+        || lock(&house.monitor.watch).restore(&house.dir.path().join("tracker.checkpoint"), &context).map(drop);
+
+    let second = house.dir.path().join("procmond-00002.wal");
+    let aside = second.with_extension("aside");
+    std::fs::rename(&second, &aside).unwrap();
+    // Opening a link to itself fails, as opening anything does for want of descriptors.
+    std::os::unix::fs::symlink(&second, &second).unwrap();
+    lock(&house.monitor.watch).restored = false;
+    let error = restore().unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    assert_eq!(house.monitor.checkpoint(None).await.unwrap(), None, "nothing is written down of it");
+    std::fs::rename(&aside, &second).unwrap();
+    restore().unwrap();
+    assert_eq!(house.look(), [0], "everybody is known again");
+}
+
+#[tokio::test]
 async fn a_checkpoint_never_reflects_a_record_that_a_power_failure_would_take() {
     let house = House::new(SyncMode::Group, 3).restored();
     house.look();
