@@ -33,7 +33,9 @@ use crate::{control, publisher};
 pub(crate) const MAILBOX: usize = 100;
 /// How long the end waits for the agent to take what is left: the WAL keeps it anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a forced end waits for the source.
+/// How long the whole end may take: a source that has to be cut off, and what it left. Only a disk that hangs takes longer.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a forced end waits for the source, and every end for tasks in the background.
 const FORCED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Gap entries written for what was found damaged at start; the stream tells all of them.
 const GAP_ENTRIES: usize = 16;
@@ -85,16 +87,22 @@ pub(super) async fn run(builder: RuntimeBuilder, shutdown: CancellationToken) ->
     let stopping = actor.phase.take().unwrap_or(Phase::Waiting(WaitingForAgent::new())).shut_down();
     drop(actor);
     shared.state.send_replace(State::ShuttingDown);
+    let mut in_time = true;
     if ended.is_ok() {
-        drain(&shared, client, forced, ended.as_ref().copied().unwrap_or_default()).await;
+        let drained = drain(&shared, client, forced, ended.as_ref().copied().unwrap_or_default());
+        in_time = tokio::time::timeout(END_TIMEOUT, drained).await.is_ok();
     }
     background.cancel();
     source.abort();
-    while tasks.join_next().await.is_some() {}
+    // A task that waits for a disk that hangs is cut off; its thread is left behind.
+    let joined = async { while tasks.join_next().await.is_some() {} };
+    tokio::time::timeout(FORCED_TIMEOUT, joined).await.ok();
+    tasks.shutdown().await;
     shared.state.send_replace(stopping.stopped());
     // A failure on the way down counts as well.
     match (ended, fatal.try_recv()) {
         (Err(error), _) | (Ok(_), Ok(error)) => Err(error),
+        (Ok(_), Err(_)) if !in_time => Err(CollectorError::LimitEnd),
         (Ok(reason), Err(_)) => Ok(Stopped { reason, last: shared.wal.progress().borrow().written }),
     }
 }

@@ -35,7 +35,7 @@ const HEAL: Duration = Duration::from_secs(5);
 /// How often losses are told while they go on: one coverage row each time.
 const TELL: Duration = Duration::from_secs(1);
 
-/// How long the write-down of the tracker's state waits for the log while announcements queue up.
+/// How long the write-down of the tracker's state waits for the log, and then for the disk, while announcements queue up.
 const KEEP_UP: Duration = Duration::from_millis(200);
 
 type Outcome = Result<CollectionStats, ProcessCollectionError>;
@@ -302,9 +302,9 @@ impl<'a> Run<'a> {
         if !lock(&self.monitor.watch).is_behind() || !self.monitor.settle(None, KEEP_UP).await {
             return;
         }
-        let path = self.monitor.checkpoint.clone();
-        let written = self.monitor.watching(move |watch| watch.write_down(&path, None)).await;
-        if let Err(error) = written.and_then(|written| written) {
+        // One that takes longer goes on by itself.
+        let written = tokio::time::timeout(KEEP_UP, self.monitor.write_down(None)).await;
+        if let Ok(Err(error)) = written {
             tracing::warn!(%error, "the log is replayed from an older checkpoint after a kill");
         }
     }

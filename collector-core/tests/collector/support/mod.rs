@@ -17,8 +17,10 @@ pub(crate) struct Faults {
     pub(crate) full: AtomicBool,
     pub(crate) no_sync: AtomicBool,
     held: Mutex<bool>,
+    writes_held: Mutex<bool>,
     let_go: Condvar,
     waiting: AtomicU64,
+    writes_waiting: AtomicU64,
     pub(crate) writes: AtomicU64,
     /// Cannot be read any more from the next new file on.
     pub(crate) unreadable: Mutex<Option<PathBuf>>,
@@ -34,6 +36,32 @@ impl Faults {
     pub(crate) fn hold_syncs(&self, held: bool) {
         *self.held.lock().unwrap() = held;
         self.let_go.notify_all();
+    }
+
+    /// While held, writes to segments wait.
+    pub(crate) fn hold_writes(&self, held: bool) {
+        *self.writes_held.lock().unwrap() = held;
+        self.let_go.notify_all();
+    }
+
+    /// Syncs and writes that wait now.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::SeqCst) + self.writes_waiting.load(Ordering::SeqCst)
+    }
+
+    /// Lets everything go after so long that a test that waits for it fails instead of hanging; says whether it had to.
+    pub(crate) fn watchdog(self: &Arc<Self>) -> Arc<AtomicBool> {
+        let (faults, barked) = (Arc::downgrade(self), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&barked);
+        std::thread::spawn(move || {
+            std::thread::sleep(std::time::Duration::from_secs(30));
+            if let Some(faults) = faults.upgrade().filter(|faults| faults.waiting() > 0) {
+                told.store(true, Ordering::SeqCst);
+                faults.hold_syncs(false);
+                faults.hold_writes(false);
+            }
+        });
+        barked
     }
 
     /// Returns when one does.
@@ -62,6 +90,11 @@ impl DiskFile for FaultyFile {
             // Half of it gets through, as a real disk may do.
             self.0.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(error);
+        }
+        if self.2 {
+            self.1.writes_waiting.fetch_add(1, Ordering::SeqCst);
+            drop(self.1.let_go.wait_while(self.1.writes_held.lock().unwrap(), |held| *held).unwrap());
+            self.1.writes_waiting.fetch_sub(1, Ordering::SeqCst);
         }
         self.1.writes.fetch_add(u64::from(self.2), Ordering::SeqCst);
         self.0.write_at(bytes, offset)

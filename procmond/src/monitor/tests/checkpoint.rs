@@ -145,7 +145,7 @@ async fn a_trim_before_the_restore_leaves_the_checkpoint_of_earlier_runs_alone()
     let house = House::new(SyncMode::Group, 3);
     let path = house.dir.path().join("tracker.checkpoint");
     let earlier = Some(Sequence::new(1, 9));
-    checkpoint::write(&path, earlier, |out| out.write_all(b"a state of earlier runs")).unwrap();
+    checkpoint::write(&path, earlier, b"a state of earlier runs").unwrap();
     let before = house.checkpoint();
     lock(&house.monitor.watch).log = Some(house.wal.reader());
     let last = house.wal.append(&[SourceEvent::new("events.collector.procmond", 1, vec![1])]).unwrap();
