@@ -54,7 +54,10 @@ impl Faults {
         let (faults, barked) = (Arc::downgrade(self), Arc::new(AtomicBool::new(false)));
         let told = Arc::clone(&barked);
         std::thread::spawn(move || {
-            std::thread::sleep(std::time::Duration::from_secs(30));
+            let began = std::time::Instant::now();
+            while began.elapsed() < std::time::Duration::from_secs(30) && faults.strong_count() > 0 {
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
             if let Some(faults) = faults.upgrade().filter(|faults| faults.waiting() > 0) {
                 told.store(true, Ordering::SeqCst);
                 faults.hold_syncs(false);
