@@ -25,6 +25,9 @@ pub enum CollectorError {
         #[source]
         source: std::io::Error,
     },
+    /// The end was not in order: most likely the disk hangs.
+    #[error("the end took too long, perhaps the disk does not answer; what is not on it is told by the next start")]
+    LimitEnd,
     /// The record is longer than a segment or a frame can carry.
     #[error("a record of {bytes} bytes is above the limit of {limit}; the source has to cap it")]
     LimitRecord {
@@ -61,7 +64,7 @@ impl CollectorError {
     #[must_use]
     pub const fn exit(&self) -> Exit {
         match self {
-            Self::Bus(_) | Self::LimitRecord { .. } => Exit::Failure,
+            Self::Bus(_) | Self::LimitEnd | Self::LimitRecord { .. } => Exit::Failure,
             Self::CorruptLedger(e) => e.exit(),
             Self::Io { .. } => Exit::Unreadable,
             Self::MisuseInUse(_) => Exit::InUse,

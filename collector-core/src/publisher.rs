@@ -134,7 +134,8 @@ impl Connection {
         }
         tracing::info!(committed = committed.map(|c| c.to_string()), "connected to the agent");
         let cursor = self.shared.wal.reader().cursor(committed);
-        self.shared.sent_place.store(cursor.place(), Ordering::Relaxed);
+        // Until the log, which may have to wait for the disk, tells how much waits.
+        self.shared.sent_place.store(self.shared.wal.reader().end(), Ordering::Relaxed);
         self.shared.sent.send_replace(committed);
         self.shared.connected.store(true, Ordering::Relaxed);
         let stop = CancellationToken::new();
@@ -224,7 +225,10 @@ impl Credit {
 }
 
 /// Sends the stream behind the cursor over one connection, until it ends.
-async fn publish(shared: Arc<Shared>, mut cursor: Cursor, credit: Credit, stop: CancellationToken) {
+async fn publish(shared: Arc<Shared>, cursor: Cursor, credit: Credit, stop: CancellationToken) {
+    let found = tokio::task::spawn_blocking(move || (cursor.place(), cursor)).await;
+    let Ok((place, mut cursor)) = found else { return };
+    shared.sent_place.store(place, Ordering::Relaxed);
     let mut progress = shared.wal.progress();
     let mut earliest = tokio::time::Instant::now();
     loop {

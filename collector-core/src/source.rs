@@ -12,6 +12,7 @@ use daemoneye_lib::proto::{
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::error::CollectorError;
 pub use crate::runtime::EventSink;
 use crate::wal::WalReader;
 
@@ -163,15 +164,17 @@ pub struct SourceContext {
 }
 
 impl SourceContext {
-    /// The events of this collector after `after`, oldest first, up to the last one written when this was called.
+    /// The events of this collector after `after`, oldest first, up to the last one written when this was called. A source that meets an
+    /// error has only half of its past and had better fail: it is started again.
     ///
     /// # Errors
-    /// The WAL cannot be read.
-    pub fn replay_from(&self, after: Option<Sequence>) -> Result<impl Iterator<Item = Record>, SourceError> {
-        let records = self.wal.replay_from(after).map_err(|e| SourceError::Failed(e.to_string()))?;
-        Ok(records.map_while(|record| {
-            record.inspect_err(|error| tracing::error!(%error, "the WAL's tail cannot be read on")).ok()
-        }))
+    /// The WAL cannot be read, at its beginning or, as an item, further on.
+    pub fn replay_from(
+        &self,
+        after: Option<Sequence>,
+    ) -> Result<impl Iterator<Item = Result<Record, SourceError>>, SourceError> {
+        let failed = |error: CollectorError| SourceError::Failed(format!("the log's tail cannot be read: {error}"));
+        Ok(self.wal.replay_from(after).map_err(failed)?.map(move |record| record.map_err(failed)))
     }
 
     /// Waits for the next cycle, or returns `false` at shutdown. A pause ends the wait only when it ends.

@@ -7,6 +7,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use daemoneye_lib::segment::{DurableNote, HEADER_BYTES, Kind, SegmentHeader, SegmentName};
 
@@ -15,6 +16,10 @@ use crate::error::CollectorError;
 
 /// Zeros written at once while a segment is prepared: large enough to keep the disk busy, small enough for 16 MB of memory.
 const ZERO_CHUNK_BYTES: usize = 256 * 1024;
+/// How long an end waits for a thread that works on the disk: a busy one takes far less, and a program that does not end is killed.
+const END: Duration = Duration::from_secs(3);
+/// Pause between two looks whether it has ended.
+const END_LOOK: Duration = Duration::from_millis(1);
 /// Smallest segment: a header and one small record.
 pub(crate) const MIN_SEGMENT_BYTES: u64 = 1024;
 
@@ -210,10 +215,25 @@ impl Drop for SpareMaker {
     fn drop(&mut self) {
         *lock(&self.shared.0) = Spare::Closed;
         self.shared.1.notify_one();
+        // What a thread that is left behind prepares has a temporary name, which the next start removes.
         if let Some(thread) = self.thread.take() {
-            thread.join().ok();
+            join_in_time(thread);
         }
     }
+}
+
+/// `false`: the thread hangs, most likely in a call of the disk, and is left behind.
+pub(crate) fn join_in_time(thread: JoinHandle<()>) -> bool {
+    let began = Instant::now();
+    while !thread.is_finished() {
+        if began.elapsed() >= END {
+            tracing::warn!(thread = thread.thread().name(), "the disk does not answer; the end does not wait for it");
+            return false;
+        }
+        std::thread::park_timeout(END_LOOK);
+    }
+    thread.join().ok();
+    true
 }
 
 /// A segment that is full.

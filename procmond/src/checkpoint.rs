@@ -10,7 +10,7 @@
 //! leaves the old one or the new one, never half of either.
 
 use std::fs::{self, File};
-use std::io::{self, BufWriter, ErrorKind, Seek, SeekFrom, Write};
+use std::io::{self, ErrorKind, Write};
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::proto::Sequence;
@@ -67,23 +67,18 @@ pub struct Checkpoint {
     pub state: Vec<u8>,
 }
 
-/// Replaces the checkpoint at `path` by a state that reflects the log up to `last`. `state` is called twice, for the length
-/// and for the contents, so that a state of many megabytes never stands in memory.
+/// Replaces the checkpoint at `path` by a state that reflects the log up to `last`.
 ///
 /// # Errors
 /// [`CheckpointError::Io`]; the old checkpoint still stands then.
-pub fn write(
-    path: &Path,
-    last: Option<Sequence>,
-    state: impl Fn(&mut dyn Write) -> io::Result<()>,
-) -> Result<(), CheckpointError> {
+pub fn write(path: &Path, last: Option<Sequence>, state: &[u8]) -> Result<(), CheckpointError> {
     let temporary = path.with_extension("checkpoint.tmp");
     let failed = |operation, path: &Path| {
         let path = path.to_owned();
         move |source| CheckpointError::Io { operation, path, source }
     };
-    let file = collector_core::private_file(&temporary).map_err(failed("create", &temporary))?;
-    fill(file, last, state).map_err(failed("write", &temporary))?;
+    let mut file = collector_core::private_file(&temporary).map_err(failed("create", &temporary))?;
+    fill(&mut file, last, state).map_err(failed("write", &temporary))?;
     fs::rename(&temporary, path).map_err(failed("rename", &temporary))?;
     // Where a directory cannot be opened as a file, the platform orders renames itself.
     match path.parent().map(File::open) {
@@ -92,52 +87,13 @@ pub fn write(
     }
 }
 
-/// The hash stands before what it covers, so its place is filled in last.
-fn fill(file: File, last: Option<Sequence>, state: impl Fn(&mut dyn Write) -> io::Result<()>) -> io::Result<()> {
-    let mut length = Length(0);
-    state(&mut length)?;
-    let header = header(last, length.0);
-    let mut out = Hashed { out: BufWriter::new(file), hasher: blake3::Hasher::new() };
-    out.write_all(&header)?;
-    out.out.write_all(&[0; HASH_BYTES])?;
-    state(&mut out)?;
-    let hash = out.hasher.finalize();
-    let mut file = out.out.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.seek(SeekFrom::Start(HEADER_BYTES as u64))?;
-    file.write_all(hash.as_bytes())?;
+fn fill(file: &mut File, last: Option<Sequence>, state: &[u8]) -> io::Result<()> {
+    let mut header = header(last, state.len() as u64);
+    let hash = hash(&header, state);
+    header.extend_from_slice(hash.as_bytes());
+    file.write_all(&header)?;
+    file.write_all(state)?;
     file.sync_all()
-}
-
-/// Counts what is written.
-struct Length(u64);
-
-impl Write for Length {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0 = self.0.saturating_add(bytes.len() as u64);
-        Ok(bytes.len())
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// Hashes what is written through it.
-struct Hashed<W> {
-    out: W,
-    hasher: blake3::Hasher,
-}
-
-impl<W: Write> Write for Hashed<W> {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = self.out.write(bytes)?;
-        self.hasher.update(bytes.get(..written).unwrap_or_default());
-        Ok(written)
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        self.out.flush()
-    }
 }
 
 /// Reads the checkpoint at `path`; `None` when there is none.
@@ -199,7 +155,7 @@ mod tests {
     use super::*;
 
     fn write(path: &Path, checkpoint: &Checkpoint) -> Result<(), CheckpointError> {
-        super::write(path, checkpoint.last, |out| out.write_all(&checkpoint.state))
+        super::write(path, checkpoint.last, &checkpoint.state)
     }
 
     fn checkpoint() -> Checkpoint {

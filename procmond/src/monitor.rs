@@ -24,6 +24,7 @@ use tokio::sync::Notify;
 use self::door::Door;
 use self::run::Run;
 use self::watch::{Watch, lock, now_us};
+use crate::checkpoint;
 use crate::collector::{CollectionStats, ProcessCollector};
 use crate::hashing::{HashOptions, Hasher};
 use crate::kernel::KernelSource;
@@ -115,6 +116,8 @@ pub struct ProcessMonitor {
     snapshot_notes: Vec<String>,
     pace: Pace,
     checkpoint: PathBuf,
+    /// Whoever has it writes the checkpoint.
+    pen: Arc<Mutex<()>>,
 }
 
 /// Every living process and the last record of the log that this view reflects.
@@ -152,6 +155,7 @@ impl ProcessMonitor {
             table: Arc::new(Mutex::new(collector)),
             pace,
             checkpoint: wal_dir.join("tracker.checkpoint"),
+            pen: Arc::default(),
         }
     }
 
@@ -196,6 +200,24 @@ impl ProcessMonitor {
         tokio::task::spawn_blocking(move || work(&mut lock(&watch)))
             .await
             .map_err(|error| SourceError::Failed(format!("the tracker's thread ended: {error}")))
+    }
+
+    /// Writes the tracker's state down as far as the log has it; returns the last record that the file reflects.
+    async fn write_down(&self, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
+        let (watch, pen, path) = (Arc::clone(&self.watch), Arc::clone(&self.pen), self.checkpoint.clone());
+        let written = tokio::task::spawn_blocking(move || {
+            // Threads that wait for a disk that hangs must not pile up.
+            let Ok(_pen) = pen.try_lock() else { return Ok(lock(&watch).checkpointed) };
+            let draft = lock(&watch).draft(last);
+            let (last, state) = match draft {
+                Ok(draft) => draft,
+                Err(kept) => return Ok(kept),
+            };
+            checkpoint::write(&path, last, &state).map_err(|error| SourceError::Failed(error.to_string()))?;
+            lock(&watch).wrote_down(last);
+            Ok(last)
+        });
+        written.await.map_err(|error| SourceError::Failed(format!("the checkpoint's thread ended: {error}")))?
     }
 
     async fn settle(&self, last: Option<Sequence>, within: Duration) -> bool {
@@ -244,8 +266,7 @@ impl EventSource for ProcessMonitor {
         if !self.settle(last, SETTLE).await {
             tracing::warn!("the log is not synced in time; the checkpoint stays as it is");
         }
-        let path = self.checkpoint.clone();
-        self.watching(move |watch| watch.write_down(&path, last)).await?
+        self.write_down(last).await
     }
 
     async fn health(&self) -> SourceHealth {

@@ -1,9 +1,11 @@
-//! A source of the kernel that dies inside the jail: this test binary starts itself again, the child enters the very same
-//! jail with the real source in front, which then dies when a program tells it to. Needs root; skipped otherwise.
+//! A source of the kernel that dies or falls silent inside the jail: this test binary starts itself again, the child enters the very
+//! same jail with the real source in front, which then dies when a program tells it to, or whose programs are detached. Needs root;
+//! skipped otherwise.
 #![cfg(target_os = "linux")]
 #![expect(clippy::panic, clippy::unwrap_used, reason = "a test fails by panicking")]
 
 use std::io::{BufRead as _, BufReader};
+use std::os::fd::IntoRawFd as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -27,6 +29,9 @@ mod skip;
 
 /// The child's data directory, told to it in its environment.
 const INSIDE: &str = "FALLBACK_TEST_INSIDE";
+
+/// Set for a child whose source is to be silent.
+const SILENT: &str = "FALLBACK_TEST_SILENT";
 
 /// The program at whose start the source dies.
 const DEADLY: &str = "the-source-dies-now";
@@ -64,6 +69,21 @@ impl KernelSource for Mortal {
     }
 }
 
+/// Takes the programs out of the kernel; whoever reads the ring is told nothing of it.
+fn detach() {
+    let numbers = std::fs::read_dir("/proc/self/fd").unwrap().map(|entry| entry.unwrap());
+    let links: Vec<i32> = numbers
+        .filter(|entry| std::fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == "anon_inode:bpf_link"))
+        .map(|entry| entry.file_name().to_str().unwrap().parse().unwrap())
+        .collect();
+    assert!(links.len() >= 3, "{links:?}");
+    for number in links {
+        nix::unistd::close(number).unwrap();
+        // Its owner closes the number once more at the end: something has to be there.
+        while std::fs::File::open("/dev/null").unwrap().into_raw_fd() != number {}
+    }
+}
+
 /// Captures in the jail and prints one line about each start and each gap.
 fn inside(data_dir: &Path) {
     let mut chosen = sources::choose("auto", Path::new("/proc")).unwrap();
@@ -71,10 +91,15 @@ fn inside(data_dir: &Path) {
         return println!("skipped: {}", chosen.passed_over.join("; "));
     }
     println!("chosen: {}", chosen.reason);
-    chosen.kernel = chosen.kernel.map(|kernel| Box::new(Mortal(kernel)) as Box<dyn KernelSource>);
+    let silent = std::env::var_os(SILENT).is_some();
+    if silent {
+        detach();
+    } else {
+        chosen.kernel = chosen.kernel.map(|kernel| Box::new(Mortal(kernel)) as Box<dyn KernelSource>);
+    }
     let jailed = jail::enter(data_dir, Required::Available).unwrap();
     assert!(jailed.report().probes.iter().all(|probe| probe.wanted == probe.allowed), "{:?}", jailed.report());
-    let pace = Pace::every(Duration::from_secs(3600));
+    let pace = Pace::every(if silent { Duration::from_millis(300) } else { Duration::from_secs(3600) });
     let monitor = Arc::new(ProcessMonitor::new(chosen, pace, "procmond", &data_dir.join("wal")));
     let seen = Arc::clone(&monitor);
     let builder = Runtime::builder("procmond", "process", data_dir)
@@ -101,9 +126,10 @@ fn tell(monitor: &ProcessMonitor, record: &Record) {
 struct Jailed(Child, Receiver<String>);
 
 impl Jailed {
-    fn start(data_dir: &Path) -> Self {
+    fn start(data_dir: &Path, silent: bool) -> Self {
         let mut child = Command::new(std::env::current_exe().unwrap())
             .env(INSIDE, data_dir)
+            .envs(silent.then_some((SILENT, "1")))
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -147,7 +173,7 @@ fn a_source_that_dies_in_the_jail_is_followed_by_the_connector() {
         return skipped("needs root");
     }
     let dir = tempfile::tempdir().unwrap();
-    let jailed = Jailed::start(dir.path());
+    let jailed = Jailed::start(dir.path(), false);
     let chosen = jailed.wait_for("chosen");
     if let Some(why) = chosen.strip_prefix("skipped: ") {
         return skipped(why);
@@ -165,6 +191,41 @@ fn a_source_that_dies_in_the_jail_is_followed_by_the_connector() {
     assert_eq!(jailed.wait_for(&format!("exec {after} ")), format!("exec {after} proc-connector"));
 }
 
+// test, run by main
+fn a_source_whose_programs_are_detached_is_followed_by_the_connector() {
+    if !rustix::process::geteuid().is_root() {
+        return skipped("needs root");
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let jailed = Jailed::start(dir.path(), true);
+    if let Some(why) = jailed.wait_for("chosen").strip_prefix("skipped: ") {
+        return skipped(why);
+    }
+    jailed.wait_for(&format!("other {}", jailed.0.id()));
+    let mut sleepers = vec![Sleeper::start()];
+    jailed.wait_for("gap announcements_missed");
+    sleepers.push(Sleeper::start());
+    let gap = jailed.wait_for("gap source_fallback");
+    assert!(gap.contains("ebpf is gone, proc-connector has taken its place: it announces nothing any more"), "{gap}");
+    let after = run("after");
+    assert_eq!(jailed.wait_for(&format!("exec {after} ")), format!("exec {after} proc-connector"));
+}
+
+struct Sleeper(Child);
+
+impl Sleeper {
+    fn start() -> Self {
+        Self(Command::new("/bin/sleep").arg("300").stdin(Stdio::null()).spawn().unwrap())
+    }
+}
+
+impl Drop for Sleeper {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
 /// No harness: its main thread would be one that the jail never reached, and the jail refuses to hold without it.
 fn main() {
     if let Some(data_dir) = std::env::var_os(INSIDE) {
@@ -176,7 +237,13 @@ fn main() {
     }
 }
 
-const TESTS: &[(&str, fn())] = &[(
-    "a_source_that_dies_in_the_jail_is_followed_by_the_connector",
-    a_source_that_dies_in_the_jail_is_followed_by_the_connector,
-)];
+const TESTS: &[(&str, fn())] = &[
+    (
+        "a_source_that_dies_in_the_jail_is_followed_by_the_connector",
+        a_source_that_dies_in_the_jail_is_followed_by_the_connector,
+    ),
+    (
+        "a_source_whose_programs_are_detached_is_followed_by_the_connector",
+        a_source_whose_programs_are_detached_is_followed_by_the_connector,
+    ),
+];

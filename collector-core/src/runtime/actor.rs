@@ -10,7 +10,7 @@ use std::time::Duration;
 use daemoneye_eventbus::{Client, IncomingCall};
 use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
-use daemoneye_lib::proto::{CollectorResponse, Sequence};
+use daemoneye_lib::proto::{CollectorResponse, Record, Sequence};
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinSet;
@@ -33,7 +33,9 @@ use crate::{control, publisher};
 pub(crate) const MAILBOX: usize = 100;
 /// How long the end waits for the agent to take what is left: the WAL keeps it anyway.
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
-/// How long a forced end waits for the source.
+/// How long the whole end may take: a source that has to be cut off, and what it left. Only a disk that hangs takes longer.
+const END_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long a forced end waits for the source, and every end for tasks in the background.
 const FORCED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Gap entries written for what was found damaged at start; the stream tells all of them.
 const GAP_ENTRIES: usize = 16;
@@ -85,16 +87,22 @@ pub(super) async fn run(builder: RuntimeBuilder, shutdown: CancellationToken) ->
     let stopping = actor.phase.take().unwrap_or(Phase::Waiting(WaitingForAgent::new())).shut_down();
     drop(actor);
     shared.state.send_replace(State::ShuttingDown);
+    let mut in_time = true;
     if ended.is_ok() {
-        drain(&shared, client, forced, ended.as_ref().copied().unwrap_or_default()).await;
+        let drained = drain(&shared, client, forced, ended.as_ref().copied().unwrap_or_default());
+        in_time = tokio::time::timeout(END_TIMEOUT, drained).await.is_ok();
     }
     background.cancel();
     source.abort();
-    while tasks.join_next().await.is_some() {}
+    // A task that waits for a disk that hangs is cut off; its thread is left behind.
+    let joined = async { while tasks.join_next().await.is_some() {} };
+    tokio::time::timeout(FORCED_TIMEOUT, joined).await.ok();
+    tasks.shutdown().await;
     shared.state.send_replace(stopping.stopped());
     // A failure on the way down counts as well.
     match (ended, fatal.try_recv()) {
         (Err(error), _) | (Ok(_), Ok(error)) => Err(error),
+        (Ok(_), Err(_)) if !in_time => Err(CollectorError::LimitEnd),
         (Ok(reason), Err(_)) => Ok(Stopped { reason, last: shared.wal.progress().borrow().written }),
     }
 }
@@ -106,7 +114,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
     let wal_max_bytes = builder.wal.max_bytes;
     let (wal, recovered) = Wal::open(builder.wal)?;
     let pending = uncovered(&wal, &ledger, recovered.last)?;
-    let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(Arc::clone(&source));
+    let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(&builder.id, Arc::clone(&source));
     let (fatal, fatal_receiver) = mpsc::channel(1);
     let settings = Settings {
         interval: builder.interval,
@@ -146,7 +154,8 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
 /// What a crash kept from being covered. Records of this run (gaps) belong to this run's first range.
 fn uncovered(wal: &Wal, ledger: &Ledger, last: Option<Sequence>) -> Result<Vec<EventRange>, CollectorError> {
     let replay = wal.replay_from(ledger.head().covered)?;
-    Ok(ranges_of(replay.map_while(Result::ok).take_while(|record| record.sequence <= last)))
+    let of_this_run = |record: &Result<Record, _>| record.as_ref().is_ok_and(|record| record.sequence > last);
+    ranges_of(replay.take_while(|record| !of_this_run(record)))
 }
 
 fn context(shared: &Shared, shutdown: CancellationToken) -> SourceContext {
@@ -326,7 +335,7 @@ impl Actor {
     }
 
     async fn tell_silence(&self) {
-        let Some(gap) = silence::gap(&self.shared.id, self.shared.silent_since_us, now_us()) else { return };
+        let Some(gap) = silence::before(&self.shared.id, self.shared.silent_since_us, now_us()) else { return };
         let wal = Arc::clone(&self.shared.wal);
         let told = tokio::task::spawn_blocking(move || wal.append(&[gap])).await;
         if let Ok(Err(error)) = told {

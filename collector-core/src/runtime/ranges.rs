@@ -12,7 +12,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use crate::ledger::Draft;
-use crate::wal::EventRange;
+use crate::wal::{EventRange, Wal};
 
 /// Least time between two ranges; also the longest time an event waits for one.
 const RANGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,7 +35,7 @@ impl Shared {
     /// Writes what has gathered. Ranges that cannot be written stay pending.
     pub(super) async fn cover_now(&self) {
         let mut pending = self.cover.pending.lock().await;
-        pending.extend(self.wal.take_range());
+        pending.extend(self.on_the_log(Wal::take_range).await.flatten());
         let Some(covered) = pending.last().map(|range| range.last) else { return };
         // An entry for an event that a power failure took would hide that it is missing.
         if let Err(error) = self.wal.synced().await {
@@ -51,11 +51,17 @@ impl Shared {
         }
     }
 
+    /// What may wait for an append, which may wait for the disk; `None` when the program ends.
+    async fn on_the_log<T: Send + 'static>(&self, work: impl FnOnce(&Wal) -> T + Send + 'static) -> Option<T> {
+        let wal = Arc::clone(&self.wal);
+        tokio::task::spawn_blocking(move || work(&wal)).await.ok()
+    }
+
     /// Trims what the agent has committed, the ledger covers and the source's checkpoint holds.
     pub(super) async fn trim_now(&self) {
         let (committed, covered) = (*self.committed.borrow(), self.ledger.head().covered);
         let Some(upto) = committed.min(covered) else { return };
-        let Some(upto) = self.wal.trimmable(upto) else { return };
+        let Some(upto) = self.on_the_log(move |wal| wal.trimmable(upto)).await.flatten() else { return };
         let last = self.wal.progress().borrow().written;
         let held = match self.source.checkpoint(last).await {
             Ok(Some(held)) => held.min(upto),
@@ -65,10 +71,9 @@ impl Shared {
                 return;
             }
         };
-        let wal = Arc::clone(&self.wal);
-        match tokio::task::spawn_blocking(move || wal.trim(held)).await {
-            Ok(Ok(_)) | Err(_) => {}
-            Ok(Err(error)) => tracing::warn!(%error, "the write-ahead log cannot be trimmed"),
+        match self.on_the_log(move |wal| wal.trim(held)).await {
+            Some(Ok(_)) | None => {}
+            Some(Err(error)) => tracing::warn!(%error, "the write-ahead log cannot be trimmed"),
         }
     }
 }

@@ -42,6 +42,11 @@ impl EventSink {
         if !ready {
             return Err(SourceError::Stopped);
         }
+        self.write(events).await
+    }
+
+    /// As [`Self::emit`], also during a pause.
+    pub(super) async fn write(&self, events: Vec<SourceEvent>) -> Result<Option<Sequence>, SourceError> {
         if let Some(appended) = self.wal.append_quickly(&events) {
             return appended.map_err(|error| SourceError::Failed(error.to_string()));
         }

@@ -1,4 +1,5 @@
-//! Runs the source: starts it, stops it in bounded time, and tries again after it failed.
+//! Runs the source: starts it, stops it in bounded time, and tries again after it has failed or ended unasked. The time without it is told
+//! when it starts again, and when the collector ends before that.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,9 @@ use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use crate::source::{EventSource, SourceContext, SourceError};
+use super::silence::{self, Down};
+use crate::source::{EventSource, SourceContext, SourceError, SourceEvent};
+use crate::wal::now_us;
 
 /// How long a source has to end before it is cut off.
 const STOP_TIMEOUT: Duration = Duration::from_secs(10);
@@ -52,18 +55,23 @@ impl SourceHandle {
 }
 
 pub(super) struct SourceTask {
+    /// Of the collector.
+    id: String,
     source: Arc<dyn EventSource>,
     orders: mpsc::Receiver<(Order, oneshot::Sender<()>)>,
     status: watch::Sender<String>,
     running: Option<(CancellationToken, JoinHandle<Result<(), SourceError>>)>,
     retry: Option<Instant>,
+    /// `None` before the first start and while it runs.
+    down: Option<Down>,
 }
 
 impl SourceTask {
-    pub(super) fn new(source: Arc<dyn EventSource>) -> (Self, SourceHandle) {
+    pub(super) fn new(id: &str, source: Arc<dyn EventSource>) -> (Self, SourceHandle) {
         let (orders, receiver) = mpsc::channel(ORDERS);
         let (status, watched) = watch::channel("source stopped".to_owned());
-        let task = Self { source, orders: receiver, status, running: None, retry: None };
+        let task =
+            Self { id: id.to_owned(), source, orders: receiver, status, running: None, retry: None, down: None };
         (task, SourceHandle { orders, status: watched })
     }
 
@@ -78,7 +86,7 @@ impl SourceTask {
                         // Whoever asked may have stopped waiting.
                         done.send(()).ok();
                     }
-                    None => return self.stop().await,
+                    None => return self.stop("the collector ends").await,
                 },
                 ended = ended(&mut self.running) => self.on_end(ended),
                 () = tokio::time::sleep_until(retry.unwrap_or_else(Instant::now)), if retry.is_some() => self.start(&context),
@@ -87,12 +95,31 @@ impl SourceTask {
     }
 
     async fn carry_out(&mut self, order: Order, context: &(impl Fn(CancellationToken) -> SourceContext + Send)) {
-        if matches!(order, Order::Stop | Order::Restart) {
-            self.stop().await;
+        match order {
+            Order::Start => self.start(context),
+            Order::Stop => {
+                // Nobody may come to start it again.
+                if let Some(gap) = self.down_until_now() {
+                    let (_, context) = self.context(context);
+                    // It is told again when it starts.
+                    tokio::time::timeout(STOP_TIMEOUT, context.events.write(vec![gap])).await.ok();
+                }
+                self.stop("the source was told to stop").await;
+            }
+            Order::Restart => {
+                self.stop("the source was told to start again").await;
+                self.start(context);
+            }
         }
-        if matches!(order, Order::Start | Order::Restart) {
-            self.start(context);
-        }
+    }
+
+    fn down_until_now(&self) -> Option<SourceEvent> {
+        self.down.as_ref().map(|down| silence::within(&self.id, down, now_us()))
+    }
+
+    fn context(&self, make: &impl Fn(CancellationToken) -> SourceContext) -> (CancellationToken, SourceContext) {
+        let shutdown = CancellationToken::new();
+        (shutdown.clone(), make(shutdown))
     }
 
     fn start(&mut self, context: &impl Fn(CancellationToken) -> SourceContext) {
@@ -100,16 +127,23 @@ impl SourceTask {
         if self.running.is_some() {
             return;
         }
-        let shutdown = CancellationToken::new();
-        let (source, context) = (Arc::clone(&self.source), context(shutdown.clone()));
-        let task = tokio::spawn(async move { source.start(context).await });
+        let (shutdown, context) = self.context(context);
+        let (source, gap) = (Arc::clone(&self.source), self.down_until_now());
+        self.down = None;
+        let task = tokio::spawn(async move {
+            if let Some(gap) = gap {
+                context.events.write(vec![gap]).await?;
+            }
+            source.start(context).await
+        });
         self.running = Some((shutdown, task));
         self.status.send_replace(RUNNING.to_owned());
     }
 
-    async fn stop(&mut self) {
+    async fn stop(&mut self, why: &str) {
         self.retry = None;
         if let Some((shutdown, mut task)) = self.running.take() {
+            self.down = Some(Down { at_us: now_us(), why: why.to_owned() });
             shutdown.cancel();
             if tokio::time::timeout(STOP_TIMEOUT, &mut task).await.is_err() {
                 task.abort();
@@ -128,12 +162,11 @@ impl SourceTask {
         self.running = None;
         let status = match ended {
             Ok(()) => "source ended by itself".to_owned(),
-            Err(error) => {
-                tracing::error!(source = self.source.name(), %error, "the source failed; it is tried again");
-                self.retry = Some(Instant::now() + RETRY_PAUSE);
-                format!("source failed: {error}")
-            }
+            Err(error) => format!("source failed: {error}"),
         };
+        tracing::error!(source = self.source.name(), "{status}; it is tried again");
+        self.retry = Some(Instant::now() + RETRY_PAUSE);
+        self.down = Some(Down { at_us: now_us(), why: status.clone() });
         self.status.send_replace(status);
     }
 }
@@ -144,5 +177,78 @@ async fn ended(
     match running {
         Some((_, task)) => task.await.unwrap_or_else(|panic| Err(SourceError::Failed(panic.to_string()))),
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU64, Ordering};
+
+    use daemoneye_lib::proto::{CollectionCapabilities, CoverageGap};
+    use prost::Message as _;
+
+    use crate::runtime::EventSink;
+    use crate::source::{Settings, SourceHealth};
+    use crate::wal::{Wal, WalOptions};
+
+    /// Ends unasked, fails, and then runs.
+    #[derive(Default)]
+    struct Unsteady(AtomicU64);
+
+    #[async_trait::async_trait]
+    impl EventSource for Unsteady {
+        fn name(&self) -> &str {
+            "unsteady"
+        }
+        fn capabilities(&self) -> CollectionCapabilities {
+            CollectionCapabilities::default()
+        }
+        async fn start(&self, context: SourceContext) -> Result<(), SourceError> {
+            match self.0.fetch_add(1, Ordering::SeqCst) {
+                0 => return Ok(()),
+                1 => return Err(SourceError::Failed("no descriptor".to_owned())),
+                _ => context.shutdown.cancelled().await,
+            }
+            Ok(())
+        }
+        async fn health(&self) -> SourceHealth {
+            SourceHealth::default()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_time_without_the_source_is_told_whatever_ended_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let wal = Arc::new(Wal::open(WalOptions::new(dir.path(), "test")).unwrap().0);
+        let interval = Duration::from_secs(1);
+        let settings = Settings { interval, original_interval: interval, max_events_in_flight: 1, paused: false };
+        let settings = watch::Sender::new(settings);
+        let source = Arc::new(Unsteady::default());
+        let (task, handle) = SourceTask::new("test", Arc::clone(&source) as Arc<dyn EventSource>);
+        let (log, given) = (Arc::clone(&wal), settings.subscribe());
+        tokio::spawn(task.run(move |shutdown| SourceContext {
+            events: EventSink::new(Arc::clone(&log), given.clone(), shutdown.clone()),
+            settings: given.clone(),
+            shutdown,
+            wal: log.reader(),
+        }));
+        handle.order(Order::Start).await;
+        let mut status = handle.status.clone();
+        while source.0.load(Ordering::SeqCst) < 3 {
+            status.changed().await.unwrap();
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        settings.send_modify(|settings| settings.paused = true);
+        for order in [Order::Stop, Order::Start, Order::Restart, Order::Stop, Order::Stop] {
+            handle.order(order).await;
+            tokio::time::sleep(interval).await;
+        }
+        let records = wal.replay_from(None).unwrap().map(Result::unwrap);
+        let gaps: Vec<CoverageGap> = records.map(|r| CoverageGap::decode(r.payload).unwrap()).collect();
+        assert!(gaps.iter().all(|gap| gap.reason == "source_down" && gap.from_us <= gap.to_us), "{gaps:?}");
+        let why: Vec<&str> = gaps.iter().map(|gap| gap.detail.as_str()).collect();
+        let (stopped, again) = ("the source was told to stop", "the source was told to start again");
+        assert_eq!(why, ["source ended by itself", "source failed: no descriptor", stopped, again, stopped]);
     }
 }

@@ -74,8 +74,9 @@ impl Wal {
             }
         }
         if self.shared.options.sync == SyncMode::Never && inner.gaps.is_empty() {
-            inner.release(&self.shared.options);
+            inner.release(&self.shared);
         }
+        self.shared.show(&inner);
         let last = (inner.next > before).then(|| Sequence::new(inner.epoch, inner.next - 1));
         drop(inner);
         if let Some(last) = last {
@@ -113,7 +114,7 @@ impl Inner {
                         tracing::error!(%error, events = rest.len(), lost, "events cannot be written; collection goes on");
                     }
                     // The room of what was dropped is wanted more than its last word.
-                    self.release(&wal.shared.options);
+                    self.release(&wal.shared);
                     return done;
                 }
             }

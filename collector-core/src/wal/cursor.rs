@@ -17,7 +17,7 @@ pub struct Cursor {
     segment: Option<(u64, u64, SegmentReader)>,
     /// Segments up to this number have been read.
     done: u64,
-    /// The place behind the last record, when that did not come from the open segment.
+    /// The place behind the last record, when that is not in the open segment.
     place: Option<u64>,
     /// Where something stood that is not a record; the next one that can be read says how many are missing.
     damaged: Option<String>,
@@ -47,10 +47,10 @@ impl WalReader {
         Ok(Replay { cursor, until })
     }
 
-    /// Where the next record will be written, as a byte position in the whole stream.
+    /// Where the next record will be written, as a byte position in the whole stream. Never waits for an append.
     #[must_use]
     pub fn end(&self) -> u64 {
-        self.shared.lock().end()
+        self.shared.shown().end
     }
 
     /// Last record that no power failure takes back. With `never` nothing is promised, and it is the last one written.
@@ -163,7 +163,8 @@ impl Cursor {
         Some(run)
     }
 
-    /// Where the next record begins, as a byte position in the whole stream; compare it with [`WalReader::end`].
+    /// Where the next record begins, as a byte position in the whole stream; compare it with [`WalReader::end`]. Waits for an
+    /// append only before the first record is read.
     #[must_use]
     pub fn place(&self) -> u64 {
         if let Some(place) = self.place {
@@ -234,12 +235,13 @@ impl Cursor {
     fn leave(&mut self) -> bool {
         let Some((number, ..)) = &self.segment else { return false };
         let number = *number;
-        let later = self.wal.shared.lock().segments.back().is_some_and(|s| s.number > number);
-        if later {
+        let later = self.wal.shared.lock().segments.iter().find(|s| s.number > number).map(|s| s.base);
+        if later.is_some() {
             self.done = number;
             self.segment = None;
+            self.place = later;
         }
-        later
+        later.is_some()
     }
 
     /// Opens the first segment that holds something unread; `false` when there is none.

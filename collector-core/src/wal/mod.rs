@@ -226,6 +226,16 @@ struct Inner {
     /// Records up to this number that could not be read back are told.
     missed_upto: u64,
     trimmed: Option<Sequence>,
+}
+
+/// What is asked and told while somebody appends: `Inner` is held while the disk writes, which may take for ever. It is taken for a
+/// few loads and stores alone, by whoever holds `Inner` too.
+#[derive(Default)]
+struct Shown {
+    stats: WalStats,
+    /// Where the next record will be written, as a byte position in the whole stream.
+    end: u64,
+    /// What the agent has.
     committed: Option<Sequence>,
 }
 
@@ -233,6 +243,7 @@ struct Shared {
     options: WalOptions,
     topic: String,
     inner: Mutex<Inner>,
+    shown: Mutex<Shown>,
     progress: watch::Sender<Progress>,
     wishes: sync::Wishes,
     note: Option<SyncNote>,
@@ -242,13 +253,42 @@ impl Shared {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn shown(&self) -> MutexGuard<'_, Shown> {
+        self.shown.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn committed(&self) -> Option<Sequence> {
+        self.shown().committed
+    }
+
+    /// After whatever changes it.
+    fn show(&self, inner: &Inner) {
+        let (stats, end) = (inner.stats(), inner.end());
+        let mut shown = self.shown();
+        (shown.stats, shown.end) = (stats, end);
+    }
+}
+
+impl Inner {
+    fn stats(&self) -> WalStats {
+        WalStats {
+            bytes: self.segments.iter().map(|s| s.bytes).sum(),
+            segments: self.segments.len() as u64,
+            appended: self.appended,
+            lost: self.lost,
+            unprepared: self.log.unprepared,
+            trimmed: self.trimmed,
+        }
+    }
 }
 
 /// An open WAL. Every call is a short system call or two; from async code it belongs on a blocking thread.
 pub struct Wal {
     shared: Arc<Shared>,
     syncer: Option<sync::Syncer>,
-    _lock: DirLock,
+    /// Shared with the syncing thread, which may outlive this when the disk hangs.
+    lock: Arc<DirLock>,
 }
 
 /// Reads a WAL while it is written; clones share nothing but the log.
@@ -277,22 +317,24 @@ impl Wal {
         let shared = Arc::new(Shared {
             options,
             topic,
+            shown: Mutex::default(),
             inner: Mutex::new(inner),
             progress,
             wishes: sync::Wishes::default(),
             note,
         });
-        let mut wal = Self { shared, syncer: None, _lock: lock };
+        shared.show(&shared.lock());
+        let mut wal = Self { shared, syncer: None, lock: Arc::new(lock) };
         wal.settle_recovery(&recovered, repaired)?;
         if sync != SyncMode::Never {
-            wal.syncer = Some(sync::Syncer::start(Arc::clone(&wal.shared))?);
+            wal.syncer = Some(sync::Syncer::start(Arc::clone(&wal.shared), Arc::clone(&wal.lock))?);
         }
         Ok((wal, recovered))
     }
 
     /// What fell to the bound is told, and then its files go: the next start would take them for records that nobody has.
     fn say_the_last_word(&self) {
-        if self.shared.lock().condemned.is_empty() {
+        if self.shared.inner.try_lock().is_ok_and(|inner| inner.condemned.is_empty()) {
             return;
         }
         Inner::tell_again(&self.shared);
@@ -334,21 +376,13 @@ impl Wal {
         self.shared.progress.subscribe()
     }
 
-    /// Counters.
+    /// Counters. Never waits for an append.
     #[must_use]
     pub fn stats(&self) -> WalStats {
-        let inner = self.shared.lock();
-        WalStats {
-            bytes: inner.segments.iter().map(|s| s.bytes).sum(),
-            segments: inner.segments.len() as u64,
-            appended: inner.appended,
-            lost: inner.lost,
-            unprepared: inner.log.unprepared,
-            trimmed: inner.trimmed,
-        }
+        self.shared.shown().stats
     }
 
-    /// What has been appended since the last call, for an `event-range` entry of the ledger.
+    /// What has been appended since the last call, for an `event-range` entry of the ledger. Waits for an append.
     #[must_use]
     pub fn take_range(&self) -> Option<EventRange> {
         self.shared.lock().range.take()
@@ -370,9 +404,10 @@ impl Wal {
 
 impl Drop for Wal {
     fn drop(&mut self) {
-        // Its thread syncs once more before it ends.
-        drop(self.syncer.take());
-        self.say_the_last_word();
+        // Its thread syncs once more before it ends. One that does not end has a disk that hangs: the next start finds what is there.
+        if self.syncer.take().is_none_or(sync::Syncer::end) {
+            self.say_the_last_word();
+        }
     }
 }
 

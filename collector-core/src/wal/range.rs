@@ -60,12 +60,17 @@ impl RangeHasher {
     }
 }
 
-/// The ranges, one for each epoch, of records that a crash kept from being covered.
-pub(crate) fn ranges_of(records: impl Iterator<Item = Record>) -> Vec<EventRange> {
+/// The ranges, one for each epoch, of records that a crash kept from being covered. A record that cannot be read now is none that may be
+/// passed over: what follows would be covered behind it, and it would be trimmed without an entry.
+///
+/// # Errors
+/// The first one of `records`.
+pub(crate) fn ranges_of<E>(records: impl Iterator<Item = Result<Record, E>>) -> Result<Vec<EventRange>, E> {
     let mut hasher = RangeHasher::default();
     let mut ranges = Vec::new();
     let mut epoch = None;
     for record in records {
+        let record = record?;
         let Some(sequence) = record.sequence else { continue };
         if epoch.is_some_and(|e| e != sequence.epoch) {
             ranges.extend(hasher.take());
@@ -74,5 +79,5 @@ pub(crate) fn ranges_of(records: impl Iterator<Item = Record>) -> Vec<EventRange
         hasher.add(sequence, &record.payload);
     }
     ranges.extend(hasher.take());
-    ranges
+    Ok(ranges)
 }

@@ -112,7 +112,6 @@ pub(super) fn recover(
         complained: None,
         missed_upto: 0,
         trimmed: None,
-        committed: None,
     };
     Ok((inner, recovered, repaired))
 }

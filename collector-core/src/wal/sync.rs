@@ -3,13 +3,15 @@
 //! A sync costs more than everything else that happens to an event (docs/adr/0008-one-wake-up-per-process.md), so the first append after a
 //! sync starts a clock of [`GROUP_SYNC`], and only somebody who waits for the sync makes it come sooner.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use super::{GROUP_SYNC, Inner, Shared, SyncMode, Wal};
 use crate::error::CollectorError;
+use crate::lock::DirLock;
+use crate::writer::join_in_time;
 
 /// A sync that has taken this long means a disk that hangs, and then a write may hang as well: many times what a slow disk takes.
 const HANGING: Duration = Duration::from_millis(100);
@@ -32,6 +34,8 @@ pub(super) struct Wishes {
     waiting: AtomicUsize,
     /// When the sync began that has not ended.
     running: Mutex<Option<Instant>>,
+    /// Nobody waits for the thread any more.
+    abandoned: AtomicBool,
 }
 
 impl Wishes {
@@ -83,23 +87,39 @@ pub(super) struct Syncer {
 }
 
 impl Syncer {
-    pub(super) fn start(shared: Arc<Shared>) -> Result<Self, CollectorError> {
+    /// Nobody else opens the log while the thread has its `lock`.
+    pub(super) fn start(shared: Arc<Shared>, lock: Arc<DirLock>) -> Result<Self, CollectorError> {
         let theirs = Arc::clone(&shared);
         let thread = std::thread::Builder::new()
             .name("wal-sync".to_owned())
-            .spawn(move || work(&theirs))
+            .spawn(move || {
+                work(&theirs);
+                drop(lock);
+            })
             .map_err(|e| CollectorError::io("start the syncing thread for", &shared.options.dir, e))?;
         Ok(Self { shared, thread: Some(thread) })
     }
 }
 
-impl Drop for Syncer {
-    fn drop(&mut self) {
+impl Syncer {
+    /// Waits for its last sync; `false` when the disk hangs and the thread is left behind.
+    pub(super) fn end(mut self) -> bool {
+        let Some(thread) = self.thread.take() else { return true };
+        self.close();
+        let ended = join_in_time(thread);
+        self.shared.wishes.abandoned.store(!ended, Ordering::SeqCst);
+        ended
+    }
+
+    fn close(&self) {
         self.shared.wishes.lock().closed = true;
         self.shared.wishes.changed.notify_one();
-        if let Some(thread) = self.thread.take() {
-            thread.join().ok();
-        }
+    }
+}
+
+impl Drop for Syncer {
+    fn drop(&mut self) {
+        self.close();
     }
 }
 
@@ -163,8 +183,11 @@ pub(super) fn sync_once(shared: &Shared) -> bool {
         outcome = outcome.and_then(|()| dir.sync());
     }
     *shared.wishes.running() = None;
+    if shared.wishes.abandoned.load(Ordering::SeqCst) {
+        return false;
+    }
     if let (Ok(()), Some(upto)) = (&outcome, dropped) {
-        shared.lock().release_upto(upto, &shared.options);
+        shared.lock().release_upto(upto, shared);
     }
     shared.progress.send_if_modified(|progress| {
         match &outcome {

@@ -6,7 +6,7 @@ use daemoneye_lib::proto::{CoverageGap, Sequence};
 use daemoneye_lib::segment::{Kind, SegmentReader, WalHeader};
 use prost::Message as _;
 
-use super::{Inner, Segment, Shared, SyncMode, Wal, WalOptions, now_us, reason};
+use super::{Inner, Segment, Shared, SyncMode, Wal, now_us, reason};
 use crate::error::CollectorError;
 
 /// Topics of the records that tell gaps begin with this.
@@ -31,10 +31,10 @@ impl Wal {
         segment.last <= Some(upto) && (never || segment.last < self.shared.progress.borrow().durable)
     }
 
-    /// The agent has everything up to `upto`, whether or not a segment can go for it.
+    /// The agent has everything up to `upto`, whether or not a segment can go for it. Never waits for an append.
     pub(crate) fn committed(&self, upto: Sequence) {
-        let mut inner = self.shared.lock();
-        inner.committed = inner.committed.max(Some(upto));
+        let mut shown = self.shared.shown();
+        shown.committed = shown.committed.max(Some(upto));
     }
 
     /// Deletes the segments whose every record is at or below `upto`: the smallest of what the agent committed, a ledger entry covers and the
@@ -44,8 +44,8 @@ impl Wal {
     /// A file cannot be removed; it is tried again at the next trim.
     pub fn trim(&self, upto: Sequence) -> Result<usize, CollectorError> {
         let options = &self.shared.options;
+        self.committed(upto);
         let mut inner = self.shared.lock();
-        inner.committed = inner.committed.max(Some(upto));
         if !inner.condemned.is_empty() {
             // Oldest first: a hole in what is left would pass for damage. What fell to the bound goes when its word is on disk.
             drop(inner);
@@ -56,11 +56,16 @@ impl Wal {
         while inner.segments.len() > 1 {
             let Some(oldest) = inner.segments.front().filter(|s| self.unneeded(s, upto)) else { break };
             let (path, last) = (oldest.path.clone(), oldest.last);
-            options.remove(&path)?;
+            let removed = options.remove(&path);
+            if removed.is_err() {
+                self.shared.show(&inner);
+            }
+            removed?;
             inner.trimmed = inner.trimmed.max(last);
             inner.segments.pop_front();
             deleted += 1;
         }
+        self.shared.show(&inner);
         Ok(deleted)
     }
 }
@@ -79,8 +84,9 @@ impl Inner {
     pub(super) fn hold_bound(&mut self, wal: &Wal) {
         let options = &wal.shared.options;
         if self.condemned.len() >= MAX_CONDEMNED {
-            self.release(options);
+            self.release(&wal.shared);
         }
+        let committed = wal.shared.committed();
         while self.segments.len() > 1 {
             let used: u64 = self.segments.iter().map(|s| s.bytes).sum();
             // The next one, its spare, and the one that goes take room as well.
@@ -89,26 +95,24 @@ impl Inner {
             }
             let Some(oldest) = self.segments.pop_front() else { return };
             self.trimmed = self.trimmed.max(oldest.last);
-            if oldest.last > self.committed {
-                let gap = gap_of(&oldest, self.committed, &options.prefix);
+            if oldest.last > committed {
+                let gap = gap_of(&oldest, committed, &options.prefix);
                 self.lost += gap.count.unwrap_or_default();
                 self.gaps.push(gap);
             }
-            let read = oldest.last <= self.committed;
+            let read = oldest.last <= committed;
             self.condemned.push(Condemned { number: oldest.number, path: oldest.path, read });
         }
     }
 
     /// Tells again what was told in segments that are about to go, so that the word of a loss is not lost with them.
     pub(super) fn tell_again(shared: &Shared) {
-        let (unread, committed) = {
-            let inner = shared.lock();
-            let unread = inner.condemned.iter().filter(|one| !one.read).map(|one| one.path.clone());
-            (unread.collect::<Vec<PathBuf>>(), inner.committed)
-        };
+        let unread: Vec<PathBuf> =
+            shared.lock().condemned.iter().filter(|one| !one.read).map(|one| one.path.clone()).collect();
         if unread.is_empty() {
             return;
         }
+        let committed = shared.committed();
         // Without the lock: nobody who appends waits for it.
         let found: Vec<Option<Vec<CoverageGap>>> = unread.iter().map(|path| told_in(path, committed)).collect();
         let mut inner = shared.lock();
@@ -130,19 +134,19 @@ impl Inner {
     }
 
     /// Removes the files of all dropped segments.
-    pub(super) fn release(&mut self, options: &WalOptions) {
-        self.release_upto(u64::MAX, options);
+    pub(super) fn release(&mut self, shared: &Shared) {
+        self.release_upto(u64::MAX, shared);
     }
 
     /// Removes those up to a number, under the lock: a younger one must not go first, nor one that was dropped meanwhile.
-    pub(super) fn release_upto(&mut self, number: u64, options: &WalOptions) {
-        let mut again = Vec::new();
+    pub(super) fn release_upto(&mut self, number: u64, shared: &Shared) {
+        let (mut again, committed) = (Vec::new(), shared.committed());
         let count = self.condemned.iter().take_while(|one| one.number <= number).count();
         for Condemned { path, read, .. } in self.condemned.drain(..count) {
             if !read {
-                join_all(&mut again, told_in(&path, self.committed).into_iter().flatten());
+                join_all(&mut again, told_in(&path, committed).into_iter().flatten());
             }
-            if let Err(error) = options.remove(&path) {
+            if let Err(error) = shared.options.remove(&path) {
                 tracing::error!(%error, "a segment above the total bound cannot be removed");
             }
         }

@@ -769,3 +769,28 @@ async fn a_file_system_without_room_costs_only_what_came_meanwhile() {
     assert_eq!(told.first().unwrap().from_us, time(lost[0]));
     assert_eq!(told.last().unwrap().to_us, time(*lost.last().unwrap()));
 }
+
+#[test]
+fn the_end_does_not_wait_for_a_disk_that_hangs_and_nobody_opens_the_log_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let faults = Arc::new(Faults::default());
+    let options = || WalOptions { disk: Arc::new(FaultyDisk(Arc::clone(&faults))), ..small(dir.path()) };
+    let (wal, _) = Wal::open(options()).unwrap();
+    wal.append(&events(0..3)).unwrap();
+    let hung = faults.watchdog();
+    faults.hold_syncs(true);
+    wal.append(&events(3..6)).unwrap();
+    faults.until_a_sync_waits();
+    drop(wal);
+    assert!(!hung.load(Ordering::SeqCst) && faults.waiting() > 0);
+    assert!(matches!(Wal::open(options()), Err(CollectorError::MisuseInUse(_))));
+    faults.hold_syncs(false);
+    let began = std::time::Instant::now();
+    let wal = loop {
+        match Wal::open(options()) {
+            Ok((wal, _)) => break wal,
+            Err(error) => assert!(began.elapsed() < std::time::Duration::from_secs(30), "{error}"),
+        }
+    };
+    assert_eq!(payloads(&all(&wal)).len(), 6);
+}

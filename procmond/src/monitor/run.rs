@@ -3,6 +3,8 @@
 //! A snapshot's findings are judged when everything announced before its end has been taken, so nothing is told twice,
 //! whoever saw it first.
 
+mod kernel;
+
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,11 +13,13 @@ use collector_core::source::SourceContext;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
 
+use self::kernel::Pulse;
+#[cfg(test)]
+pub(super) use self::kernel::SILENT_LOOKS;
 use super::reader::{Heard, Reader};
 use super::watch::{lock, now_us};
 use super::{ProcessMonitor, recall_percent};
 use crate::collector::{CollectionStats, ProcessCollectionError};
-use crate::kernel::KernelSource;
 use crate::sources::native;
 use crate::tracker::{Counters, Input};
 
@@ -31,7 +35,7 @@ const HEAL: Duration = Duration::from_secs(5);
 /// How often losses are told while they go on: one coverage row each time.
 const TELL: Duration = Duration::from_secs(1);
 
-/// How long the write-down of the tracker's state waits for the log while announcements queue up.
+/// How long the write-down of the tracker's state waits for the log, and then for the disk, while announcements queue up.
 const KEEP_UP: Duration = Duration::from_millis(200);
 
 type Outcome = Result<CollectionStats, ProcessCollectionError>;
@@ -77,6 +81,9 @@ pub(super) struct Run<'a> {
     look: Look,
     /// When the last snapshot began, and by the wall clock.
     looked: Option<(Instant, i64)>,
+    /// When the one before it did, by the wall clock.
+    looked_before_us: Option<i64>,
+    pulse: Pulse,
     /// The next one is to heal.
     hurry: bool,
     losses: Losses,
@@ -96,6 +103,8 @@ impl<'a> Run<'a> {
             resumed: false,
             look: Look::Idle,
             looked: None,
+            looked_before_us: None,
+            pulse: Pulse::new(now_us()),
             hurry: false,
             losses,
             counted,
@@ -108,7 +117,7 @@ impl<'a> Run<'a> {
         match self.take_kernel().await {
             Some(kernel) => self.listen(kernel, idle_since_us)?,
             None if lock(&self.monitor.seen).kernel => {
-                self.fall_back("its reader has not come back from an earlier run".to_owned()).await?;
+                self.fall_back("its reader has not come back from an earlier run".to_owned(), idle_since_us).await?;
             }
             None => {}
         }
@@ -128,39 +137,9 @@ impl<'a> Run<'a> {
                 changed = self.context.settings.changed() => if changed.is_err() { return self.end(heard).await },
                 () = at(wake), if wake.is_some() => self.on_time().await?,
                 () = at(look_again), if look_again.is_some() => self.look_again(),
-                () = std::future::ready(()), if settling => self.settle(),
+                () = std::future::ready(()), if settling => self.settle().await?,
             }
         }
-    }
-
-    /// The source of the kernel, if there is one; a run that was cut off has left it to its thread.
-    async fn take_kernel(&self) -> Option<Box<dyn KernelSource>> {
-        let (kernel, held) = {
-            let mut station = lock(&self.monitor.station);
-            (station.kernel.take(), station.held.take())
-        };
-        let Some(held) = held else { return kernel };
-        let given_back = tokio::task::spawn_blocking(move || held.join().ok());
-        let kernel = tokio::time::timeout(FENCE, given_back).await.ok()?.ok()??;
-        let detail = "the run before was cut off; what it had heard and not written is lost".to_owned();
-        let since_us = lock(&self.monitor.station).idle_since_us;
-        lock(&self.monitor.watch).tell_gap("kernel_lost", since_us, None, detail);
-        Some(kernel)
-    }
-
-    fn listen(&mut self, kernel: Box<dyn KernelSource>, idle_since_us: i64) -> Result<(), SourceError> {
-        // Told already, when it has been listened to before.
-        self.losses.total = kernel.lost();
-        let reader = Reader::start(kernel, idle_since_us)
-            .map_err(|error| SourceError::Failed(format!("no thread to listen: {error}")))?;
-        if let Some(note) = &reader.note {
-            let mut seen = lock(&self.monitor.seen);
-            if !seen.notes.contains(note) {
-                seen.notes.push(note.clone());
-            }
-        }
-        self.reader = Some(reader);
-        Ok(())
     }
 
     /// Whether nothing is to be collected now.
@@ -194,7 +173,10 @@ impl<'a> Run<'a> {
 
     async fn take(&mut self, heard: &mut Vec<Heard>) -> Result<(), SourceError> {
         match self.absorb(heard) {
-            Some(why) => self.fall_back(why).await,
+            Some(why) => {
+                let since_us = self.looked.map_or_else(now_us, |(_, at)| at);
+                self.fall_back(why, since_us).await
+            }
             None => Ok(()),
         }
     }
@@ -203,6 +185,9 @@ impl<'a> Run<'a> {
     fn absorb(&mut self, heard: &mut Vec<Heard>) -> Option<String> {
         let mut died = None;
         let (paused, mut unheard) = (self.heed_pause(), 0u64);
+        if heard.iter().any(|one| matches!(one, Heard::Notice(_) | Heard::Lost { .. })) {
+            (self.pulse.heard, self.pulse.heard_us) = (true, now_us());
+        }
         {
             let mut watch = lock(&self.monitor.watch);
             for one in heard.drain(..) {
@@ -267,7 +252,7 @@ impl<'a> Run<'a> {
         self.keep_up().await;
         self.hurry = false;
         let time_us = now_us();
-        self.looked = Some((Instant::now(), time_us));
+        self.looked_before_us = self.looked.replace((Instant::now(), time_us)).map(|(_, at)| at);
         lock(&self.monitor.seen).scanning = Some(Instant::now());
         let resumed = std::mem::take(&mut self.resumed);
         let (watch, table) = (Arc::clone(&self.monitor.watch), Arc::clone(&self.monitor.table));
@@ -317,9 +302,9 @@ impl<'a> Run<'a> {
         if !lock(&self.monitor.watch).is_behind() || !self.monitor.settle(None, KEEP_UP).await {
             return;
         }
-        let path = self.monitor.checkpoint.clone();
-        let written = self.monitor.watching(move |watch| watch.write_down(&path, None)).await;
-        if let Err(error) = written.and_then(|written| written) {
+        // One that takes longer goes on by itself.
+        let written = tokio::time::timeout(KEEP_UP, self.monitor.write_down(None)).await;
+        if let Ok(Err(error)) = written {
             tracing::warn!(%error, "the log is replayed from an older checkpoint after a kill");
         }
     }
@@ -347,10 +332,19 @@ impl<'a> Run<'a> {
         }
     }
 
-    fn settle(&mut self) {
+    async fn settle(&mut self) -> Result<(), SourceError> {
+        let Some(missed) = self.missed() else { return Ok(()) };
+        if self.pulse.settle(missed) && self.reader.is_some() {
+            return self.fall_back("it announces nothing any more".to_owned(), self.pulse.heard_us).await;
+        }
+        Ok(())
+    }
+
+    /// Starts the next of those that a snapshot has found; how many nobody had announced, when these were all.
+    fn missed(&mut self) -> Option<u64> {
         let mut watch = lock(&self.monitor.watch);
         if watch.proceed() {
-            return;
+            return None;
         }
         self.look = Look::Idle;
         let now = watch.tracker.counters();
@@ -361,11 +355,13 @@ impl<'a> Run<'a> {
             let detail = format!(
                 "a snapshot found starts that nobody announced; recall {recall:.2} percent, without what the kernel lost"
             );
-            let since = self.looked.map_or_else(now_us, |(_, at)| at);
+            // What was missed began after the snapshot before, which would have found it.
+            let since = self.looked_before_us.or(self.looked.map(|(_, at)| at)).unwrap_or_else(now_us);
             watch.tell_gap("announcements_missed", since, Some(missed), detail);
         }
         drop(watch);
         lock(&self.monitor.seen).swept = true;
+        Some(missed)
     }
 
     fn tell_losses(&mut self, last: bool) {
@@ -379,54 +375,6 @@ impl<'a> Run<'a> {
         seen.lost = seen.lost.saturating_add(count);
         let detail = format!("{}: the kernel's buffer was full", seen.source);
         lock(&self.monitor.watch).tell_gap("kernel_lost", since, Some(count), detail);
-    }
-
-    /// The source of the kernel has died: the next best takes its place, or snapshots alone go on.
-    async fn fall_back(&mut self, why: String) -> Result<(), SourceError> {
-        if let Some(reader) = self.reader.take() {
-            let mut rest = Vec::new();
-            drop(reader.end(&mut rest).await);
-            self.absorb(&mut rest);
-        }
-        self.tell_losses(true);
-        let mut notes = vec![why.clone()];
-        let found = loop {
-            let (open, boot_id) = {
-                let mut station = lock(&self.monitor.station);
-                let open = (!station.next.is_empty()).then(|| station.next.remove(0));
-                (open, station.boot_id.clone())
-            };
-            let Some(open) = open else { break None };
-            match tokio::task::spawn_blocking(move || open(&boot_id)).await {
-                Ok(Ok(kernel)) => break Some(kernel),
-                Ok(Err(error)) => notes.push(error.to_string()),
-                Err(error) => notes.push(error.to_string()),
-            }
-        };
-        let announcer = found.as_ref().map(|kernel| kernel.name());
-        let now = announcer.unwrap_or(self.monitor.snapshots);
-        tracing::error!(why, now, "the source of the kernel is gone; another takes its place");
-        {
-            let mut seen = lock(&self.monitor.seen);
-            let detail = format!("{} is gone, {now} has taken its place: {why}", seen.source);
-            let mut watch = lock(&self.monitor.watch);
-            watch.listen_to(announcer);
-            watch.tell_gap("source_fallback", self.looked.map_or_else(now_us, |(_, at)| at), None, detail);
-            seen.notes = found.as_ref().map_or_else(Vec::new, |kernel| kernel.notes());
-            seen.notes.extend(notes);
-            seen.kernel = announcer.is_some();
-            seen.source = now;
-            seen.reason = "its better has failed".to_owned();
-            if matches!(self.look, Look::Fenced { .. }) {
-                watch.apply(Input::End { complete: false });
-                self.look = Look::Settling;
-            }
-        }
-        if let Some(kernel) = found {
-            self.listen(kernel, now_us())?;
-        }
-        self.looked = None;
-        Ok(())
     }
 
     /// What was seen before the end is still written, and the source waits for the next run.
@@ -445,17 +393,6 @@ impl<'a> Run<'a> {
         }
         self.tell_losses(true);
         self.write().await
-    }
-}
-
-impl Drop for Run<'_> {
-    /// Cut off, or failed: the next run takes the source from its thread.
-    fn drop(&mut self) {
-        if let Some(reader) = self.reader.take() {
-            let mut station = lock(&self.monitor.station);
-            station.idle_since_us = now_us();
-            station.held = reader.cut_off();
-        }
     }
 }
 

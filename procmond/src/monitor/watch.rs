@@ -44,7 +44,7 @@ pub(super) struct Watch {
     /// Last record that the tracker reflects.
     pub(super) written: Option<Sequence>,
     /// Last record that the checkpoint file reflects.
-    checkpointed: Option<Sequence>,
+    pub(super) checkpointed: Option<Sequence>,
     /// When that was; `None` before the first one of this run.
     pub(super) checkpointed_at: Option<Instant>,
     /// The state of earlier runs has been taken over.
@@ -176,6 +176,7 @@ impl Watch {
             // Told to start again within one run: nothing was lost.
             return Ok(None);
         }
+        self.restored = false;
         self.tracker = (self.fresh)();
         self.tracker.listen_to(self.announcer);
         self.carried.clear();
@@ -194,7 +195,7 @@ impl Watch {
         self.checkpointed = from;
         self.written = from;
         for record in context.replay_from(from)? {
-            self.replay(&record);
+            self.replay(&record?);
         }
         self.restored = true;
         Ok(problem)
@@ -211,21 +212,26 @@ impl Watch {
         }
     }
 
-    pub(super) fn write_down(&mut self, path: &Path, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
+    /// The state as it may be written down, with the last record that it reflects; otherwise the record that the file reflects, and goes
+    /// on to reflect. The file is written by whoever asks, without the lock on this: a disk that hangs must not hold up announcements.
+    pub(super) fn draft(&self, last: Option<Sequence>) -> Result<(Option<Sequence>, Vec<u8>), Option<Sequence>> {
         // A trim may be due before the state of earlier runs has been read; an empty state would replace it and claim that
         // nothing lives.
         if !self.restored {
-            return Ok(None);
+            return Err(None);
         }
         let last = last.max(self.written);
         if self.is_ahead() || last == self.checkpointed || !self.is_settled(last) {
-            return Ok(self.checkpointed);
+            return Err(self.checkpointed);
         }
-        checkpoint::write(path, last, |out| self.tracker.export(out))
-            .map_err(|error| SourceError::Failed(error.to_string()))?;
+        let mut state = Vec::new();
+        self.tracker.export(&mut state).map_err(|_no_memory| self.checkpointed)?;
+        Ok((last, state))
+    }
+
+    pub(super) fn wrote_down(&mut self, last: Option<Sequence>) {
         self.checkpointed = last;
         self.checkpointed_at = Some(Instant::now());
-        Ok(last)
     }
 
     fn is_settled(&self, last: Option<Sequence>) -> bool {

@@ -1,6 +1,7 @@
 //! Waiting for the agent, beginning without it, losing it and finding it again.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use collector_core::Runtime;
@@ -14,7 +15,7 @@ use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::house::{House, actions, ask, begin, health, names, stored};
-use crate::support::{event, events, payloads, until};
+use crate::support::{Faults, FaultyDisk, event, events, make_readable, make_unreadable, payloads, until};
 
 #[tokio::test]
 async fn it_waits_for_the_agents_word_and_then_streams_in_order() {
@@ -93,10 +94,7 @@ async fn a_log_that_cannot_be_read_for_a_while_is_read_again_and_nothing_is_miss
     house.has_received(80).await;
     broker.shutdown().await;
     let segment = house.data().join("wal/test-00001.wal");
-    let aside = house.data().join("aside");
-    std::fs::rename(&segment, &aside).unwrap();
-    // Opening a link to itself fails, as opening anything does for want of descriptors.
-    std::os::unix::fs::symlink(&segment, &segment).unwrap();
+    make_unreadable(&segment);
     house.received.lock().unwrap().clear();
     house.notices.lock().unwrap().clear();
     let broker = house.broker().await;
@@ -105,7 +103,7 @@ async fn a_log_that_cannot_be_read_for_a_while_is_read_again_and_nothing_is_miss
     })
     .await;
     assert!(house.received.lock().unwrap().is_empty());
-    std::fs::rename(&aside, &segment).unwrap();
+    make_readable(&segment);
     house.has_received(80).await;
     let expected: Vec<String> = (0..80).map(|n| format!("payload {n}")).collect();
     assert_eq!(payloads(&house.received.lock().unwrap()), expected);
@@ -213,4 +211,43 @@ async fn sixty_seconds_without_the_word_are_enough() {
     running.await.unwrap().unwrap();
     let word = actions(&house.data()).into_iter().find(|(name, _)| name == "begin-monitoring").unwrap();
     assert_eq!(word.1["word"], "no word from the agent in time");
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_write_holds_up_neither_health_nor_heartbeats_nor_the_end() {
+    let house = House::new();
+    let faults = Arc::new(Faults::default());
+    let broker = house.broker().await;
+    let stop = CancellationToken::new();
+    let collector = house.collector().disk(Arc::new(FaultyDisk(Arc::clone(&faults))));
+    let running = tokio::spawn(collector.run(stop.clone()));
+    house.registered(1).await;
+    begin(&broker);
+    house.source.feed(events(0..80)).await;
+    house.has_received(80).await;
+    let hung = faults.watchdog();
+    faults.hold_writes(true);
+    // More than is written without a thread that may wait.
+    house.source.feed(events(80..900)).await;
+    until("a write hangs", async || faults.waiting() > 0).await;
+    house.notices.lock().unwrap().clear();
+    // A second and more: pressure is judged and the ledger's turn comes.
+    until("heartbeats", async || {
+        house.notices.lock().unwrap().iter().filter(|n| matches!(n, Notice::Heartbeat(_))).count() > 15
+    })
+    .await;
+    let health = health(&broker).await;
+    assert_eq!((health.state.as_str(), health.bus_connected), ("running", true));
+    assert!(health.events >= 80 && faults.waiting() > 0, "{health:?}");
+
+    stop.cancel();
+    tokio::time::pause();
+    while !running.is_finished() && !hung.load(Ordering::SeqCst) {
+        tokio::time::advance(Duration::from_millis(100)).await;
+    }
+    assert!(faults.waiting() > 0 && !hung.load(Ordering::SeqCst), "the end waits for the disk");
+    let error = running.await.unwrap().unwrap_err();
+    assert!(error.to_string().contains("the disk does not answer"), "{error}");
+    faults.hold_writes(false);
+    broker.shutdown().await;
 }

@@ -70,7 +70,8 @@ impl MonitorCollector for Thermometer {
     }
 
     async fn prepare(&self, context: &SourceContext) -> Result<(), SourceError> {
-        let known = context.replay_from(None)?.filter(|record| record.topic == TOPIC);
+        let known: Result<Vec<_>, _> = context.replay_from(None)?.collect();
+        let known = known?.into_iter().filter(|record| record.topic == TOPIC);
         *self.zones() = known.filter_map(|record| read(&record.payload)).collect();
         Ok(())
     }

@@ -11,7 +11,7 @@ use daemoneye_lib::proto::Record;
 use tokio_util::sync::CancellationToken;
 
 use super::house::{DEADLINE, actions, builder, stored};
-use crate::support::{Faults, FaultyDisk, events, until};
+use crate::support::{Faults, FaultyDisk, events, make_readable, until};
 
 #[tokio::test]
 async fn standalone_every_event_is_logged_followed_and_covered_by_the_ledger() {
@@ -69,6 +69,37 @@ async fn what_a_crash_left_uncovered_is_covered_at_the_next_start() {
     running.await.unwrap().unwrap();
     let ranges: Vec<_> = actions(dir.path()).into_iter().filter(|(name, _)| name == "event-range").collect();
     assert_eq!((ranges.len(), ranges[0].1["first"].as_u64(), ranges[0].1["last"].as_u64()), (1, Some(1), Some(20)));
+}
+
+#[tokio::test]
+async fn a_log_that_cannot_be_read_to_its_end_at_the_start_is_covered_by_a_later_one() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = collector_core::wal::WalOptions::new(dir.path().join("wal"), "test");
+    options.segment_bytes = 16 * 1024;
+    let (wal, _) = collector_core::wal::Wal::open(options).unwrap();
+    wal.append(&events(0..400)).unwrap();
+    drop(wal);
+    let second = dir.path().join("wal/test-00002.wal");
+    assert!(second.exists());
+    let faults = Arc::new(Faults::default());
+    *faults.unreadable.lock().unwrap() = Some(second.clone());
+    let source = FakeSource::new();
+    let run = builder(dir.path(), &source).disk(Arc::new(FaultyDisk(faults)));
+    let error = run.run(CancellationToken::new()).await.unwrap_err();
+    assert_eq!((error.exit(), source.starts()), (Exit::Unreadable, 0), "{error}");
+
+    make_readable(&second);
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(builder(dir.path(), &source).run(stop.clone()));
+    until("started", async || source.starts() == 1).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let covered: u64 = actions(dir.path())
+        .into_iter()
+        .filter(|(name, _)| name == "event-range")
+        .map(|(_, range)| range["count"].as_u64().unwrap())
+        .sum();
+    assert_eq!(covered, 400);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 pub(crate) mod power;
 
 use std::io::{Error, ErrorKind};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Condvar, Mutex};
 
@@ -17,9 +17,13 @@ pub(crate) struct Faults {
     pub(crate) full: AtomicBool,
     pub(crate) no_sync: AtomicBool,
     held: Mutex<bool>,
+    writes_held: Mutex<bool>,
     let_go: Condvar,
     waiting: AtomicU64,
+    writes_waiting: AtomicU64,
     pub(crate) writes: AtomicU64,
+    /// Cannot be read any more from the next new file on.
+    pub(crate) unreadable: Mutex<Option<PathBuf>>,
 }
 
 pub(crate) struct FaultyDisk(pub(crate) Arc<Faults>);
@@ -34,12 +38,47 @@ impl Faults {
         self.let_go.notify_all();
     }
 
+    /// While held, writes to segments wait.
+    pub(crate) fn hold_writes(&self, held: bool) {
+        *self.writes_held.lock().unwrap() = held;
+        self.let_go.notify_all();
+    }
+
+    /// Syncs and writes that wait now.
+    pub(crate) fn waiting(&self) -> u64 {
+        self.waiting.load(Ordering::SeqCst) + self.writes_waiting.load(Ordering::SeqCst)
+    }
+
+    /// Lets everything go after so long that a test that waits for it fails instead of hanging; says whether it had to.
+    pub(crate) fn watchdog(self: &Arc<Self>) -> Arc<AtomicBool> {
+        let (faults, barked) = (Arc::downgrade(self), Arc::new(AtomicBool::new(false)));
+        let told = Arc::clone(&barked);
+        std::thread::spawn(move || {
+            let began = std::time::Instant::now();
+            while began.elapsed() < std::time::Duration::from_secs(30) && faults.strong_count() > 0 {
+                std::thread::park_timeout(std::time::Duration::from_millis(100));
+            }
+            if let Some(faults) = faults.upgrade().filter(|faults| faults.waiting() > 0) {
+                told.store(true, Ordering::SeqCst);
+                faults.hold_syncs(false);
+                faults.hold_writes(false);
+            }
+        });
+        barked
+    }
+
     /// Returns when one does.
     pub(crate) fn until_a_sync_waits(&self) {
         let began = std::time::Instant::now();
         while self.waiting.load(Ordering::SeqCst) == 0 {
             assert!(began.elapsed() < std::time::Duration::from_secs(30), "nobody syncs");
             std::thread::yield_now();
+        }
+    }
+
+    fn take_away(&self) {
+        if let Some(path) = self.unreadable.lock().unwrap().take() {
+            make_unreadable(&path);
         }
     }
 
@@ -55,6 +94,11 @@ impl DiskFile for FaultyFile {
             self.0.write_at(&bytes[..bytes.len() / 2], offset)?;
             return Err(error);
         }
+        if self.2 {
+            self.1.writes_waiting.fetch_add(1, Ordering::SeqCst);
+            drop(self.1.let_go.wait_while(self.1.writes_held.lock().unwrap(), |held| *held).unwrap());
+            self.1.writes_waiting.fetch_sub(1, Ordering::SeqCst);
+        }
         self.1.writes.fetch_add(u64::from(self.2), Ordering::SeqCst);
         self.0.write_at(bytes, offset)
     }
@@ -69,6 +113,16 @@ impl DiskFile for FaultyFile {
     }
 }
 
+/// Opening a link to itself fails, as opening anything does for want of descriptors. [`make_readable`] puts the file back.
+pub(crate) fn make_unreadable(path: &Path) {
+    std::fs::rename(path, path.with_extension("aside")).unwrap();
+    std::os::unix::fs::symlink(path, path).unwrap();
+}
+
+pub(crate) fn make_readable(path: &Path) {
+    std::fs::rename(path.with_extension("aside"), path).unwrap();
+}
+
 fn holds_records(path: &Path) -> bool {
     path.extension().is_none_or(|extension| extension != "durable")
 }
@@ -76,6 +130,7 @@ fn holds_records(path: &Path) -> bool {
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path, mode: u32) -> std::io::Result<Arc<dyn DiskFile>> {
         self.0.room()?;
+        self.0.take_away();
         Ok(Arc::new(FaultyFile(RealDisk.create(path, mode)?, Arc::clone(&self.0), holds_records(path))))
     }
     fn open(&self, path: &Path) -> std::io::Result<Arc<dyn DiskFile>> {

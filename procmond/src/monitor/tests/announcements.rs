@@ -24,13 +24,18 @@ async fn announcements_become_events_at_once_and_losses_are_told_with_their_exac
 
 #[tokio::test]
 async fn what_only_a_snapshot_found_is_told_and_lowers_the_recall() {
-    let (steps, kernel) = script();
+    // It lives, and tells of nobody's start.
+    let renames = |wait: Duration| {
+        std::thread::park_timeout(wait.min(Duration::from_millis(5)));
+        let what = What::Rename("p".to_owned());
+        Some(Step::Announce(Notice { time_us: now_us(), pid: 1, start_ticks: Some(1), what }))
+    };
+    let kernel = Box::new(Script(renames, 0));
     let mut running = Running::start(chosen(Table::growing(), Some(kernel)), Duration::from_millis(100));
     let gap = running.gap("announcements_missed").await;
     assert_eq!(gap.count, Some(1), "{gap:?}");
     assert!(gap.detail.contains("recall 0.00 percent"), "{gap:?}");
     assert_eq!(running.monitor.health().await.recall_percent, Some(0.0));
-    drop(steps);
     running.end().await;
 }
 

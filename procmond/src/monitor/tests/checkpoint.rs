@@ -145,7 +145,7 @@ async fn a_trim_before_the_restore_leaves_the_checkpoint_of_earlier_runs_alone()
     let house = House::new(SyncMode::Group, 3);
     let path = house.dir.path().join("tracker.checkpoint");
     let earlier = Some(Sequence::new(1, 9));
-    checkpoint::write(&path, earlier, |out| out.write_all(b"a state of earlier runs")).unwrap();
+    checkpoint::write(&path, earlier, b"a state of earlier runs").unwrap();
     let before = house.checkpoint();
     lock(&house.monitor.watch).log = Some(house.wal.reader());
     let last = house.wal.append(&[SourceEvent::new("events.collector.procmond", 1, vec![1])]).unwrap();
@@ -153,6 +153,35 @@ async fn a_trim_before_the_restore_leaves_the_checkpoint_of_earlier_runs_alone()
     let held = house.monitor.checkpoint(last).await.unwrap();
     assert_eq!(held, None, "nothing may be trimmed");
     assert_eq!(house.checkpoint(), before);
+}
+
+#[tokio::test]
+async fn half_a_tail_is_no_past_to_start_from() {
+    let house = House::new(SyncMode::Never, 9).restored();
+    // Everybody is told in the second segment.
+    let filling = SourceEvent::new("events.collector.procmond", 1, vec![1; 128 * 1024]);
+    house.wal.append(&[filling.clone(), filling]).unwrap();
+    house.look();
+    let settings = Settings { interval: HOUR, original_interval: HOUR, max_events_in_flight: 1, paused: false };
+    let (settings, shutdown) = (watch::Sender::new(settings), CancellationToken::new());
+    let (other, _) = Wal::open(WalOptions::new(house.dir.path().join("other"), "procmond")).unwrap();
+    let events = EventSink::new(Arc::new(other), settings.subscribe(), shutdown.clone());
+    let context = SourceContext { events, settings: settings.subscribe(), shutdown, wal: house.wal.reader() };
+    let restore =
+        || lock(&house.monitor.watch).restore(&house.dir.path().join("tracker.checkpoint"), &context).map(drop);
+
+    let second = house.dir.path().join("procmond-00002.wal");
+    let aside = second.with_extension("aside");
+    std::fs::rename(&second, &aside).unwrap();
+    // Opening a link to itself fails, as opening anything does for want of descriptors.
+    std::os::unix::fs::symlink(&second, &second).unwrap();
+    lock(&house.monitor.watch).restored = false;
+    let error = restore().unwrap_err();
+    assert!(error.to_string().contains("cannot be read"), "{error}");
+    assert_eq!(house.monitor.checkpoint(None).await.unwrap(), None, "nothing is written down of it");
+    std::fs::rename(&aside, &second).unwrap();
+    restore().unwrap();
+    assert_eq!(house.look(), [0], "everybody is known again");
 }
 
 #[tokio::test]

@@ -2,6 +2,7 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::run::SILENT_LOOKS;
 use super::*;
 
 #[tokio::test]
@@ -37,6 +38,36 @@ async fn a_reader_that_ends_without_a_word_is_followed_by_snapshots() {
     steps.send(Step::Panic).unwrap();
     assert!(running.gap("source_fallback").await.detail.contains("without a word"));
     assert_eq!(running.monitor.capabilities().source, "table");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn a_source_that_falls_silent_while_processes_start_is_followed_by_the_next_best() {
+    let ((first, kernel), (second, next)) = (script(), script());
+    let next = Mutex::new(Some(next));
+    let open: Open = Box::new(move |_| Ok(lock(&next).take().unwrap()));
+    let chosen = Chosen { next: vec![open], ..chosen(Table::growing(), Some(kernel)) };
+    let mut running = Running::start(chosen, Duration::from_millis(100));
+    first.send(fork(70)).unwrap();
+    let announced = running.event(70).await;
+    let gap = running.gap("source_fallback").await;
+    assert!(gap.detail.contains("announces nothing any more"), "{gap:?}");
+    assert!(gap.from_us >= announced.time_us && gap.from_us < gap.to_us, "{gap:?} {announced:?}");
+    assert!(running.monitor.health().await.missed >= u64::from(SILENT_LOOKS));
+    second.send(fork(71)).unwrap();
+    assert_eq!(running.event(71).await.source, "script");
+    running.end().await;
+}
+
+#[tokio::test]
+async fn an_idle_host_silences_nobody() {
+    let (steps, kernel) = script();
+    let mut running = Running::start(chosen(Table::of(3), Some(kernel)), Duration::from_millis(20));
+    running.event(3).await;
+    until(async || running.monitor.health().await.cycles >= 6).await;
+    steps.send(fork(7)).unwrap();
+    assert_eq!(running.event(7).await.source, "script");
+    assert!(running.monitor.capabilities().notes.iter().all(|note| !note.contains("announces nothing")));
     running.end().await;
 }
 
