@@ -99,7 +99,7 @@ impl Loading {
         let (ending, endings) = mpsc::channel(4);
         let (parent, words) = mpsc::channel(PARENT_QUEUE);
         let sinks = sinks::make(&self.settings);
-        let newest_us = self.store.snapshot().segments.iter().map(|segment| segment.last_us).max().unwrap_or(0);
+        let newest_us = self.store.snapshot().segments.iter().map(|segment| segment.dated.us()).max().unwrap_or(0);
         let worker = Arc::new(Worker {
             sinks: sinks.iter().map(|sink| SinkState::new(sink.name())).collect(),
             settings: self.settings,

@@ -41,6 +41,7 @@ impl Store {
             let state = State::over(backend, &path)?.offline();
             let mut store = Self::assemble(StoreOptions::new(dir), state, Arc::new(RealDisk), None)?;
             store.note_strays(&segments)?;
+            store.remember_ends()?;
             store.read_tails()?;
             Ok(store)
         })

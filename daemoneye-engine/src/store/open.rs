@@ -3,11 +3,11 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
-use std::sync::atomic::AtomicI64;
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::{ReadTransaction, ReadableTable as _};
 
+use super::clock::Clock;
 use super::compact::Compaction;
 use super::disk::{Disk, RealDisk};
 use super::held::Held;
@@ -53,10 +53,16 @@ impl Store {
             let mut store = Self::assemble(options, state, disk, Some(lock))?;
             store.tidy(&segments)?;
             store.tell_damage()?;
-            let held = store.held.get_mut().map_err(|_| StoreError::LockPoisoned)?;
-            held.live.remember(lifetimes::recent(&held.segments));
+            store.remember_ends()?;
             Ok(store)
         })
+    }
+
+    /// So that nobody who ended before this start ends or lives again.
+    pub(super) fn remember_ends(&mut self) -> Result<(), StoreError> {
+        let held = self.held.get_mut().map_err(|_| StoreError::LockPoisoned)?;
+        held.live.remember(lifetimes::recent(&held.segments));
+        Ok(())
     }
 
     pub(super) fn assemble(
@@ -70,6 +76,7 @@ impl Store {
         let seen = committed.iter().map(|(collector, at)| (collector.clone(), *at)).collect();
         let live = Live::load(&state)?;
         let segments = registered(&state.read()?, &options.dir.join(SEGMENTS_DIR))?;
+        let clock = if state.is_offline() { Clock::default() } else { Clock::load(&state)? };
         let mut held = Held { committed, seen, live, ..Held::default() };
         held.segments = segments.into_iter().map(Arc::new).collect();
         let bad: Vec<(u64, String)> =
@@ -84,7 +91,7 @@ impl Store {
             held: RwLock::new(held),
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
-            clock_ahead_us: AtomicI64::new(0),
+            clock,
             _lock: lock,
         })
     }

@@ -285,16 +285,19 @@ impl State {
 
     /// The watermark of every collector.
     pub(super) fn watermarks(&self) -> Result<BTreeMap<String, Sequence>, StoreError> {
-        use redb::ReadableTable as _;
-        let transaction = self.read()?;
-        let table = transaction.open_table(WATERMARKS)?;
-        let mut watermarks = BTreeMap::new();
-        for entry in table.iter()? {
-            let (collector, at) = entry?;
-            watermarks.insert(collector.value().to_owned(), at.value().decode()?.into());
-        }
-        Ok(watermarks)
+        watermarks(&self.read()?)
     }
+}
+
+/// The same, as one transaction sees them.
+pub(super) fn watermarks(transaction: &ReadTransaction) -> Result<BTreeMap<String, Sequence>, StoreError> {
+    use redb::ReadableTable as _;
+    let mut watermarks = BTreeMap::new();
+    for entry in transaction.open_table(WATERMARKS)?.iter()? {
+        let (collector, at) = entry?;
+        watermarks.insert(collector.value().to_owned(), at.value().decode()?.into());
+    }
+    Ok(watermarks)
 }
 
 fn make<K: Key + 'static, V: Value + 'static>(
