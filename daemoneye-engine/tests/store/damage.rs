@@ -430,7 +430,7 @@ fn an_offline_copy_of_a_merged_store_knows_who_has_ended() {
     write_wal(&dir.path().join("wal"), "procmond", 1, [stop(22, T0 + 90_000_000)]);
     let offline = std::sync::Arc::new(Store::open_offline(dir.path()).unwrap());
     let ends = "SELECT count(*) FROM process_lifetimes WHERE stop_time IS NOT NULL";
-    assert_eq!(golden::answer(&offline, ends), ["1"], "one end for each process");
+    assert_eq!(super::golden::answer(&offline, ends), ["1"], "one end for each process");
 }
 
 #[test]

@@ -213,7 +213,7 @@ fn a_backup_taken_under_ingest_has_every_event_once_after_catching_up() {
         let writer = scope.spawn(|| {
             let mut at = 11;
             while at + 6 < LAST && !stop.load(Ordering::SeqCst) {
-                let records: Vec<_> = (at..at + 7).map(super::start).collect();
+                let records: Vec<_> = (at..at + 7).map(start).collect();
                 store.append(daemoneye_engine::ingest::decode("procmond", &records).unwrap()).unwrap();
                 if at.is_multiple_of(3) {
                     store.seal().unwrap();
@@ -240,7 +240,7 @@ fn a_backup_taken_under_ingest_has_every_event_once_after_catching_up() {
         assert_eq!(rows(&restored), committed.number, "what is committed is there, and nothing else");
         // The collector's log begins somewhere before the watermark.
         for first in (1..=LAST).step_by(50) {
-            let records: Vec<_> = (first..first + 50).map(super::start).collect();
+            let records: Vec<_> = (first..first + 50).map(start).collect();
             restored.append(daemoneye_engine::ingest::decode("procmond", &records).unwrap()).unwrap();
         }
         restored.seal().unwrap();
@@ -255,7 +255,7 @@ fn a_backup_hands_out_the_watermarks_that_its_seal_has_moved() {
     let dir = sealed(1);
     let store = open(dir.path());
     assert_eq!(store.begin_backup().unwrap().sealed(), []);
-    store.append(daemoneye_engine::ingest::decode("procmond", &[super::start(11)]).unwrap()).unwrap();
+    store.append(daemoneye_engine::ingest::decode("procmond", &[start(11)]).unwrap()).unwrap();
     let backup = store.begin_backup().unwrap();
     assert_eq!(backup.sealed(), [("procmond".to_owned(), store.committed("procmond").unwrap())]);
 }
