@@ -8,6 +8,7 @@ use std::path::Path;
 
 use redb::{Database, DatabaseError};
 
+use super::overlay::Overlay;
 use super::state::builder;
 
 /// A segment file that is being written.
@@ -28,6 +29,8 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
     /// Opens the database, creating it when it is not there.
     fn database(&self, path: &Path) -> Result<Database, DatabaseError>;
+    /// The database's file as something that takes changes without room; nothing when it is not there.
+    fn overlay(&self, path: &Path) -> io::Result<Overlay>;
 }
 
 /// The disk.
@@ -60,5 +63,12 @@ impl Disk for RealDisk {
 
     fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
         builder().create(path)
+    }
+
+    fn overlay(&self, path: &Path) -> io::Result<Overlay> {
+        match Overlay::over(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Overlay::empty()),
+            found => found,
+        }
     }
 }

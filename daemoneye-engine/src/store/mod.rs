@@ -36,6 +36,7 @@ mod migrate;
 mod offline;
 mod open;
 mod outbox;
+mod overlay;
 pub(crate) mod reason;
 mod recover;
 mod retention;
@@ -52,6 +53,7 @@ mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -152,6 +154,8 @@ pub struct Store {
     sealing: Mutex<()>,
     compaction: compact::Compaction,
     clock: clock::Clock,
+    /// It was opened on a disk without room: what a start has to do is still to be done.
+    unsettled: AtomicBool,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

@@ -3,6 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::{ReadTransaction, ReadableTable as _};
@@ -27,7 +28,8 @@ const LOCK_FILE: &str = "agent.lock";
 const HOLDER_BYTES: u64 = 32;
 
 impl Store {
-    /// Opens the data directory, creating it when it is not there.
+    /// Opens the data directory, creating it when it is not there. On a disk without room it is opened all the same: what is
+    /// stored can be read, nothing can be written, and [`Store::recover`] succeeds once there is room.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another agent holds it, [`StoreError::NewerFormat`] when a newer build wrote it,
@@ -41,27 +43,45 @@ impl Store {
         let dir = std::path::absolute(&options.dir).map_err(StoreError::unreadable(&options.dir))?;
         let options = StoreOptions { dir, ..options };
         let segments = options.dir.join(SEGMENTS_DIR);
-        fs::create_dir_all(&segments).map_err(StoreError::unreadable(&segments))?;
+        fs::create_dir_all(&options.dir).map_err(StoreError::unreadable(&options.dir))?;
         let lock = lock(&options.dir)?;
         let path = options.dir.join(STATE_FILE);
         strays::refuse_without_state(&path, &segments)?;
+        let state = match damage::guarded(&path, || ready(disk.as_ref(), &options.dir)) {
+            Err(error) if error.is_full() => damage::guarded(&path, || State::aside(disk.as_ref(), &path))?,
+            opened => opened?,
+        };
         damage::guarded(&path, || {
-            if strays::is_without_state(&path) {
-                create(disk.as_ref(), &path)?;
+            let store = Self::assemble(options, state, disk, Some(lock))?;
+            let settled = if store.state.is_in_doubt() { Ok(()) } else { store.settle_start() };
+            match settled {
+                // It is in doubt already where writing failed; elsewhere nothing has happened yet.
+                Err(error) if error.is_full() => store.state.doubt_all(),
+                other => other?,
             }
-            let state = State::open(disk.as_ref(), &path)?;
-            let mut store = Self::assemble(options, state, disk, Some(lock))?;
-            store.tidy(&segments)?;
-            store.tell_damage()?;
+            store.unsettled.store(store.state.is_in_doubt(), Ordering::SeqCst);
             store.remember_ends()?;
             Ok(store)
         })
     }
 
+    /// What a start does with what the last agent left.
+    pub(super) fn settle_start(&self) -> Result<(), StoreError> {
+        self.tidy(&self.options.dir.join(SEGMENTS_DIR))?;
+        self.tell_damage()
+    }
+
+    /// Whether it waits for room since it was opened.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::SeqCst)
+    }
+
     /// So that nobody who ended before this start ends or lives again.
-    pub(super) fn remember_ends(&mut self) -> Result<(), StoreError> {
-        let held = self.held.get_mut().map_err(|_| StoreError::LockPoisoned)?;
-        held.live.remember(lifetimes::recent(&held.segments));
+    pub(super) fn remember_ends(&self) -> Result<(), StoreError> {
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        let ends = lifetimes::recent(&held.segments);
+        held.live.remember(ends);
         Ok(())
     }
 
@@ -92,9 +112,20 @@ impl Store {
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
             clock,
+            unsettled: AtomicBool::new(false),
             _lock: lock,
         })
     }
+}
+
+/// The database of the data directory `dir`, made when it is not there.
+pub(super) fn ready(disk: &dyn Disk, dir: &Path) -> Result<State, StoreError> {
+    let (path, segments) = (dir.join(STATE_FILE), dir.join(SEGMENTS_DIR));
+    fs::create_dir_all(&segments).map_err(StoreError::unreadable(&segments))?;
+    if strays::is_without_state(&path) {
+        create(disk, &path)?;
+    }
+    State::open(disk, &path)
 }
 
 /// Makes a new database whole under another name first: a power cut in the middle would leave one that is none, and the next
@@ -137,7 +168,11 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         Err(TryLockError::Error(source)) => return Err(StoreError::Io { action: "lock", path, source }),
     }
     let named = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
-    named.map_err(StoreError::io("write", &path))?;
+    match named.map_err(StoreError::io("write", &path)) {
+        // The name is for people; the lock holds without it.
+        Err(error) if error.is_full() => {}
+        other => other?,
+    }
     Ok(file)
 }
 

@@ -83,6 +83,13 @@ impl Default for Compaction {
     }
 }
 
+impl Compaction {
+    /// Nothing is merged for as long as the result is kept.
+    pub(super) fn alone(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.one.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How a merge ended that did not fail.
 enum Outcome {
     Merged(Compacted),

@@ -1,7 +1,6 @@
 //! Everything that makes the store smaller, now, because somebody asked.
 
 use std::collections::HashSet;
-use std::sync::PoisonError;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +50,7 @@ impl Store {
             return Err(StoreError::MisuseOffline);
         }
         let _hurry = self.hurry();
-        let _one_at_a_time = self.compaction.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.compaction.alone();
         let mut done = Vacuumed { state_bytes_before: self.state_bytes()?, ..Vacuumed::default() };
         (done.segments_before, done.segment_bytes_before) = self.listed()?;
         let leaving_before = self.leaving_files()?;

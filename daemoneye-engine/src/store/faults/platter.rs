@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::{Database, DatabaseError, StorageBackend};
 
 use crate::store::disk::{Disk, DiskFile};
+use crate::store::overlay::Overlay;
 use crate::store::state::builder;
 
 /// What a disk writes whole or not at all.
@@ -341,5 +342,13 @@ impl Disk for Platter {
             }
         };
         builder().create_with_backend(Handle { platter: self.clone(), inode, real: None })
+    }
+
+    fn overlay(&self, path: &Path) -> io::Result<Overlay> {
+        let (content, overlay) = (self.0.lock().unwrap(), Overlay::empty());
+        if let Some(inode) = content.names.get(path) {
+            overlay.write(0, &content.inodes[*inode].cached)?;
+        }
+        Ok(overlay)
     }
 }
