@@ -27,7 +27,10 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Opens the database, creating it when it is not there.
+    /// Makes a database.
+    fn new_database(&self, path: &Path) -> Result<Database, DatabaseError>;
+    /// Opens the database that is there. Never makes one: where its disk is away, an empty one would take its segments for
+    /// garbage.
     fn database(&self, path: &Path) -> Result<Database, DatabaseError>;
     /// The database's file as something that takes changes without room; nothing when it is not there.
     fn overlay(&self, path: &Path) -> io::Result<Overlay>;
@@ -61,8 +64,12 @@ impl Disk for RealDisk {
         if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
     }
 
-    fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
+    fn new_database(&self, path: &Path) -> Result<Database, DatabaseError> {
         builder().create(path)
+    }
+
+    fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
+        builder().open(path)
     }
 
     fn overlay(&self, path: &Path) -> io::Result<Overlay> {

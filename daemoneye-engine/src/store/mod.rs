@@ -156,6 +156,8 @@ pub struct Store {
     clock: clock::Clock,
     /// It was opened on a disk without room: what a start has to do is still to be done.
     unsettled: AtomicBool,
+    /// There was no database when it was opened.
+    begins: bool,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

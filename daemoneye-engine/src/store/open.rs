@@ -47,12 +47,13 @@ impl Store {
         let lock = lock(&options.dir)?;
         let path = options.dir.join(STATE_FILE);
         strays::refuse_without_state(&path, &segments)?;
-        let state = match damage::guarded(&path, || ready(disk.as_ref(), &options.dir)) {
+        let begins = strays::is_without_state(&path);
+        let state = match damage::guarded(&path, || ready(disk.as_ref(), &options.dir, begins)) {
             Err(error) if error.is_full() => damage::guarded(&path, || State::aside(disk.as_ref(), &path))?,
             opened => opened?,
         };
         damage::guarded(&path, || {
-            let store = Self::assemble(options, state, disk, Some(lock))?;
+            let mut store = Self::assemble(options, state, disk, Some(lock))?;
             let settled = if store.state.is_in_doubt() { Ok(()) } else { store.settle_start() };
             match settled {
                 // It is in doubt already where writing failed; elsewhere nothing has happened yet.
@@ -60,6 +61,7 @@ impl Store {
                 other => other?,
             }
             store.unsettled.store(store.state.is_in_doubt(), Ordering::SeqCst);
+            store.begins = begins;
             store.remember_ends()?;
             Ok(store)
         })
@@ -113,16 +115,17 @@ impl Store {
             compaction: Compaction::default(),
             clock,
             unsettled: AtomicBool::new(false),
+            begins: false,
             _lock: lock,
         })
     }
 }
 
-/// The database of the data directory `dir`, made when it is not there.
-pub(super) fn ready(disk: &dyn Disk, dir: &Path) -> Result<State, StoreError> {
+/// The database of the data directory `dir`, made when it is not there and `begins` allows it.
+pub(super) fn ready(disk: &dyn Disk, dir: &Path, begins: bool) -> Result<State, StoreError> {
     let (path, segments) = (dir.join(STATE_FILE), dir.join(SEGMENTS_DIR));
     fs::create_dir_all(&segments).map_err(StoreError::unreadable(&segments))?;
-    if strays::is_without_state(&path) {
+    if begins && strays::is_without_state(&path) {
         create(disk, &path)?;
     }
     State::open(disk, &path)
@@ -136,7 +139,7 @@ fn create(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::unreadable(&new)(error)),
         _ => {}
     }
-    drop(State::open(disk, &new)?);
+    drop(State::create(disk, &new)?);
     disk.rename(&new, path).map_err(StoreError::io("rename", &new))?;
     let dir = path.parent().unwrap_or(path);
     disk.sync_dir(dir).map_err(StoreError::io("sync", dir))

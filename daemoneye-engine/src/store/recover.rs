@@ -30,7 +30,9 @@ impl Store {
         let _no_merge = unsettled.then(|| self.compaction.alone());
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         let path = self.options.dir.join(STATE_FILE);
-        damage::guarded(&path, || self.state.reopen(|| ready(self.disk.as_ref(), &self.options.dir)))?;
+        // A database that was there and is not is away, and nothing is begun in its place.
+        let begins = unsettled && self.begins;
+        damage::guarded(&path, || self.state.reopen(|| ready(self.disk.as_ref(), &self.options.dir, begins)))?;
         let files = registered(&self.state.read()?, &self.options.dir.join(SEGMENTS_DIR))?;
         let committed = self.state.watermarks()?;
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;

@@ -138,6 +138,10 @@ impl State {
         Self::of(disk.database(path), path)
     }
 
+    pub(super) fn create(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
+        Self::of(disk.new_database(path), path)
+    }
+
     /// A database over another backend than a file; `path` is what errors name.
     pub(super) fn over(backend: impl redb::StorageBackend, path: &Path) -> Result<Self, StoreError> {
         Self::of(builder().create_with_backend(backend), path)

@@ -381,8 +381,10 @@ fn a_start_on_a_full_disk_waits_for_room_shows_what_is_stored_and_loses_nothing(
         store.append(batch(1..=5)).unwrap();
         store.seal().unwrap();
         // A crash between file and transaction leaves something to tidy.
-        let stray = store.snapshot().segments[0].path.with_file_name("process_events-0000000000000009-00000002.parquet");
+        let stray =
+            store.snapshot().segments[0].path.with_file_name("process_events-0000000000000009-00000002.parquet");
         drop(store);
+        platter.come_back(dir.path(), &mut Dice::new(at));
         std::fs::write(&stray, b"unfinished").unwrap();
         platter.arm(Some(Fault::Full(at)));
         let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
@@ -425,4 +427,23 @@ fn a_first_start_on_a_full_disk_begins_when_there_is_room() {
     platter.come_back(dir.path(), &mut Dice::new(1));
     let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
     assert_eq!(sealed(&store), once(1..=3));
+}
+
+#[test]
+fn a_database_that_is_away_when_it_is_opened_again_is_waited_for_and_not_begun_anew() {
+    let dir = scratch();
+    let store = Store::open(options(dir.path())).unwrap();
+    store.append(batch(1..=5)).unwrap();
+    store.seal().unwrap();
+    let (state, away) = (dir.path().join("state.redb"), dir.path().join("away"));
+    store.state.doubt_all();
+    std::fs::rename(&state, &away).unwrap();
+    let error = store.recover().unwrap_err();
+    assert!(error.may_pass() && !state.exists(), "{error}");
+    assert_eq!(sealed(&store), once(1..=5), "its segments are no garbage");
+    std::fs::rename(&away, &state).unwrap();
+    store.recover().unwrap();
+    store.append(batch(6..=7)).unwrap();
+    store.seal().unwrap();
+    assert_eq!(sealed(&store), once(1..=7));
 }

@@ -329,18 +329,20 @@ impl Disk for Platter {
         Ok(())
     }
 
+    fn new_database(&self, path: &Path) -> Result<Database, DatabaseError> {
+        if !self.0.lock().unwrap().names.contains_key(path) {
+            let mut content = self.call(true).map_err(redb::StorageError::from)?;
+            content.inodes.push(Inode::default());
+            let inode = content.inodes.len() - 1;
+            content.name(Naming::Link(path.to_owned(), inode));
+        }
+        self.database(path)
+    }
+
     fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
         let known = self.0.lock().unwrap().names.get(path).copied();
-        let inode = match known {
-            Some(inode) => inode,
-            None => {
-                let mut content = self.call(true).map_err(redb::StorageError::from)?;
-                content.inodes.push(Inode::default());
-                let inode = content.inodes.len() - 1;
-                content.name(Naming::Link(path.to_owned(), inode));
-                inode
-            }
-        };
+        let absent = || redb::StorageError::from(io::Error::from(ErrorKind::NotFound));
+        let inode = known.ok_or_else(absent)?;
         builder().create_with_backend(Handle { platter: self.clone(), inode, real: None })
     }
 
