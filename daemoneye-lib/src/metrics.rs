@@ -169,11 +169,19 @@ pub const METRICS: &[Metric] = metrics! {
     "daemoneye_store_seals_total" Counter "seals" "/ingest/seals" ""
         "times that the open segment became a file";
     "daemoneye_store_segments" Gauge "files" "/store/segments" ""
-        "sealed files";
+        "sealed files of events";
     "daemoneye_store_segment_rows" Gauge "events" "/store/segment_rows" ""
         "events in sealed files";
     "daemoneye_store_segment_bytes" Gauge "bytes" "/store/segment_bytes" ""
-        "size of sealed files";
+        "size of sealed files of events";
+    "daemoneye_store_lifetime_segments" Gauge "files" "/store/lifetime_segments" ""
+        "sealed files of lifetimes";
+    "daemoneye_store_lifetime_rows" Gauge "processes" "/store/lifetime_rows" ""
+        "lifetimes in sealed files";
+    "daemoneye_store_lifetime_bytes" Gauge "bytes" "/store/lifetime_bytes" ""
+        "size of sealed files of lifetimes";
+    "daemoneye_store_merges_set_back" Gauge "groups" "/store/merges_set_back" ""
+        "groups of segments whose merge failed and waits for another try";
     "daemoneye_store_damaged_segments" Gauge "files" "/store/damaged_segments" ""
         "registered files that cannot be used";
     "daemoneye_store_open_rows" Gauge "events" "/store/open_rows" ""

@@ -18,7 +18,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use super::{Answers, Operators, internal, say};
-use crate::clock::now_us;
 use crate::platform;
 
 /// Bytes of one part of a file: a quarter of the largest frame, so that two that wait stay small.
@@ -40,7 +39,7 @@ impl Operators {
     pub(super) async fn data_retention(&self) -> Result<DataShown, Fault> {
         // A copy does not know for how long its host kept events, and nothing goes from it.
         self.live_only("data retention")?;
-        let outlook = self.blocking(|store| store.outlook(now_us())).await?;
+        let outlook = self.blocking(|store| store.outlook(store.believed_us())).await?;
         shown(&json!(outlook), true)
     }
 
@@ -62,6 +61,9 @@ impl Operators {
         let worker = self.live_only("data backup (copy the directory itself: nothing changes it)")?;
         let _alone = alone(&self.whole_store)?;
         let backup = self.blocking(Store::begin_backup).await?;
+        for (collector, committed) in backup.sealed() {
+            worker.broker.commit(collector, *committed);
+        }
         let result = json!({
             "files": backup.files().len().saturating_add(1),
             "bytes": backup.bytes(),

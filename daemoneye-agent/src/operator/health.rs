@@ -110,7 +110,9 @@ fn store_part(store: &Store) -> Result<(Map<String, Value>, losses::Losses), Sto
     let gaps: Vec<CoverageGap> =
         store.coverage()?.into_iter().map(|row| row.gap).filter(|gap| gap.to_us >= since).collect();
     let mut lost = losses::of(&gaps, stats.audit_lost);
+    let compaction = store.compaction_state()?;
     lost.extend(losses::of_store(store));
+    lost.extend(losses::of_merges(&compaction));
     let recent: Vec<Value> = gaps
         .into_iter()
         .map(|gap| {
@@ -125,6 +127,10 @@ fn store_part(store: &Store) -> Result<(Map<String, Value>, losses::Losses), Sto
         "segments": stats.segments,
         "segment_rows": stats.segment_rows,
         "segment_bytes": stats.segment_bytes,
+        "lifetime_segments": stats.lifetime_segments,
+        "lifetime_rows": stats.lifetime_rows,
+        "lifetime_bytes": stats.lifetime_bytes,
+        "merges_set_back": compaction.set_back,
         "damaged_segments": stats.damaged_segments,
         "open_rows": stats.open_rows,
         "open_bytes": stats.open_bytes,

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use daemoneye_engine::store::Store;
+use daemoneye_engine::store::{CompactionState, Store};
 use daemoneye_lib::proto::CoverageGap;
 
 /// A day in microseconds.
@@ -55,8 +55,8 @@ pub(super) fn of_store(store: &Store) -> Losses {
         let rows: u64 = damaged.iter().map(|segment| segment.rows).sum();
         found.push((
             format!("{} segments with {rows} events cannot be used ({name}: {})", damaged.len(), first.what),
-            "restore the files from a backup and start the agent again; check the disk and who can write to the data \
-             directory; everything else answers"
+            "restore the files from a backup, or bring their disk back: they are used again within a minute, one whose bytes \
+             had changed at the next start; check who can write to the data directory; everything else answers"
                 .to_owned(),
         ));
     }
@@ -70,6 +70,20 @@ pub(super) fn of_store(store: &Store) -> Losses {
         ));
     }
     found
+}
+
+/// Groups of segments that cannot be merged: history takes more room than it should, and nothing is missing.
+pub(super) fn of_merges(state: &CompactionState) -> Losses {
+    let CompactionState { set_back, last_error, .. } = state;
+    if *set_back == 0 {
+        return Losses::new();
+    }
+    let why = last_error.as_deref().unwrap_or("the log has more");
+    let problem = format!("{set_back} groups of segments could not be merged: {why}");
+    vec![(
+        problem,
+        "look at the disk; they are tried again by themselves, `data vacuum` tries them at once".to_owned(),
+    )]
 }
 
 fn lost((collector, reason): (&str, &str), count: usize, detail: &str) -> (String, String) {
@@ -92,6 +106,14 @@ fn lost((collector, reason): (&str, &str), count: usize, detail: &str) -> (Strin
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn merges_that_fail_are_a_finding_until_they_succeed() {
+        assert!(of_merges(&CompactionState::default()).is_empty());
+        let failing = CompactionState { set_back: 2, last_error: Some("cannot read x".into()), ..Default::default() };
+        let told = of_merges(&failing);
+        assert!(told[0].0.contains("2 groups") && told[0].0.ends_with("cannot read x"), "{told:?}");
+    }
 
     fn gap(reason: &str) -> CoverageGap {
         CoverageGap { collector: "procmond".into(), reason: reason.into(), ..CoverageGap::default() }

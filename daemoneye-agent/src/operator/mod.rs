@@ -44,9 +44,8 @@ type Answers = mpsc::Sender<OperatorResponse>;
 pub(crate) struct Operators {
     store: Arc<Store>,
     engine: QueryEngine,
-    limits: QueryLimits,
-    tables: Arc<dyn SystemTables>,
     refusals: Refusals,
+    exports: Refusals,
     settings: Settings,
     /// None over a copied store.
     worker: Option<Arc<Worker>>,
@@ -97,10 +96,10 @@ impl Operators {
             concurrent: settings.query.concurrent,
             ..QueryLimits::default()
         };
-        let engine = QueryEngine::new(Arc::clone(&store), limits.clone(), Arc::clone(&tables))?;
+        let engine = QueryEngine::new(Arc::clone(&store), limits, tables)?;
         let whole_store = Arc::new(Semaphore::new(1));
-        let refusals = Refusals::default();
-        Ok(Self { engine, limits, tables, refusals, store, settings, worker, whole_store })
+        let (refusals, exports) = (Refusals::default(), Refusals::default());
+        Ok(Self { engine, refusals, exports, store, settings, worker, whole_store })
     }
 
     fn live_only(&self, what: &str) -> Result<&Arc<Worker>, Fault> {
@@ -122,7 +121,7 @@ impl Operators {
             Some(Verb::DataFsck(_)) => return self.data_fsck(answers, cancel).await,
             Some(Verb::DataVacuum(_)) => return self.data_vacuum(caller, answers, cancel).await,
             Some(Verb::DataBackup(_)) => return self.data_backup(caller, answers).await,
-            Some(Verb::DataExport(export)) => return self.data_export(export, answers, cancel).await,
+            Some(Verb::DataExport(export)) => return self.data_export(caller, export, answers, cancel).await,
             Some(Verb::DataStats(_)) => Answer::Data(self.data_stats().await?),
             Some(Verb::DataRetention(_)) => Answer::Data(self.data_retention().await?),
             // The transport cancels the running request itself; what arrives here was over already.

@@ -9,17 +9,17 @@ use daemoneye_lib::proto::{Fault, FaultKind, QueryRequest, operator_response::An
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
+use super::data::actor;
 use super::{Answers, Operators, say};
-use crate::platform;
 
-/// Characters of a refused statement that the audit entry keeps.
+/// Characters of a statement that an audit entry keeps.
 const AUDITED_CHARS: usize = 1000;
-/// Refusals in a minute that get an entry of their own: more than a person types. The ledger is kept for years, and whoever may
+/// Refusals, or exports, in a minute that get an entry of their own: more than a person types. The ledger is kept for years, and whoever may
 /// ask could fill it.
 const AUDITED_A_MINUTE: u32 = 30;
 const MINUTE: Duration = Duration::from_secs(60);
 
-/// Bounds how many refusals are audited; those that were not are counted in the next entry.
+/// Bounds how many of a kind are audited; those that were not are counted in the next entry.
 #[derive(Debug, Default)]
 pub(super) struct Refusals(Mutex<Minute>);
 
@@ -31,8 +31,8 @@ struct Minute {
 }
 
 impl Refusals {
-    /// How many refusals before this one have no entry; `None`: this one gets none either.
-    fn admit(&self, now: Instant) -> Option<u64> {
+    /// How many before this one have no entry; `None`: this one gets none either.
+    pub(super) fn admit(&self, now: Instant) -> Option<u64> {
         let mut minute = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if minute.began.is_none_or(|began| now.duration_since(began) >= MINUTE) {
             minute.began = Some(now);
@@ -55,7 +55,7 @@ impl Operators {
         answers: &Answers,
         cancel: CancellationToken,
     ) -> Result<(), Fault> {
-        let sql: String = request.sql.chars().take(AUDITED_CHARS).collect();
+        let sql = beginning(&request.sql);
         let mut run = match self.engine.query(request, cancel).await {
             Ok(run) => run,
             Err(error) => {
@@ -72,10 +72,9 @@ impl Operators {
         Ok(())
     }
 
-    async fn audit_refusal(&self, caller: &Caller, sql: String, error: &QueryError) {
+    pub(super) async fn audit_refusal(&self, caller: &Caller, sql: String, error: &QueryError) {
         if let (Some(worker), QueryError::Refused(refusal)) = (&self.worker, error) {
             let Some(left_out) = self.refusals.admit(Instant::now()) else { return };
-            let actor = format!("operator:{}", platform::user_name(caller.peer.uid));
             let what = json!({
                 "sql": sql,
                 "message": refusal.message,
@@ -83,9 +82,14 @@ impl Operators {
                 "column": refusal.column,
                 "refused_since_without_entry": left_out,
             });
-            worker.audit(actor, "query-refused", what).await;
+            worker.audit(actor(caller), "query-refused", what).await;
         }
     }
+}
+
+/// What an entry keeps of a statement.
+pub(super) fn beginning(sql: &str) -> String {
+    sql.chars().take(AUDITED_CHARS).collect()
 }
 
 /// The closed kind for the socket.

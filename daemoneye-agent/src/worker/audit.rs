@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemoneye_engine::store::Store;
+use daemoneye_lib::jail::Report;
 use daemoneye_lib::proto::{
     AppendAudit, CollectorRequest, CollectorResponse, CoverageGap, collector_request::Verb, collector_response::Answer,
 };
@@ -62,6 +63,11 @@ pub(crate) fn start(settings: &Settings) -> Value {
         "config": hasher.finalize().to_hex().as_str(),
         "procmond_mode": if settings.procmond.spawn { "spawn" } else { "external" },
     })
+}
+
+/// What the kernel holds the worker to.
+pub(crate) fn sandbox(report: &Report) -> Value {
+    json!({ "layers": &report.layers, "probes": &report.probes })
 }
 
 /// What a change of the rules was.

@@ -120,6 +120,11 @@ impl Thread {
             tokio::time::interval(TICK)
         };
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        if self.worker.store.is_unsettled()
+            && matches!(self.insist(runtime, |thread| thread.begin_late(runtime)), Flow::Ended)
+        {
+            return;
+        }
         loop {
             let flow = match runtime.block_on(self.next(&mut tick)) {
                 Step::Run(run) => self.insist(runtime, |thread| thread.take(&run)),
@@ -207,6 +212,18 @@ impl Thread {
     fn recover(&self) -> Result<(), StoreError> {
         for (collector, committed) in self.worker.store.recover()? {
             self.worker.broker.commit(&collector, committed);
+        }
+        Ok(())
+    }
+
+    /// What a start could not do on a disk without room; no event is taken before there are rules to judge it by.
+    fn begin_late(&self, runtime: &Handle) -> Result<(), StoreError> {
+        self.recover()?;
+        let worker = &self.worker;
+        runtime.block_on(worker.reload_rules("agent".to_owned()))?;
+        audit::push(&worker.store, "agent", "start", &audit::start(&worker.settings));
+        if let Some(report) = worker.jail.get() {
+            audit::push(&worker.store, "agent", "sandbox", &audit::sandbox(report));
         }
         Ok(())
     }

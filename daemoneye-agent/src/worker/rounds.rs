@@ -166,24 +166,26 @@ async fn tell(worker: &Arc<Worker>, damaged: Vec<DamagedSegment>) {
 
 async fn retention(worker: &Arc<Worker>) {
     clock(worker).await;
-    let expire = |worker: &Worker| worker.store.expire(now_us().saturating_sub(worker.store.clock_ahead_us()));
-    match worker.blocking(expire).await {
+    match worker.blocking(|worker| worker.store.expire(worker.store.believed_us())).await {
         Some(Ok(expired)) => tracing::debug!(?expired, "retention"),
         Some(Err(error)) => tracing::warn!(%error, "old history was not removed"),
         None => {}
     }
 }
 
-/// One merge after the other until none is due. What fails is tried again in the next round.
+/// One merge after the other until none is due. What fails is tried again in a later round; a file that was away is used again.
 async fn compaction(worker: &Arc<Worker>) {
     match worker.blocking(|worker| worker.store.expire_by_size()).await {
         Some(Ok(expired)) => tracing::debug!(?expired, "retention by size"),
         Some(Err(error)) => tracing::warn!(%error, "history is too large and its oldest part was not removed"),
         None => {}
     }
+    if let Some(Err(error)) = worker.blocking(|worker| worker.store.take_back()).await {
+        tracing::warn!(%error, "segments that were set aside were not looked at");
+    }
     loop {
         let stop = worker.shutdown_token();
-        match worker.blocking(move |worker| worker.store.compact(now_us(), &stop)).await {
+        match worker.blocking(move |worker| worker.store.compact(worker.store.believed_us(), &stop)).await {
             Some(Ok(Some(merged))) => tracing::debug!(?merged, "segments merged"),
             Some(Ok(None)) | None => return,
             Some(Err(error)) => return tracing::warn!(%error, "segments were not merged"),

@@ -99,7 +99,7 @@ impl Loading {
         let (ending, endings) = mpsc::channel(4);
         let (parent, words) = mpsc::channel(PARENT_QUEUE);
         let sinks = sinks::make(&self.settings);
-        let newest_us = self.store.snapshot().segments.iter().map(|segment| segment.last_us).max().unwrap_or(0);
+        let newest_us = self.store.snapshot().segments.iter().map(|segment| segment.dated.us()).max().unwrap_or(0);
         let worker = Arc::new(Worker {
             sinks: sinks.iter().map(|sink| SinkState::new(sink.name())).collect(),
             settings: self.settings,
@@ -122,8 +122,11 @@ impl Loading {
             ending,
             shutdown: CancellationToken::new(),
         });
-        worker.reload_rules("agent".to_owned()).await?;
-        worker.audit("agent".to_owned(), "start", audit::start(&worker.settings)).await;
+        // On a disk without room ingest does both when there is room, before it takes an event.
+        if !worker.store.is_unsettled() {
+            worker.reload_rules("agent".to_owned()).await?;
+            worker.audit("agent".to_owned(), "start", audit::start(&worker.settings)).await;
+        }
         tokio::spawn(write_words(sender, words));
         tokio::spawn(read_words(Arc::clone(&worker), receiver));
         Ready::begin(worker, streams, endings, sinks, jail).await
@@ -137,9 +140,11 @@ async fn close(worker: &Arc<Worker>, jail: Dropped) -> Result<(), AgentError> {
     for note in report.notes() {
         tracing::debug!("{note}");
     }
-    let payload = json!({ "layers": &report.layers, "probes": &report.probes });
+    let payload = audit::sandbox(&report);
     worker.jail.get_or_init(|| report);
-    worker.audit("agent".to_owned(), "sandbox", payload).await;
+    if !worker.store.is_unsettled() {
+        worker.audit("agent".to_owned(), "sandbox", payload).await;
+    }
     Ok(())
 }
 

@@ -69,7 +69,7 @@ pub struct LiveChange {
     /// Which process.
     pub entity: EntityId,
     /// The process as the event tells it.
-    pub process: Box<ProcessRecord>,
+    pub process: Arc<ProcessRecord>,
     /// What that means for it.
     pub fate: Fate,
 }
@@ -243,7 +243,7 @@ fn clipped(text: &str) -> String {
 
 fn change(at: Sequence, event: ProcessEvent) -> Option<LiveChange> {
     let kind = event.event_type();
-    let process = Box::new(event.process?);
+    let process = Arc::new(event.process?);
     let fate = match kind {
         EventType::Stop => {
             Fate::Ended(End { exit_code: event.exit_code, runtime_ms: event.runtime_ms, observed: event.end_observed })

@@ -21,6 +21,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 
 /// How long a query waits for a slot: longer than a normal query takes, shorter than a person's patience.
 const SLOT_WAIT: Duration = Duration::from_secs(5);
+/// Months of events over a slow disk; whoever leaves ends it at once.
+const EXPORT_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 /// Pages that may wait for a slow reader; each is at most 512 KiB.
 const PAGES_AHEAD: usize = 2;
 /// How long after the deadline the reader gives up on a query thread that is stuck inside one batch.
@@ -97,12 +99,27 @@ impl QueryEngine {
     /// # Errors
     /// A refusal with its place, or [`QueryError::Busy`] when no slot became free in time.
     pub async fn query(&self, request: QueryRequest, cancel: CancellationToken) -> Result<QueryRun, QueryError> {
+        self.begin(request, cancel, (self.limits.deadline, self.limits.row_cap)).await
+    }
+
+    /// The same for all rows there are, however long they take to leave. It is one of the queries that run at a time and takes
+    /// its memory and scratch from what they share.
+    ///
+    /// # Errors
+    /// As [`QueryEngine::query`].
+    pub async fn export(&self, request: QueryRequest, cancel: CancellationToken) -> Result<QueryRun, QueryError> {
+        self.begin(request, cancel, (EXPORT_DEADLINE, u64::MAX)).await
+    }
+
+    async fn begin(
+        &self,
+        request: QueryRequest,
+        cancel: CancellationToken,
+        (longest, most_rows): (Duration, u64),
+    ) -> Result<QueryRun, QueryError> {
         let began = Instant::now();
-        let asked = request
-            .deadline_ms
-            .filter(|ms| *ms > 0)
-            .map_or(self.limits.deadline, |ms| Duration::from_millis(ms.into()));
-        let deadline = asked.min(self.limits.deadline);
+        let asked = request.deadline_ms.filter(|ms| *ms > 0).map_or(longest, |ms| Duration::from_millis(ms.into()));
+        let deadline = asked.min(longest);
         let slot = self.slot(began, deadline, &cancel).await?;
         let cancel = cancel.child_token();
         let (started, starting) = oneshot::channel();
@@ -113,7 +130,7 @@ impl QueryEngine {
             store: Arc::clone(&self.store),
             extra: Arc::clone(&self.extra),
             environment: Arc::clone(&self.environment),
-            row_cap: request.row_cap.unwrap_or(self.limits.row_cap).min(self.limits.row_cap),
+            row_cap: request.row_cap.unwrap_or(most_rows).min(most_rows),
             page_rows: page_rows.unwrap_or(self.limits.page_rows).min(self.limits.page_rows),
             deadline: tokio::time::Instant::now() + deadline,
             request,

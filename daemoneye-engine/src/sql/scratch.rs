@@ -24,7 +24,14 @@ pub(crate) fn disk(scratch: Option<&Scratch>) -> io::Result<DiskManagerBuilder> 
     let Some(Scratch { dir, quota_bytes }) = scratch.filter(|scratch| scratch.quota_bytes > 0) else {
         return Ok(builder.with_mode(DiskManagerMode::Disabled));
     };
-    empty(dir)?;
+    match empty(dir) {
+        // A start on a full disk answers all the same; what does not fit into memory is cut.
+        Err(error) if matches!(error.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+            tracing::warn!(dir = %dir.display(), %error, "queries do not spill until the next start");
+            return Ok(builder.with_mode(DiskManagerMode::Disabled));
+        }
+        emptied => emptied?,
+    }
     Ok(builder.with_mode(DiskManagerMode::Directories(vec![dir.clone()])).with_max_temp_directory_size(*quota_bytes))
 }
 

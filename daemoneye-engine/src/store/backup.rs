@@ -5,20 +5,22 @@
 //! nothing of a later change. Writing goes on meanwhile. The collectors' logs are not part of it: what they hold beyond the
 //! watermarks comes later than the copy.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use daemoneye_lib::proto::Sequence;
 use redb::{Builder, Durability, Key, ReadTransaction, TableDefinition, TableHandle as _, Value, WriteTransaction};
 use serde_json::{Value as Json, json};
 
+use super::hash::hash;
 use super::open::{STATE_FILE, registered};
 use super::seal::SEGMENTS_DIR;
 use super::segment::SegmentFile;
-use super::state::every_table;
+use super::state::{every_table, watermarks};
 use super::{FORMAT_VERSION, Store, StoreError, audit, damage};
 
 /// What the copy says about itself, beside `state.redb`.
@@ -63,6 +65,7 @@ impl BackupFile {
 pub struct Backup {
     files: Vec<BackupFile>,
     missing: Vec<String>,
+    sealed: Vec<(String, Sequence)>,
     manifest: String,
     _pinned: Vec<Arc<SegmentFile>>,
     _scratch: Scratch,
@@ -79,6 +82,12 @@ impl Backup {
     #[must_use]
     pub fn missing(&self) -> &[String] {
         &self.missing
+    }
+
+    /// The watermarks that sealing has moved: the collectors may trim their logs up to there.
+    #[must_use]
+    pub fn sealed(&self) -> &[(String, Sequence)] {
+        &self.sealed
     }
 
     /// The text of `backup-manifest.json`: what the copy holds and up to where, with the hash of each file.
@@ -104,7 +113,7 @@ impl Store {
         if self.state.is_offline() {
             return Err(StoreError::MisuseOffline);
         }
-        self.seal()?;
+        let sealed = self.seal()?;
         let segments = self.options.dir.join(SEGMENTS_DIR);
         let (transaction, pinned) = self.pinned(&segments)?;
         let scratch = Scratch::beside(&segments);
@@ -112,14 +121,15 @@ impl Store {
         let state = BackupFile {
             path: STATE_FILE.to_owned(),
             bytes: scratch.0.metadata().map_err(StoreError::io("look at", &scratch.0))?.len(),
-            hash: hash(&scratch.0)?,
+            hash: hash(&scratch.0).map_err(StoreError::io("read", &scratch.0))?,
             source: scratch.0.clone(),
         };
         let (there, missing): (Vec<_>, Vec<_>) = pinned.iter().partition(|file| file.path.exists());
         let missing: Vec<String> = missing.into_iter().map(|file| name(&file.path)).collect();
         let files: Vec<BackupFile> = std::iter::once(state).chain(there.into_iter().map(|file| of(file))).collect();
-        let manifest = format!("{:#}\n", self.manifest(&files, &missing)?);
-        Ok(Backup { files, missing, manifest, _pinned: pinned, _scratch: scratch })
+        let marks = watermarks(&transaction)?;
+        let manifest = format!("{:#}\n", self.manifest(&files, &missing, marks));
+        Ok(Backup { files, missing, sealed, manifest, _pinned: pinned, _scratch: scratch })
     }
 
     /// A read transaction, and the files that it names held so that nobody deletes them.
@@ -138,17 +148,15 @@ impl Store {
 
     /// Every registered file, also those that cannot be read.
     pub(super) fn every_file(&self) -> Result<Vec<Arc<SegmentFile>>, StoreError> {
-        let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-        Ok(held.segments.iter().chain(held.damaged.iter().map(|(file, _)| file)).cloned().collect())
+        Ok(self.held.read().map_err(|_| StoreError::LockPoisoned)?.every_file().cloned().collect())
     }
 
-    fn manifest(&self, files: &[BackupFile], missing: &[String]) -> Result<Json, StoreError> {
-        let marks = self.state.watermarks()?;
+    fn manifest(&self, files: &[BackupFile], missing: &[String], marks: BTreeMap<String, Sequence>) -> Json {
         let marks: serde_json::Map<String, Json> =
             marks.into_iter().map(|(collector, at)| (collector, at.to_string().into())).collect();
         let file =
             |file: &BackupFile| json!({ "path": file.path, "bytes": file.bytes, "blake3": hex::encode(file.hash) });
-        Ok(json!({
+        json!({
             "manifest": 1,
             "format_version": FORMAT_VERSION,
             "build": daemoneye_lib::BUILD,
@@ -157,7 +165,7 @@ impl Store {
             "watermarks": marks,
             "files": files.iter().map(file).collect::<Vec<_>>(),
             "missing": missing,
-        }))
+        })
     }
 }
 
@@ -174,13 +182,6 @@ fn of(file: &SegmentFile) -> BackupFile {
 
 fn name(path: &Path) -> String {
     path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
-}
-
-pub(super) fn hash(path: &Path) -> Result<[u8; 32], StoreError> {
-    let mut hasher = blake3::Hasher::new();
-    let file = File::open(path).map_err(StoreError::io("open", path))?;
-    hasher.update_reader(file).map_err(StoreError::io("read", path))?;
-    Ok(*hasher.finalize().as_bytes())
 }
 
 /// Everything that `from` sees, in a new database at `path`.

@@ -98,7 +98,20 @@ pub(super) fn prolong(transaction: &WriteTransaction, gap: &CoverageGap) -> Resu
     record_within(transaction, gap, i64::MAX)
 }
 
+/// The same where both give the same detail.
+pub(super) fn prolong_alike(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+    extend_or_insert(transaction, gap, |row| row.touches(gap, i64::MAX) && row.detail == gap.detail)
+}
+
 fn record_within(transaction: &WriteTransaction, gap: &CoverageGap, within_us: i64) -> Result<(), StoreError> {
+    extend_or_insert(transaction, gap, |row| row.touches(gap, within_us))
+}
+
+fn extend_or_insert(
+    transaction: &WriteTransaction,
+    gap: &CoverageGap,
+    is_same: impl Fn(&StoredGap) -> bool,
+) -> Result<(), StoreError> {
     let kind = (gap.collector.as_str(), gap.reason.as_str());
     let mut newest = transaction.open_table(COVERAGE_NEWEST)?;
     let mut table = transaction.open_table(COVERAGE)?;
@@ -108,7 +121,7 @@ fn record_within(transaction: &WriteTransaction, gap: &CoverageGap, within_us: i
             Some(row) => Some(row.value().decode()?),
             None => None,
         };
-        if let Some(mut row) = row.filter(|row: &StoredGap| row.touches(gap, within_us)) {
+        if let Some(mut row) = row.filter(is_same) {
             row.extend(gap);
             table.insert(key, row.encode()?)?;
             return Ok(());

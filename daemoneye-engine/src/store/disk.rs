@@ -8,6 +8,7 @@ use std::path::Path;
 
 use redb::{Database, DatabaseError};
 
+use super::overlay::Overlay;
 use super::state::builder;
 
 /// A segment file that is being written.
@@ -26,8 +27,13 @@ pub(super) trait Disk: fmt::Debug + Send + Sync + 'static {
     fn remove(&self, path: &Path) -> io::Result<()>;
     /// Makes creations, renames and removals durable.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
-    /// Opens the database, creating it when it is not there.
+    /// Makes a database.
+    fn new_database(&self, path: &Path) -> Result<Database, DatabaseError>;
+    /// Opens the database that is there. Never makes one: where its disk is away, an empty one would take its segments for
+    /// garbage.
     fn database(&self, path: &Path) -> Result<Database, DatabaseError>;
+    /// The database's file as something that takes changes without room; nothing when it is not there.
+    fn overlay(&self, path: &Path) -> io::Result<Overlay>;
 }
 
 /// The disk.
@@ -58,7 +64,18 @@ impl Disk for RealDisk {
         if cfg!(unix) { File::open(dir)?.sync_all() } else { Ok(()) }
     }
 
-    fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
+    fn new_database(&self, path: &Path) -> Result<Database, DatabaseError> {
         builder().create(path)
+    }
+
+    fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
+        builder().open(path)
+    }
+
+    fn overlay(&self, path: &Path) -> io::Result<Overlay> {
+        match Overlay::over(path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Overlay::empty()),
+            found => found,
+        }
     }
 }

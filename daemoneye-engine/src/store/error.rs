@@ -162,6 +162,19 @@ impl StoreError {
         matches!(self, Self::Io { .. } | Self::IoState(_) | Self::LimitOpenSegment { .. } | Self::Unreadable { .. })
     }
 
+    /// Whether there was no room on the disk.
+    pub(super) fn is_full(&self) -> bool {
+        let source = match self {
+            Self::Io { source, .. } | Self::Unreadable { source, .. } => source,
+            Self::IoState(error) => match error.as_ref() {
+                redb::Error::Io(source) => source,
+                _ => return false,
+            },
+            _ => return false,
+        };
+        matches!(source.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded)
+    }
+
     pub(super) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         move |source| Self::Io { action, path: path.to_owned(), source }
     }

@@ -8,9 +8,7 @@ use datafusion::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use redb::ReadableTable as _;
 use serde::Serialize;
 
-use super::open::registered;
 use super::seal::SEGMENTS_DIR;
-use super::segment::SegmentFile;
 use super::state::SEGMENTS;
 use super::{Store, StoreError};
 
@@ -167,37 +165,26 @@ impl Store {
         Ok(figures)
     }
 
-    /// What retention takes next, as of `now_us`.
+    /// What retention takes next, as of the believed time `now_us`.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn outlook(&self, now_us: i64) -> Result<Outlook, StoreError> {
-        let age_us = i64::try_from(self.options.retention.as_micros()).unwrap_or(i64::MAX);
-        let mut files = registered(&self.state.read()?, &self.options.dir.join(SEGMENTS_DIR))?;
-        files.sort_by_key(|file| (file.last_us, file.id));
-        let goes = |file: &SegmentFile| file.last_us.saturating_add(age_us);
-        let by_age = files.iter().filter(|file| goes(file) < now_us).count();
-        let mut kept: u64 = 0;
-        let is_beyond = |file: &SegmentFile| {
-            kept = kept.saturating_add(file.bytes);
-            kept > self.options.retention_bytes
-        };
-        // The oldest go first, so the newest that fit stay.
-        let by_size = files.iter().rev().map(is_beyond).filter(|beyond| *beyond).count();
-        let next = files.iter().take(NEXT_LISTED).map(|file| Leaving {
+        let victims = self.victims(now_us)?;
+        let next = victims.files.iter().take(NEXT_LISTED).map(|file| Leaving {
             segment: file.path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
             rows: file.rows,
             bytes: file.bytes,
             from_us: file.first_us,
             to_us: file.last_us,
-            goes_us: goes(file),
+            goes_us: victims.goes_us(file),
         });
         Ok(Outlook {
             retention_s: self.options.retention.as_secs(),
             retention_bytes: self.options.retention_bytes,
-            segments: files.len() as u64,
-            segment_bytes: files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes)),
-            due_segments: by_age.max(by_size) as u64,
+            segments: victims.files.len() as u64,
+            segment_bytes: victims.files.iter().fold(0, |sum, file| sum.saturating_add(file.bytes)),
+            due_segments: victims.due as u64,
             next: next.collect(),
         })
     }

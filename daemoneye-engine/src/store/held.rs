@@ -148,6 +148,11 @@ impl Held {
         }
     }
 
+    /// Every registered file, also those that cannot be read.
+    pub(super) fn every_file(&self) -> impl Iterator<Item = &Arc<SegmentFile>> {
+        self.segments.iter().chain(self.damaged.iter().map(|(file, _)| file))
+    }
+
     /// Puts a merged file in the place of its inputs.
     pub(super) fn replace(&mut self, inputs: &[Arc<SegmentFile>], file: SegmentFile) {
         self.segments.retain(|listed| !inputs.iter().any(|input| input.id == listed.id));

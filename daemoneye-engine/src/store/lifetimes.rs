@@ -17,9 +17,12 @@ use datafusion::arrow::datatypes::Int64Type;
 use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::ProjectionMask;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::parquet::errors::ParquetError;
 
 use super::history::HistoryTable;
+use super::live::ENDS;
 use super::segment::{SegmentFile, SequenceRange};
+use super::{StoreError, damage};
 use crate::ingest::{End, LifetimeRow, lifetimes_batch};
 
 /// Rows that are kept as messages, some 1 MB; as columns they take a third of that.
@@ -62,7 +65,8 @@ pub(super) struct Ended {
     pub(super) at: Sequence,
     pub(super) time_us: i64,
     pub(super) end: End,
-    pub(super) process: Box<ProcessRecord>,
+    /// Shared with whoever reads at the moment.
+    pub(super) process: Arc<ProcessRecord>,
     pub(super) seen: Seen,
 }
 
@@ -98,7 +102,7 @@ impl Lifetimes {
     /// Adds what is told of a process after its end; false when it is not here.
     pub(super) fn amend(&mut self, entity: EntityId, later: &ProcessRecord) -> bool {
         let row = self.places.get(&entity).and_then(|place| self.rows.get_mut(*place));
-        row.map(|row| *row.process = ProcessRecord::clone(&row.process).followed_by(later.clone())).is_some()
+        row.map(|row| row.process = Arc::new(ProcessRecord::clone(&row.process).followed_by(later.clone()))).is_some()
     }
 
     /// Turns rows into columns once they are many.
@@ -117,6 +121,11 @@ impl Lifetimes {
     pub(super) fn to_batches(&self) -> Result<Vec<RecordBatch>, ArrowError> {
         let last = if self.rows.is_empty() { None } else { Some(batch(&self.rows)?) };
         Ok(self.batches.iter().cloned().chain(last).collect())
+    }
+
+    /// The batches that are made, and the rows of the next one.
+    pub(super) fn parts(&self) -> (&[RecordBatch], &[Ended]) {
+        (&self.batches, &self.rows)
     }
 
     pub(super) fn ranges(&self) -> Vec<SequenceRange> {
@@ -140,7 +149,7 @@ impl Lifetimes {
     }
 }
 
-fn batch(rows: &[Ended]) -> Result<RecordBatch, ArrowError> {
+pub(super) fn batch(rows: &[Ended]) -> Result<RecordBatch, ArrowError> {
     let rows = rows.iter().map(|ended| LifetimeRow {
         collector: &ended.collector,
         at: ended.at,
@@ -154,25 +163,49 @@ fn batch(rows: &[Ended]) -> Result<RecordBatch, ArrowError> {
     lifetimes_batch(rows)
 }
 
-/// Files that are looked into for ends: a quarter of an hour of a quiet host, more than any collector can be behind itself.
+/// Files that are looked into for ends: a quarter of an hour of a quiet host as sealed, more than any collector can be behind
+/// itself; merged ones reach back for days.
 const RECENT_FILES: usize = 16;
 
 /// An end that a file has: entity, collector and position.
 pub(super) type PastEnd = (EntityId, Arc<str>, Sequence);
 
-/// Who ended lately according to the newest files that were not merged yet, oldest first. A file that cannot
+/// Who ended lately according to the newest files, merged or not, oldest first; as many as are remembered. A file that cannot
 /// be read tells nothing; queries find out what is wrong with it.
 pub(super) fn recent(files: &[Arc<SegmentFile>]) -> Vec<PastEnd> {
     let mut files: Vec<&Arc<SegmentFile>> =
-        files.iter().filter(|file| file.table == HistoryTable::ProcessLifetimes && file.level == 0).collect();
-    files.sort_by_key(|file| file.id);
-    let newest = files.iter().rev().take(RECENT_FILES).rev();
-    // The decoder may panic on bytes that are not what was written.
-    newest.filter(|file| file.check().is_ok()).filter_map(|file| read_ends(&file.path).ok()).flatten().collect()
+        files.iter().filter(|file| file.table == HistoryTable::ProcessLifetimes).collect();
+    files.sort_by_key(|file| std::cmp::Reverse((file.dated.us(), file.id)));
+    let (mut found, mut room) = (Vec::new(), ENDS);
+    for file in files.into_iter().take(RECENT_FILES) {
+        if room == 0 {
+            break;
+        }
+        let unreadable = |error: Box<dyn Error>| {
+            let source = ParquetError::General(error.to_string());
+            StoreError::Segment { path: file.path.clone(), source }
+        };
+        // The decoder may panic on bytes that are not what was written; hashing all of a merged file would take long.
+        let ends = damage::guarded(&file.path, || last_ends(&file.path, room).map_err(unreadable));
+        let ends = ends.unwrap_or_default();
+        room = room.saturating_sub(ends.len());
+        found.push(ends);
+    }
+    found.into_iter().rev().flatten().collect()
 }
 
-fn read_ends(path: &Path) -> Result<Vec<PastEnd>, Box<dyn Error>> {
+/// The last `room` ends in a file, which is by time.
+fn last_ends(path: &Path, room: usize) -> Result<Vec<PastEnd>, Box<dyn Error>> {
     let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let (mut groups, mut rows) = (Vec::new(), 0_usize);
+    for (number, group) in reader.metadata().row_groups().iter().enumerate().rev() {
+        if rows >= room {
+            break;
+        }
+        groups.insert(0, number);
+        rows = rows.saturating_add(usize::try_from(group.num_rows())?);
+    }
+    let reader = reader.with_row_groups(groups).with_offset(rows.saturating_sub(room));
     let mask = ProjectionMask::columns(reader.parquet_schema(), ["entity_id", "collector", "epoch", "seq"]);
     let mut ends = Vec::new();
     for batch in reader.with_projection(mask).build()? {

@@ -5,7 +5,6 @@ use std::sync::Arc;
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
-use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
 use prost::Message as _;
 use redb::{ReadableTable as _, WriteTransaction};
@@ -13,17 +12,18 @@ use serde::{Deserialize, Serialize};
 
 use super::held::Held;
 use super::lifetimes::{Ended, Lifetimes, PastEnd, Seen};
+use super::living::{Living, LivingRow};
 use super::state::{LIFETIMES, Position, State};
 use super::value::Record;
 use super::{Store, StoreError};
-use crate::ingest::{End, Fate, LifetimeRow, LiveChange, lifetimes_batch, processes_batch};
+use crate::ingest::{End, Fate, LiveChange};
 
 /// Live processes that are kept: four times Linux's classic pid limit. A host above it loses rows of `processes`, never
 /// events.
 const LIVE_PROCESSES: usize = 131_072;
 /// Ends that are remembered, so that an enumeration that is older than them does not bring the dead back, and nobody ends
 /// twice.
-const ENDS: usize = 16_384;
+pub(super) const ENDS: usize = 16_384;
 
 /// A live process as `state.redb` has it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -44,7 +44,8 @@ struct Alive {
     collector: Arc<str>,
     at: Sequence,
     time_us: i64,
-    record: Box<ProcessRecord>,
+    /// Shared with whoever reads at the moment.
+    record: Arc<ProcessRecord>,
     seen: Seen,
 }
 
@@ -117,7 +118,8 @@ impl Live {
                 Fate::Lives => self.put(collector, entity, at, time_us, process),
                 Fate::Changed => {
                     if let Some(known) = self.processes.get(&entity) {
-                        *process = ProcessRecord::clone(&known.record).followed_by(*process);
+                        let told = Arc::unwrap_or_clone(process);
+                        process = Arc::new(ProcessRecord::clone(&known.record).followed_by(told));
                     }
                     self.put(collector, entity, at, time_us, process);
                 }
@@ -135,7 +137,7 @@ impl Live {
         }
     }
 
-    fn put(&mut self, collector: &Arc<str>, entity: EntityId, at: Sequence, time_us: i64, record: Box<ProcessRecord>) {
+    fn put(&mut self, collector: &Arc<str>, entity: EntityId, at: Sequence, time_us: i64, record: Arc<ProcessRecord>) {
         let known = self.processes.get_mut(&entity).map(|known| std::mem::take(&mut known.seen));
         if self.processes.len() >= self.room && known.is_none() {
             self.shed = self.shed.saturating_add(1);
@@ -164,7 +166,8 @@ impl Live {
         let seen = alive.as_ref().map(|alive| alive.seen.clone()).unwrap_or_default();
         ended.seen = seen.and(&ended.process, ended.time_us);
         if let Some(alive) = alive {
-            *ended.process = alive.record.followed_by(*ended.process);
+            let known = Arc::unwrap_or_clone(alive.record);
+            ended.process = Arc::new(known.followed_by(Arc::unwrap_or_clone(ended.process)));
         }
         lifetimes.push(entity, ended);
     }
@@ -195,7 +198,7 @@ impl Live {
         for (entity, record) in listed {
             let time_us = record.start_time_us.unwrap_or_default();
             self.gone.remove(&entity);
-            self.put(&name, entity, as_of, time_us, Box::new(record));
+            self.put(&name, entity, as_of, time_us, Arc::new(record));
         }
     }
 
@@ -213,15 +216,23 @@ impl Live {
                 at: alive.at,
                 time_us: now_us.max(alive.time_us),
                 end: End { observed: Some(false), ..End::default() },
-                process: alive.record.clone(),
+                process: Arc::clone(&alive.record),
                 seen: Seen::default(),
             };
             self.end(entity, ended, lifetimes);
         }
     }
 
-    fn living(&self) -> impl Iterator<Item = &Alive> {
-        self.processes.iter().filter(|(entity, _)| !self.gone.contains_key(entity)).map(|(_, alive)| alive)
+    pub(super) fn living(&self) -> Living {
+        let lives = self.processes.iter().filter(|(entity, _)| !self.gone.contains_key(entity));
+        let row = |alive: &Alive| LivingRow {
+            collector: Arc::clone(&alive.collector),
+            at: alive.at,
+            time_us: alive.time_us,
+            record: Arc::clone(&alive.record),
+            seen: alive.seen.clone(),
+        };
+        Living(lives.map(|(_, alive)| row(alive)).collect())
     }
 
     /// What has changed since the last call, as it is now.
@@ -233,20 +244,6 @@ impl Live {
     /// The changes were not written.
     pub(super) fn still_dirty(&mut self, changes: &Changes) {
         self.dirty.extend(changes.iter().map(|(entity, _)| *entity));
-    }
-
-    /// The lifetimes so far, with the schema of `process_lifetimes`.
-    pub(super) fn lifetimes(&self) -> Result<RecordBatch, ArrowError> {
-        lifetimes_batch(self.living().map(|alive| LifetimeRow {
-            collector: &alive.collector,
-            at: alive.at,
-            time_us: alive.time_us,
-            process: &alive.record,
-            start_us: alive.record.start_time_us.or(alive.seen.first_us),
-            end: None,
-            max_cpu_usage: alive.seen.max_cpu_usage,
-            max_memory_usage: alive.seen.max_memory_usage,
-        }))
     }
 
     /// Ends that are in files already.
@@ -271,7 +268,7 @@ impl Live {
             if let Some(entity) = EntityId::from_bytes(&entity.value().to_be_bytes()) {
                 let seen = seen.and(&record, lifetime.time_us);
                 let (collector, at) = (lifetime.collector.into(), lifetime.at.into());
-                let alive = Alive { collector, at, time_us: lifetime.time_us, record: Box::new(record), seen };
+                let alive = Alive { collector, at, time_us: lifetime.time_us, record: Arc::new(record), seen };
                 live.processes.insert(entity, alive);
             }
         }
@@ -315,17 +312,6 @@ impl Held {
 }
 
 impl Store {
-    /// The processes that live now, one row each, with the schema of `processes`.
-    ///
-    /// # Errors
-    /// [`StoreError::Columns`] when Arrow refuses the columns.
-    pub fn live(&self) -> Result<RecordBatch, StoreError> {
-        let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-        let rows =
-            held.live.living().map(|alive| (alive.collector.as_ref(), alive.at, alive.time_us, alive.record.as_ref()));
-        Ok(processes_batch(rows)?)
-    }
-
     /// Replaces what is known of `collector`'s live processes by its own enumeration, which reflects its stream up to
     /// `as_of`. Events after `as_of` that were appended already keep their effect.
     ///
@@ -360,7 +346,7 @@ mod tests {
     fn change(number: u64, pid: u32, fate: Fate) -> LiveChange {
         let entity = EntityId::derive("boot", pid, 1);
         let time_us = i64::try_from(number).unwrap();
-        LiveChange { at: Sequence::new(1, number), time_us, entity, process: Box::new(record(pid)), fate }
+        LiveChange { at: Sequence::new(1, number), time_us, entity, process: Arc::new(record(pid)), fate }
     }
 
     fn ended(observed: bool) -> Fate {
@@ -380,11 +366,11 @@ mod tests {
         let mut live = Live::default();
         let mut start = change(1, 1, Fate::Lives);
         let started = ProcessRecord { command_line: Some("p1 x".into()), ..record(1) };
-        *start.process = started.clone();
+        start.process = Arc::new(started.clone());
         let mut renamed = change(2, 1, Fate::Changed);
-        *renamed.process = ProcessRecord { name: "q".into(), ..record(1) };
+        renamed.process = Arc::new(ProcessRecord { name: "q".into(), ..record(1) });
         live.apply(&"procmond".into(), vec![start, renamed], &mut Lifetimes::default());
-        let records: Vec<_> = live.processes.values().map(|alive| *alive.record.clone()).collect();
+        let records: Vec<_> = live.processes.values().map(|alive| ProcessRecord::clone(&alive.record)).collect();
         assert_eq!(records, [ProcessRecord { name: "q".into(), ..started }]);
     }
 
@@ -398,7 +384,7 @@ mod tests {
         live.apply(&collector, changes, &mut lifetimes);
         // As of position 5, process 2 lived, 4 was known to the tracker only, and 1 was gone.
         live.reset("procmond", vec![record(2), record(4)], Sequence::new(1, 5));
-        let mut pids: Vec<u32> = live.living().map(|alive| alive.record.pid).collect();
+        let mut pids: Vec<u32> = live.living().0.iter().map(|alive| alive.record.pid).collect();
         pids.sort_unstable();
         assert_eq!((pids, live.len()), (vec![3, 4], 2));
         live.settle("procmond", Sequence::new(1, 9), 70, &mut lifetimes);
@@ -445,7 +431,8 @@ mod tests {
         let mut lifetimes = Lifetimes::default();
         let sampled = |number, cpu, memory| {
             let mut change = change(number, 1, Fate::Changed);
-            (change.process.cpu_usage, change.process.memory_usage) = (Some(cpu), Some(memory));
+            let process = Arc::make_mut(&mut change.process);
+            (process.cpu_usage, process.memory_usage) = (Some(cpu), Some(memory));
             change
         };
         live.apply(&collector, vec![sampled(1, 50.0, 10), sampled(2, 5.0, 90)], &mut lifetimes);
@@ -456,7 +443,7 @@ mod tests {
         assert_eq!((record.cpu_usage, record.memory_usage), (Some(5.0), Some(90)));
         live.apply(&collector, vec![change(3, 1, ended(true))], &mut lifetimes);
         let mut late = change(4, 1, Fate::Past);
-        late.process.executable_hash = Some("00".into());
+        Arc::make_mut(&mut late.process).executable_hash = Some("00".into());
         live.apply(&collector, vec![late], &mut lifetimes);
         let row = &lifetimes.rows[0];
         assert_eq!((row.seen.max_cpu_usage, row.process.executable_hash.as_deref()), (Some(50.0), Some("00")));

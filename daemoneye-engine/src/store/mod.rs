@@ -15,6 +15,7 @@ mod compact;
 mod counts;
 mod coverage;
 mod damage;
+mod dated;
 mod disk;
 mod encode;
 mod error;
@@ -23,16 +24,19 @@ mod faults;
 mod figures;
 mod forget;
 mod fsck;
+mod hash;
 mod held;
 mod history;
 mod leaving;
 mod lifetimes;
 mod live;
+mod living;
 mod matches;
 mod migrate;
 mod offline;
 mod open;
 mod outbox;
+mod overlay;
 pub(crate) mod reason;
 mod recover;
 mod retention;
@@ -49,7 +53,7 @@ mod verify;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::Duration;
 
@@ -57,11 +61,13 @@ pub use alert::AlertFilter;
 pub use backup::{Backup, BackupFile};
 pub use compact::{Compacted, CompactionState, LevelState, RunningMerge, Vacuumed};
 pub use coverage::CoverageRow;
+pub use dated::Dated;
 pub use error::StoreError;
 pub use figures::{ColumnFigures, LevelFigures, Outlook, StoreFigures};
 pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use history::HistoryTable;
+pub use living::{Living, OpenLifetimes};
 pub use matches::RuleMatch;
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use retention::Expired;
@@ -70,7 +76,7 @@ pub use stats::StoreStats;
 pub use verify::Verification;
 
 /// Version of everything in `state.redb`; a newer one is refused, an older one migrated.
-pub const FORMAT_VERSION: u32 = 3;
+pub const FORMAT_VERSION: u32 = 4;
 
 /// Entries that wait for the ledger while procmond is away: some 50 MB, and days of a quiet host.
 const AUDIT_ENTRIES: u64 = 100_000;
@@ -147,7 +153,11 @@ pub struct Store {
     /// One change of the list of segments at a time; held across the file work so that `held` need not be.
     sealing: Mutex<()>,
     compaction: compact::Compaction,
-    clock_ahead_us: AtomicI64,
+    clock: clock::Clock,
+    /// It was opened on a disk without room: what a start has to do is still to be done.
+    unsettled: AtomicBool,
+    /// There was no database when it was opened.
+    begins: bool,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

@@ -1,18 +1,15 @@
-//! A copied data directory, also one of a killed host: the database works on a copy in memory, the files stay untouched.
+//! A copied data directory, also one of a killed host: what the database changes stays in memory, the files are untouched.
 //!
 //! What the agent had not sealed yet lies in the collectors' logs, so these are read too. A directory that has nothing but
 //! logs, as a standalone collector writes it, is a store without history.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use redb::StorageBackend as _;
-use redb::backends::InMemoryBackend;
-
 use super::disk::RealDisk;
 use super::open::STATE_FILE;
+use super::overlay::Overlay;
 use super::seal::SEGMENTS_DIR;
 use super::state::State;
 use super::tail::{self, WAL_DIR};
@@ -28,19 +25,17 @@ impl Store {
         let dir = std::path::absolute(dir).map_err(StoreError::unreadable(dir))?;
         let (path, segments) = (dir.join(STATE_FILE), dir.join(SEGMENTS_DIR));
         strays::refuse_without_state(&path, &segments)?;
-        let bytes = match fs::read(&path) {
-            Ok(bytes) => bytes,
-            Err(error) if error.kind() == io::ErrorKind::NotFound && tail::has_logs(&dir.join(WAL_DIR)) => Vec::new(),
-            Err(error) => return Err(StoreError::unreadable(&path)(error)),
+        let overlay = match Overlay::over(&path) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound && tail::has_logs(&dir.join(WAL_DIR)) => {
+                Overlay::empty()
+            }
+            found => found.map_err(StoreError::unreadable(&path))?,
         };
         damage::guarded(&path, || {
-            let backend = InMemoryBackend::new();
-            let filled = backend.set_len(bytes.len() as u64).and_then(|()| backend.write(0, &bytes));
-            filled.map_err(StoreError::io("copy", &path))?;
-            drop(bytes);
-            let state = State::over(backend, &path)?.offline();
+            let state = State::over(overlay, &path)?.offline();
             let mut store = Self::assemble(StoreOptions::new(dir), state, Arc::new(RealDisk), None)?;
             store.note_strays(&segments)?;
+            store.remember_ends()?;
             store.read_tails()?;
             Ok(store)
         })

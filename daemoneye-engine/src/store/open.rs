@@ -3,11 +3,12 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
-use std::sync::atomic::AtomicI64;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::{ReadTransaction, ReadableTable as _};
 
+use super::clock::Clock;
 use super::compact::Compaction;
 use super::disk::{Disk, RealDisk};
 use super::held::Held;
@@ -27,7 +28,8 @@ const LOCK_FILE: &str = "agent.lock";
 const HOLDER_BYTES: u64 = 32;
 
 impl Store {
-    /// Opens the data directory, creating it when it is not there.
+    /// Opens the data directory, creating it when it is not there. On a disk without room it is opened all the same: what is
+    /// stored can be read, nothing can be written, and [`Store::recover`] succeeds once there is room.
     ///
     /// # Errors
     /// [`StoreError::InUse`] when another agent holds it, [`StoreError::NewerFormat`] when a newer build wrote it,
@@ -41,22 +43,48 @@ impl Store {
         let dir = std::path::absolute(&options.dir).map_err(StoreError::unreadable(&options.dir))?;
         let options = StoreOptions { dir, ..options };
         let segments = options.dir.join(SEGMENTS_DIR);
-        fs::create_dir_all(&segments).map_err(StoreError::unreadable(&segments))?;
+        fs::create_dir_all(&options.dir).map_err(StoreError::unreadable(&options.dir))?;
         let lock = lock(&options.dir)?;
         let path = options.dir.join(STATE_FILE);
         strays::refuse_without_state(&path, &segments)?;
+        let begins = strays::is_without_state(&path);
+        let state = match damage::guarded(&path, || ready(disk.as_ref(), &options.dir, begins)) {
+            Err(error) if error.is_full() => damage::guarded(&path, || State::aside(disk.as_ref(), &path))?,
+            opened => opened?,
+        };
         damage::guarded(&path, || {
-            if strays::is_without_state(&path) {
-                create(disk.as_ref(), &path)?;
-            }
-            let state = State::open(disk.as_ref(), &path)?;
             let mut store = Self::assemble(options, state, disk, Some(lock))?;
-            store.tidy(&segments)?;
-            store.tell_damage()?;
-            let held = store.held.get_mut().map_err(|_| StoreError::LockPoisoned)?;
-            held.live.remember(lifetimes::recent(&held.segments));
+            let settled = if store.state.is_in_doubt() { Ok(()) } else { store.settle_start() };
+            match settled {
+                // It is in doubt already where writing failed; elsewhere nothing has happened yet.
+                Err(error) if error.is_full() => store.state.doubt_all(),
+                other => other?,
+            }
+            store.unsettled.store(store.state.is_in_doubt(), Ordering::SeqCst);
+            store.begins = begins;
+            store.remember_ends()?;
             Ok(store)
         })
+    }
+
+    /// What a start does with what the last agent left.
+    pub(super) fn settle_start(&self) -> Result<(), StoreError> {
+        self.tidy(&self.options.dir.join(SEGMENTS_DIR))?;
+        self.tell_damage()
+    }
+
+    /// Whether it waits for room since it was opened.
+    #[must_use]
+    pub fn is_unsettled(&self) -> bool {
+        self.unsettled.load(Ordering::SeqCst)
+    }
+
+    /// So that nobody who ended before this start ends or lives again.
+    pub(super) fn remember_ends(&self) -> Result<(), StoreError> {
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        let ends = lifetimes::recent(&held.segments);
+        held.live.remember(ends);
+        Ok(())
     }
 
     pub(super) fn assemble(
@@ -70,6 +98,7 @@ impl Store {
         let seen = committed.iter().map(|(collector, at)| (collector.clone(), *at)).collect();
         let live = Live::load(&state)?;
         let segments = registered(&state.read()?, &options.dir.join(SEGMENTS_DIR))?;
+        let clock = if state.is_offline() { Clock::default() } else { Clock::load(&state)? };
         let mut held = Held { committed, seen, live, ..Held::default() };
         held.segments = segments.into_iter().map(Arc::new).collect();
         let bad: Vec<(u64, String)> =
@@ -84,10 +113,22 @@ impl Store {
             held: RwLock::new(held),
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
-            clock_ahead_us: AtomicI64::new(0),
+            clock,
+            unsettled: AtomicBool::new(false),
+            begins: false,
             _lock: lock,
         })
     }
+}
+
+/// The database of the data directory `dir`, made when it is not there and `begins` allows it.
+pub(super) fn ready(disk: &dyn Disk, dir: &Path, begins: bool) -> Result<State, StoreError> {
+    let (path, segments) = (dir.join(STATE_FILE), dir.join(SEGMENTS_DIR));
+    fs::create_dir_all(&segments).map_err(StoreError::unreadable(&segments))?;
+    if begins && strays::is_without_state(&path) {
+        create(disk, &path)?;
+    }
+    State::open(disk, &path)
 }
 
 /// Makes a new database whole under another name first: a power cut in the middle would leave one that is none, and the next
@@ -98,7 +139,7 @@ fn create(disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(StoreError::unreadable(&new)(error)),
         _ => {}
     }
-    drop(State::open(disk, &new)?);
+    drop(State::create(disk, &new)?);
     disk.rename(&new, path).map_err(StoreError::io("rename", &new))?;
     let dir = path.parent().unwrap_or(path);
     disk.sync_dir(dir).map_err(StoreError::io("sync", dir))
@@ -130,7 +171,11 @@ fn lock(dir: &Path) -> Result<File, StoreError> {
         Err(TryLockError::Error(source)) => return Err(StoreError::Io { action: "lock", path, source }),
     }
     let named = file.set_len(0).and_then(|()| file.rewind()).and_then(|()| write!(file, "{}", std::process::id()));
-    named.map_err(StoreError::io("write", &path))?;
+    match named.map_err(StoreError::io("write", &path)) {
+        // The name is for people; the lock holds without it.
+        Err(error) if error.is_full() => {}
+        other => other?,
+    }
     Ok(file)
 }
 

@@ -7,7 +7,7 @@ use uuid::Uuid;
 
 use super::state::{ALERTS, DELIVERIES, DUE, key, next};
 use super::value::Record;
-use super::{Store, StoreError, alert, audit, counts};
+use super::{Store, StoreError, alert, counts};
 
 const OUTBOX_COUNTER: &str = "last_delivery";
 /// Bytes of a sink's error that are kept.
@@ -215,7 +215,7 @@ impl Store {
     ) -> Result<DeliveryState, StoreError> {
         let dead_after_us = i64::try_from(self.options.dead_after.as_micros()).unwrap_or(i64::MAX);
         // A clock that was set ahead ages no delivery.
-        let now_us = audit::now_us().saturating_sub(self.clock_ahead_us());
+        let now_us = self.believed_us();
         let kept = error.get(..error.floor_char_boundary(ERROR_BYTES)).unwrap_or_default();
         self.state.write(|transaction| {
             update(transaction, sink, alert, |row| {

@@ -4,18 +4,19 @@
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::PathBuf;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError};
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 
 use super::held::{Held, Open};
-use super::open::{STATE_FILE, registered};
+use super::open::{STATE_FILE, ready, registered};
 use super::seal::SEGMENTS_DIR;
 use super::segment::SegmentFile;
 use super::{Store, StoreError, audit, damage, reason};
 
 impl Store {
-    /// Opens `state.redb` again when a write to it has failed, and settles what was in doubt: a segment is registered or its
+    /// Opens `state.redb` again when a write to it has failed or it was opened on a full disk, and settles what was in doubt: a segment is registered or its
     /// events are open again. Returns the watermarks that have moved; empty when nothing was in doubt.
     ///
     /// # Errors
@@ -24,9 +25,14 @@ impl Store {
         if !self.state.is_in_doubt() {
             return Ok(Vec::new());
         }
+        let unsettled = self.is_unsettled();
+        // A merge's unfinished file must not be taken for one that a crash left.
+        let _no_merge = unsettled.then(|| self.compaction.alone());
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         let path = self.options.dir.join(STATE_FILE);
-        damage::guarded(&path, || self.state.reopen(self.disk.as_ref(), &path))?;
+        // A database that was there and is not is away, and nothing is begun in its place.
+        let begins = unsettled && self.begins;
+        damage::guarded(&path, || self.state.reopen(|| ready(self.disk.as_ref(), &self.options.dir, begins)))?;
         let files = registered(&self.state.read()?, &self.options.dir.join(SEGMENTS_DIR))?;
         let committed = self.state.watermarks()?;
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
@@ -36,6 +42,13 @@ impl Store {
             self.discard(&path);
         }
         self.state.trust();
+        if unsettled {
+            if let Err(error) = self.settle_start() {
+                self.state.doubt_all();
+                return Err(error);
+            }
+            self.unsettled.store(false, Ordering::SeqCst);
+        }
         tracing::info!("state.redb was opened again");
         Ok(moved)
     }

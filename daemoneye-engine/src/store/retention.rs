@@ -32,16 +32,32 @@ pub struct Expired {
     pub deliveries: u64,
 }
 
+/// What retention takes next.
+#[derive(Debug)]
+pub(super) struct Victims {
+    /// How many go now.
+    pub(super) due: usize,
+    /// Every segment, the first to go first.
+    pub(super) files: Vec<Arc<SegmentFile>>,
+    age_us: i64,
+}
+
+impl Victims {
+    /// When its age makes a segment go.
+    pub(super) fn goes_us(&self, file: &SegmentFile) -> i64 {
+        file.dated.us().saturating_add(self.age_us)
+    }
+}
+
 impl Store {
-    /// Removes the segments whose latest event is older than the retention, the oldest while all together are larger than
-    /// they may be, and the alerts that were last seen before the retention. A file that a query reads stays until the next
+    /// Removes the segments that are dated before the retention, the oldest while all together are larger than they may be,
+    /// and the alerts that were last seen before the retention. `now_us` is the believed time, [`Store::believed_us`]. A file that a query reads stays until the next
     /// run; an alert stays while a sink may still get it.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails; a file that cannot be deleted is logged and tried again.
     pub fn expire(&self, now_us: i64) -> Result<Expired, StoreError> {
-        let age_us = i64::try_from(self.options.retention.as_micros()).unwrap_or(i64::MAX);
-        let before_us = now_us.saturating_sub(age_us);
+        let before_us = now_us.saturating_sub(self.age_us());
         let mut expired = self.expire_segments(|files| older(files, before_us), AGE)?;
         expired.add(self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?);
         self.forget_rates(now_us)?;
@@ -76,15 +92,11 @@ impl Store {
 
     fn expire_segments(
         &self,
-        choose: impl FnOnce(Vec<Arc<SegmentFile>>) -> Vec<Arc<SegmentFile>>,
+        choose: impl FnOnce(&mut Vec<Arc<SegmentFile>>) -> Vec<Arc<SegmentFile>>,
         why: &str,
     ) -> Result<Expired, StoreError> {
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
-        let registered = {
-            let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-            held.segments.iter().chain(held.damaged.iter().map(|(file, _)| file)).cloned().collect()
-        };
-        let old = choose(registered);
+        let old = choose(&mut self.every_file()?);
         if !old.is_empty() {
             self.unregister(&old, why)?;
         }
@@ -105,15 +117,29 @@ impl Store {
     }
 
     fn unregister(&self, old: &[Arc<SegmentFile>], why: &str) -> Result<(), StoreError> {
+        let mut gaps: Vec<CoverageGap> = old.iter().flat_map(|file| gaps(file, why)).collect();
+        gaps.sort_by_key(|gap| gap.from_us);
         self.state.write(|transaction| {
             for file in old {
                 transaction.open_table(SEGMENTS)?.remove((file.table.name(), file.first_us, file.id))?;
-                for gap in gaps(file, why) {
-                    coverage::record(transaction, &gap)?;
-                }
             }
+            gaps.iter().try_for_each(|gap| coverage::prolong_alike(transaction, gap))?;
             leaving::insert(transaction, old)
         })
+    }
+
+    fn age_us(&self) -> i64 {
+        i64::try_from(self.options.retention.as_micros()).unwrap_or(i64::MAX)
+    }
+
+    /// What retention would take at `now_us`.
+    pub(super) fn victims(&self, now_us: i64) -> Result<Victims, StoreError> {
+        let mut files = self.every_file()?;
+        let mut all = files.clone();
+        let old = older(&mut files, now_us.saturating_sub(self.age_us())).len();
+        let due = old.saturating_add(beyond(&mut files, self.options.retention_bytes).len());
+        all.sort_by_key(order);
+        Ok(Victims { due, files: all, age_us: self.age_us() })
     }
 
     fn forget_rates(&self, now_us: i64) -> Result<(), StoreError> {
@@ -133,15 +159,19 @@ impl Expired {
     }
 }
 
-/// The files whose latest event lies before `before_us`.
-fn older(mut files: Vec<Arc<SegmentFile>>, before_us: i64) -> Vec<Arc<SegmentFile>> {
-    files.retain(|file| file.last_us < before_us);
-    files
+/// The first to go has the smallest.
+fn order(file: &Arc<SegmentFile>) -> (i64, u64) {
+    (file.dated.us(), file.id)
 }
 
-/// The oldest files, as many as have to go before the rest is not larger than `bound` bytes.
-fn beyond(mut files: Vec<Arc<SegmentFile>>, bound: u64) -> Vec<Arc<SegmentFile>> {
-    files.sort_by_key(|file| std::cmp::Reverse((file.last_us, file.id)));
+/// Takes out the files that are dated before `before_us`.
+fn older(files: &mut Vec<Arc<SegmentFile>>, before_us: i64) -> Vec<Arc<SegmentFile>> {
+    files.extract_if(.., |file| file.dated.us() < before_us).collect()
+}
+
+/// Takes out the oldest files, as many as have to go before the rest is not larger than `bound` bytes.
+fn beyond(files: &mut Vec<Arc<SegmentFile>>, bound: u64) -> Vec<Arc<SegmentFile>> {
+    files.sort_by_key(|file| std::cmp::Reverse(order(file)));
     let mut kept: u64 = 0;
     let stay = files.iter().position(|file| {
         kept = kept.saturating_add(file.bytes);
@@ -150,12 +180,14 @@ fn beyond(mut files: Vec<Arc<SegmentFile>>, bound: u64) -> Vec<Arc<SegmentFile>>
     files.split_off(stay.unwrap_or(files.len()))
 }
 
+/// Bounded by the time of the segment: an event that was dated years ahead makes no gap until then.
 fn gaps(file: &SegmentFile, why: &str) -> impl Iterator<Item = CoverageGap> {
+    let to_us = file.dated.us();
     file.ranges.iter().map(move |range| CoverageGap {
         collector: range.collector.clone(),
         reason: file.table.retention_reason().to_owned(),
-        from_us: file.first_us,
-        to_us: file.last_us,
+        from_us: file.first_us.min(to_us),
+        to_us,
         count: Some(range.rows),
         detail: why.to_owned(),
         first: Some(Sequence::new(range.first.0, range.first.1)),

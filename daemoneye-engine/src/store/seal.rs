@@ -15,6 +15,7 @@ use datafusion::arrow::compute::{concat_batches, take_record_batch};
 use datafusion::arrow::datatypes::TimestampMicrosecondType;
 use redb::WriteTransaction;
 
+use super::dated::Dated;
 use super::disk::Disk;
 use super::encode::{Encoder, Written};
 use super::held::Open;
@@ -35,6 +36,8 @@ pub(super) struct Placed {
     pub(super) id: u64,
     pub(super) level: u8,
     pub(super) ranges: Vec<SequenceRange>,
+    /// It is dated no later.
+    pub(super) stored_us: i64,
 }
 
 impl Store {
@@ -119,6 +122,7 @@ impl Store {
     fn write_files(&self, open: &Open) -> Result<Vec<SegmentFile>, StoreError> {
         let mut files: Vec<SegmentFile> = Vec::new();
         let mut id = self.last_segment()?;
+        let stored_us = self.believed_us();
         let tables = [
             (HistoryTable::ProcessEvents, open.batches.clone(), open.ranges.values().cloned().collect()),
             (HistoryTable::ProcessLifetimes, open.lifetimes.to_batches()?, open.lifetimes.ranges()),
@@ -128,7 +132,7 @@ impl Store {
                 continue;
             }
             id = id.saturating_add(1);
-            let written = self.write_file(table, &batches, Placed { id, level: 0, ranges });
+            let written = self.write_file(table, &batches, Placed { id, level: 0, ranges, stored_us });
             files.push(written.inspect_err(|_| files.iter().for_each(|file| self.discard(&file.path)))?);
         }
         Ok(files)
@@ -152,7 +156,7 @@ impl Store {
         table: HistoryTable,
         partial: &Path,
         written: Written,
-        Placed { id, level, ranges }: Placed,
+        Placed { id, level, ranges, stored_us }: Placed,
     ) -> Result<SegmentFile, StoreError> {
         let path = self.segment_path(table, written.first_us, id);
         let renamed = self.disk.rename(partial, &path).map_err(StoreError::io("rename", partial));
@@ -171,6 +175,7 @@ impl Store {
             ranges,
             hash,
             schema_version: SCHEMA_VERSION,
+            dated: Dated::new(last_us, stored_us),
         })
     }
 
@@ -215,6 +220,7 @@ pub(super) fn insert(transaction: &WriteTransaction, file: &SegmentFile) -> Resu
         ranges: file.ranges.clone(),
         hash: file.hash,
         schema_version: file.schema_version,
+        dated_us: file.dated.us(),
     };
     transaction.open_table(SEGMENTS)?.insert((file.table.name(), file.first_us, file.id), row.encode()?)?;
     transaction.open_table(META)?.insert(SEGMENT_COUNTER, file.id.encode()?)?;

@@ -10,8 +10,10 @@ use daemoneye_lib::proto::Sequence;
 use datafusion::arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
+use super::dated::Dated;
 use super::held::Held;
 use super::history::HistoryTable;
+use super::living::OpenLifetimes;
 use super::value::Record;
 use super::{Store, StoreError};
 
@@ -43,6 +45,8 @@ pub(super) struct SegmentRow {
     pub(super) ranges: Vec<SequenceRange>,
     pub(super) hash: [u8; 32],
     pub(super) schema_version: u32,
+    /// See [`super::dated`].
+    pub(super) dated_us: i64,
 }
 
 impl Record for SegmentRow {
@@ -74,6 +78,8 @@ pub struct SegmentFile {
     pub hash: [u8; 32],
     /// Version of the column table it was written with.
     pub schema_version: u32,
+    /// When it was, for retention and merging.
+    pub dated: Dated,
 }
 
 impl SegmentFile {
@@ -90,6 +96,7 @@ impl SegmentFile {
             ranges: row.ranges,
             hash: row.hash,
             schema_version: row.schema_version,
+            dated: Dated::new(row.last_us, row.dated_us),
         }
     }
 
@@ -108,16 +115,6 @@ impl SegmentFile {
             }
         }
         Ok(())
-    }
-
-    /// Reads all of it and compares the hash. What cannot be read now, for want of a descriptor perhaps, is not known to be
-    /// damaged.
-    pub(super) fn check(&self) -> Result<(), String> {
-        let mut hasher = blake3::Hasher::new();
-        if let Err(error) = File::open(&self.path).and_then(|file| hasher.update_reader(file).map(drop)) {
-            return if is_damage(&error) { Err(error.to_string()) } else { Ok(()) };
-        }
-        if hasher.finalize().as_bytes() == &self.hash { Ok(()) } else { Err("its bytes have changed".to_owned()) }
     }
 }
 
@@ -153,7 +150,7 @@ pub struct Snapshot {
     /// Sealed files of lifetimes.
     pub lifetimes: Vec<Arc<SegmentFile>>,
     /// Lifetimes that are in memory only, those of live processes included; empty unless they were asked for.
-    pub open_lifetimes: Vec<RecordBatch>,
+    pub open_lifetimes: OpenLifetimes,
     /// Degraded when registered files cannot be read.
     pub completeness: Completeness,
     /// Those files.
@@ -172,7 +169,7 @@ impl Held {
             segments: files(HistoryTable::ProcessEvents),
             open: sealing.chain(&self.open.batches).cloned().collect(),
             lifetimes: files(HistoryTable::ProcessLifetimes),
-            open_lifetimes: Vec::new(),
+            open_lifetimes: OpenLifetimes::default(),
             completeness,
             damaged: self.damaged_segments(),
         }
@@ -188,17 +185,18 @@ impl Store {
     }
 
     /// The same, with the lifetimes of that instant.
-    ///
-    /// # Errors
-    /// [`StoreError::Columns`] when Arrow refuses the columns.
-    pub fn snapshot_with_lifetimes(&self) -> Result<Snapshot, StoreError> {
+    #[must_use]
+    pub fn snapshot_with_lifetimes(&self) -> Snapshot {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
         let mut snapshot = held.snapshot();
+        let lifetimes = &mut snapshot.open_lifetimes;
         for open in held.sealing.as_deref().into_iter().chain([&held.open]) {
-            snapshot.open_lifetimes.extend(open.lifetimes.to_batches()?);
+            let (batches, ended) = open.lifetimes.parts();
+            lifetimes.batches.extend_from_slice(batches);
+            lifetimes.ended.extend_from_slice(ended);
         }
-        snapshot.open_lifetimes.push(held.live.lifetimes()?);
-        Ok(snapshot)
+        lifetimes.living = held.live.living();
+        snapshot
     }
 
     /// Compares every file with its registered hash and sets aside the ones that do not fit; returns all that are aside.

@@ -122,6 +122,8 @@ pub(super) struct State {
     db: RwLock<Option<Database>>,
     offline: bool,
     in_doubt: AtomicBool,
+    /// It is an overlay of a file that could not be opened for want of room.
+    aside: AtomicBool,
 }
 
 /// How every database is opened.
@@ -136,18 +138,32 @@ impl State {
         Self::of(disk.database(path), path)
     }
 
+    pub(super) fn create(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
+        Self::of(disk.new_database(path), path)
+    }
+
     /// A database over another backend than a file; `path` is what errors name.
     pub(super) fn over(backend: impl redb::StorageBackend, path: &Path) -> Result<Self, StoreError> {
         Self::of(builder().create_with_backend(backend), path)
     }
 
+    /// What is stored, to be read until [`State::reopen`] finds room for the file itself; nothing can be written.
+    pub(super) fn aside(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
+        let state = Self::over(disk.overlay(path).map_err(StoreError::unreadable(path))?, path)?;
+        Ok(Self { in_doubt: AtomicBool::new(true), aside: AtomicBool::new(true), ..state })
+    }
+
+    /// Every way to a database, also the one back to it after a failure, leads through the check of all its pages: a commit
+    /// over damaged lists of free pages ends the process, and after a failed write damage is likelier than ever. Half a GiB,
+    /// which is 100,000 alerts and 50,000 open lifetimes, takes half a second of CPU and two seconds from a slow disk; a
+    /// usual state of some MiB takes a tenth of that.
     fn of(opened: Result<Database, DatabaseError>, path: &Path) -> Result<Self, StoreError> {
         let mut db = opened.map_err(|error| refused(path, error))?;
-        // Before anything is written: a commit over damaged lists of free pages ends the process.
         if !db.check_integrity().map_err(|error| StoreError::IoState(Box::new(error.into())))? {
             tracing::warn!("state.redb was left in the middle of a change; its last whole state is read");
         }
-        let state = Self { db: RwLock::new(Some(db)), offline: false, in_doubt: AtomicBool::new(false) };
+        let (in_doubt, aside) = (AtomicBool::new(false), AtomicBool::new(false));
+        let state = Self { db: RwLock::new(Some(db)), offline: false, in_doubt, aside };
         state.prepare(path)?;
         Ok(state)
     }
@@ -167,10 +183,14 @@ impl State {
 
     /// Closes the file and opens it again, which is what ends a latched error; whoever reads meanwhile gets an error. It stays
     /// in doubt until [`State::trust`].
-    pub(super) fn reopen(&self, disk: &dyn Disk, path: &Path) -> Result<(), StoreError> {
+    pub(super) fn reopen(&self, open: impl FnOnce() -> Result<Self, StoreError>) -> Result<(), StoreError> {
         let mut db = self.alone()?;
-        drop(db.take());
-        *db = Some(disk.database(path).map_err(|error| refused(path, error))?);
+        // An overlay goes on answering until the file is open; a file has to be closed first.
+        if !self.aside.load(Ordering::SeqCst) {
+            drop(db.take());
+        }
+        *db = open()?.db.into_inner().map_err(|_| StoreError::LockPoisoned)?;
+        self.aside.store(false, Ordering::SeqCst);
         drop(db);
         self.walk()
     }
@@ -225,6 +245,11 @@ impl State {
         if matches!(error, StoreError::IoState(_)) {
             self.in_doubt.store(true, Ordering::SeqCst);
         }
+    }
+
+    /// Nothing is written until it was opened again.
+    pub(super) fn doubt_all(&self) {
+        self.in_doubt.store(true, Ordering::SeqCst);
     }
 
     /// What was in doubt is settled.
@@ -285,16 +310,19 @@ impl State {
 
     /// The watermark of every collector.
     pub(super) fn watermarks(&self) -> Result<BTreeMap<String, Sequence>, StoreError> {
-        use redb::ReadableTable as _;
-        let transaction = self.read()?;
-        let table = transaction.open_table(WATERMARKS)?;
-        let mut watermarks = BTreeMap::new();
-        for entry in table.iter()? {
-            let (collector, at) = entry?;
-            watermarks.insert(collector.value().to_owned(), at.value().decode()?.into());
-        }
-        Ok(watermarks)
+        watermarks(&self.read()?)
     }
+}
+
+/// The same, as one transaction sees them.
+pub(super) fn watermarks(transaction: &ReadTransaction) -> Result<BTreeMap<String, Sequence>, StoreError> {
+    use redb::ReadableTable as _;
+    let mut watermarks = BTreeMap::new();
+    for entry in transaction.open_table(WATERMARKS)?.iter()? {
+        let (collector, at) = entry?;
+        watermarks.insert(collector.value().to_owned(), at.value().decode()?.into());
+    }
+    Ok(watermarks)
 }
 
 fn make<K: Key + 'static, V: Value + 'static>(

@@ -9,12 +9,18 @@ use super::{HistoryTable, Store, StoreError, audit, open};
 /// How much the store holds.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct StoreStats {
-    /// Sealed files.
+    /// Sealed files of events.
     pub segments: u64,
     /// Events in them.
     pub segment_rows: u64,
     /// Bytes of them.
     pub segment_bytes: u64,
+    /// Sealed files of lifetimes.
+    pub lifetime_segments: u64,
+    /// Lifetimes in them.
+    pub lifetime_rows: u64,
+    /// Bytes of them.
+    pub lifetime_bytes: u64,
     /// Registered files that cannot be used.
     pub damaged_segments: u64,
     /// Rows in memory only.
@@ -52,11 +58,15 @@ impl Store {
         let state_bytes = path.metadata().map_err(StoreError::io("look at", &path))?.len();
         let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
         let unsealed = || held.sealing.as_deref().into_iter().chain([&held.open]);
-        let events = held.segments.iter().filter(|file| file.table == HistoryTable::ProcessEvents);
+        let of = |table| held.segments.iter().filter(move |file| file.table == table);
+        let (events, lifetimes) = (|| of(HistoryTable::ProcessEvents), || of(HistoryTable::ProcessLifetimes));
         Ok(StoreStats {
-            segments: held.segments.len() as u64,
-            segment_rows: events.map(|file| file.rows).sum(),
-            segment_bytes: held.segments.iter().map(|file| file.bytes).sum(),
+            segments: events().count() as u64,
+            segment_rows: events().map(|file| file.rows).sum(),
+            segment_bytes: events().map(|file| file.bytes).sum(),
+            lifetime_segments: lifetimes().count() as u64,
+            lifetime_rows: lifetimes().map(|file| file.rows).sum(),
+            lifetime_bytes: lifetimes().map(|file| file.bytes).sum(),
             damaged_segments: held.damaged.len() as u64,
             open_rows: unsealed().map(|open| open.rows as u64).sum(),
             open_bytes: unsealed().map(|open| open.bytes() as u64).sum(),

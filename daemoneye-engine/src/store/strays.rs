@@ -132,13 +132,19 @@ impl Store {
     fn put_aside(&self, dir: &Path, file: &Found) -> Result<(), StoreError> {
         let aside = dir.join(ASIDE_DIR);
         fs::create_dir_all(&aside).map_err(StoreError::io("create", &aside))?;
+        self.disk.sync_dir(dir).map_err(StoreError::io("sync", dir))?;
         let target = aside.join(file.path.file_name().unwrap_or_default());
         tracing::error!(
             path = %file.path.display(), aside = %target.display(),
             "state.redb does not know this segment; it is moved aside and its events are missing from every answer"
         );
         self.add_coverage(gap(file))?;
-        self.disk.rename(&file.path, &target).map_err(StoreError::io("move aside", &file.path))
+        self.disk.rename(&file.path, &target).map_err(StoreError::io("move aside", &file.path))?;
+        // Its new name before its old one is gone: a power cut in between leaves it twice, not nowhere.
+        for synced in [&aside, dir] {
+            self.disk.sync_dir(synced).map_err(StoreError::io("sync", synced))?;
+        }
+        Ok(())
     }
 
     fn remove(&self, path: &Path) -> Result<(), StoreError> {

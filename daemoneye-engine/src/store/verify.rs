@@ -1,19 +1,17 @@
 //! Reading the history from end to end, slowly, so that a file whose bytes have changed is known before anybody needs it.
 //!
-//! What is damaged is set aside: it is named in coverage, answers about its time say that they lack it, and all other files
+//! What is damaged is set aside, and used again when it is as it was written, because a disk is back or somebody has put
+//! the file back: it is named in coverage, answers about its time say that they lack it, and all other files
 //! answer as before.
 
-use std::fs::File;
-use std::io::Read;
 use std::sync::{Arc, PoisonError};
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
+use serde_json::json;
 
+use super::hash::{CHANGED, Hashing};
 use super::segment::{DamagedSegment, SegmentFile, is_damage};
 use super::{Store, StoreError, coverage, reason};
-
-/// Read at a time.
-const CHUNK_BYTES: usize = 64 * 1024;
 
 /// How far a pass over all segments has come. Between two steps it holds the one file that it is in the middle of.
 #[derive(Debug, Default)]
@@ -26,42 +24,24 @@ pub struct Verification {
 #[derive(Debug)]
 struct Reading {
     segment: Arc<SegmentFile>,
-    file: File,
-    hasher: blake3::Hasher,
+    hashing: Hashing,
 }
 
 impl Reading {
     fn of(segment: Arc<SegmentFile>) -> std::io::Result<Self> {
-        Ok(Self { file: File::open(&segment.path)?, segment, hasher: blake3::Hasher::new() })
+        Ok(Self { hashing: Hashing::open(&segment.path)?, segment })
     }
 
     /// Reads at most `bytes`; `Some` at the end of the file, with what is wrong with it.
     fn step(&mut self, bytes: &mut u64) -> std::io::Result<Option<Result<(), String>>> {
-        let mut chunk = vec![0; CHUNK_BYTES];
-        while *bytes > 0 {
-            let room = usize::try_from(*bytes).unwrap_or(usize::MAX).min(chunk.len());
-            match chunk.get_mut(..room).map_or(Ok(0), |room| self.file.read(room))? {
-                0 => return Ok(Some(self.verdict())),
-                read => {
-                    self.hasher.update(chunk.get(..read).unwrap_or_default());
-                    *bytes = bytes.saturating_sub(read as u64);
-                }
-            }
-        }
-        Ok(None)
-    }
-
-    fn verdict(&self) -> Result<(), String> {
-        if self.hasher.finalize().as_bytes() == &self.segment.hash {
-            Ok(())
-        } else {
-            Err("its bytes have changed".to_owned())
-        }
+        let step = self.hashing.step(*bytes)?;
+        *bytes = bytes.saturating_sub(step.bytes);
+        Ok(step.hash.map(|hash| self.segment.judge(&hash)))
     }
 }
 
 impl Store {
-    /// Compares files with their registered hashes, about `bytes` of them, and goes on where the last call with this `pass`
+    /// Compares files with their registered hashes, those that are aside too, about `bytes` of them, and goes on where the last call with this `pass`
     /// stopped. Returns the segments that it set aside; `None` when all have been read, and the next call begins again.
     ///
     /// # Errors
@@ -93,7 +73,10 @@ impl Store {
                 Ok(None) => pass.reading = Some(reading),
                 Ok(Some(verdict)) => {
                     pass.after = reading.segment.id;
-                    bad.extend(verdict.err().map(|what| (reading.segment, what)));
+                    match verdict {
+                        Ok(()) => self.use_again(&[reading.segment])?,
+                        Err(what) => bad.push((reading.segment, what)),
+                    }
                 }
                 Err(error) => return self.unread(bad, &reading.segment, error),
             }
@@ -114,10 +97,61 @@ impl Store {
         self.set_aside(bad).map(Some)
     }
 
-    /// The listed segment with the lowest number above `id`.
+    /// The registered segment with the lowest number above `id`.
     fn segment_after(&self, id: u64) -> Option<Arc<SegmentFile>> {
         let held = self.held.read().unwrap_or_else(PoisonError::into_inner);
-        held.segments.iter().filter(|file| file.id > id).min_by_key(|file| file.id).cloned()
+        held.every_file().filter(|file| file.id > id).min_by_key(|file| file.id).cloned()
+    }
+
+    /// Looks again at the files that were set aside because they could not be opened, were gone or cut short, and uses those
+    /// that are whole now: a disk may have been away. A file whose bytes have changed is left to [`Store::verify`].
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn take_back(&self) -> Result<(), StoreError> {
+        let aside = self.held.read().map_err(|_| StoreError::LockPoisoned)?.damaged.clone();
+        let (mut whole, mut changed) = (Vec::new(), Vec::new());
+        for (file, what) in aside {
+            if what == CHANGED || file.look().is_err() {
+                continue;
+            }
+            match file.compare() {
+                Ok(Ok(())) => whole.push(file),
+                Ok(Err(what)) => changed.push((file.id, what)),
+                // It may pass.
+                Err(_) => {}
+            }
+        }
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        for (file, known) in &mut held.damaged {
+            if let Some((_, what)) = changed.iter().find(|(id, _)| *id == file.id) {
+                what.clone_into(known);
+            }
+        }
+        drop(held);
+        self.use_again(&whole)
+    }
+
+    /// Puts files that are whole back into the list, those of them that are aside; the ledger says so.
+    fn use_again(&self, whole: &[Arc<SegmentFile>]) -> Result<(), StoreError> {
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        let (back, aside) = std::mem::take(&mut held.damaged)
+            .into_iter()
+            .partition(|(file, _)| whole.iter().any(|whole| whole.id == file.id));
+        held.damaged = aside;
+        let back: Vec<(Arc<SegmentFile>, String)> = back;
+        held.segments.extend(back.iter().map(|(file, _)| Arc::clone(file)));
+        held.segments.sort_by_key(|file| (file.first_us, file.id));
+        drop(held);
+        for (file, what) in &back {
+            let segment = file.path.file_name().unwrap_or_default().display().to_string();
+            tracing::info!(path = %file.path.display(), %what, "a segment is whole again and used");
+            let payload = json!({ "segment": segment, "rows": file.rows, "problem": what });
+            if !self.state.is_offline() {
+                self.audit_push("agent", "segment-restored", &payload)?;
+            }
+        }
+        Ok(())
     }
 
     /// Uses these files no more and says so in coverage. Returns those that were in use.

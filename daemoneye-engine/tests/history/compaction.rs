@@ -280,3 +280,51 @@ fn ended_once(batches: &[RecordBatch]) -> bool {
         entities.iter().all(|entity| seen.insert(entity.unwrap().to_owned()))
     })
 }
+
+#[test]
+fn a_merge_that_fails_steps_back_and_the_others_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, _) = two_days(dir.path());
+    let before = rows(&store.snapshot());
+    let bad = Arc::clone(&store.snapshot().segments[7]);
+    let aside = bad.path.with_extension("aside");
+    // Reading it fails, as on a device with a bad sector; that may pass, so it is not taken for damaged.
+    fs::rename(&bad.path, &aside).unwrap();
+    fs::create_dir(&bad.path).unwrap();
+    assert_eq!(compact(&store, T0 + 3 * DAY_US), 1, "the second day is merged though the first one comes before it");
+    let state = store.compaction_state().unwrap();
+    assert_eq!((state.merges, state.failures, state.set_back, state.levels[2].rows), (1, 1, 1, 1440));
+    assert!(state.last_error.unwrap().contains(bad.path.file_name().unwrap().to_str().unwrap()));
+    assert_eq!(compact(&store, T0 + 3 * DAY_US), 0);
+    assert_eq!(store.compaction_state().unwrap().failures, 1, "it waits for its turn");
+    let done = store.vacuum(T0 + 3 * DAY_US, &CancellationToken::new()).unwrap();
+    assert_eq!((done.merges, done.failures, done.complete), (0, 1, false), "somebody who asks has it tried at once");
+
+    fs::remove_dir(&bad.path).unwrap();
+    fs::rename(&aside, &bad.path).unwrap();
+    let done = store.vacuum(T0 + 3 * DAY_US, &CancellationToken::new()).unwrap();
+    assert_eq!((done.merges, done.failures, done.complete), (1, 0, true));
+    let state = store.compaction_state().unwrap();
+    assert_eq!((state.set_back, state.last_error), (0, None));
+    assert_eq!((levels(&store), rows(&store.snapshot())), (vec![2, 2], before));
+}
+
+#[test]
+fn figures_of_events_and_of_lifetimes_are_told_apart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let mut generator = Generator::new(11, T0);
+    for _ in 0..3 {
+        seal(&store, decode("procmond", &generator.records(200)).unwrap());
+    }
+    let (stats, snapshot) = (store.stats().unwrap(), store.snapshot());
+    let sums = |files: &[Arc<daemoneye_engine::store::SegmentFile>]| {
+        let sum =
+            |of: fn(&daemoneye_engine::store::SegmentFile) -> u64| files.iter().map(|file| of(file)).sum::<u64>();
+        (files.len() as u64, sum(|file| file.rows), sum(|file| file.bytes))
+    };
+    assert_eq!((stats.segments, stats.segment_rows, stats.segment_bytes), sums(&snapshot.segments));
+    let lifetimes = (stats.lifetime_segments, stats.lifetime_rows, stats.lifetime_bytes);
+    assert_eq!(lifetimes, sums(&snapshot.lifetimes));
+    assert!(stats.lifetime_rows > 0 && stats.segment_rows == 600);
+}

@@ -23,9 +23,12 @@ fn merged_days_go_by_age_and_coverage_says_so() {
     let expired = store.expire(T0 + 4 * DAY_US).unwrap();
     assert_eq!((expired.segments, expired.rows), (2, 1_600));
     let coverage = store.coverage().unwrap();
-    assert!(coverage.iter().all(|row| row.gap.reason == "retention"));
-    assert_eq!(coverage.iter().filter_map(|row| row.gap.count).sum::<u64>(), 1_600);
+    let told: Vec<_> = coverage.iter().map(|row| (row.gap.reason.as_str(), row.gap.from_us, row.gap.count)).collect();
+    assert_eq!(told, [("retention", T0, Some(1_600))], "neighbours are one row");
     assert_eq!(rows(&store.snapshot()).len(), 1_600);
+    store.expire(T0 + 5 * DAY_US).unwrap();
+    let counts: Vec<_> = store.coverage().unwrap().into_iter().map(|row| row.gap.count).collect();
+    assert_eq!(counts, [Some(2_400)], "and so is what went later");
     assert_only_listed_files(&store, dir.path());
 }
 
@@ -48,4 +51,72 @@ fn the_oldest_go_when_all_together_are_too_large() {
     assert_eq!(store.expire_by_size().unwrap().segments, 0);
     assert_eq!(store.expire(T0).unwrap().segments, 0, "nothing is old");
     assert_only_listed_files(&store, dir.path());
+}
+
+/// The time of this host, to the second.
+fn now_us() -> i64 {
+    i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()
+        * 1_000_000
+}
+
+#[test]
+fn an_event_dated_years_ahead_keeps_no_neighbour_and_stays_as_long_as_they_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut collector) = (open(dir.path()), Collector::new("procmond", 1));
+    let now = now_us();
+    let retention = i64::try_from(StoreOptions::new("").retention.as_micros()).unwrap();
+    for part in 0..4 {
+        store.append(collector.events(10, now - HOUR_US / 2 + part * 60_000_000, 1)).unwrap();
+        store.append(collector.events(1, now + 20 * 365 * DAY_US, 1)).unwrap();
+        store.seal().unwrap();
+    }
+    seal(&store, collector.events(3, now + 30 * 365 * DAY_US, 1));
+    assert!(store.snapshot().segments.iter().all(|file| file.last_us > now && file.dated.us() < now + HOUR_US));
+    assert!(compact(&store, now + 3 * DAY_US) >= 1, "they are merged as all others of their day");
+    assert!(store.snapshot().segments.len() <= 2, "half an hour lies in two days at most");
+    assert_eq!(rows(&store.snapshot()).len(), 47);
+    drop(store);
+    let store = open(dir.path());
+    let outlook = store.outlook(now + retention + HOUR_US).unwrap();
+    assert!(outlook.due_segments == outlook.segments && outlook.next[0].goes_us < now + retention + HOUR_US);
+    assert_eq!(store.expire(now + retention - HOUR_US).unwrap().segments, 0, "nor is it lost early");
+    assert_eq!(store.expire(now + retention + HOUR_US).unwrap().rows, 47);
+    let told = store.coverage().unwrap();
+    assert!(told.iter().all(|row| row.gap.to_us < now + HOUR_US), "no gap reaches into the future: {told:?}");
+}
+
+#[test]
+fn what_was_stored_while_a_step_of_the_clock_was_not_believed_is_dated_when_it_is() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut collector) = (open(dir.path()), Collector::new("procmond", 1));
+    let (now, off) = (now_us(), 10 * DAY_US);
+    let dated = |store: &Store| store.snapshot().segments[0].dated.us();
+    // The host was off for ten days.
+    store.watch_clock(now - off, Duration::ZERO).unwrap();
+    store.watch_clock(now, Duration::from_secs(60)).unwrap();
+    seal(&store, collector.events(10, now - 60_000_000, 1));
+    assert!(dated(&store) < now - off + HOUR_US, "as long as it may be wrong, so may the events");
+    drop(store);
+    let store = open(dir.path());
+    store.watch_clock(now + DAY_US, Duration::from_secs(86_400)).unwrap();
+    assert_eq!(dated(&store), now - 60_000_000 + 9, "it goes no day too early");
+    drop(store);
+    assert_eq!(dated(&open(dir.path())), now - 60_000_000 + 9);
+}
+
+#[test]
+fn merging_goes_by_the_believed_clock_too() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut collector) = (open(dir.path()), Collector::new("procmond", 1));
+    for half in 0..2 {
+        seal(&store, collector.events(10, T0 + half * HOUR_US / 2, 1));
+    }
+    let now = now_us();
+    assert_eq!(store.compaction_state().unwrap().due_segments, 2);
+    // A host whose clock was set ten years ahead.
+    store.watch_clock(T0, Duration::ZERO).unwrap();
+    store.watch_clock(now + 10 * 365 * DAY_US, Duration::from_secs(60)).unwrap();
+    assert!(store.believed_us() < T0 + HOUR_US);
+    assert_eq!(store.compaction_state().unwrap().due_segments, 0, "the hour has not ended");
+    assert_eq!(compact(&store, store.believed_us()), 0);
 }

@@ -484,3 +484,55 @@ async fn a_ledger_that_cannot_be_read_is_told() {
     std::fs::create_dir(dir.path().join("audit")).unwrap();
     assert_eq!(rows(&store, "SELECT count(*) FROM audit_entries").await, ["0"]);
 }
+
+#[tokio::test]
+async fn an_end_that_was_merged_is_not_told_twice_after_a_restart() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    append(&store, 1, &[start(1, 1), start(2, 2), stop(3, 1)]);
+    store.seal().unwrap();
+    append(&store, 4, &[start(4, 3), stop(5, 3)]);
+    store.seal().unwrap();
+    assert!(store.vacuum(at(60), &CancellationToken::new()).unwrap().merges > 0);
+    assert_eq!(store.snapshot().lifetimes.iter().map(|file| file.level).collect::<Vec<_>>(), [2]);
+    drop(store);
+    let store = open(dir.path());
+    append(&store, 6, &[stop(9, 1), stop(9, 3)]);
+    assert_eq!(
+        rows(&store, "SELECT pid, stop_time FROM process_lifetimes ORDER BY pid").await,
+        ["1|+3", "2|NULL", "3|+5"]
+    );
+}
+
+#[tokio::test]
+async fn ingest_goes_on_while_the_live_processes_are_read_a_few_at_a_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let starts: Vec<ProcessEvent> = (1..=3_000).map(|pid| start(1, pid)).collect();
+    append(&store, 1, &starts);
+    let living = store.live().unwrap();
+    let mut batches = living.processes();
+    let first = batches.next().unwrap().unwrap();
+    assert!(first.num_rows() < 3_000, "a bounded number at a time");
+    append(&store, 3_001, &[stop(2, 1), start(2, 4_000)]);
+    let rest: usize = batches.map(|batch| batch.unwrap().num_rows()).sum();
+    assert_eq!(first.num_rows() + rest, 3_000, "as they were when it began");
+    assert_eq!(rows(&store, "SELECT count(*) FROM processes").await, ["3000"]);
+    assert_eq!(rows(&store, "SELECT count(*) FROM process_lifetimes").await, ["3001"]);
+}
+
+#[tokio::test]
+async fn live_processes_are_paid_for_from_the_memory_of_queries() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let starts: Vec<ProcessEvent> = (1..=3_000).map(|pid| start(1, pid)).collect();
+    append(&store, 1, &starts);
+    for (memory_bytes, degraded) in [(64 * 1024 * 1024, vec![]), (64 * 1024, vec!["capped".to_owned()])] {
+        let limits = QueryLimits { memory_bytes, ..QueryLimits::default() };
+        let engine = QueryEngine::new(Arc::clone(&store), limits, Arc::new(NoCollectors)).unwrap();
+        for table in ["processes", "process_lifetimes"] {
+            let (_, told) = answer(&engine, &format!("SELECT pid FROM {table}"), Vec::new()).await.unwrap();
+            assert_eq!(told, degraded, "{table} in {memory_bytes} bytes");
+        }
+    }
+}

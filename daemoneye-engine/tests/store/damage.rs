@@ -408,3 +408,63 @@ fn events_that_lie_about_their_time_neither_keep_nor_remove_others() {
     drop(store);
     assert!(rows(&open(dir.path())) >= 17);
 }
+
+#[test]
+fn an_offline_copy_of_a_merged_store_knows_who_has_ended() {
+    let dir = sealed(2);
+    let stop = |number: u64, time_us: i64| {
+        let honest = start(1);
+        let event = ProcessEvent {
+            event_type: EventType::Stop.into(),
+            time_us,
+            ..ProcessEvent::decode(honest.payload.clone()).unwrap()
+        };
+        let sequence = Some(Sequence::new(1, number));
+        Record { sequence, time_us, payload: event.encode_to_vec().into(), ..honest }
+    };
+    let store = open(dir.path());
+    store.append(decode("procmond", &[stop(21, T0 + 60_000_000)]).unwrap()).unwrap();
+    store.seal().unwrap();
+    store.vacuum(T0 + 86_400_000_000, &tokio_util::sync::CancellationToken::new()).unwrap();
+    drop(store);
+    write_wal(&dir.path().join("wal"), "procmond", 1, [stop(22, T0 + 90_000_000)]);
+    let offline = std::sync::Arc::new(Store::open_offline(dir.path()).unwrap());
+    let ends = "SELECT count(*) FROM process_lifetimes WHERE stop_time IS NOT NULL";
+    assert_eq!(super::golden::answer(&offline, ends), ["1"], "one end for each process");
+}
+
+#[test]
+fn segments_whose_disk_was_away_are_used_again_when_it_is_back() {
+    let dir = sealed(3);
+    let (segments, away) = (dir.path().join("segments"), dir.path().join("away"));
+    let store = open(dir.path());
+    fs::rename(&segments, &away).unwrap();
+    assert_eq!(verify(&store, u64::MAX).len(), 3);
+    store.take_back().unwrap();
+    assert_eq!((rows(&store), store.snapshot().damaged.len()), (0, 3), "it is still away");
+    fs::rename(&away, &segments).unwrap();
+    store.take_back().unwrap();
+    assert_eq!((rows(&store), store.snapshot().completeness.is_complete()), (30, true));
+    let told = store.audit_pending(100).unwrap();
+    assert_eq!(told.iter().filter(|entry| entry.action == "segment-restored").count(), 3);
+
+    // At a start, and with a file that came back changed.
+    drop(store);
+    fs::rename(&segments, &away).unwrap();
+    let store = open(dir.path());
+    let mut files = parquet(&away);
+    let changed = files.remove(0);
+    let mut bytes = fs::read(&changed).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&changed, &bytes).unwrap();
+    fs::remove_dir_all(&segments).unwrap();
+    fs::rename(&away, &segments).unwrap();
+    store.take_back().unwrap();
+    assert_eq!(rows(&store), 20);
+    assert_eq!(store.snapshot().damaged[0].what, "its bytes have changed");
+    bytes[middle] ^= 1;
+    fs::write(segments.join(changed.file_name().unwrap()), bytes).unwrap();
+    verify(&store, u64::MAX);
+    assert_eq!(rows(&store), 30, "the slow check looks at it again too");
+}

@@ -379,15 +379,17 @@ fn live_processes_survive_a_restart() {
     ];
     store.append(decode("procmond", &records).unwrap()).unwrap();
     let rows = |store: &Store| -> Vec<i64> {
-        let live = store.live().unwrap();
-        live.column_by_name("pid").unwrap().as_primitive::<Int64Type>().values().to_vec()
+        let live = store.live().unwrap().processes().map(Result::unwrap);
+        live.flat_map(|batch| batch.column_by_name("pid").unwrap().as_primitive::<Int64Type>().values().to_vec())
+            .collect()
     };
     assert_eq!(rows(&store), [2]);
     store.seal().unwrap();
     drop(store);
     let store = open(dir.path());
     assert_eq!(rows(&store), [2]);
-    assert_eq!(store.live().unwrap().column_by_name("seq").unwrap().as_primitive::<Int64Type>().value(0), 4);
+    let live = store.live().unwrap().processes().next().unwrap().unwrap();
+    assert_eq!(live.column_by_name("seq").unwrap().as_primitive::<Int64Type>().value(0), 4);
 }
 
 #[test]

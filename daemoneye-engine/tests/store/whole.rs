@@ -202,3 +202,60 @@ fn what_goes_next_is_the_oldest_and_when() {
     let by_size = Store::open(options).unwrap().outlook(T0).unwrap();
     assert_eq!((by_size.due_segments, by_size.retention_bytes), (1, retention_bytes));
 }
+
+#[test]
+fn a_backup_taken_under_ingest_has_every_event_once_after_catching_up() {
+    const LAST: u64 = 400;
+    let dir = sealed(1);
+    let store = open(dir.path());
+    let stop = AtomicBool::new(false);
+    let copies: Vec<tempfile::TempDir> = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut at = 11;
+            while at + 6 < LAST && !stop.load(Ordering::SeqCst) {
+                let records: Vec<_> = (at..at + 7).map(start).collect();
+                store.append(daemoneye_engine::ingest::decode("procmond", &records).unwrap()).unwrap();
+                if at.is_multiple_of(3) {
+                    store.seal().unwrap();
+                }
+                at += 7;
+            }
+        });
+        let copies = (0..8).map(|_| {
+            let copy = tempfile::tempdir().unwrap();
+            write_out(&store, copy.path());
+            copy
+        });
+        let copies = copies.collect();
+        stop.store(true, Ordering::SeqCst);
+        writer.join().unwrap();
+        copies
+    });
+    for copy in copies {
+        let told: serde_json::Value =
+            serde_json::from_str(&fs::read_to_string(copy.path().join("backup-manifest.json")).unwrap()).unwrap();
+        let restored = open(copy.path());
+        let committed = restored.committed("procmond").unwrap();
+        assert_eq!(told["watermarks"]["procmond"], committed.to_string(), "the manifest is of the same moment");
+        assert_eq!(rows(&restored), committed.number, "what is committed is there, and nothing else");
+        // The collector's log begins somewhere before the watermark.
+        for first in (1..=LAST).step_by(50) {
+            let records: Vec<_> = (first..first + 50).map(start).collect();
+            restored.append(daemoneye_engine::ingest::decode("procmond", &records).unwrap()).unwrap();
+        }
+        restored.seal().unwrap();
+        let restored = std::sync::Arc::new(restored);
+        let each = "SELECT count(*), count(DISTINCT seq), min(seq), max(seq) FROM process_events";
+        assert_eq!(super::golden::answer(&restored, each), ["400", "400", "1", "400"]);
+    }
+}
+
+#[test]
+fn a_backup_hands_out_the_watermarks_that_its_seal_has_moved() {
+    let dir = sealed(1);
+    let store = open(dir.path());
+    assert_eq!(store.begin_backup().unwrap().sealed(), []);
+    store.append(daemoneye_engine::ingest::decode("procmond", &[start(11)]).unwrap()).unwrap();
+    let backup = store.begin_backup().unwrap();
+    assert_eq!(backup.sealed(), [("procmond".to_owned(), store.committed("procmond").unwrap())]);
+}

@@ -170,3 +170,44 @@ fn a_data_directory_without_room_is_survived_and_goes_on_by_itself() {
     let verified = home.cli(&["audit", "verify"]).unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
 }
+
+/// A worker on a full disk has to begin as one that waits, whatever had ended the one before it.
+#[test]
+fn a_worker_that_starts_without_room_waits_for_it_answers_meanwhile_and_loses_nothing() {
+    let home = Home::new().unwrap().set("STORE__SEAL_MS", "300").variable("PROCMOND_WAL__SEGMENT_BYTES", "262144");
+    let Some(disk) = Tmpfs::mount(home.data(), 24) else { return };
+    let agent = home.start_ready().unwrap();
+    wait_for_a_seal(&home, &agent);
+    let before = home.query("SELECT count(*) AS n FROM process_events").unwrap()[0]["n"].as_u64().unwrap();
+    assert!(before > 0);
+    let first = agent.worker().unwrap();
+    disk.fill();
+    agent.kill_worker().unwrap();
+    let second = wait_for("another worker", || Ok(agent.worker().filter(|worker| *worker != first)));
+    let second = second.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.transcript()));
+    wait_for_pause(&home, &agent, true);
+    let answer = home.cli(&["query", "SELECT count(*) AS n FROM process_events", "--format", "json"]).unwrap();
+    assert_eq!(answer.status.code(), Some(3), "it answers, and says what it lacks");
+    let rows: Value = serde_json::from_slice(&answer.stdout).unwrap();
+    assert!(rows[0]["n"].as_u64().unwrap() >= before, "{rows}");
+    let health = home.health().unwrap();
+    assert!(health["ingest"]["paused_since_us"].is_i64(), "{health:#}");
+
+    disk.make_room();
+    wait_for_pause(&home, &agent, false);
+    let children = sleepers("3600.5");
+    wait_for_lives(&home, &agent, "3600.5");
+    assert_eq!(agent.worker(), Some(second), "the same worker: {}", agent.transcript());
+    assert!(home.health().unwrap()["rules"]["running"].as_u64() > Some(0), "its rules are in force");
+    let starts = "SELECT count(*) AS n FROM audit_entries WHERE action = 'start' AND actor = 'agent'";
+    let told =
+        wait_for("the second start in the ledger", || Ok(home.query(starts).ok().filter(|rows| rows[0]["n"] == 2)));
+    told.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.transcript()));
+    end(children);
+    let (status, transcript) = agent.stop().unwrap();
+    assert_eq!(status.code(), Some(0), "{transcript}");
+    assert_eq!(
+        home.json(&["data", "fsck", "--store", home.data().to_str().unwrap()]).unwrap()["problems"],
+        serde_json::json!([])
+    );
+}

@@ -160,6 +160,30 @@ fn exports_hold_the_rows_of_the_query_in_every_format_and_a_vacuum_costs_none() 
     let refused = home.cli(&["data", "export", "--output", file("no.csv").to_str().unwrap(), "DROP TABLE x"]).unwrap();
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     assert!(!file("no.csv").exists(), "a file that did not become whole goes again");
+    let refused = home.cli(&["query", "SELECT pid FROM process_events; DELETE FROM alerts"]).unwrap();
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    let told =
+        "SELECT action, payload FROM audit_entries WHERE action IN ('data-export', 'query-refused') ORDER BY sequence";
+    let entries = wait_for("the ledger's entries", || Ok(home.query(told).ok().filter(|rows| rows.len() >= 5)));
+    let entries = entries.unwrap_or_else(|error| panic!("{error:#}\n{:?}\n{}", home.query(told), agent.transcript()));
+    let payloads = |action: &str| -> Vec<Value> {
+        let of = entries.iter().filter(|row| row["action"] == action);
+        of.map(|row| serde_json::from_str(row["payload"].as_str().unwrap()).unwrap()).collect()
+    };
+    let exports = payloads("data-export");
+    assert_eq!(
+        exports.iter().map(|entry| &entry["as"]).collect::<Vec<_>>(),
+        ["rows", "rows", "parquet"],
+        "{exports:?}"
+    );
+    assert!(exports[0]["sql"].as_str().unwrap().contains(".hidden"), "{exports:?}");
+    let refusals = payloads("query-refused");
+    assert_eq!(
+        refusals[0]["sql"], "DROP TABLE x",
+        "an export that is refused is told as a query that is: {refusals:?}"
+    );
+    assert!(refusals[1]["sql"].as_str().unwrap().ends_with("DELETE FROM alerts"), "{refusals:?}");
+    assert!(refusals.iter().all(|entry| entry["message"].is_string() && entry["line"] == 1), "{refusals:?}");
     hidden.stop();
     agent.stop().unwrap();
 }

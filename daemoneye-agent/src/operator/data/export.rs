@@ -1,44 +1,45 @@
-//! `data export`: the rows of one SELECT as pages, or as the parts of a Parquet file, without the caps of an ad-hoc query.
+//! `data export`: the rows of one SELECT as pages, or as the parts of a Parquet file, without the caps of an ad-hoc query on
+//! rows and time. It counts as one of the queries that run at a time, shares their memory, and is audited.
 
-use std::time::Duration;
+use std::time::Instant;
 
-use daemoneye_engine::sql::{ParquetExport, QueryEngine, QueryLimits, Scratch};
+use daemoneye_engine::sql::ParquetExport;
+use daemoneye_eventbus::Caller;
 use daemoneye_lib::proto::{
     DataExport, Fault, FilePart, Progress, QueryRequest, ResultPage, operator_response::Answer,
 };
+use serde_json::json;
 use tokio::task::block_in_place;
 use tokio_util::sync::CancellationToken;
 
-use super::super::query::fault;
+use super::super::query::{beginning, fault};
 use super::super::{Answers, Operators, internal, say};
-use super::{PART_BYTES, alone};
+use super::{PART_BYTES, actor, alone};
 
-/// Months of events over a slow disk; whoever leaves ends it at once.
-const DEADLINE: Duration = Duration::from_secs(24 * 3600);
-/// Where an export spills, in the data directory.
-const SCRATCH_DIR: &str = "scratch-export";
 /// What the one file of an export is called between the two programs.
 const EXPORT_PATH: &str = "export.parquet";
 
 impl Operators {
     pub(in crate::operator) async fn data_export(
         &self,
+        caller: &Caller,
         export: DataExport,
         answers: &Answers,
         cancel: CancellationToken,
     ) -> Result<(), Fault> {
         let _alone = alone(&self.whole_store)?;
-        // Beside the engine of the queries, so that none of them waits for it; it ends with the export.
-        let limits = self.limits.clone();
-        // An engine empties its scratch directory when it begins; that of the queries is in use.
-        let apart = |scratch: Scratch| Scratch { dir: scratch.dir.with_file_name(SCRATCH_DIR), ..scratch };
-        let scratch = limits.scratch.clone().map(apart);
-        let limits = QueryLimits { scratch, deadline: DEADLINE, row_cap: u64::MAX, concurrent: 1, ..limits };
-        let engine = QueryEngine::new(self.store.clone(), limits, self.tables.clone());
-        let engine = engine.map_err(|error| internal(&error))?;
         let DataExport { sql, params, parquet } = export;
+        let audited = beginning(&sql);
         let request = QueryRequest { sql, params, ..QueryRequest::default() };
-        let mut run = engine.query(request, cancel).await.map_err(|error| fault(&error))?;
+        let mut run = match self.engine.export(request, cancel).await {
+            Ok(run) => run,
+            Err(error) => {
+                self.audit_refusal(caller, audited, &error).await;
+                return Err(fault(&error));
+            }
+        };
+        // Before anything leaves: an export that was begun may have been kept.
+        self.audit_export(caller, audited, parquet).await;
         let mut file = match parquet {
             true => {
                 let file = ParquetExport::new(run.columns()).map_err(|error| internal(&error))?;
@@ -62,6 +63,17 @@ impl Operators {
         }
         say(answers, Answer::QueryDone(run.done())).await;
         Ok(())
+    }
+
+    async fn audit_export(&self, caller: &Caller, sql: String, parquet: bool) {
+        let Some(worker) = &self.worker else { return };
+        let Some(left_out) = self.exports.admit(Instant::now()) else { return };
+        let what = json!({
+            "sql": sql,
+            "as": if parquet { "parquet" } else { "rows" },
+            "exports_since_without_entry": left_out,
+        });
+        worker.audit(actor(caller), "data-export", what).await;
     }
 }
 

@@ -11,7 +11,6 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::{Answers, Operators, say};
 use super::{actor, alone, shown};
-use crate::clock::now_us;
 
 /// How often it looks how far the merge is: what a person sees as moving.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
@@ -27,7 +26,7 @@ impl Operators {
         let _alone = alone(&self.whole_store)?;
         // Before it begins: one that is interrupted has changed files too.
         worker.audit(actor(caller), "data-vacuum", json!({})).await;
-        let mut work = pin!(self.blocking(move |store| store.vacuum(now_us(), &cancel)));
+        let mut work = pin!(self.blocking(move |store| store.vacuum(store.believed_us(), &cancel)));
         let done = loop {
             tokio::select! {
                 done = &mut work => break done?,

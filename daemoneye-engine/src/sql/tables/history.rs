@@ -4,8 +4,8 @@
 //! inside, the reader prunes row groups and pages, and filters before it decodes the other columns.
 
 use super::prune::Ranges;
-use super::{QueryView, SEGMENTS_URL};
-use crate::store::{HistoryTable, SegmentFile};
+use super::{QueryView, SEGMENTS_URL, made};
+use crate::store::{HistoryTable, SegmentFile, Snapshot};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::{Session, TableProvider};
@@ -49,6 +49,24 @@ impl History {
             _ => {
                 self.view.note_unreadable(&segment.path, segment.rows, segment.first_us, segment.last_us);
                 None
+            }
+        }
+    }
+
+    fn open(&self, snapshot: &Snapshot, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let schema = Arc::clone(&self.schema);
+        match self.table {
+            HistoryTable::ProcessEvents => {
+                let open: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(
+                    std::slice::from_ref(&snapshot.open),
+                    schema,
+                    projection.cloned(),
+                )?;
+                Ok(open)
+            }
+            HistoryTable::ProcessLifetimes => {
+                let rows = snapshot.open_lifetimes.clone();
+                made::scan(schema, rows.bytes(), move || Box::new(rows.clone().rows()), projection)
             }
         }
     }
@@ -112,22 +130,18 @@ impl TableProvider for History {
         self.view.note_damage(self.table, ranges.told)?;
         self.view.note_coverage(self.table, ranges.asked)?;
         self.view.note_collectors(ranges.asked);
-        let (segments, open) = match self.table {
-            HistoryTable::ProcessEvents => (&snapshot.segments, &snapshot.open),
+        let segments = match self.table {
+            HistoryTable::ProcessEvents => &snapshot.segments,
             HistoryTable::ProcessLifetimes => {
                 self.view.note_processes();
                 self.view.note_beginning(ranges.asked)?;
-                (&snapshot.lifetimes, &snapshot.open_lifetimes)
+                &snapshot.lifetimes
             }
         };
         let wanted = segments.iter().filter(|segment| ranges.told.overlaps(segment.first_us, segment.last_us));
         // One that is gone or cut short is left out and told.
         let files: Vec<PartitionedFile> = wanted.filter_map(|segment| self.file(segment)).collect();
-        let open = MemorySourceConfig::try_new_exec(
-            std::slice::from_ref(open),
-            Arc::clone(&self.schema),
-            projection.cloned(),
-        )?;
+        let open = self.open(&snapshot, projection)?;
         if files.is_empty() {
             return Ok(open);
         }

@@ -6,6 +6,7 @@
 mod catalog;
 mod history;
 mod ledger;
+mod made;
 mod prune;
 mod segments;
 mod system;

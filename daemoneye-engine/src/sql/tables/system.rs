@@ -3,7 +3,8 @@
 mod rows;
 
 use super::prune::TimeRange;
-use super::{QueryView, table_columns};
+use super::view::store_error;
+use super::{QueryView, made, table_columns};
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::{Schema, SchemaRef};
 use datafusion::catalog::{Session, TableProvider};
@@ -58,6 +59,10 @@ impl TableProvider for SystemTable {
         if self.name == "processes" {
             self.view.note_collectors(TimeRange::ALL);
             self.view.note_processes();
+            let living = self.view.store.live().map_err(store_error)?;
+            let bytes = living.bytes();
+            let make = move || -> made::Batches { Box::new(living.clone().processes()) };
+            return made::scan(Arc::clone(&self.schema), bytes, make, projection);
         }
         let batch = rows::of(self.name, &self.view, TimeRange::of(filters), Arc::clone(&self.schema))?;
         let plan = MemorySourceConfig::try_new_exec(&[vec![batch]], Arc::clone(&self.schema), projection.cloned())?;

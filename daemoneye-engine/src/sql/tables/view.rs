@@ -65,7 +65,7 @@ impl QueryView {
             return Ok(Arc::clone(taken));
         }
         let fresh = if self.with_lifetimes.load(Ordering::Relaxed) {
-            self.store.snapshot_with_lifetimes().map_err(store_error)?
+            self.store.snapshot_with_lifetimes()
         } else {
             self.store.snapshot()
         };

@@ -5,7 +5,6 @@
 
 use std::collections::VecDeque;
 use std::fs::File;
-use std::io::Read as _;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray as _, RecordBatch, TimestampMicrosecondArray, new_null_array};
@@ -13,9 +12,9 @@ use datafusion::arrow::compute::{cast, interleave_record_batch};
 use datafusion::arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
-use datafusion::parquet::errors::ParquetError;
 
 use super::super::StoreError;
+use super::super::hash::Hashing;
 use super::super::seal::by_time;
 use super::super::segment::{SegmentFile, is_damage};
 use super::budget::{Budget, Stopped};
@@ -24,13 +23,15 @@ use super::budget::{Budget, Stopped};
 /// as long as they may be.
 const BATCH_ROWS: usize = 1_024;
 /// Bytes hashed between two looks at the budget.
-const HASH_BYTES: usize = 1024 * 1024;
+const HASH_BYTES: u64 = 1024 * 1024;
 
 /// Why a merge came to nothing. The files that it read are as they were.
 #[derive(Debug)]
 pub(super) enum Broken {
     /// A file is not what was registered.
     Damaged { id: u64, what: String },
+    /// A file whose hash was right before it was read cannot be decoded.
+    Undecodable { id: u64, what: String },
     /// Reading or writing failed.
     Failed(StoreError),
     /// It was told to end.
@@ -68,6 +69,8 @@ struct Input {
     batch: RecordBatch,
     times: TimestampMicrosecondArray,
     at: usize,
+    /// Rows that were decoded.
+    rows: u64,
 }
 
 impl Merge {
@@ -141,10 +144,10 @@ impl Input {
         let opened = File::open(&file.path).map_err(StoreError::io("open", &file.path))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(opened)
             .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
-            .map_err(|source| unreadable(&file, source))?;
+            .map_err(|error| undecodable(&file, &error))?;
         let batch = RecordBatch::new_empty(Arc::clone(&schema));
         let times = TimestampMicrosecondArray::from(Vec::<i64>::new());
-        let mut input = Self { file, reader, schema, batch, times, at: 0 };
+        let mut input = Self { file, reader, schema, batch, times, at: 0, rows: 0 };
         input.refill()?;
         Ok(input.time().is_some().then_some(input))
     }
@@ -155,22 +158,29 @@ impl Input {
     }
 
     /// Decodes more when the batch is used up.
-    fn refill(&mut self) -> Result<(), StoreError> {
+    fn refill(&mut self) -> Result<(), Broken> {
         if self.time().is_some() {
             return Ok(());
         }
-        let Some(batch) = self.reader.next() else { return Ok(()) };
-        let batch = batch.map_err(|error| unreadable(&self.file, error.into()))?;
+        let Some(batch) = self.reader.next() else { return self.ended() };
+        let batch = batch.map_err(|error| undecodable(&self.file, &error))?;
         let batch = by_time(&as_today(&batch, &self.schema)?)?;
         let times =
             batch.column_by_name("time").and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
-        let Some(times) = times else {
-            let source = ParquetError::General("it has no column `time`".to_owned());
-            return Err(unreadable(&self.file, source));
-        };
+        let Some(times) = times else { return Err(undecodable(&self.file, &"it has no column `time`")) };
+        self.rows = self.rows.saturating_add(batch.num_rows() as u64);
         (self.times, self.at) = (times.clone(), 0);
         self.batch = batch;
         Ok(())
+    }
+
+    /// A file that has other rows than were registered must not pass for a whole one.
+    fn ended(&self) -> Result<(), Broken> {
+        let (found, registered) = (self.rows, self.file.rows);
+        if found == registered {
+            return Ok(());
+        }
+        Err(Broken::Damaged { id: self.file.id, what: format!("it has {found} rows, {registered} were registered") })
     }
 }
 
@@ -191,18 +201,59 @@ fn check(file: &SegmentFile, budget: &mut Budget<'_>) -> Result<(), Broken> {
         true => damaged(error.to_string()),
         false => Broken::Failed(StoreError::io("read", &file.path)(error)),
     };
-    let mut opened = File::open(&file.path).map_err(unread)?;
-    let mut hasher = blake3::Hasher::new();
-    let mut buffer = vec![0; HASH_BYTES];
+    let mut hashing = Hashing::open(&file.path).map_err(unread)?;
     loop {
-        let read = opened.read(&mut buffer).map_err(unread)?;
-        let Some(bytes) = buffer.get(..read).filter(|bytes| !bytes.is_empty()) else { break };
-        hasher.update(bytes);
-        budget.take(bytes.len() as u64)?;
+        let step = hashing.step(HASH_BYTES).map_err(unread)?;
+        budget.take(step.bytes)?;
+        if let Some(hash) = step.hash {
+            return file.judge(&hash).map_err(damaged);
+        }
     }
-    if hasher.finalize().as_bytes() == &file.hash { Ok(()) } else { Err(damaged("its bytes have changed".to_owned())) }
 }
 
-fn unreadable(file: &SegmentFile, source: ParquetError) -> StoreError {
-    StoreError::Segment { path: file.path.clone(), source }
+fn undecodable(file: &SegmentFile, what: &dyn std::fmt::Display) -> Broken {
+    Broken::Undecodable { id: file.id, what: what.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::AtomicUsize;
+
+    use tokio_util::sync::CancellationToken;
+
+    use super::super::super::dated::Dated;
+    use super::super::super::history::HistoryTable;
+    use super::*;
+
+    #[test]
+    fn a_file_that_is_as_it_was_registered_and_no_segment_is_told_from_a_disk_that_fails() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("process_events-0000000000000001-00000007.parquet");
+        let bytes = b"PAR1 this is no footer PAR1";
+        std::fs::write(&path, bytes).unwrap();
+        let file = SegmentFile {
+            table: HistoryTable::ProcessEvents,
+            path: path.clone(),
+            id: 7,
+            level: 0,
+            rows: 1,
+            bytes: bytes.len() as u64,
+            first_us: 1,
+            last_us: 1,
+            ranges: Vec::new(),
+            hash: *blake3::hash(bytes).as_bytes(),
+            schema_version: 1,
+            dated: Dated::new(1, 1),
+        };
+        let (urgent, stop) = (AtomicUsize::new(0), CancellationToken::new());
+        let next = || {
+            let mut budget = Budget::new(0, &urgent, &stop).unwrap();
+            Merge::new(&[Arc::new(file.clone())]).next(&mut budget)
+        };
+        assert!(matches!(next(), Err(Broken::Undecodable { id: 7, .. })));
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(next(), Err(Broken::Damaged { id: 7, .. })), "gone");
+        std::fs::create_dir(&path).unwrap();
+        assert!(matches!(next(), Err(Broken::Failed(StoreError::Io { .. }))), "it may pass");
+    }
 }

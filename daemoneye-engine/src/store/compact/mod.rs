@@ -11,9 +11,11 @@ mod merge;
 mod plan;
 mod ranges;
 mod room;
+mod setback;
 mod state;
 mod vacuum;
 
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
@@ -26,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 use self::budget::Budget;
 use self::merge::{Broken, Merge};
 use self::plan::{Job, Policy};
+use self::setback::Group;
 use self::state::Progress;
 pub use self::state::{CompactionState, LevelState, RunningMerge};
 pub use self::vacuum::Vacuumed;
@@ -80,6 +83,13 @@ impl Default for Compaction {
     }
 }
 
+impl Compaction {
+    /// Nothing is merged for as long as the result is kept.
+    pub(super) fn alone(&self) -> std::sync::MutexGuard<'_, ()> {
+        self.one.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// How a merge ended that did not fail.
 enum Outcome {
     Merged(Compacted),
@@ -87,8 +97,39 @@ enum Outcome {
     Abandoned,
 }
 
+/// How a merge ended that failed.
+struct Failure {
+    error: StoreError,
+    /// Another merge, of other files, may succeed at once.
+    alone: bool,
+}
+
+impl Failure {
+    /// What it wrote into, or the state: no merge would fare better. What it read, or had no room for: others may.
+    fn of(job: &Job, error: StoreError) -> Self {
+        let alone = match &error {
+            StoreError::Columns(_) | StoreError::LimitRoom { .. } | StoreError::Segment { .. } => true,
+            StoreError::Io { path, .. } => job.inputs.iter().any(|input| &input.path == path),
+            _ => false,
+        };
+        Self { error, alone }
+    }
+
+    /// Whether the same will probably fail again. Room is looked for each time: that costs nothing.
+    const fn is_lasting(&self) -> bool {
+        self.alone && !matches!(self.error, StoreError::LimitRoom { .. })
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        Self { error, alone: false }
+    }
+}
+
 impl Store {
-    /// Merges the segments of one hour or day when that is due; `None` when nothing is, or another thread is at it. Reads
+    /// Merges the segments of one hour or day when that is due; `None` when nothing is, or another thread is at it. A merge that
+    /// fails steps back and the next one gets its turn. Reads
     /// and writes no more than [`super::StoreOptions::compaction_bytes_per_s`] and ends soon after `stop` is cancelled.
     ///
     /// # Errors
@@ -102,11 +143,35 @@ impl Store {
         self.delete_leaving()?;
         let late = self.progress().late_is_due(Instant::now());
         let policy = Policy { now_us, file_bytes: self.file_bytes(), late, unfinished: false };
-        let Some(job) = self.jobs(policy)?.into_iter().next() else {
-            self.progress().nothing_due(Instant::now(), late);
-            return Ok(None);
-        };
-        self.work(job, now_us, self.options.compaction_bytes_per_s, stop)
+        let (mut tried, mut failed) = (HashSet::new(), None);
+        while !stop.is_cancelled()
+            && let Some(job) = self.next_job(policy, &tried)?
+        {
+            let group = job.group();
+            match self.work(job, now_us, self.options.compaction_bytes_per_s, stop) {
+                Ok(Some(done)) => return Ok(Some(done)),
+                // Without a merge an input went or was set aside, so the next plan is another one.
+                Ok(None) => {}
+                Err(Failure { error, alone: true }) => {
+                    tried.insert(group);
+                    failed.get_or_insert(error);
+                }
+                Err(failure) => return Err(failure.error),
+            }
+        }
+        if let Some(error) = failed {
+            return Err(error);
+        }
+        self.progress().nothing_due(Instant::now(), late);
+        Ok(None)
+    }
+
+    /// The first merge that is due, was not tried by this caller, and whose turn it is.
+    fn next_job(&self, policy: Policy, tried: &HashSet<Group>) -> Result<Option<Job>, StoreError> {
+        let (jobs, now) = (self.jobs(policy)?, Instant::now());
+        let progress = self.progress();
+        let is_free = |job: &Job| !tried.contains(&job.group()) && !progress.setbacks.waits(job.group(), now);
+        Ok(jobs.into_iter().find(is_free))
     }
 
     fn jobs(&self, policy: Policy) -> Result<Vec<Job>, StoreError> {
@@ -130,15 +195,16 @@ impl Store {
         now_us: i64,
         bytes_per_s: u64,
         stop: &CancellationToken,
-    ) -> Result<Option<Compacted>, StoreError> {
+    ) -> Result<Option<Compacted>, Failure> {
         self.state.check()?;
         self.progress().begin(&job);
-        let outcome = self.merge(&job, bytes_per_s, stop);
+        let group = job.group();
+        let outcome = self.merge(&job, bytes_per_s, stop).map_err(|error| Failure::of(&job, error));
         // The job's own hold on the inputs would keep their files.
         drop(job);
         match outcome {
             Ok(Outcome::Merged(done)) => {
-                self.progress().merged(now_us);
+                self.progress().merged(group, now_us);
                 self.delete_leaving()?;
                 Ok(Some(done))
             }
@@ -146,9 +212,9 @@ impl Store {
                 self.progress().ended();
                 Ok(None)
             }
-            Err(error) => {
-                self.progress().failed(&error);
-                Err(error)
+            Err(failure) => {
+                self.progress().failed(group, &failure);
+                Err(failure)
             }
         }
     }
@@ -182,6 +248,13 @@ impl Store {
                 self.set_aside(damaged.map(|file| (Arc::clone(file), what)).into_iter().collect())?;
                 Ok(Outcome::Abandoned)
             }
+            Broken::Undecodable { id, what } => {
+                let Some(file) = job.inputs.iter().find(|input| input.id == id) else { return Ok(Outcome::Abandoned) };
+                // The reader does not tell a disk that fails from bytes that are wrong.
+                let found = file.compare().map_err(StoreError::io("read", &file.path))?;
+                let what = found.err().unwrap_or_else(|| format!("it cannot be decoded: {what}"));
+                self.broken(job, Broken::Damaged { id, what })
+            }
         }
     }
 
@@ -195,6 +268,10 @@ impl Store {
     ) -> Result<Written, Broken> {
         let failed =
             |source| Broken::Failed(StoreError::Io { action: "merge into", path: partial.to_owned(), source });
+        let panicked = || {
+            let source = ParquetError::General("the merge gave way; the log has more".to_owned());
+            Broken::Failed(StoreError::Segment { path: partial.to_owned(), source })
+        };
         std::thread::scope(|scope| {
             let work = || {
                 lower_priority();
@@ -202,8 +279,7 @@ impl Store {
                 self.write_merged(job, partial, &mut budget)
             };
             let thread = std::thread::Builder::new().name("compact".to_owned()).spawn_scoped(scope, work);
-            let panicked = |_| Err(failed(std::io::Error::other("the merge gave way; the log has more")));
-            thread.map_err(failed)?.join().unwrap_or_else(panicked)
+            thread.map_err(failed)?.join().unwrap_or_else(|_| Err(panicked()))
         })
     }
 
@@ -228,7 +304,9 @@ impl Store {
             return Ok(Outcome::Abandoned);
         }
         let ranges = ranges::joined(&job.inputs);
-        let placed = Placed { id: self.last_segment()?.saturating_add(1), level: job.level, ranges };
+        let stored_us = job.inputs.iter().map(|input| input.dated.us()).max().unwrap_or(i64::MAX);
+        let id = self.last_segment()?.saturating_add(1);
+        let placed = Placed { id, level: job.level, ranges, stored_us };
         let file = self.place(job.table, partial, written, placed).inspect_err(|_| self.discard(partial))?;
         let swapped = self.state.write(|transaction| {
             let mut segments = transaction.open_table(SEGMENTS)?;

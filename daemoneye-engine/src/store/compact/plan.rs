@@ -1,6 +1,6 @@
 //! Which segments become one: those of an hour that has ended, then those of a day.
 //!
-//! A segment belongs to the hour of its first event. What comes late for an hour or day that has been merged waits until it
+//! A segment belongs to the hour under which it is dated. What comes late for an hour or day that has been merged waits until it
 //! is worth rewriting the file, at most a day.
 
 use std::collections::BTreeMap;
@@ -88,14 +88,14 @@ impl Policy {
     }
 }
 
-/// The files by number of the hour or day in which their first event lies.
+/// The files by number of the hour or day under which they are dated.
 fn by<'a>(
     length_us: i64,
     files: impl Iterator<Item = &'a Arc<SegmentFile>>,
 ) -> BTreeMap<i64, Vec<&'a Arc<SegmentFile>>> {
     let mut groups: BTreeMap<i64, Vec<_>> = BTreeMap::new();
     for file in files {
-        groups.entry(file.first_us.div_euclid(length_us)).or_default().push(file);
+        groups.entry(file.dated.us().div_euclid(length_us)).or_default().push(file);
     }
     groups
 }

@@ -36,6 +36,7 @@ const fn follows(before: &SequenceRange, after: &SequenceRange) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::super::dated::Dated;
     use super::super::super::history::HistoryTable;
     use super::*;
 
@@ -53,6 +54,7 @@ mod tests {
             ranges: vec![SequenceRange { collector: collector.to_owned(), first, last, rows }],
             hash: [0; 32],
             schema_version: 1,
+            dated: Dated::default(),
         })
     }
 

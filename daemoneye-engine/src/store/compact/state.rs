@@ -4,9 +4,10 @@ use std::time::Instant;
 
 use serde::Serialize;
 
-use super::super::{Store, StoreError, audit};
-use super::LATE_EVERY;
+use super::super::{Store, StoreError};
 use super::plan::{self, DAY, Job, Policy};
+use super::setback::{Group, Setbacks};
+use super::{Failure, LATE_EVERY};
 
 /// Segments of one level.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -45,7 +46,9 @@ pub struct CompactionState {
     pub merges: u64,
     /// Merges that failed.
     pub failures: u64,
-    /// Why the last merge failed; gone when one has succeeded since.
+    /// Of these, the groups of segments that were not merged since; each is tried again later and later.
+    pub set_back: u64,
+    /// Why the last merge failed; gone when one has succeeded since and none waits for another try.
     pub last_error: Option<String>,
     /// When the last merge was done, µs since the Unix epoch.
     pub last_merge_us: Option<i64>,
@@ -63,13 +66,15 @@ pub(super) struct Progress {
     failures: u64,
     last_error: Option<String>,
     last_merge_us: Option<i64>,
+    pub(super) setbacks: Setbacks,
     /// When everything that was late had been merged.
     late_done: Instant,
 }
 
 impl Progress {
-    pub(super) const fn new(now: Instant) -> Self {
-        Self { running: None, merges: 0, failures: 0, last_error: None, last_merge_us: None, late_done: now }
+    pub(super) fn new(now: Instant) -> Self {
+        let setbacks = Setbacks::default();
+        Self { running: None, merges: 0, failures: 0, last_error: None, last_merge_us: None, setbacks, late_done: now }
     }
 
     pub(super) fn late_is_due(&self, now: Instant) -> bool {
@@ -93,10 +98,13 @@ impl Progress {
         }
     }
 
-    pub(super) fn merged(&mut self, now_us: i64) {
+    pub(super) fn merged(&mut self, group: Group, now_us: i64) {
         self.running = None;
         self.merges = self.merges.saturating_add(1);
-        self.last_error = None;
+        self.setbacks.succeeded(group);
+        if self.setbacks.len() == 0 {
+            self.last_error = None;
+        }
         self.last_merge_us = Some(now_us);
     }
 
@@ -104,10 +112,13 @@ impl Progress {
         self.running = None;
     }
 
-    pub(super) fn failed(&mut self, error: &StoreError) {
+    pub(super) fn failed(&mut self, group: Group, failure: &Failure) {
         self.running = None;
         self.failures = self.failures.saturating_add(1);
-        self.last_error = Some(error.to_string());
+        self.last_error = Some(failure.error.to_string());
+        if failure.is_lasting() {
+            self.setbacks.failed(group, Instant::now());
+        }
     }
 }
 
@@ -129,7 +140,8 @@ impl Store {
                 level.bytes = level.bytes.saturating_add(file.bytes);
             }
         }
-        let policy = Policy { now_us: audit::now_us(), file_bytes: self.file_bytes(), late: false, unfinished: false };
+        let policy =
+            Policy { now_us: self.believed_us(), file_bytes: self.file_bytes(), late: false, unfinished: false };
         let due = plan::jobs(&files, policy);
         let progress = self.progress();
         Ok(CompactionState {
@@ -138,6 +150,7 @@ impl Store {
             running: progress.running,
             merges: progress.merges,
             failures: progress.failures,
+            set_back: progress.setbacks.len(),
             last_error: progress.last_error.clone(),
             last_merge_us: progress.last_merge_us,
             leaving_files,

@@ -1,18 +1,22 @@
 //! Everything that makes the store smaller, now, because somebody asked.
 
-use std::sync::PoisonError;
+use std::collections::HashSet;
 
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Store, StoreError, open};
-use super::plan::Policy;
+use super::Failure;
+use super::plan::{Job, Policy};
+use super::setback::Group;
 
 /// What a vacuum did. Sizes are bytes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Vacuumed {
     /// Merges.
     pub merges: u64,
+    /// Merges that failed; `data stats` has the last reason.
+    pub failures: u64,
     /// Listed segments before.
     pub segments_before: u64,
     /// Listed segments after.
@@ -31,7 +35,7 @@ pub struct Vacuumed {
     pub files_removed: u64,
     /// Files that are not listed any more and stay until a query has read them.
     pub files_still_read: u64,
-    /// False when it was stopped before it was through.
+    /// False when it was stopped before it was through, or a merge failed.
     pub complete: bool,
 }
 
@@ -46,7 +50,7 @@ impl Store {
             return Err(StoreError::MisuseOffline);
         }
         let _hurry = self.hurry();
-        let _one_at_a_time = self.compaction.one.lock().unwrap_or_else(PoisonError::into_inner);
+        let _one_at_a_time = self.compaction.alone();
         let mut done = Vacuumed { state_bytes_before: self.state_bytes()?, ..Vacuumed::default() };
         (done.segments_before, done.segment_bytes_before) = self.listed()?;
         let leaving_before = self.leaving_files()?;
@@ -57,21 +61,32 @@ impl Store {
         done.state_compacted = self.state.compact()?;
         (done.segments_after, done.segment_bytes_after) = self.listed()?;
         done.state_bytes_after = self.state_bytes()?;
-        done.complete = !stop.is_cancelled();
+        done.complete = !stop.is_cancelled() && done.failures == 0;
         Ok(done)
     }
 
     /// Returns how many files were merged.
     fn merge_all(&self, now_us: i64, stop: &CancellationToken, done: &mut Vacuumed) -> Result<u64, StoreError> {
         let policy = Policy { now_us, file_bytes: self.file_bytes(), late: true, unfinished: true };
-        let mut inputs: u64 = 0;
+        let (mut inputs, mut failed): (u64, HashSet<Group>) = (0, HashSet::new());
+        // Those that wait for another try too: whoever asks may have repaired what kept them.
+        let free = |job: &Job, failed: &HashSet<Group>| !failed.contains(&job.group());
         while !stop.is_cancelled()
-            && let Some(job) = self.jobs(policy)?.into_iter().next()
+            && let Some(job) = self.jobs(policy)?.into_iter().find(|job| free(job, &failed))
         {
-            // Without a merge an input went or was set aside, so the next plan is another one.
-            if let Some(merged) = self.work(job, now_us, 0, stop)? {
-                done.merges = done.merges.saturating_add(1);
-                inputs = inputs.saturating_add(merged.inputs);
+            let group = job.group();
+            match self.work(job, now_us, 0, stop) {
+                Ok(Some(merged)) => {
+                    done.merges = done.merges.saturating_add(1);
+                    inputs = inputs.saturating_add(merged.inputs);
+                }
+                // An input went or was set aside, so the next plan is another one.
+                Ok(None) => {}
+                Err(Failure { alone: true, .. }) => {
+                    done.failures = done.failures.saturating_add(1);
+                    failed.insert(group);
+                }
+                Err(failure) => return Err(failure.error),
             }
         }
         Ok(inputs)

@@ -371,3 +371,79 @@ fn a_migration_that_is_cut_off_anywhere_is_done_by_the_next_start() {
     }
     assert!(at > 10, "only {at} calls");
 }
+
+#[test]
+fn a_start_on_a_full_disk_waits_for_room_shows_what_is_stored_and_loses_nothing() {
+    let mut waited = 0;
+    for at in 0..40 {
+        let (dir, platter) = (scratch(), Platter::default());
+        let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
+        store.append(batch(1..=5)).unwrap();
+        store.seal().unwrap();
+        // A crash between file and transaction leaves something to tidy.
+        let stray =
+            store.snapshot().segments[0].path.with_file_name("process_events-0000000000000009-00000002.parquet");
+        drop(store);
+        platter.come_back(dir.path(), &mut Dice::new(at));
+        std::fs::write(&stray, b"unfinished").unwrap();
+        platter.arm(Some(Fault::Full(at)));
+        let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
+        assert_eq!(sealed(&store), once(1..=5), "call {at}: it answers");
+        assert_eq!(store.committed("procmond"), Some(Sequence::new(1, 5)), "call {at}");
+        if store.is_unsettled() {
+            waited += 1;
+            assert!(store.recover().is_err() && store.seal().is_err(), "call {at}: nothing is written");
+            assert!(store.audit_push("agent", "start", &serde_json::Value::Null).is_err(), "call {at}");
+            store.append(batch(6..=8)).unwrap();
+            platter.arm(None);
+            store.recover().unwrap();
+            assert!(!store.is_unsettled() && !stray.exists(), "call {at}: it is tidied now");
+        } else {
+            platter.arm(None);
+            store.recover().unwrap();
+            store.append(batch(6..=8)).unwrap();
+        }
+        store.seal().unwrap();
+        assert_eq!(sealed(&store), once(1..=8), "call {at}");
+        drop(store);
+        platter.come_back(dir.path(), &mut Dice::new(at));
+        let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
+        assert_eq!(sealed(&store), once(1..=8), "call {at}: also behind a power cut");
+    }
+    assert!(waited > 3, "only {waited} starts found no room");
+}
+
+#[test]
+fn a_first_start_on_a_full_disk_begins_when_there_is_room() {
+    let (dir, platter) = (scratch(), Platter::default());
+    platter.arm(Some(Fault::Full(0)));
+    let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
+    assert!(store.is_unsettled() && store.recover().is_err());
+    store.append(batch(1..=3)).unwrap();
+    platter.arm(None);
+    store.recover().unwrap();
+    store.seal().unwrap();
+    drop(store);
+    platter.come_back(dir.path(), &mut Dice::new(1));
+    let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
+    assert_eq!(sealed(&store), once(1..=3));
+}
+
+#[test]
+fn a_database_that_is_away_when_it_is_opened_again_is_waited_for_and_not_begun_anew() {
+    let dir = scratch();
+    let store = Store::open(options(dir.path())).unwrap();
+    store.append(batch(1..=5)).unwrap();
+    store.seal().unwrap();
+    let (state, away) = (dir.path().join("state.redb"), dir.path().join("away"));
+    store.state.doubt_all();
+    std::fs::rename(&state, &away).unwrap();
+    let error = store.recover().unwrap_err();
+    assert!(error.may_pass() && !state.exists(), "{error}");
+    assert_eq!(sealed(&store), once(1..=5), "its segments are no garbage");
+    std::fs::rename(&away, &state).unwrap();
+    store.recover().unwrap();
+    store.append(batch(6..=7)).unwrap();
+    store.seal().unwrap();
+    assert_eq!(sealed(&store), once(1..=7));
+}

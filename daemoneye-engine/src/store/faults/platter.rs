@@ -13,6 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use redb::{Database, DatabaseError, StorageBackend};
 
 use crate::store::disk::{Disk, DiskFile};
+use crate::store::overlay::Overlay;
 use crate::store::state::builder;
 
 /// What a disk writes whole or not at all.
@@ -328,18 +329,28 @@ impl Disk for Platter {
         Ok(())
     }
 
+    fn new_database(&self, path: &Path) -> Result<Database, DatabaseError> {
+        if !self.0.lock().unwrap().names.contains_key(path) {
+            let mut content = self.call(true).map_err(redb::StorageError::from)?;
+            content.inodes.push(Inode::default());
+            let inode = content.inodes.len() - 1;
+            content.name(Naming::Link(path.to_owned(), inode));
+        }
+        self.database(path)
+    }
+
     fn database(&self, path: &Path) -> Result<Database, DatabaseError> {
         let known = self.0.lock().unwrap().names.get(path).copied();
-        let inode = match known {
-            Some(inode) => inode,
-            None => {
-                let mut content = self.call(true).map_err(redb::StorageError::from)?;
-                content.inodes.push(Inode::default());
-                let inode = content.inodes.len() - 1;
-                content.name(Naming::Link(path.to_owned(), inode));
-                inode
-            }
-        };
+        let absent = || redb::StorageError::from(io::Error::from(ErrorKind::NotFound));
+        let inode = known.ok_or_else(absent)?;
         builder().create_with_backend(Handle { platter: self.clone(), inode, real: None })
+    }
+
+    fn overlay(&self, path: &Path) -> io::Result<Overlay> {
+        let (content, overlay) = (self.0.lock().unwrap(), Overlay::empty());
+        if let Some(inode) = content.names.get(path) {
+            overlay.write(0, &content.inodes[*inode].cached)?;
+        }
+        Ok(overlay)
     }
 }

@@ -9,7 +9,8 @@ use datafusion::parquet::file::reader::{FileReader as _, SerializedFileReader};
 use datafusion::parquet::file::statistics::Statistics;
 use redb::ReadableTable as _;
 
-use super::super::backup::{MANIFEST_FILE, hash};
+use super::super::backup::MANIFEST_FILE;
+use super::super::hash::hash;
 use super::super::open::registered;
 use super::super::seal::SEGMENTS_DIR;
 use super::super::segment::SegmentFile;

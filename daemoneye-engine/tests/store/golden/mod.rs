@@ -19,6 +19,9 @@ use tokio_util::sync::CancellationToken;
 use self::write::{NOON_US, rule, scan, system, write};
 use super::damage::{copy, panics, parquet, start};
 
+/// The first format whose builds kept lifetimes.
+const WITH_LIFETIMES: u32 = 3;
+
 fn golden(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/golden/v{version}"))
 }
@@ -39,7 +42,7 @@ fn shown(value: &Value) -> String {
 }
 
 /// The only row of the answer.
-fn answer(store: &Arc<Store>, sql: &str) -> Vec<String> {
+pub(super) fn answer(store: &Arc<Store>, sql: &str) -> Vec<String> {
     let engine = QueryEngine::new(Arc::clone(store), QueryLimits::default(), Arc::new(NoCollectors)).unwrap();
     let request = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
     tokio::runtime::Runtime::new().unwrap().block_on(async {
@@ -68,7 +71,7 @@ fn check(store: &Store, version: u32) {
     assert_eq!(told, ["wal_bound", "undecodable"]);
     assert_eq!(
         converted.len(),
-        usize::from(version < FORMAT_VERSION),
+        usize::from(version < WITH_LIFETIMES),
         "what an older build did not keep is told once"
     );
     let audited = store.audit_pending(100).unwrap();

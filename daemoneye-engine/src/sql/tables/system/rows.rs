@@ -25,7 +25,6 @@ const LEDGER_DIR: &str = "audit";
 pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: SchemaRef) -> Result<RecordBatch> {
     let store = &view.store;
     let columns = match table {
-        "processes" => return store.live().map_err(store_error),
         "alerts" => alerts(&store.alerts(&AlertFilter::default()).map_err(store_error)?),
         "alert_deliveries" => deliveries(&store.deliveries().map_err(store_error)?),
         "rules" => rules(&store.rules().map_err(store_error)?),

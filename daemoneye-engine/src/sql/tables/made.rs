@@ -1,0 +1,69 @@
+//! Rows that are made while a query reads them, a batch at a time, and paid for in its memory pool: what they are made of for as
+//! long as they are read, each batch until the next one is asked for.
+
+use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::{DataFusionError, Result};
+use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use std::sync::Arc;
+
+/// The batches of a table, from its first row.
+pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+
+struct Made<F> {
+    schema: SchemaRef,
+    /// Of what they are made of.
+    bytes: usize,
+    make: F,
+}
+
+impl<F> std::fmt::Debug for Made<F> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Made").field("bytes", &self.bytes).finish_non_exhaustive()
+    }
+}
+
+/// A scan over what `make` gives; each run of the plan calls it once.
+pub(super) fn scan(
+    schema: SchemaRef,
+    bytes: usize,
+    make: impl Fn() -> Batches + Send + Sync + 'static,
+    projection: Option<&Vec<usize>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let made = Arc::new(Made { schema: Arc::clone(&schema), bytes, make });
+    Ok(Arc::new(StreamingTableExec::try_new(schema, vec![made], projection, [], false, None)?))
+}
+
+impl<F: Fn() -> Batches + Send + Sync> PartitionStream for Made<F> {
+    fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
+        let held = MemoryConsumer::new("rows that are made").register(context.memory_pool());
+        let batches = paid((self.make)(), self.bytes, held);
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(batches)))
+    }
+}
+
+fn paid(mut batches: Batches, bytes: usize, held: MemoryReservation) -> impl Iterator<Item = Result<RecordBatch>> {
+    let mut over = false;
+    std::iter::from_fn(move || {
+        if over {
+            held.free();
+            return None;
+        }
+        let next = batches.next()?;
+        let paid = next.map_err(|error| DataFusionError::ArrowError(Box::new(error), None)).and_then(|batch| {
+            held.try_resize(bytes.saturating_add(batch.get_array_memory_size()))?;
+            Ok(batch)
+        });
+        over = paid.is_err();
+        Some(paid)
+    })
+}

@@ -1,0 +1,83 @@
+//! BLAKE3 of a file on the disk, read a little at a time. What a hash says of a segment is decided here for everybody: starts,
+//! queries, merges, the slow check, `fsck` and backups.
+
+use std::fs::File;
+use std::io::{self, Read as _};
+use std::path::Path;
+
+use super::segment::{SegmentFile, is_damage};
+
+/// Read at once.
+const CHUNK_BYTES: usize = 64 * 1024;
+/// What is wrong with a file whose hash is another one.
+pub(super) const CHANGED: &str = "its bytes have changed";
+
+/// A file in the middle of being hashed.
+#[derive(Debug)]
+pub(super) struct Hashing {
+    file: File,
+    hasher: blake3::Hasher,
+}
+
+/// What one step of it brought.
+#[derive(Debug)]
+pub(super) struct Step {
+    /// Bytes that it read.
+    pub(super) bytes: u64,
+    /// The hash, at the end of the file.
+    pub(super) hash: Option<[u8; 32]>,
+}
+
+impl Hashing {
+    pub(super) fn open(path: &Path) -> io::Result<Self> {
+        Ok(Self { file: File::open(path)?, hasher: blake3::Hasher::new() })
+    }
+
+    /// Reads `bytes` more, or to the end.
+    pub(super) fn step(&mut self, bytes: u64) -> io::Result<Step> {
+        let mut chunk = vec![0; CHUNK_BYTES];
+        let mut done: u64 = 0;
+        while done < bytes {
+            let room = usize::try_from(bytes.saturating_sub(done)).unwrap_or(usize::MAX).min(chunk.len());
+            match chunk.get_mut(..room).map_or(Ok(0), |room| self.file.read(room))? {
+                0 => return Ok(Step { bytes: done, hash: Some(*self.hasher.finalize().as_bytes()) }),
+                read => {
+                    self.hasher.update(chunk.get(..read).unwrap_or_default());
+                    done = done.saturating_add(read as u64);
+                }
+            }
+        }
+        Ok(Step { bytes: done, hash: None })
+    }
+}
+
+/// The hash of a whole file.
+pub(super) fn hash(path: &Path) -> io::Result<[u8; 32]> {
+    let mut hashing = Hashing::open(path)?;
+    loop {
+        if let Some(hash) = hashing.step(u64::MAX)?.hash {
+            return Ok(hash);
+        }
+    }
+}
+
+impl SegmentFile {
+    /// Whether a file with this hash is the registered one.
+    pub(super) fn judge(&self, hash: &[u8; 32]) -> Result<(), String> {
+        if hash == &self.hash { Ok(()) } else { Err(CHANGED.to_owned()) }
+    }
+
+    /// Reads all of it and compares the hash; an error that says what is wrong with it, or that it cannot be read now.
+    pub(super) fn compare(&self) -> io::Result<Result<(), String>> {
+        match hash(&self.path) {
+            Ok(hash) => Ok(self.judge(&hash)),
+            Err(error) if is_damage(&error) => Ok(Err(error.to_string())),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The same, where what cannot be read now, for want of a descriptor perhaps, is not known to be damaged.
+    pub(super) fn check(&self) -> Result<(), String> {
+        self.compare().unwrap_or(Ok(()))
+    }
+}
