@@ -23,6 +23,30 @@ fn events(generator: &mut Collector, next: u64) -> EventBatch {
     generator.events(usize::try_from(RUN).unwrap(), from_us, HOUR_US / 8)
 }
 
+/// What the program has sent, made here once more.
+struct Sent {
+    collector: Collector,
+    count: u64,
+    batches: Vec<RecordBatch>,
+    lived: Lived,
+}
+
+impl Sent {
+    fn new() -> Self {
+        let collector = Collector::with_ends("procmond", 1);
+        Self { collector, count: 0, batches: Vec::new(), lived: Lived::new() }
+    }
+
+    fn until(&mut self, count: u64) {
+        while self.count < count {
+            let batch = events(&mut self.collector, self.count).batch;
+            live_through(&mut self.lived, &batch);
+            self.batches.push(batch);
+            self.count += RUN;
+        }
+    }
+}
+
 /// Not a test of its own: what the next one kills.
 #[test]
 fn what_is_killed_seals_and_merges_until_then() {
@@ -31,7 +55,7 @@ fn what_is_killed_seals_and_merges_until_then() {
         return;
     };
     let store = open(Path::new(&dir));
-    let mut collector = Collector::new("procmond", 1);
+    let mut collector = Collector::with_ends("procmond", 1);
     let mut done = store.committed("procmond").map_or(0, |at| at.number);
     for next in (0..done).step_by(usize::try_from(RUN).unwrap()) {
         drop(events(&mut collector, next));
@@ -89,9 +113,9 @@ fn kill_in_merge(dir: &Path, nth: u64, after_us: u64) {
 
 #[test]
 fn a_kill_at_any_instant_of_a_merge_loses_no_row_and_doubles_none() {
-    let (mut unfinished, mut merged) = (0, 0);
+    let (mut unfinished, mut merged, mut ended) = (0, 0, 0);
     for round in 0..KILLS / KILLS_EACH {
-        let dir = tempfile::tempdir().unwrap();
+        let (dir, mut sent) = (tempfile::tempdir().unwrap(), Sent::new());
         for kill in 0..KILLS_EACH {
             // Spread over the time of a merge without luck: the golden ratio fills an interval evenly.
             let turn = (round * KILLS_EACH + kill) * 61_803 % 100_000;
@@ -106,15 +130,13 @@ fn a_kill_at_any_instant_of_a_merge_loses_no_row_and_doubles_none() {
             assert!(snapshot.completeness.is_complete() && store.coverage().unwrap().is_empty());
             assert_only_listed_files(&store, dir.path());
             assert_registered_exactly(&snapshot);
+            sent.until(committed);
+            assert_lifetimes(&store, &sent.lived);
         }
-        let mut collector = Collector::new("procmond", 1);
         let store = open(dir.path());
-        let committed = store.committed("procmond").unwrap().number;
-        let sent: Vec<RecordBatch> = (0..committed)
-            .step_by(usize::try_from(RUN).unwrap())
-            .map(|next| events(&mut collector, next).batch)
-            .collect();
-        assert!(rows(&store.snapshot()) == rows_of(&sent), "every column is as it was sent");
+        assert!(rows(&store.snapshot()) == rows_of(&sent.batches), "every column is as it was sent");
+        ended += sent.lived.values().filter(|ended| **ended).count();
     }
     assert!(unfinished > 0 && merged > 0, "{unfinished} kills met an unfinished file, {merged} left merged ones");
+    assert!(ended > 500, "only {ended} ends were looked for");
 }

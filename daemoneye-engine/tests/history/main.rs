@@ -46,11 +46,18 @@ fn open(dir: &Path) -> Store {
 struct Collector {
     name: &'static str,
     generator: Generator,
+    /// Whether processes end: that makes a file of lifetimes beside each of events.
+    ends: bool,
 }
 
 impl Collector {
+    /// One whose processes live on, for tests that count files.
     fn new(name: &'static str, seed: u64) -> Self {
-        Self { name, generator: Generator::new(seed, T0) }
+        Self { name, generator: Generator::new(seed, T0), ends: false }
+    }
+
+    fn with_ends(name: &'static str, seed: u64) -> Self {
+        Self { ends: true, ..Self::new(name, seed) }
     }
 
     /// The next `count` events, the first at `from_us`, `step_us` apart.
@@ -59,8 +66,7 @@ impl Collector {
         for (record, n) in records.iter_mut().zip(0_i64..) {
             let mut event = daemoneye_lib::proto::ProcessEvent::decode(record.payload.clone()).unwrap();
             event.time_us = from_us + n * step_us;
-            if event.event_type() == EventType::Stop {
-                // An end would make a file of lifetimes beside that of events; those are counted in a test of their own.
+            if event.event_type() == EventType::Stop && !self.ends {
                 event.event_type = EventType::Modify.into();
             }
             record.time_us = event.time_us;
@@ -119,6 +125,33 @@ fn rows_of(batches: &[RecordBatch]) -> BTreeMap<(String, i64, i64, [u8; 32]), us
     rows
 }
 
+/// Who lived according to events, each with whether its end is among them.
+type Lived = BTreeMap<String, bool>;
+
+/// Adds what the events of `batch` say, in their order.
+fn live_through(lived: &mut Lived, batch: &RecordBatch) {
+    let text = |name| batch.column_by_name(name).unwrap().as_string::<i32>().clone();
+    for (entity, kind) in text("entity_id").iter().zip(text("event_type").iter()) {
+        *lived.entry(entity.unwrap().to_owned()).or_insert(false) |= kind == Some("stop");
+    }
+}
+
+/// Every row of `process_lifetimes`: each entity must be there once, and ended where its end was told.
+fn assert_lifetimes(store: &Store, lived: &Lived) {
+    let snapshot = store.snapshot_with_lifetimes().unwrap();
+    let mut found = Lived::new();
+    let sealed = snapshot.lifetimes.iter().flat_map(|file| read(&file.path));
+    for batch in sealed.chain(snapshot.open_lifetimes.iter().cloned()) {
+        let entities = batch.column_by_name("entity_id").unwrap().as_string::<i32>();
+        let stops = batch.column_by_name("stop_time").unwrap();
+        for (row, entity) in entities.iter().enumerate() {
+            let before = found.insert(entity.unwrap().to_owned(), stops.is_valid(row));
+            assert_eq!(before, None, "{} has two rows", entity.unwrap());
+        }
+    }
+    assert!(found == *lived, "{} lifetimes, {} are due", found.len(), lived.len());
+}
+
 /// The files in `segments/`, unfinished ones too.
 fn files(dir: &Path) -> Vec<PathBuf> {
     let mut files: Vec<PathBuf> =
@@ -127,16 +160,20 @@ fn files(dir: &Path) -> Vec<PathBuf> {
     files
 }
 
+fn listed(snapshot: &Snapshot) -> Vec<PathBuf> {
+    snapshot.segments.iter().chain(&snapshot.lifetimes).map(|file| file.path.clone()).collect()
+}
+
 /// The files that the store lists, which must be what lies there.
 fn assert_only_listed_files(store: &Store, dir: &Path) {
-    let mut listed: Vec<PathBuf> = store.snapshot().segments.iter().map(|file| file.path.clone()).collect();
+    let mut listed = listed(&store.snapshot());
     listed.sort();
     assert!(files(dir) == listed, "{} files, {} listed", files(dir).len(), listed.len());
 }
 
 /// Every file holds what is registered of it, by time.
 fn assert_registered_exactly(snapshot: &Snapshot) {
-    for file in &snapshot.segments {
+    for file in snapshot.segments.iter().chain(&snapshot.lifetimes) {
         let batches = read(&file.path);
         let times: Vec<i64> = batches
             .iter()

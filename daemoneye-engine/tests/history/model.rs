@@ -59,6 +59,7 @@ struct World {
     store: Option<Store>,
     collectors: (Collector, Collector),
     sent: Rows,
+    lived: Lived,
     reader: Option<(Snapshot, Rows)>,
 }
 
@@ -66,8 +67,8 @@ impl World {
     fn new() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let store = Some(open(dir.path()));
-        let collectors = (Collector::new("procmond", 1), Collector::new("netmond", 2));
-        Self { dir, store, collectors, sent: Rows::new(), reader: None }
+        let collectors = (Collector::with_ends("procmond", 1), Collector::with_ends("netmond", 2));
+        Self { dir, store, collectors, sent: Rows::new(), lived: Lived::new(), reader: None }
     }
 
     fn store(&self) -> &Store {
@@ -82,6 +83,7 @@ impl World {
                 for (row, times) in rows_of(std::slice::from_ref(&batch.batch)) {
                     *self.sent.entry(row).or_insert(0) += times;
                 }
+                live_through(&mut self.lived, &batch.batch);
                 seal(self.store(), batch);
             }
             Step::Look => self.reader = Some((self.store().snapshot(), self.sent.clone())),
@@ -113,14 +115,14 @@ impl World {
         // A reader holds the inputs, as if the process ended before they are deleted.
         let inputs = store.snapshot();
         let merged = store.compact(T0 + 80 * HOUR_US, &CancellationToken::new()).unwrap();
-        let listed: Vec<PathBuf> = store.snapshot().segments.iter().map(|file| file.path.clone()).collect();
+        let kept = listed(&store.snapshot());
         drop(store);
         match at {
             Crash::Writing => fs::write(self.dir.path().join("segments/merge.parquet.tmp"), b"PAR1 half").unwrap(),
             Crash::Renamed if merged.is_some() => fs::write(&state, before).unwrap(),
             Crash::Deleted => {
-                let gone = inputs.segments.iter().filter(|file| !listed.contains(&file.path));
-                gone.for_each(|file| fs::remove_file(&file.path).unwrap());
+                let gone = listed(&inputs).into_iter().filter(|path| !kept.contains(path));
+                gone.for_each(|path| fs::remove_file(path).unwrap());
             }
             Crash::Renamed | Crash::Swapped => {}
         }
@@ -133,6 +135,7 @@ impl World {
         let snapshot = self.store().snapshot();
         assert!(rows(&snapshot) == self.sent, "the rows are not those that were sent");
         assert!(snapshot.completeness.is_complete() && self.store().coverage().unwrap().is_empty());
+        assert_lifetimes(self.store(), &self.lived);
         if let Some((reader, expected)) = &self.reader {
             assert!(rows(reader) == *expected, "a reader does not see any more what it saw");
         }

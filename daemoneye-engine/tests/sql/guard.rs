@@ -8,9 +8,15 @@ use daemoneye_lib::proto::{
     value::Kind,
 };
 use proptest::prelude::*;
+use proptest::sample::Index;
 use prost::Message;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use tokio_util::sync::CancellationToken;
+
+use self::answered::answered;
+
+#[path = "../../../fuzz/fuzz_targets/answered.rs"]
+mod answered;
 
 /// 2026-01-31T12:00:00Z.
 const NOON_US: i64 = 1_769_860_800_000_000;
@@ -344,18 +350,27 @@ fn tables_and_parameters_are_reported() {
     assert_eq!(checked.parameters(), 2);
 }
 
-/// What the fuzz target does with a text.
-fn answered(text: &str) {
-    let accepted = check_plan(text).is_ok();
-    assert!(!accepted || check(text).is_ok(), "the plan gate accepts what the first two refuse: {text}");
-}
+/// The texts that the fuzzer begins with.
+static CORPUS: LazyLock<Vec<String>> = LazyLock::new(|| {
+    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/sql_guard");
+    let mut files: Vec<_> = std::fs::read_dir(corpus).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files.into_iter().map(|path| String::from_utf8_lossy(&std::fs::read(path).unwrap()).into_owned()).collect()
+});
 
 #[test]
 fn every_text_of_the_fuzz_corpus_is_answered() {
-    let corpus = concat!(env!("CARGO_MANIFEST_DIR"), "/../fuzz/corpus/sql_guard");
-    let texts = std::fs::read_dir(corpus).unwrap().map(|file| std::fs::read(file.unwrap().path()).unwrap());
-    let seen = texts.inspect(|text| answered(&String::from_utf8_lossy(text))).count();
-    assert!(seen >= 100, "only {seen} texts");
+    assert!(CORPUS.len() >= 100, "only {} texts", CORPUS.len());
+    CORPUS.iter().for_each(|text| answered(text));
+}
+
+/// A piece of one of those texts.
+fn piece() -> impl Strategy<Value = String> {
+    (any::<Index>(), any::<Index>(), any::<Index>()).prop_map(|(text, one, other)| {
+        let text: Vec<char> = text.get(&CORPUS).chars().collect();
+        let (one, other) = (one.index(text.len() + 1), other.index(text.len() + 1));
+        text[one.min(other)..one.max(other)].iter().collect()
+    })
 }
 
 /// Scalars of a grammar that is mostly SQL: names, literals and functions of ours and of others, nested.
@@ -485,6 +500,15 @@ fn select() -> impl Strategy<Value = String> {
 }
 
 proptest! {
+    /// What a fuzzer does to its corpus: pieces of several texts with a few characters between them.
+    #[test]
+    fn what_is_spliced_of_the_fuzz_corpus_is_answered(
+        pieces in prop::collection::vec((piece(), "\\PC{0,4}"), 1..5)
+    ) {
+        let text: String = pieces.into_iter().flat_map(|(piece, between)| [piece, between]).collect();
+        answered(&text);
+    }
+
     /// Whatever the text, the gates answer; they do not panic and do not overflow.
     #[test]
     fn any_text_is_answered(text in "\\PC{0,200}") {

@@ -196,6 +196,7 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     assert_eq!(status.code(), Some(0), "{transcript}");
 
     check_events(&home, &in_wal);
+    check_lifetimes(&home);
     check_alerts(&home);
     let verified = home.cli(&["audit", "verify"]).unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
@@ -237,6 +238,18 @@ fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
         })
         .collect();
     assert!(again.is_empty(), "starts announced twice: {again:?}\n{whole:#?}");
+}
+
+fn check_lifetimes(home: &Home) {
+    let twice = "SELECT entity_id, count(*) AS n FROM process_lifetimes GROUP BY entity_id HAVING count(*) > 1";
+    let twice = store_rows(home, twice);
+    assert!(twice.is_empty(), "several lifetimes of one process: {twice:?}");
+    let of_the_ended = "FROM (SELECT DISTINCT entity_id FROM process_events WHERE event_type = 'stop') AS told \
+                        LEFT JOIN process_lifetimes AS lived ON told.entity_id = lived.entity_id";
+    let lacking = store_rows(home, &format!("SELECT told.entity_id {of_the_ended} WHERE lived.stop_time IS NULL"));
+    assert!(lacking.is_empty(), "ended, and no lifetime says so: {lacking:?}");
+    let ended = store_rows(home, &format!("SELECT count(*) AS n {of_the_ended}"));
+    assert!(ended[0]["n"].as_u64().is_some_and(|ended| ended > 0), "no end was stored");
 }
 
 fn check_alerts(home: &Home) {

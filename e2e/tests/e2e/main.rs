@@ -10,6 +10,7 @@
 mod bad_input;
 mod context;
 mod damaged;
+mod exploding;
 mod first_light;
 mod full_disk;
 mod history;

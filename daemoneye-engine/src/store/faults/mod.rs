@@ -29,6 +29,8 @@ const DAY_US: i64 = 86_400_000_000;
 const SINKS: [&str; 2] = ["file", "stdout"];
 /// Power cuts in CI; `DAEMONEYE_SEEDS` sets another number.
 const SEEDS: u64 = 1_000;
+/// Events between a start and its end; no multiple of three, so that an end always meets a start.
+const ENDS_AFTER: u64 = 5;
 /// Times that the power goes, for each seed.
 const LIVES: u64 = 3;
 
@@ -83,21 +85,35 @@ fn compact(store: &Store) -> Result<(), StoreError> {
     Ok(())
 }
 
-fn start(number: u64) -> Record {
-    let pid = u32::try_from(number).unwrap();
-    let time_us = T0 + i64::from(pid) * 1_000_000;
+fn process(pid: u32) -> ProcessRecord {
     let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
-    let process = Some(ProcessRecord { entity_id, pid, name: format!("p{pid}"), ..ProcessRecord::default() });
-    let event = ProcessEvent { event_type: EventType::Start.into(), time_us, process, ..ProcessEvent::default() };
+    ProcessRecord { entity_id, pid, name: format!("p{pid}"), ..ProcessRecord::default() }
+}
+
+/// The process that event `number` ends: one of those that started shortly before, so that seals and power cuts come between.
+const fn ended_by(number: u64) -> Option<u64> {
+    if number > ENDS_AFTER && number.is_multiple_of(3) { Some(number - ENDS_AFTER) } else { None }
+}
+
+/// Event `number`: the end of an earlier process, or the start of one that has its number as pid.
+fn event(number: u64) -> Record {
+    let (event_type, pid) = ended_by(number).map_or((EventType::Start, number), |pid| (EventType::Stop, pid));
+    let pid = u32::try_from(pid).unwrap();
+    let time_us = T0 + i64::try_from(number).unwrap() * 1_000_000;
+    let process = Some(process(pid));
+    let mut event = ProcessEvent { event_type: event_type.into(), time_us, process, ..ProcessEvent::default() };
+    if event_type == EventType::Stop {
+        (event.exit_code, event.end_observed) = (Some(0), Some(true));
+    }
     let topic = "events.process.start".to_owned();
     Record { sequence: Some(Sequence::new(1, number)), topic, time_us, payload: event.encode_to_vec().into() }
 }
 
 fn batch(numbers: std::ops::RangeInclusive<u64>) -> EventBatch {
-    decode("procmond", &numbers.map(start).collect::<Vec<_>>()).unwrap()
+    decode("procmond", &numbers.map(event).collect::<Vec<_>>()).unwrap()
 }
 
-/// Every event is a match, with a key of its own.
+/// Every start is a match, with a key of its own; the end of the same process would have that key too.
 fn matches(batch: &EventBatch) -> Vec<RuleMatch> {
     let rule = Arc::new(DetectionRule {
         id: Uuid::from_u128(1),
@@ -127,7 +143,8 @@ fn matches(batch: &EventBatch) -> Vec<RuleMatch> {
         output: serde_json::Map::new(),
         completeness: Completeness::complete(),
     };
-    (0..batch.batch.num_rows()).map(one).collect()
+    let kinds = batch.batch.column_by_name("event_type").unwrap().as_string::<i32>();
+    (0..batch.batch.num_rows()).filter(|row| kinds.value(*row) == "start").map(one).collect()
 }
 
 /// How often each event is in the files.
@@ -154,6 +171,31 @@ fn open(store: &Store) -> BTreeMap<u64, usize> {
         }
     }
     found
+}
+
+/// How often each process stands in `process_lifetimes`, and the event that ended it. What is sealed comes from the files alone.
+fn lifetimes(store: &Store) -> BTreeMap<(u64, Option<u64>), usize> {
+    let snapshot = store.snapshot_with_lifetimes().unwrap();
+    let read = |path: &Path| ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build();
+    let sealed = snapshot.lifetimes.iter().flat_map(|file| read(&file.path).unwrap().map(Result::unwrap));
+    let mut found = BTreeMap::new();
+    for batch in sealed.chain(snapshot.open_lifetimes.iter().cloned()) {
+        let column = |name| batch.column_by_name(name).unwrap();
+        let (pids, numbers) = (column("pid").as_primitive::<Int64Type>(), column("seq").as_primitive::<Int64Type>());
+        for row in 0..batch.num_rows() {
+            let pid = u64::try_from(pids.value(row)).unwrap();
+            let by = column("stop_time").is_valid(row).then(|| u64::try_from(numbers.value(row)).unwrap());
+            *found.entry((pid, by)).or_insert(0) += 1;
+        }
+    }
+    found
+}
+
+/// One lifetime for each process of the events up to `last`: ended where its end is among them, open where it is not.
+fn lived(last: u64) -> BTreeMap<(u64, Option<u64>), usize> {
+    let ends: BTreeMap<u64, u64> = (1..=last).filter_map(|number| Some((ended_by(number)?, number))).collect();
+    let starts = (1..=last).filter(|number| ended_by(*number).is_none());
+    starts.map(|pid| ((pid, ends.get(&pid).copied()), 1)).collect()
 }
 
 fn once(numbers: std::ops::RangeInclusive<u64>) -> BTreeMap<u64, usize> {
@@ -197,6 +239,14 @@ impl Promised {
         Ok(())
     }
 
+    /// The collector tells once more who lives, as of something that is not sealed yet.
+    fn enumerate(&self, store: &Store, dice: &mut Dice) -> Result<(), StoreError> {
+        let as_of = self.committed + dice.below(self.sent - self.committed + 1);
+        let living = lived(as_of).into_keys().filter(|(_, by)| by.is_none());
+        let records = living.map(|(pid, _)| process(u32::try_from(pid).unwrap())).collect();
+        store.reset_live("procmond", records, Sequence::new(1, as_of))
+    }
+
     /// What a start finds.
     fn check(&mut self, store: &Store) {
         let committed = store.committed("procmond").map_or(0, |at| at.number);
@@ -205,6 +255,7 @@ impl Promised {
         assert_eq!(store.check_segments().unwrap(), [], "what is registered is whole");
         assert_eq!(sealed(store), once(1..=committed), "every event up to the watermark, once");
         assert_eq!(open(store), BTreeMap::new());
+        assert_eq!(lifetimes(store), lived(committed), "one lifetime for each process up to the watermark");
         let found = store.alerts(&AlertFilter::default()).unwrap();
         let causes: BTreeMap<u64, Uuid> = found.iter().map(|alert| (alert.events[0].number, alert.id)).collect();
         assert_eq!(causes.len(), found.len(), "one alert for each cause");
@@ -227,6 +278,9 @@ fn live(store: &Store, promised: &mut Promised, dice: &mut Dice) -> Result<(), S
         if dice.below(2) == 0 {
             let marks = store.seal()?;
             promised.publish(&marks);
+        }
+        if dice.below(3) == 0 {
+            promised.enumerate(store, dice)?;
         }
         if dice.below(4) == 0 {
             compact(store)?;
@@ -272,7 +326,7 @@ fn through(fault: impl Fn(u64) -> Fault, at: u64, seed: u64) -> bool {
     let (dir, platter, mut promised) = (scratch(), Platter::default(), Promised::default());
     let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
     let work = |promised: &mut Promised| -> Result<(), StoreError> {
-        for upto in [4, 9] {
+        for upto in [7, 13] {
             promised.given = promised.given.max(upto);
             if promised.sent < upto {
                 promised.ingest(&store, upto)?;
@@ -290,18 +344,21 @@ fn through(fault: impl Fn(u64) -> Fault, at: u64, seed: u64) -> bool {
         let mut seen = sealed(&store);
         seen.extend(open(&store));
         assert_eq!(seen, once(1..=promised.sent), "call {at}");
+        assert_eq!(lifetimes(&store), lived(promised.sent), "call {at}");
     }
     platter.arm(None);
     promised.publish(&store.recover().unwrap());
     work(&mut promised).unwrap_or_else(|error| panic!("call {at}: {error}"));
-    assert_eq!(promised.committed, 9, "call {at}");
+    assert_eq!(lifetimes(&store), lived(13), "call {at}");
+    assert_eq!(promised.committed, 13, "call {at}");
     drop(store);
     platter.come_back(dir.path(), &mut Dice::new(seed));
     let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
     promised.check(&store);
-    assert_eq!(store.snapshot().segments.len(), 1, "call {at}: merged");
+    let kept = store.snapshot();
+    assert_eq!((kept.segments.len(), kept.lifetimes.len()), (1, 1), "call {at}: merged");
     let files = std::fs::read_dir(dir.path().join("segments")).unwrap().count();
-    assert_eq!(files, store.snapshot().segments.len(), "call {at}: nothing is left over");
+    assert_eq!(files, 2, "call {at}: nothing is left over");
     assert!(store.coverage().unwrap().is_empty(), "call {at}: nothing was lost");
     reached || at < calls
 }

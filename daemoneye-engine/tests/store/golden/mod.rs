@@ -1,7 +1,7 @@
 //! Data directories as every format so far was written, opened by this build.
 //!
-//! `DAEMONEYE_GOLDEN=<directory>` writes one of the present format there; a change of the format commits the last one of the
-//! old format as `v<N>/` first.
+//! `DAEMONEYE_GOLDEN=<directory>` writes one of the present format there; a change of the format commits that of the new one as
+//! `v<N>/`.
 
 mod write;
 
@@ -19,8 +19,8 @@ use tokio_util::sync::CancellationToken;
 use self::write::{NOON_US, rule, scan, system, write};
 use super::damage::{copy, panics, parquet, start};
 
-/// The first format whose builds kept lifetimes.
-const WITH_LIFETIMES: u32 = 3;
+/// The format before it kept nothing of a process that had ended but its events.
+const FIRST_WITH_LIFETIMES: u32 = 3;
 
 fn golden(version: u32) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/golden/v{version}"))
@@ -71,7 +71,7 @@ fn check(store: &Store, version: u32) {
     assert_eq!(told, ["wal_bound", "undecodable"]);
     assert_eq!(
         converted.len(),
-        usize::from(version < WITH_LIFETIMES),
+        usize::from(version < FIRST_WITH_LIFETIMES),
         "what an older build did not keep is told once"
     );
     let audited = store.audit_pending(100).unwrap();
@@ -84,13 +84,17 @@ fn check(store: &Store, version: u32) {
     assert_eq!(store.check_segments().unwrap(), []);
 }
 
-fn check_answers(store: &Arc<Store>) {
+fn check_answers(store: &Arc<Store>, version: u32) {
     let events = "SELECT count(*), count(DISTINCT entity_id), min(seq), max(seq) FROM process_events";
     assert_eq!(answer(store, events), ["26", "25", "1", "105"]);
     let one = "SELECT command_line FROM process_events WHERE name = 'p7'";
     assert_eq!(answer(store, one), ["p7 --flag"]);
     assert_eq!(answer(store, "SELECT count(*) FROM alerts WHERE status = 'open'"), ["2"]);
     assert_eq!(answer(store, "SELECT count(*) FROM processes"), ["24"]);
+    let ended = usize::from(version >= FIRST_WITH_LIFETIMES);
+    let lifetimes = "SELECT count(*), count(stop_time), count(DISTINCT entity_id) FROM process_lifetimes";
+    let count = (24 + ended).to_string();
+    assert_eq!(answer(store, lifetimes), [count.clone(), ended.to_string(), count]);
 }
 
 #[test]
@@ -100,17 +104,18 @@ fn a_data_directory_of_every_format_so_far_opens_and_answers() {
     }
     let fresh = tempfile::tempdir().unwrap();
     write(fresh.path());
-    let older = (1..FORMAT_VERSION).map(copied);
-    for (version, dir) in (1..).zip(older.chain([fresh])) {
-        println!("format {version}");
+    // Also the present one as it was first written: a layout that changes without its version would be found here.
+    let written = (1..=FORMAT_VERSION).map(|version| (version, copied(version)));
+    for (version, dir) in written.chain([(FORMAT_VERSION, fresh)]) {
+        println!("format {version}, {}", dir.path().display());
         let offline = Arc::new(Store::open_offline(dir.path()).unwrap());
         check(&offline, version);
-        check_answers(&offline);
+        check_answers(&offline, version);
         close(offline);
         for _ in 0..2 {
             let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
             check(&store, version);
-            check_answers(&store);
+            check_answers(&store, version);
             close(store);
         }
     }
