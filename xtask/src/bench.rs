@@ -1,4 +1,5 @@
-//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, capture's under its own heading.
+//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, those of capture and history under
+//! headings of their own.
 //!
 //! Criterion suites leave their estimates in files, of which one table is made; the other suites print tables of their own.
 //! Everything is built with the features of the whole workspace, so that no library is compiled twice.
@@ -31,13 +32,22 @@ const BUS: &str = "ipc_performance";
 /// The suites that start the real programs and print tables of their own; the second one's table stands by itself.
 const FIGURES: &str = "figures";
 const CAPTURE: &str = "capture";
+/// History with its peers, and the agent over the store that it leaves; one section.
+const HISTORY: &str = "history";
+const HISTORY_AGENT: &str = "history_agent";
+/// Events of the full measurement of history: the issue is months of them.
+const HISTORY_ROWS: &str = "10000000";
+const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
+/// The Python that has the peers of history, and where the suites find the store of the one before.
+const PYTHON: &str = "DAEMONEYE_PYTHON";
+const STORE: &str = "DAEMONEYE_BENCH_STORE";
 
 /// Seconds to warm up and to measure: about five for each of some fifty benchmarks keep the whole below ten minutes. Suites
 /// whose single round is long set fewer samples themselves.
 const SAMPLING: &[&str] = &["--warm-up-time", "1", "--measurement-time", "3"];
 
 /// Sizes of the full measurement, unless the caller sets others.
-const SIZES: &[(&str, &str)] = &[("PROCESSES", "10000"), ("DAEMONEYE_BENCH_ROWS", "1000000")];
+const SIZES: &[(&str, &str)] = &[("PROCESSES", "10000"), (ROWS, "1000000")];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -66,7 +76,54 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
         }
         publish(&tables, CAPTURE, wanted(CAPTURE) && !options.print)?;
     }
+    if wanted(HISTORY) {
+        publish(&[history()?], HISTORY, !options.print)?;
+    }
     Ok(())
+}
+
+/// History: the store and its peers first, then the agent over the same store, which is removed at the end.
+fn history() -> anyhow::Result<String> {
+    let place = target()?.join("bench-history");
+    let python = python_with_peers();
+    let rows = std::env::var_os(ROWS).unwrap_or_else(|| HISTORY_ROWS.into());
+    let with = |command: &mut Command| {
+        command.env(ROWS, &rows).env(STORE, &place);
+        command.envs(python.as_ref().map(|python| (PYTHON, python)));
+    };
+    remove(&place)?;
+    let tables = printed_with(HISTORY, with).and_then(|store| {
+        cargo(&["build", "--profile", "bench", "--workspace", "--bins"])?;
+        Ok(format!("{store}\n{}", printed_with(HISTORY_AGENT, with)?))
+    });
+    remove(&place)?;
+    tables
+}
+
+fn remove(dir: &Path) -> anyhow::Result<()> {
+    if dir.exists() { fs::remove_dir_all(dir).with_context(|| format!("remove {}", dir.display())) } else { Ok(()) }
+}
+
+/// A Python with DuckDB: the caller's, or one of our own below the target directory. `None` when it cannot be had: the suite
+/// then says that the peers are not installed.
+fn python_with_peers() -> Option<PathBuf> {
+    if let Some(named) = std::env::var_os(PYTHON) {
+        return Some(named.into());
+    }
+    let succeeds = |program: &Path, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).status();
+        status.is_ok_and(|status| status.success())
+    };
+    let dir = target().ok()?.join("bench-python");
+    let python = dir.join("bin/python3");
+    let made = python.exists() || succeeds(Path::new("python3"), &["-m", "venv", dir.to_str()?]);
+    let ready = made
+        && (succeeds(&python, &["-c", "import duckdb"])
+            || succeeds(&python, &["-m", "pip", "install", "--quiet", "duckdb"]));
+    if !ready {
+        eprintln!("no Python with duckdb (name one in {PYTHON}): SQLite and DuckDB are not measured");
+    }
+    ready.then_some(python)
 }
 
 /// Prints the tables, and writes them where they stand. A part of a section would erase the rest of it, so it is not written.
@@ -109,13 +166,25 @@ fn cargo(arguments: &[&str]) -> anyhow::Result<()> {
 
 /// The table that a suite prints.
 fn printed(suite: &str) -> anyhow::Result<String> {
-    let arguments = ["bench", "--quiet", "--workspace", "--bench", suite];
-    let output = command(&arguments)?.stderr(std::process::Stdio::inherit()).output()?;
+    printed_with(suite, |_| {})
+}
+
+/// The tables that a suite prints with these settings; a blank line stays between two.
+fn printed_with(suite: &str, with: impl FnOnce(&mut Command)) -> anyhow::Result<String> {
+    let mut command = command(&["bench", "--quiet", "--workspace", "--bench", suite])?;
+    with(&mut command);
+    let output = command.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
         bail!("the suite {suite} failed");
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    Ok(text.lines().filter(|line| line.starts_with('|')).fold(String::new(), |table, line| table + line + "\n"))
+    let mut tables = String::new();
+    for line in text.lines().filter(|line| line.starts_with('|') || line.is_empty()) {
+        if !(line.is_empty() && (tables.is_empty() || tables.ends_with("\n\n"))) {
+            tables = tables + line + "\n";
+        }
+    }
+    Ok(tables.trim_end().to_owned() + "\n")
 }
 
 fn target() -> anyhow::Result<PathBuf> {

@@ -1,0 +1,129 @@
+//! What a query that explodes does to ingest: runs arrive at a fixed pace, and each is timed from its arrival until it is in
+//! the open segment, seals included, because they happen on the same thread.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use daemoneye_engine::ingest::decode;
+use daemoneye_engine::store::Store;
+use daemoneye_lib::proto::{QueryRequest, Record};
+use tokio_util::sync::CancellationToken;
+
+use crate::events::Events;
+use crate::queries::Asker;
+use crate::table::milliseconds;
+
+/// Events of a run and time between two: 12,800 events a second, some sixty times a busy host.
+const RUN: usize = 256;
+const PACE: Duration = Duration::from_millis(20);
+/// Runs of each half: 20 s, some fifteen seals.
+const RUNS: usize = 1_000;
+const RUNS_IF_UNMEASURED: usize = 20;
+
+/// Neither ends before its deadline: a cross join of all events, and a pattern over every command line, sorted, again and again.
+const HEAVY: &[&str] = &[
+    "SELECT count(*) FROM process_events AS a, process_events AS b WHERE a.memory_usage + b.memory_usage = 7 AND a.pid <> b.pid",
+    "SELECT command_line, count(*) AS n FROM process_events WHERE command_line REGEXP '(a|e|i|o|u)+[0-9]+.*' \
+     GROUP BY command_line ORDER BY n DESC LIMIT 5",
+];
+
+/// p50 and p99 without and with heavy queries.
+pub(crate) struct Pressure {
+    alone: Spread,
+    beside: Spread,
+    queries: u64,
+}
+
+struct Spread {
+    p50_ms: f64,
+    p99_ms: f64,
+    longest_ms: f64,
+}
+
+impl Spread {
+    fn of(mut times: Vec<Duration>) -> Self {
+        times.sort();
+        let at = |percent: usize| times.get((times.len() * percent / 100).min(times.len() - 1)).unwrap();
+        let ms = |percent: usize| at(percent).as_secs_f64() * 1e3;
+        Self { p50_ms: ms(50), p99_ms: ms(99), longest_ms: ms(100) }
+    }
+}
+
+pub(crate) fn measure(store: &Arc<Store>, events: &mut Events, measured: bool) -> Pressure {
+    let runs = if measured { RUNS } else { RUNS_IF_UNMEASURED };
+    let mut made = |_| -> Vec<Vec<Record>> { (0..runs).map(|_| events.records(RUN)).collect() };
+    let (first, second) = (made(()), made(()));
+    let alone = Spread::of(paced(store, &first));
+    let over = AtomicBool::new(false);
+    let asked = AtomicU64::new(0);
+    let asker = Asker::new(store);
+    let beside = thread::scope(|scope| {
+        for sql in HEAVY {
+            let (asker, over, asked) = (&asker, &over, &asked);
+            scope.spawn(move || {
+                while !over.load(Ordering::Relaxed) {
+                    asked.fetch_add(1, Ordering::Relaxed);
+                    asker.ask_until(sql, over);
+                }
+            });
+        }
+        let times = paced(store, &second);
+        over.store(true, Ordering::Relaxed);
+        Spread::of(times)
+    });
+    Pressure { alone, beside, queries: asked.into_inner() }
+}
+
+/// Takes each run when it is due, or as soon as those before it are done.
+fn paced(store: &Store, runs: &[Vec<Record>]) -> Vec<Duration> {
+    let began = Instant::now();
+    let mut times = Vec::with_capacity(runs.len());
+    for (number, records) in (0_u32..).zip(runs) {
+        let due = began + PACE * number;
+        thread::park_timeout(due.saturating_duration_since(Instant::now()));
+        store.append(decode("procmond", records).unwrap()).unwrap();
+        if store.seal_due() {
+            store.seal().unwrap();
+        }
+        times.push(due.elapsed());
+    }
+    times
+}
+
+impl Asker {
+    /// Runs a statement until it ends or `over` is set.
+    fn ask_until(&self, sql: &str, over: &AtomicBool) {
+        self.runtime.block_on(async {
+            let request = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
+            let cancel = CancellationToken::new();
+            let Ok(mut run) = self.engine.query(request, cancel.clone()).await else { return };
+            loop {
+                tokio::select! {
+                    page = run.next_page() => if !matches!(page, Ok(Some(_))) { return },
+                    () = tokio::time::sleep(Duration::from_millis(50)) => if over.load(Ordering::Relaxed) { cancel.cancel() },
+                }
+            }
+        });
+    }
+}
+
+impl Pressure {
+    pub(crate) fn print(&self) {
+        for (when, spread) in [("alone", &self.alone), ("beside heavy queries", &self.beside)] {
+            println!(
+                "| ingest, a run of {RUN} every {} ms, {when}: arrival → open segment, seals included | p50 {}, p99 {}, longest {} |",
+                PACE.as_millis(),
+                milliseconds(spread.p50_ms),
+                milliseconds(spread.p99_ms),
+                milliseconds(spread.longest_ms)
+            );
+        }
+        println!(
+            "| ingest p99 beside heavy queries ÷ alone ({} queries begun) | {:.2} |",
+            self.queries,
+            self.beside.p99_ms / self.alone.p99_ms
+        );
+    }
+}
