@@ -92,7 +92,7 @@ impl OpenLifetimes {
     }
 
     /// Rows with the schema of `process_lifetimes`, a bounded number in each batch.
-    pub(crate) fn rows(self) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send + 'static {
+    pub fn rows(self) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send + 'static {
         let Self { batches, ended, living } = self;
         let chunks = (0..ended.len()).step_by(ROWS);
         let ended = chunks.map(move |from| {

@@ -138,10 +138,10 @@ fn live_through(lived: &mut Lived, batch: &RecordBatch) {
 
 /// Every row of `process_lifetimes`: each entity must be there once, and ended where its end was told.
 fn assert_lifetimes(store: &Store, lived: &Lived) {
-    let snapshot = store.snapshot_with_lifetimes().unwrap();
+    let snapshot = store.snapshot_with_lifetimes();
     let mut found = Lived::new();
     let sealed = snapshot.lifetimes.iter().flat_map(|file| read(&file.path));
-    for batch in sealed.chain(snapshot.open_lifetimes.iter().cloned()) {
+    for batch in sealed.chain(snapshot.open_lifetimes.clone().rows().map(Result::unwrap)) {
         let entities = batch.column_by_name("entity_id").unwrap().as_string::<i32>();
         let stops = batch.column_by_name("stop_time").unwrap();
         for (row, entity) in entities.iter().enumerate() {

@@ -175,11 +175,11 @@ fn open(store: &Store) -> BTreeMap<u64, usize> {
 
 /// How often each process stands in `process_lifetimes`, and the event that ended it. What is sealed comes from the files alone.
 fn lifetimes(store: &Store) -> BTreeMap<(u64, Option<u64>), usize> {
-    let snapshot = store.snapshot_with_lifetimes().unwrap();
+    let snapshot = store.snapshot_with_lifetimes();
     let read = |path: &Path| ParquetRecordBatchReaderBuilder::try_new(File::open(path).unwrap()).unwrap().build();
     let sealed = snapshot.lifetimes.iter().flat_map(|file| read(&file.path).unwrap().map(Result::unwrap));
     let mut found = BTreeMap::new();
-    for batch in sealed.chain(snapshot.open_lifetimes.iter().cloned()) {
+    for batch in sealed.chain(snapshot.open_lifetimes.clone().rows().map(Result::unwrap)) {
         let column = |name| batch.column_by_name(name).unwrap();
         let (pids, numbers) = (column("pid").as_primitive::<Int64Type>(), column("seq").as_primitive::<Int64Type>());
         for row in 0..batch.num_rows() {
