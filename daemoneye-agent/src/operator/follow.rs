@@ -5,12 +5,11 @@
 
 use daemoneye_engine::sql::{Checked, QueryError, SqlRefusal, check, evaluate, page_columns, value_at};
 use daemoneye_engine::{RecordBatch, schema};
-use daemoneye_lib::proto::{
-    EventsFollow, Fault, FaultKind, Problems, Refusal, ResultPage, Row, operator_response::Answer,
-};
+use daemoneye_eventbus::Caller;
+use daemoneye_lib::proto::{EventsFollow, Fault, Problems, Refusal, ResultPage, Row, operator_response::Answer};
 use tokio_util::sync::CancellationToken;
 
-use super::query::fault;
+use super::query::{beginning, fault};
 use super::{Answers, Operators, internal, say};
 
 /// Rows of one page.
@@ -21,12 +20,19 @@ const PREFIX: &str = "SELECT * FROM process_events WHERE ";
 impl Operators {
     pub(super) async fn follow(
         &self,
+        caller: &Caller,
         follow: &EventsFollow,
         answers: &Answers,
         cancel: CancellationToken,
     ) -> Result<(), Fault> {
         let worker = self.live_only("events follow")?;
-        let condition = condition(&follow.r#where)?;
+        let condition = match condition(&follow.r#where) {
+            Ok(condition) => condition,
+            Err(error) => {
+                self.audit_refusal(caller, beginning(&follow.r#where), &error).await;
+                return Err(fault(&error));
+            }
+        };
         let shutdown = worker.shutdown_token();
         let mut follower = worker.followers.join();
         // Planned once over no rows: an unknown column is refused now, not at the first event.
@@ -63,19 +69,20 @@ fn told(missed: u64) -> Problems {
 }
 
 /// The checked condition; none when everything is wanted.
-fn condition(text: &str) -> Result<Option<Checked>, Fault> {
+fn condition(text: &str) -> Result<Option<Checked>, QueryError> {
     if text.trim().is_empty() {
         return Ok(None);
     }
     // Bare first: a parenthesis that would close ours is refused where it stands, and so is what is missing at the end. Then in
     // parentheses, where no further clause fits in; the line end keeps a comment from swallowing the last one.
     let checked = check(&format!("{PREFIX} {text}")).and_then(|_| check(&format!("{PREFIX}({text}\n)")));
-    let checked = checked.map_err(|refusal| fault(&QueryError::Refused(without_prefix(refusal))))?;
-    if checked.tables().any(|table| table != "process_events") || checked.parameters() > 0 {
-        return Err(Fault::new(
-            FaultKind::Refused,
-            "a condition to follow by is over process_events alone, without parameters",
-        ));
+    let checked = checked.map_err(|refusal| QueryError::Refused(without_prefix(refusal)))?;
+    // It runs over each batch for as long as somebody follows, outside the bounds of a query: it may cost what its rows cost.
+    if checked.subqueries() > 0 || checked.parameters() > 0 {
+        return Err(QueryError::Refused(SqlRefusal::whole(
+            "a condition to follow by looks at one event alone, without subqueries and parameters",
+            "ask with `query` for what lies in the store",
+        )));
     }
     Ok(Some(checked))
 }
@@ -119,7 +126,7 @@ mod tests {
     use super::*;
 
     fn refused(text: &str) -> Refusal {
-        condition(text).unwrap_err().problems.swap_remove(0)
+        fault(&condition(text).unwrap_err()).problems.swap_remove(0)
     }
 
     #[test]
@@ -137,6 +144,13 @@ mod tests {
             let refusal = refused(text);
             assert_eq!((refusal.line, refusal.column), (line, column), "{text}: {refusal:?}");
             assert!(refusal.hint.starts_with("write one condition"), "{refusal:?}");
+        }
+        for (text, told) in [
+            ("pid IN (SELECT pid FROM process_events)", "one event alone"),
+            ("EXISTS (SELECT 1)", "one event alone"),
+            ("pid IN (SELECT a.pid FROM process_events a, process_events b, process_events c)", "one event alone"),
+        ] {
+            assert!(refused(text).message.contains(told), "{text}: {:?}", refused(text));
         }
         assert!(condition("1=1; SELECT 1").is_err() && condition("pid = $1").is_err());
     }

@@ -117,7 +117,7 @@ impl Operators {
     ) -> Result<(), Fault> {
         let answer = match request.verb {
             Some(Verb::Query(query)) => return self.query(caller, query, answers, cancel).await,
-            Some(Verb::EventsFollow(follow)) => return self.follow(&follow, answers, cancel).await,
+            Some(Verb::EventsFollow(follow)) => return self.follow(caller, &follow, answers, cancel).await,
             Some(Verb::DataFsck(_)) => return self.data_fsck(answers, cancel).await,
             Some(Verb::DataVacuum(_)) => return self.data_vacuum(caller, answers, cancel).await,
             Some(Verb::DataBackup(_)) => return self.data_backup(caller, answers).await,

@@ -20,6 +20,7 @@ pub struct Checked {
     pub(crate) parameters: usize,
     /// The `$n` that stand for an instant, and where.
     pub(crate) instants: Vec<(usize, Location)>,
+    pub(crate) subqueries: usize,
 }
 
 impl Checked {
@@ -32,6 +33,12 @@ impl Checked {
     /// The tables that it reads, each once.
     pub fn tables(&self) -> impl Iterator<Item = &'static str> + '_ {
         self.tables.iter().copied()
+    }
+
+    /// How many queries stand inside it.
+    #[must_use]
+    pub const fn subqueries(&self) -> usize {
+        self.subqueries
     }
 
     /// The highest `$n` that it uses.
@@ -75,7 +82,8 @@ fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked
     };
     let mut query = *query;
     lower::query(&mut query)?;
-    Ok(Checked { query, tables: walked.tables, parameters: walked.parameters, instants: walked.instants })
+    let walk::Walked { tables, parameters, instants, subqueries } = walked;
+    Ok(Checked { query, tables, parameters, instants, subqueries })
 }
 
 /// Runs `work` where deep trees may be built, walked and dropped.

@@ -257,8 +257,17 @@ impl Job {
             End::Cut | End::Over | End::Unreadable(_) => pages.flush().map(Ok),
         };
         let Some(last) = last else { return };
-        // Dropped, not sent: the reader is gone or asleep, and the slot is needed. It sees the end of the pages.
-        drop(timeout(SLOW_READER, out.send(last)).await);
+        send_last(last, out, &self.tally).await;
+    }
+}
+
+/// The slot is needed: what a reader does not take is dropped, and told to it as missing when it reads on.
+async fn send_last(last: Result<ResultPage, QueryError>, out: &Out, tally: &Tally) {
+    let rows = last.as_ref().map_or(0, |page| page.rows.len());
+    if timeout(SLOW_READER, out.send(last)).await.is_err() {
+        tally.rows.fetch_sub(u64::try_from(rows).unwrap_or_default(), Ordering::Relaxed);
+        let what = format!("reader: it took nothing for {} s, so the last rows were not sent", SLOW_READER.as_secs());
+        tally.missing.add(Lack::new(Degraded::TimedOut, what));
     }
 }
 
@@ -274,5 +283,28 @@ fn condition_failed(error: &DataFusionError) -> Option<QueryError> {
             Some(QueryError::Execution(in_words(inner.map_or(text.as_str(), |(said, _)| said))))
         }
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn page(rows: usize) -> ResultPage {
+        ResultPage { columns: Vec::new(), rows: vec![daemoneye_lib::proto::Row::default(); rows] }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn rows_that_a_reader_did_not_take_in_time_are_told_as_missing() {
+        let (out, mut taken) = mpsc::channel(1);
+        let tally = Tally::default();
+        tally.rows.store(12, Ordering::Relaxed);
+        send_last(Ok(page(5)), &out, &tally).await;
+        assert!(tally.missing.lacks().is_empty(), "there was room for it");
+        send_last(Ok(page(7)), &out, &tally).await;
+        let done = tally.done(std::time::Instant::now());
+        assert_eq!((done.rows, done.completeness.unwrap().degraded), (5, vec!["timed_out".to_owned()]));
+        assert!(done.lacks[0].what.contains("the last rows were not sent"), "{:?}", done.lacks);
+        assert_eq!(taken.recv().await.unwrap().unwrap().rows.len(), 5);
     }
 }

@@ -49,7 +49,8 @@ impl SqlRefusal {
     }
 
     /// A refusal of the statement as a whole.
-    pub(crate) fn whole(message: impl Into<String>, hint: impl Into<String>) -> Self {
+    #[must_use]
+    pub fn whole(message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self::at(Location { line: 0, column: 0 }, message, hint)
     }
 

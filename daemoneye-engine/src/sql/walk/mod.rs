@@ -39,6 +39,8 @@ pub(crate) struct Walked {
     pub(crate) parameters: usize,
     /// The `$n` that stand for an instant, and where.
     pub(crate) instants: Vec<(usize, Location)>,
+    /// Queries inside the outermost one.
+    pub(crate) subqueries: usize,
 }
 
 /// One WITH entry.
@@ -65,6 +67,8 @@ struct Walker {
     /// Regular expressions met so far.
     patterns: usize,
     subqueries: usize,
+    /// As they are met, wherever they stand.
+    inner: usize,
     depth: usize,
     /// The last place that the tree knew: some nodes carry none of their own.
     near: Location,
@@ -103,7 +107,8 @@ pub(crate) fn statements(
     };
     let mut walker = Walker::new(texts, instead_of_function);
     walker.outermost(query)?;
-    Ok(Walked { tables: walker.tables, parameters: walker.parameters, instants: walker.instants })
+    let Walker { tables, parameters, instants, inner: subqueries, .. } = walker;
+    Ok(Walked { tables, parameters, instants, subqueries })
 }
 
 impl Walker {
@@ -120,6 +125,7 @@ impl Walker {
             produced: 1,
             patterns: 0,
             subqueries: 0,
+            inner: 0,
             depth: 0,
             near: Location { line: 1, column: 1 },
             texts,

@@ -19,6 +19,7 @@ impl Walker {
     /// A query inside another one.
     pub(super) fn subquery(&mut self, query: &Query) -> Step {
         self.subqueries = self.subqueries.saturating_add(1);
+        self.inner = self.inner.saturating_add(1);
         if self.subqueries > MAX_SUBQUERY_DEPTH {
             return self.refuse_node(
                 query,
