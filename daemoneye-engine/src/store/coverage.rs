@@ -1,5 +1,7 @@
 //! What was not seen, and why. Gaps that touch are one row, so that a flood of them is not a flood of rows.
 
+use std::collections::HashSet;
+
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
@@ -10,6 +12,8 @@ use super::{Store, StoreError, reason};
 
 /// Gaps of one kind that are no further apart than this are told as one: 10 s, two snapshot intervals.
 const JOIN_WITHIN_US: i64 = 10_000_000;
+/// Gaps that one transaction removes: it holds up those that seal. The next round takes the next ones.
+const FORGOTTEN_AT_ONCE: usize = 10_000;
 const COVERAGE_COUNTER: &str = "last_coverage";
 
 /// One gap, or several that touch.
@@ -134,6 +138,33 @@ fn extend_or_insert(
 }
 
 impl Store {
+    /// Removes gaps that ended before everything that is kept. The newest of each kind stays: it may still grow, and that of
+    /// retention says where the history begins.
+    pub(super) fn forget_gaps(&self, before_us: i64) -> Result<(), StoreError> {
+        self.state.write(|transaction| {
+            let newest = transaction.open_table(COVERAGE_NEWEST)?;
+            let mut kept = HashSet::new();
+            for entry in newest.iter()? {
+                kept.insert(entry?.1.value());
+            }
+            let mut table = transaction.open_table(COVERAGE)?;
+            let mut old = Vec::new();
+            for entry in table.range(..(before_us, 0))? {
+                let (key, gap) = entry?;
+                if !kept.contains(&key.value()) && gap.value().decode()?.to_us < before_us {
+                    old.push(key.value());
+                }
+                if old.len() >= FORGOTTEN_AT_ONCE {
+                    break;
+                }
+            }
+            for key in old {
+                table.remove(key)?;
+            }
+            Ok(())
+        })
+    }
+
     /// Stores a gap at once.
     ///
     /// # Errors

@@ -106,7 +106,7 @@ impl Store {
         for (id, what) in bad {
             held.set_aside(id, what);
         }
-        Ok(Self {
+        let store = Self {
             options,
             state,
             disk,
@@ -117,7 +117,9 @@ impl Store {
             unsettled: AtomicBool::new(false),
             begins: false,
             _lock: lock,
-        })
+        };
+        store.remember_damage()?;
+        Ok(store)
     }
 }
 

@@ -61,6 +61,7 @@ impl Store {
         let mut expired = self.expire_segments(|files| older(files, before_us), AGE)?;
         expired.add(self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?);
         self.forget_rates(now_us)?;
+        self.forget_gaps(before_us)?;
         let forgotten = self.forget_alerts(now_us, before_us)?;
         (expired.alerts, expired.deliveries) = (forgotten.alerts, forgotten.deliveries);
         self.audit_expired(Some(before_us), &expired)?;

@@ -58,8 +58,11 @@ impl Store {
                             pass.after = segment.id;
                             bad.push((segment, error.to_string()));
                         }
-                        // It may pass, and says nothing of the file: the next call begins with it again.
-                        Err(error) => return self.unread(bad, &segment, error),
+                        // It may pass, and says nothing of the file: the next pass looks at it again, this one goes on behind it.
+                        Err(error) => {
+                            pass.after = segment.id;
+                            return self.unread(bad, &segment, error);
+                        }
                     },
                     None if bad.is_empty() => {
                         *pass = Verification::default();
@@ -78,7 +81,10 @@ impl Store {
                         Err(what) => bad.push((reading.segment, what)),
                     }
                 }
-                Err(error) => return self.unread(bad, &reading.segment, error),
+                Err(error) => {
+                    pass.after = reading.segment.id;
+                    return self.unread(bad, &reading.segment, error);
+                }
             }
         }
         self.set_aside(bad).map(Some)
@@ -167,6 +173,32 @@ impl Store {
             self.tell_damage()?;
         }
         Ok(found)
+    }
+
+    /// Compares the files that coverage names as damaged, before anybody reads them: the slow pass of an earlier run has found
+    /// their bytes changed, and this run knows nothing of it yet.
+    pub(super) fn remember_damage(&self) -> Result<(), StoreError> {
+        let told = self.coverage()?;
+        let named: Vec<&str> = told
+            .iter()
+            .filter(|row| row.gap.reason == reason::SEGMENT_DAMAGED)
+            .filter_map(|row| row.gap.detail.split_once(": ").map(|(name, _)| name))
+            .collect();
+        if named.is_empty() {
+            return Ok(());
+        }
+        let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
+        let is_named = |file: &SegmentFile| {
+            let name = file.path.file_name().unwrap_or_default().to_string_lossy();
+            named.iter().any(|told| *told == name)
+        };
+        let suspects: Vec<Arc<SegmentFile>> = held.segments.iter().filter(|file| is_named(file)).cloned().collect();
+        for file in suspects {
+            if let Ok(Err(what)) = file.compare() {
+                held.set_aside(file.id, what);
+            }
+        }
+        Ok(())
     }
 
     /// Writes down every damaged segment that coverage does not name yet.

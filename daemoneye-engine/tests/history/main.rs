@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest::{EventBatch, decode};
 use daemoneye_engine::store::{Snapshot, Store, StoreError, StoreOptions};
-use daemoneye_lib::proto::EventType;
+use daemoneye_lib::proto::{CoverageGap, EventType};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;

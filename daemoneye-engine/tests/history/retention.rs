@@ -53,6 +53,36 @@ fn the_oldest_go_when_all_together_are_too_large() {
     assert_only_listed_files(&store, dir.path());
 }
 
+#[test]
+fn gaps_go_with_the_history_that_they_are_about() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions { retention: Duration::from_secs(86_400), ..options(dir.path()) }).unwrap();
+    let gap = |day: i64, reason: &str| CoverageGap {
+        collector: "procmond".to_owned(),
+        reason: reason.to_owned(),
+        from_us: T0 + day * DAY_US,
+        to_us: T0 + day * DAY_US + 1,
+        ..CoverageGap::default()
+    };
+    for (day, reason) in [(0, "wal_bound"), (1, "kernel_lost"), (2, "wal_bound"), (9, "wal_bound")] {
+        store.add_coverage(gap(day, reason)).unwrap();
+    }
+    store.expire(T0 + 3 * DAY_US).unwrap();
+    let left = |store: &Store| -> Vec<(i64, String)> {
+        let rows = store.coverage().unwrap().into_iter();
+        rows.map(|row| ((row.gap.from_us - T0) / DAY_US, row.gap.reason)).collect()
+    };
+    let kept =
+        |days: &[(i64, &str)]| days.iter().map(|(day, reason)| (*day, (*reason).to_owned())).collect::<Vec<_>>();
+    assert_eq!(
+        left(&store),
+        kept(&[(1, "kernel_lost"), (2, "wal_bound"), (9, "wal_bound")]),
+        "the newest of a kind stays"
+    );
+    store.expire(T0 + 12 * DAY_US).unwrap();
+    assert_eq!(left(&store), kept(&[(1, "kernel_lost"), (9, "wal_bound")]));
+}
+
 /// The time of this host, to the second.
 fn now_us() -> i64 {
     i64::try_from(std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs()).unwrap()

@@ -302,7 +302,9 @@ fn a_segment_that_cannot_be_read_now_is_not_taken_for_damaged() {
     for _ in 0..3 {
         let error = store.verify(&mut pass, u64::MAX).unwrap_err();
         assert!(error.to_string().contains(paths[1].file_name().unwrap().to_str().unwrap()), "{error}");
+        assert!(store.verify(&mut pass, u64::MAX).unwrap().is_none(), "those behind it are read all the same");
     }
+    assert!(!store.fsck(&mut |_, _| true).unwrap().is_sound());
     assert!(store.snapshot().damaged.is_empty() && store.coverage().unwrap().is_empty());
     fs::remove_file(&paths[1]).unwrap();
     fs::rename(&aside, &paths[1]).unwrap();
@@ -339,6 +341,8 @@ fn a_segment_that_is_flipped_cut_missing_or_another_is_named_and_skipped() {
     assert_eq!(rows(&store), 20, "the others answer");
     drop(store);
     let store = open(dir.path());
+    assert_eq!((store.snapshot().damaged.len(), rows(&store)), (4, 20), "a restart knows what was found before");
+    assert!(!store.snapshot().completeness.is_complete());
     verify(&store, u64::MAX);
     assert_eq!(told(&store), expected, "a restart tells nothing twice");
     drop(store);

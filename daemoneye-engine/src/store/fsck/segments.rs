@@ -129,7 +129,7 @@ impl Store {
 /// Hash, length, rows and time range of one file.
 fn check_file(file: &SegmentFile) -> Result<(), String> {
     file.look()?;
-    file.check()?;
+    file.compare().unwrap_or_else(|error| Err(format!("it cannot be read: {error}")))?;
     let opened = File::open(&file.path).map_err(|error| error.to_string())?;
     let reader = SerializedFileReader::new(opened).map_err(|error| format!("it is no sound Parquet file: {error}"))?;
     let metadata = reader.metadata();
