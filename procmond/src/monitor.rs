@@ -173,7 +173,7 @@ impl ProcessMonitor {
             }
         };
         let hasher = hashing.map(|options| Hasher::start(options, Box::new(deliver))).transpose()?;
-        lock(&self.watch).door = Door { redactor, hasher };
+        lock(&self.watch).door = Arc::new(Door { redactor, hasher });
         Ok(self)
     }
 

@@ -1,6 +1,6 @@
 //! SHA-256 of executables, off the event path.
 //!
-//! [`Hasher::ask`] never waits: it knows the answer already, or takes the wish and delivers the answer later. Files are
+//! [`Hasher::ask`] never waits, and asks no file system: it knows the answer already, or takes the wish and delivers the answer later. Files are
 //! identified by device, inode, size and both times, read before and after; what is written in between has no hash. Work that is
 //! skipped is answered with the reason, never with an empty hash.
 //!
@@ -13,6 +13,7 @@
 mod cache;
 mod file;
 mod pool;
+mod seek;
 
 #[cfg(target_os = "linux")]
 #[path = "linux.rs"]
@@ -28,7 +29,7 @@ use std::time::Duration;
 use daemoneye_lib::entity::EntityId;
 
 pub use self::file::FileKey;
-use self::file::{Found, Source};
+use self::file::Source;
 pub use self::pool::Counters;
 use self::pool::Pool;
 
@@ -82,7 +83,7 @@ pub struct HashWish {
     pub executable_path: String,
     /// Who runs it: users take turns.
     pub uid: Option<u32>,
-    /// The executable's identity as the kernel keeps it, from whoever saw the process start. With it the file is hashed by
+    /// The executable's identity, from whoever saw the process start or has looked at it. With it the file is hashed by
     /// its path when the process is gone, if it still is that file.
     pub file: Option<FileKey>,
 }
@@ -180,19 +181,22 @@ impl Hasher {
         Ok(Self { pool: Pool::start(source, options, deliver)? })
     }
 
-    /// The answer, when it is known already; otherwise it is delivered later, exactly once.
+    /// The answer, when it is known already; otherwise it is delivered later, exactly once. Asks no file system: where nobody has looked
+    /// at the file yet, a thread of this does.
     #[must_use]
     pub fn ask(&self, wish: HashWish) -> Option<Answer> {
         // What was executed is a regular file.
-        let found = wish.file.map(|key| Found { key, regular: true });
-        let Found { key, regular } = match found.map_or_else(|| self.pool.source.find(&wish), Ok) {
-            Ok(found) => found,
-            Err(status) => return Some(Answer::without(status)),
-        };
-        match self.pool.skips(key, regular) {
-            Some(status) => Some(Answer::without(status)),
-            None => self.pool.take(key, wish),
-        }
+        let skipped = wish.file.and_then(|key| self.pool.skips(key, true));
+        skipped.map_or_else(|| self.pool.take(wish), |status| Some(Answer::without(status)))
+    }
+
+    /// What a process runs, for the `file` of a wish, or why it will not be hashed. Asks the file system, which may hang: not for a thread
+    /// that others wait for, nor under a lock.
+    ///
+    /// # Errors
+    /// The status.
+    pub fn look(&self, wish: &HashWish) -> Result<FileKey, HashStatus> {
+        self.pool.look(wish)
     }
 
     /// What was done and what was not.

@@ -10,6 +10,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use super::cache::Cache;
 use super::file::{FileKey, Source, Waiting, hash};
+use super::seek::Seeking;
 use super::{Answer, Deliver, HashOptions, HashStatus, HashWish, Hashed};
 
 /// Files that are held open while they wait: few enough for the usual bound of 1,024 descriptors a process.
@@ -33,16 +34,16 @@ pub struct Counters {
 }
 
 /// Whoever waits for one file.
-type Askers = Vec<HashWish>;
+pub(super) type Askers = Vec<HashWish>;
 
-struct Job {
-    key: FileKey,
-    file: Box<dyn Waiting>,
-    pinned: bool,
+pub(super) struct Job {
+    pub(super) key: FileKey,
+    pub(super) file: Box<dyn Waiting>,
+    pub(super) pinned: bool,
 }
 
 /// Whose file, its bytes, and a number in the order of asking.
-type Place = (u32, u64, u64);
+pub(super) type Place = (u32, u64, u64);
 
 /// A file that is being read.
 struct Running {
@@ -55,24 +56,25 @@ struct Running {
 }
 
 #[derive(Default)]
-struct State {
-    queue: BTreeMap<Place, Job>,
+pub(super) struct State {
+    pub(super) queue: BTreeMap<Place, Job>,
     /// Who had the last turn.
     turn: u32,
-    asked: u64,
+    pub(super) asked: u64,
     /// Answered by whoever watches.
-    told: Vec<(Option<Askers>, HashStatus)>,
-    /// Of files that wait or are being read.
-    askers: HashMap<FileKey, Askers>,
+    pub(super) told: Vec<(Option<Askers>, HashStatus)>,
+    /// Of files that are looked for, wait or are being read.
+    pub(super) askers: HashMap<FileKey, Askers>,
+    pub(super) seeking: Seeking,
     running: HashMap<u64, Running>,
     threads: usize,
     pinned: usize,
-    numbers: u64,
+    pub(super) numbers: u64,
     cache: Cache,
-    counters: Counters,
+    pub(super) counters: Counters,
     /// When the bytes that were read so far are paid for.
     paid: Option<Instant>,
-    stopping: bool,
+    pub(super) stopping: bool,
 }
 
 impl State {
@@ -90,7 +92,7 @@ impl State {
     }
 
     /// Makes room for a file of `bytes`: where it is full, or its user has half of it, a larger one of theirs gives way.
-    fn make_room(&mut self, uid: u32, bytes: u64, room: usize) -> bool {
+    pub(super) fn make_room(&mut self, uid: u32, bytes: u64, room: usize) -> bool {
         let theirs = (uid, 0, 0)..=(uid, u64::MAX, u64::MAX);
         if self.queue.len() < room.div_ceil(2)
             || (self.queue.len() < room && self.queue.range(theirs.clone()).count() < room.div_ceil(2))
@@ -108,7 +110,9 @@ impl State {
     }
 
     fn shed(&mut self, job: &Job, status: HashStatus) {
-        self.pinned = self.pinned.saturating_sub(usize::from(job.pinned));
+        if job.pinned {
+            self.unpin();
+        }
         let askers = self.askers.remove(&job.key);
         let count = askers.as_ref().map_or(0, Vec::len) as u64;
         self.counters.shed = self.counters.shed.saturating_add(count);
@@ -125,7 +129,7 @@ impl State {
     }
 
     /// The answer, when it is known; whoever asks for what others wait for joins them.
-    fn join(&mut self, key: &FileKey, wish: HashWish) -> Result<Option<Answer>, HashWish> {
+    pub(super) fn join(&mut self, key: &FileKey, wish: HashWish) -> Result<Option<Answer>, HashWish> {
         if let Some(outcome) = self.cache.outcome_of(key, now_s()) {
             return Ok(Some(answer(outcome)));
         }
@@ -139,7 +143,33 @@ impl State {
         }
     }
 
-    const fn refuse(&mut self, status: HashStatus) -> Answer {
+    /// As [`Self::join`]; a device that does not answer is left alone.
+    pub(super) fn known(&mut self, key: FileKey, wish: HashWish) -> Result<Option<Answer>, HashWish> {
+        let wish = match self.join(&key, wish) {
+            Ok(answer) => return Ok(answer),
+            Err(wish) => wish,
+        };
+        let hangs = self.running.values().any(|running| running.given_up && running.key.device == key.device);
+        if hangs || self.seeking.hangs_on(key.device) {
+            return Ok(Some(self.refuse(HashStatus::Stalled)));
+        }
+        Err(wish)
+    }
+
+    /// Whether there is a descriptor left to hold one more file open.
+    pub(super) const fn pin(&mut self) -> bool {
+        let pinned = self.pinned < PINNED;
+        if pinned {
+            self.pinned = self.pinned.saturating_add(1);
+        }
+        pinned
+    }
+
+    pub(super) const fn unpin(&mut self) {
+        self.pinned = self.pinned.saturating_sub(1);
+    }
+
+    pub(super) const fn refuse(&mut self, status: HashStatus) -> Answer {
         self.counters.shed = self.counters.shed.saturating_add(1);
         Answer::without(status)
     }
@@ -147,10 +177,10 @@ impl State {
 
 pub(super) struct Pool {
     pub(super) source: Box<dyn Source>,
-    options: HashOptions,
+    pub(super) options: HashOptions,
     deliver: Deliver,
     state: Mutex<State>,
-    changed: Condvar,
+    pub(super) changed: Condvar,
 }
 
 impl Pool {
@@ -164,6 +194,7 @@ impl Pool {
         let watched = Arc::clone(&pool);
         std::thread::Builder::new().name("hash watch".to_owned()).spawn(move || watched.watch())?;
         pool.add_thread(&mut pool.state())?;
+        pool.add_seeker(&mut pool.state())?;
         Ok(pool)
     }
 
@@ -175,12 +206,14 @@ impl Pool {
     pub(super) fn counters(&self) -> Counters {
         let state = self.state();
         let left_behind = state.running.values().filter(|running| running.given_up).count();
+        let left_behind = left_behind.saturating_add(state.seeking.left_behind());
         Counters { left_behind: left_behind as u64, ..state.counters }
     }
 
     #[cfg(test)]
     pub(super) fn waiting(&self) -> usize {
-        self.state().queue.len()
+        let state = self.state();
+        state.queue.len().saturating_add(usize::from(state.seeking.is_busy()))
     }
 
     /// Why a file is not even queued.
@@ -194,41 +227,7 @@ impl Pool {
         }
     }
 
-    /// Answers from what is known, or queues the file.
-    pub(super) fn take(&self, key: FileKey, wish: HashWish) -> Option<Answer> {
-        let mut state = self.state();
-        let wish = match state.join(&key, wish) {
-            Ok(answer) => return answer,
-            Err(wish) => wish,
-        };
-        if state.running.values().any(|running| running.given_up && running.key.device == key.device) {
-            return Some(state.refuse(HashStatus::Stalled));
-        }
-        let pinned = state.pinned < PINNED;
-        let (shown, file) = match self.source.hold(key, &wish, pinned) {
-            Ok(held) => held,
-            Err(status) => return Some(Answer::without(status)),
-        };
-        let wish = if shown == key { Err(wish) } else { state.join(&shown, wish) };
-        let wish = match wish {
-            Ok(answer) => return answer,
-            Err(wish) => wish,
-        };
-        let uid = wish.uid.unwrap_or(0);
-        if !state.make_room(uid, key.size, self.options.queue) {
-            return Some(state.refuse(HashStatus::QueueFull));
-        }
-        state.pinned = state.pinned.saturating_add(usize::from(pinned));
-        state.asked = state.asked.saturating_add(1);
-        let place = (uid, key.size, state.asked);
-        state.queue.insert(place, Job { key: shown, file, pinned });
-        state.askers.insert(shown, vec![wish]);
-        drop(state);
-        self.changed.notify_all();
-        None
-    }
-
-    fn state(&self) -> MutexGuard<'_, State> {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -307,7 +306,9 @@ impl Pool {
         outcome: Result<(Option<FileKey>, [u8; 32]), HashStatus>,
     ) {
         let mut state = self.state();
-        state.pinned = state.pinned.saturating_sub(usize::from(pinned));
+        if pinned {
+            state.unpin();
+        }
         let given_up = state.running.remove(&number).is_none_or(|running| running.given_up);
         if let Ok((shown, hash)) = outcome {
             state.counters.hashed = state.counters.hashed.saturating_add(1);
@@ -333,6 +334,7 @@ impl Pool {
         while !state.stopping {
             let now = Instant::now();
             self.give_up(&mut state, now);
+            self.watch_seekers(&mut state, now);
             if !state.queue.is_empty() && state.is_stuck(now, &self.options) {
                 if state.threads < self.options.threads {
                     // Without a thread more the files go on waiting, until one comes back or time is up.
@@ -356,7 +358,9 @@ impl Pool {
 
     /// Until something changes; while files are read, at most as long as it takes to call a read stuck.
     fn rest<'a>(&self, state: MutexGuard<'a, State>) -> MutexGuard<'a, State> {
-        let watching = !state.queue.is_empty() || state.running.values().any(|running| !running.given_up);
+        let watching = !state.queue.is_empty()
+            || state.seeking.is_busy()
+            || state.running.values().any(|running| !running.given_up);
         if watching {
             return self.changed.wait_timeout(state, self.options.stall).unwrap_or_else(PoisonError::into_inner).0;
         }
@@ -381,7 +385,7 @@ impl Pool {
         }
     }
 
-    fn tell(&self, askers: Option<Askers>, answer: &Answer) {
+    pub(super) fn tell(&self, askers: Option<Askers>, answer: &Answer) {
         for HashWish { entity, pid, executable_path, .. } in askers.unwrap_or_default() {
             (self.deliver)(Hashed { entity, pid, executable_path, answer: answer.clone() });
         }

@@ -1,4 +1,4 @@
-use super::file::{FileKey, Opened, Waiting};
+use super::file::{FileKey, Found, Opened, Source, Waiting};
 use super::*;
 use std::collections::HashMap;
 use std::io::{self, Read};
@@ -21,6 +21,19 @@ fn started(source: Option<Box<dyn Source>>, options: HashOptions) -> (Hasher, Re
     let deliver: Deliver = Box::new(move |hashed| sender.lock().unwrap().send(hashed).unwrap_or_default());
     let source = source.unwrap_or_else(|| Box::new(system::Executables));
     (Hasher::over(source, options, deliver).unwrap(), answers)
+}
+
+/// Looks at the file as whoever scans does, asks, and returns when it is found.
+fn asked(hasher: &Hasher, wish: HashWish) -> Option<Answer> {
+    let file = match wish.file.map_or_else(|| hasher.look(&wish), Ok) {
+        Ok(file) => Some(file),
+        Err(status) => return Some(Answer::without(status)),
+    };
+    let answer = hasher.ask(HashWish { file, ..wish });
+    while hasher.pool.state().seeking.is_busy() {
+        std::thread::yield_now();
+    }
+    answer
 }
 
 /// A program that runs until the test is over.
@@ -63,13 +76,13 @@ fn the_hash_is_that_of_sha256sum_also_when_the_file_is_deleted_and_the_process_g
     let mut running = Running::copy_of("/bin/sleep", dir.path().join("sleeper"));
     let expected = sha256sum(&running.1);
     std::fs::remove_file(&running.1).unwrap();
-    assert_eq!(hasher.ask(running.wish(1)), None);
+    assert_eq!(asked(&hasher, running.wish(1)), None);
     running.0.kill().unwrap();
     running.0.wait().unwrap();
     let hashed = answers.recv_timeout(DEADLINE).unwrap();
     assert_eq!(hashed.answer, Answer { hash: Some(expected), status: HashStatus::Ok });
     assert_eq!((hashed.entity, hashed.executable_path), (entity(1), running.1.to_str().unwrap().to_owned()));
-    assert_eq!(hasher.ask(running.wish(2)).unwrap().status, HashStatus::Vanished);
+    assert_eq!(asked(&hasher, running.wish(2)).unwrap().status, HashStatus::Vanished);
 }
 
 #[test]
@@ -78,8 +91,8 @@ fn a_file_that_was_hashed_is_answered_at_once() {
     // The system's own program: its file has not changed for a while.
     let path = std::fs::canonicalize("/bin/sleep").unwrap();
     let (first, second) = (Running::of(path.clone()), Running::of(path));
-    let hash = hasher.ask(first.wish(1)).unwrap_or_else(|| answers.recv_timeout(DEADLINE).unwrap().answer);
-    assert_eq!(hasher.ask(second.wish(2)), Some(hash));
+    let hash = asked(&hasher, first.wish(1)).unwrap_or_else(|| answers.recv_timeout(DEADLINE).unwrap().answer);
+    assert_eq!(asked(&hasher, second.wish(2)), Some(hash));
     assert_eq!(hasher.counters().hashed, 1);
 }
 
@@ -88,7 +101,7 @@ fn a_process_that_runs_something_else_by_now_is_not_hashed_for_it() {
     let (hasher, _answers) = started(None, HashOptions::default());
     let running = Running::of(std::fs::canonicalize("/bin/sleep").unwrap());
     let wish = HashWish { executable_path: "/bin/other".to_owned(), ..running.wish(1) };
-    assert_eq!(hasher.ask(wish).unwrap().status, HashStatus::Vanished);
+    assert_eq!(asked(&hasher, wish).unwrap().status, HashStatus::Vanished);
 }
 
 /// Files that are put in the place of executables, by pid.
@@ -97,6 +110,16 @@ struct Table {
     files: HashMap<u32, PathBuf>,
     found: HashMap<u32, Found>,
     gate: Arc<Gate>,
+    /// Looking at and taking hold of the executables of these comes back when the gate opens.
+    lost: Vec<u32>,
+}
+
+impl Table {
+    fn answers(&self, pid: u32) {
+        if self.lost.contains(&pid) {
+            self.gate.wait();
+        }
+    }
 }
 
 /// Reads of some files come back when it opens.
@@ -157,6 +180,7 @@ const fn key(device: u32, inode: u64, size: u64) -> FileKey {
 /// Pids below 100 hang on device 1, each with its own file; pids from 200 lead to real paths.
 impl Source for Table {
     fn find(&self, wish: &HashWish) -> Result<Found, HashStatus> {
+        self.answers(wish.pid);
         if let Some(path) = self.files.get(&wish.pid) {
             return system::look(path.to_str().unwrap());
         }
@@ -167,6 +191,7 @@ impl Source for Table {
     }
 
     fn hold(&self, key: FileKey, wish: &HashWish, _pinned: bool) -> Result<(FileKey, Box<dyn Waiting>), HashStatus> {
+        self.answers(wish.pid);
         if let Some(path) = self.files.get(&wish.pid) {
             return Ok((key, system::held(key, path.to_str().unwrap())?));
         }
@@ -199,7 +224,7 @@ fn huge_and_strange_files_are_answered_without_being_opened() {
     };
     let options = HashOptions { bytes_per_second: 1024 * 1024, ..HashOptions::default() };
     let (hasher, _answers) = started(Some(Box::new(table)), options);
-    let status = |pid| hasher.ask(wish(pid)).unwrap().status;
+    let status = |pid| asked(&hasher, wish(pid)).unwrap().status;
     assert_eq!(status(200), HashStatus::TooLarge);
     assert_eq!([status(201), status(202), status(203)], [HashStatus::NotRegular; 3]);
     assert_eq!(status(204), HashStatus::Budget);
@@ -293,12 +318,46 @@ fn reads_that_never_come_back_hold_up_nobody_and_are_bounded() {
     let (hasher, answers) = started(Some(Box::new(table)), options);
     // Two files of a dead mount; the third has its answer while they hang.
     for pid in [1, 2, 300] {
-        assert_eq!(hasher.ask(wish(pid)), None);
+        assert_eq!(asked(&hasher, wish(pid)), None);
     }
     assert_eq!(status_of(&answers, 300), HashStatus::Ok);
     assert_eq!(answers.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout));
     gate.open();
     assert_eq!([1, 2].map(|_| answers.recv_timeout(DEADLINE).unwrap().answer.status), [HashStatus::Ok; 2]);
+}
+
+#[test]
+fn a_file_system_that_does_not_answer_holds_up_nobody_who_asks_and_no_other_file() {
+    let gate = Arc::new(Gate::default());
+    let table = Table { gate: Arc::clone(&gate), lost: vec![300, 301, 302], ..Table::default() };
+    let brief = Duration::from_millis(20);
+    let options = HashOptions { file_deadline: 4 * brief, stall: brief, threads: 3, ..HashOptions::default() };
+    let (hasher, answers) = started(Some(Box::new(table)), options);
+    // One that nobody has looked at, and one that the kernel has shown: neither look comes back.
+    let shown = HashWish { file: Some(key(301, 301, 8)), ..wish(301) };
+    assert_eq!([hasher.ask(wish(300)), hasher.ask(shown.clone()), hasher.ask(shown.clone())], [None, None, None]);
+    let other = HashWish { file: Some(key(400, 400, 8)), ..wish(400) };
+    assert_eq!(hasher.ask(other), None);
+    let mut told: Vec<_> = (0..4).map(|_| answers.recv_timeout(DEADLINE).unwrap()).collect();
+    told.sort_by_key(|hashed| hashed.pid);
+    let told: Vec<_> = told.into_iter().map(|hashed| (hashed.pid, hashed.answer.status)).collect();
+    let late = HashStatus::Timeout;
+    assert_eq!(told, [(300, late), (301, late), (301, late), (400, HashStatus::Ok)]);
+    // Its device is left alone; when every thread that finds files hangs, none is looked for.
+    assert_eq!(hasher.ask(shown).unwrap().status, HashStatus::Stalled);
+    assert_eq!(hasher.ask(HashWish { file: Some(key(302, 302, 8)), ..wish(302) }), None);
+    assert_eq!(status_of(&answers, 302), HashStatus::Timeout);
+    assert_eq!(hasher.ask(wish(401)), None);
+    assert_eq!(status_of(&answers, 401), HashStatus::Stalled);
+    assert_eq!(hasher.counters().left_behind, 3);
+    gate.open();
+    let end = Instant::now() + DEADLINE;
+    while hasher.counters().left_behind > 0 && Instant::now() < end {
+        std::thread::yield_now();
+    }
+    assert_eq!(hasher.ask(wish(402)), None);
+    assert_eq!(status_of(&answers, 402), HashStatus::Ok);
+    assert_eq!(answers.recv_timeout(Duration::ZERO), Err(RecvTimeoutError::Timeout), "each once");
 }
 
 #[test]
@@ -308,15 +367,15 @@ fn a_read_that_takes_too_long_is_given_up_and_its_device_left_alone_until_it_ans
     let brief = Duration::from_millis(20);
     let options = HashOptions { file_deadline: brief, stall: brief / 4, threads: 2, ..HashOptions::default() };
     let (hasher, answers) = started(Some(Box::new(table)), options);
-    assert_eq!(hasher.ask(wish(1)), None);
+    assert_eq!(asked(&hasher, wish(1)), None);
     assert_eq!(status_of(&answers, 1), HashStatus::Timeout);
-    assert_eq!(hasher.ask(wish(2)).unwrap().status, HashStatus::Stalled);
+    assert_eq!(asked(&hasher, wish(2)).unwrap().status, HashStatus::Stalled);
     // Another device still works, until the last thread hangs too.
-    assert_eq!(hasher.ask(wish(300)), None);
+    assert_eq!(asked(&hasher, wish(300)), None);
     assert_eq!(status_of(&answers, 300), HashStatus::Ok);
-    assert_eq!(hasher.ask(wish(120)), None);
+    assert_eq!(asked(&hasher, wish(120)), None);
     assert_eq!(status_of(&answers, 120), HashStatus::Timeout);
-    assert_eq!(hasher.ask(wish(301)), None);
+    assert_eq!(asked(&hasher, wish(301)), None);
     assert_eq!(status_of(&answers, 301), HashStatus::Stalled);
     assert_eq!((hasher.counters().timeouts, hasher.counters().left_behind), (2, 2));
     gate.open();
@@ -324,7 +383,7 @@ fn a_read_that_takes_too_long_is_given_up_and_its_device_left_alone_until_it_ans
     while hasher.counters().left_behind > 0 && Instant::now() < end {
         std::thread::yield_now();
     }
-    assert_eq!(hasher.ask(wish(302)), None);
+    assert_eq!(asked(&hasher, wish(302)), None);
     assert_eq!(status_of(&answers, 302), HashStatus::Ok);
 }
 
@@ -334,12 +393,15 @@ fn a_storm_of_one_program_is_one_read_and_the_queue_has_a_bound() {
     let table = Table { gate: Arc::clone(&gate), ..Table::default() };
     let options = HashOptions { file_deadline: DEADLINE, threads: 1, queue: 1, ..HashOptions::default() };
     let (hasher, answers) = started(Some(Box::new(table)), options);
-    assert_eq!(hasher.ask(wish(101)), None);
+    assert_eq!(asked(&hasher, wish(101)), None);
     let same = HashWish { entity: entity(7), ..wish(101) };
-    assert_eq!(hasher.ask(same), None);
-    let full = (102..105).filter_map(|pid| hasher.ask(wish(pid))).collect::<Vec<_>>();
-    assert!(full.len() >= 2 && full.iter().all(|answer| answer.status == HashStatus::QueueFull), "{full:?}");
-    assert_eq!(hasher.counters().shed, full.len() as u64);
+    assert_eq!(asked(&hasher, same), None);
+    while hasher.pool.waiting() > 0 {
+        std::thread::yield_now();
+    }
+    assert_eq!([102, 103, 104].map(|pid| asked(&hasher, wish(pid))), [None, None, None]);
+    let full = [103, 104].map(|_| answers.recv_timeout(DEADLINE).unwrap().answer.status);
+    assert_eq!((full, hasher.counters().shed), ([HashStatus::QueueFull; 2], 2));
     gate.open();
     let answered: Vec<EntityId> = (0..2).map(|_| answers.recv_timeout(DEADLINE).unwrap().entity).collect();
     assert_eq!(answered, [entity(101), entity(7)]);
@@ -360,13 +422,13 @@ fn a_program_that_has_ended_is_hashed_by_its_path_if_that_still_leads_to_it() {
         uid: Some(0),
         file: Some(file),
     };
-    let outcome = |wish| hasher.ask(wish).unwrap_or_else(|| answers.recv_timeout(DEADLINE).unwrap().answer);
+    let outcome = |wish| asked(&hasher, wish).unwrap_or_else(|| answers.recv_timeout(DEADLINE).unwrap().answer);
     assert_eq!(outcome(gone(1, file)).hash, Some(sha256sum(&path)));
     let elsewhere = FileKey { device: (file.device.0, file.device.1 + 1), ..file };
     assert_eq!(outcome(gone(2, elsewhere)).status, HashStatus::Vanished);
     assert_eq!(outcome(gone(3, FileKey { inode: file.inode + 1, ..file })).status, HashStatus::Vanished);
     assert_eq!(outcome(gone(4, FileKey { changed: (1, 1), ..file })).status, HashStatus::Changed);
-    assert_eq!(hasher.ask(HashWish { file: None, ..gone(5, file) }).unwrap().status, HashStatus::Vanished);
+    assert_eq!(asked(&hasher, HashWish { file: None, ..gone(5, file) }).unwrap().status, HashStatus::Vanished);
 }
 
 #[test]
@@ -376,13 +438,13 @@ fn a_file_system_that_shows_another_device_than_the_kernel_keeps_is_hashed_while
     let (running, shown) = (Running::of(path.clone()), system::look(path.to_str().unwrap()).unwrap().key);
     let kept = FileKey { device: (0, 999), ..shown };
     let wish = |number| HashWish { file: Some(kept), ..running.wish(number) };
-    assert_eq!(hasher.ask(wish(1)), None);
+    assert_eq!(asked(&hasher, wish(1)), None);
     assert_eq!(answers.recv_timeout(DEADLINE).unwrap().answer.hash, Some(sha256sum(&path)));
     // What was learned is filed under what was seen, never under what could not be verified.
-    assert_eq!(hasher.ask(HashWish { pid: u32::MAX, ..wish(2) }), None);
+    assert_eq!(asked(&hasher, HashWish { pid: u32::MAX, ..wish(2) }), None);
     assert_eq!(answers.recv_timeout(DEADLINE).unwrap().answer.status, HashStatus::Vanished);
     assert_eq!(
-        hasher.ask(HashWish { pid: u32::MAX, file: Some(shown), ..wish(3) }).unwrap().hash,
+        asked(&hasher, HashWish { pid: u32::MAX, file: Some(shown), ..wish(3) }).unwrap().hash,
         Some(sha256sum(&path))
     );
 }
@@ -395,12 +457,12 @@ fn small_files_and_other_users_do_not_wait_for_large_ones() {
     let table = Table { gate: Arc::clone(&gate), found, ..Table::default() };
     let options = HashOptions { file_deadline: DEADLINE, threads: 1, ..HashOptions::default() };
     let (hasher, answers) = started(Some(Box::new(table)), options);
-    assert_eq!(hasher.ask(HashWish { uid: Some(0), ..wish(101) }), None);
+    assert_eq!(asked(&hasher, HashWish { uid: Some(0), ..wish(101) }), None);
     while hasher.pool.waiting() > 0 {
         std::thread::yield_now();
     }
     for (pid, uid) in [(300, 7), (301, 7), (302, 7), (303, 9), (304, 9)] {
-        assert_eq!(hasher.ask(HashWish { uid: Some(uid), ..wish(pid) }), None);
+        assert_eq!(asked(&hasher, HashWish { uid: Some(uid), ..wish(pid) }), None);
     }
     gate.open();
     let order: Vec<u32> = (0..6).map(|_| answers.recv_timeout(DEADLINE).unwrap().pid).collect();
@@ -415,14 +477,16 @@ fn a_user_who_fills_half_of_the_queue_displaces_only_larger_files_of_their_own()
     let table = Table { gate: Arc::clone(&gate), found, ..Table::default() };
     let options = HashOptions { file_deadline: DEADLINE, threads: 1, queue: 4, ..HashOptions::default() };
     let (hasher, answers) = started(Some(Box::new(table)), options);
-    let ask = |pid, uid| hasher.ask(HashWish { uid: Some(uid), ..wish(pid) }).map(|answer| answer.status);
+    let ask = |pid, uid| asked(&hasher, HashWish { uid: Some(uid), ..wish(pid) }).map(|answer| answer.status);
     assert_eq!(ask(101, 0), None);
     while hasher.pool.waiting() > 0 {
         std::thread::yield_now();
     }
     assert_eq!([ask(300, 7), ask(301, 7), ask(302, 7)], [None; 3]);
     assert_eq!(answers.recv_timeout(DEADLINE).unwrap().answer.status, HashStatus::QueueFull);
-    assert_eq!([ask(303, 7), ask(303, 9)], [Some(HashStatus::QueueFull), None]);
+    assert_eq!(ask(303, 7), None);
+    assert_eq!(answers.recv_timeout(DEADLINE).unwrap().answer.status, HashStatus::QueueFull);
+    assert_eq!(ask(303, 9), None);
     gate.open();
     let rest: Vec<u32> = (0..4).map(|_| answers.recv_timeout(DEADLINE).unwrap().pid).collect();
     assert_eq!(rest, [101, 302, 303, 301]);
@@ -439,7 +503,7 @@ fn a_file_that_took_too_long_is_skipped_the_next_time() {
         ..HashOptions::default()
     };
     let (hasher, answers) = started(Some(Box::new(table)), options);
-    assert_eq!(hasher.ask(wish(300)), None);
+    assert_eq!(asked(&hasher, wish(300)), None);
     assert_eq!(status_of(&answers, 300), HashStatus::Timeout);
-    assert_eq!(hasher.ask(wish(301)).unwrap().status, HashStatus::Timeout);
+    assert_eq!(asked(&hasher, wish(301)).unwrap().status, HashStatus::Timeout);
 }

@@ -5,8 +5,16 @@ use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
 use daemoneye_lib::redaction::Redactor;
 
-use crate::hashing::{ALGORITHM, Answer, FileKey, HashWish, Hasher};
+use crate::hashing::{ALGORITHM, Answer, FileKey, HashStatus, HashWish, Hasher};
 use crate::text::bound;
+
+/// What a process runs, or why that is not hashed; `None` when nobody has looked.
+pub(super) type Looked = Option<Result<FileKey, HashStatus>>;
+
+fn wish(record: &ProcessRecord, entity: EntityId, file: Option<FileKey>) -> Option<HashWish> {
+    let executable_path = record.executable_path.clone()?;
+    Some(HashWish { entity, pid: record.pid, executable_path, uid: record.uid, file })
+}
 
 #[derive(Default)]
 pub(super) struct Door {
@@ -15,16 +23,22 @@ pub(super) struct Door {
 }
 
 impl Door {
+    /// What the process runs, asked of the file system, which may hang: before any lock.
+    pub(super) fn look(&self, record: &ProcessRecord) -> Looked {
+        let (hasher, entity) = (self.hasher.as_ref()?, EntityId::from_bytes(&record.entity_id)?);
+        Some(hasher.look(&wish(record, entity, None)?))
+    }
+
     /// `entity` is whose record it is; without it a hash that takes its time would find nobody.
-    /// `file` is its executable as the kernel identifies it.
+    /// `looked` is its executable as the kernel or the file system identifies it.
     pub(super) fn admit(
         &self,
         record: &mut ProcessRecord,
         entity: Option<EntityId>,
-        file: Option<FileKey>,
+        looked: Looked,
     ) -> Option<Answer> {
         self.redact(record);
-        let answer = self.hash(record, entity, file);
+        let answer = self.hash(record, entity, looked);
         if let Some(Answer { hash, status }) = answer.clone() {
             record.hash_algorithm = hash.is_some().then(|| ALGORITHM.to_owned());
             record.executable_hash = hash;
@@ -41,15 +55,12 @@ impl Door {
         }
     }
 
-    fn hash(&self, record: &ProcessRecord, entity: Option<EntityId>, file: Option<FileKey>) -> Option<Answer> {
-        let executable_path = record.executable_path.clone()?;
-        self.hasher.as_ref()?.ask(HashWish {
-            entity: entity?,
-            pid: record.pid,
-            executable_path,
-            uid: record.uid,
-            file,
-        })
+    fn hash(&self, record: &ProcessRecord, entity: Option<EntityId>, looked: Looked) -> Option<Answer> {
+        let hasher = self.hasher.as_ref()?;
+        match looked.transpose() {
+            Ok(file) => hasher.ask(wish(record, entity?, file)?),
+            Err(status) => Some(Answer { hash: None, status }),
+        }
     }
 
     /// What `health` tells about both.

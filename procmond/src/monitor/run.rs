@@ -19,7 +19,7 @@ pub(super) use self::kernel::SILENT_LOOKS;
 use super::reader::{Heard, Reader};
 use super::watch::{lock, now_us};
 use super::{ProcessMonitor, recall_percent};
-use crate::collector::{CollectionStats, ProcessCollectionError};
+use crate::collector::{CollectionStats, ProcessCollectionError, Sighting};
 use crate::sources::native;
 use crate::tracker::{Counters, Input};
 
@@ -259,17 +259,21 @@ impl<'a> Run<'a> {
         let stirred = Arc::clone(&self.monitor.stirred);
         self.look = Look::Scanning(tokio::task::spawn_blocking(move || {
             let mut table = lock(&table);
-            let unknown = {
+            let (unknown, door) = {
                 let mut watch = lock(&watch);
                 if resumed {
                     watch.tracker.excuse();
                 }
                 watch.apply(Input::Begin { time_us });
-                watch.tracker.take_unknown()
+                (watch.tracker.take_unknown(), Arc::clone(&watch.door))
             };
             table.forget(&unknown);
             table.collect_processes(&mut |sighting| {
-                if lock(&watch).see(sighting) {
+                let looked = match &sighting {
+                    Sighting::Read(record, _) => door.look(record),
+                    _ => None,
+                };
+                if lock(&watch).see(sighting, looked) {
                     stirred.notify_one();
                 }
             })

@@ -6,7 +6,7 @@
 //! announced which nobody will find. What lies between the checkpoint and the end of the log is replayed.
 
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use collector_core::source::SourceContext;
@@ -18,7 +18,7 @@ use daemoneye_lib::topic::{Topic, process_topic};
 use prost::Message;
 
 use super::again::SecondLooks;
-use super::door::Door;
+use super::door::{Door, Looked};
 use super::is_process_topic;
 use crate::checkpoint;
 use crate::collector::{ProcessCollector, Sighting};
@@ -51,7 +51,7 @@ pub(super) struct Watch {
     pub(super) restored: bool,
     /// The log, from the first preparation on.
     pub(super) log: Option<WalReader>,
-    pub(super) door: Door,
+    pub(super) door: Arc<Door>,
     pub(super) looks: SecondLooks,
 }
 
@@ -73,7 +73,7 @@ impl Watch {
             checkpointed_at: None,
             restored: false,
             log: None,
-            door: Door::default(),
+            door: Arc::default(),
             looks: SecondLooks::default(),
         }
     }
@@ -91,17 +91,17 @@ impl Watch {
         }
         if let What::Exec(record, _, file) = &mut notice.what {
             record.pid = notice.pid;
-            self.door.admit(record, entity, *file);
+            self.door.admit(record, entity, file.map(Ok));
         }
         self.apply(Input::Notice(notice));
     }
 
-    /// Takes what a scan saw; returns whether events follow from it.
-    pub(super) fn see(&mut self, mut sighting: Sighting) -> bool {
+    /// Takes what a scan saw, and what [`Door::look`] has found of it; returns whether events follow from it.
+    pub(super) fn see(&mut self, mut sighting: Sighting, looked: Looked) -> bool {
         let mut known = None;
         if let Sighting::Read(record, _) = &mut sighting {
             let entity = EntityId::from_bytes(&record.entity_id);
-            let answer = self.door.admit(record, entity, None);
+            let answer = self.door.admit(record, entity, looked);
             // A process that was known without its hash; a new one has it in its record.
             known = answer.zip(entity).filter(|(_, entity)| self.tracker.meant_by(entity, record.pid).is_some()).map(
                 |(answer, entity)| {

@@ -107,7 +107,7 @@ impl House {
         watch.apply(Input::Begin { time_us: 7 });
         lock(&self.monitor.table)
             .collect_processes(&mut |sighting| {
-                watch.see(sighting);
+                watch.see(sighting, None);
             })
             .unwrap();
         watch.apply(Input::End { complete: true });
