@@ -120,9 +120,7 @@ impl Thread {
             tokio::time::interval(TICK)
         };
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        if self.worker.store.is_unsettled()
-            && matches!(self.insist(runtime, |thread| thread.begin_late(runtime)), Flow::Ended)
-        {
+        if self.worker.is_late() && matches!(self.insist(runtime, |thread| thread.begin_late(runtime)), Flow::Ended) {
             return;
         }
         loop {
@@ -219,13 +217,7 @@ impl Thread {
     /// What a start could not do on a disk without room; no event is taken before there are rules to judge it by.
     fn begin_late(&self, runtime: &Handle) -> Result<(), StoreError> {
         self.recover()?;
-        let worker = &self.worker;
-        runtime.block_on(worker.reload_rules("agent".to_owned()))?;
-        audit::push(&worker.store, "agent", "start", &audit::start(&worker.settings));
-        if let Some(report) = worker.jail.get() {
-            audit::push(&worker.store, "agent", "sandbox", &audit::sandbox(report));
-        }
-        Ok(())
+        runtime.block_on(self.worker.begin())
     }
 
     async fn next(&mut self, tick: &mut Interval) -> Step {

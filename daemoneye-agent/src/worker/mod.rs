@@ -20,6 +20,7 @@ pub(crate) mod rules;
 mod stages;
 
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
@@ -67,6 +68,8 @@ pub(crate) struct Worker {
     clock_read: Mutex<Instant>,
     pub(crate) sinks: Vec<Arc<SinkState>>,
     pub(crate) started: Instant,
+    /// What the start could not write for want of room is still to be written.
+    late: AtomicBool,
     /// What the kernel holds this process to; set once everything listens.
     pub(crate) jail: OnceLock<Report>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -140,6 +143,24 @@ impl Worker {
             self.audit(actor, "rules-reload", audit::rules(&reloaded)).await;
         }
         Ok(reloaded)
+    }
+
+    /// Loads the rules and tells the ledger of the start, and of the jail where it is known already.
+    async fn begin(self: &Arc<Self>) -> Result<(), StoreError> {
+        self.reload_rules("agent".to_owned()).await?;
+        let told = self.blocking(|worker| {
+            worker.store.audit_push("agent", "start", &audit::start(&worker.settings))?;
+            let jail = worker.jail.get().map(audit::sandbox);
+            jail.map_or(Ok(None), |jail| worker.store.audit_push("agent", "sandbox", &jail))
+        });
+        told.await.transpose()?;
+        self.late.store(false, Ordering::SeqCst);
+        Ok(())
+    }
+
+    /// Whether ingest has to do that first.
+    fn is_late(&self) -> bool {
+        self.late.load(Ordering::SeqCst)
     }
 
     /// Puts an entry into the audit outbox.

@@ -2,6 +2,7 @@
 //! and its end lets everything out that is still inside.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -111,6 +112,7 @@ impl Loading {
             counters: Counters::default(),
             clock_read: Mutex::new(Instant::now()),
             started: Instant::now(),
+            late: AtomicBool::new(false),
             jail: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),
             children: Mutex::default(),
@@ -122,14 +124,26 @@ impl Loading {
             ending,
             shutdown: CancellationToken::new(),
         });
-        // On a disk without room ingest does both when there is room, before it takes an event.
-        if !worker.store.is_unsettled() {
-            worker.reload_rules("agent".to_owned()).await?;
-            worker.audit("agent".to_owned(), "start", audit::start(&worker.settings)).await;
-        }
+        begin(&worker).await?;
         tokio::spawn(write_words(sender, words));
         tokio::spawn(read_words(Arc::clone(&worker), receiver));
         Ready::begin(worker, streams, endings, sinks, jail).await
+    }
+}
+
+/// Rules and the first entry for the ledger. On a disk without room ingest sees to both before it takes an event.
+async fn begin(worker: &Arc<Worker>) -> Result<(), AgentError> {
+    if worker.store.is_unsettled() {
+        worker.late.store(true, Ordering::SeqCst);
+        return Ok(());
+    }
+    match worker.begin().await {
+        Err(error) if error.may_pass() => {
+            tracing::warn!(%error, "the disk takes nothing; the worker begins when it does");
+            worker.late.store(true, Ordering::SeqCst);
+            Ok(())
+        }
+        other => Ok(other?),
     }
 }
 
@@ -142,7 +156,7 @@ async fn close(worker: &Arc<Worker>, jail: Dropped) -> Result<(), AgentError> {
     }
     let payload = audit::sandbox(&report);
     worker.jail.get_or_init(|| report);
-    if !worker.store.is_unsettled() {
+    if !worker.is_late() {
         worker.audit("agent".to_owned(), "sandbox", payload).await;
     }
     Ok(())

@@ -504,3 +504,26 @@ fn a_database_that_is_away_when_it_is_opened_again_is_waited_for_and_not_begun_a
     store.seal().unwrap();
     assert_eq!(sealed(&store), once(1..=7));
 }
+
+#[test]
+fn a_file_that_was_moved_aside_is_there_after_a_power_cut_and_told_once() {
+    for seed in 0..20 {
+        let (dir, platter) = (scratch(), Platter::default());
+        let store = Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap();
+        store.append(batch(1..=5)).unwrap();
+        store.seal().unwrap();
+        drop(store);
+        platter.come_back(dir.path(), &mut Dice::new(seed));
+        let name = "process_events-0000000000000009-00000001.parquet";
+        platter.put(&dir.path().join("segments").join(name), b"nobody knows it".to_vec());
+        for _ in 0..2 {
+            drop(Store::open_on(Arc::new(platter.clone()), options(dir.path())).unwrap());
+            platter.come_back(dir.path(), &mut Dice::new(seed));
+            assert!(dir.path().join("segments/aside").join(name).exists(), "seed {seed}");
+        }
+        let store = Store::open_on(Arc::new(platter), options(dir.path())).unwrap();
+        let told = store.coverage().unwrap();
+        assert_eq!(told.iter().map(|row| row.gap.reason.as_str()).collect::<Vec<_>>(), ["segments_unregistered"]);
+        assert_eq!(sealed(&store), once(1..=5), "seed {seed}");
+    }
+}

@@ -183,6 +183,7 @@ impl Platter {
         let mut inodes = Vec::new();
         for (path, inode) in &mut names {
             let durable = survive(&content.inodes[*inode], dice);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
             fs::write(path, &durable).unwrap();
             *inode = inodes.len();
             inodes.push(Inode { cached: durable.clone(), durable, pending: Vec::new() });
