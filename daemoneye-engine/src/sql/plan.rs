@@ -165,6 +165,10 @@ pub(crate) fn failure(error: &DataFusionError, query: &Query) -> QueryError {
     {
         return QueryError::Execution(spoken(error));
     }
+    // The store's own trouble, not the statement's.
+    if matches!(error.find_root(), DataFusionError::IoError(_) | DataFusionError::ObjectStore(_)) {
+        return QueryError::Execution(spoken(error));
+    }
     QueryError::Planning(refusal(error, query))
 }
 

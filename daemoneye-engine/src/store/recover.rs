@@ -32,7 +32,10 @@ impl Store {
         let path = self.options.dir.join(STATE_FILE);
         // A database that was there and is not is away, and nothing is begun in its place.
         let begins = unsettled && self.begins;
-        damage::guarded(&path, || self.state.reopen(|| ready(self.disk.as_ref(), &self.options.dir, begins)))?;
+        let disk = self.disk.as_ref();
+        damage::guarded(&path, || {
+            self.state.reopen(|| ready(disk, &self.options.dir, begins), || State::aside(disk, &path))
+        })?;
         let files = registered(&self.state.read()?, &self.options.dir.join(SEGMENTS_DIR))?;
         let committed = self.state.watermarks()?;
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;

@@ -181,16 +181,33 @@ impl State {
         }
     }
 
-    /// Closes the file and opens it again, which is what ends a latched error; whoever reads meanwhile gets an error. It stays
-    /// in doubt until [`State::trust`].
-    pub(super) fn reopen(&self, open: impl FnOnce() -> Result<Self, StoreError>) -> Result<(), StoreError> {
+    /// Closes the file and opens it again, which is what ends a latched error; whoever reads meanwhile gets an error. When it does
+    /// not open, `aside` answers what is stored until it does. It stays in doubt until [`State::trust`].
+    pub(super) fn reopen(
+        &self,
+        open: impl FnOnce() -> Result<Self, StoreError>,
+        aside: impl FnOnce() -> Result<Self, StoreError>,
+    ) -> Result<(), StoreError> {
         let mut db = self.alone()?;
         // An overlay goes on answering until the file is open; a file has to be closed first.
         if !self.aside.load(Ordering::SeqCst) {
             drop(db.take());
         }
-        *db = open()?.db.into_inner().map_err(|_| StoreError::LockPoisoned)?;
-        self.aside.store(false, Ordering::SeqCst);
+        match open() {
+            Ok(opened) => {
+                *db = opened.db.into_inner().map_err(|_| StoreError::LockPoisoned)?;
+                self.aside.store(false, Ordering::SeqCst);
+            }
+            Err(error) => {
+                if db.is_none()
+                    && let Ok(overlay) = aside()
+                {
+                    *db = overlay.db.into_inner().map_err(|_| StoreError::LockPoisoned)?;
+                    self.aside.store(true, Ordering::SeqCst);
+                }
+                return Err(error);
+            }
+        }
         drop(db);
         self.walk()
     }

@@ -159,6 +159,11 @@ fn a_data_directory_without_room_is_survived_and_goes_on_by_itself() {
     disk.fill();
     end(sleepers("3600.3"));
     wait_for_pause(&home, &agent, true);
+    for _ in 0..10 {
+        let answer = home.cli(&["query", "SELECT count(*) AS n FROM process_events", "--format", "json"]).unwrap();
+        let said = String::from_utf8_lossy(&answer.stderr);
+        assert_eq!(answer.status.code(), Some(3), "it answers, and says what it lacks: {said}");
+    }
     disk.make_room();
     wait_for_pause(&home, &agent, false);
     let children = sleepers("3600.4");
