@@ -3,6 +3,7 @@
 
 mod gate;
 mod metered;
+mod passing;
 mod sliced;
 
 use super::allowance::Allowance;
@@ -16,6 +17,7 @@ use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 use gate::gated;
 use metered::{Charge, Metered};
+use passing::through;
 use sliced::Sliced;
 use std::sync::Arc;
 
@@ -35,7 +37,7 @@ pub(crate) fn limited(plan: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) 
         if node.downcast_ref::<WindowAggExec>().is_none() && node.downcast_ref::<BoundedWindowAggExec>().is_none() {
             return Ok(Transformed::no(node));
         }
-        let inputs = node.children().into_iter().map(|input| Metered::over(input, Charge::Rows)).collect();
+        let inputs = node.children().into_iter().map(|input| through(input, Metered::at(Charge::Rows))).collect();
         Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
     .data()
@@ -67,9 +69,10 @@ const fn hands_on_all(join: JoinType) -> bool {
 fn over_counted_build_side(join: Arc<dyn ExecutionPlan>, sliced: bool) -> Result<Arc<dyn ExecutionPlan>> {
     let inputs = match join.children().as_slice() {
         [build, probe] => {
-            let metered = Metered::counting(build, Charge::Batches);
-            let probe = if sliced { Sliced::over(probe, metered.rows()) } else { Arc::clone(probe) };
-            vec![Arc::new(metered) as Arc<dyn ExecutionPlan>, probe]
+            let metered = Metered::at(Charge::Batches);
+            let gathered = metered.rows();
+            let probe = if sliced { through(probe, Sliced::by(gathered)) } else { Arc::clone(probe) };
+            vec![through(build, metered), probe]
         }
         _ => return Ok(join),
     };

@@ -8,13 +8,14 @@ use daemoneye_lib::proto::{CoverageGap, QueryDone, QueryRequest, Value, value::K
 use serde_json::Value as Json;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
 /// 2026-01-31T12:00:00Z.
 const NOON_US: i64 = 1_769_860_800_000_000;
 const MIB: usize = 1024 * 1024;
+const PATIENCE: Duration = Duration::from_secs(60);
 /// Runs until something else ends it, and comes back between batches.
 const ENDLESS: &str = "SELECT count(*) FROM process_events AS a, process_events AS b, process_events AS c \
                        WHERE a.pid + b.pid > c.pid";
@@ -263,7 +264,15 @@ async fn three_at_once_are_two_and_one_that_is_told_so() {
     let error = run(&engine, hurried).await.err().unwrap();
     assert!(matches!(error, QueryError::Busy { running: 2, .. }), "{error:?}");
     drop(first);
-    assert_eq!(one(&engine, "SELECT 3").await.kind, Some(Kind::Integer(3)), "beside the second");
+    // The thread of a query that is not wanted any more is niced: on a busy machine it takes longer than anybody waits for a place.
+    let began = Instant::now();
+    let third = loop {
+        match run(&engine, request("SELECT 3")).await {
+            Err(QueryError::Busy { .. }) if began.elapsed() < PATIENCE => {}
+            answer => break answer.unwrap(),
+        }
+    };
+    assert_eq!(third.rows[0][0].kind, Some(Kind::Integer(3)), "beside the second");
     drop(second);
 }
 

@@ -13,7 +13,7 @@ use daemoneye_engine::store::{
 };
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::model::{Alert, AlertStatus, Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
+use daemoneye_lib::model::{Alert, AlertStatus, Completeness, Degraded, DetectionRule, RuleState};
 use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence, StartKind};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
@@ -23,6 +23,7 @@ use prost::Message as _;
 use redb::{ReadableDatabase as _, TableDefinition};
 use uuid::Uuid;
 
+use super::golden;
 use super::raw::{Raw, overwrite};
 
 const T0: i64 = 1_760_000_000_000_000;
@@ -116,28 +117,10 @@ fn copy(from: &Path, to: &Path) {
     }
 }
 
+/// A rule whose matches are repeats of each other for five minutes.
 fn rule(name: &str) -> DetectionRule {
-    DetectionRule {
-        id: Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes()),
-        version: 1,
-        hash: "h1".into(),
-        name: name.into(),
-        description: "d".into(),
-        author: "a".into(),
-        references: vec![],
-        severity: Severity::High,
-        category: "process_creation".into(),
-        tags: vec!["attack.t1059".into()],
-        status: "stable".into(),
-        false_positives: vec![],
-        sql: "SELECT * FROM process_events".into(),
-        dedup: vec![],
-        dedup_window_s: 300,
-        state: RuleState::Active,
-        kind: RuleKind::Stream,
-        pack: "builtin".into(),
-        file: "r.yaml".into(),
-    }
+    let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
+    DetectionRule { id, name: name.into(), dedup: vec![], dedup_window_s: 300, ..golden::rule() }
 }
 
 /// Every row of `batch` as a match of `rule`.

@@ -1,13 +1,12 @@
 //! Batches that somebody gathers, paid for as they pass.
 
+use super::passing::Passage;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::memory_pool::MemoryConsumer;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
-use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
 use futures::StreamExt;
+use futures::stream::BoxStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -34,22 +33,17 @@ impl Charge {
     }
 }
 
-/// Passes batches on and holds their charge in the memory pool until the query ends.
-#[derive(Debug)]
+/// Holds the charge of what passes in the memory pool until the query ends.
+#[derive(Debug, Clone)]
 pub(super) struct Metered {
-    input: Arc<dyn ExecutionPlan>,
     charge: Charge,
     /// Rows that have passed.
     rows: Arc<AtomicUsize>,
 }
 
 impl Metered {
-    pub(super) fn over(input: &Arc<dyn ExecutionPlan>, charge: Charge) -> Arc<dyn ExecutionPlan> {
-        Arc::new(Self::counting(input, charge))
-    }
-
-    pub(super) fn counting(input: &Arc<dyn ExecutionPlan>, charge: Charge) -> Self {
-        Self { input: Arc::clone(input), charge, rows: Arc::default() }
+    pub(super) fn at(charge: Charge) -> Self {
+        Self { charge, rows: Arc::default() }
     }
 
     /// The count of the rows that have passed.
@@ -58,55 +52,22 @@ impl Metered {
     }
 }
 
-impl DisplayAs for Metered {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Metered")
-    }
-}
+impl Passage for Metered {
+    const NAME: &'static str = "Metered";
 
-impl ExecutionPlan for Metered {
-    fn name(&self) -> &'static str {
-        "Metered"
-    }
-
-    fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
-    }
-
-    fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
+    fn pass(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (charge, rows) = (self.charge, Arc::clone(&self.rows));
-        Ok(children.pop().map_or(self as Arc<dyn ExecutionPlan>, |input| Arc::new(Self { input, charge, rows })))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        input: SendableRecordBatchStream,
+        context: &TaskContext,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
         let held = MemoryConsumer::new("gathered batches").register(context.memory_pool());
-        let stream = self.input.execute(partition, context)?;
-        let schema = stream.schema();
-        let (charge, rows) = (self.charge, Arc::clone(&self.rows));
-        let counted = stream.map(move |batch: Result<RecordBatch>| {
+        let (charge, rows) = (self.charge, self.rows());
+        let counted = input.map(move |batch| {
             let batch = batch?;
             held.try_grow(charge.of(&batch))?;
             rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
             Ok(batch)
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, counted)))
+        counted.boxed()
     }
 }

@@ -16,7 +16,8 @@ use daemoneye_lib::model::AlertStatus;
 use daemoneye_lib::proto::{QueryRequest, Sequence, Value, value::Kind};
 use tokio_util::sync::CancellationToken;
 
-use self::write::{NOON_US, rule, scan, system, write};
+pub(crate) use self::write::rule;
+use self::write::{NOON_US, scan, system, write};
 use super::damage::{copy, panics, parquet, start};
 
 /// The format before it kept nothing of a process that had ended but its events.

@@ -1,0 +1,77 @@
+//! A node that hands the batches of its only input on: columns, partitions and order are the input's.
+
+use datafusion::arrow::record_batch::RecordBatch;
+use datafusion::common::Result;
+use datafusion::common::tree_node::TreeNodeRecursion;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
+use futures::stream::BoxStream;
+use std::fmt;
+use std::sync::Arc;
+
+/// What is done on the way.
+pub(super) trait Passage: Clone + fmt::Debug + Send + Sync + 'static {
+    /// The node's name in plans.
+    const NAME: &'static str;
+
+    /// The batches of one partition as they leave.
+    fn pass(&self, input: SendableRecordBatchStream, context: &TaskContext)
+    -> BoxStream<'static, Result<RecordBatch>>;
+}
+
+/// `input` with `passage` above it.
+pub(super) fn through<P: Passage>(input: &Arc<dyn ExecutionPlan>, passage: P) -> Arc<dyn ExecutionPlan> {
+    Arc::new(Passing { input: Arc::clone(input), passage })
+}
+
+#[derive(Debug)]
+struct Passing<P> {
+    input: Arc<dyn ExecutionPlan>,
+    passage: P,
+}
+
+impl<P: Passage> DisplayAs for Passing<P> {
+    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(P::NAME)
+    }
+}
+
+impl<P: Passage> ExecutionPlan for Passing<P> {
+    fn name(&self) -> &'static str {
+        P::NAME
+    }
+
+    fn properties(&self) -> &Arc<PlanProperties> {
+        self.input.properties()
+    }
+
+    fn maintains_input_order(&self) -> Vec<bool> {
+        vec![true]
+    }
+
+    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
+        vec![&self.input]
+    }
+
+    fn apply_expressions(
+        &self,
+        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
+    ) -> Result<TreeNodeRecursion> {
+        Ok(TreeNodeRecursion::Continue)
+    }
+
+    fn with_new_children(
+        self: Arc<Self>,
+        mut children: Vec<Arc<dyn ExecutionPlan>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let passage = self.passage.clone();
+        Ok(children.pop().map_or(self as Arc<dyn ExecutionPlan>, |input| through(&input, passage)))
+    }
+
+    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
+        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let schema = input.schema();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, self.passage.pass(input, &context))))
+    }
+}
