@@ -13,6 +13,7 @@ use super::held::{Held, Open};
 use super::open::{STATE_FILE, ready, registered};
 use super::seal::SEGMENTS_DIR;
 use super::segment::SegmentFile;
+use super::state::State;
 use super::{Store, StoreError, audit, damage, reason};
 
 impl Store {
