@@ -214,4 +214,4 @@ impl Drop for Hasher {
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
-mod tests;
+pub(crate) mod tests;
