@@ -1,5 +1,6 @@
 //! A file system that shows one program and stops answering when it is told to, as a file server does that is gone. It speaks as much of
 //! the kernel's FUSE protocol (`linux/fuse.h`, version 7.31) as running that program takes. Needs root and `/dev/fuse`.
+#![expect(clippy::indexing_slicing, reason = "requests have the layout of the kernel's header file")]
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
