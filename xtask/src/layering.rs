@@ -126,6 +126,7 @@ fn procmond_tree() -> anyhow::Result<Vec<String>> {
         .parse()
         .with_context(|| format!("{COUNT_FILE} holds no number"))?;
     let mut violations = forbidden(&crates);
+    violations.extend(raised(stored, &committed_counts()));
     let count = crates.len();
     violations.extend(match count.cmp(&stored) {
         std::cmp::Ordering::Equal => Vec::new(),
@@ -137,6 +138,21 @@ fn procmond_tree() -> anyhow::Result<Vec<String>> {
         }
     });
     Ok(violations)
+}
+
+/// What the file held where git knows it: in the last two commits, and where this branch left the main one. Empty without git.
+fn committed_counts() -> Vec<usize> {
+    let base = workspace::git(&["merge-base", "HEAD", "origin/HEAD"]).unwrap_or_default();
+    let commits = ["HEAD", "HEAD^", base.trim()].into_iter().filter(|commit| !commit.is_empty());
+    commits
+        .filter_map(|commit| workspace::git(&["show", &format!("{commit}:{COUNT_FILE}")])?.trim().parse().ok())
+        .collect()
+}
+
+/// Whoever adds a crate must not raise the bar with it.
+fn raised(stored: usize, committed: &[usize]) -> Option<String> {
+    let least = committed.iter().min().filter(|least| stored > **least)?;
+    Some(format!("{COUNT_FILE} was raised from {least} to {stored}; it only goes down"))
 }
 
 /// `crates` as `cargo tree` prints them: name, a space, version.
@@ -157,6 +173,12 @@ mod tests {
     fn a_database_or_tls_in_procmond_is_named() {
         let found = forbidden(&BTreeSet::from(["redb v4.4.0", "rustix v1.1.0", "rustls v0.23.0"]));
         assert_eq!(found.len(), 2, "{found:?}");
+    }
+
+    #[test]
+    fn a_count_that_was_raised_with_its_file_is_named() {
+        assert_eq!((raised(120, &[120, 121]), raised(119, &[120]), raised(120, &[])), (None, None, None));
+        assert!(raised(121, &[122, 120]).unwrap().contains("from 120 to 121"));
     }
 
     #[test]

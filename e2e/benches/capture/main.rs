@@ -58,12 +58,14 @@ struct Recalled {
 }
 
 impl Recalled {
-    /// Losses are counted in messages of all processes: no program may be missing beyond those.
+    /// Exact where nothing was lost. A lost message may be of any process, so where some were, they only bound what may be missing.
     fn told(&self, load: &Load) -> String {
         let Self { announced, lost, .. } = self;
-        let verdict = match load.started.abs_diff(*announced) {
-            0 => "spawned = captured",
-            missing if missing as u64 <= *lost => "spawned = captured + lost",
+        let verdict = match load.started.checked_sub(*announced) {
+            Some(0) => "spawned = captured",
+            Some(missing) if missing as u64 <= *lost => {
+                "spawned ≤ captured + lost (a lost message may be of any process)"
+            }
             _ => "SPAWNED ≠ CAPTURED + LOST",
         };
         format!(", announced {announced}, messages lost {lost}: {verdict}")

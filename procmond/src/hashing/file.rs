@@ -60,7 +60,12 @@ pub(super) trait Opened: Read {
 
 /// Where executables come from.
 pub(super) trait Source: Send + Sync {
-    /// Looks at the executable of a process without waiting for any device.
+    /// Whether a process still runs what is wished for, as far as the kernel tells it without any file system.
+    fn runs(&self, _wish: &HashWish) -> Result<(), HashStatus> {
+        Ok(())
+    }
+
+    /// Looks at the executable of a process; some file systems do not answer even that.
     fn find(&self, wish: &HashWish) -> Result<Found, HashStatus>;
 
     /// Takes hold of it, so that it can still be read when the process is gone, and tells its identity as the file system

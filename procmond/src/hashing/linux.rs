@@ -20,15 +20,19 @@ pub(super) const AVAILABLE: bool = true;
 pub(super) struct Executables;
 
 impl Source for Executables {
-    fn find(&self, wish: &HashWish) -> Result<Found, HashStatus> {
-        let link = magic_link(wish.pid);
-        // Answered from what the kernel has at hand: a file server that is gone must not hold up whoever asks.
-        let seen = statx(CWD, &link, AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).map_err(missing)?;
-        let target = readlinkat(CWD, &link, Vec::new()).map_err(missing)?;
+    /// The link itself is read, which asks nobody where it leads to.
+    fn runs(&self, wish: &HashWish) -> Result<(), HashStatus> {
+        let target = readlinkat(CWD, magic_link(wish.pid), Vec::new()).map_err(missing)?;
         let marked = |_path: &[u8]| wish.executable_path.ends_with(" (deleted)");
-        if escaped(Executable::of(target.as_bytes(), marked).path).0 != wish.executable_path {
-            return Err(HashStatus::Vanished);
-        }
+        let same = escaped(Executable::of(target.as_bytes(), marked).path).0 == wish.executable_path;
+        if same { Ok(()) } else { Err(HashStatus::Vanished) }
+    }
+
+    fn find(&self, wish: &HashWish) -> Result<Found, HashStatus> {
+        // From what the kernel has at hand, as far as the file system lets it.
+        let seen =
+            statx(CWD, magic_link(wish.pid), AtFlags::STATX_DONT_SYNC, StatxFlags::BASIC_STATS).map_err(missing)?;
+        self.runs(wish)?;
         Ok(Found { key: key(&seen), regular: is_regular(&seen) })
     }
 

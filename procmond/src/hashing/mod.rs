@@ -185,8 +185,12 @@ impl Hasher {
     /// at the file yet, a thread of this does.
     #[must_use]
     pub fn ask(&self, wish: HashWish) -> Option<Answer> {
-        // What was executed is a regular file.
-        let skipped = wish.file.and_then(|key| self.pool.skips(key, true));
+        let skipped = match wish.file {
+            // What was executed is a regular file.
+            Some(key) => self.pool.skips(key, true),
+            // Most of those that are gone are told so with their start.
+            None => self.pool.source.runs(&wish).err(),
+        };
         skipped.map_or_else(|| self.pool.take(wish), |status| Some(Answer::without(status)))
     }
 
@@ -214,4 +218,4 @@ impl Drop for Hasher {
 
 #[cfg(test)]
 #[cfg(target_os = "linux")]
-mod tests;
+pub(crate) mod tests;

@@ -23,6 +23,23 @@ fn started(source: Option<Box<dyn Source>>, options: HashOptions) -> (Hasher, Re
     (Hasher::over(source, options, deliver).unwrap(), answers)
 }
 
+/// One whose every look hangs until the sender goes; its answers go nowhere.
+pub(crate) fn that_hangs() -> (Sender<()>, Hasher) {
+    struct Gone(Mutex<Receiver<()>>);
+    impl Source for Gone {
+        fn find(&self, _wish: &HashWish) -> Result<Found, HashStatus> {
+            self.0.lock().unwrap().recv().unwrap_err();
+            Err(HashStatus::Unreadable)
+        }
+        fn hold(&self, _: FileKey, wish: &HashWish, _: bool) -> Result<(FileKey, Box<dyn Waiting>), HashStatus> {
+            Err(self.find(wish).unwrap_err())
+        }
+    }
+    let (let_go, held) = channel();
+    let source = Box::new(Gone(Mutex::new(held)));
+    (let_go, Hasher::over(source, HashOptions::default(), Box::new(|_hashed| {})).unwrap())
+}
+
 /// Looks at the file as whoever scans does, asks, and returns when it is found.
 fn asked(hasher: &Hasher, wish: HashWish) -> Option<Answer> {
     let file = match wish.file.map_or_else(|| hasher.look(&wish), Ok) {

@@ -3,6 +3,7 @@
 
 mod actor;
 mod context;
+mod hanging;
 mod kernel;
 mod restarts;
 mod starts;

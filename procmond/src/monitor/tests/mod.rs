@@ -71,7 +71,8 @@ impl ProcessCollector for Table {
     }
     fn collect_process(&mut self, pid: u32) -> Result<ProcessRecord, ProcessCollectionError> {
         let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
-        Ok(ProcessRecord { entity_id, pid, name: "p".into(), ..ProcessRecord::default() })
+        let executable_path = Some("/usr/bin/p".to_owned());
+        Ok(ProcessRecord { entity_id, pid, name: "p".into(), executable_path, ..ProcessRecord::default() })
     }
     fn forget(&mut self, _pids: &[u32]) {}
     fn health_check(&mut self) -> Result<(), ProcessCollectionError> {
@@ -166,9 +167,15 @@ struct Running {
 
 impl Running {
     fn start(chosen: Chosen, interval: Duration) -> Self {
+        Self::behind(Door::default(), chosen, interval)
+    }
+
+    /// With another door than the one that lets everything through.
+    fn behind(door: Door, chosen: Chosen, interval: Duration) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let monitor =
             Arc::new(ProcessMonitor::new(chosen, Pace::every(interval), "procmond", &dir.path().join("wal")));
+        lock(&monitor.watch).door = Arc::new(door);
         let (sender, written) = mpsc::unbounded_channel();
         let stop = CancellationToken::new();
         let builder = Runtime::builder("procmond", "process", dir.path())

@@ -45,3 +45,28 @@ async fn a_scan_that_hangs_is_shown_and_announcements_go_on() {
     drop(let_go);
     running.end().await;
 }
+
+#[tokio::test]
+#[cfg(target_os = "linux")]
+async fn executables_on_a_file_system_that_does_not_answer_hold_up_no_announcement() {
+    let ((steps, kernel), (let_go, hasher)) = (script(), crate::hashing::tests::that_hangs());
+    let door = Door { hasher: Some(hasher), ..Door::default() };
+    let mut running = Running::behind(door, chosen(Table::of(3), Some(kernel)), HOUR);
+    until(async || lock(&running.monitor.seen).scanning.is_some()).await;
+    // One that the source knows nothing of but its path, one with what the kernel keeps of the file, and one without any.
+    let key = crate::hashing::FileKey { device: (0, 1), inode: 1, size: 1, modified: (0, 0), changed: (0, 0) };
+    for (pid, file) in [(7, None), (8, Some(key)), (9, Some(key))] {
+        let record = ProcessRecord { executable_path: Some("/gone/p".to_owned()), ..ProcessRecord::default() };
+        let what = What::Exec(Box::new(record), Image::UNSEEN, file);
+        steps.send(Step::Announce(Notice { time_us: now_us(), pid, start_ticks: Some(1), what })).unwrap();
+    }
+    steps.send(fork(10)).unwrap();
+    for pid in 7..=10 {
+        assert_eq!(running.event(pid).await.source, "script");
+    }
+    let health = running.monitor.health().await;
+    assert_eq!((health.entities, lock(&running.monitor.seen).scanning.is_some()), (4, true), "the scan waits");
+    drop(let_go);
+    running.event(3).await;
+    running.end().await;
+}

@@ -1,7 +1,10 @@
 //! The real program, what it prints and writes, and processes for it to see.
 #[path = "../../../../daemoneye-lib/tests/jail/skip.rs"]
-mod skip;
+pub(crate) mod skip;
 mod told;
+
+#[cfg(target_os = "linux")]
+pub(crate) mod fuse;
 
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
@@ -166,6 +169,12 @@ impl Procmond {
             Some(event) => event.clone(),
             None => self.wait_for(what, wanted),
         }
+    }
+
+    /// What has come so far.
+    pub(crate) fn seen(&mut self) -> &[Value] {
+        self.seen.extend(self.lines.try_iter());
+        &self.seen
     }
 
     /// Waits for `count` events, whatever they are, and not longer than `wait`.
