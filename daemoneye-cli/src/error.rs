@@ -11,6 +11,7 @@ use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::JailError;
 use daemoneye_lib::ledger::LedgerError;
 use daemoneye_lib::proto::{Fault, FaultKind, Refusal};
+use unicode_width::UnicodeWidthStr as _;
 
 /// Longest part of a statement's line that is shown around the place of an error, in characters.
 const SHOWN_CHARACTERS: usize = 120;
@@ -176,7 +177,8 @@ pub(crate) fn describe(problem: &Refusal, statement: Option<&str>, message_is_sh
     text
 }
 
-/// The statement's line with a caret under the column; a long line is cut around the place.
+/// The statement's line with a caret under the column; a long line is cut around the place. A column is a character, and one
+/// character takes two cells of a terminal, one or none.
 fn picture(sql: &str, line: u32, column: u32) -> Option<String> {
     let at = usize::try_from(column.checked_sub(1)?).ok()?;
     let text = sql.lines().nth(usize::try_from(line.checked_sub(1)?).ok()?)?;
@@ -187,7 +189,8 @@ fn picture(sql: &str, line: u32, column: u32) -> Option<String> {
     let shown: String =
         text.chars().skip(from).take(SHOWN_CHARACTERS).map(|c| if c.is_control() { ' ' } else { c }).collect();
     let cut = if from > 0 { "…" } else { "" };
-    let before = cut.chars().count() + at - from;
+    let left: String = shown.chars().take(at - from).collect();
+    let before = cut.width() + left.width();
     Some(format!("\n  | {cut}{shown}\n  | {}^", " ".repeat(before)))
 }
 
@@ -209,6 +212,19 @@ mod tests {
         assert_eq!(error.exit(), Exit::Refused);
         let expected = "error: function pg_sleep is not allowed\n  |  pg_sleep(1)\n  |   ^\n  hint: see `docs`";
         assert_eq!(error.report(), expected);
+    }
+
+    #[test]
+    fn the_caret_stands_under_its_place_behind_characters_of_any_width() {
+        let caret = |sql: &str, column| {
+            let picture = picture(sql, 1, column).unwrap();
+            picture.lines().last().unwrap().strip_prefix("  | ").unwrap().len() - 1
+        };
+        assert_eq!(caret("SELECT '日本' FRM", 13), 14, "two cells each");
+        assert_eq!(caret("SELECT 'e\u{301}' FRM", 13), 11, "an accent of its own takes none");
+        assert_eq!(caret("SELECT 'é' FRM", 12), 11);
+        let long = format!("{}x", "日".repeat(200));
+        assert_eq!(caret(&long, 201), 1 + 2 * SHOWN_CHARACTERS / 2, "behind the mark of the cut");
     }
 
     #[test]

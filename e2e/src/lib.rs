@@ -443,6 +443,16 @@ impl Agent {
         children_of(self.pid().as_raw()).ok()?.into_iter().find(|pid| comm(*pid) != "procmond")
     }
 
+    /// kill -9 of the parent alone; its children go on.
+    ///
+    /// # Errors
+    /// When it is gone already.
+    pub fn kill_parent(&mut self) -> Result<()> {
+        self.child.kill()?;
+        self.child.wait()?;
+        Ok(())
+    }
+
     /// kill -9 of the worker alone.
     ///
     /// # Errors

@@ -34,8 +34,15 @@ use crate::sinks::{self, AlertSink};
 const PARENT_QUEUE: usize = 32;
 /// How long the summary waits for the source's name: it is to stand there within a second.
 const SUMMARY_WAIT: Duration = Duration::from_millis(900);
-/// How long, and how often, the lock of the data directory is waited for.
-const LOCK_WAIT: Duration = Duration::from_secs(3);
+/// How long a worker without a parent may take for its last seal.
+const ORPHAN_WAIT: Duration = Duration::from_secs(1);
+/// How long, and how often, the lock of the data directory is waited for: the worker of an agent that was killed may hold it until
+/// its drain is over.
+const LOCK_WAIT: Duration = Duration::from_secs(5);
+const _: () = assert!(
+    ORPHAN_WAIT.as_millis() + crate::DRAIN.as_millis() < LOCK_WAIT.as_millis(),
+    "the next agent waits longer than the last worker lasts"
+);
 const LOCK_POLL: Duration = Duration::from_millis(100);
 /// How long the ledger may take to note the stop.
 const AUDIT_WAIT: Duration = Duration::from_millis(1500);
@@ -312,14 +319,17 @@ impl Ready {
         worker.phase.send_replace(Phase::ShuttingDown);
         let (reason, outcome) = match end {
             End::Asked => ("stopped in order", Ok(Exit::Ok)),
-            End::Orphaned => ("the parent process is gone", Ok(Exit::Ok)),
+            End::Orphaned => {
+                leave(&worker, ingest).await;
+                return Ok(Exit::Ok);
+            }
             End::Failed(error) => ("failed", Err(error)),
         };
         tracing::debug!(reason, "stopping");
         worker.audit("agent".to_owned(), "stop", json!({ "reason": reason })).await;
         ingest.seal(LAST_WAIT).await;
         let _late = tokio::time::timeout(AUDIT_WAIT, audit::drain(&worker)).await;
-        if worker.settings.procmond.spawn && outcome.is_ok() && reason == "stopped in order" {
+        if worker.settings.procmond.spawn && outcome.is_ok() {
             stop_collectors(&worker).await;
         }
         ingest.stop(COLLECTOR_WAIT).await;
@@ -330,6 +340,20 @@ impl Ready {
         let _late = tokio::time::timeout(LAST_WAIT, worker.broker.clone().shutdown()).await;
         outcome
     }
+}
+
+/// Ends without a parent: the next agent may be waiting for the data directory. Nothing is let out that would have to be waited
+/// for; what is not sealed is in the collectors' logs, what is to be delivered or noted in the store.
+async fn leave(worker: &Arc<Worker>, ingest: Ingest) {
+    let reason = "the parent process is gone";
+    tracing::debug!(reason, "stopping");
+    // Merges and checks end first: they hold the store.
+    worker.shutdown.cancel();
+    let last = async {
+        worker.audit("agent".to_owned(), "stop", json!({ "reason": reason })).await;
+        ingest.stop(ORPHAN_WAIT).await;
+    };
+    let _late = tokio::time::timeout(ORPHAN_WAIT, last).await;
 }
 
 /// Asks every collector to end and waits until it has hung up, so that its last events are in.

@@ -2,6 +2,8 @@
 
 use std::io::Write as _;
 
+use unicode_width::UnicodeWidthStr as _;
+
 use super::terminal::{self, Key};
 use crate::error::CliError;
 
@@ -55,7 +57,7 @@ impl<'a> Pages<'a> {
     fn next(&mut self, rows: usize) -> &'a str {
         let (mut end, mut taken) = (0, 0);
         for line in self.rest.split_inclusive('\n') {
-            taken += line.trim_end_matches('\n').chars().count().div_ceil(self.width).max(1);
+            taken += line.trim_end_matches('\n').width().div_ceil(self.width).max(1);
             if taken > rows && end > 0 {
                 break;
             }
@@ -89,6 +91,9 @@ mod tests {
         let mut pages = Pages::new(&wide, (10, 5));
         assert_eq!(pages.next(pages.room).lines().count(), 2);
         assert_eq!(pages.prompt(), "--More--");
+        let double = format!("{}\nb\nc\n", "日".repeat(15));
+        let mut pages = Pages::new(&double, (10, 5));
+        assert_eq!(pages.next(pages.room).lines().count(), 2, "each takes two cells");
         let huge = "x".repeat(1_000);
         let mut pages = Pages::new(&huge, (10, 5));
         assert_eq!((pages.next(pages.room).len(), pages.is_over()), (1_000, true));

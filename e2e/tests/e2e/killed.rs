@@ -14,6 +14,8 @@ use e2e::{Agent, Home, procmonds, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
+use crate::first_light::Hidden;
+
 /// Cycles in CI; `DAEMONEYE_E2E_CYCLES` sets another number.
 const CYCLES: u64 = 200;
 
@@ -204,6 +206,43 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     assert!(in_seals > 0 || cycles < CYCLES, "no kill has met a seal");
     assert!(looks * 2 > cycles, "only {looks} looks at the WAL succeeded");
     assert!(in_wal.len() as u64 > cycles, "the storm reached the WAL");
+}
+
+#[test]
+fn the_worker_of_a_killed_parent_makes_room_for_the_next_agent() {
+    let home = Home::new().unwrap();
+    let mut first = home.start_ready().unwrap();
+    // What holds up an end in order: a collector that answers nothing, and a sink that never takes what it is given.
+    let collector = Pid::from_raw(home.procmond_pid().unwrap());
+    let sink = home.data().join("alerts.jsonl");
+    let _none_yet = fs::remove_file(&sink);
+    nix::unistd::mkfifo(&sink, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let hidden = Hidden::start();
+    wait_for("an alert that waits for its sink", || {
+        let health = home.health()?;
+        let file = health["sinks"].as_array().and_then(|sinks| sinks.iter().find(|sink| sink["name"] == "file"));
+        Ok(file.filter(|file| file["pending"].as_u64() > Some(0)).map(|_| ()))
+    })
+    .unwrap();
+    kill(collector, Signal::SIGSTOP).unwrap();
+    let orphan = first.worker().unwrap();
+    first.kill_parent().unwrap();
+
+    let next = home.start().unwrap();
+    kill(collector, Signal::SIGCONT).unwrap();
+    let is_next = |health: &serde_json::Value| {
+        let mut programs = health["components"].as_array().unwrap().iter();
+        health["state"] == "steady_state"
+            && programs.any(|of| of["name"] == "agent" && of["pid"] == next.pid().as_raw())
+    };
+    let steady = wait_for("the next agent's steady state", || Ok(home.health().ok().filter(is_next)));
+    if let Err(error) = steady {
+        panic!("{error:#}\n{}", next.transcript());
+    }
+    assert_ne!(next.worker().unwrap(), orphan);
+    hidden.stop();
+    let (status, transcript) = next.stop().unwrap();
+    assert_eq!(status.code(), Some(0), "{transcript}");
 }
 
 fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {

@@ -1,8 +1,9 @@
-//! History as others read it: our sealed files through pyarrow and DuckDB, beside our own answers.
+//! History as others read it: our files, sealed and merged, through pyarrow and DuckDB, beside our own answers.
 //!
 //! Needs a Python with both modules: the one that `DAEMONEYE_PYTHON` names, or `python3`. Where it lacks them the test says so
 //! and is skipped, unless the variable is set.
 
+use std::collections::BTreeSet;
 use std::process::Command;
 use std::sync::Arc;
 
@@ -58,18 +59,34 @@ async fn ours(store: &Arc<Store>, sql: &str) -> String {
     rows.join("\n")
 }
 
+/// A day that was merged, hours of the next one that were, and what was sealed since: events and lifetimes alike.
+fn of_every_level(store: &Store) {
+    let mut collector = Collector::with_ends("procmond", 7);
+    let mut half_hours = |from_hour: i64, hours: i64| {
+        for half in 0..hours * 2 {
+            seal(store, collector.events(1_000, T0 + from_hour * HOUR_US + half * HOUR_US / 2, 1_000_000));
+        }
+    };
+    half_hours(2, 2);
+    half_hours(24, 2);
+    compact(store, T0 + 26 * HOUR_US + HOUR_US / 2);
+    half_hours(27, 1);
+    let files = store.snapshot();
+    for files in [&files.segments, &files.lifetimes] {
+        let levels: BTreeSet<u8> = files.iter().map(|file| file.level).collect();
+        assert_eq!(levels, BTreeSet::from([0, 1, 2]), "{} files", files.len());
+    }
+}
+
 #[tokio::test]
-async fn pyarrow_and_duckdb_read_the_sealed_files_as_we_do() {
+async fn pyarrow_and_duckdb_read_sealed_and_merged_files_as_we_do() {
     let python = match python() {
         Ok(python) => python,
         Err(why) => return println!("skipped: {why}"),
     };
     let dir = tempfile::tempdir().unwrap();
     let store = Arc::new(open(dir.path()));
-    let mut generator = Generator::new(7, T0);
-    for _ in 0..3 {
-        seal(&store, decode("procmond", &generator.records(4_000)).unwrap());
-    }
+    of_every_level(&store);
     let mut answers = Vec::new();
     for question in QUESTIONS {
         answers.push(ours(&store, question).await);
