@@ -53,12 +53,24 @@ impl Drop for Tmpfs {
     }
 }
 
-fn sleepers(mark: &str) -> Vec<Child> {
+/// Processes that live until this goes: those of a test that failed must not be counted by the next one.
+struct Sleepers(Vec<Child>);
+
+impl Drop for Sleepers {
+    fn drop(&mut self) {
+        for child in &mut self.0 {
+            child.kill().ok();
+            child.wait().ok();
+        }
+    }
+}
+
+fn sleepers(mark: &str) -> Sleepers {
     let one = |number| {
         let mut command = Command::new("sleep");
         command.arg(format!("{mark}{number:03}")).stdin(Stdio::null()).spawn().unwrap()
     };
-    (0..LIVES).map(one).collect()
+    Sleepers((0..LIVES).map(one).collect())
 }
 
 fn is_paused(health: &Value) -> bool {
@@ -103,13 +115,6 @@ fn segments(home: &Home) -> PathBuf {
     home.data().join("segments")
 }
 
-fn end(children: Vec<Child>) {
-    for mut child in children {
-        child.kill().unwrap();
-        child.wait().unwrap();
-    }
-}
-
 #[test]
 fn history_without_room_pauses_ingest_is_told_and_loses_nothing() {
     let home = Home::new().unwrap().set("STORE__SEAL_MS", "300");
@@ -136,8 +141,8 @@ fn history_without_room_pauses_ingest_is_told_and_loses_nothing() {
     let lost = home.query("SELECT * FROM coverage WHERE reason LIKE 'wal%'").unwrap();
     assert_eq!(lost, Vec::<Value>::new(), "the log held everything");
     assert_eq!(agent.worker(), Some(worker), "the same worker: {}", agent.transcript());
-    end(children);
-    end(later);
+    drop(children);
+    drop(later);
     let (status, transcript) = agent.stop().unwrap();
     assert_eq!(status.code(), Some(0), "{transcript}");
     assert!(!is_stray(&segments(&home)), "{transcript}");
@@ -157,7 +162,7 @@ fn a_data_directory_without_room_is_survived_and_goes_on_by_itself() {
     wait_for_a_seal(&home, &agent);
     let worker = agent.worker().unwrap();
     disk.fill();
-    end(sleepers("3600.3"));
+    drop(sleepers("3600.3"));
     wait_for_pause(&home, &agent, true);
     for _ in 0..10 {
         let answer = home.cli(&["query", "SELECT count(*) AS n FROM process_events", "--format", "json"]).unwrap();
@@ -169,7 +174,7 @@ fn a_data_directory_without_room_is_survived_and_goes_on_by_itself() {
     let children = sleepers("3600.4");
     wait_for_lives(&home, &agent, "3600.4");
     assert_eq!(agent.worker(), Some(worker), "the same worker: {}", agent.transcript());
-    end(children);
+    drop(children);
     let (status, transcript) = agent.stop().unwrap();
     assert_eq!(status.code(), Some(0), "{transcript}");
     let verified = home.cli(&["audit", "verify"]).unwrap();
@@ -209,7 +214,7 @@ fn a_worker_that_starts_without_room_waits_for_it_answers_meanwhile_and_loses_no
     let told =
         wait_for("the second start in the ledger", || Ok(home.query(starts).ok().filter(|rows| rows[0]["n"] == 2)));
     told.unwrap_or_else(|error| panic!("{error:#}\n{}", agent.transcript()));
-    end(children);
+    drop(children);
     let (status, transcript) = agent.stop().unwrap();
     assert_eq!(status.code(), Some(0), "{transcript}");
     assert_eq!(
