@@ -32,7 +32,7 @@ const RUN_RECORDS: usize = 256;
 const RUN_BYTES: usize = 256 * 1024;
 /// Least time between two runs that are not full: what comes meanwhile goes together, which the agent takes at the price of one
 /// (docs/adr/0008-one-wake-up-per-process.md). After a longer silence a run goes at once.
-const RUN_PAUSE: Duration = Duration::from_millis(5);
+const RUN_PAUSE: Duration = Duration::from_millis(7);
 /// Pause between two looks at the credit while too much is on its way.
 const CREDIT_PAUSE: Duration = Duration::from_millis(5);
 /// First and longest pause before the log is read again that could not be: it may be a segment that stays unreadable.

@@ -34,7 +34,7 @@ const BATCH: usize = 4096;
 /// How long records gather after the first has come: a short process forks, executes and ends within it, and everything from here
 /// to the alert then wakes up once for it instead of three times (docs/adr/0008-one-wake-up-per-process.md). Whole milliseconds: `poll`
 /// knows no others.
-const GATHER: Duration = Duration::from_millis(1);
+const GATHER: Duration = Duration::from_millis(2);
 
 /// How often the account file may be looked at: a `stat` a second is nothing, one per exec is not.
 const ACCOUNTS_EVERY: Duration = Duration::from_secs(1);
