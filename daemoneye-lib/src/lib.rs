@@ -10,6 +10,7 @@ pub mod entity;
 pub mod event_json;
 pub mod exit;
 pub mod frame;
+pub mod functions;
 pub mod jail;
 pub mod ledger;
 pub mod metrics;

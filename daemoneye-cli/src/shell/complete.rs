@@ -3,63 +3,7 @@
 use super::catalog::{Catalog, Table};
 use super::command::NAMES;
 use crate::render::Format;
-
-/// What the guard lets through; those that a person writes by hand.
-const FUNCTIONS: &[&str] = &[
-    "abs",
-    "approx_distinct",
-    "avg",
-    "bool_and",
-    "bool_or",
-    "btrim",
-    "char_length",
-    "coalesce",
-    "concat",
-    "concat_ws",
-    "contains",
-    "count",
-    "date_bin",
-    "date_part",
-    "date_trunc",
-    "dense_rank",
-    "ends_with",
-    "first_value",
-    "greatest",
-    "lag",
-    "last_value",
-    "lead",
-    "least",
-    "left",
-    "length",
-    "lower",
-    "ltrim",
-    "max",
-    "median",
-    "min",
-    "now",
-    "ntile",
-    "nullif",
-    "octet_length",
-    "rank",
-    "regexp_count",
-    "regexp_like",
-    "replace",
-    "reverse",
-    "right",
-    "round",
-    "row_number",
-    "rtrim",
-    "split_part",
-    "starts_with",
-    "stddev",
-    "string_agg",
-    "strpos",
-    "substr",
-    "sum",
-    "to_timestamp",
-    "to_unixtime",
-    "upper",
-];
+use daemoneye_lib::functions::{DATETIME, FUNCTIONS, PROCESSES_AT};
 
 const KEYWORDS: &[&str] = &[
     "AND",
@@ -94,6 +38,7 @@ const KEYWORDS: &[&str] = &[
     "ORDER",
     "OVER",
     "PARTITION",
+    "REGEXP",
     "SELECT",
     "THEN",
     "TRUE",
@@ -123,15 +68,19 @@ pub(super) fn complete(catalog: &Catalog, line: &str, cursor: usize) -> (usize, 
     let found = if is_qualified {
         matching(word, columns(catalog, line))
     } else if BEFORE_TABLE.contains(&behind.as_str()) {
-        matching(word, tables())
+        matching(word, tables().chain([call(PROCESSES_AT)]))
     } else if word.is_empty() {
         Vec::new()
     } else {
-        let functions = FUNCTIONS.iter().map(|name| format!("{name}("));
+        let functions = FUNCTIONS.iter().map(|(name, _)| *name).chain([DATETIME]).map(call);
         let keywords = KEYWORDS.iter().map(|name| (*name).to_owned());
         matching(word, columns(catalog, line).chain(functions).chain(tables()).chain(keywords))
     };
     (start, found)
+}
+
+fn call(function: &str) -> String {
+    format!("{function}(")
 }
 
 fn commands(catalog: &Catalog, before: &str, command: &str) -> (usize, Vec<String>) {
@@ -186,8 +135,8 @@ mod tests {
 
     #[test]
     fn names_come_by_the_place_in_the_statement() {
-        assert_eq!(completed("SELECT * FROM p"), ["processes"]);
-        assert_eq!(completed("SELECT * FROM "), ["alerts", "processes"]);
+        assert_eq!(completed("SELECT * FROM p"), ["processes", "processes_at("]);
+        assert_eq!(completed("SELECT * FROM "), ["alerts", "processes", "processes_at("]);
         assert_eq!(completed("SELECT * FROM processes WHERE PA"), ["parent_name", "PARTITION"]);
         assert_eq!(completed("SELECT sev"), ["severity"]);
         assert_eq!(completed("SELECT p.na FROM processes p WHERE p.n"), ["name"]);
@@ -196,6 +145,15 @@ mod tests {
         assert_eq!(completed("SELECT "), Vec::<String>::new());
         let inside = "SELECT pi FROM processes";
         assert_eq!(complete(&catalog(), inside, 9), (7, vec!["pid".to_owned()]));
+    }
+
+    #[test]
+    fn every_function_that_the_guard_lets_through_is_offered() {
+        for name in FUNCTIONS.iter().map(|(name, _)| *name).chain([DATETIME]) {
+            assert!(completed(&format!("SELECT {name}")).contains(&call(name)), "{name}");
+        }
+        assert_eq!(completed("SELECT nth"), ["nth_value("]);
+        assert_eq!(completed("SELECT * FROM processes WHERE name reg"), ["regexp_count(", "regexp_like(", "REGEXP"]);
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! and a wrong one is refused where it stands instead of giving an empty answer.
 
 use super::{SqlRefusal, lower, names, times};
+use daemoneye_lib::functions::PROCESSES_AT;
 use daemoneye_lib::proto::{self, value::Kind};
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, FunctionArg, FunctionArgExpr, Ident, Query, SetExpr, Spanned as _, Statement, TableAlias,
@@ -14,8 +15,6 @@ use datafusion::sql::sqlparser::parser::Parser;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use jiff::Timestamp;
 
-/// The only function in FROM.
-pub(crate) const NAME: &str = "processes_at";
 /// The table that it reads.
 pub(crate) const TABLE: &str = "process_lifetimes";
 /// How it is written.
@@ -47,12 +46,12 @@ pub(crate) fn lower(table: &mut TableFactor) -> Result<(), SqlRefusal> {
         }
         None => {
             literal(args)?;
-            lower::moment(args, NAME, name.span(), HINT)?
+            lower::moment(args, PROCESSES_AT, name.span(), HINT)?
         }
     };
     let alias = alias.take().unwrap_or_else(|| TableAlias {
         explicit: true,
-        name: Ident::new(NAME),
+        name: Ident::new(PROCESSES_AT),
         columns: Vec::new(),
         at: None,
     });

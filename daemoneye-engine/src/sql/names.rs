@@ -3,87 +3,11 @@
 //! Names compare after ASCII lower-casing of what was not quoted, exactly as the planner does it, so that no other
 //! letter (a Kelvin sign, a dotless i) can stand for one of ours.
 
-use super::instant;
 use super::tables::TABLES;
 use daemoneye_lib::columns::PROCESS_EVENTS;
+use daemoneye_lib::functions::FUNCTIONS;
+pub(crate) use daemoneye_lib::functions::{Class, DATETIME, PROCESSES_AT};
 use datafusion::sql::sqlparser::ast::{Function, FunctionArguments, Ident, ObjectName, ObjectNamePart};
-
-/// How a function is called.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Class {
-    /// Over rows of a group; also with OVER.
-    Aggregate,
-    /// On one row.
-    Scalar,
-    /// With OVER only.
-    Window,
-}
-
-// Left out on purpose: what multiplies its input without a bound (repeat, lpad, rpad), what is quadratic (levenshtein),
-// what reads settings, files or the clock of another zone, and everything that returns a list or a struct.
-const FUNCTIONS: &[(&str, Class)] = &[
-    ("approx_distinct", Class::Aggregate),
-    ("avg", Class::Aggregate),
-    ("bool_and", Class::Aggregate),
-    ("bool_or", Class::Aggregate),
-    ("count", Class::Aggregate),
-    ("first_value", Class::Aggregate),
-    ("last_value", Class::Aggregate),
-    ("max", Class::Aggregate),
-    ("median", Class::Aggregate),
-    ("min", Class::Aggregate),
-    ("stddev", Class::Aggregate),
-    ("string_agg", Class::Aggregate),
-    ("sum", Class::Aggregate),
-    ("abs", Class::Scalar),
-    ("btrim", Class::Scalar),
-    ("char_length", Class::Scalar),
-    ("character_length", Class::Scalar),
-    ("coalesce", Class::Scalar),
-    ("concat", Class::Scalar),
-    ("concat_ws", Class::Scalar),
-    ("contains", Class::Scalar),
-    ("current_date", Class::Scalar),
-    ("date_bin", Class::Scalar),
-    ("date_part", Class::Scalar),
-    ("date_trunc", Class::Scalar),
-    ("ends_with", Class::Scalar),
-    ("greatest", Class::Scalar),
-    ("least", Class::Scalar),
-    ("left", Class::Scalar),
-    ("length", Class::Scalar),
-    ("lower", Class::Scalar),
-    ("ltrim", Class::Scalar),
-    ("now", Class::Scalar),
-    ("nullif", Class::Scalar),
-    ("octet_length", Class::Scalar),
-    ("regexp_count", Class::Scalar),
-    ("regexp_like", Class::Scalar),
-    ("replace", Class::Scalar),
-    ("reverse", Class::Scalar),
-    ("right", Class::Scalar),
-    ("round", Class::Scalar),
-    ("rtrim", Class::Scalar),
-    ("split_part", Class::Scalar),
-    ("starts_with", Class::Scalar),
-    ("strpos", Class::Scalar),
-    ("substr", Class::Scalar),
-    ("to_timestamp", Class::Scalar),
-    ("to_unixtime", Class::Scalar),
-    ("upper", Class::Scalar),
-    ("cume_dist", Class::Window),
-    ("dense_rank", Class::Window),
-    ("lag", Class::Window),
-    ("lead", Class::Window),
-    ("nth_value", Class::Window),
-    ("ntile", Class::Window),
-    ("percent_rank", Class::Window),
-    ("rank", Class::Window),
-    ("row_number", Class::Window),
-];
-
-/// Lowered before planning, so no function of that name is registered.
-pub(crate) const DATETIME: &str = "datetime";
 
 /// What people try, and what does it here.
 const INSTEAD: &[(&str, &str)] = &[
@@ -137,7 +61,7 @@ pub(crate) fn is_user_column(function: &Function) -> bool {
 
 /// Whether this names the function that selects an instant.
 pub(crate) fn is_instant(name: &ObjectName) -> bool {
-    matches!(name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| normal(ident) == instant::NAME))
+    matches!(name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| normal(ident) == PROCESSES_AT))
 }
 
 /// The table of that name.

@@ -182,7 +182,7 @@ impl Walker {
                 self.tables.insert(known);
                 self.scan(1)
             }
-            None if plain == instant::NAME => self.refuse_node(name, "processes_at needs a time", instant::HINT),
+            None if plain == names::PROCESSES_AT => self.refuse_node(name, "processes_at needs a time", instant::HINT),
             None => self.refuse_node(name, format!("there is no table {name}"), &names::instead_of_table(&plain)),
         }
     }
