@@ -22,6 +22,9 @@ const RETRY_PAUSE: Duration = Duration::from_millis(20);
 /// What of its log is shown when it ends early, in bytes from the end.
 const SHOWN_LOG_BYTES: usize = 4_096;
 
+/// A data directory has one of these. Which others it can do without, and why not, the agent knows.
+const PARTS: [&str; 3] = ["state.redb", "segments", "wal"];
+
 /// Ends when it is dropped.
 pub(crate) struct OfflineAgent {
     child: Child,
@@ -32,10 +35,7 @@ pub(crate) struct OfflineAgent {
 impl OfflineAgent {
     /// Starts it over `store`, or over one with nothing in it, and waits until it answers.
     pub(crate) async fn start(store: Option<&Path>) -> Result<(Self, OperatorClient), CliError> {
-        if let Some(store) = store.filter(|store| matches!(store.join("state.redb").try_exists(), Ok(false))) {
-            let text = format!("{} is no data directory: it has no state.redb; name a copied one", store.display());
-            return Err(CliError::NotFound(text));
-        }
+        store.map_or(Ok(()), find)?;
         let runtime = tempfile::Builder::new().prefix("de-").tempdir().map_err(io("create a runtime directory"))?;
         let store = match store {
             Some(store) => store.to_owned(),
@@ -99,6 +99,18 @@ fn io(what: &str) -> impl FnOnce(std::io::Error) -> CliError {
     move |source| CliError::Io { what, source }
 }
 
+/// Before an agent is started for nothing. What cannot be looked at is left to it, and to what it says of it.
+fn find(store: &Path) -> Result<(), CliError> {
+    if PARTS.iter().any(|part| !matches!(store.join(part).try_exists(), Ok(false))) {
+        return Ok(());
+    }
+    let text = format!(
+        "{} is no data directory: there is neither state.redb nor segments nor wal in it; name a copied one",
+        store.display()
+    );
+    Err(CliError::NotFound(text))
+}
+
 /// A directory without a state file is refused as no store; an empty file is a store of nothing.
 fn empty_store(runtime: &Path) -> std::io::Result<PathBuf> {
     let store = runtime.join("store");
@@ -117,4 +129,21 @@ fn program() -> PathBuf {
 fn exit(status: ExitStatus) -> Exit {
     let same = |exit: &&Exit| status.code() == Some(i32::from(exit.code()));
     Exit::ALL.iter().find(same).copied().filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::Failure)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_directory_with_any_part_of_a_store_is_left_to_the_agent() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(find(dir.path()), Err(CliError::NotFound(_))));
+        for part in PARTS {
+            let store = dir.path().join(format!("only-{part}"));
+            std::fs::create_dir_all(store.join(part)).unwrap();
+            assert!(find(&store).is_ok(), "{part}");
+        }
+        assert!(matches!(find(&dir.path().join("none")), Err(CliError::NotFound(_))));
+    }
 }

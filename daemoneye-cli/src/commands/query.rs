@@ -1,6 +1,7 @@
 //! `query`: one SELECT, streamed page by page.
 
 use std::io::{IsTerminal as _, Read as _};
+use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::model::Degraded;
@@ -11,6 +12,7 @@ use daemoneye_lib::proto::{
 use crate::agent::Session;
 use crate::args::Query;
 use crate::error::{CliError, describe};
+use crate::private::NewFile;
 use crate::render::{Output, Sheet};
 use crate::settings::Settings;
 use crate::value;
@@ -25,14 +27,27 @@ pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, C
     let question =
         Question { params, page_rows, row_cap: arguments.row_cap, explain: arguments.explain, ..Question::new(sql) };
     let session = Session::open(settings).await?;
-    let output = match &arguments.output {
-        Some(path) => Output::file(path)?,
-        None => Output::stdout(),
+    let ended = match &arguments.output {
+        Some(path) => write(&session, path, settings, question).await,
+        None => print(&session, &mut Sheet::new(Output::stdout(), settings.format), question).await,
     };
-    let mut sheet = Sheet::new(output, settings.format);
-    let exit = print(&session, &mut sheet, question).await?.tell();
     session.close().await;
-    Ok(exit)
+    ended.map(|ended| ended.tell())
+}
+
+/// Into a new file, which stays only when there is an answer.
+async fn write(session: &Session, path: &Path, settings: &Settings, question: Question) -> Result<Ended, CliError> {
+    let io = |what: &str| {
+        let what = format!("{what} {}; name another file", path.display());
+        move |source| CliError::Io { what, source }
+    };
+    let file = NewFile::create(path).map_err(io("create"))?;
+    let mut sheet = Sheet::new(Output::to(file.writer().map_err(io("write"))?), settings.format);
+    let ended = print(session, &mut sheet, question).await?;
+    if let Ended::Done(_) = ended {
+        file.keep().map_err(io("sync"))?;
+    }
+    Ok(ended)
 }
 
 fn statement(given: Option<String>) -> Result<String, CliError> {

@@ -8,9 +8,7 @@ mod table;
 
 pub(crate) use progress::{Progress, Unit, bytes};
 
-use std::fs::OpenOptions;
 use std::io::{self, BufWriter, IsTerminal as _, Write};
-use std::path::Path;
 
 use daemoneye_lib::proto::{Row, Value};
 
@@ -68,16 +66,6 @@ impl Output {
     /// What a person sees later, as wide as the terminal.
     pub(crate) fn shown_later(writer: impl Write + 'static) -> Self {
         Self { writer: Box::new(writer), terminal: true }
-    }
-
-    /// A new file; one that exists is not overwritten.
-    pub(crate) fn file(path: &Path) -> Result<Self, CliError> {
-        let opened = OpenOptions::new().write(true).create_new(true).open(path);
-        let file = opened.map_err(|source| CliError::Io {
-            what: format!("create {}; name another file", path.display()),
-            source,
-        })?;
-        Ok(Self { writer: Box::new(BufWriter::new(file)), terminal: false })
     }
 
     /// Raw text.

@@ -388,6 +388,24 @@ fn an_output_file_is_new_or_refused() {
 }
 
 #[test]
+fn an_output_file_is_this_users_only_and_stays_only_with_an_answer() {
+    let scene = Scene::new();
+    let file = scene.home.path().join("rows.csv");
+    let path = file.display().to_string();
+    for (statement, exit) in [("refused", 5), ("fails", 1)] {
+        let failed = scene.run(&["query", statement, "--format", "csv", "--output", &path]);
+        assert_eq!((code(&failed), file.exists()), (exit, false), "{:?}", printed(&failed));
+    }
+    let answered = scene.run(&["query", "degraded", "--format", "csv", "--output", &path]);
+    assert_eq!((code(&answered), file.exists()), (3, true), "{:?}", printed(&answered));
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::PermissionsExt as _;
+        assert_eq!(file.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+    }
+}
+
+#[test]
 fn alerts_and_health_are_documents_with_their_own_exit_codes() {
     let scene = Scene::new();
     let known = scene.run(&["alerts", "show", "known"]);

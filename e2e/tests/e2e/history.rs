@@ -124,6 +124,11 @@ fn a_directory_copied_live_or_from_a_killed_host_answers_and_is_not_touched() {
         }
         assert_eq!(hashes(dir), before, "{}", dir.display());
     }
+    // All that was left of a host, perhaps: the log has what was not sealed.
+    let logs = home.path().join("only-logs");
+    std::fs::create_dir(&logs).unwrap();
+    std::fs::rename(dead.join("wal"), logs.join("wal")).unwrap();
+    assert!(count_of(&home, &logs, ".hidden").0 >= 1);
     hidden.stop();
 }
 
