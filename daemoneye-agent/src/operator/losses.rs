@@ -56,7 +56,7 @@ pub(super) fn of_store(store: &Store) -> Losses {
         found.push((
             format!("{} segments with {rows} events cannot be used ({name}: {})", damaged.len(), first.what),
             "restore the files from a backup, or bring their disk back: they are used again within a minute, one whose bytes \
-             had changed at the next start; check who can write to the data directory; everything else answers"
+             had changed when the slow check of all files has come to it; check who can write to the data directory; everything else answers"
                 .to_owned(),
         ));
     }

@@ -11,7 +11,9 @@ use serde::{Serialize, de::DeserializeOwned};
 
 use super::StoreError;
 
-/// Version byte of every value; raised per table when a record's shape changes.
+/// Version byte of every value, the same in all tables. It tells a value from other bytes; it does not tell shapes of a record
+/// apart. Those are told by the store's format version: a changed shape raises that one, and a step in [`super::migrate`]
+/// rewrites the table, as format 4 did with the segments, whose values begin with this byte before and after.
 const VERSION: u8 = 1;
 
 /// A record that some table holds.
