@@ -11,8 +11,9 @@ mod rules;
 
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
-use daemoneye_engine::sql::{CollectorRow, QueryEngine, QueryLimits, Scratch, SystemTables};
+use daemoneye_engine::sql::{CollectorRow, QueryEngine, QueryLimits, READER_WAIT, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
 use daemoneye_eventbus::{Caller, OperatorService, Peer};
@@ -51,6 +52,8 @@ pub(crate) struct Operators {
     worker: Option<Arc<Worker>>,
     /// One request at a time that reads or writes everything.
     whole_store: Arc<Semaphore>,
+    /// How long such a request waits for a caller who takes nothing.
+    reader_wait: Duration,
 }
 
 /// What is known beside a copied store: nothing runs.
@@ -99,7 +102,7 @@ impl Operators {
         let engine = QueryEngine::new(Arc::clone(&store), limits, tables)?;
         let whole_store = Arc::new(Semaphore::new(1));
         let (refusals, exports) = (Refusals::default(), Refusals::default());
-        Ok(Self { engine, refusals, exports, store, settings, worker, whole_store })
+        Ok(Self { engine, refusals, exports, store, settings, worker, whole_store, reader_wait: READER_WAIT })
     }
 
     fn live_only(&self, what: &str) -> Result<&Arc<Worker>, Fault> {

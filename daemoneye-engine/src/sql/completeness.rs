@@ -7,6 +7,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
 use std::io::ErrorKind;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// Things told about one answer: beyond that, a list of them helps nobody.
 const MAX_LACKS: usize = 32;
@@ -66,6 +67,12 @@ impl Missing {
     pub(crate) fn lacks(&self) -> Vec<proto::Lack> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Lack::to_proto).collect()
     }
+}
+
+/// Nobody has taken a page for so long that the query ended.
+pub(crate) fn stopped_reader(waited: Duration) -> Lack {
+    let what = format!("reader: it took nothing for {} s, so the rest was not read", waited.as_secs());
+    Lack::new(Degraded::TimedOut, what)
 }
 
 /// What a coverage gap of this reason means for an answer about events of its time; `None`: they are all there, or, for

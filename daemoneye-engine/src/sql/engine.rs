@@ -1,9 +1,10 @@
 //! Queries under limits: slots, deadline, memory, rows; pages out, and what was cut said so.
 
-use super::completeness::{Lack, Missing};
+use super::completeness::{Lack, Missing, stopped_reader};
 use super::execute::{Job, Started};
 use super::runtime::QueryThread;
 use super::scratch::{Scratch, disk};
+use super::suspects::Suspects;
 use super::tables::segment_files;
 use super::{QueryError, SystemTables};
 use crate::store::Store;
@@ -45,7 +46,12 @@ pub struct QueryLimits {
     pub concurrent: usize,
     /// Rows of a page when the request names none, and the most that it may name.
     pub page_rows: usize,
+    /// How long a page waits for its reader; then the query ends with what has left.
+    pub reader_wait: Duration,
 }
+
+/// Longer than a network or a pager holds up a program, and bounded: a stopped reader keeps a slot and the files that it reads.
+pub const READER_WAIT: Duration = Duration::from_secs(60);
 
 impl Default for QueryLimits {
     fn default() -> Self {
@@ -56,6 +62,7 @@ impl Default for QueryLimits {
             row_cap: 1_000_000,
             concurrent: 2,
             page_rows: 1_000,
+            reader_wait: READER_WAIT,
         }
     }
 }
@@ -68,6 +75,7 @@ pub struct QueryEngine {
     limits: QueryLimits,
     environment: Arc<RuntimeEnv>,
     slots: Arc<Semaphore>,
+    suspects: Arc<Suspects>,
 }
 
 impl std::fmt::Debug for QueryEngine {
@@ -91,7 +99,8 @@ impl QueryEngine {
             .build_arc()
             .map_err(io::Error::other)?;
         let slots = Arc::new(Semaphore::new(limits.concurrent.max(1)));
-        Ok(Self { thread: QueryThread::start()?, store, extra, limits, environment, slots })
+        let suspects = Arc::default();
+        Ok(Self { thread: QueryThread::start()?, store, extra, limits, environment, slots, suspects })
     }
 
     /// Checks, plans and starts a query. Rows then come page by page; `cancel`, or dropping the run, ends it between batches.
@@ -137,6 +146,8 @@ impl QueryEngine {
             cancel: cancel.clone(),
             began,
             tally: Arc::clone(&tally),
+            suspects: Arc::clone(&self.suspects),
+            reader_wait: self.limits.reader_wait,
             _slot: slot,
         };
         let guard = cancel.drop_guard();
@@ -234,6 +245,13 @@ impl QueryRun {
             return Ok(None);
         };
         page.transpose()
+    }
+
+    /// Ends it for a reader that has taken nothing for this long, and says so.
+    #[must_use]
+    pub fn give_up(self, waited: Duration) -> QueryDone {
+        self.tally.missing.add(stopped_reader(waited));
+        self.done()
     }
 
     /// How it ended: rows, time, and what is missing from the answer. Final only after the last page.

@@ -1,21 +1,20 @@
 //! One query from text to the last page, on the query thread.
 
 use super::allowance::{Allowance, Over};
-use super::completeness::{Lack, degradation};
+use super::completeness::{Lack, degradation, stopped_reader};
 use super::engine::Tally;
 use super::pages::{Pages, page_columns, unique_names};
-use super::refusal::{in_words, spoken};
+use super::refusal::spoken;
+use super::suspects::{Doubt, Suspects, gave_way};
 use super::tables::QueryView;
 use super::{QueryError, SystemTables, check, explain, operators, params, plan, session};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{QueryRequest, ResultColumn, ResultPage};
-use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
 use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
-use datafusion::parquet::errors::ParquetError;
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt as _, StreamExt as _};
 use std::panic::AssertUnwindSafe;
@@ -41,6 +40,9 @@ pub(crate) struct Job {
     pub(crate) page_rows: usize,
     pub(crate) cancel: CancellationToken,
     pub(crate) tally: Arc<Tally>,
+    pub(crate) suspects: Arc<Suspects>,
+    /// How long one page may wait for the reader.
+    pub(crate) reader_wait: Duration,
     pub(crate) _slot: OwnedSemaphorePermit,
 }
 
@@ -74,7 +76,7 @@ enum End {
     /// A limit, already told.
     Cut,
     /// A file could not be read, or the reader gave way under what it read.
-    Unreadable(Option<QueryError>),
+    Unreadable(Doubt),
     /// All rows were sent, or nobody reads them.
     Over,
 }
@@ -84,7 +86,7 @@ impl Job {
         let prepared = tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(QueryError::Cancelled),
-            prepared = self.prepare() => prepared,
+            prepared = self.planned() => prepared,
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,
@@ -107,10 +109,31 @@ impl Job {
         self.close(end, pages, &out).await;
     }
 
-    async fn prepare(&self) -> Result<Prepared, QueryError> {
+    /// [`Job::prepare`], where a decoder that panics on a damaged file costs that file and not the query.
+    async fn planned(&self) -> Result<Prepared, QueryError> {
+        let view = self.view();
+        if let Ok(prepared) = self.attempt(&view).await {
+            return prepared;
+        }
+        if !self.set_aside(&view, &Doubt::Panic).await {
+            return Err(gave_way());
+        }
+        drop(view);
+        self.attempt(&self.view()).await.unwrap_or_else(|_| Err(gave_way()))
+    }
+
+    /// `Err` when planning panics.
+    async fn attempt(&self, view: &Arc<QueryView>) -> std::thread::Result<Result<Prepared, QueryError>> {
+        AssertUnwindSafe(self.prepare(Arc::clone(view))).catch_unwind().await
+    }
+
+    fn view(&self) -> Arc<QueryView> {
+        QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone())
+    }
+
+    async fn prepare(&self, view: Arc<QueryView>) -> Result<Prepared, QueryError> {
         let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
-        let view = QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone());
         let tables = view.tables(checked.tables());
         let allowance = Allowance::new(self.cancel.clone(), self.deadline, &self.environment.memory_pool);
         let planning = |error: DataFusionError| match allowance.over() {
@@ -136,10 +159,10 @@ impl Job {
     async fn answer(&self, prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
         let Prepared { stream, run, .. } = prepared;
         let end = self.guarded(stream, &run, pages, out).await;
-        let End::Unreadable(failure) = end else { return end };
-        let damaged = self.set_aside(&run.view).await;
+        let End::Unreadable(doubt) = end else { return end };
+        let damaged = self.set_aside(&run.view, &doubt).await;
         drop(run);
-        match failure {
+        match doubt.failure() {
             Some(error) if !damaged => End::Failed(error),
             _ if !damaged || !pages.restart() => self.unreadable(),
             _ => self.again(pages, out).await,
@@ -148,24 +171,20 @@ impl Job {
 
     async fn again(&self, pages: &mut Pages, out: &Out) -> End {
         self.tally.rows.store(0, Ordering::Relaxed);
-        let Prepared { stream, run, .. } = match self.prepare().await {
+        let Prepared { stream, run, .. } = match self.planned().await {
             Ok(prepared) => prepared,
             Err(error) => return End::Failed(error),
         };
         match self.guarded(stream, &run, pages, out).await {
-            End::Unreadable(Some(error)) => End::Failed(error),
-            End::Unreadable(None) => self.unreadable(),
+            End::Unreadable(doubt) => doubt.failure().map_or_else(|| self.unreadable(), End::Failed),
             end => end,
         }
     }
 
     /// [`Job::stream`], where a decoder that panics on foreign bytes ends this query and not the thread.
     async fn guarded(&self, stream: SendableRecordBatchStream, run: &Run, pages: &mut Pages, out: &Out) -> End {
-        let end = AssertUnwindSafe(self.stream(stream, run, pages, out)).catch_unwind().await.unwrap_or_else(|_| {
-            End::Unreadable(Some(QueryError::Execution(
-                "the engine failed inside; the agent's log has more".to_owned(),
-            )))
-        });
+        let streamed = AssertUnwindSafe(self.stream(stream, run, pages, out)).catch_unwind().await;
+        let end = streamed.unwrap_or(End::Unreadable(Doubt::Panic));
         if !matches!(end, End::Unreadable(_)) {
             self.tell(run);
         }
@@ -173,11 +192,9 @@ impl Job {
     }
 
     /// Checks the files that the query reads; true when one of them is damaged and was set aside.
-    async fn set_aside(&self, view: &QueryView) -> bool {
-        let (store, files) = (Arc::clone(&self.store), view.opened());
-        // On a thread that reads files anyway, because hashing them takes longer than another query may be kept waiting.
-        let check = tokio::task::spawn_blocking(move || store.check_files(&files));
-        matches!(timeout_at(self.deadline, check).await, Ok(Ok(Ok(damaged))) if damaged > 0)
+    async fn set_aside(&self, view: &QueryView, doubt: &Doubt) -> bool {
+        let check = self.suspects.check(&self.store, view.opened(), doubt);
+        matches!(timeout_at(self.deadline, check).await, Ok(true))
     }
 
     async fn stream(&self, mut stream: SendableRecordBatchStream, run: &Run, pages: &mut Pages, out: &Out) -> End {
@@ -191,17 +208,33 @@ impl Job {
             let (batch, capped) = self.within_cap(&batch);
             self.tally.rows.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
             let full = if self.request.explain { Vec::new() } else { pages.take(&batch) };
-            for page in full {
-                match timeout_at(self.deadline, out.send(Ok(page))).await {
-                    Err(_) => return self.timed_out(),
-                    Ok(Err(_)) => return End::Over,
-                    Ok(Ok(())) => {}
-                }
+            if let Some(end) = self.hand_out(full, pages, out).await {
+                return end;
             }
             if capped {
                 return self.cut(Lack::new(Degraded::Capped, format!("rows: only the first {}", self.row_cap)));
             }
         }
+    }
+
+    /// A reader that has stopped must not keep a slot until the deadline, which for an export is far.
+    async fn hand_out(&self, full: Vec<ResultPage>, pages: &mut Pages, out: &Out) -> Option<End> {
+        let mut full = full.into_iter();
+        while let Some(page) = full.next() {
+            let rows = page.rows.len();
+            let patience = Instant::now() + self.reader_wait;
+            match timeout_at(patience.min(self.deadline), out.send(Ok(page))).await {
+                Ok(Ok(())) => continue,
+                Ok(Err(_)) => return Some(End::Over),
+                Err(_) => {}
+            }
+            let left =
+                full.fold(rows.saturating_add(pages.end_here()), |sum, page| sum.saturating_add(page.rows.len()));
+            self.tally.rows.fetch_sub(u64::try_from(left).unwrap_or_default(), Ordering::Relaxed);
+            let stopped = patience < self.deadline;
+            return Some(if stopped { self.cut(stopped_reader(self.reader_wait)) } else { self.timed_out() });
+        }
+        None
     }
 
     /// An operator that noticed the deadline fails with whatever the operators around it make of that.
@@ -210,7 +243,7 @@ impl Job {
         match (allowance.over(), degradation(error)) {
             (Some(Over::Cancelled), _) => End::Cancelled,
             (Some(Over::TimedOut), _) => self.timed_out(),
-            (None, Some(lack)) if lack.reason == Degraded::DataUnreadable => End::Unreadable(condition_failed(error)),
+            (None, Some(lack)) if lack.reason == Degraded::DataUnreadable => End::Unreadable(Doubt::of(error)),
             (None, Some(lack)) => self.cut(lack),
             (None, None) => End::Failed(QueryError::Execution(spoken(error))),
         }
@@ -268,21 +301,6 @@ async fn send_last(last: Result<ResultPage, QueryError>, out: &Out, tally: &Tall
         tally.rows.fetch_sub(u64::try_from(rows).unwrap_or_default(), Ordering::Relaxed);
         let what = format!("reader: it took nothing for {} s, so the last rows were not sent", SLOW_READER.as_secs());
         tally.missing.add(Lack::new(Degraded::TimedOut, what));
-    }
-}
-
-/// A condition is evaluated while a file is read, and its own failure (a number that does not fit, a division by zero) then
-/// looks like the file's; it is the query's unless the file turns out to be damaged.
-fn condition_failed(error: &DataFusionError) -> Option<QueryError> {
-    let DataFusionError::ParquetError(read) = error.find_root() else { return None };
-    let ParquetError::External(cause) = read.as_ref() else { return None };
-    match cause.downcast_ref::<ArrowError>()? {
-        // Quoted once more by each layer; what the function said stands inside.
-        ArrowError::ComputeError(text) => {
-            let inner = text.split_once("(\"").and_then(|(_, rest)| rest.rsplit_once("\")"));
-            Some(QueryError::Execution(in_words(inner.map_or(text.as_str(), |(said, _)| said))))
-        }
-        _ => None,
     }
 }
 

@@ -31,6 +31,7 @@ mod scratch;
 mod session;
 mod settle;
 mod sum;
+mod suspects;
 mod tables;
 mod times;
 mod tokens;
@@ -39,7 +40,7 @@ mod windows;
 
 pub(crate) use check::check_rule;
 pub use check::{Checked, check};
-pub use engine::{QueryEngine, QueryLimits, QueryRun};
+pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
 pub(crate) use niceness::lower as lower_priority;
 pub use pages::{page_columns, value_at};

@@ -124,6 +124,11 @@ impl Pages {
         Some(ResultPage { columns: std::mem::take(&mut self.columns), rows: std::mem::take(&mut self.rows) })
     }
 
+    /// Forgets the rows that came after a page that nobody took: sent, they would stand behind a hole. Returns how many.
+    pub(crate) fn end_here(&mut self) -> usize {
+        std::mem::take(&mut self.rows).len()
+    }
+
     /// Forgets the rows of a page that was not sent yet; false when one was.
     pub(crate) fn restart(&mut self) -> bool {
         if self.first_sent {

@@ -9,6 +9,8 @@ use super::segment::{SegmentFile, is_damage};
 
 /// Read at once.
 const CHUNK_BYTES: usize = 64 * 1024;
+/// Read between two looks at whether anybody waits for the hash still: some hundredths of a second.
+const LOOK_BYTES: u64 = 4 * 1024 * 1024;
 /// What is wrong with a file whose hash is another one.
 pub(super) const CHANGED: &str = "its bytes have changed";
 
@@ -76,8 +78,21 @@ impl SegmentFile {
         }
     }
 
-    /// The same, where what cannot be read now, for want of a descriptor perhaps, is not known to be damaged.
-    pub(super) fn check(&self) -> Result<(), String> {
-        self.compare().unwrap_or(Ok(()))
+    /// The same for as long as `going`; `None`: until then it was not read to its end, or it cannot be read now.
+    pub(super) fn compare_while(&self, going: &dyn Fn() -> bool) -> Option<Result<(), String>> {
+        let hash = || -> io::Result<Option<[u8; 32]>> {
+            let mut hashing = Hashing::open(&self.path)?;
+            while going() {
+                if let Some(hash) = hashing.step(LOOK_BYTES)?.hash {
+                    return Ok(Some(hash));
+                }
+            }
+            Ok(None)
+        };
+        match hash() {
+            Ok(hash) => hash.map(|hash| self.judge(&hash)),
+            Err(error) if is_damage(&error) => Some(Err(error.to_string())),
+            Err(_) => None,
+        }
     }
 }

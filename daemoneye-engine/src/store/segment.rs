@@ -205,17 +205,28 @@ impl Store {
     /// [`StoreError::LockPoisoned`] when the store failed before.
     pub fn check_segments(&self) -> Result<Vec<DamagedSegment>, StoreError> {
         let files = self.held.read().map_err(|_| StoreError::LockPoisoned)?.segments.clone();
-        self.check_files(&files)?;
+        self.check_files(&files, &|| true)?;
         Ok(self.held.read().map_err(|_| StoreError::LockPoisoned)?.damaged_segments())
     }
 
-    /// The same for some files: those that a query had open when reading failed. Returns how many are damaged.
-    pub(crate) fn check_files(&self, files: &[Arc<SegmentFile>]) -> Result<usize, StoreError> {
-        let bad: Vec<(Arc<SegmentFile>, String)> =
-            files.iter().filter_map(|file| file.check().err().map(|what| (Arc::clone(file), what))).collect();
+    /// The same for some files, for as long as `going`: those that a query had open when reading failed. Returns those that
+    /// are whole, and how many are damaged; what could not be read to its end is neither.
+    pub(crate) fn check_files(
+        &self,
+        files: &[Arc<SegmentFile>],
+        going: &dyn Fn() -> bool,
+    ) -> Result<(Vec<Arc<SegmentFile>>, usize), StoreError> {
+        let (mut whole, mut bad) = (Vec::new(), Vec::new());
+        for file in files {
+            match file.compare_while(going) {
+                Some(Ok(())) => whole.push(Arc::clone(file)),
+                Some(Err(what)) => bad.push((Arc::clone(file), what)),
+                None => {}
+            }
+        }
         let damaged = bad.len();
         self.set_aside(bad)?;
-        Ok(damaged)
+        Ok((whole, damaged))
     }
 
     /// The last position of `collector` that no crash can take back.

@@ -10,6 +10,7 @@ use daemoneye_lib::proto::{
 };
 use prost::Message;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
@@ -613,6 +614,53 @@ async fn rows_that_have_left_before_damage_is_met_stand_and_the_next_answer_has_
     );
     assert_eq!(store.stats().unwrap().damaged_segments, 1);
     drop(dir);
+}
+
+/// Stands for a decoder that gives way: the second time that a plan asks for the collectors, files are open.
+#[derive(Default)]
+struct GivesWay(AtomicUsize);
+
+impl SystemTables for GivesWay {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 1, "what the test wants");
+        Vec::new()
+    }
+}
+
+#[tokio::test]
+async fn a_panic_while_planning_costs_the_damaged_file_and_not_the_query() {
+    const TWICE: &str = "SELECT a.seq FROM process_events AS a JOIN process_events AS b ON a.seq = b.seq";
+    let engine = |store: &Arc<Store>| {
+        QueryEngine::new(Arc::clone(store), QueryLimits::default(), Arc::new(GivesWay::default())).unwrap()
+    };
+    let (_dir, store) = small_store();
+    let failed = run(&engine(&store), request(TWICE)).await.err().unwrap();
+    assert!(matches!(&failed, QueryError::Execution(what) if what.contains("the engine failed inside")), "{failed:?}");
+    assert_eq!(store.stats().unwrap().damaged_segments, 0, "no file is to blame");
+    let damaged = store.snapshot().segments[0].path.clone();
+    let mut bytes = std::fs::read(&damaged).unwrap();
+    let footer = bytes.len() - 20;
+    bytes[footer] ^= 0x55;
+    std::fs::write(&damaged, bytes).unwrap();
+    let answer = ask(&engine(&store), TWICE).await;
+    assert_eq!((answer.rows.len(), answer.degraded()), (2, vec!["data_unreadable".to_owned()]));
+    assert_eq!(store.stats().unwrap().damaged_segments, 1);
+}
+
+#[tokio::test]
+async fn a_condition_that_fails_again_does_not_hash_history_again() {
+    let (_dir, store) = small_store();
+    store.seal().unwrap();
+    let engine = engine_with(Arc::clone(&store), QueryLimits::default());
+    let overflows = "SELECT seq FROM process_events WHERE pid * 9223372036854775807 < 0";
+    let first = run(&engine, request(overflows)).await.err().unwrap();
+    let segment = store.snapshot().segments[0].path.clone();
+    let mut bytes = std::fs::read(&segment).unwrap();
+    // In a column that this query does not read.
+    bytes[10] ^= 0x55;
+    std::fs::write(&segment, bytes).unwrap();
+    let second = run(&engine, request(overflows)).await.err().unwrap();
+    assert_eq!((second, store.stats().unwrap().damaged_segments), (first, 0));
 }
 
 #[tokio::test]

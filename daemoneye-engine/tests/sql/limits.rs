@@ -277,6 +277,27 @@ async fn three_at_once_are_two_and_one_that_is_told_so() {
 }
 
 #[tokio::test]
+async fn an_export_whose_reader_has_stopped_ends_degraded_and_frees_its_slot() {
+    let (_dir, store) = filled(20);
+    let engine = engine(
+        &store,
+        QueryLimits { reader_wait: Duration::from_millis(20), concurrent: 1, ..QueryLimits::default() },
+    );
+    let all = request("SELECT * FROM process_events");
+    let mut stopped = engine.export(all, CancellationToken::new()).await.unwrap();
+    assert_eq!(one(&engine, "SELECT 1").await.kind, Some(Kind::Integer(1)), "there is one slot");
+    let mut rows = 0;
+    while let Some(page) = stopped.next_page().await.unwrap() {
+        rows += page.rows.len();
+    }
+    assert!(rows > 0 && rows < 20_000, "{rows}");
+    let done = stopped.done();
+    assert_eq!(done.rows, rows as u64, "what was not handed out is not counted");
+    assert_eq!(done.completeness.clone().unwrap().degraded, ["timed_out"]);
+    assert!(done.lacks[0].what.starts_with("reader: "), "{:?}", done.lacks);
+}
+
+#[tokio::test]
 async fn two_queries_take_turns_inside_a_nested_loop() {
     let (_dir, store) = filled(20);
     let engine = engine(&store, patient());

@@ -154,38 +154,46 @@ impl Session {
     }
 }
 
-/// Runs one request to its end, page by page.
+/// Runs one request to its end, page by page. The service goes on while a page waits for the connection: it has bounds of its
+/// own for a caller who does not read.
 async fn work(service: Arc<dyn OperatorService>, caller: Caller, request: OperatorRequest, running: Running) {
-    let (answers, mut pages) = mpsc::channel(PAGES_AHEAD);
+    let (answers, pages) = mpsc::channel(PAGES_AHEAD);
     let cancel = running.cancelled().clone();
     let mut handling = service.handle(caller, request, answers, cancel.clone());
-    let (mut result, mut open) = (None, true);
     let gone = async {
         cancel.cancelled().await;
         tokio::time::sleep(CANCEL_GRACE).await;
     };
     tokio::pin!(gone);
-    // The service may drop its sender before it is done, or leave it with a task that is still at work.
-    while open || result.is_none() {
-        tokio::select! {
-            biased;
-            () = &mut gone => return,
-            page = pages.recv(), if open => match page {
-                Some(page) => {
-                    if let Err(error) = running.page(response::Body::Operator(page)).await {
-                        // Nobody wants further pages, or one does not fit: the service sees its channel closed.
-                        running.fail(Fault::new(FaultKind::TooLarge, error.to_string()));
-                        pages.close();
-                    }
-                }
-                None => open = false,
-            },
-            ended = &mut handling, if result.is_none() => result = Some(ended),
+    let result = {
+        let forwarding = forward(&running, pages);
+        tokio::pin!(forwarding);
+        let (mut result, mut open) = (None, true);
+        // The service may drop its sender before it is done, or leave it with a task that is still at work.
+        while open || result.is_none() {
+            tokio::select! {
+                biased;
+                () = &mut gone => return,
+                () = &mut forwarding, if open => open = false,
+                ended = &mut handling, if result.is_none() => result = Some(ended),
+            }
         }
-    }
+        result
+    };
     match result {
         Some(Err(fault)) => running.fail(fault),
         // Fails only when the request was cancelled meanwhile, which its caller knows.
         _ => drop(running.succeed(None)),
+    }
+}
+
+/// Sends pages as they come; when it ends early the service sees its channel closed.
+async fn forward(running: &Running, mut pages: mpsc::Receiver<OperatorResponse>) {
+    while let Some(page) = pages.recv().await {
+        if let Err(error) = running.page(response::Body::Operator(page)).await {
+            // Nobody wants further pages, or one does not fit.
+            running.fail(Fault::new(FaultKind::TooLarge, error.to_string()));
+            return;
+        }
     }
 }

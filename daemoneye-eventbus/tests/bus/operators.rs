@@ -56,6 +56,13 @@ impl OperatorService for Desk {
                     self.cancelled.store(true, Ordering::SeqCst);
                     Ok(())
                 }
+                Some(operator_request::Verb::DataBackup(_)) => {
+                    // The same, by a service that has a bound for a caller who takes nothing.
+                    let page = || answers.send(shown(&"x".repeat(256 * 1024)));
+                    while let Ok(Ok(())) = tokio::time::timeout(Duration::from_millis(50), page()).await {}
+                    self.cancelled.store(true, Ordering::SeqCst);
+                    Err(Fault::new(FaultKind::Timeout, "nothing was taken"))
+                }
                 Some(operator_request::Verb::EventsFollow(_)) => {
                     cancel.cancelled().await;
                     Ok(())
@@ -171,6 +178,23 @@ async fn pages_are_made_only_as_they_are_read_and_a_hang_up_ends_them() {
     assert!(made < 64, "{made} pages of 256 KiB were made while 4 were read");
     drop((answers, client));
     eventually("the service notices", || office.desk.cancelled.load(Ordering::SeqCst)).await;
+}
+
+#[tokio::test]
+async fn a_service_goes_on_while_its_caller_reads_nothing_and_the_caller_hears_of_it_later() {
+    let office = Office::open(Desk::default()).await;
+    let client = office.client().await;
+    let mut answers = client.request(ask(operator_request::Verb::DataBackup(Default::default())), None).await.unwrap();
+    eventually("the service has given up", || office.desk.cancelled.load(Ordering::SeqCst)).await;
+    let mut pages = 0;
+    let told = loop {
+        match within(answers.next()).await {
+            Ok(Some(_)) => pages += 1,
+            Ok(None) => panic!("it is not told as whole"),
+            Err(error) => break error,
+        }
+    };
+    assert!(pages > 0 && fault_kind(&told) == Some(FaultKind::Timeout), "{pages} pages, then {told}");
 }
 
 #[tokio::test]

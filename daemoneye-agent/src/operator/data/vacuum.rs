@@ -10,6 +10,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::super::{Answers, Operators, say};
+use super::reader::show;
 use super::{actor, alone, shown};
 
 /// How often it looks how far the merge is: what a person sees as moving.
@@ -23,7 +24,7 @@ impl Operators {
         cancel: CancellationToken,
     ) -> Result<(), Fault> {
         let worker = self.live_only("data vacuum")?;
-        let _alone = alone(&self.whole_store)?;
+        let alone = alone(&self.whole_store)?;
         // Before it begins: one that is interrupted has changed files too.
         worker.audit(actor(caller), "data-vacuum", json!({})).await;
         let mut work = pin!(self.blocking(move |store| store.vacuum(store.believed_us(), &cancel)));
@@ -33,9 +34,10 @@ impl Operators {
                 () = tokio::time::sleep(LOOK_EVERY) => {}
             }
             if let Some(merge) = self.blocking(Store::compaction_state).await?.running {
-                say(answers, Answer::Progress(Progress { done: merge.rows_done, total: merge.rows })).await;
+                show(answers, Progress { done: merge.rows_done, total: merge.rows });
             }
         };
+        drop(alone);
         say(answers, Answer::Data(shown(&json!(done), done.complete)?)).await;
         Ok(())
     }
