@@ -35,7 +35,7 @@ const CAPTURE: &str = "capture";
 /// History with its peers, and the agent over the store that it leaves; one section.
 const HISTORY: &str = "history";
 const HISTORY_AGENT: &str = "history_agent";
-/// Events of the full measurement of history: the issue is months of them.
+/// Events of the full measurement of history: months of a quiet host.
 const HISTORY_ROWS: &str = "10000000";
 const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
 /// The Python that has the peers of history, and where the suites find the store of the one before.
