@@ -26,6 +26,8 @@ use uuid::Uuid;
 use super::golden;
 use super::raw::{Raw, overwrite};
 
+use super::damage::copy;
+
 const T0: i64 = 1_760_000_000_000_000;
 
 fn options(dir: &Path) -> StoreOptions {
@@ -102,19 +104,6 @@ fn hashes(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
         }
     }
     hashes
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::create_dir_all(to).unwrap();
-    for entry in fs::read_dir(from).unwrap() {
-        let path = entry.unwrap().path();
-        let target = to.join(path.file_name().unwrap());
-        if path.is_dir() {
-            copy(&path, &target);
-        } else {
-            fs::copy(&path, &target).unwrap();
-        }
-    }
 }
 
 /// A rule whose matches are repeats of each other for five minutes.

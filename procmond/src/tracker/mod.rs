@@ -413,5 +413,4 @@ fn newest_names(path: String) -> String {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
 mod tests;
