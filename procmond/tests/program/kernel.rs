@@ -144,9 +144,10 @@ fn an_executable_that_goes_right_after_its_start_is_found_without_a_snapshot() {
             event["pid"].as_u64().unwrap()
         };
 
-        // By its parent, and the program stays.
+        // By its parent as soon as it runs (not before: then nothing would start), and the program stays.
         let dropped = place("dropped");
-        let _shell = Running::shell(&format!("cp /bin/sleep {dropped}; {dropped} 5 & rm {dropped}; wait"));
+        let runs = format!("until [ /proc/$!/exe -ef {dropped} ]; do :; done");
+        let _shell = Running::shell(&format!("cp /bin/sleep {dropped}; {dropped} 5 & {runs}; rm {dropped}; wait"));
         told(&dropped);
 
         // By itself as its first act, and it is gone after a second.
