@@ -7,7 +7,9 @@ use std::sync::{Arc, LazyLock};
 
 use daemoneye_lib::columns::{Column, Kind};
 use daemoneye_lib::tables::TABLES;
-use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::datatypes::{DataType, Field, Fields, Schema, SchemaRef, TimeUnit};
+
+use crate::store::HistoryTable;
 
 /// Time zone of every timestamp column.
 pub const TIME_ZONE: &str = "UTC";
@@ -34,6 +36,23 @@ pub fn arrow_type(kind: Kind) -> DataType {
 #[must_use]
 pub fn table_schema(name: &str) -> Option<SchemaRef> {
     SCHEMAS.get(name).cloned()
+}
+
+/// The columns of a table as a query reads them: the text of events as views, so that a value that a page holds once is not
+/// copied for each row that has it.
+pub(crate) fn read_schema(name: &str) -> Option<SchemaRef> {
+    match HistoryTable::named(name) {
+        Some(HistoryTable::ProcessEvents) => table_schema(name).map(|columns| Arc::new(viewed(&columns))),
+        Some(HistoryTable::ProcessLifetimes) | None => table_schema(name),
+    }
+}
+
+fn viewed(columns: &Schema) -> Schema {
+    let field = |field: &Arc<Field>| match field.data_type() {
+        DataType::Utf8 => Arc::new(field.as_ref().clone().with_data_type(DataType::Utf8View)),
+        _ => Arc::clone(field),
+    };
+    Schema::new(columns.fields().iter().map(field).collect::<Fields>())
 }
 
 /// Schema of `process_events`.

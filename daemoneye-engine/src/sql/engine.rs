@@ -28,8 +28,9 @@ const EXPORT_DEADLINE: Duration = Duration::from_secs(24 * 3600);
 const PAGES_AHEAD: usize = 2;
 /// How long after the deadline the reader gives up on a query thread that is stuck inside one batch.
 const GRACE: Duration = Duration::from_secs(2);
-/// Parquet footers kept between queries, in bytes; one of our segments has some 30 KiB.
-const FOOTER_CACHE_BYTES: usize = 4 * 1024 * 1024;
+/// Parquet footers and page indexes kept between queries, in bytes: in memory a row group has some 100 KiB of them, so that a day
+/// of ten million events stays. Without them every query decodes them again.
+const FOOTER_CACHE_BYTES: usize = 16 * 1024 * 1024;
 
 /// What one query, and all of them together, may cost.
 #[derive(Debug, Clone)]

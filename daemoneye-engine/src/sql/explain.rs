@@ -37,6 +37,8 @@ struct Totals {
 pub(crate) fn document(plan: &Arc<dyn ExecutionPlan>, view: &QueryView, done: &QueryDone) -> String {
     let mut totals = Totals::default();
     totals.add(plan, 0);
+    totals.row_groups_pruned_by_bloom_filter =
+        totals.row_groups_pruned_by_bloom_filter.saturating_add(view.excluded_row_groups());
     let (segments, read) = view.segments();
     let named = |pairs: &[(&str, Value)]| -> Value {
         pairs.iter().map(|(name, value)| ((*name).to_owned(), value.clone())).collect::<Map<_, _>>().into()

@@ -4,7 +4,7 @@
 
 use super::names::{self, Class};
 use super::{numbers, sum};
-use datafusion::arrow::array::Array;
+use datafusion::arrow::array::{Array, AsArray as _};
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::cast::as_string_array;
@@ -144,7 +144,11 @@ impl ScalarUDFImpl for Bounded {
 /// Bytes of one argument over all rows.
 fn bytes(value: &ColumnarValue, rows: usize) -> usize {
     match value {
-        ColumnarValue::Array(array) => array.get_buffer_memory_size(),
+        ColumnarValue::Array(array) => match array.as_string_view_opt() {
+            // Rows may share a value, which what is built from them does not.
+            Some(views) => views.lengths().fold(0, |sum: usize, length| sum.saturating_add(length as usize)),
+            None => array.get_buffer_memory_size(),
+        },
         ColumnarValue::Scalar(scalar) => scalar.size().saturating_mul(rows),
     }
 }

@@ -1,13 +1,13 @@
 //! Texts against patterns, as functions that look at the clock while they go: a batch of long texts and a large pattern
 //! takes minutes, in which the engine's own operators do not come back.
 //!
-//! They take the place of `~` and of LIKE with a pattern from a column, on the plan and after types are settled. A regular
-//! expression is compiled once for the query; DataFusion compiles it for each batch, and rewrites simple ones into LIKE and
-//! `=`, of which two rewrites change the answer (a backslash reaches LIKE unescaped, `.*` over NULL becomes FALSE).
+//! They take the place of `~`, of LIKE with a pattern from a column, and of LIKE that looks for more than a fixed text, on the plan
+//! and after types are settled. A regular expression is compiled once for the query; DataFusion compiles it for each batch, and
+//! rewrites simple ones into LIKE and `=`, of which two rewrites change the answer (a backslash reaches LIKE unescaped, `.*` over NULL becomes FALSE).
 
 use super::allowance::Allowance;
 use super::patterns::{self, MAX_PATTERN_BYTES};
-use datafusion::arrow::array::{ArrayRef, BooleanArray, BooleanBuilder};
+use datafusion::arrow::array::{ArrayRef, AsArray as _, BooleanArray, BooleanBuilder};
 use datafusion::arrow::compute::{cast, concat, ilike, like, nilike, nlike};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::cast::as_string_array;
@@ -29,6 +29,8 @@ const ROWS_A_LOOK: usize = 32;
 const SIZES: [(usize, usize); 3] = [(64 << 10, 256 << 10), (1 << 20, 1 << 20), (10 << 20, 2 << 20)];
 /// `regexp_like(text, pattern)` is `text ~ pattern`.
 const REGEXP_LIKE: &str = "regexp_like";
+/// Bytes of a LIKE pattern that is run as a regular expression: longer ones are not what a person looks for.
+const LIKE_BYTES: usize = 256;
 /// What may stand in its third argument, each letter once or more: those of the crate that name a way of matching.
 const FLAGS: &str = "imsxU";
 
@@ -128,22 +130,56 @@ fn liked(like: Like, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {
     let Like { negated, expr, pattern, escape_char, case_insensitive } = like;
     if let Some(text) = literal(&pattern) {
         let Some(escape) = escape_char.filter(|escape| *escape != '\\') else {
+            // Many of them may together need more than there is; LIKE needs nothing.
+            if let (false, Some(sought)) = (case_insensitive, within(&text))
+                && let Ok(regex) = compiled(&sought, false, allowance)
+            {
+                let kind = Kind::Expression { regex, negated };
+                return Ok(Transformed::yes(call(kind, *expr, *pattern, allowance)));
+            }
             let like = Like { negated, expr, pattern, escape_char, case_insensitive };
             return Ok(Transformed::no(Expr::Like(like)));
         };
-        let typed = |text: String| match pattern.as_ref() {
-            Expr::Literal(ScalarValue::Utf8View(_), of) => {
-                Expr::Literal(ScalarValue::Utf8View(Some(text)), of.clone())
-            }
-            _ => Expr::Literal(ScalarValue::Utf8(Some(text)), None),
-        };
-        let pattern = Box::new(typed(with_backslashes(&text, escape)?));
+        let pattern = Box::new(retyped(*pattern, with_backslashes(&text, escape)?));
         return Ok(Transformed::yes(Expr::Like(Like { negated, expr, pattern, escape_char: None, case_insensitive })));
     }
     if escape_char.is_some_and(|escape| escape != '\\') {
         return plan_err!("ESCAPE goes with a pattern that is a string literal or a parameter");
     }
     Ok(Transformed::yes(call(Kind::Like { negated, folded: case_insensitive }, *expr, *pattern, allowance)))
+}
+
+/// The literal with another text and of the same type, which may be what it is cast to.
+fn retyped(literal: Expr, text: String) -> Expr {
+    match literal {
+        Expr::Cast(mut cast) => {
+            cast.expr = Box::new(retyped(*cast.expr, text));
+            Expr::Cast(cast)
+        }
+        Expr::Literal(ScalarValue::Utf8View(_), of) => Expr::Literal(ScalarValue::Utf8View(Some(text)), of),
+        _ => Expr::Literal(ScalarValue::Utf8(Some(text)), None),
+    }
+}
+
+/// A regular expression for a LIKE pattern that begins with `%` and is more than one fixed text: DataFusion runs those as an
+/// anchored expression, which reads every text to its end. `None` for the others, and for what escapes or is long.
+fn within(pattern: &str) -> Option<String> {
+    if pattern.len() > LIKE_BYTES || pattern.contains('\\') {
+        return None;
+    }
+    let inner = pattern.strip_prefix('%')?.trim_start_matches('%');
+    let (mut sought, mut fixed, mut rest) = (String::from("(?s)"), true, inner.chars().peekable());
+    while let Some(next) = rest.next() {
+        match next {
+            '%' if rest.peek().is_none() => return (!fixed).then_some(sought),
+            '%' => sought.push_str(".*"),
+            '_' => sought.push('.'),
+            other => sought.push_str(&regex::escape(other.encode_utf8(&mut [0; 4]))),
+        }
+        fixed &= !matches!(next, '%' | '_');
+    }
+    sought.push_str(r"\z");
+    (!fixed).then_some(sought)
 }
 
 /// The pattern with another escape character, as one with backslashes.
@@ -228,24 +264,44 @@ impl ScalarUDFImpl for Matches {
 
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [text, pattern] = args.args.as_slice() else { return internal_err!("{} takes two values", self.name()) };
-        let text = texts(text, args.number_rows)?;
         match &self.kind {
-            Kind::Expression { regex, negated } => self.expression(&text, regex, *negated),
-            Kind::Like { negated, folded } => self.like(&text, &texts(pattern, args.number_rows)?, *negated, *folded),
+            Kind::Expression { regex, negated } => {
+                let text = text.to_array(args.number_rows)?;
+                let as_it_is = text.data_type() == &DataType::Utf8View;
+                let text = if as_it_is { text } else { plain(text)? };
+                self.expression(&text, regex, *negated)
+            }
+            Kind::Like { negated, folded } => {
+                let (text, pattern) = (texts(text, args.number_rows)?, texts(pattern, args.number_rows)?);
+                self.like(&text, &pattern, *negated, *folded)
+            }
         }
     }
 }
 
 impl Matches {
     fn expression(&self, text: &ArrayRef, regex: &Regex, negated: bool) -> Result<ColumnarValue> {
-        let mut found = BooleanBuilder::with_capacity(text.len());
-        for (row, text) in as_string_array(text)?.iter().enumerate() {
+        let found = match text.as_string_view_opt() {
+            Some(views) => self.found(views.iter(), regex, negated)?,
+            None => self.found(as_string_array(text)?.iter(), regex, negated)?,
+        };
+        Ok(ColumnarValue::Array(Arc::new(found)))
+    }
+
+    fn found<'a>(
+        &self,
+        texts: impl Iterator<Item = Option<&'a str>>,
+        regex: &Regex,
+        negated: bool,
+    ) -> Result<BooleanArray> {
+        let mut found = BooleanBuilder::with_capacity(texts.size_hint().0);
+        for (row, text) in texts.enumerate() {
             if row.is_multiple_of(ROWS_A_LOOK) {
                 self.allowance.time()?;
             }
             found.append_option(text.map(|text| regex.is_match(text) != negated));
         }
-        Ok(ColumnarValue::Array(Arc::new(found.finish())))
+        Ok(found.finish())
     }
 
     fn like(&self, text: &ArrayRef, pattern: &ArrayRef, negated: bool, folded: bool) -> Result<ColumnarValue> {
@@ -272,6 +328,58 @@ impl Matches {
 
 /// One value for each row, as plain text.
 fn texts(value: &ColumnarValue, rows: usize) -> Result<ArrayRef, DataFusionError> {
-    let array = value.to_array(rows)?;
+    plain(value.to_array(rows)?)
+}
+
+fn plain(array: ArrayRef) -> Result<ArrayRef> {
     Ok(if array.data_type() == &DataType::Utf8 { array } else { cast(&array, &DataType::Utf8)? })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::StringArray;
+
+    #[test]
+    fn a_like_pattern_that_is_searched_for_finds_what_like_finds() {
+        let patterns = [
+            "%unit_42%",
+            "%a%b%",
+            "%_",
+            "%%a_c",
+            "%.c_",
+            "%a%\u{e9}_%",
+            "%(_)%",
+            "%_%",
+            "a_b",
+            "%plain%",
+            "%",
+            "%a\\_b%",
+        ];
+        let texts = [
+            "",
+            "a",
+            "unit_42",
+            "src/unit_420.c\nx",
+            "unitx42",
+            "a1b",
+            "ab",
+            "xa\nb",
+            "abc",
+            "x.cc",
+            "a\u{e9}\u{e9}",
+            "(y)",
+        ];
+        let searched = |pattern: &str| within(pattern).map(|sought| Regex::new(&sought).unwrap());
+        for pattern in patterns {
+            let Some(regex) = searched(pattern) else { continue };
+            let all = StringArray::from_iter_values(texts);
+            let found = like(&all, &StringArray::new_scalar(pattern)).unwrap();
+            for (text, expected) in texts.iter().zip(found.iter()) {
+                assert_eq!(Some(regex.is_match(text)), expected, "{text:?} LIKE {pattern:?}");
+            }
+        }
+        let left = ["a_b", "%plain%", "%", "%a\\_b%"];
+        assert!(left.iter().all(|pattern| within(pattern).is_none()), "LIKE itself is better at these");
+    }
 }

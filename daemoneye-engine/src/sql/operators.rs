@@ -1,6 +1,7 @@
 //! What we add to a physical plan so that its limits hold: joins that yield, look at the clock and count what they gather,
-//! and windows whose rows are counted.
+//! windows whose rows are counted, and rows that are kept without the pages that they came from.
 
+mod dense;
 mod gate;
 mod metered;
 mod passing;
@@ -13,6 +14,7 @@ use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
 };
+use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
 use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 use gate::gated;
@@ -34,13 +36,19 @@ pub(crate) fn limited(plan: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) 
             let node = joined(node, allowance)?;
             return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
         }
-        if node.downcast_ref::<WindowAggExec>().is_none() && node.downcast_ref::<BoundedWindowAggExec>().is_none() {
-            return Ok(Transformed::no(node));
-        }
-        let inputs = node.children().into_iter().map(|input| through(input, Metered::at(Charge::Rows))).collect();
+        let Some(charge) = gathers(node.as_ref()) else { return Ok(Transformed::no(node)) };
+        let inputs = node.children().into_iter().map(|input| through(input, Metered::at(charge))).collect();
         Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
     .data()
+}
+
+/// What is to be asked for the rows that an operator with one input keeps; `None` when it keeps none.
+fn gathers(node: &dyn ExecutionPlan) -> Option<Charge> {
+    let window =
+        node.downcast_ref::<WindowAggExec>().is_some() || node.downcast_ref::<BoundedWindowAggExec>().is_some();
+    let sort = node.downcast_ref::<SortExec>().is_some();
+    if window { Some(Charge::Rows) } else { sort.then_some(Charge::Nothing) }
 }
 
 /// Joins gather all of their first input; what else has several inputs stays as it is.

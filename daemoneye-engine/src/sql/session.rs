@@ -6,6 +6,7 @@ use super::functions::{FUNCTIONS, Operators};
 use super::settle::Settle;
 use super::tables::{TABLES, table_columns};
 use super::{Checked, QueryError, SqlRefusal, check, plan};
+use crate::schema::read_schema;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::{
@@ -99,7 +100,7 @@ pub(crate) async fn plan(state: &SessionState, checked: &Checked) -> Result<Logi
 pub(crate) fn over_empty_tables() -> Result<SessionState> {
     let mut tables: Vec<(&str, Arc<dyn TableProvider>)> = Vec::new();
     for name in TABLES.iter() {
-        if let Some(columns) = table_columns(name) {
+        if let Some(columns) = read_schema(name) {
             tables.push((name, Arc::new(EmptyTable::new(columns))));
         }
     }

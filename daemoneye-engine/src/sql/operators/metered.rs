@@ -1,5 +1,6 @@
-//! Batches that somebody gathers, paid for as they pass.
+//! Batches that somebody gathers, made dense and paid for as they pass.
 
+use super::dense::dense;
 use super::passing::Passage;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
@@ -21,6 +22,8 @@ pub(super) enum Charge {
     Rows,
     /// Itself: whoever gathers it asks for the columns.
     Batches,
+    /// Nothing: whoever gathers it asks for all of it.
+    Nothing,
 }
 
 impl Charge {
@@ -28,6 +31,7 @@ impl Charge {
         let columns = match self {
             Self::Rows => batch.get_array_memory_size(),
             Self::Batches => 0,
+            Self::Nothing => return 0,
         };
         columns.saturating_add(BATCH_BYTES)
     }
@@ -63,7 +67,7 @@ impl Passage for Metered {
         let held = MemoryConsumer::new("gathered batches").register(context.memory_pool());
         let (charge, rows) = (self.charge, self.rows());
         let counted = input.map(move |batch| {
-            let batch = batch?;
+            let batch = dense(batch?)?;
             held.try_grow(charge.of(&batch))?;
             rows.fetch_add(batch.num_rows(), Ordering::Relaxed);
             Ok(batch)

@@ -1,25 +1,37 @@
 //! `process_events` and `process_lifetimes`: sealed segments through DataFusion's Parquet reader, and the open rows from memory.
 //!
 //! The snapshot has every row in exactly one of the two. Segments outside the filters' range of time are not opened;
-//! inside, the reader prunes row groups and pages, and filters before it decodes the other columns.
+//! inside, row groups without a value that is asked for are left out, the reader prunes row groups and pages, and filters before
+//! it decodes the other columns.
+
+mod blooms;
+mod estimate;
 
 use super::prune::Ranges;
 use super::{QueryView, SEGMENTS_URL, made};
+use crate::schema::read_schema;
 use crate::store::{HistoryTable, SegmentFile, Snapshot};
 use async_trait::async_trait;
+use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::{Session, TableProvider};
-use datafusion::common::{DFSchema, Result};
+use datafusion::common::stats::Precision;
+use datafusion::common::{DFSchema, Result, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
-use datafusion::datasource::physical_plan::parquet::CachedParquetFileReaderFactory;
+use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
+use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetAccessPlan};
 use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
+use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 /// Read with the end of a file, so that the footer rarely needs a second read.
@@ -35,7 +47,8 @@ pub(crate) struct History {
 
 impl History {
     pub(crate) fn new(table: HistoryTable, view: Arc<QueryView>) -> Self {
-        Self { table, view, schema: table.schema() }
+        let schema = read_schema(table.name()).unwrap_or_else(|| table.schema());
+        Self { table, view, schema }
     }
 
     fn file(&self, segment: &Arc<SegmentFile>) -> Option<PartitionedFile> {
@@ -53,28 +66,82 @@ impl History {
         }
     }
 
+    /// The rows in memory; of events, only the columns that are read become views.
     fn open(&self, snapshot: &Snapshot, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
-        let schema = Arc::clone(&self.schema);
         match self.table {
-            HistoryTable::ProcessEvents => {
-                let open: Arc<dyn ExecutionPlan> = MemorySourceConfig::try_new_exec(
-                    std::slice::from_ref(&snapshot.open),
-                    schema,
-                    projection.cloned(),
-                )?;
-                Ok(open)
-            }
+            HistoryTable::ProcessEvents => self.viewed(&snapshot.open, projection),
             HistoryTable::ProcessLifetimes => {
                 let rows = snapshot.open_lifetimes.clone();
+                let schema = Arc::clone(&self.schema);
                 made::scan(schema, rows.bytes(), move || Box::new(rows.clone().rows()), projection)
             }
         }
+    }
+
+    fn viewed(&self, batches: &[RecordBatch], projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let wanted = projection.unwrap_or(&all);
+        let schema = Arc::new(self.schema.project(wanted)?);
+        let read = |batch: &RecordBatch| {
+            let batch = batch.project(wanted)?;
+            let columns = batch.columns().iter().zip(schema.fields());
+            let columns = columns.map(|(column, field)| cast(column, field.data_type())).collect::<Result<_, _>>()?;
+            let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+            RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &rows)
+        };
+        let batches = batches.iter().map(read).collect::<Result<Vec<_>, ArrowError>>()?;
+        Ok(MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?)
+    }
+
+    /// The files, each with the row groups that may have what the filters ask for.
+    async fn narrowed(
+        &self,
+        state: &dyn Session,
+        files: Vec<PartitionedFile>,
+        filters: &[Expr],
+    ) -> Result<Vec<PartitionedFile>> {
+        let sought = blooms::sought(filters);
+        if sought.is_empty() {
+            return Ok(files);
+        }
+        let environment = state.runtime_env();
+        let objects = environment.object_store(&ObjectStoreUrl::parse(SEGMENTS_URL)?)?;
+        let mut told = Vec::with_capacity(files.len());
+        for file in &files {
+            let footer = DFParquetMetadata::new(objects.as_ref(), &file.object_meta)
+                .with_metadata_size_hint(Some(FOOTER_HINT_BYTES))
+                .with_file_metadata_cache(Some(environment.cache_manager.get_file_metadata_cache()));
+            // The scan tells of a footer that cannot be read.
+            let path = self.view.store.dir().join(file.object_meta.location.as_ref());
+            told.push(footer.fetch_metadata().await.ok().map(|footer| (path, footer)));
+        }
+        let look = move || -> Vec<Option<Vec<bool>>> {
+            let excluded = |(path, footer): (PathBuf, Arc<ParquetMetaData>)| blooms::excluded(&path, &footer, &sought);
+            told.into_iter().map(|told| told.map(excluded)).collect()
+        };
+        let excluded = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        Ok(files
+            .into_iter()
+            .zip(excluded.into_iter().chain(std::iter::repeat(None)))
+            .filter_map(|(file, excluded)| self.without(file, excluded))
+            .collect())
+    }
+
+    /// The file without these row groups; `None` when no other is left.
+    fn without(&self, file: PartitionedFile, excluded: Option<Vec<bool>>) -> Option<PartitionedFile> {
+        let Some(excluded) = excluded else { return Some(file) };
+        let mut plan = ParquetAccessPlan::new_all(excluded.len());
+        let out: Vec<usize> = (0..).zip(&excluded).filter(|(_, out)| **out).map(|(group, _)| group).collect();
+        out.iter().for_each(|group| plan.skip(*group));
+        self.view.excludes_row_groups(out.len());
+        (out.len() < excluded.len()).then(|| file.with_extension(plan))
     }
 
     fn sealed(
         &self,
         state: &dyn Session,
         files: Vec<PartitionedFile>,
+        rows: usize,
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
         limit: Option<usize>,
@@ -94,7 +161,9 @@ impl History {
             let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
             source = source.with_predicate(state.create_physical_expr(filter, &columns)?);
         }
+        let statistics = Statistics::new_unknown(&self.schema).with_num_rows(Precision::Inexact(rows));
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
+            .with_statistics(statistics)
             .with_file_group(FileGroup::new(files))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
@@ -138,14 +207,16 @@ impl TableProvider for History {
                 &snapshot.lifetimes
             }
         };
-        let wanted = segments.iter().filter(|segment| ranges.told.overlaps(segment.first_us, segment.last_us));
+        let wanted = || segments.iter().filter(|segment| ranges.told.overlaps(segment.first_us, segment.last_us));
+        let rows = estimate::passing(wanted().map(|segment| segment.rows).sum(), filters);
         // One that is gone or cut short is left out and told.
-        let files: Vec<PartitionedFile> = wanted.filter_map(|segment| self.file(segment)).collect();
+        let files: Vec<PartitionedFile> = wanted().filter_map(|segment| self.file(segment)).collect();
+        let files = self.narrowed(state, files, filters).await?;
         let open = self.open(&snapshot, projection)?;
         if files.is_empty() {
             return Ok(open);
         }
-        UnionExec::try_new(vec![self.sealed(state, files, projection, filters, limit)?, open])
+        UnionExec::try_new(vec![self.sealed(state, files, rows, projection, filters, limit)?, open])
     }
 }
 

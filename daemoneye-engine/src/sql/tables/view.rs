@@ -12,7 +12,7 @@ use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Shared by all tables of one query.
@@ -25,6 +25,8 @@ pub(crate) struct QueryView {
     snapshot: OnceLock<Arc<Snapshot>>,
     /// The files that its scans open, by id.
     opened: Mutex<BTreeMap<u64, Arc<SegmentFile>>>,
+    /// Row groups that its scans left out before the reader saw them.
+    excluded: AtomicUsize,
 }
 
 impl std::fmt::Debug for QueryView {
@@ -36,7 +38,15 @@ impl std::fmt::Debug for QueryView {
 impl QueryView {
     pub(crate) fn new(store: Arc<Store>, extra: Arc<dyn SystemTables>, missing: Missing) -> Arc<Self> {
         let (with_lifetimes, snapshot) = (AtomicBool::new(false), OnceLock::new());
-        Arc::new(Self { store, extra, missing, with_lifetimes, snapshot, opened: Mutex::default() })
+        Arc::new(Self {
+            store,
+            extra,
+            missing,
+            with_lifetimes,
+            snapshot,
+            opened: Mutex::default(),
+            excluded: AtomicUsize::new(0),
+        })
     }
 
     /// Providers for the tables that a statement reads.
@@ -101,6 +111,16 @@ impl QueryView {
     /// Remembers that a scan opens this file.
     pub(super) fn opens(&self, file: &Arc<SegmentFile>) {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(file.id, Arc::clone(file));
+    }
+
+    /// Remembers row groups that a scan leaves out because of their Bloom filters.
+    pub(super) fn excludes_row_groups(&self, count: usize) {
+        self.excluded.fetch_add(count, Ordering::Relaxed);
+    }
+
+    /// Row groups that were left out because of their Bloom filters before the reader saw them.
+    pub(crate) fn excluded_row_groups(&self) -> usize {
+        self.excluded.load(Ordering::Relaxed)
     }
 
     /// The files that the query's scans open.

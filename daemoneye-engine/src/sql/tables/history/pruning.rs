@@ -66,6 +66,7 @@ async fn analyze(store: &Arc<Store>, sql: &str) -> (BTreeMap<String, (usize, usi
     let rows = collect(Arc::clone(&plan), state.task_ctx()).await.unwrap();
     let mut counted = BTreeMap::from([("files".to_owned(), (0, view.opened().len()))]);
     count(plan.as_ref(), &mut counted);
+    counted.entry("row_groups_pruned_bloom_filter".to_owned()).or_default().0 += view.excluded_row_groups();
     (counted, rows.iter().map(|batch| batch.num_rows()).sum())
 }
 
