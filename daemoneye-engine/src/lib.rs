@@ -13,3 +13,7 @@ pub mod store;
 
 /// The one shape of events past the ingest door; named here so that callers need not link DataFusion themselves.
 pub use datafusion::arrow::array::RecordBatch;
+
+/// Of whatever links the engine, its benchmarks included. A fifth of ingest was the system's allocator (docs/adr/0010).
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;

@@ -99,10 +99,33 @@ impl ProcessRecord {
         };
         later.truncated.retain(|field| !self.truncated.contains(field));
         later.arg_lengths.clear();
-        // Merging overwrites what is there and appends to lists; a message that was encoded here decodes.
-        prost::Message::merge(&mut self, prost::Message::encode_to_vec(&later).as_slice()).ok();
-        Self { command_line: line, arg_lengths: former, ..self }
+        self.truncated.append(&mut later.truncated);
+        Self { command_line: line, arg_lengths: former, ..self.overwritten_by(later) }
     }
+
+    /// What `later` tells in place of what was there, but for lists. A field that is not named here does not compile.
+    fn overwritten_by(mut self, later: Self) -> Self {
+        macro_rules! told {
+            ($($field:ident)*) => {
+                let Self { arg_lengths: _, truncated: _, $($field),* } = later;
+                $(if is_told(&$field) {
+                    self.$field = $field;
+                })*
+            };
+        }
+        told! {
+            entity_id identity pid ppid parent_entity_id parent_name parent_executable_path parent_command_line ancestry
+            name executable_path exec_filename command_line cwd uid gid euid user session tty start_time_us status
+            cpu_usage memory_usage executable_hash hash_algorithm hash_status deleted_executable memfd cgroup
+            container_id pid_namespace namespace_pid capture
+        }
+        self
+    }
+}
+
+/// Whether protobuf would write it.
+fn is_told<T: Default + PartialEq>(value: &T) -> bool {
+    *value != T::default()
 }
 
 impl Fault {
@@ -141,5 +164,26 @@ mod tests {
         assert_eq!(known.clone().followed_by(told(Some("a"), &["command_line"])), renamed);
         let titled = ProcessRecord { command_line: Some("a".into()), arg_lengths: vec![1], ..renamed };
         assert_eq!(known.followed_by(told(Some("a"), &[])), titled);
+    }
+
+    #[test]
+    fn a_field_that_is_told_stands_in_place_of_the_one_before_as_a_merge_of_messages_has_it() {
+        let full = |seed: u32, text: &str| ProcessRecord {
+            entity_id: vec![7; 16].into(),
+            pid: seed,
+            ppid: Some(seed),
+            name: text.into(),
+            cwd: Some(text.into()),
+            uid: Some(0),
+            memfd: Some(false),
+            cpu_usage: Some(0.0),
+            ..Default::default()
+        };
+        let sparse = ProcessRecord { pid: 9, memfd: Some(true), ..Default::default() };
+        for (known, later) in [(full(1, "a"), full(2, "b")), (full(1, "a"), sparse.clone()), (sparse, full(0, ""))] {
+            let mut merged = known.clone();
+            prost::Message::merge(&mut merged, prost::Message::encode_to_vec(&later).as_slice()).unwrap();
+            assert_eq!(known.followed_by(later), merged);
+        }
     }
 }

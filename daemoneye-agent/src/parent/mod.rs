@@ -29,10 +29,6 @@ use crate::settings::Settings;
 const STOP_PATIENCE: Duration = Duration::from_secs(10);
 /// How often the lock of an adopted procmond is looked at: it is no child, so its end is not told.
 const ADOPTED_POLL: Duration = Duration::from_secs(1);
-/// glibc keeps what a heavy query freed: 53 MB of private memory against 29 MB with these (300,000 generated events). Other
-/// allocators ignore them; what the operator set stands.
-const MALLOC: [(&str, &str); 2] = [("MALLOC_ARENA_MAX", "2"), ("MALLOC_TRIM_THRESHOLD_", "131072")];
-
 /// Exit codes of a worker that would only fail the same way again.
 const FINAL: &[Exit] = &[
     Exit::Usage,
@@ -139,11 +135,6 @@ impl Parent {
         let (sender, receiver) = link::open(ours).map_err(failed)?;
         let mut command = platform::own_program(&self.program);
         command.arg("worker").args(&self.worker_args).stdin(theirs).stdout(Stdio::inherit());
-        for (name, value) in MALLOC {
-            if std::env::var_os(name).is_none() {
-                command.env(name, value);
-            }
-        }
         platform::own_group(&mut command);
         self.worker.start(&mut command).map_err(failed)?;
         self.sender = Some(sender);

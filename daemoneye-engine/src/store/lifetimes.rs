@@ -10,6 +10,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
+use ahash::RandomState;
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
@@ -75,7 +76,7 @@ pub(super) struct Ended {
 pub(super) struct Lifetimes {
     pub(super) rows: Vec<Ended>,
     /// Where in `rows` an entity stands.
-    places: HashMap<EntityId, usize>,
+    places: HashMap<EntityId, usize, RandomState>,
     batches: Vec<RecordBatch>,
     /// Bytes of `batches`.
     batch_bytes: usize,

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
+use ahash::RandomState;
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
 use datafusion::arrow::error::ArrowError;
@@ -53,7 +54,7 @@ struct Alive {
 #[derive(Debug, Default)]
 struct Ends {
     order: VecDeque<EntityId>,
-    of: HashMap<EntityId, (Arc<str>, Sequence)>,
+    of: HashMap<EntityId, (Arc<str>, Sequence), RandomState>,
 }
 
 impl Ends {
@@ -77,12 +78,12 @@ impl Ends {
 #[derive(Debug)]
 pub(super) struct Live {
     room: usize,
-    processes: HashMap<EntityId, Alive>,
-    dirty: HashSet<EntityId>,
+    processes: HashMap<EntityId, Alive, RandomState>,
+    dirty: HashSet<EntityId, RandomState>,
     ends: Ends,
     /// Of the processes, those that are known to live no more and whose end was not told yet. With the position behind which it
     /// will not be told any more, where that is known.
-    gone: HashMap<EntityId, Option<Sequence>>,
+    gone: HashMap<EntityId, Option<Sequence>, RandomState>,
     shed: u64,
     /// Collectors of which processes found no room since they last enumerated them.
     lacking: HashSet<Arc<str>>,
@@ -99,7 +100,7 @@ pub(super) type Changes = Vec<(EntityId, Option<Lifetime>)>;
 
 impl Live {
     pub(super) fn with_room(room: usize) -> Self {
-        let (processes, dirty, gone) = (HashMap::new(), HashSet::new(), HashMap::new());
+        let (processes, dirty, gone) = (HashMap::default(), HashSet::default(), HashMap::default());
         Self { room, processes, dirty, ends: Ends::default(), gone, shed: 0, lacking: HashSet::new() }
     }
 
@@ -177,7 +178,7 @@ impl Live {
     fn reset(&mut self, collector: &str, records: Vec<ProcessRecord>, as_of: Sequence) {
         let name: Arc<str> = collector.into();
         self.lacking.remove(collector);
-        let mut stale: HashSet<EntityId> = self
+        let mut stale: HashSet<EntityId, RandomState> = self
             .processes
             .iter()
             .filter(|(_, alive)| alive.collector.as_ref() == collector && alive.at <= as_of)
