@@ -3,23 +3,28 @@
 //! Nothing here is a double: the binaries are the ones that cargo built beside the running test, and a stale one is refused
 //! (its sources, as cargo's dep-info lists them, must not be newer than the binary).
 
+mod agent;
+mod processes;
+
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _};
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
+use daemoneye_lib::exit::Exit;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
+pub use self::agent::Agent;
+pub use self::processes::{processes_on, procmonds};
+
 /// How long anything may take here; generous, because the suite shares its two cores with other tests.
-pub const PATIENCE: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(180);
 
 /// Waits for `condition`; says what it waited for when it does not come.
 ///
@@ -34,6 +39,17 @@ pub fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Result<Option<T>>)
         ensure!(start.elapsed() < PATIENCE, "waited {PATIENCE:?} for {what}");
         std::thread::park_timeout(Duration::from_millis(20));
     }
+}
+
+/// Copies a file as a program of its own does: while a copy of this one is open for writing, a test beside it may start a program,
+/// and until that runs the copy is busy.
+///
+/// # Errors
+/// When it cannot be copied.
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let copied = Command::new("cp").arg(from.as_ref()).arg(to.as_ref()).status()?;
+    ensure!(copied.success(), "cannot copy {} to {}", from.as_ref().display(), to.as_ref().display());
+    Ok(())
 }
 
 /// What a program was made of. Only `cargo build` writes that beside it, for all crates; in a fresh target directory `cargo test`
@@ -92,7 +108,8 @@ pub struct Home {
 }
 
 impl Home {
-    /// Empty directories and settings that make a test quick: a snapshot every 100 ms.
+    /// Empty directories and settings that make a test quick: a snapshot every 100 ms. No alert is folded because of its number:
+    /// every agent here hears of what all tests start.
     ///
     /// # Errors
     /// When no directory can be made.
@@ -103,7 +120,10 @@ impl Home {
         fs::create_dir(dir.path().join("data"))?;
         fs::create_dir(dir.path().join("run"))?;
         let home = Self { dir, settings: Vec::new(), rules: builtin_rules(), other_user: None };
-        Ok(home.set("PROCMOND__SNAPSHOT_INTERVAL_MS", "100"))
+        Ok(home
+            .set("PROCMOND__SNAPSHOT_INTERVAL_MS", "100")
+            .set("ALERTS__RATE_PER_RULE_PER_MINUTE", "1000000")
+            .set("ALERTS__RATE_PER_MINUTE", "1000000"))
     }
 
     /// Sets a `DAEMONEYE_AGENT_*` variable for every agent started from here on.
@@ -138,7 +158,7 @@ impl Home {
         fs::create_dir(&bin)?;
         fs::create_dir(&rules)?;
         for name in ["procmond", "daemoneye-agent", "daemoneye-cli"] {
-            fs::copy(program(name)?, bin.join(name))?;
+            copy_program(program(name)?, bin.join(name))?;
         }
         for entry in fs::read_dir(&self.rules)? {
             let path = entry?.path();
@@ -204,19 +224,14 @@ impl Home {
     /// When it cannot be started.
     pub fn start(&self) -> Result<Agent> {
         program("procmond")?;
-        let mut child = self
+        let child = self
             .agent_command()?
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .spawn()
             .context("daemoneye-agent")?;
-        let lines = Arc::new(Mutex::new(Vec::new()));
-        let stdout = child.stdout.take().context("stdout")?;
-        let stderr = child.stderr.take().context("stderr")?;
-        collect(BufReader::new(stdout), "", &lines);
-        collect(BufReader::new(stderr), "! ", &lines);
-        Ok(Agent { child, lines })
+        Agent::follow(child)
     }
 
     /// Starts the agent and waits until it is in its steady state.
@@ -264,12 +279,25 @@ impl Home {
     /// # Errors
     /// Names the command, its exit code and what it said.
     pub fn json(&self, args: &[&str]) -> Result<Value> {
-        let mut all = args.to_vec();
-        all.extend(["--format", "json"]);
+        self.document(args, &[Exit::Ok])
+    }
+
+    /// The same of a question about events. A machine that is busy with other tests may have lost some, of which the answer says
+    /// so.
+    ///
+    /// # Errors
+    /// As [`Home::json`].
+    pub fn answer(&self, args: &[&str]) -> Result<Value> {
+        self.document(args, &[Exit::Ok, Exit::Degraded])
+    }
+
+    fn document(&self, args: &[&str], accepted: &[Exit]) -> Result<Value> {
+        let all = [args, &["--format", "json"]].concat();
         let output = self.cli(&all)?;
         let said =
             || format!("{all:?}: {} {}\n{}", output.status, String::from_utf8_lossy(&output.stderr), self.condition());
-        ensure!(output.status.success(), said());
+        let code = output.status.code();
+        ensure!(accepted.iter().any(|exit| code == Some(i32::from(exit.code()))), said());
         serde_json::from_slice(&output.stdout).with_context(said)
     }
 
@@ -283,15 +311,20 @@ impl Home {
         answers.join("\n")
     }
 
-    /// Rows of a query.
+    /// Rows of a query, whole or over a gap.
     ///
     /// # Errors
     /// As [`Home::json`].
     pub fn query(&self, sql: &str) -> Result<Vec<Value>> {
-        match self.json(&["query", sql])? {
-            Value::Array(rows) => Ok(rows),
-            other => bail!("{sql}: expected an array, got {other}"),
-        }
+        rows(self.answer(&["query", sql])?)
+    }
+
+    /// Rows of a query that lack nothing.
+    ///
+    /// # Errors
+    /// As [`Home::json`].
+    pub fn whole_query(&self, sql: &str) -> Result<Vec<Value>> {
+        rows(self.json(&["query", sql])?)
     }
 
     /// The health document; a degraded system has one too.
@@ -333,158 +366,9 @@ impl Drop for Home {
     }
 }
 
-/// Pids of every live procmond whose data directory is `data`.
-///
-/// # Errors
-/// When /proc cannot be read.
-pub fn procmonds(data: &Path) -> Result<Vec<i32>> {
-    processes_that(|pid| {
-        let command_line = fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        let environment = fs::read(format!("/proc/{pid}/environ")).unwrap_or_default();
-        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-        let needle = data.as_os_str().as_encoded_bytes();
-        name.trim() == "procmond" && (contains(&command_line, needle) || contains(&environment, needle))
-    })
-}
-
-/// Pids of every live process that mentions `dir` in its command line.
-///
-/// # Errors
-/// When /proc cannot be read.
-pub fn processes_on(dir: &Path) -> Result<Vec<i32>> {
-    let needle = dir.as_os_str().as_encoded_bytes().to_vec();
-    processes_that(|pid| contains(&fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default(), &needle))
-}
-
-fn processes_that(select: impl Fn(i32) -> bool) -> Result<Vec<i32>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir("/proc")? {
-        if let Some(pid) = entry?.file_name().to_str().and_then(|name| name.parse().ok())
-            && select(pid)
-        {
-            found.push(pid);
-        }
+fn rows(answer: Value) -> Result<Vec<Value>> {
+    match answer {
+        Value::Array(rows) => Ok(rows),
+        other => bail!("expected an array, got {other}"),
     }
-    Ok(found)
-}
-
-fn contains(haystack: &[u8], needle: &[u8]) -> bool {
-    haystack.windows(needle.len()).any(|window| window == needle)
-}
-
-fn collect(reader: impl std::io::Read + Send + 'static, mark: &'static str, lines: &Arc<Mutex<Vec<String>>>) {
-    let lines = Arc::clone(lines);
-    std::thread::spawn(move || {
-        for line in BufReader::new(reader).lines().map_while(Result::ok) {
-            lines.lock().unwrap_or_else(PoisonError::into_inner).push(format!("{mark}{line}"));
-        }
-    });
-}
-
-/// A running `daemoneye-agent run`; killed when dropped.
-pub struct Agent {
-    child: Child,
-    lines: Arc<Mutex<Vec<String>>>,
-}
-
-impl Agent {
-    /// Pid of the parent process.
-    #[must_use]
-    pub fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).unwrap_or(i32::MAX))
-    }
-
-    /// Everything it has printed, standard error marked with `!`.
-    #[must_use]
-    pub fn transcript(&self) -> String {
-        self.lines.lock().unwrap_or_else(PoisonError::into_inner).join("\n")
-    }
-
-    /// Sends Ctrl-C and waits for the end.
-    ///
-    /// # Errors
-    /// When it does not end in time.
-    pub fn stop(mut self) -> Result<(ExitStatus, String)> {
-        kill(self.pid(), Signal::SIGINT)?;
-        let status = wait_for("the agent's end", || Ok(self.child.try_wait()?)).with_context(|| self.transcript())?;
-        Ok((status, self.transcript()))
-    }
-
-    /// Waits for it to end by itself.
-    ///
-    /// # Errors
-    /// When it does not end in time.
-    pub fn ended(mut self) -> Result<(ExitStatus, String)> {
-        let status = wait_for("the agent's end", || Ok(self.child.try_wait()?))?;
-        // The last lines may still be in the pipe.
-        std::thread::park_timeout(Duration::from_millis(50));
-        Ok((status, self.transcript()))
-    }
-
-    /// kill -9 of the parent and its worker, at once.
-    ///
-    /// # Errors
-    /// When /proc cannot be read.
-    pub fn kill_all(mut self) -> Result<()> {
-        let parent = self.pid();
-        let children = children_of(parent.as_raw())?;
-        kill(parent, Signal::SIGKILL)?;
-        for child in children.into_iter().filter(|pid| comm(*pid) != "procmond") {
-            // It may have ended by itself since it was listed.
-            let _gone = kill(Pid::from_raw(child), Signal::SIGKILL);
-        }
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// Pid of the worker.
-    #[must_use]
-    pub fn worker(&self) -> Option<i32> {
-        children_of(self.pid().as_raw()).ok()?.into_iter().find(|pid| comm(*pid) != "procmond")
-    }
-
-    /// kill -9 of the parent alone; its children go on.
-    ///
-    /// # Errors
-    /// When it is gone already.
-    pub fn kill_parent(&mut self) -> Result<()> {
-        self.child.kill()?;
-        self.child.wait()?;
-        Ok(())
-    }
-
-    /// kill -9 of the worker alone.
-    ///
-    /// # Errors
-    /// When there is none.
-    pub fn kill_worker(&self) -> Result<()> {
-        kill(Pid::from_raw(self.worker().context("no worker")?), Signal::SIGKILL)?;
-        Ok(())
-    }
-}
-
-impl Drop for Agent {
-    fn drop(&mut self) {
-        if matches!(self.child.try_wait(), Ok(None)) {
-            // In order first, so that procmond ends too; then by force.
-            let _asked = kill(self.pid(), Signal::SIGTERM);
-            let ended = wait_for("the agent's end", || Ok(self.child.try_wait()?));
-            if ended.is_err() {
-                let _killed = self.child.kill();
-                let _reaped = self.child.wait();
-            }
-        }
-    }
-}
-
-fn comm(pid: i32) -> String {
-    fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default().trim().to_owned()
-}
-
-fn children_of(parent: i32) -> Result<Vec<i32>> {
-    processes_that(|pid| {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
-        let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-        after_name.split_whitespace().nth(1).and_then(|ppid| ppid.parse().ok()) == Some(parent)
-    })
 }

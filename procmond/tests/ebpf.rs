@@ -27,7 +27,12 @@ use skip::skipped;
 mod skip;
 
 /// How long a notice may take on a machine that compiles beside the tests.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(180);
+
+/// Not by this process: a test beside this one may fork while the file is open for writing, and then it is busy.
+fn copy(program: &str, to: &Path) {
+    assert!(Command::new("cp").arg(program).arg(to).status().unwrap().success());
+}
 
 fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap().trim().to_owned()
@@ -328,7 +333,7 @@ fn deleted_and_memory_executables_are_told_apart() {
 
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("gone");
-    std::fs::copy("/bin/true", &path).unwrap();
+    copy("/bin/true", &path);
     let open = std::fs::File::open(&path).unwrap();
     rustix::io::fcntl_setfd(&open, rustix::io::FdFlags::empty()).unwrap();
     std::fs::remove_file(&path).unwrap();
@@ -389,8 +394,7 @@ fn a_fresh_program_that_is_over_at_once_gets_its_hash() {
     let directory = tempfile::tempdir().unwrap();
     for number in 0..5 {
         let path = directory.path().join(format!("dropper{number}"));
-        // Not copied by this process: a test beside this one may fork while the file is open for writing.
-        assert!(Command::new("cp").arg("/bin/true").arg(&path).status().unwrap().success());
+        copy("/bin/true", &path);
         let seen = notices_of(&mut source, &mut Command::new(&path));
         let exec = seen.iter().find_map(|notice| match &notice.what {
             What::Exec(record, _, file) => Some((notice, record, *file)),

@@ -107,7 +107,7 @@ fn every_flipped_byte_of_every_file_names_its_entry() {
         let drafts: Vec<Draft> = (run * 16..run * 16 + 16).map(draft).collect();
         ledger.append_batch(&drafts).unwrap();
         // Two segments in each run, and the spare that another thread prepares.
-        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+        let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
         while segments(dir.path()).len() < 2 * usize::try_from(run).unwrap() + 3 {
             assert!(std::time::Instant::now() < deadline, "no spare");
             std::thread::yield_now();

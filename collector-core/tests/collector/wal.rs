@@ -619,7 +619,7 @@ fn a_batch_is_one_write() {
     options.disk = Arc::new(FaultyDisk(Arc::clone(&faults)));
     let (wal, _) = Wal::open(options).unwrap();
     // The spare is written by another thread: wait until it stands.
-    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = std::time::Instant::now() + std::time::Duration::from_secs(60);
     while segments(dir.path()).len() < 2 {
         assert!(std::time::Instant::now() < deadline, "no spare");
         std::thread::yield_now();

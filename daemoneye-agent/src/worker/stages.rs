@@ -37,10 +37,10 @@ const SUMMARY_WAIT: Duration = Duration::from_millis(900);
 /// How long a worker without a parent may take for its last seal.
 const ORPHAN_WAIT: Duration = Duration::from_secs(1);
 /// How long, and how often, the lock of the data directory is waited for: the worker of an agent that was killed may hold it until
-/// its drain is over.
-const LOCK_WAIT: Duration = Duration::from_secs(5);
+/// its drain is over. Whoever gives up ends the new agent as well, so a busy host has several times as long as an idle one takes.
+const LOCK_WAIT: Duration = Duration::from_secs(15);
 const _: () = assert!(
-    ORPHAN_WAIT.as_millis() + crate::DRAIN.as_millis() < LOCK_WAIT.as_millis(),
+    4 * (ORPHAN_WAIT.as_millis() + crate::DRAIN.as_millis()) < LOCK_WAIT.as_millis(),
     "the next agent waits longer than the last worker lasts"
 );
 const LOCK_POLL: Duration = Duration::from_millis(100);

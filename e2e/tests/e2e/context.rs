@@ -4,8 +4,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use e2e::{Home, wait_for};
-use serde_json::{Value, json};
+use e2e::{Home, copy_program, wait_for};
+use serde_json::Value;
 
 /// A copy of a program under a hidden name in a fresh directory under /tmp.
 struct Program {
@@ -17,8 +17,7 @@ impl Program {
     fn of(original: &str) -> Self {
         let dir = tempfile::Builder::new().prefix("tmp.").tempdir_in("/tmp").unwrap();
         let path = dir.path().join(".short");
-        // Not copied by this process: a test beside this one may fork meanwhile, and then the copy is busy.
-        assert!(Command::new("cp").arg(original).arg(&path).status().unwrap().success());
+        copy_program(original, &path).unwrap();
         Self { _dir: dir, path }
     }
 
@@ -139,12 +138,19 @@ fn health_tells_the_source_its_recall_and_the_sandbox() {
         program.run(&[]);
     }
     let since_us = health["collectors"][0]["last_heartbeat_us"].as_i64();
-    let health = wait_for("a heartbeat later", || {
-        Ok(Some(home.health()?).filter(|health| health["collectors"][0]["last_heartbeat_us"].as_i64() > since_us))
+    // There is none as long as a collector answers late.
+    let told_anew = |collector: &Value| {
+        collector["last_heartbeat_us"].as_i64() > since_us && collector["recall_percent"].is_number()
+    };
+    let health = wait_for("the recall, a heartbeat later", || {
+        Ok(Some(home.health()?).filter(|health| told_anew(&health["collectors"][0])))
     })
     .unwrap();
     let collector = &health["collectors"][0];
-    assert_eq!((&collector["recall_percent"], &collector["missed"]), (&json!(100.0), &json!(0)), "{health}");
+    assert_eq!(collector["missed"], 0, "{health}");
+    // What a busy machine lost in the kernel is counted, and the recall is less then.
+    let recall = collector["recall_percent"].as_f64().unwrap();
+    assert_eq!(recall < 100.0, collector["kernel_lost"].as_u64().unwrap() > 0, "{health}");
     assert!(health["source"]["reason"].is_string(), "{health}");
     for program in ["worker", "parent"] {
         let layers = health["sandbox"][program]["layers"].as_array().unwrap();

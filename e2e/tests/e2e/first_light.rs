@@ -6,10 +6,10 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
 use daemoneye_lib::ledger::LedgerReader;
-use e2e::{Home, processes_on, wait_for};
+use e2e::{Home, copy_program, processes_on, wait_for};
 use serde_json::Value;
 
-/// A copy of `sleep` under a hidden name in a fresh directory under /tmp, running.
+/// A copy of `sleep` under a hidden name in a fresh directory under /tmp, running for longer than a test.
 pub(crate) struct Hidden {
     _dir: tempfile::TempDir,
     pub(crate) path: PathBuf,
@@ -20,14 +20,18 @@ impl Hidden {
     pub(crate) fn start() -> Self {
         let dir = tempfile::Builder::new().prefix("tmp.").tempdir_in("/tmp").unwrap();
         let path = dir.path().join(".hidden");
-        fs::copy("/bin/sleep", &path).unwrap();
-        let child = Command::new(&path).arg("30").stdin(Stdio::null()).spawn().unwrap();
+        copy_program("/bin/sleep", &path).unwrap();
+        let child = Command::new(&path).arg("300").stdin(Stdio::null()).spawn().unwrap();
         Self { _dir: dir, path, child }
     }
 
-    pub(crate) fn stop(mut self) {
-        self.child.kill().unwrap();
-        self.child.wait().unwrap();
+    pub(crate) fn stop(self) {}
+}
+
+impl Drop for Hidden {
+    fn drop(&mut self) {
+        self.child.kill().ok();
+        self.child.wait().ok();
     }
 }
 
@@ -65,15 +69,15 @@ fn an_event_reaches_query_alert_file_and_ledger_and_its_stop_follows() {
     let sql = format!("SELECT pid, name, command_line FROM process_events WHERE executable_path = '{path}'");
     let rows = home.query(&sql).unwrap();
     assert_eq!(rows[0]["pid"], pid);
-    assert_eq!(rows[0]["command_line"], format!("{} 30", hidden.path.display()));
+    assert_eq!(rows[0]["command_line"], format!("{} 300", hidden.path.display()));
 
     let id = alert["id"].as_str().unwrap();
-    let listed = home.json(&["alerts", "list"]).unwrap();
+    let listed = home.answer(&["alerts", "list", "--limit", "1000000"]).unwrap();
     assert!(listed.as_array().unwrap().iter().any(|row| row["id"] == id), "{listed}");
     let shown = home.json(&["alerts", "show", id]).unwrap();
     assert_eq!(shown["events"], alert["events"]);
 
-    let running = home.json(&["processes"]).unwrap();
+    let running = home.answer(&["processes"]).unwrap();
     assert!(running.as_array().unwrap().iter().any(|row| row["pid"] == pid), "the process is alive");
     let rules = home.json(&["rules", "list"]).unwrap();
     assert!(rules.as_array().unwrap().len() >= 12, "{rules}");
@@ -181,9 +185,24 @@ fn compare_formats(home: &Home, command: &[&str]) {
     }
 }
 
+/// The only rule of the tests' own.
+const EDITED: &str = "3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01";
+
+/// A rule for the starts of this name.
+fn write_rule(dir: &Path, name: &str) {
+    let rule = format!(
+        "id: {EDITED}\nname: edited\ndescription: edited\nauthor: test\nseverity: low\ncategory: process_creation\n\
+         sql: SELECT pid FROM process_events WHERE event_type = 'start' AND name = '{name}'\n"
+    );
+    fs::write(dir.join("edited.yaml"), rule).unwrap();
+}
+
 #[test]
 fn every_format_says_the_same() {
-    let home = Home::new().unwrap();
+    // One rule, so that what other tests start leaves the list of alerts alone.
+    let rules = tempfile::tempdir().unwrap();
+    write_rule(rules.path(), ".hidden");
+    let home = Home::new().unwrap().rules(rules.path().to_owned());
     let agent = home.start_ready().unwrap();
     let sql = "SELECT 1 AS one, 'a,\"b' AS text, NULL AS nothing";
     for (format, expected) in [
@@ -211,26 +230,19 @@ fn an_edited_rule_is_in_force_without_a_restart() {
         let path = entry.unwrap().path();
         fs::copy(&path, rules.path().join(path.file_name().unwrap())).unwrap();
     }
-    let id = "3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01";
-    let write = |name: &str| {
-        let rule = format!(
-            "id: {id}\nname: edited\ndescription: edited\nauthor: test\nseverity: low\ncategory: process_creation\n\
-             sql: SELECT pid FROM process_events WHERE event_type = 'start' AND name = '{name}'\n"
-        );
-        fs::write(rules.path().join("edited.yaml"), rule).unwrap();
-    };
+    let write = |name: &str| write_rule(rules.path(), name);
     write("never-there");
     let home = Home::new().unwrap().rules(rules.path().to_owned());
     let _agent = home.start_ready().unwrap();
     let version = || -> anyhow::Result<Value> {
         let listed = home.json(&["rules", "list"])?;
-        let edited = listed.as_array().unwrap().iter().find(|rule| rule["id"] == id);
+        let edited = listed.as_array().unwrap().iter().find(|rule| rule["id"] == EDITED);
         Ok(edited.unwrap()["version"].clone())
     };
     let first = version().unwrap();
     assert!(first.is_number(), "{first}");
     let raised = |pid: u32| -> anyhow::Result<Option<Value>> {
-        Ok(home.delivered()?.into_iter().find(|alert| alert["rule_id"] == id && alert["process"]["pid"] == pid))
+        Ok(home.delivered()?.into_iter().find(|alert| alert["rule_id"] == EDITED && alert["process"]["pid"] == pid))
     };
     let before = Hidden::start();
     wait_for("the alert of another rule", || Ok(alert_for(&home.delivered()?, &before.path))).unwrap();

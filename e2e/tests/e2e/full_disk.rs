@@ -15,7 +15,7 @@ mod skip;
 /// Processes that live while nothing is taken.
 const LIVES: usize = 20;
 
-/// A file system of a few MiB, for as long as it lives.
+/// A small file system, for as long as it lives.
 struct Tmpfs(PathBuf);
 
 impl Tmpfs {
@@ -128,7 +128,7 @@ fn segments(home: &Home) -> PathBuf {
 #[test]
 fn history_without_room_pauses_ingest_is_told_and_loses_nothing() {
     let home = Home::new().unwrap().set("STORE__SEAL_MS", "300");
-    let Some(disk) = Tmpfs::mount(segments(&home), 4) else { return };
+    let Some(disk) = Tmpfs::mount(segments(&home), 64) else { return };
     let agent = home.start_ready().unwrap();
     wait_for_a_seal(&home, &agent);
     let worker = agent.worker().unwrap();

@@ -65,7 +65,7 @@ fn a_backup_of_a_running_agent_is_sound_answers_and_is_audited() {
 
     let before = hashes(&dir);
     let (rows, code) = count_of(&home, &dir, ".hidden");
-    assert!(rows >= 1 && code == Some(0), "what was in memory is in the copy: {rows} {code:?}");
+    assert!(rows >= 1 && matches!(code, Some(0 | 3)), "what was in memory is in the copy: {rows} {code:?}");
     let sound = home.json(&["data", "fsck", "--store", dir.to_str().unwrap()]).unwrap();
     assert_eq!(sound["problems"], serde_json::json!([]), "{sound}");
     assert_eq!(hashes(&dir), before, "nothing that reads a copy changes it");
@@ -204,7 +204,7 @@ fn a_script_of_statements_runs_in_the_shell_and_its_first_failure_is_the_exit_co
     let errors = String::from_utf8_lossy(&output.stderr);
     assert!(errors.contains("| SELEC 2\n") && errors.contains("^") && errors.contains(".nothing"), "{errors}");
     assert_eq!(output.status.code(), Some(5), "the refused statement came before the unknown command");
-    let read = home.json(&["query", "--explain", "SELECT name FROM process_events WHERE pid = 1"]).unwrap();
+    let read = home.answer(&["query", "--explain", "SELECT name FROM process_events WHERE pid = 1"]).unwrap();
     assert!(read["segments"]["total"].is_u64() && read["operators"][0]["name"].is_string(), "{read}");
     let explained = shell(&home, &[], ".explain SELECT pid\n FROM process_events;");
     assert!(

@@ -10,7 +10,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::segment::DirReader;
-use e2e::{Agent, Home, procmonds, wait_for};
+use e2e::{Agent, Home, copy_program, procmonds, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -128,15 +128,10 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     let seed = std::env::var("DAEMONEYE_E2E_SEED").ok().and_then(|n| n.parse().ok()).unwrap_or(0x5eed_0001_u64);
     println!("seed {seed}, {cycles} cycles");
     let mut dice = Dice(seed);
-    let home = Home::new()
-        .unwrap()
-        .set("PROCMOND__RESTART_LIMIT", "1000")
-        .set("STORE__SEAL_MS", "300")
-        .set("ALERTS__RATE_PER_RULE_PER_MINUTE", "1000000")
-        .set("ALERTS__RATE_PER_MINUTE", "1000000");
+    let home = Home::new().unwrap().set("PROCMOND__RESTART_LIMIT", "1000").set("STORE__SEAL_MS", "300");
     let storm_dir = tempfile::Builder::new().prefix("tmp.").tempdir_in("/tmp").unwrap();
     let program = storm_dir.path().join(".storm");
-    fs::copy("/bin/sleep", &program).unwrap();
+    copy_program("/bin/sleep", &program).unwrap();
     let storm = Storm::start(program);
 
     let mut in_wal = BTreeSet::new();
@@ -187,7 +182,7 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     // The storm is over and every event of it is stored.
     let over = wait_for("the last stop of the storm", || {
         // Degraded, and so no answer, until everything that is in the log has arrived.
-        let rows = home.query("SELECT count(*) AS n FROM processes WHERE name = '.storm'");
+        let rows = home.whole_query("SELECT count(*) AS n FROM processes WHERE name = '.storm'");
         Ok(rows.ok().filter(|rows| rows[0]["n"] == 0).map(|_rows| ()))
     });
     if let Err(error) = over {
@@ -214,9 +209,10 @@ fn the_worker_of_a_killed_parent_makes_room_for_the_next_agent() {
     let mut first = home.start_ready().unwrap();
     // What holds up an end in order: a collector that answers nothing, and a sink that never takes what it is given.
     let collector = Pid::from_raw(home.procmond_pid().unwrap());
-    let sink = home.data().join("alerts.jsonl");
-    let _none_yet = fs::remove_file(&sink);
-    nix::unistd::mkfifo(&sink, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let pipe = home.path().join("never-read");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // In one step: an alert beside this test would make the file anew.
+    fs::rename(&pipe, home.data().join("alerts.jsonl")).unwrap();
     let hidden = Hidden::start();
     wait_for("an alert that waits for its sink", || {
         let health = home.health()?;

@@ -3,10 +3,9 @@
 use std::io::Write as _;
 use std::process::{Child, Command, Stdio};
 
-use anyhow::{Result, ensure};
 use daemoneye_lib::ledger::verify_dir;
 use daemoneye_lib::metrics::METRICS;
-use e2e::{Home, wait_for};
+use e2e::{Home, copy_program, wait_for};
 use serde_json::Value;
 
 /// A shell under a name of its own that ends with 7 when it is told to.
@@ -21,8 +20,7 @@ impl Waiting {
         let dir = tempfile::tempdir().unwrap();
         let name = format!("waits-{}", std::process::id() % 10_000_000);
         let path = dir.path().join(&name);
-        // Not copied by this process: a test beside this one may fork meanwhile, and then the copy is busy.
-        assert!(Command::new("cp").arg("/bin/sh").arg(&path).status().unwrap().success());
+        copy_program("/bin/sh", &path).unwrap();
         let child = Command::new(&path).args(["-c", "read word; exit 7"]).stdin(Stdio::piped()).spawn().unwrap();
         Self { _dir: dir, name, child }
     }
@@ -41,13 +39,6 @@ impl Drop for Waiting {
     }
 }
 
-/// The rows of a query, also where something else is missing from that time: other tests load this machine.
-fn rows(home: &Home, sql: &str) -> Result<Vec<Value>> {
-    let told = home.cli(&["query", sql, "--format", "json"])?;
-    ensure!(matches!(told.status.code(), Some(0 | 3)), "{sql}: {}", String::from_utf8_lossy(&told.stderr));
-    Ok(serde_json::from_slice(&told.stdout)?)
-}
-
 /// The rows of one query over a copied store.
 fn stored(home: &Home, sql: &str) -> Value {
     let data = home.data();
@@ -60,7 +51,7 @@ fn a_process_is_one_lifetime_and_is_found_at_instants_in_between_only() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
     let source = home.health().unwrap()["source"]["name"].as_str().unwrap().to_owned();
-    let now = || rows(&home, "SELECT now() AS t").unwrap()[0]["t"].as_str().unwrap().to_owned();
+    let now = || home.query("SELECT now() AS t").unwrap()[0]["t"].as_str().unwrap().to_owned();
     let before = now();
     let mut waiting = Waiting::start();
     let (pid, name) = (waiting.child.id(), waiting.name.clone());
@@ -70,15 +61,14 @@ fn a_process_is_one_lifetime_and_is_found_at_instants_in_between_only() {
     );
     let found_at = |instant: &str| {
         let sql = format!("SELECT pid FROM processes_at('{instant}') WHERE name = '{}'", name);
-        rows(&home, &sql).unwrap().iter().map(|row| row["pid"].as_u64().unwrap()).collect::<Vec<_>>()
+        home.query(&sql).unwrap().iter().map(|row| row["pid"].as_u64().unwrap()).collect::<Vec<_>>()
     };
-    let living = wait_for("its lifetime so far", || Ok(rows(&home, &lifetimes)?.pop())).unwrap();
+    let living = wait_for("its lifetime so far", || Ok(home.query(&lifetimes)?.pop())).unwrap();
     assert_eq!((&living["stop_time"], &living["exit_code"]), (&Value::Null, &Value::Null));
     let between = now();
     waiting.end();
-    let over =
-        wait_for("its end", || Ok(rows(&home, &lifetimes)?.into_iter().find(|row| !row["stop_time"].is_null())))
-            .unwrap();
+    let over = wait_for("its end", || Ok(home.query(&lifetimes)?.into_iter().find(|row| !row["stop_time"].is_null())))
+        .unwrap();
     // Only the kernel tells how it ended; a snapshot finds that it is gone.
     if source == "ebpf" || source == "proc-connector" {
         assert_eq!((&over["end_observed"], &over["exit_code"]), (&Value::Bool(true), &Value::from(7)));
@@ -94,7 +84,7 @@ fn a_process_is_one_lifetime_and_is_found_at_instants_in_between_only() {
     // A killed worker loses what it had in memory; the collector tells it once more, and it stays one row.
     agent.kill_worker().unwrap();
     wait_for("the same lifetime after a kill", || {
-        let asked = rows(&home, &lifetimes).unwrap_or_default();
+        let asked = home.query(&lifetimes).unwrap_or_default();
         Ok((asked == [over.clone()]).then_some(()))
     })
     .unwrap();
@@ -110,7 +100,7 @@ fn the_ledger_and_the_numbers_of_health_can_be_asked_in_sql() {
     let agent = home.start_ready().unwrap();
     let entries = "SELECT sequence, action, previous_hash, entry_hash FROM audit_entries ORDER BY sequence";
     let chain = wait_for("the agent's entry", || {
-        let chain = rows(&home, entries)?;
+        let chain = home.query(entries)?;
         Ok(chain.iter().any(|row| row["action"] == "sandbox").then_some(chain))
     })
     .unwrap();
@@ -120,14 +110,14 @@ fn the_ledger_and_the_numbers_of_health_can_be_asked_in_sql() {
             assert_eq!(row["previous_hash"], chain[place - 1]["entry_hash"], "{row}");
         }
     }
-    let named = rows(&home, "SELECT DISTINCT name FROM metrics").unwrap();
+    let named = home.query("SELECT DISTINCT name FROM metrics").unwrap();
     let missing: Vec<&str> = METRICS
         .iter()
         .map(|metric| metric.name)
         .filter(|name| !named.iter().any(|row| row["name"] == *name))
         .collect();
     assert_eq!(missing, Vec::<&str>::new());
-    let events = rows(&home, "SELECT value FROM metrics WHERE name = 'daemoneye_events_total'").unwrap();
+    let events = home.query("SELECT value FROM metrics WHERE name = 'daemoneye_events_total'").unwrap();
     assert!(events[0]["value"].as_f64().unwrap() > 0.0, "{events:?}");
     agent.stop().unwrap();
     let ledger = verify_dir(&home.data().join("audit"), |_| {}).unwrap();

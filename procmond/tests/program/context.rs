@@ -1,7 +1,6 @@
 //! What an event of the real program holds, column by column, whichever source has seen it; what the program adds, and what
 //! it takes out: hashes of executables, secrets of command lines.
 
-use std::os::fd::AsRawFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::Instant;
@@ -11,7 +10,7 @@ use daemoneye_lib::proto::EventType;
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
-use crate::support::{DEADLINE, Procmond, Running, is, is_root, of, process, program, sources};
+use crate::support::{DEADLINE, Procmond, Running, in_memory, is, is_root, of, process, program, sources};
 
 /// A shell that waits, under a command line with a secret; its children get it as their parent's.
 fn with_secret() -> Running {
@@ -264,9 +263,7 @@ fn every_column_holds_what_the_process_is() {
         let dir = tempfile::tempdir().unwrap();
         let place = real(dir.path().to_str().unwrap()).as_str().unwrap().to_owned();
         let groups = Groups::of(source);
-        let memory = rustix::fs::memfd_create("hidden", rustix::fs::MemfdFlags::empty()).unwrap();
-        let memory_path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
-        std::fs::copy("/bin/sleep", &memory_path).unwrap();
+        let (_memory, memory_path) = in_memory("/bin/sleep");
         let mut procmond = Procmond::ready(&dir.path().join("data"), source, &[]);
         let mut wrong = Vec::new();
         for mut subject in subjects(at, &place, &memory_path, groups.as_ref()) {

@@ -24,7 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::support::{payloads, until};
 
-pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
 
 pub(crate) fn builder(dir: &Path, source: &Arc<FakeSource>) -> RuntimeBuilder {
     Runtime::builder("test", "fake", dir)

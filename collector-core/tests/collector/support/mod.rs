@@ -179,9 +179,9 @@ pub(crate) fn gaps(records: &[Record]) -> Vec<CoverageGap> {
     gaps.map(|r| CoverageGap::decode(r.payload.clone()).unwrap()).collect()
 }
 
-/// Waits for a condition, at most ten seconds.
+/// Waits for a condition; only a test that fails waits for a minute.
 pub(crate) async fn until(what: &str, mut condition: impl AsyncFnMut() -> bool) {
-    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(10);
+    let deadline = tokio::time::Instant::now() + std::time::Duration::from_secs(60);
     while !condition().await {
         assert!(tokio::time::Instant::now() < deadline, "not in time: {what}");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;

@@ -23,7 +23,7 @@ fn reads_that_never_come_back_hold_up_nobody_and_are_bounded() {
 fn a_file_system_that_does_not_answer_holds_up_nobody_who_asks_and_no_other_file() {
     let gate = Arc::new(Gate::default());
     let table = Table { gate: Arc::clone(&gate), lost: vec![300, 301, 302], ..Table::default() };
-    let brief = Duration::from_millis(20);
+    let brief = Duration::from_millis(500);
     let options = HashOptions { file_deadline: 4 * brief, stall: brief, threads: 3, ..HashOptions::default() };
     let (hasher, answers) = started(Some(Box::new(table)), options);
     // One that nobody has looked at, and one that the kernel has shown: neither look comes back.
@@ -57,7 +57,7 @@ fn a_file_system_that_does_not_answer_holds_up_nobody_who_asks_and_no_other_file
 fn a_read_that_takes_too_long_is_given_up_and_its_device_left_alone_until_it_answers() {
     let gate = Arc::new(Gate::default());
     let table = Table { gate: Arc::clone(&gate), ..Table::default() };
-    let brief = Duration::from_millis(20);
+    let brief = Duration::from_millis(500);
     let options = HashOptions { file_deadline: brief, stall: brief / 4, threads: 2, ..HashOptions::default() };
     let (hasher, answers) = started(Some(Box::new(table)), options);
     assert_eq!(asked(&hasher, wish(1)), None);

@@ -16,8 +16,13 @@ use super::message::{self, Event, IGNORE, LISTEN, Message};
 /// The multicast group of the process events.
 const GROUP: u32 = 1;
 
-/// How long the kernel may take to acknowledge; it answers within the call unless it does not answer at all.
+/// How long the kernel may take to acknowledge; it answers within the call unless it does not answer at all. What has come by then
+/// is read however late this looks.
 const ACKNOWLEDGED_WITHIN: Duration = Duration::from_secs(1);
+
+/// Messages that are read when that time is over: more than wait in the buffer, where each takes several hundred bytes, so that the
+/// storms of a busy host are not read for ever.
+const READ_LATE: usize = 65_536;
 
 /// Bytes of one datagram: 76 today, with room for fields of later kernels.
 const DATAGRAM_BYTES: usize = 256;
@@ -60,7 +65,10 @@ impl Socket {
 
     /// Returns the acknowledgement; whatever waits before it is thrown away.
     pub(super) fn subscribe(&mut self) -> Result<Message, String> {
-        let begin = Instant::now();
+        self.subscribe_within(ACKNOWLEDGED_WITHIN)
+    }
+
+    pub(super) fn subscribe_within(&mut self, patience: Duration) -> Result<Message, String> {
         // Others subscribe too, and everybody sees every answer.
         let nanos = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic).tv_nsec;
         let token = std::process::id() ^ u32::try_from(nanos).unwrap_or(0);
@@ -71,9 +79,16 @@ impl Socket {
             )
         })?;
         self.subscribed = true;
-        while begin.elapsed() < ACKNOWLEDGED_WITHIN {
+        self.acknowledgement(token.wrapping_add(1), Instant::now() + patience)
+    }
+
+    fn acknowledgement(&self, awaited: u32, until: Instant) -> Result<Message, String> {
+        let mut late = 0;
+        while late < READ_LATE {
+            // Before the look: what has come by then is there.
+            let left = until.saturating_duration_since(Instant::now());
             match self.next().map_err(|errno| format!("cannot receive: {errno}"))? {
-                Arrival::Message(message) if message.acknowledges == token.wrapping_add(1) => match message.event {
+                Arrival::Message(message) if message.acknowledges == awaited => match message.event {
                     Event::Acknowledged(0) => return Ok(message),
                     Event::Acknowledged(error) => {
                         let errno = std::io::Error::from_raw_os_error(i32::try_from(error).unwrap_or(i32::MAX));
@@ -84,9 +99,11 @@ impl Socket {
                     }
                     _ => {}
                 },
-                Arrival::Nothing => self.wait(ACKNOWLEDGED_WITHIN.saturating_sub(begin.elapsed())),
+                Arrival::Nothing if left.is_zero() => break,
+                Arrival::Nothing => self.wait(left),
                 _ => {}
             }
+            late += usize::from(left.is_zero());
         }
         Err(format!("no acknowledgement within {ACKNOWLEDGED_WITHIN:?}; it needs the initial pid and user namespaces"))
     }

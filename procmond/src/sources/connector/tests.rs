@@ -10,7 +10,7 @@ use skip::skipped;
 #[path = "../../../../daemoneye-lib/tests/jail/skip.rs"]
 mod skip;
 
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_secs(180);
 
 /// A pid that no kernel gives away: above the largest that can be configured.
 const NOBODY: u32 = 5_000_000;
@@ -58,6 +58,13 @@ fn speak_on_every_cpu() {
         };
         std::thread::spawn(on_cpu).join().unwrap();
     }
+}
+
+#[test]
+fn an_acknowledgement_that_has_come_is_read_however_late_it_is_looked_for() {
+    let Ok((mut socket, _)) = Socket::open(BUFFER_BYTES) else { return skipped("no connector") };
+    socket.unsubscribe();
+    socket.subscribe_within(Duration::ZERO).unwrap();
 }
 
 #[test]

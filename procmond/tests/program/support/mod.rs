@@ -9,7 +9,7 @@ pub(crate) mod fuse;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use collector_core::wal::DirReader;
@@ -27,7 +27,7 @@ pub(crate) const PROGRAM: &str = env!("CARGO_BIN_EXE_procmond");
 const KERNEL_SOURCES: [&str; 2] = ["ebpf", "proc-connector"];
 
 /// Far more than anything here takes, so that only a real fault meets it.
-pub(crate) const DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const DEADLINE: Duration = Duration::from_secs(180);
 
 /// Says so when a test is not run.
 pub(crate) fn is_root() -> bool {
@@ -152,23 +152,33 @@ impl Procmond {
 
     /// The next event that `wanted` accepts; earlier ones are kept for [`Self::end`].
     pub(crate) fn wait_for(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        let end = Instant::now() + DEADLINE;
+        self.next_within(DEADLINE, wanted).unwrap_or_else(|| panic!("no {what}"))
+    }
+
+    fn next_within(&mut self, wait: Duration, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+        let end = Instant::now() + wait;
         loop {
-            let left = end.saturating_duration_since(Instant::now());
-            let Ok(event) = self.lines.recv_timeout(left) else { panic!("no {what}") };
+            let event = match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => return None,
+                Err(RecvTimeoutError::Disconnected) => panic!("procmond has ended"),
+            };
             self.seen.push(event.clone());
             if wanted(&event) {
-                return event;
+                return Some(event);
             }
         }
     }
 
     /// The first event of all that `wanted` accepts, whether it has come before or is still to come.
     pub(crate) fn find(&mut self, what: &str, wanted: impl Fn(&Value) -> bool) -> Value {
-        match self.seen.iter().find(|event| wanted(event)) {
-            Some(event) => event.clone(),
-            None => self.wait_for(what, wanted),
-        }
+        self.find_within(DEADLINE, wanted).unwrap_or_else(|| panic!("no {what}"))
+    }
+
+    /// The same, or none when it has not come after `wait`.
+    pub(crate) fn find_within(&mut self, wait: Duration, wanted: impl Fn(&Value) -> bool) -> Option<Value> {
+        let before = self.seen.iter().find(|event| wanted(event)).cloned();
+        before.or_else(|| self.next_within(wait, wanted))
     }
 
     /// What has come so far.
@@ -212,14 +222,17 @@ impl Procmond {
         (events, gaps)
     }
 
-    /// The events of a run that has seen everything.
-    pub(crate) fn whole_log(self, data_dir: &Path) -> Vec<ProcessEvent> {
+    /// The events of a run that has seen everything; none when the kernel lost some, which it counts.
+    pub(crate) fn whole_log(self, data_dir: &Path) -> Option<Vec<ProcessEvent>> {
         let (events, gaps) = self.log(data_dir);
+        if gaps.iter().any(|gap| gap.reason == "kernel_lost") {
+            return None;
+        }
         let is_found = |event: &&ProcessEvent| !KERNEL_SOURCES.contains(&event.source.as_str());
         let found = || events.iter().filter(is_found).filter(|event| event.start_kind() == StartKind::Exec);
         assert_eq!(gaps, [], "something was not seen: {:#?}", found().collect::<Vec<_>>());
         assert_told_once(&events);
-        events
+        Some(events)
     }
 }
 
@@ -228,6 +241,19 @@ impl Drop for Procmond {
         self.child.kill().ok();
         self.child.wait().ok();
     }
+}
+
+/// A copy of a program that lies in memory only, for as long as its descriptor, and its path. Written through that descriptor: one
+/// more would be in the hands of whatever a test beside this one starts, and the program busy.
+#[cfg(target_os = "linux")]
+pub(crate) fn in_memory(program: &str) -> (std::os::fd::OwnedFd, String) {
+    use std::os::fd::AsRawFd as _;
+
+    let memory = rustix::fs::memfd_create("hidden", rustix::fs::MemfdFlags::empty()).unwrap();
+    let bytes = std::fs::read(program).unwrap();
+    assert_eq!(rustix::io::write(&memory, &bytes), Ok(bytes.len()));
+    let path = format!("/proc/{}/fd/{}", std::process::id(), memory.as_raw_fd());
+    (memory, path)
 }
 
 /// Ends one `read` of a shell.
