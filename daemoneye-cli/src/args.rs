@@ -203,7 +203,7 @@ pub(crate) struct Processes {
 pub(crate) enum Alerts {
     /// List alerts, latest first
     #[command(
-        after_help = "Examples:\n  daemoneye-cli alerts list --severity high\n  daemoneye-cli alerts list --limit 5 --format jsonl"
+        after_help = "Examples:\n  daemoneye-cli alerts list --severity high\n  daemoneye-cli alerts list --limit 5 --format jsonl\n  daemoneye-cli alerts list --suppressed"
     )]
     List {
         /// Only alerts of this severity
@@ -212,6 +212,9 @@ pub(crate) enum Alerts {
         /// At most this many
         #[arg(long, value_name = "ROWS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         limit: u32,
+        /// What exceptions hid, instead of alerts
+        #[arg(long)]
+        suppressed: bool,
     },
     /// Show one alert with everything that is known about it
     #[command(

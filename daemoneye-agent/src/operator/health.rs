@@ -17,7 +17,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Operators, losses};
 use crate::clock::now_us;
-use crate::worker::{Collector, Phase, Worker, host};
+use crate::worker::{Collector, Phase, Summary, Worker, host};
 
 /// Coverage gaps that the report lists; all of them stand in the table `coverage`.
 const GAPS: usize = 20;
@@ -311,14 +311,49 @@ fn sandbox(worker: &Worker, findings: &mut Findings) -> Value {
 
 fn rules(worker: &Worker, findings: &mut Findings) -> Value {
     let problems: Vec<String> = worker.rules.problems().iter().map(ToString::to_string).collect();
-    let running = worker.rules.set().len();
+    let (running, summary) = (worker.rules.set().len(), Summary::of(worker));
     for problem in &problems {
         findings.add(format!("rule not taken: {problem}"), "correct the file; it is read again by itself");
     }
     if running == 0 {
         findings.add("no rule runs", "give --rules DIR");
     }
-    json!({ "running": running, "dirs": worker.rules.dirs(), "problems": problems })
+    for (reason, count) in &summary.unhealthy {
+        // A collector that is away is a finding of its own.
+        if !worker.roster.all().values().any(|collector| collector.connected) {
+            continue;
+        }
+        findings.add(
+            format!("{count} rules cannot see what they read: {reason}"),
+            "see the table rule_stats; change the collector's settings, or disable them with an override",
+        );
+    }
+    for (name, mark) in &summary.over_budget {
+        findings.add(
+            format!("the rule {name} is {mark}: it takes more CPU time for a batch than it may"),
+            "it runs, and delays all others: correct it, or disable it with an override",
+        );
+    }
+    for (rule, owner, reason) in &summary.expired {
+        findings.add(
+            format!("an exception of the rule {rule} has expired ({owner}: {reason})"),
+            "it hides nothing any more: remove it, or let its owner give it a new date",
+        );
+    }
+    json!({
+        "running": running,
+        "drafts": summary.drafts,
+        "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, count| sum.saturating_add(*count)),
+        "over_budget": summary.over_budget.len(),
+        "exceptions": summary.exceptions,
+        "exceptions_expired": summary.expired.len(),
+        "evaluations": summary.evaluations,
+        "matches": summary.matches,
+        "degraded": summary.degraded,
+        "time_us": summary.time_us,
+        "dirs": worker.rules.dirs(),
+        "problems": problems,
+    })
 }
 
 fn sinks(worker: &Worker, findings: &mut Findings) -> Value {

@@ -270,7 +270,9 @@ impl Thread {
             completeness.degrade(Degraded::EventsShed);
             self.raise(integrity::matches(&batch.gaps))?;
         }
-        self.raise(worker.rules.set().evaluate(&batch, &completeness))?;
+        let judged = worker.rules.in_force().judge(&batch, &completeness);
+        worker.store.commit_hidden(&judged.hidden)?;
+        self.raise(judged.shown)?;
         let (rows, gaps) = (batch.batch.clone(), batch.gaps.clone());
         let appended = worker.store.append(batch)?;
         // What cannot be taken back comes last: everything above may be done again after the disk has failed.
@@ -286,26 +288,7 @@ impl Thread {
     }
 
     fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
-        if !matches.is_empty() {
-            let alerts = self.worker.store.commit_matches(matches)?;
-            self.announce(&alerts);
-        }
-        Ok(())
-    }
-
-    /// Wakes the sinks and tells subscribers; the outbox already holds the alerts.
-    fn announce(&self, alerts: &[Alert]) {
-        let worker = &self.worker;
-        add(&worker.counters.alerts, alerts.len());
-        for alert in alerts {
-            let severity = AlertSeverity::from_word(alert.severity.as_str()).unwrap_or(AlertSeverity::Info);
-            let Ok(json) = serde_json::to_string(alert) else { continue };
-            let payload = AlertPayload { id: alert.id.to_string(), severity: severity.into(), json };
-            worker.broker.publish(&Topic::Alerts(severity), payload.encode_to_vec().into(), at_most_once());
-        }
-        if !alerts.is_empty() {
-            worker.alerts.send_modify(|count| *count = count.wrapping_add(1));
-        }
+        self.worker.raise(matches)
     }
 
     fn seal_when_due(&self) -> Result<(), StoreError> {
@@ -319,6 +302,31 @@ impl Thread {
             self.worker.broker.commit(&collector, committed);
         }
         Ok(())
+    }
+}
+
+impl Worker {
+    /// Makes alerts of matches; the outbox holds them before anybody is told. Blocking.
+    pub(super) fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
+        if !matches.is_empty() {
+            let alerts = self.store.commit_matches(matches)?;
+            self.announce(&alerts);
+        }
+        Ok(())
+    }
+
+    /// Wakes the sinks and tells subscribers.
+    fn announce(&self, alerts: &[Alert]) {
+        add(&self.counters.alerts, alerts.len());
+        for alert in alerts {
+            let severity = AlertSeverity::from_word(alert.severity.as_str()).unwrap_or(AlertSeverity::Info);
+            let Ok(json) = serde_json::to_string(alert) else { continue };
+            let payload = AlertPayload { id: alert.id.to_string(), severity: severity.into(), json };
+            self.broker.publish(&Topic::Alerts(severity), payload.encode_to_vec().into(), at_most_once());
+        }
+        if !alerts.is_empty() {
+            self.alerts.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 }
 

@@ -9,9 +9,14 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use daemoneye_engine::detect::{LoadedRule, Refusal, RuleSet, rules};
+use daemoneye_engine::detect::rules::{Lists, Pack};
+use daemoneye_engine::detect::{Exception, Exceptions, Judged, LoadedRule, Refusal, RuleSet, rules};
+use daemoneye_engine::ingest::EventBatch;
 use daemoneye_engine::store::{Store, StoreError};
-use daemoneye_lib::model::RuleState;
+use daemoneye_lib::model::{Completeness, RuleState};
+use uuid::Uuid;
+
+use super::rule_marks::Told;
 
 /// Where vendor and local rules lie when the settings name no directory.
 const INSTALLED: &[&str] = &["/usr/share/daemoneye/rules", "/etc/daemoneye/rules.d"];
@@ -25,20 +30,55 @@ pub(crate) struct Reloaded {
     pub(crate) added: Vec<String>,
     pub(crate) changed: Vec<String>,
     pub(crate) removed: Vec<String>,
+    /// Exceptions that are new or read otherwise than before.
+    pub(crate) exceptions: Vec<Arc<Exception>>,
+    /// Ids of exceptions that are gone.
+    pub(crate) exceptions_gone: Vec<Uuid>,
     pub(crate) problems: Vec<Refusal>,
 }
 
 impl Reloaded {
     /// Whether anything differs from before.
     pub(crate) fn is_change(&self) -> bool {
-        !(self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty())
+        !(self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()) || self.changes_exceptions()
+    }
+
+    /// Whether what rules do not mean differs.
+    pub(crate) fn changes_exceptions(&self) -> bool {
+        !(self.exceptions.is_empty() && self.exceptions_gone.is_empty())
     }
 }
 
-/// What was read, beside the compiled set.
+/// What decides about events, swapped as a whole: no batch meets the rules of one load and the exceptions of another.
+#[derive(Default)]
+pub(crate) struct InForce {
+    set: Arc<RuleSet>,
+    exceptions: Exceptions,
+}
+
+impl InForce {
+    /// What the rules find in a batch, and what of it their exceptions hide.
+    pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
+        self.exceptions.judge(self.set.evaluate(batch, completeness))
+    }
+
+    /// The compiled rules.
+    pub(crate) const fn set(&self) -> &Arc<RuleSet> {
+        &self.set
+    }
+
+    /// What they do not mean.
+    pub(crate) const fn exceptions(&self) -> &Exceptions {
+        &self.exceptions
+    }
+}
+
+/// What was read, beside what is in force.
 #[derive(Default)]
 struct Loaded {
     rules: Vec<LoadedRule>,
+    lists: Lists,
+    packs: Vec<Pack>,
     problems: Vec<Refusal>,
     fingerprint: Vec<(PathBuf, u64, Option<SystemTime>)>,
 }
@@ -46,8 +86,10 @@ struct Loaded {
 /// The rules in force.
 pub(crate) struct Rules {
     dirs: Vec<PathBuf>,
-    set: RwLock<Arc<RuleSet>>,
+    in_force: RwLock<Arc<InForce>>,
     loaded: Mutex<Loaded>,
+    /// What was told of slow rules and ended exceptions.
+    pub(super) told: Told,
 }
 
 impl Rules {
@@ -58,7 +100,7 @@ impl Rules {
         } else {
             configured.to_vec()
         };
-        Self { dirs, set: RwLock::default(), loaded: Mutex::default() }
+        Self { dirs, in_force: RwLock::default(), loaded: Mutex::default(), told: Told::default() }
     }
 
     /// Where rules are read from.
@@ -66,9 +108,20 @@ impl Rules {
         &self.dirs
     }
 
+    /// What is in force.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     /// The set in force.
     pub(crate) fn set(&self) -> Arc<RuleSet> {
-        Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(self.in_force().set())
+    }
+
+    /// Calls `look` with what was read last: the rules, also those that do not run, the lists and the packs.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&[LoadedRule], &Lists, &[Pack]) -> T) -> T {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&loaded.rules, &loaded.lists, &loaded.packs)
     }
 
     /// What was not taken at the last load.
@@ -102,39 +155,59 @@ impl Rules {
         }
         let (set, refused) = RuleSet::compile(fresh.rules.clone());
         fresh.problems.extend(refused);
-        let reloaded = difference(&loaded.rules, &fresh, set.len());
-        set.continue_counters_of(&self.set());
-        *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-        *loaded = Loaded { rules: fresh.rules, problems: fresh.problems, fingerprint: print };
+        let before = self.in_force();
+        let mut reloaded = difference(&loaded.rules, &fresh, set.len());
+        set.continue_counters_of(before.set());
+        let in_force = InForce { set: Arc::new(set), exceptions: Exceptions::of(&fresh.rules) };
+        compare_exceptions(before.exceptions(), in_force.exceptions(), &mut reloaded);
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
+        let rules::Loaded { rules, lists, packs, problems } = fresh;
+        *loaded = Loaded { rules, lists, packs, problems, fingerprint: print };
         Ok(reloaded)
     }
 }
 
-fn runs(rule: &LoadedRule) -> bool {
-    rule.rule.state == RuleState::Active
+/// Drafts are evaluated too, and raise nothing.
+pub(super) fn runs(rule: &LoadedRule) -> bool {
+    matches!(rule.rule.state, RuleState::Active | RuleState::Draft)
 }
 
-/// A file with a problem keeps the rule that it held before.
+/// A file with a problem keeps the rule that it held before; one that overrides keeps it as it was overridden, since a vendor's rule
+/// that somebody has switched off must not come back with a typing error.
 fn keep_previous(before: &[LoadedRule], fresh: &mut rules::Loaded) {
-    for rule in before {
-        let broken = fresh.problems.iter().any(|problem| problem.file == rule.path);
-        if broken && !fresh.rules.iter().any(|other| other.rule.id == rule.rule.id) {
-            fresh.rules.push(rule.clone());
-        }
+    let broken = |path: &PathBuf| fresh.problems.iter().any(|problem| problem.file == *path);
+    let keeps = |rule: &&LoadedRule| {
+        let there = fresh.rules.iter().any(|other| other.rule.id == rule.rule.id);
+        if there { rule.overrides.iter().any(broken) } else { broken(&rule.path) }
+    };
+    let kept: Vec<LoadedRule> = before.iter().filter(keeps).cloned().collect();
+    for rule in kept {
+        fresh.rules.retain(|other| other.rule.id != rule.rule.id);
+        fresh.rules.push(rule);
     }
     fresh.rules.sort_by_key(|rule| rule.rule.id);
 }
 
+fn compare_exceptions(before: &Exceptions, now: &Exceptions, reloaded: &mut Reloaded) {
+    let words = |exception: &Exception| (exception.expires_us, exception.owner.clone(), exception.reason.clone());
+    let old: BTreeMap<Uuid, _> = before.iter().map(|exception| (exception.id, words(exception))).collect();
+    let stands = |exception: &&Arc<Exception>| old.get(&exception.id).is_some_and(|old| *old == words(exception));
+    reloaded.exceptions = now.iter().filter(|exception| !stands(exception)).cloned().collect();
+    let gone = |id: &&Uuid| !now.iter().any(|exception| exception.id == **id);
+    reloaded.exceptions_gone = old.keys().filter(gone).copied().collect();
+}
+
 fn difference(before: &[LoadedRule], fresh: &rules::Loaded, running: usize) -> Reloaded {
     let by_id = |rules: &[LoadedRule]| -> BTreeMap<_, _> {
-        rules.iter().map(|rule| (rule.rule.id, (rule.rule.hash.clone(), rule.rule.name.clone()))).collect()
+        let words = |rule: &LoadedRule| ((rule.rule.hash.clone(), rule.rule.state), rule.rule.name.clone());
+        rules.iter().map(|rule| (rule.rule.id, words(rule))).collect()
     };
     let (old, new) = (by_id(before), by_id(&fresh.rules));
     let mut reloaded = Reloaded { loaded: running, problems: fresh.problems.clone(), ..Reloaded::default() };
-    for (id, (hash, name)) in &new {
+    for (id, (words, name)) in &new {
         match old.get(id) {
             None => reloaded.added.push(name.clone()),
-            Some((before, _)) if before != hash => reloaded.changed.push(name.clone()),
+            Some((before, _)) if before != words => reloaded.changed.push(name.clone()),
             Some(_) => {}
         }
     }
@@ -227,5 +300,53 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert_eq!(rules.reload(&store).unwrap().removed, ["extra"]);
         assert!(rules.set().is_empty());
+    }
+
+    #[test]
+    fn a_broken_override_leaves_the_rule_as_it_was_overridden() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("extra.yaml"), RULE).unwrap();
+        let local = pack.join("local.yaml");
+        let text = "override: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nenabled: false\n";
+        std::fs::write(&local, text).unwrap();
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        assert_eq!(rules.reload(&store).unwrap().loaded, 0);
+        std::fs::write(&local, text.replace("enabled", "enabeld")).unwrap();
+        let broken = rules.reload(&store).unwrap();
+        assert_eq!((broken.loaded, broken.problems.len(), broken.is_change()), (0, 1, false), "{broken:?}");
+        assert!(
+            broken.problems[0].to_string().contains("local.yaml:2:1: an override has no field enabeld"),
+            "{broken:?}"
+        );
+        std::fs::remove_file(&local).unwrap();
+        assert_eq!(rules.reload(&store).unwrap().changed, ["extra"]);
+        assert_eq!(rules.names(), ["extra"]);
+        assert_eq!(store.rules().unwrap()[0].version, 1, "whether it runs is no part of its text");
+    }
+
+    #[test]
+    fn exceptions_that_come_and_go_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("extra.yaml"), RULE).unwrap();
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        let changes = |text: &str| {
+            std::fs::write(pack.join("local.yaml"), text).unwrap();
+            let reloaded = rules.reload(&store).unwrap();
+            assert!(reloaded.problems.is_empty(), "{reloaded:?}");
+            (reloaded.exceptions.len(), reloaded.exceptions_gone.len())
+        };
+        let base = "override: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\n";
+        let one = format!("{base}exceptions:\n  - {{where: pid = 4, owner: alice, reason: known, expires: never}}\n");
+        assert_eq!(changes(&one), (1, 0));
+        assert_eq!(changes(&one), (0, 0));
+        assert_eq!(changes(&one.replace("never", "2027-01-31")), (1, 0), "another expiry");
+        assert_eq!(changes(&one.replace("pid = 4", "pid = 5")), (1, 1), "another condition is another exception");
+        assert_eq!(changes(base), (0, 1));
     }
 }

@@ -6,14 +6,19 @@
 //! know is refused by name at load, never approximated. Rules that need more than one event are refused.
 
 mod compile;
+mod cpu;
+mod exceptions;
 mod matcher;
 mod output;
+mod pace;
 mod pattern;
 mod refusal;
 mod row;
 pub mod rules;
 mod set;
 
+pub use exceptions::{Exception, Exceptions, Judged};
+pub use pace::{BUDGET, Mark};
 pub use refusal::Refusal;
 pub use rules::{Loaded, LoadedRule, RuleTest, TestFailure, TestReport};
 pub use set::{RuleSet, RuleStats};

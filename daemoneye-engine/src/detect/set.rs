@@ -10,6 +10,7 @@ use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
 use super::compile::Compiled;
+use super::pace::{Mark, Meter, Pace};
 use super::row::Columns;
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
@@ -19,6 +20,7 @@ use crate::store::RuleMatch;
 #[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Running>,
+    meter: Meter,
 }
 
 #[derive(Debug)]
@@ -26,6 +28,7 @@ struct Running {
     rule: Arc<DetectionRule>,
     compiled: Arc<Compiled>,
     counters: Counters,
+    pace: Pace,
 }
 
 /// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
@@ -59,20 +62,25 @@ pub struct RuleStats {
     pub degraded: u64,
     /// Results that did not fit a whole number; they were NULL.
     pub overflows: u64,
+    /// Batches for which it took more CPU time than its budget.
+    pub over_budget: u64,
+    /// Whether it did so again and again.
+    pub mark: Mark,
 }
 
 impl RuleSet {
-    /// Takes the active rules, in order of id. A second rule with an id that is taken is refused and the others stand.
+    /// Takes the rules that run, drafts among them, in order of id. A second rule with an id that is taken is refused and the others stand.
     #[must_use]
     pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
         let (mut running, mut refusals) = (BTreeMap::new(), Vec::new());
         for LoadedRule { rule, compiled, path, .. } in rules {
-            if rule.state != RuleState::Active {
+            if !matches!(rule.state, RuleState::Active | RuleState::Draft) {
                 continue;
             }
             match running.entry(rule.id) {
                 Entry::Vacant(free) => {
-                    free.insert(Running { rule: Arc::new(rule), compiled, counters: Counters::default() });
+                    let (counters, pace) = (Counters::default(), Pace::default());
+                    free.insert(Running { rule: Arc::new(rule), compiled, counters, pace });
                 }
                 Entry::Occupied(_) => {
                     let message = format!("another rule has the id {}", rule.id);
@@ -80,7 +88,7 @@ impl RuleSet {
                 }
             }
         }
-        (Self { rules: running.into_values().collect() }, refusals)
+        (Self { rules: running.into_values().collect(), meter: Meter::default() }, refusals)
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
@@ -88,9 +96,11 @@ impl RuleSet {
     pub fn evaluate(&self, events: &EventBatch, completeness: &Completeness) -> Vec<RuleMatch> {
         let columns = Columns::of(&events.batch);
         let mut matches = Vec::new();
-        for running in &self.rules {
-            running.evaluate(&events.batch, &columns, completeness, &mut matches);
-        }
+        self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
+            for running in &self.rules {
+                watch.rule(&running.pace, || running.evaluate(&events.batch, &columns, completeness, &mut matches));
+            }
+        });
         matches
     }
 
@@ -106,6 +116,7 @@ impl RuleSet {
         for running in &self.rules {
             if let Some(old) = old.get(&running.rule.id).filter(|old| old.rule.hash == running.rule.hash) {
                 running.counters.add(&old.counters);
+                running.pace.continue_from(&old.pace);
             }
         }
     }
@@ -175,6 +186,8 @@ impl Running {
             last_match_us: (last != i64::MIN).then_some(last),
             degraded: self.counters.degraded.load(Ordering::Relaxed),
             overflows: self.counters.overflows.load(Ordering::Relaxed),
+            over_budget: self.pace.misses(),
+            mark: self.pace.mark(),
         }
     }
 }
@@ -217,5 +230,47 @@ impl Counters {
         sum(&self.degraded, &other.degraded);
         sum(&self.overflows, &other.overflows);
         self.last_match_us.fetch_max(other.last_match_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::rules::parse;
+    use crate::ingest::batch_from_json;
+    use daemoneye_lib::proto::Sequence;
+    use std::cell::Cell;
+    use std::path::Path;
+    use std::time::Duration;
+
+    thread_local! {
+        static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    #[test]
+    fn a_rule_that_takes_too_much_cpu_time_is_marked_in_its_counters_and_goes_on_over_a_reload() {
+        let rules = || {
+            let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: x\nseverity: low\nsql: SELECT pid FROM process_events\n";
+            vec![parse(Path::new("pack/x.yaml"), yaml).unwrap()]
+        };
+        // Every look at this clock is 101 ms after the one before.
+        let slow = || {
+            NOW.set(NOW.get() + Duration::from_millis(101));
+            NOW.get()
+        };
+        let (mut set, _) = RuleSet::compile(rules());
+        set.meter = Meter::with_clock(slow);
+        let row = serde_json::json!({ "pid": 4 });
+        let batch = batch_from_json(&[row.as_object().unwrap().clone()]).unwrap();
+        let at = Sequence::new(1, 1);
+        let events =
+            EventBatch { batch, collector: "c".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
+        for _ in 0..7 {
+            assert_eq!(set.evaluate(&events, &Completeness::complete()).len(), 1, "it is never switched off");
+        }
+        assert_eq!((set.stats()[0].over_budget, set.stats()[0].mark), (6, Mark::Degraded));
+        let (next, _) = RuleSet::compile(rules());
+        next.continue_counters_of(&set);
+        assert_eq!(next.stats()[0].mark, Mark::Degraded);
     }
 }

@@ -15,6 +15,7 @@ mod explain;
 mod export;
 mod functions;
 mod instant;
+pub(crate) mod lists;
 mod lower;
 mod matches;
 pub(crate) mod names;
@@ -49,4 +50,7 @@ pub use plan::check_plan;
 pub use refusal::{QueryError, SqlRefusal};
 pub use scratch::Scratch;
 pub use session::evaluate;
-pub use tables::{CollectorRow, NoCollectors, SystemTables, TABLES, table_columns};
+pub use tables::{
+    CollectorRow, NoCollectors, RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow, SystemTables,
+    TABLES, table_columns,
+};

@@ -28,6 +28,15 @@ pub struct RuleMatch {
     pub completeness: Completeness,
 }
 
+/// A match that an exception of its rule hides: no alert is raised, and it is kept as a suppressed one.
+#[derive(Debug, Clone)]
+pub struct HiddenMatch {
+    /// What was found.
+    pub found: RuleMatch,
+    /// The exception that holds for it.
+    pub exception: Uuid,
+}
+
 /// Rule, process and instant of a match.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Moment {
@@ -94,6 +103,14 @@ impl RuleMatch {
             .filter(|array| self.row < array.len() && array.is_valid(self.row))
             .map_or_else(String::new, |array| array.value(self.row).to_owned())
     }
+}
+
+/// The id that a match has that this exception hides; another than the alert's, which the same event may raise one day.
+pub(super) fn hidden_id(exception: Uuid, alert: Uuid) -> Uuid {
+    let mut bytes = b"hidden".to_vec();
+    bytes.extend_from_slice(exception.as_bytes());
+    bytes.extend_from_slice(alert.as_bytes());
+    Uuid::new_v5(&ALERTS, &bytes)
 }
 
 /// Id of the summary that takes a rule's excess in one minute of event time.

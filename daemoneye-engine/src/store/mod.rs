@@ -59,6 +59,7 @@ use std::time::Duration;
 
 pub use alert::AlertFilter;
 pub use backup::{Backup, BackupFile};
+pub use commit::HiddenCount;
 pub use compact::{Compacted, CompactionState, LevelState, RunningMerge, Vacuumed};
 pub use coverage::CoverageRow;
 pub use dated::Dated;
@@ -68,7 +69,7 @@ pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use history::HistoryTable;
 pub use living::{Living, OpenLifetimes};
-pub use matches::RuleMatch;
+pub use matches::{HiddenMatch, RuleMatch};
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};

@@ -3,4 +3,5 @@
 
 mod differential;
 mod files;
+mod life;
 mod pack;

@@ -146,6 +146,10 @@ impl Compiler {
             }
         }
         let typed = self.scalar(subject)?;
+        if list.is_empty() {
+            // Of an empty list: nothing is in it, not even NULL.
+            return Ok(if wanted { Test::Never } else { Test::Always });
+        }
         if others.is_empty() && matches!(typed.kind, Some(Kind::Text)) {
             return Ok(Test::Leaf(Leaf::OneOf { subject: typed.scalar, texts, with_null }, wanted));
         }

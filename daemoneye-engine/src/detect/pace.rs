@@ -1,0 +1,185 @@
+//! Whether rules keep to their budget: CPU time of the evaluating thread, so that a busy machine makes no rule slow.
+//!
+//! Reading that clock costs a system call, so rules are measured one by one only behind a batch that took longer, as a whole, than
+//! any one of them may. A rule that misses its budget three times in a row is slow, six times degraded; the mark stays as long as
+//! its text, and the rule goes on being evaluated.
+
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::time::Duration;
+
+use super::cpu;
+
+/// What one rule may take for one batch.
+pub const BUDGET: Duration = Duration::from_millis(100);
+
+/// Misses in a row that are no accident.
+const SLOW_AFTER: u32 = 3;
+/// And those that the owner must be told of.
+const DEGRADED_AFTER: u32 = 6;
+
+/// How a rule stands with its budget.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Mark {
+    /// It has not missed it three times in a row.
+    #[default]
+    Kept,
+    /// Three times in a row.
+    Slow,
+    /// Six times in a row.
+    Degraded,
+}
+
+/// Of a rule: how often it missed.
+#[derive(Debug, Default)]
+pub(super) struct Pace {
+    misses: AtomicU64,
+    in_a_row: AtomicU32,
+    most_in_a_row: AtomicU32,
+}
+
+impl Pace {
+    pub(super) fn took(&self, time: Duration) {
+        if time <= BUDGET {
+            return self.kept();
+        }
+        self.misses.fetch_add(1, Ordering::Relaxed);
+        let row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
+        self.most_in_a_row.fetch_max(row, Ordering::Relaxed);
+    }
+
+    fn kept(&self) {
+        self.in_a_row.store(0, Ordering::Relaxed);
+    }
+
+    pub(super) fn misses(&self) -> u64 {
+        self.misses.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn mark(&self) -> Mark {
+        match self.most_in_a_row.load(Ordering::Relaxed) {
+            0..SLOW_AFTER => Mark::Kept,
+            SLOW_AFTER..DEGRADED_AFTER => Mark::Slow,
+            DEGRADED_AFTER.. => Mark::Degraded,
+        }
+    }
+
+    /// Goes on from what the same rule did in another set.
+    pub(super) fn continue_from(&self, other: &Self) {
+        self.misses.fetch_add(other.misses(), Ordering::Relaxed);
+        self.in_a_row.fetch_max(other.in_a_row.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.most_in_a_row.fetch_max(other.most_in_a_row.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
+/// Of a rule set: its clock, and whether rules are measured one by one now.
+#[derive(Debug)]
+pub(super) struct Meter {
+    clock: fn() -> Duration,
+    watching: AtomicBool,
+}
+
+impl Default for Meter {
+    fn default() -> Self {
+        Self::with_clock(cpu::of_this_thread)
+    }
+}
+
+impl Meter {
+    pub(super) const fn with_clock(clock: fn() -> Duration) -> Self {
+        Self { clock, watching: AtomicBool::new(false) }
+    }
+
+    /// Evaluates one batch; `work` tells the time of each rule through the watch that it gets.
+    pub(super) fn batch<'a>(&self, paces: impl Iterator<Item = &'a Pace>, work: impl FnOnce(Watch)) {
+        let watching = self.watching.load(Ordering::Relaxed);
+        let began = (self.clock)();
+        work(Watch { clock: watching.then_some(self.clock) });
+        let over = (self.clock)().saturating_sub(began) > BUDGET;
+        if over != watching {
+            self.watching.store(over, Ordering::Relaxed);
+        }
+        if watching && !over {
+            paces.for_each(Pace::kept);
+        }
+    }
+}
+
+/// Measures rules one by one, if they are measured at all.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Watch {
+    clock: Option<fn() -> Duration>,
+}
+
+impl Watch {
+    pub(super) fn rule(self, pace: &Pace, work: impl FnOnce()) {
+        let Some(clock) = self.clock else { return work() };
+        let began = clock();
+        work();
+        pace.took(clock().saturating_sub(began));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::cell::Cell;
+
+    thread_local! {
+        static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    fn spend(time: Duration) {
+        NOW.set(NOW.get() + time);
+    }
+
+    fn evaluate(meter: &Meter, rules: &[Pace], costs: [u64; 2]) {
+        meter.batch(rules.iter(), |watch| {
+            for (pace, cost) in rules.iter().zip(costs) {
+                watch.rule(pace, || spend(Duration::from_millis(cost)));
+            }
+        });
+    }
+
+    #[test]
+    fn three_misses_in_a_row_make_a_rule_slow_six_degraded_and_its_neighbour_nothing() {
+        let meter = Meter::with_clock(|| NOW.get());
+        let rules = [Pace::default(), Pace::default()];
+        // The first batch only makes it look closer.
+        evaluate(&meter, &rules, [101, 1]);
+        assert_eq!((rules[0].misses(), rules[0].mark()), (0, Mark::Kept));
+        for _ in 0..3 {
+            evaluate(&meter, &rules, [101, 1]);
+        }
+        assert_eq!((rules[0].misses(), rules[0].mark()), (3, Mark::Slow));
+        for _ in 0..3 {
+            evaluate(&meter, &rules, [500, 99]);
+        }
+        assert_eq!((rules[0].misses(), rules[0].mark()), (6, Mark::Degraded));
+        evaluate(&meter, &rules, [1, 1]);
+        assert_eq!(rules[0].mark(), Mark::Degraded, "it is a mark of this text, and stays");
+        assert_eq!((rules[1].misses(), rules[1].mark()), (0, Mark::Kept));
+    }
+
+    #[test]
+    fn misses_that_are_not_in_a_row_are_counted_and_mark_nothing() {
+        let meter = Meter::with_clock(|| NOW.get());
+        let rules = [Pace::default(), Pace::default()];
+        for _ in 0..10 {
+            // Closer, a miss, a miss, and within budget again.
+            for cost in [101, 101, 101, 2] {
+                evaluate(&meter, &rules, [cost, 1]);
+            }
+        }
+        assert_eq!((rules[0].misses(), rules[0].mark()), (20, Mark::Kept));
+    }
+
+    #[test]
+    fn many_rules_that_are_slow_together_are_no_slow_rule() {
+        let meter = Meter::with_clock(|| NOW.get());
+        let rules = [Pace::default(), Pace::default()];
+        for _ in 0..10 {
+            evaluate(&meter, &rules, [90, 90]);
+        }
+        assert!(rules.iter().all(|pace| pace.misses() == 0));
+    }
+}
