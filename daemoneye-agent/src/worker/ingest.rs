@@ -270,7 +270,7 @@ impl Thread {
             completeness.degrade(Degraded::EventsShed);
             self.raise(integrity::matches(&batch.gaps))?;
         }
-        let judged = worker.rules.in_force().judge(&batch, &completeness);
+        let judged = worker.rules.judge(&batch, &completeness);
         worker.store.commit_hidden(&judged.hidden)?;
         self.raise(judged.shown)?;
         let (rows, gaps) = (batch.batch.clone(), batch.gaps.clone());

@@ -128,7 +128,12 @@ impl Worker {
 
     /// Reads the rules again; the change is audited under `actor`.
     pub(crate) async fn reload_rules(self: &Arc<Self>, actor: String) -> Result<Reloaded, StoreError> {
-        let reloaded = self.blocking(|worker| worker.rules.reload(&worker.store)).await;
+        let reloaded = self.blocking(|worker| {
+            let reloaded = worker.rules.reload(&worker.store);
+            rule_life::look_again(worker);
+            reloaded
+        });
+        let reloaded = reloaded.await;
         let Some(reloaded) = reloaded else { return Ok(Reloaded::default()) };
         let reloaded = reloaded?;
         for problem in &reloaded.problems {

@@ -59,6 +59,15 @@ pub(super) fn of(worker: &Worker) -> RuleLife {
     })
 }
 
+/// Finds out which rules lack a column: after a load, and when a collector registers.
+pub(super) fn look_again(worker: &Worker) {
+    let sight = Sight::of(&worker.roster.all());
+    let blind = worker.rules.read(|loaded, _, _| {
+        loaded.iter().filter(|rule| !sight.unfilled(rule).is_empty()).map(|rule| rule.rule.id).collect()
+    });
+    worker.rules.mark_blind(blind);
+}
+
 impl Summary {
     /// Of the rules in force. Blocking only for as long as a load takes.
     pub(crate) fn of(worker: &Worker) -> Self {
@@ -124,13 +133,17 @@ impl Sight {
         if !self.connected {
             return Some("no collector of processes is connected".to_owned());
         }
+        let unfilled = self.unfilled(rule);
+        (!unfilled.is_empty()).then(|| format!("no collector fills {}", unfilled.join(", ")))
+    }
+
+    /// The columns that it reads and nobody fills.
+    fn unfilled(&self, rule: &LoadedRule) -> Vec<&str> {
         if self.missing.is_empty() {
-            return None;
+            return Vec::new();
         }
         let columns = rule.columns();
-        let missing: Vec<&str> =
-            self.missing.iter().map(String::as_str).filter(|column| columns.contains(column)).collect();
-        (!missing.is_empty()).then(|| format!("no collector fills {}", missing.join(", ")))
+        self.missing.iter().map(String::as_str).filter(|column| columns.contains(column)).collect()
     }
 }
 

@@ -4,7 +4,7 @@
 //! A file that does not load rejects that file only; the version of its rule that ran before goes on running. Nothing here
 //! ever leaves the agent without rules because of a typing error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::SystemTime;
@@ -13,7 +13,7 @@ use daemoneye_engine::detect::rules::{Lists, Pack};
 use daemoneye_engine::detect::{Exception, Exceptions, Judged, LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::EventBatch;
 use daemoneye_engine::store::{Store, StoreError};
-use daemoneye_lib::model::{Completeness, RuleState};
+use daemoneye_lib::model::{Completeness, Degraded, RuleState};
 use uuid::Uuid;
 
 use super::rule_marks::Told;
@@ -58,7 +58,7 @@ pub(crate) struct InForce {
 
 impl InForce {
     /// What the rules find in a batch, and what of it their exceptions hide.
-    pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
+    fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
         self.exceptions.judge(self.set.evaluate(batch, completeness))
     }
 
@@ -88,6 +88,8 @@ pub(crate) struct Rules {
     dirs: Vec<PathBuf>,
     in_force: RwLock<Arc<InForce>>,
     loaded: Mutex<Loaded>,
+    /// The rules that read a column that no collector fills.
+    blind: RwLock<BTreeSet<Uuid>>,
     /// What was told of slow rules and ended exceptions.
     pub(super) told: Told,
 }
@@ -100,7 +102,13 @@ impl Rules {
         } else {
             configured.to_vec()
         };
-        Self { dirs, in_force: RwLock::default(), loaded: Mutex::default(), told: Told::default() }
+        Self {
+            dirs,
+            in_force: RwLock::default(),
+            loaded: Mutex::default(),
+            blind: RwLock::default(),
+            told: Told::default(),
+        }
     }
 
     /// Where rules are read from.
@@ -111,6 +119,23 @@ impl Rules {
     /// What is in force.
     pub(crate) fn in_force(&self) -> Arc<InForce> {
         Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is found in a batch. The alerts of a rule that lacks a column say so.
+    pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
+        let mut judged = self.in_force().judge(batch, completeness);
+        if !judged.shown.is_empty() {
+            let blind = self.blind.read().unwrap_or_else(PoisonError::into_inner);
+            for found in judged.shown.iter_mut().filter(|found| blind.contains(&found.rule.id)) {
+                found.completeness.degrade(Degraded::SchemaUnavailable);
+            }
+        }
+        judged
+    }
+
+    /// From here on these lack a column.
+    pub(super) fn mark_blind(&self, rules: BTreeSet<Uuid>) {
+        *self.blind.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 
     /// The set in force.

@@ -32,23 +32,27 @@ pub enum Mark {
 /// Of a rule: how often it missed.
 #[derive(Debug, Default)]
 pub(super) struct Pace {
+    /// In the batch that is being evaluated, in nanoseconds: a rule may come up several times in it.
+    spent: AtomicU64,
     misses: AtomicU64,
     in_a_row: AtomicU32,
     most_in_a_row: AtomicU32,
 }
 
 impl Pace {
-    pub(super) fn took(&self, time: Duration) {
-        if time <= BUDGET {
-            return self.kept();
+    fn spend(&self, time: Duration) {
+        let nanoseconds = u64::try_from(time.as_nanos()).unwrap_or(u64::MAX);
+        self.spent.fetch_add(nanoseconds, Ordering::Relaxed);
+    }
+
+    /// At the end of a batch.
+    fn judge(&self) {
+        if Duration::from_nanos(self.spent.swap(0, Ordering::Relaxed)) <= BUDGET {
+            return self.in_a_row.store(0, Ordering::Relaxed);
         }
         self.misses.fetch_add(1, Ordering::Relaxed);
         let row = self.in_a_row.fetch_add(1, Ordering::Relaxed).saturating_add(1);
         self.most_in_a_row.fetch_max(row, Ordering::Relaxed);
-    }
-
-    fn kept(&self) {
-        self.in_a_row.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn misses(&self) -> u64 {
@@ -98,8 +102,8 @@ impl Meter {
         if over != watching {
             self.watching.store(over, Ordering::Relaxed);
         }
-        if watching && !over {
-            paces.for_each(Pace::kept);
+        if watching {
+            paces.for_each(Pace::judge);
         }
     }
 }
@@ -115,7 +119,7 @@ impl Watch {
         let Some(clock) = self.clock else { return work() };
         let began = clock();
         work();
-        pace.took(clock().saturating_sub(began));
+        pace.spend(clock().saturating_sub(began));
     }
 }
 
@@ -171,6 +175,20 @@ mod tests {
             }
         }
         assert_eq!((rules[0].misses(), rules[0].mark()), (20, Mark::Kept));
+    }
+
+    #[test]
+    fn a_rule_pays_for_all_that_it_took_in_a_batch() {
+        let meter = Meter::with_clock(|| NOW.get());
+        let rules = [Pace::default()];
+        for _ in 0..4 {
+            meter.batch(rules.iter(), |watch| {
+                for _ in 0..3 {
+                    watch.rule(&rules[0], || spend(Duration::from_millis(40)));
+                }
+            });
+        }
+        assert_eq!((rules[0].misses(), rules[0].mark()), (3, Mark::Slow));
     }
 
     #[test]

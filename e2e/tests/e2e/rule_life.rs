@@ -217,3 +217,26 @@ fn a_rule_that_matches_everything_is_stopped_by_the_rate_limit_visibly_and_other
     let matches = one(&home, "SELECT matches FROM rule_stats WHERE name = 'everything'").unwrap();
     assert!(matches["matches"].as_u64().unwrap() > 30, "the counters have all of them: {matches}");
 }
+
+#[test]
+fn a_rule_over_hashes_is_unhealthy_without_hashing_and_its_alerts_say_so() {
+    let rules = tempfile::tempdir().unwrap();
+    let programs = tempfile::tempdir().unwrap();
+    fs::write(rules.path().join("rule.yaml"), rule("name = 'dl-hash' AND executable_hash IS NULL")).unwrap();
+    let home = Home::new().unwrap().rules(rules.path().to_owned()).variable("PROCMOND_HASHING__ENABLED", "false");
+    let _agent = home.start_ready().unwrap();
+    let stats = one(&home, "SELECT health, reason FROM rule_stats").unwrap();
+    assert_eq!(stats, serde_json::json!({ "health": "unhealthy", "reason": "no collector fills executable_hash" }));
+    let health = home.health().unwrap();
+    assert!(health["findings"].to_string().contains("1 rules cannot see what they read"), "{health}");
+    assert_eq!(
+        one(&home, "SELECT value FROM metrics WHERE name = 'daemoneye_rules_unhealthy'").unwrap()["value"],
+        1.0
+    );
+    let listed = home.json(&["rules", "list"]).unwrap();
+    assert_eq!(listed[0]["health"], "unhealthy");
+    let sleeper = Sleepers::start(programs.path(), "dl-hash", 1);
+    wait_alerted(&home, sleeper.pids()[0]);
+    let alert = home.delivered().unwrap().pop().unwrap();
+    assert_eq!(alert["completeness"]["degraded"], serde_json::json!(["schema_unavailable"]));
+}

@@ -31,6 +31,8 @@ pub(super) struct Compiled {
     pub(super) outputs: Vec<Output>,
     /// Every column that it reads, by place in the column table.
     pub(super) columns: BTreeSet<usize>,
+    /// Those that its condition reads: without one of them it cannot decide.
+    pub(super) asked: BTreeSet<usize>,
     /// The condition speaks of `start_kind`, so the author decides about forks.
     pub(super) sees_forks: bool,
 }

@@ -30,12 +30,12 @@ pub(super) fn compile(query: &Query) -> Result<Compiled, Problem> {
         Some(condition) => compiler.test(condition, true)?,
         None => Test::Always,
     };
-    let sees_forks = compiler.columns.contains(&*START_KIND);
+    let (sees_forks, asked) = (compiler.columns.contains(&*START_KIND), compiler.columns.clone());
     let mut outputs = Vec::new();
     for item in &select.projection {
         compiler.output(item, &mut outputs)?;
     }
-    Ok(Compiled { condition, outputs, columns: compiler.columns, sees_forks })
+    Ok(Compiled { condition, outputs, columns: compiler.columns, asked, sees_forks })
 }
 
 fn plain_select(query: &Query) -> Result<&Select, Problem> {

@@ -77,10 +77,10 @@ pub struct LoadedRule {
 }
 
 impl LoadedRule {
-    /// The columns of `process_events` that it reads.
+    /// The columns of `process_events` that its condition reads.
     #[must_use]
     pub fn columns(&self) -> Vec<&'static str> {
-        self.compiled.columns.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+        self.compiled.asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
     }
 
     /// Its SQL as any engine of SQL can run it: with the values of the lists in the place of their names.
