@@ -8,7 +8,6 @@
 mod compile;
 mod matcher;
 mod output;
-mod pattern;
 mod refusal;
 mod row;
 pub mod rules;

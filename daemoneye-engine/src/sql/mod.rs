@@ -30,6 +30,7 @@ mod runtime;
 mod scratch;
 mod session;
 mod settle;
+mod strict;
 mod sum;
 mod suspects;
 mod tables;
