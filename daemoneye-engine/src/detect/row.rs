@@ -50,6 +50,7 @@ pub(super) struct Columns<'a> {
     /// The bare forks, which most rules do not see.
     forks: Vec<bool>,
     rows: usize,
+    lacks_some: bool,
     /// Results that did not fit, over all rules so far.
     overflows: Shared<u64>,
 }
@@ -75,7 +76,9 @@ impl<'a> Columns<'a> {
         });
         let columns: Vec<_> = columns.collect();
         let folded = columns.iter().map(|_| OnceCell::new()).collect();
-        let mut this = Self { columns, folded, forks: Vec::new(), rows: batch.num_rows(), overflows: 0.into() };
+        let lacks_some = columns.iter().any(|column| matches!(column, Typed::Missing));
+        let mut this =
+            Self { lacks_some, columns, folded, forks: Vec::new(), rows: batch.num_rows(), overflows: 0.into() };
         this.forks = (0..this.rows).map(|row| this.is(*START_KIND, row, "fork")).collect();
         this
     }
@@ -110,6 +113,11 @@ impl<'a> Columns<'a> {
 
     pub(super) const fn rows(&self) -> usize {
         self.rows
+    }
+
+    /// Whether the batch has less than the column table.
+    pub(super) const fn lacks_some(&self) -> bool {
+        self.lacks_some
     }
 
     pub(super) fn has(&self, column: usize) -> bool {

@@ -179,6 +179,11 @@ impl Fits {
     pub(crate) fn folds(&self) -> bool {
         self.folding != Folding::None
     }
+
+    /// What it looks for, as the prefilter needs it.
+    pub(crate) const fn way(&self) -> &Way {
+        &self.way
+    }
 }
 
 impl Folding {

@@ -48,7 +48,7 @@ fn literal() -> impl Strategy<Value = String> {
 }
 
 #[derive(Debug, Clone)]
-struct Row {
+pub(super) struct Row {
     texts: Vec<Option<String>>,
     integers: Vec<Option<i64>>,
     reals: Vec<Option<f64>>,
@@ -60,7 +60,7 @@ fn count(kind: Kind) -> usize {
     PROCESS_EVENTS.iter().filter(|column| column.kind == kind).count()
 }
 
-fn row() -> impl Strategy<Value = Row> {
+pub(super) fn row() -> impl Strategy<Value = Row> {
     (
         prop::collection::vec(prop::option::weighted(0.8, text()), count(Kind::Text)),
         prop::collection::vec(prop::option::weighted(0.8, integer()), count(Kind::Integer)),
@@ -78,7 +78,7 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 /// `seq` is the row's number, so that answers can be compared as sets of rows.
-fn batch(rows: &[Row]) -> RecordBatch {
+pub(super) fn batch(rows: &[Row]) -> RecordBatch {
     let mut seen = [0_usize; 5];
     let mut next = |kind: usize| {
         seen[kind] += 1;
@@ -337,7 +337,7 @@ fn truth() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn condition() -> impl Strategy<Value = String> {
+pub(super) fn condition() -> impl Strategy<Value = String> {
     prop_oneof![4 => text_leaf(), 2 => number_leaf(), 1 => boolean_leaf()].prop_recursive(4, 20, 3, |inner| {
         let chain = |word: &'static str| {
             prop::collection::vec(inner.clone(), 2..4).prop_map(move |all| format!("({})", all.join(word)))
@@ -406,7 +406,7 @@ fn constant(expr: &Expr) -> Option<i128> {
     }
 }
 
-fn events(batch: &RecordBatch) -> EventBatch {
+pub(super) fn events(batch: &RecordBatch) -> EventBatch {
     let at = Sequence { epoch: 1, number: 1 };
     EventBatch {
         batch: batch.clone(),
@@ -420,10 +420,18 @@ fn events(batch: &RecordBatch) -> EventBatch {
 
 /// (row, output) of every match.
 fn by_matcher(rule: LoadedRule, batch: &RecordBatch) -> Vec<(usize, Value)> {
-    let (set, refusals) = RuleSet::compile(vec![rule]);
+    let by = |set: &RuleSet| -> Vec<(usize, Value)> {
+        let matches = set.evaluate(&events(batch), &Completeness::complete());
+        matches.into_iter().map(|found| (found.row, Value::Object(found.output))).collect()
+    };
+    let sql = rule.rule.sql.clone();
+    let (set, refusals) = RuleSet::compile(vec![rule.clone()]);
     assert!(refusals.is_empty());
-    let matches = set.evaluate(&events(batch), &Completeness::complete());
-    matches.into_iter().map(|found| (found.row, Value::Object(found.output))).collect()
+    let found = by(&set);
+    assert_eq!(found, by(&set), "a second time, with remembered values: {sql}");
+    let everywhere = RuleSet::compile(vec![rule]).0.without_prefilter();
+    assert_eq!(found, by(&everywhere), "with and without the prefilter: {sql}");
+    found
 }
 
 /// What a query or a backtest over these rows answers; `None` when a whole number overflows in one of them, which fails a query.
@@ -495,7 +503,7 @@ fn as_history(select: &str, condition: &str) -> String {
 }
 
 /// A few for every run; `PROPTEST_CASES=20000` for a night.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").map_or(192, |cases| cases.parse().unwrap())
 }
 

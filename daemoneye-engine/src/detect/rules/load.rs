@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use super::super::Refusal;
 use super::{Loaded, LoadedRule, MAX_FILE_BYTES, MAX_FILES, parse};
+use crate::sql;
 
 /// Deepest directory below a rule directory; a link in a circle ends here.
 const MAX_DEPTH: usize = 8;
@@ -23,6 +24,11 @@ pub fn load_dirs(dirs: &[PathBuf]) -> Loaded {
 /// As [`load_dirs`]; of two files of one directory with the same id, the one whose rule is in force stays.
 #[must_use]
 pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
+    // Without a thread for all of them each rule finds its own.
+    sql::on_large_stack(|| Ok(load_here(dirs, in_force))).unwrap_or_else(|_| load_here(dirs, in_force))
+}
+
+fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
     let mut loading = Loading { in_force, ..Loading::default() };
     for dir in dirs {
         let mut files = Vec::new();
