@@ -10,6 +10,7 @@ pub mod ingest;
 pub mod schema;
 pub mod sql;
 pub mod store;
+mod text;
 
 /// The one shape of events past the ingest door; named here so that callers need not link DataFusion themselves.
 pub use datafusion::arrow::array::RecordBatch;

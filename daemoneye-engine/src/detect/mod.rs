@@ -1,7 +1,8 @@
 //! Detection: a rule is a SELECT over `process_events`, decided event by event.
 //!
 //! [`rules`] turns YAML files into [`LoadedRule`]s, every problem with its place; [`RuleSet::compile`] turns their SQL
-//! straight from the syntax tree into a matcher over the columns of a batch, without a query plan. A row matches exactly
+//! straight from the syntax tree into a matcher over the columns of a batch, without a query plan, and a prefilter finds the
+//! few rules that can match a row at all. A row matches exactly
 //! where DataFusion's WHERE is TRUE for it; the differential test holds both to the same answer. What the matcher does not
 //! know is refused by name at load, never approximated. Rules that need more than one event are refused.
 
@@ -11,7 +12,7 @@ mod exceptions;
 mod matcher;
 mod output;
 mod pace;
-mod pattern;
+mod prefilter;
 mod refusal;
 mod row;
 pub mod rules;

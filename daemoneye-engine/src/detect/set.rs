@@ -2,25 +2,36 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
 use super::compile::Compiled;
-use super::pace::{Mark, Meter, Pace};
+use super::pace::{Mark, Meter, Pace, Watch};
+use super::prefilter::{Candidates, Prefilter};
 use super::row::Columns;
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
 use crate::store::RuleMatch;
+
+/// Rows whose candidates are held at once: where every rule is a candidate on every row, 3,000 rules hold 6 MB for it.
+const ROWS_AT_ONCE: usize = 256;
 
 /// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
 #[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Running>,
     meter: Meter,
+    prefilter: Prefilter,
+    /// Remembers across batches; a second thread at the same time begins with nothing.
+    candidates: Mutex<Candidates>,
+    /// Batches and rows since it was compiled, counted once for all rules: most are candidates on no row of a batch.
+    batches: AtomicU64,
+    rows: AtomicU64,
+    candidates_found: AtomicU64,
 }
 
 #[derive(Debug)]
@@ -34,6 +45,7 @@ struct Running {
 /// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
 #[derive(Debug)]
 struct Counters {
+    /// Before this set: its own are counted by the set.
     evaluations: AtomicU64,
     rows: AtomicU64,
     matches: AtomicU64,
@@ -48,9 +60,9 @@ struct Counters {
 pub struct RuleStats {
     /// Which rule.
     pub rule: Arc<DetectionRule>,
-    /// Batches it was evaluated on.
+    /// Batches that it was there for.
     pub evaluations: u64,
-    /// Rows it looked at.
+    /// Rows of those batches. On most of them it was no candidate and cost nothing.
     pub rows: u64,
     /// Rows that matched.
     pub matches: u64,
@@ -88,35 +100,103 @@ impl RuleSet {
                 }
             }
         }
-        (Self { rules: running.into_values().collect(), meter: Meter::default() }, refusals)
+        let rules: Vec<Running> = running.into_values().collect();
+        let prefilter = Prefilter::new(rules.iter().map(|running| &running.compiled.condition));
+        (Self { rules, prefilter, ..Self::default() }, refusals)
+    }
+
+    /// The same rules without the prefilter: each is evaluated on every row. For tests and benchmarks, which hold the one to
+    /// the other.
+    #[must_use]
+    pub fn without_prefilter(mut self) -> Self {
+        self.prefilter = Prefilter::open(self.rules.len());
+        self
+    }
+
+    /// Size of the automata that find candidates, in bytes.
+    #[must_use]
+    pub fn automata_bytes(&self) -> usize {
+        self.prefilter.automata_bytes()
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
     #[must_use]
     pub fn evaluate(&self, events: &EventBatch, completeness: &Completeness) -> Vec<RuleMatch> {
         let columns = Columns::of(&events.batch);
+        if columns.lacks_some() {
+            self.rules.iter().filter(|running| running.lacks(&columns)).for_each(Running::degraded);
+        }
+        let mut fresh = Candidates::default();
+        let mut kept = match self.candidates.try_lock() {
+            Ok(kept) => Some(kept),
+            // What a panic left is overwritten before it is read.
+            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
         let mut matches = Vec::new();
         self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
-            for running in &self.rules {
-                watch.rule(&running.pace, || running.evaluate(&events.batch, &columns, completeness, &mut matches));
+            for first in (0..columns.rows()).step_by(ROWS_AT_ONCE) {
+                let behind = first.saturating_add(ROWS_AT_ONCE).min(columns.rows());
+                self.prefilter.find(&columns, first..behind, candidates);
+                self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
+                self.decide(&events.batch, &columns, completeness, candidates, watch, &mut matches);
             }
         });
-        matches
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // Stable: a rule's rows are in order already.
+        matches.sort_by_key(|(rule, _)| *rule);
+        matches.into_iter().map(|(_, found)| found).collect()
+    }
+
+    /// How often a rule was a candidate on a row since the set was compiled.
+    #[must_use]
+    pub fn candidates(&self) -> u64 {
+        self.candidates_found.load(Ordering::Relaxed)
+    }
+
+    /// Evaluates the candidates. The clock is read once between two rules.
+    fn decide(
+        &self,
+        batch: &RecordBatch,
+        columns: &Columns<'_>,
+        completeness: &Completeness,
+        candidates: &Candidates,
+        watch: Watch,
+        matches: &mut Vec<(usize, RuleMatch)>,
+    ) {
+        let mut started = Instant::now();
+        for rule in candidates.rules() {
+            let Some(running) = self.rules.get(rule) else { continue };
+            let overflows = columns.overflows();
+            watch.rule(&running.pace, || {
+                for row in candidates.rows(rule).filter(|row| running.compiled.matches(columns, *row)) {
+                    matches.push((rule, running.found(batch, columns, row, completeness)));
+                }
+            });
+            running.overflowed(columns.overflows().saturating_sub(overflows));
+            let now = Instant::now();
+            running.counters.took(now.saturating_duration_since(started));
+            started = now;
+        }
     }
 
     /// The counters, in order of id.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
-        self.rules.iter().map(Running::stats).collect()
+        let (batches, rows) = (self.batches.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
+        self.rules.iter().map(|running| running.stats(batches, rows)).collect()
     }
 
     /// Takes over the counters of the rules that both sets have with the same text, so that a reload does not hide them.
     pub fn continue_counters_of(&self, previous: &Self) {
-        let old: HashMap<_, _> = previous.rules.iter().map(|running| (running.rule.id, running)).collect();
+        let told = previous.stats().into_iter().zip(&previous.rules);
+        let old: HashMap<_, _> = told.map(|(stats, running)| (stats.rule.id, (stats, &running.pace))).collect();
         for running in &self.rules {
-            if let Some(old) = old.get(&running.rule.id).filter(|old| old.rule.hash == running.rule.hash) {
-                running.counters.add(&old.counters);
-                running.pace.continue_from(&old.pace);
+            if let Some((old, pace)) = old.get(&running.rule.id).filter(|(old, _)| old.rule.hash == running.rule.hash) {
+                running.counters.add(old);
+                running.pace.continue_from(pace);
             }
         }
     }
@@ -140,31 +220,23 @@ impl RuleSet {
 }
 
 impl Running {
-    fn evaluate(
-        &self,
-        batch: &RecordBatch,
-        columns: &Columns<'_>,
-        completeness: &Completeness,
-        matches: &mut Vec<RuleMatch>,
-    ) {
-        let (started, overflows) = (Instant::now(), columns.overflows());
+    fn found(&self, batch: &RecordBatch, columns: &Columns<'_>, row: usize, completeness: &Completeness) -> RuleMatch {
+        self.counters.matched(columns.time(row));
         let mut completeness = completeness.clone();
-        if !self.compiled.columns.iter().all(|column| columns.has(*column)) {
+        if self.lacks(columns) {
             completeness.degrade(Degraded::SchemaUnavailable);
-            self.counters.degraded.fetch_add(1, Ordering::Relaxed);
         }
-        for row in (0..columns.rows()).filter(|row| self.compiled.matches(columns, *row)) {
-            self.counters.matched(columns.time(row));
-            matches.push(RuleMatch {
-                rule: Arc::clone(&self.rule),
-                batch: batch.clone(),
-                row,
-                output: output::row(&self.compiled.outputs, columns, row),
-                completeness: completeness.clone(),
-            });
-        }
-        self.overflowed(columns.overflows().saturating_sub(overflows));
-        self.counters.evaluated(columns.rows(), started);
+        let output = output::row(&self.compiled.outputs, columns, row);
+        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.clone(), row, output, completeness }
+    }
+
+    /// Whether it reads a column that the batch does not have.
+    fn lacks(&self, columns: &Columns<'_>) -> bool {
+        columns.lacks_some() && !self.compiled.columns.iter().all(|column| columns.has(*column))
+    }
+
+    fn degraded(&self) {
+        self.counters.degraded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Said once per rule and load: every event could do it.
@@ -175,12 +247,12 @@ impl Running {
         }
     }
 
-    fn stats(&self) -> RuleStats {
+    fn stats(&self, batches: u64, rows: u64) -> RuleStats {
         let last = self.counters.last_match_us.load(Ordering::Relaxed);
         RuleStats {
             rule: Arc::clone(&self.rule),
-            evaluations: self.counters.evaluations.load(Ordering::Relaxed),
-            rows: self.counters.rows.load(Ordering::Relaxed),
+            evaluations: self.counters.evaluations.load(Ordering::Relaxed).saturating_add(batches),
+            rows: self.counters.rows.load(Ordering::Relaxed).saturating_add(rows),
             matches: self.counters.matches.load(Ordering::Relaxed),
             nanoseconds: self.counters.nanoseconds.load(Ordering::Relaxed),
             last_match_us: (last != i64::MIN).then_some(last),
@@ -212,24 +284,22 @@ impl Counters {
         self.last_match_us.fetch_max(time.unwrap_or(i64::MIN), Ordering::Relaxed);
     }
 
-    fn evaluated(&self, rows: usize, started: Instant) {
-        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.evaluations.fetch_add(1, Ordering::Relaxed);
-        self.rows.fetch_add(u64::try_from(rows).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.nanoseconds.fetch_add(took, Ordering::Relaxed);
+    fn took(&self, time: Duration) {
+        self.nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn add(&self, other: &Self) {
-        let sum = |to: &AtomicU64, from: &AtomicU64| {
-            to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
-        };
-        sum(&self.evaluations, &other.evaluations);
-        sum(&self.rows, &other.rows);
-        sum(&self.matches, &other.matches);
-        sum(&self.nanoseconds, &other.nanoseconds);
-        sum(&self.degraded, &other.degraded);
-        sum(&self.overflows, &other.overflows);
-        self.last_match_us.fetch_max(other.last_match_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    fn add(&self, old: &RuleStats) {
+        for (to, from) in [
+            (&self.evaluations, old.evaluations),
+            (&self.rows, old.rows),
+            (&self.matches, old.matches),
+            (&self.nanoseconds, old.nanoseconds),
+            (&self.degraded, old.degraded),
+            (&self.overflows, old.overflows),
+        ] {
+            to.fetch_add(from, Ordering::Relaxed);
+        }
+        self.last_match_us.fetch_max(old.last_match_us.unwrap_or(i64::MIN), Ordering::Relaxed);
     }
 }
 

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{Query, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Location;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// Stack of the thread that parses and walks, in bytes. The token caps allow some 64 levels, of which each takes a dozen
@@ -101,8 +102,20 @@ fn checked(
     Ok(Checked { query, tables, parameters, instants, subqueries, lists: used })
 }
 
-/// Runs `work` where deep trees may be built, walked and dropped.
+thread_local! {
+    static STACK_IS_LARGE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` where deep trees may be built, walked and dropped: here, if this is such a thread already. A thread costs more
+/// than checking a rule, so who checks many asks for one first.
 pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlRefusal> + Send) -> Result<T, SqlRefusal> {
+    if STACK_IS_LARGE.get() {
+        return work();
+    }
+    let work = || {
+        STACK_IS_LARGE.set(true);
+        work()
+    };
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("sql-check".to_owned())

@@ -31,6 +31,7 @@ mod runtime;
 mod scratch;
 mod session;
 mod settle;
+mod strict;
 mod sum;
 mod suspects;
 mod tables;
@@ -39,8 +40,8 @@ mod tokens;
 mod walk;
 mod windows;
 
-pub(crate) use check::check_rule;
 pub use check::{Checked, check};
+pub(crate) use check::{check_rule, on_large_stack};
 pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
 pub(crate) use niceness::lower as lower_priority;

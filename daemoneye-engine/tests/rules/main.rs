@@ -5,3 +5,4 @@ mod differential;
 mod files;
 mod life;
 mod pack;
+mod prefilter;

@@ -14,6 +14,7 @@ use super::document::{Document, Kind};
 use super::lists::{self, Lists};
 use super::packs::{self, Pack};
 use super::{Loaded, LoadedRule, MAX_FILE_BYTES, MAX_FILES, overrides, parse};
+use crate::sql;
 
 /// Deepest directory below a rule directory; a link in a circle ends here.
 const MAX_DEPTH: usize = 8;
@@ -27,6 +28,11 @@ pub fn load_dirs(dirs: &[PathBuf]) -> Loaded {
 /// As [`load_dirs`]; of two files of one directory with the same id, the one whose rule is in force stays.
 #[must_use]
 pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
+    // Without a thread for all of them each rule finds its own.
+    sql::on_large_stack(|| Ok(load_here(dirs, in_force))).unwrap_or_else(|_| load_here(dirs, in_force))
+}
+
+fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
     let mut loading = Loading { in_force, ..Loading::default() };
     let documents: Vec<Vec<Document>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
     // What others refer to comes first: packs and lists, then rules, then what overrides them.
