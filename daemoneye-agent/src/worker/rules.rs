@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use daemoneye_engine::detect::{LoadedRule, Refusal, RuleSet, rules};
@@ -48,6 +48,8 @@ pub(crate) struct Rules {
     dirs: Vec<PathBuf>,
     set: RwLock<Arc<RuleSet>>,
     loaded: Mutex<Loaded>,
+    /// Held while a batch is judged and enters the store, and while a set is filled from there and takes over.
+    turn: Mutex<()>,
 }
 
 impl Rules {
@@ -58,7 +60,7 @@ impl Rules {
         } else {
             configured.to_vec()
         };
-        Self { dirs, set: RwLock::default(), loaded: Mutex::default() }
+        Self { dirs, set: RwLock::default(), loaded: Mutex::default(), turn: Mutex::default() }
     }
 
     /// Where rules are read from.
@@ -69,6 +71,11 @@ impl Rules {
     /// The set in force.
     pub(crate) fn set(&self) -> Arc<RuleSet> {
         Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Until it is dropped no other set takes over that has to know what is in the store.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was not taken at the last load.
@@ -104,7 +111,12 @@ impl Rules {
         fresh.problems.extend(refused);
         let reloaded = difference(&loaded.rules, &fresh, set.len());
         set.continue_counters_of(&self.set());
+        let turn = set.lacks_past().then(|| self.turn());
+        if turn.is_some() {
+            set.fill(store);
+        }
         *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
+        drop(turn);
         *loaded = Loaded { rules: fresh.rules, problems: fresh.problems, fingerprint: print };
         Ok(reloaded)
     }

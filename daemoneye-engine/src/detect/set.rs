@@ -2,23 +2,26 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::time::Instant;
 
-use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
+use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
 use super::compile::Compiled;
 use super::row::Columns;
+use super::window::{WindowStats, Windows};
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
-use crate::store::RuleMatch;
+use crate::store::{RuleMatch, Store};
 
 /// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
 #[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Running>,
+    windows: Windows,
 }
 
 #[derive(Debug)]
@@ -59,20 +62,24 @@ pub struct RuleStats {
     pub degraded: u64,
     /// Results that did not fit a whole number; they were NULL.
     pub overflows: u64,
+    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor.
+    pub window: Option<WindowStats>,
 }
 
 impl RuleSet {
     /// Takes the active rules, in order of id. A second rule with an id that is taken is refused and the others stand.
     #[must_use]
     pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
-        let (mut running, mut refusals) = (BTreeMap::new(), Vec::new());
-        for LoadedRule { rule, compiled, path, .. } in rules {
+        let (mut running, mut windows, mut refusals) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for LoadedRule { rule, compiled, path, window, .. } in rules {
             if rule.state != RuleState::Active {
                 continue;
             }
             match running.entry(rule.id) {
                 Entry::Vacant(free) => {
-                    free.insert(Running { rule: Arc::new(rule), compiled, counters: Counters::default() });
+                    let rule = Arc::new(rule);
+                    windows.extend(window.map(|plan| (Arc::clone(&rule), plan)));
+                    free.insert(Running { rule, compiled, counters: Counters::default() });
                 }
                 Entry::Occupied(_) => {
                     let message = format!("another rule has the id {}", rule.id);
@@ -80,7 +87,12 @@ impl RuleSet {
                 }
             }
         }
-        (Self { rules: running.into_values().collect() }, refusals)
+        let windows = Windows::of(windows).unwrap_or_else(|problem| {
+            refusals.push(Refusal::whole(Path::new(""), problem.message, Some("window rules do not run")));
+            Windows::default()
+        });
+        let rules = running.into_values().filter(|running| running.rule.kind == RuleKind::Stream).collect();
+        (Self { rules, windows }, refusals)
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
@@ -91,16 +103,47 @@ impl RuleSet {
         for running in &self.rules {
             running.evaluate(&events.batch, &columns, completeness, &mut matches);
         }
+        self.windows.observe(events, &columns, completeness, &mut matches);
         matches
+    }
+
+    /// Whether a window rule has seen no event yet, so that [`RuleSet::fill`] has something to do.
+    #[must_use]
+    pub fn lacks_past(&self) -> bool {
+        self.windows.lacks_past()
+    }
+
+    /// Gives window rules that have seen no event the ones of the store that they look back over. Blocking, for as long as
+    /// reading these takes; no event may be evaluated or appended meanwhile, or it would be missing or there twice.
+    pub fn fill(&self, store: &Store) {
+        self.windows.fill(store);
+    }
+
+    /// What window rules find when time passes and no event comes: no event older than `to_us` (µs since the Unix epoch) will
+    /// come any more.
+    #[must_use]
+    pub fn advance(&self, to_us: i64) -> Vec<RuleMatch> {
+        let mut matches = Vec::new();
+        self.windows.advance(to_us, &mut matches);
+        matches
+    }
+
+    /// Something is missing from the time up to `at_us` (µs since the Unix epoch) that no batch tells: window rules that look back
+    /// over it say so.
+    pub fn lack(&self, reason: Degraded, at_us: i64) {
+        self.windows.lack(reason, at_us);
     }
 
     /// The counters, in order of id.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
-        self.rules.iter().map(Running::stats).collect()
+        let mut stats: Vec<_> = self.rules.iter().map(Running::stats).chain(self.windows.stats()).collect();
+        stats.sort_by_key(|stats| stats.rule.id);
+        stats
     }
 
-    /// Takes over the counters of the rules that both sets have with the same text, so that a reload does not hide them.
+    /// Takes over the counters, and the rows of window rules, of the rules that both sets have with the same text, so that a reload
+    /// does not hide them.
     pub fn continue_counters_of(&self, previous: &Self) {
         let old: HashMap<_, _> = previous.rules.iter().map(|running| (running.rule.id, running)).collect();
         for running in &self.rules {
@@ -108,23 +151,24 @@ impl RuleSet {
                 running.counters.add(&old.counters);
             }
         }
+        self.windows.continue_with(&previous.windows);
     }
 
-    /// The rules that run, in order of id.
+    /// The rules that run: stream rules in order of id, then window rules.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<DetectionRule>> {
-        self.rules.iter().map(|running| &running.rule)
+        self.rules.iter().map(|running| &running.rule).chain(self.windows.rules())
     }
 
     /// How many rules run.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.rules.len()
+        self.rules.len() + self.windows.len()
     }
 
     /// Whether none runs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.len() == 0
     }
 }
 
@@ -175,6 +219,7 @@ impl Running {
             last_match_us: (last != i64::MIN).then_some(last),
             degraded: self.counters.degraded.load(Ordering::Relaxed),
             overflows: self.counters.overflows.load(Ordering::Relaxed),
+            window: None,
         }
     }
 }

@@ -36,9 +36,11 @@ mod tables;
 mod times;
 mod tokens;
 mod walk;
+pub(crate) mod window;
 mod windows;
 
 pub(crate) use check::check_rule;
+pub(crate) use check::on_large_stack;
 pub use check::{Checked, check};
 pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
@@ -50,3 +52,4 @@ pub use refusal::{QueryError, SqlRefusal};
 pub use scratch::Scratch;
 pub use session::evaluate;
 pub use tables::{CollectorRow, NoCollectors, SystemTables, TABLES, table_columns};
+pub(crate) use times::interval_us;

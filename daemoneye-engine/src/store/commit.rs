@@ -9,7 +9,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::alert::{StoredAlert, status_key};
+use super::alert::{EVENTS_KEPT, StoredAlert, status_key};
 use super::matches::{Moment, RuleMatch, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
@@ -71,7 +71,7 @@ impl Commit<'_> {
             return Ok(());
         }
         if self.admit(found.rule.id, minute)? {
-            return self.insert(born(found, id, dedup_key, &cause, self.options), &cause, 0);
+            return self.insert(born(found, id, dedup_key, self.options), &cause, 0);
         }
         match folded {
             Some(_) => self.raise(key(summary), found, &cause),
@@ -140,7 +140,7 @@ impl Commit<'_> {
         minute: i64,
         cause: &EventPointer,
     ) -> Result<(), StoreError> {
-        let born = born(found, id, format!("{}|rate|{minute}", found.rule.id), cause, self.options);
+        let born = born(found, id, format!("{}|rate|{minute}", found.rule.id), self.options);
         let due_us = minute.saturating_add(1).saturating_mul(MINUTE_US).saturating_add(SUMMARY_DELAY_US);
         // Event times may lie; a delivery may not wait for them longer than an honest one would.
         let latest_us = audit::now_us().saturating_add(MINUTE_US + SUMMARY_DELAY_US);
@@ -183,7 +183,7 @@ pub(super) fn key_hash(dedup_key: &str) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, options: &StoreOptions) -> Alert {
+fn born(found: &RuleMatch, id: Uuid, dedup_key: String, options: &StoreOptions) -> Alert {
     let (rule, time_us) = (&found.rule, found.time_us());
     Alert {
         id,
@@ -198,7 +198,7 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, op
         tags: rule.tags.clone(),
         process: found.process(),
         row: found.output.clone(),
-        events: vec![cause.clone()],
+        events: found.pointers().into_iter().rev().take(EVENTS_KEPT).rev().collect(),
         dedup_key,
         count: 1,
         first_seen_us: time_us,

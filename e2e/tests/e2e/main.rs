@@ -19,3 +19,4 @@ mod ledger;
 mod lifetimes;
 mod lives;
 mod side_by_side;
+mod windows;
