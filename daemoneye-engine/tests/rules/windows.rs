@@ -5,7 +5,7 @@ use std::path::Path;
 use daemoneye_engine::RecordBatch;
 use daemoneye_engine::detect::{GRACE_US, LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::{EventBatch, batch_from_json};
-use daemoneye_engine::store::RuleMatch;
+use daemoneye_engine::store::{AlertFilter, RuleMatch, Store, StoreOptions};
 use daemoneye_lib::model::{Completeness, Degraded, RuleKind};
 use daemoneye_lib::proto::Sequence;
 use proptest::prelude::*;
@@ -351,6 +351,44 @@ fn a_reload_keeps_the_rows_of_a_rule_that_did_not_change() {
     let changed = set(&MANY.replace(">= 3", ">= 2"), "");
     changed.continue_counters_of(&after);
     assert_eq!(changed.stats()[0].evaluations, 0);
+}
+
+#[test]
+fn a_restart_reads_what_a_rule_looks_back_over_and_finds_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    let complete = Completeness::complete();
+    let rows = rows(&[
+        event(0.0, "ssh", "alice", 1),
+        event(1.0, "ssh", "root", 2),
+        event(2.0, "cat", "root", 3),
+        event(3.0, "ssh", "root", 4),
+        event(4.0, "ssh", "root", 5),
+        event(5.0, "ssh", "alice", 6),
+        event(6.0, "ssh", "alice", 7),
+    ]);
+    let first = set(MANY, "");
+    assert!(first.lacks_past());
+    let alerts = |set: &RuleSet, from: usize, rows_taken: usize| {
+        let taken = batch(rows.slice(from, rows_taken));
+        let at = |row: usize| Sequence { epoch: 1, number: u64::try_from(row).unwrap() };
+        let taken = EventBatch { first: at(from + 1), last: at(from + rows_taken), ..taken };
+        let alerts = store.commit_matches(set.evaluate(&taken, &complete)).unwrap();
+        store.append(taken).unwrap();
+        alerts
+    };
+    assert!(alerts(&first, 0, 3).is_empty());
+    store.seal().unwrap();
+    assert_eq!(alerts(&first, 3, 3).len(), 1);
+    // Some of it is sealed, some in memory only.
+    let second = set(MANY, "");
+    second.fill(&store);
+    assert!(!second.lacks_past());
+    assert_eq!(second.stats()[0].window.unwrap().kept_rows, 5);
+    let alerts = alerts(&second, 6, 1);
+    assert_eq!(alerts.len(), 1, "what the first set found is there already: {alerts:?}");
+    assert_eq!(alerts[0].row["user"], "alice");
+    assert_eq!(store.alerts(&AlertFilter::default()).unwrap().len(), 2);
 }
 
 #[test]

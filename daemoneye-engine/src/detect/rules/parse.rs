@@ -80,6 +80,9 @@ impl From<SqlRefusal> for Problem {
     }
 }
 
+/// The columns of a test's event.
+type Event = Map<String, Value>;
+
 /// The text, and what decides it.
 type Sql = (String, Compiled, Option<Arc<Planned>>);
 
@@ -284,7 +287,7 @@ impl Reader<'_> {
     }
 
     /// `event:`, or `events:` for a rule that needs several.
-    fn events(&mut self, fields: &Fields<'_>) -> Option<(Map<String, Value>, Vec<Map<String, Value>>)> {
+    fn events(&mut self, fields: &Fields<'_>) -> Option<(Event, Vec<Event>)> {
         let Some(node) = fields.of("events") else {
             return Some((self.event(fields.of("event"), fields.place("event"))?, Vec::new()));
         };

@@ -10,7 +10,8 @@ use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Function, Interval, 
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::compile::Problem;
-use super::shape::{Scan, Scope};
+use super::scope::Scope;
+use super::shape::Scan;
 use super::{GRACE_US, TICK_US};
 use crate::sql::interval_us;
 use crate::sql::names::normal;
@@ -110,28 +111,14 @@ fn absence(
     window_us: Option<i64>,
 ) -> Result<Vec<Reach>, Problem> {
     let of = |absent: bool| scans.iter().enumerate().filter(move |(_, scan)| scan.absent == absent);
-    let ends =
-        |anchor: usize| of(false).next().and(of(true).map(|(at, _)| all.of(at + 1, anchor + 1)).flatten().max());
-    let latest = of(false).filter_map(|(at, _)| ends(at)).max();
-    for (at, scan) in of(true) {
-        if of(false).all(|(anchor, _)| all.of(at + 1, anchor + 1).is_none()) {
-            return Err(Problem::at(scan.at, format!("nothing says until when {} is waited for", scan.alias))
-                .hint("write AND b.time <= a.time + INTERVAL '5 minutes'; the rule decides when that has passed"));
-        }
-    }
-    let Some(latest) = latest else {
-        let at = scans.first().map_or(Location { line: 0, column: 0 }, |scan| scan.at);
-        return Err(
-            Problem::at(at, "every table of this rule is one that may be absent").hint("begin with what is there")
-        );
-    };
+    let waits = latest_ends(all, scans)?;
     let mut reach = vec![Reach { back_us: 0, wait_us: 0 }; scans.len()];
     for (at, scan) in of(false) {
         let bound = firm.of(NOW, at + 1).or(window_us);
         if gathers && bound.is_none() {
             return Err(unbounded(scan));
         }
-        let wait_us = ends(at).unwrap_or(latest).max(0).saturating_add(GRACE_US);
+        let wait_us = waits.get(at).copied().unwrap_or(0).saturating_add(GRACE_US);
         let back_us = wait_us.saturating_add(bound.unwrap_or(0)).saturating_add(2 * TICK_US);
         if let Some(reach) = reach.get_mut(at) {
             *reach = Reach { back_us, wait_us };
@@ -147,6 +134,25 @@ fn absence(
         }
     }
     Ok(reach)
+}
+
+/// How long after a row of each scan that is there the last of those may come that may be absent.
+fn latest_ends(all: &Distances, scans: &[Scan]) -> Result<Vec<i64>, Problem> {
+    let of = |absent: bool| scans.iter().enumerate().filter(move |(_, scan)| scan.absent == absent);
+    let end = |anchor: usize| of(true).filter_map(|(at, _)| all.of(at + 1, anchor + 1)).max();
+    for (at, scan) in of(true) {
+        if of(false).all(|(anchor, _)| all.of(at + 1, anchor + 1).is_none()) {
+            return Err(Problem::at(scan.at, format!("nothing says until when {} is waited for", scan.alias))
+                .hint("write AND b.time <= a.time + INTERVAL '5 minutes'; the rule decides when that has passed"));
+        }
+    }
+    let Some(latest) = of(false).filter_map(|(at, _)| end(at)).max() else {
+        let at = scans.first().map_or(Location { line: 0, column: 0 }, |scan| scan.at);
+        return Err(
+            Problem::at(at, "every table of this rule is one that may be absent").hint("begin with what is there")
+        );
+    };
+    Ok((0..scans.len()).map(|at| end(at).unwrap_or(latest).max(0)).collect())
 }
 
 fn unbounded(scan: &Scan) -> Problem {

@@ -7,10 +7,13 @@
 //! Time must be bounded, or the rule is refused.
 
 mod bounds;
+mod counters;
 mod kept;
+mod kind;
 mod plan;
 mod provenance;
 mod run;
+mod scope;
 mod shape;
 mod state;
 
@@ -28,10 +31,11 @@ use super::set::RuleStats;
 use crate::ingest::EventBatch;
 use crate::store::{RuleMatch, Store};
 
+use counters::Counters;
+pub(super) use kind::needs_window;
 pub(super) use plan::Planned;
 use run::Runner;
-pub(super) use shape::needs_window;
-use state::{Counters, Sight, State};
+use state::{Sight, State};
 
 /// Events older than this, against the youngest that has been seen, are late: sources that deliver within seconds are not.
 pub const GRACE_US: i64 = 5_000_000;
@@ -148,10 +152,10 @@ impl Windows {
 
     /// Whether a rule has seen no event yet.
     pub(super) fn lacks_past(&self) -> bool {
-        self.new().next().is_some()
+        self.without_past().next().is_some()
     }
 
-    fn new(&self) -> impl Iterator<Item = &Window> {
+    fn without_past(&self) -> impl Iterator<Item = &Window> {
         self.rules.iter().filter(|window| {
             let state = read(&window.state);
             let state = state.lock().unwrap_or_else(PoisonError::into_inner);
@@ -162,7 +166,7 @@ impl Windows {
     /// Gives the rules that have seen no event those of the past that they would have kept. Nothing is decided by that: what
     /// there was to find in it was found when it came, or is found with the next event.
     pub(super) fn fill(&self, store: &Store) {
-        let new: Vec<&Window> = self.new().collect();
+        let new: Vec<&Window> = self.without_past().collect();
         let snapshot = store.snapshot();
         let sealed = snapshot.segments.iter().map(|file| file.last_us).max();
         let open = snapshot.open.iter().filter_map(|batch| Sight::latest(&Columns::of(batch))).max();

@@ -32,7 +32,7 @@ use super::bounds::Reach;
 use super::provenance::{self, PREFIX};
 use super::shape::{Shape, table_name};
 use crate::schema::{TIME_ZONE, process_events_schema};
-use crate::sql::window::{Allowance, Batches, made_rows, plan, refusal, with_tables};
+use crate::sql::window::{Allowance, Batches, block_on, gated, made_rows, plan, refusal, with_tables};
 use crate::sql::{Checked, on_large_stack};
 
 /// Working memory of one run in bytes: the rows kept for a rule several times over.
@@ -136,44 +136,42 @@ impl Planned {
 }
 
 fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Result<Planned, Problem> {
-    crate::sql::window::gated(checked)?;
+    gated(checked)?;
     let shape = Shape::of(checked.query().clone())?;
     let reach = shape.bounds.reach(&shape.scans, shape.gathers, window_us)?;
     let input = Arc::new(Input { rows: Mutex::default(), now_us: AtomicI64::new(0), read: Mutex::default() });
-    let awaits = shape.scans.iter().any(|scan| scan.absent);
     let scans: Vec<Scan> = shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, reach)).collect();
     let rewritten = Checked { query: shape.query, ..checked.clone() };
-    let made = physical(&rewritten, scans.len(), &input).map_err(|error| {
-        let refusal = refusal(&error, checked.query());
-        Problem::from(refusal)
-    })?;
+    let made = physical(&rewritten, scans.len(), &input);
+    let made = made.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
     let Made { physical, context, allowance, numbers } = made;
-    let outputs: Vec<String> = {
-        let schema = physical.schema();
-        let answer = schema.fields().len().saturating_sub(numbers);
-        schema.fields().iter().take(answer).map(|field| field.name().clone()).collect()
-    };
+    Ok(Planned {
+        awaits: scans.iter().any(|scan| scan.absent),
+        scans,
+        kept: kept(&input, dedup),
+        sees_forks: shape.sees_forks,
+        numbers,
+        groups: shape.groups,
+        outputs: outputs(&physical, numbers, checked)?,
+        physical,
+        context,
+        allowance,
+        input,
+    })
+}
+
+/// The names of the answer's columns; one that stands twice would lose a value in the alert.
+fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked) -> Result<Vec<String>, Problem> {
+    let schema = physical.schema();
+    let answer = schema.fields().len().saturating_sub(numbers);
+    let outputs: Vec<String> = schema.fields().iter().take(answer).map(|field| field.name().clone()).collect();
     for (at, name) in outputs.iter().enumerate() {
         if outputs.iter().skip(at + 1).any(|other| other == name) {
             return Err(Problem::at(checked.query().span().start, format!("the rule returns {name} twice"))
                 .hint("give one of them an alias"));
         }
     }
-    let kept = kept(&input, dedup);
-    let sees_forks = shape.sees_forks;
-    Ok(Planned {
-        scans,
-        kept,
-        sees_forks,
-        awaits,
-        numbers,
-        groups: shape.groups,
-        outputs,
-        physical,
-        context,
-        allowance,
-        input,
-    })
+    Ok(outputs)
 }
 
 /// Conditions that the row matcher does not know are left to the plan.
@@ -213,7 +211,7 @@ fn physical(checked: &Checked, scans: usize, input: &Arc<Input>) -> Result<Made>
         input: Arc::clone(input),
         signature: Signature::nullary(Volatility::Volatile),
     })))?;
-    let (physical, numbers) = crate::sql::window::block_on(async {
+    let (physical, numbers) = block_on(async {
         let (plan, numbers) = provenance::carried(&plan(&state, checked).await?)?;
         Ok((state.create_physical_plan(&plan).await?, numbers))
     })?;

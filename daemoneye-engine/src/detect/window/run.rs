@@ -1,5 +1,6 @@
 //! One run of a plan: on a thread with a large stack, with a budget of processor time, and never beside another.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, SyncSender};
@@ -88,7 +89,9 @@ impl Runner {
 fn work(runtime: &Runtime, jobs: &Receiver<Job>) {
     while let Ok(Job { plan, reply }) = jobs.recv() {
         let began = cpu::thread_ns();
-        let answer = runtime.block_on(answer(&plan, began));
+        // A plan that panics costs its rule this answer and not every rule the thread.
+        let guarded = catch_unwind(AssertUnwindSafe(|| runtime.block_on(answer(&plan, began))));
+        let answer = guarded.unwrap_or_else(|_| Err(Failure::Failed("its plan panicked".to_owned())));
         plan.feed(Vec::new(), 0);
         let cpu_ns = cpu::thread_ns().saturating_sub(began);
         // Whoever asked may have ended.

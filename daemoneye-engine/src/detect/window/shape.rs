@@ -5,18 +5,17 @@
 //! side that an outer join fills with NULL those of its ON. The plan applies all conditions again, so a condition that is not
 //! taken costs room and never an answer. Each scan gets a table name of its own, by which the plan tells them apart.
 
-use daemoneye_lib::columns::PROCESS_EVENTS;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Function, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
-    ObjectNamePart, Query, Select, SelectItem, SetExpr, SetOperator, Spanned as _, TableAlias, TableFactor,
-    TableWithJoins, UnaryOperator, visit_expressions,
+    BinaryOperator, Distinct, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select,
+    SetExpr, SetOperator, Spanned as _, TableAlias, TableFactor, TableWithJoins, UnaryOperator,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
-use std::ops::ControlFlow;
 
 use super::super::compile::Problem;
-use super::bounds::{Bounds, is_now};
-use crate::sql::names::{Class, class_of, normal};
+use super::bounds::Bounds;
+use super::kind::{any, gathers, groups, has_subquery, is_called};
+use super::scope::{Scope, Source, conjuncts};
+use crate::sql::names::normal;
 
 const TABLE: &str = "process_events";
 /// More scans than this are more joins than a run of 100 ms takes.
@@ -57,47 +56,6 @@ pub(super) fn table_name(scan: usize) -> String {
     format!("__scan_{scan}")
 }
 
-/// Whether one event cannot decide it.
-pub(in crate::detect) fn needs_window(query: &Query) -> bool {
-    let SetExpr::Select(select) = query.body.as_ref() else { return true };
-    let tables = select.from.len() != 1
-        || select
-            .from
-            .iter()
-            .any(|from| !from.joins.is_empty() || !matches!(from.relation, TableFactor::Table { .. }));
-    query.with.is_some() || (tables && !select.from.is_empty()) || gathers(select) || has_subquery(query)
-}
-
-fn gathers(select: &Select) -> bool {
-    grouped(select) || select.qualify.is_some() || !select.named_window.is_empty() || has_call(&select.projection)
-}
-
-fn grouped(select: &Select) -> bool {
-    let by = match &select.group_by {
-        GroupByExpr::All(_) => true,
-        GroupByExpr::Expressions(by, modifiers) => !by.is_empty() || !modifiers.is_empty(),
-    };
-    by || select.having.is_some()
-}
-
-fn has_call(items: &impl datafusion::sql::sqlparser::ast::Visit) -> bool {
-    any(items, &|expr| matches!(expr, Expr::Function(function) if is_gathering(function)))
-}
-
-fn is_gathering(function: &Function) -> bool {
-    let aggregate = |ident: &Ident| matches!(class_of(&normal(ident)), Some(Class::Aggregate | Class::Window));
-    function.over.is_some() || matches!(function.name.0.as_slice(), [part] if part.as_ident().is_some_and(aggregate))
-}
-
-fn has_subquery(node: &impl datafusion::sql::sqlparser::ast::Visit) -> bool {
-    any(node, &|expr| matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. }))
-}
-
-fn any(node: &impl datafusion::sql::sqlparser::ast::Visit, is: &dyn Fn(&Expr) -> bool) -> bool {
-    visit_expressions(node, |expr| if is(expr) { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
-        .is_break()
-}
-
 impl Shape {
     pub(super) fn of(mut query: Query) -> Result<Self, Problem> {
         if query.order_by.is_some() || query.limit_clause.is_some() || query.fetch.is_some() {
@@ -124,116 +82,6 @@ impl Shape {
     }
 }
 
-fn is_called(function: &Function, name: &str) -> bool {
-    matches!(function.name.0.as_slice(), [part] if part.as_ident().is_some_and(|ident| normal(ident) == name))
-}
-
-/// The outputs that are the same for all rows of a group, of a SELECT that has groups; they have to be all that it groups by, or
-/// two groups would be one alert.
-fn groups(query: &Query) -> Result<Option<Vec<String>>, Problem> {
-    let SetExpr::Select(select) = query.body.as_ref() else { return Ok(None) };
-    let over = |expr: &Expr| matches!(expr, Expr::Function(function) if function.over.is_some());
-    let distinct = matches!(select.distinct, Some(Distinct::Distinct));
-    if !(distinct || grouped(select) || has_call(&select.projection)) || any(&select.projection, &over) {
-        return Ok(None);
-    }
-    let names = select.projection.iter().filter(|item| !has_call(*item)).filter_map(output_name).collect();
-    if let GroupByExpr::Expressions(by, _) = &select.group_by
-        && let Some(missing) = by.iter().find(|by| !is_returned(by, select))
-    {
-        return Err(Problem::of(missing, format!("the rule groups by {missing} and does not return it"))
-            .hint("select it too: it tells one alert from the next"));
-    }
-    Ok(Some(names))
-}
-
-fn output_name(item: &SelectItem) -> Option<String> {
-    match item {
-        SelectItem::ExprWithAlias { alias, .. } => Some(normal(alias)),
-        SelectItem::UnnamedExpr(Expr::Identifier(ident)) => Some(normal(ident)),
-        SelectItem::UnnamedExpr(Expr::CompoundIdentifier(parts)) => parts.last().map(normal),
-        _ => None,
-    }
-}
-
-/// By its name, its text or its place.
-fn is_returned(by: &Expr, select: &Select) -> bool {
-    let named = |item: &SelectItem| match (by, item) {
-        (Expr::Value(_), _) | (_, SelectItem::Wildcard(_) | SelectItem::QualifiedWildcard(..)) => true,
-        (Expr::Identifier(ident), _) if output_name(item).is_some_and(|name| name == normal(ident)) => true,
-        (_, SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr)) => expr == by,
-        _ => false,
-    };
-    select.projection.iter().any(named)
-}
-
-/// What the names of a SELECT stand for.
-pub(super) struct Scope<'a> {
-    sources: Vec<Source>,
-    outer: Option<&'a Scope<'a>>,
-}
-
-#[derive(Debug, Clone)]
-struct Source {
-    name: String,
-    /// `None`: a subquery or an entry of WITH.
-    scan: Option<usize>,
-    /// An outer join may fill it with NULL.
-    nullable: bool,
-}
-
-impl Scope<'_> {
-    /// The scan and the place in the column table of a column of events.
-    pub(super) fn column(&self, expr: &Expr) -> Option<(usize, usize)> {
-        let (source, name) = self.source(expr)?;
-        let column = PROCESS_EVENTS.iter().position(|column| column.name == name)?;
-        Some((source.scan?, column))
-    }
-
-    fn source(&self, expr: &Expr) -> Option<(&Source, String)> {
-        match expr {
-            Expr::Identifier(ident) => match self.sources.as_slice() {
-                [only] => Some((only, normal(ident))),
-                _ => None,
-            },
-            Expr::CompoundIdentifier(parts) => match parts.as_slice() {
-                [of, name] => {
-                    let of = normal(of);
-                    let here = self.sources.iter().find(|source| source.name == of);
-                    match (here, self.outer) {
-                        (Some(source), _) => Some((source, normal(name))),
-                        (None, Some(outer)) => outer.source(expr),
-                        (None, None) => None,
-                    }
-                }
-                _ => None,
-            },
-            _ => None,
-        }
-    }
-
-    /// The one source of this SELECT that a condition speaks of.
-    fn only_source(&self, condition: &Expr) -> Option<&Source> {
-        if has_subquery(condition) || any(condition, &|expr| matches!(expr, Expr::Function(call) if is_now(call))) {
-            return None;
-        }
-        let mut only: Option<&Source> = None;
-        let seen = visit_expressions(condition, |expr| {
-            if !matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_)) {
-                return ControlFlow::Continue(());
-            }
-            match (self.source(expr), only) {
-                (Some((source, _)), None) => only = Some(source),
-                (Some((source, _)), Some(before)) if source.name == before.name => {}
-                _ => return ControlFlow::Break(()),
-            }
-            ControlFlow::Continue(())
-        });
-        let only = only.filter(|_| seen.is_continue())?;
-        self.sources.iter().find(|source| std::ptr::eq(*source, only))
-    }
-}
-
 struct Reader {
     scans: Vec<Scan>,
     bounds: Bounds,
@@ -241,15 +89,21 @@ struct Reader {
     ctes: Vec<String>,
 }
 
-/// The conditions that AND joins.
-fn conjuncts<'a>(condition: &'a Expr, into: &mut Vec<&'a Expr>) {
-    match condition {
-        Expr::Nested(inner) => conjuncts(inner, into),
-        Expr::BinaryOp { left, op: BinaryOperator::And, right } => {
-            conjuncts(left, into);
-            conjuncts(right, into);
-        }
-        other => into.push(other),
+/// A side of a join.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Side {
+    Left,
+    Right,
+}
+
+/// The side that a join fills with NULL, and its condition.
+fn filled_side(join: &mut JoinOperator, at: Location) -> Result<(Option<Side>, &mut JoinConstraint), Problem> {
+    match join {
+        JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::CrossJoin(on) => Ok((None, on)),
+        JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => Ok((Some(Side::Right), on)),
+        JoinOperator::Right(on) | JoinOperator::RightOuter(on) => Ok((Some(Side::Left), on)),
+        _ => Err(Problem::at(at, "a rule cannot contain FULL JOIN")
+            .hint("write LEFT JOIN from what is there to what may be absent")),
     }
 }
 
@@ -319,44 +173,37 @@ impl Reader {
         for join in &mut from.joins {
             let (sources, scans) = (scope.sources.len(), self.scans.len());
             let at = join.relation.span().start;
-            let (left, on) = match &mut join.join_operator {
-                JoinOperator::Join(on) | JoinOperator::Inner(on) | JoinOperator::CrossJoin(on) => (None, on),
-                JoinOperator::Left(on) | JoinOperator::LeftOuter(on) => (Some(true), on),
-                JoinOperator::Right(on) | JoinOperator::RightOuter(on) => (Some(false), on),
-                _ => {
-                    return Err(Problem::at(at, "a rule cannot contain FULL JOIN")
-                        .hint("write LEFT JOIN from what is there to what may be absent"));
+            let (filled, on) = filled_side(&mut join.join_operator, at)?;
+            self.factor(&mut join.relation, scope, absent || filled == Some(Side::Right))?;
+            let nullable = match filled {
+                None => 0..0,
+                Some(Side::Right) => sources..scope.sources.len(),
+                Some(Side::Left) => {
+                    self.scans.iter_mut().take(scans).skip(first_scan).for_each(|scan| scan.absent = true);
+                    first_source..sources
                 }
             };
-            self.factor(&mut join.relation, scope, absent || left == Some(true))?;
-            if left == Some(false) {
-                self.scans.iter_mut().take(scans).skip(first_scan).for_each(|scan| scan.absent = true);
-            }
-            let may_be_null = |at: usize| match left {
-                None => false,
-                Some(true) => at >= sources,
-                Some(false) => (first_source..sources).contains(&at),
-            };
-            let nullable: Vec<String> = scope
-                .sources
-                .iter()
-                .enumerate()
-                .filter(|(at, _)| may_be_null(*at))
-                .map(|(_, of)| of.name.clone())
-                .collect();
-            if let JoinConstraint::On(condition) = on {
-                let passed = |source: &Source| match left {
-                    None => !source.nullable,
-                    Some(_) => nullable.contains(&source.name),
-                };
-                self.apply(condition, scope, &passed, left.is_none());
-                self.subqueries(condition, scope, absent, Asked { firm: left.is_none(), ..Asked::PLAIN })?;
-            }
-            for (at, source) in scope.sources.iter_mut().enumerate() {
-                source.nullable |= may_be_null(at);
-            }
+            self.on(on, scope, absent, scope.sources.get(nullable.clone()).filter(|_| filled.is_some()))?;
+            scope.sources.iter_mut().take(nullable.end).skip(nullable.start).for_each(|source| source.nullable = true);
         }
         Ok(())
+    }
+
+    /// The condition of a join; of an outer one the rows of the `filled` side have to pass it and no others.
+    fn on(
+        &mut self,
+        on: &mut JoinConstraint,
+        scope: &Scope<'_>,
+        absent: bool,
+        filled: Option<&[Source]>,
+    ) -> Result<(), Problem> {
+        let JoinConstraint::On(condition) = on else { return Ok(()) };
+        let passed = |source: &Source| match filled {
+            None => !source.nullable,
+            Some(filled) => filled.iter().any(|of| of.name == source.name),
+        };
+        self.apply(condition, scope, &passed, filled.is_none());
+        self.subqueries(condition, scope, absent, Asked { firm: filled.is_none(), ..Asked::PLAIN })
     }
 
     fn factor(&mut self, table: &mut TableFactor, scope: &mut Scope<'_>, absent: bool) -> Result<(), Problem> {

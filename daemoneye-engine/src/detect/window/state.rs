@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule};
 use daemoneye_lib::proto::value::Kind;
@@ -13,11 +13,11 @@ use serde_json::{Map, Value};
 
 use super::super::output;
 use super::super::row::Columns;
-use super::super::set::RuleStats;
+use super::counters::Counters;
 use super::kept::Kept;
 use super::plan::Planned;
-use super::run::{BUDGET_NS, Failure, Runner};
-use super::{EAGER_RUNS, EAGER_US, GRACE_US, RULE_ROWS, TICK_US, WindowStats};
+use super::run::{Failure, Runner};
+use super::{EAGER_RUNS, EAGER_US, GRACE_US, RULE_ROWS, TICK_US};
 use crate::sql::value_at;
 use crate::store::RuleMatch;
 
@@ -364,87 +364,4 @@ fn identity(rule: &DetectionRule, output: &Map<String, Value>, numbers: &[i64]) 
     let mut bytes = [0; 16];
     hasher.finalize_xof().fill(&mut bytes);
     u128::from_le_bytes(bytes)
-}
-
-/// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
-#[derive(Debug)]
-pub(super) struct Counters {
-    evaluations: AtomicU64,
-    rows: AtomicU64,
-    matches: AtomicU64,
-    nanoseconds: AtomicU64,
-    degraded: AtomicU64,
-    last_match_us: AtomicI64,
-    shed: AtomicU64,
-    late: AtomicU64,
-    timed_out: AtomicU64,
-    failed: AtomicU64,
-    over_budget: AtomicU64,
-    over_in_a_row: AtomicU64,
-}
-
-impl Default for Counters {
-    fn default() -> Self {
-        let [evaluations, rows, matches, nanoseconds, degraded] = [const { AtomicU64::new(0) }; 5];
-        let [shed, late, timed_out, failed, over_budget, over_in_a_row] = [const { AtomicU64::new(0) }; 6];
-        let last_match_us = AtomicI64::new(i64::MIN);
-        Self {
-            evaluations,
-            rows,
-            matches,
-            nanoseconds,
-            degraded,
-            last_match_us,
-            shed,
-            late,
-            timed_out,
-            failed,
-            over_budget,
-            over_in_a_row,
-        }
-    }
-}
-
-impl Counters {
-    fn ran(&self, cpu_ns: u64, degraded: bool) {
-        self.evaluations.fetch_add(1, Ordering::Relaxed);
-        self.nanoseconds.fetch_add(cpu_ns, Ordering::Relaxed);
-        self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
-        if cpu_ns > BUDGET_NS {
-            self.over_budget.fetch_add(1, Ordering::Relaxed);
-            self.over_in_a_row.fetch_add(1, Ordering::Relaxed);
-        } else {
-            self.over_in_a_row.store(0, Ordering::Relaxed);
-        }
-    }
-
-    fn matched(&self, time: Option<i64>) {
-        self.matches.fetch_add(1, Ordering::Relaxed);
-        self.last_match_us.fetch_max(time.unwrap_or(i64::MIN), Ordering::Relaxed);
-    }
-
-    pub(super) fn stats(&self, rule: &Arc<DetectionRule>, (rows, bytes): (usize, usize)) -> RuleStats {
-        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        let last = self.last_match_us.load(Ordering::Relaxed);
-        RuleStats {
-            rule: Arc::clone(rule),
-            evaluations: read(&self.evaluations),
-            rows: read(&self.rows),
-            matches: read(&self.matches),
-            nanoseconds: read(&self.nanoseconds),
-            last_match_us: (last != i64::MIN).then_some(last),
-            degraded: read(&self.degraded),
-            overflows: 0,
-            window: Some(WindowStats {
-                kept_rows: rows as u64,
-                kept_bytes: bytes as u64,
-                shed: read(&self.shed),
-                late: read(&self.late),
-                timed_out: read(&self.timed_out),
-                failed: read(&self.failed),
-                over_budget: read(&self.over_budget),
-                over_in_a_row: read(&self.over_in_a_row),
-            }),
-        }
-    }
 }
