@@ -308,6 +308,18 @@ fn what_comes_after_the_grace_period_is_counted_and_degrades() {
 }
 
 #[test]
+fn a_clock_that_was_ahead_blinds_no_rule_once_it_is_right_again() {
+    let mut events = vec![event(9e6, "ssh", "root", 1)];
+    events.extend((0..40).map(|at| event(f64::from(at), "ssh", "root", 1)));
+    let rows = rows(&events);
+    for sizes in [vec![], vec![1], vec![7, 30]] {
+        let found = matches(&set(MANY, ""), &rows, &sizes);
+        assert_eq!(told(&found).first().unwrap(), r#"19 {"n":3,"user":"root"}"#, "{sizes:?}");
+        assert_eq!(found[0].completeness.degraded, [Degraded::Late]);
+    }
+}
+
+#[test]
 fn more_rows_than_a_rule_may_keep_are_shed_oldest_first_and_told() {
     let set =
         set("SELECT count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 hour' AND name = 'a'", "");

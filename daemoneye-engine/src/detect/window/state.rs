@@ -24,6 +24,10 @@ use crate::store::RuleMatch;
 /// Matches that one run hands on; a rule that finds more finds everything, and the rate limit would fold them.
 const MATCHES_A_RUN: usize = 1_024;
 
+/// Rows in a row that are older than the rule looks back, after which the time before them is taken for a mistake: the clock of
+/// the host was ahead and was set back.
+const BEHIND_ROWS: u32 = 16;
+
 /// What a rule works with.
 pub(super) struct Work<'a> {
     pub(super) rule: &'a Arc<DetectionRule>,
@@ -54,6 +58,14 @@ impl<'a> Sight<'a> {
         Self { reached: reached.collect(), batch, columns, completeness }
     }
 
+    /// The latest time from one row to another.
+    fn reached(&self, since: usize, row: usize) -> i64 {
+        match since {
+            0 => self.reached.get(row).copied().unwrap_or(i64::MIN),
+            since => (since..=row).filter_map(|row| self.columns.time(row)).max().unwrap_or(i64::MIN),
+        }
+    }
+
     /// The latest time in a batch.
     pub(super) fn latest(columns: &Columns<'_>) -> Option<i64> {
         (0..columns.rows()).filter_map(|row| columns.time(row)).max()
@@ -70,6 +82,8 @@ pub(super) struct State {
     eager: (i64, u32),
     /// When something is to be decided.
     ticks: BTreeSet<i64>,
+    /// How many of the latest rows were too old to be looked at.
+    behind: u32,
     /// What was found, and the number of its latest row.
     found: HashMap<u128, i64>,
     /// Until when answers lack something.
@@ -83,6 +97,7 @@ impl State {
             reached_us: i64::MIN,
             eager: (i64::MIN, 0),
             ticks: BTreeSet::new(),
+            behind: 0,
             found: HashMap::new(),
             lacks: BTreeMap::new(),
         }
@@ -104,7 +119,8 @@ impl State {
     }
 
     pub(super) fn observe(&mut self, work: &Work<'_>, sight: &Sight<'_>, matches: &mut Vec<RuleMatch>) {
-        let Some(last) = sight.reached.last().copied() else { return };
+        let Some(last_row) = sight.reached.len().checked_sub(1) else { return };
+        let last = sight.reached(0, last_row);
         work.counters.rows.fetch_add(sight.reached.len() as u64, Ordering::Relaxed);
         for reason in &sight.completeness.degraded {
             self.lack(work, *reason, self.reached_us.max(last));
@@ -112,21 +128,26 @@ impl State {
         if work.runner.is_some() && !work.plan.kept.iter().all(|column| sight.columns.has(*column)) {
             self.lack(work, Degraded::SchemaUnavailable, self.reached_us.max(last));
         }
-        let mut fresh = Vec::new();
-        for (row, reached) in sight.reached.iter().enumerate() {
+        let (mut fresh, mut since) = (Vec::new(), 0);
+        for row in 0..=last_row {
             let Some(begins) = taken(work.plan, sight.columns, row) else { continue };
-            let reached = self.reached_us.max(*reached);
+            let reached = self.reached_us.max(sight.reached(since, row));
             self.tick(work, sight, &mut fresh, reached, matches);
             self.reached_us = reached;
             let time = sight.columns.time(row).unwrap_or(reached);
             self.note_late(work, time);
+            if self.is_set_back(work, time) {
+                (fresh, since) = (Vec::new(), row);
+                self.begin_again(work, time);
+            }
             fresh.push(u32::try_from(row).unwrap_or(u32::MAX));
             if begins {
                 self.begin(work, sight, &mut fresh, time, matches);
             }
         }
-        self.tick(work, sight, &mut fresh, self.reached_us.max(last), matches);
-        self.reached_us = self.reached_us.max(last);
+        let reached = self.reached_us.max(sight.reached(since, last_row));
+        self.tick(work, sight, &mut fresh, reached, matches);
+        self.reached_us = reached;
         self.keep(work, sight, &mut fresh);
     }
 
@@ -208,6 +229,19 @@ impl State {
             work.counters.late.fetch_add(1, Ordering::Relaxed);
             self.lack(work, Degraded::Late, self.reached_us);
         }
+    }
+
+    /// Whether one event after the other is too old to be looked at: what came before them had a time that was not true.
+    fn is_set_back(&mut self, work: &Work<'_>, time: i64) -> bool {
+        let old = time < self.reached_us.saturating_sub(work.plan.back_us()).saturating_sub(GRACE_US);
+        self.behind = if old { self.behind.saturating_add(1) } else { 0 };
+        self.behind == BEHIND_ROWS
+    }
+
+    fn begin_again(&mut self, work: &Work<'_>, time: i64) {
+        let lacks = std::mem::take(&mut self.lacks);
+        *self = Self { reached_us: time, lacks, ..Self::of(work.plan) };
+        self.lack(work, Degraded::Late, time);
     }
 
     /// Answers that look back to `at_us` lack something.
