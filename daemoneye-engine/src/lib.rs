@@ -4,6 +4,7 @@
 //! events, alerts and what else must survive a crash, and [`sql`] answers questions over all of it. The engine opens no
 //! socket and starts no process; it reads and writes only inside the data directory it is given.
 
+mod cpu;
 pub mod detect;
 pub mod generate;
 pub mod ingest;

@@ -220,6 +220,28 @@ pub const METRICS: &[Metric] = metrics! {
         "evaluations of the rules in force that lacked something that the rule reads";
     "daemoneye_rule_time_microseconds_total" Counter "µs" "/rules/time_us" ""
         "time that the rules in force took";
+    "daemoneye_window_rules_running" Gauge "rules" "/rules/windows/running" ""
+        "those of them that look at several events";
+    "daemoneye_window_rule_evaluations_total" Counter "evaluations" "/rules/windows/evaluations" ""
+        "runs of their plans";
+    "daemoneye_window_rule_degraded_total" Counter "evaluations" "/rules/windows/degraded" ""
+        "those over something that is missing";
+    "daemoneye_window_rule_cpu_nanoseconds_total" Counter "ns" "/rules/windows/cpu_ns" ""
+        "processor time of the runs";
+    "daemoneye_window_rule_kept_rows" Gauge "events" "/rules/windows/kept_rows" ""
+        "events kept in memory for them";
+    "daemoneye_window_rule_kept_bytes" Gauge "bytes" "/rules/windows/kept_bytes" ""
+        "what these count for";
+    "daemoneye_window_rule_shed_total" Counter "events" "/rules/windows/shed" ""
+        "events that found no room in a window";
+    "daemoneye_window_rule_late_total" Counter "events" "/rules/windows/late" ""
+        "events that came after the grace period";
+    "daemoneye_window_rule_timed_out_total" Counter "evaluations" "/rules/windows/timed_out" ""
+        "runs that had no answer in time";
+    "daemoneye_window_rule_failed_total" Counter "evaluations" "/rules/windows/failed" ""
+        "runs that failed otherwise";
+    "daemoneye_window_rule_over_budget_total" Counter "evaluations" "/rules/windows/over_budget" ""
+        "runs that took more than 100 ms of a processor";
     "daemoneye_alerts" Gauge "alerts" "/store/alerts" ""
         "alerts in the store";
     "daemoneye_alerts_generated_total" Counter "alerts" "/ingest/alerts" ""

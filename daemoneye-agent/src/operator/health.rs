@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use daemoneye_engine::detect::{RuleStats, WindowStats};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_lib::jail::{self, State};
 use daemoneye_lib::proto::{
@@ -353,6 +354,45 @@ fn rules(worker: &Worker, findings: &mut Findings) -> Value {
         "time_us": summary.time_us,
         "dirs": worker.rules.dirs(),
         "problems": problems,
+        "windows": windows(&worker.rules.set().stats(), findings),
+    })
+}
+
+/// The window rules together; one that cannot see what it should is a finding.
+fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
+    let windows: Vec<_> = stats.iter().filter_map(|stats| Some((stats, stats.window?))).collect();
+    for (stats, window) in &windows {
+        let name = &stats.rule.name;
+        if window.shed > 0 {
+            let shed = window.shed;
+            findings.add(
+                format!("the window rule {name} has no room for all that it filters: {shed} events were shed"),
+                "narrow its conditions or its window",
+            );
+        }
+        let undecided = window.timed_out.saturating_add(window.failed);
+        if undecided > 0 {
+            findings.add(
+                format!("the window rule {name} was not decided {undecided} times"),
+                "see the agent's log; narrow its conditions or its window",
+            );
+        }
+    }
+    let sum = |of: &dyn Fn(&RuleStats, &WindowStats) -> u64| -> u64 {
+        windows.iter().map(|(stats, window)| of(stats, window)).fold(0, u64::saturating_add)
+    };
+    json!({
+        "running": windows.len(),
+        "evaluations": sum(&|stats, _| stats.evaluations),
+        "degraded": sum(&|stats, _| stats.degraded),
+        "cpu_ns": sum(&|stats, _| stats.nanoseconds),
+        "kept_rows": sum(&|_, window| window.kept_rows),
+        "kept_bytes": sum(&|_, window| window.kept_bytes),
+        "shed": sum(&|_, window| window.shed),
+        "late": sum(&|_, window| window.late),
+        "timed_out": sum(&|_, window| window.timed_out),
+        "failed": sum(&|_, window| window.failed),
+        "over_budget": sum(&|_, window| window.over_budget),
     })
 }
 

@@ -73,6 +73,8 @@ pub(crate) struct Worker {
     pub(crate) started: Instant,
     /// What the start could not write for want of room is still to be written.
     late: AtomicBool,
+    /// Nobody collected for a while, and the rules have not been told.
+    outage: AtomicBool,
     /// What the kernel holds this process to; set once everything listens.
     pub(crate) jail: OnceLock<Report>,
     pub(crate) phase: watch::Sender<Phase>,

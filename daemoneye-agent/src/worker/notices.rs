@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use daemoneye_eventbus::Notice;
 use daemoneye_lib::model::ScanMetadata;
@@ -26,6 +27,7 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                     worker.roster.arrived(&register.collector_id, committed);
                 }
                 if let Some(gap) = worker.roster.registered(register.clone()) {
+                    worker.outage.store(true, Ordering::Relaxed);
                     cover(&worker, gap).await;
                 }
                 // It may fill other columns than the one before it.

@@ -176,6 +176,7 @@ mod tests {
             overflows: 0,
             over_budget: 6,
             mark,
+            window: None,
         }
     }
 

@@ -6,13 +6,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use daemoneye_engine::detect::rules::{Lists, Pack};
 use daemoneye_engine::detect::{Exception, Exceptions, Judged, LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::EventBatch;
-use daemoneye_engine::store::{Store, StoreError};
+use daemoneye_engine::store::{RuleMatch, Store, StoreError};
 use daemoneye_lib::model::{Completeness, Degraded, RuleState};
 use uuid::Uuid;
 
@@ -57,11 +57,6 @@ pub(crate) struct InForce {
 }
 
 impl InForce {
-    /// What the rules find in a batch, and what of it their exceptions hide.
-    fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
-        self.exceptions.judge(self.set.evaluate(batch, completeness))
-    }
-
     /// The compiled rules.
     pub(crate) const fn set(&self) -> &Arc<RuleSet> {
         &self.set
@@ -92,6 +87,8 @@ pub(crate) struct Rules {
     blind: RwLock<BTreeSet<Uuid>>,
     /// What was told of slow rules and ended exceptions.
     pub(super) told: Told,
+    /// Held while a batch is judged and enters the store, and while a set is filled from there and takes over.
+    turn: Mutex<()>,
 }
 
 impl Rules {
@@ -108,6 +105,7 @@ impl Rules {
             loaded: Mutex::default(),
             blind: RwLock::default(),
             told: Told::default(),
+            turn: Mutex::default(),
         }
     }
 
@@ -121,9 +119,21 @@ impl Rules {
         Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is found in a batch. The alerts of a rule that lacks a column say so.
+    /// What is found in a batch.
     pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
-        let mut judged = self.in_force().judge(batch, completeness);
+        let in_force = self.in_force();
+        self.sift(&in_force, in_force.set().evaluate(batch, completeness))
+    }
+
+    /// What window rules find when time passes and no event comes.
+    pub(crate) fn advance(&self, to_us: i64) -> Judged {
+        let in_force = self.in_force();
+        self.sift(&in_force, in_force.set().advance(to_us))
+    }
+
+    /// Takes out what exceptions hide. The alerts of a rule that lacks a column say so.
+    fn sift(&self, in_force: &InForce, matches: Vec<RuleMatch>) -> Judged {
+        let mut judged = in_force.exceptions().judge(matches);
         if !judged.shown.is_empty() {
             let blind = self.blind.read().unwrap_or_else(PoisonError::into_inner);
             for found in judged.shown.iter_mut().filter(|found| blind.contains(&found.rule.id)) {
@@ -147,6 +157,11 @@ impl Rules {
     pub(crate) fn read<T>(&self, look: impl FnOnce(&[LoadedRule], &Lists, &[Pack]) -> T) -> T {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
         look(&loaded.rules, &loaded.lists, &loaded.packs)
+    }
+
+    /// Until it is dropped no other set takes over that has to know what is in the store.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was not taken at the last load.
@@ -185,7 +200,12 @@ impl Rules {
         set.continue_counters_of(before.set());
         let in_force = InForce { set: Arc::new(set), exceptions: Exceptions::of(&fresh.rules) };
         compare_exceptions(before.exceptions(), in_force.exceptions(), &mut reloaded);
+        let turn = in_force.set().lacks_past().then(|| self.turn());
+        if turn.is_some() {
+            in_force.set().fill(store);
+        }
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
+        drop(turn);
         let rules::Loaded { rules, lists, packs, problems } = fresh;
         *loaded = Loaded { rules, lists, packs, problems, fingerprint: print };
         Ok(reloaded)

@@ -61,12 +61,20 @@ impl Exception {
 }
 
 /// What becomes of the matches of one batch.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Default)]
 pub struct Judged {
     /// Become alerts.
     pub shown: Vec<RuleMatch>,
     /// An exception holds for them.
     pub hidden: Vec<HiddenMatch>,
+}
+
+impl Judged {
+    /// Adds what was found later.
+    pub fn extend(&mut self, later: Self) {
+        self.shown.extend(later.shown);
+        self.hidden.extend(later.hidden);
+    }
 }
 
 /// The exceptions of a rule set, and which of its rules are drafts.

@@ -27,7 +27,7 @@ fn json(cell: Cell<'_>) -> Value {
 }
 
 /// Outside the calendar's years the number says more than no value would.
-fn time(micros: i64) -> Value {
+pub(super) fn time(micros: i64) -> Value {
     Timestamp::from_microsecond(micros)
         .map_or_else(|_| Value::from(micros), |time| Value::String(format!("{time:.6}")))
 }

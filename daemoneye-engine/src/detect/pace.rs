@@ -7,7 +7,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::Duration;
 
-use super::cpu;
+use crate::cpu;
 
 /// What one rule may take for one batch.
 pub const BUDGET: Duration = Duration::from_millis(100);
@@ -55,6 +55,16 @@ impl Pace {
         self.most_in_a_row.fetch_max(row, Ordering::Relaxed);
     }
 
+    /// One run that was measured by itself.
+    pub(super) fn ran(&self, time: Duration) {
+        self.spend(time);
+        self.judge();
+    }
+
+    pub(super) fn in_a_row(&self) -> u64 {
+        self.in_a_row.load(Ordering::Relaxed).into()
+    }
+
     pub(super) fn misses(&self) -> u64 {
         self.misses.load(Ordering::Relaxed)
     }
@@ -84,7 +94,7 @@ pub(super) struct Meter {
 
 impl Default for Meter {
     fn default() -> Self {
-        Self::with_clock(cpu::of_this_thread)
+        Self::with_clock(|| Duration::from_nanos(cpu::thread_ns()))
     }
 }
 

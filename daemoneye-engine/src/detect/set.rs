@@ -2,20 +2,22 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 use std::time::{Duration, Instant};
 
-use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
+use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
 use super::compile::Compiled;
 use super::pace::{Mark, Meter, Pace, Watch};
 use super::prefilter::{Candidates, Prefilter};
 use super::row::Columns;
+use super::window::{WindowStats, Windows};
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
-use crate::store::RuleMatch;
+use crate::store::{RuleMatch, Store};
 
 /// Rows whose candidates are held at once: where every rule is a candidate on every row, 3,000 rules hold 6 MB for it.
 const ROWS_AT_ONCE: usize = 256;
@@ -32,6 +34,7 @@ pub struct RuleSet {
     batches: AtomicU64,
     rows: AtomicU64,
     candidates_found: AtomicU64,
+    windows: Windows,
 }
 
 #[derive(Debug)]
@@ -78,21 +81,25 @@ pub struct RuleStats {
     pub over_budget: u64,
     /// Whether it did so again and again.
     pub mark: Mark,
+    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor.
+    pub window: Option<WindowStats>,
 }
 
 impl RuleSet {
     /// Takes the rules that run, drafts among them, in order of id. A second rule with an id that is taken is refused and the others stand.
     #[must_use]
     pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
-        let (mut running, mut refusals) = (BTreeMap::new(), Vec::new());
-        for LoadedRule { rule, compiled, path, .. } in rules {
+        let (mut running, mut windows, mut refusals) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for LoadedRule { rule, compiled, path, window, .. } in rules {
             if !matches!(rule.state, RuleState::Active | RuleState::Draft) {
                 continue;
             }
             match running.entry(rule.id) {
                 Entry::Vacant(free) => {
                     let (counters, pace) = (Counters::default(), Pace::default());
-                    free.insert(Running { rule: Arc::new(rule), compiled, counters, pace });
+                    let rule = Arc::new(rule);
+                    windows.extend(window.map(|plan| (Arc::clone(&rule), plan)));
+                    free.insert(Running { rule, compiled, counters, pace });
                 }
                 Entry::Occupied(_) => {
                     let message = format!("another rule has the id {}", rule.id);
@@ -100,9 +107,14 @@ impl RuleSet {
                 }
             }
         }
-        let rules: Vec<Running> = running.into_values().collect();
+        let windows = Windows::of(windows).unwrap_or_else(|problem| {
+            refusals.push(Refusal::whole(Path::new(""), problem.message, Some("window rules do not run")));
+            Windows::default()
+        });
+        let rules: Vec<Running> =
+            running.into_values().filter(|running| running.rule.kind == RuleKind::Stream).collect();
         let prefilter = Prefilter::new(rules.iter().map(|running| &running.compiled.condition));
-        (Self { rules, prefilter, ..Self::default() }, refusals)
+        (Self { rules, windows, prefilter, ..Self::default() }, refusals)
     }
 
     /// The same rules without the prefilter: each is evaluated on every row. For tests and benchmarks, which hold the one to
@@ -147,7 +159,9 @@ impl RuleSet {
         self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
         // Stable: a rule's rows are in order already.
         matches.sort_by_key(|(rule, _)| *rule);
-        matches.into_iter().map(|(_, found)| found).collect()
+        let mut matches: Vec<RuleMatch> = matches.into_iter().map(|(_, found)| found).collect();
+        self.windows.observe(events, &columns, completeness, &mut matches);
+        matches
     }
 
     /// How often a rule was a candidate on a row since the set was compiled.
@@ -182,40 +196,72 @@ impl RuleSet {
         }
     }
 
+    /// Whether a window rule has seen no event yet, so that [`RuleSet::fill`] has something to do.
+    #[must_use]
+    pub fn lacks_past(&self) -> bool {
+        self.windows.lacks_past()
+    }
+
+    /// Gives window rules that have seen no event the ones of the store that they look back over. Blocking, for as long as
+    /// reading these takes; no event may be evaluated or appended meanwhile, or it would be missing or there twice.
+    pub fn fill(&self, store: &Store) {
+        self.windows.fill(store);
+    }
+
+    /// What window rules find when time passes and no event comes: no event older than `to_us` (µs since the Unix epoch) will
+    /// come any more.
+    #[must_use]
+    pub fn advance(&self, to_us: i64) -> Vec<RuleMatch> {
+        let mut matches = Vec::new();
+        self.windows.advance(to_us, &mut matches);
+        matches
+    }
+
+    /// Something is missing from the time up to `at_us` (µs since the Unix epoch) that no batch tells: window rules that look back
+    /// over it say so.
+    pub fn lack(&self, reason: Degraded, at_us: i64) {
+        self.windows.lack(reason, at_us);
+    }
+
     /// The counters, in order of id.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
         let (batches, rows) = (self.batches.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
-        self.rules.iter().map(|running| running.stats(batches, rows)).collect()
+        let of_streams = self.rules.iter().map(|running| running.stats(batches, rows));
+        let mut stats: Vec<_> = of_streams.chain(self.windows.stats()).collect();
+        stats.sort_by_key(|stats| stats.rule.id);
+        stats
     }
 
-    /// Takes over the counters of the rules that both sets have with the same text, so that a reload does not hide them.
+    /// Takes over the counters, and the rows of window rules, of the rules that both sets have with the same text, so that a reload
+    /// does not hide them.
     pub fn continue_counters_of(&self, previous: &Self) {
-        let told = previous.stats().into_iter().zip(&previous.rules);
-        let old: HashMap<_, _> = told.map(|(stats, running)| (stats.rule.id, (stats, &running.pace))).collect();
+        let (batches, rows) = (previous.batches.load(Ordering::Relaxed), previous.rows.load(Ordering::Relaxed));
+        let old: HashMap<_, _> = previous.rules.iter().map(|running| (running.rule.id, running)).collect();
         for running in &self.rules {
-            if let Some((old, pace)) = old.get(&running.rule.id).filter(|(old, _)| old.rule.hash == running.rule.hash) {
-                running.counters.add(old);
-                running.pace.continue_from(pace);
+            if let Some(old) = old.get(&running.rule.id).filter(|old| old.rule.hash == running.rule.hash) {
+                running.counters.add(&old.stats(batches, rows));
+                running.pace.continue_from(&old.pace);
             }
         }
+        self.windows.continue_with(&previous.windows);
     }
 
-    /// The rules that run, in order of id.
+    /// The rules that run: stream rules in order of id, then window rules.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<DetectionRule>> {
-        self.rules.iter().map(|running| &running.rule)
+        self.rules.iter().map(|running| &running.rule).chain(self.windows.rules())
     }
 
     /// How many rules run.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.rules.len()
+        self.rules.len() + self.windows.len()
     }
 
     /// Whether none runs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.len() == 0
     }
 }
 
@@ -260,6 +306,7 @@ impl Running {
             overflows: self.counters.overflows.load(Ordering::Relaxed),
             over_budget: self.pace.misses(),
             mark: self.pace.mark(),
+            window: None,
         }
     }
 }

@@ -38,6 +38,7 @@ mod tables;
 mod times;
 mod tokens;
 mod walk;
+pub(crate) mod window;
 mod windows;
 
 pub use check::{Checked, check};
@@ -55,3 +56,4 @@ pub use tables::{
     CollectorRow, NoCollectors, RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow, SystemTables,
     TABLES, table_columns,
 };
+pub(crate) use times::interval_us;

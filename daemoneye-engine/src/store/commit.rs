@@ -11,7 +11,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::alert::{AlertFilter, StoredAlert, status_key};
+use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, status_key};
 use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
@@ -131,7 +131,7 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         if self.admit(found.rule.id, minute)? {
-            return self.insert(self.born(found, id, dedup_key, &cause), &cause, 0);
+            return self.insert(self.born(found, id, dedup_key), &cause, 0);
         }
         match folded {
             Some(_) => self.raise(key(summary), found, &cause),
@@ -153,9 +153,9 @@ impl<'a> Commit<'a> {
         }
     }
 
-    fn born(&self, found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer) -> Alert {
+    fn born(&self, found: &RuleMatch, id: Uuid, dedup_key: String) -> Alert {
         let status = if self.hidden_by.is_some() { AlertStatus::Suppressed } else { AlertStatus::Open };
-        Alert { status, suppressed_by: self.hidden_by, ..born(found, id, dedup_key, cause, self.options) }
+        Alert { status, suppressed_by: self.hidden_by, ..born(found, id, dedup_key, self.options) }
     }
 
     fn stored(&self, id: u128) -> Result<Option<StoredAlert>, StoreError> {
@@ -222,7 +222,7 @@ impl<'a> Commit<'a> {
         cause: &EventPointer,
     ) -> Result<(), StoreError> {
         let limited = self.hidden_by.unwrap_or(found.rule.id);
-        let born = self.born(found, id, format!("{limited}|rate|{minute}"), cause);
+        let born = self.born(found, id, format!("{limited}|rate|{minute}"));
         let due_us = minute.saturating_add(1).saturating_mul(MINUTE_US).saturating_add(SUMMARY_DELAY_US);
         // Event times may lie; a delivery may not wait for them longer than an honest one would.
         let latest_us = audit::now_us().saturating_add(MINUTE_US + SUMMARY_DELAY_US);
@@ -274,7 +274,7 @@ pub(super) fn key_hash(dedup_key: &str) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, options: &StoreOptions) -> Alert {
+fn born(found: &RuleMatch, id: Uuid, dedup_key: String, options: &StoreOptions) -> Alert {
     let (rule, time_us) = (&found.rule, found.time_us());
     Alert {
         id,
@@ -289,7 +289,7 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, op
         tags: rule.tags.clone(),
         process: found.process(),
         row: found.output.clone(),
-        events: vec![cause.clone()],
+        events: found.pointers().into_iter().rev().take(EVENTS_KEPT).rev().collect(),
         dedup_key,
         count: 1,
         first_seen_us: time_us,

@@ -37,6 +37,7 @@ mod offline;
 mod open;
 mod outbox;
 mod overlay;
+mod past;
 pub(crate) mod reason;
 mod recover;
 mod retention;

@@ -6,3 +6,4 @@ mod files;
 mod life;
 mod pack;
 mod prefilter;
+mod windows;

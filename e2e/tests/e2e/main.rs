@@ -20,3 +20,4 @@ mod lifetimes;
 mod lives;
 mod rule_life;
 mod side_by_side;
+mod windows;

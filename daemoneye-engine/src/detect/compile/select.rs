@@ -19,8 +19,8 @@ const TABLE: &str = "process_events";
 
 /// The refusal of everything that one event cannot decide.
 pub(super) fn window_rule(at: Location, what: &str) -> Problem {
-    Problem::at(at, format!("{what} needs more than one event: window rules are not built yet"))
-        .hint("write a filter and a projection over process_events; parent columns and ancestry are in the event")
+    Problem::at(at, format!("a rule cannot contain {what}"))
+        .hint("write SELECT … FROM process_events; parent columns and ancestry are in the event")
 }
 
 pub(super) fn compile(query: &Query) -> Result<Compiled, Problem> {

@@ -34,6 +34,7 @@ pub use testing::run_tests;
 use super::Refusal;
 use super::compile::Compiled;
 use super::exceptions::Exception;
+use super::window::Planned;
 
 /// Largest rule file in bytes. A rule is a page of text; more is a mistake or an attack on the parser.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -74,6 +75,8 @@ pub struct LoadedRule {
     /// The SQL with the values of its lists, where it names any.
     expanded: Option<String>,
     pub(super) compiled: Arc<Compiled>,
+    /// What decides it when one event cannot; `compiled` matches nothing then.
+    pub(super) window: Option<Arc<Planned>>,
 }
 
 impl LoadedRule {
@@ -99,6 +102,8 @@ pub struct RuleTest {
     pub expect: bool,
     /// Column → value; a column that is not named is NULL.
     pub event: Map<String, Value>,
+    /// Further events behind it, for a window rule.
+    pub then: Vec<Map<String, Value>>,
     /// Line of the test in its file.
     pub line: u64,
 }

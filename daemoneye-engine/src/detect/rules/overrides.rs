@@ -51,8 +51,8 @@ impl Reader<'_> {
         let _for_people = self.text(&fields, "description");
         let state = self.state(&fields);
         let severity = fields.of("severity").and_then(|_| self.severity(&fields));
-        let dedup = fields.of("dedup").map(|_| self.dedup(&fields));
-        let window_s = fields.of("window").map(|_| self.window(&fields));
+        let dedup = fields.of("dedup").map(|_| self.dedup(&fields, None));
+        let window_s = self.window(&fields);
         let exceptions = self.exceptions(&fields, rule.unwrap_or_default());
         let file = self.file.to_owned();
         Some(Override {

@@ -6,10 +6,12 @@ use std::sync::Arc;
 use daemoneye_lib::columns::process_event_column;
 use daemoneye_lib::model::{DetectionRule, RuleKind, RuleState, Severity};
 use serde_json::{Map, Value};
+use serde_saphyr::Location;
 use uuid::Uuid;
 
 use super::super::Refusal;
 use super::super::compile::{self, Compiled, Problem};
+use super::super::window::{self, Planned};
 use super::document::Document;
 use super::lists::Lists;
 use super::place::SqlPlace;
@@ -40,7 +42,7 @@ const FIELDS: &[&str] = &[
     "tests",
 ];
 
-const TEST_FIELDS: &[&str] = &["name", "match", "event"];
+const TEST_FIELDS: &[&str] = &["name", "match", "event", "events"];
 
 /// Sigma's words, which rule authors know.
 const STATUSES: &[&str] = &["stable", "test", "experimental", "deprecated"];
@@ -81,6 +83,9 @@ impl From<SqlRefusal> for Problem {
     }
 }
 
+/// The columns of a test's event.
+type Event = Map<String, Value>;
+
 impl Reader<'_> {
     /// Reads every field before it gives up on one, so that all problems are told.
     fn rule(&mut self, document: &Node) -> Option<LoadedRule> {
@@ -95,8 +100,9 @@ impl Reader<'_> {
         self.known_keys(pairs, FIELDS, "a rule");
         let fields = Fields { pairs, at: document.referenced };
         let (sql, tests) = (self.sql(&fields), self.tests(&fields));
-        let rule = self.described(&fields);
-        let (Statement { sql, compiled, lists, expanded }, rule) = (sql?, rule?);
+        let window = sql.as_ref().and_then(|sql| sql.window.clone());
+        let rule = self.described(&fields, window.as_deref());
+        let (Statement { sql, compiled, window, lists, expanded }, rule) = (sql?, rule?);
         let hash = hash(document, &lists, self.lists);
         let (pack, file) = (part(self.file.parent()), part(Some(self.file)));
         Some(LoadedRule {
@@ -109,11 +115,12 @@ impl Reader<'_> {
             exceptions: Vec::new(),
             overrides: Vec::new(),
             compiled: Arc::new(compiled),
+            window,
         })
     }
 
     /// The fields for people; what the file as a whole gives is still empty.
-    fn described(&mut self, fields: &Fields<'_>) -> Option<DetectionRule> {
+    fn described(&mut self, fields: &Fields<'_>, window: Option<&Planned>) -> Option<DetectionRule> {
         let id = self.uuid(fields, "id", "make one with uuidgen and never change it");
         let (name, severity) = (self.required_text(fields, "name"), self.severity(fields));
         let state = self.state(fields).unwrap_or(RuleState::Active);
@@ -131,10 +138,10 @@ impl Reader<'_> {
             status: self.status(fields),
             false_positives: self.texts(fields, "false_positives"),
             sql: String::new(),
-            dedup: self.dedup(fields),
-            dedup_window_s: self.window(fields),
+            dedup: self.dedup(fields, window),
+            dedup_window_s: self.window(fields).unwrap_or(DEFAULT_WINDOW_S),
             state,
-            kind: RuleKind::Stream,
+            kind: if window.is_some() { RuleKind::Window } else { RuleKind::Stream },
             pack: String::new(),
             file: String::new(),
         };
@@ -142,17 +149,23 @@ impl Reader<'_> {
         self.problems.is_empty().then_some(rule)
     }
 
-    /// The guard first, then the compiler; both name the place in the file.
+    /// The guard first, then the compiler or, for what one event cannot decide, the planner; all name the place in the file.
     fn sql(&mut self, fields: &Fields<'_>) -> Option<Statement> {
         let sql = self.required_text(fields, "sql")?;
         let place = SqlPlace::new(self.source, fields.key_place("sql"), fields.place("sql"));
-        let compiled = sql::check_rule(&sql, compile::functions::instead, self.lists)
-            .map_err(Problem::from)
-            .and_then(|checked| Ok((compile::compile(checked.query())?, checked)));
+        let window_us = self.seconds(fields).map(|seconds| i64::from(seconds).saturating_mul(1_000_000));
+        let checked = sql::check_rule(&sql, compile::functions::instead, self.lists).map_err(Problem::from);
+        let compiled = checked.and_then(|checked| {
+            if window::needs_window(checked.query()) {
+                let planned = window::Planned::of(&checked, window_us, &named(fields, "dedup"))?;
+                return Ok((Compiled::never(), Some(Arc::new(planned)), checked));
+            }
+            Ok((compile::compile(checked.query())?, None, checked))
+        });
         match compiled {
-            Ok((compiled, checked)) => {
+            Ok((compiled, window, checked)) => {
                 let expanded = (!checked.lists.is_empty()).then(|| sql::lists::text(checked.query()));
-                Some(Statement { sql, compiled, lists: checked.lists.into_iter().collect(), expanded })
+                Some(Statement { sql, compiled, window, lists: checked.lists.into_iter().collect(), expanded })
             }
             Err(problem) => {
                 let (line, column) = place.of(problem.line, problem.column);
@@ -213,28 +226,38 @@ impl Reader<'_> {
         text
     }
 
-    pub(super) fn dedup(&mut self, fields: &Fields<'_>) -> Vec<String> {
+    /// A window rule also tells matches apart by what it returns, and by the columns that it groups by where the file names none.
+    pub(super) fn dedup(&mut self, fields: &Fields<'_>, window: Option<&Planned>) -> Vec<String> {
         let columns = self.texts(fields, "dedup");
-        for column in &columns {
+        let returned = |column: &String| window.is_some_and(|window| window.returns(column));
+        for column in columns.iter().filter(|column| !returned(column)) {
             if process_event_column(column).is_none() {
                 let message = format!("process_events has no column {column}");
                 self.refuse(fields.place("dedup"), message, Some(column_hint(column)));
             }
         }
-        columns
+        if columns.is_empty() { window.map(Planned::identity).unwrap_or_default() } else { columns }
     }
 
-    pub(super) fn window(&mut self, fields: &Fields<'_>) -> u32 {
-        match fields.of("window").map(|node| (&node.value, node.referenced)) {
-            None => DEFAULT_WINDOW_S,
-            Some((Yaml::Integer(seconds), _)) if (1..=MAX_WINDOW_S).contains(seconds) => {
-                u32::try_from(*seconds).unwrap_or(DEFAULT_WINDOW_S)
-            }
-            Some((_, at)) => {
-                self.refuse(at, format!("window is a number of seconds from 1 to {MAX_WINDOW_S}"), None);
-                DEFAULT_WINDOW_S
-            }
+    pub(super) fn window(&mut self, fields: &Fields<'_>) -> Option<u32> {
+        let seconds = self.seconds(fields);
+        if let Some(node) = fields.of("window")
+            && seconds.is_none()
+        {
+            let message = format!("window is a number of seconds from 1 to {MAX_WINDOW_S}, or a length like 5m");
+            self.refuse(node.referenced, message, Some("write 90s, 5m, 12h or 7d".into()));
         }
+        seconds
+    }
+
+    /// The length in `window`, where it is one.
+    fn seconds(&self, fields: &Fields<'_>) -> Option<u32> {
+        let seconds = match &fields.of("window")?.value {
+            Yaml::Integer(seconds) => *seconds,
+            Yaml::Text(text) => length_s(text)?,
+            _ => return None,
+        };
+        u32::try_from(seconds).ok().filter(|_| (1..=MAX_WINDOW_S).contains(&seconds))
     }
 
     fn tests(&mut self, fields: &Fields<'_>) -> Vec<RuleTest> {
@@ -262,14 +285,34 @@ impl Reader<'_> {
             );
         }
         let expect = self.boolean(&fields, "match", false);
-        let event = self.event(&fields)?;
-        Some(RuleTest { name, expect, event, line: node.referenced.line() })
+        let (event, then) = self.events(&fields)?;
+        Some(RuleTest { name, expect, event, then, line: node.referenced.line() })
     }
 
-    fn event(&mut self, fields: &Fields<'_>) -> Option<Map<String, Value>> {
-        let node = fields.of("event");
+    /// `event:`, or `events:` for a rule that needs several.
+    fn events(&mut self, fields: &Fields<'_>) -> Option<(Event, Vec<Event>)> {
+        let Some(node) = fields.of("events") else {
+            return Some((self.event(fields.of("event"), fields.place("event"))?, Vec::new()));
+        };
+        if fields.of("event").is_some() {
+            self.refuse(node.referenced, "a test has an event or events, not both", None);
+        }
+        let Yaml::List(items) = &node.value else {
+            self.wrong(node, "events", "a list");
+            return None;
+        };
+        let events: Option<Vec<_>> = items.iter().map(|item| self.event(Some(item), item.referenced)).collect();
+        let mut events = events?.into_iter();
+        let Some(first) = events.next() else {
+            self.refuse(node.referenced, "a test needs an event", None);
+            return None;
+        };
+        Some((first, events.collect()))
+    }
+
+    fn event(&mut self, node: Option<&Node>, at: Location) -> Option<Map<String, Value>> {
         let Some(Yaml::Map(pairs)) = node.map(|node| &node.value) else {
-            self.refuse(fields.place("event"), "a test needs an event: a map of columns and values", None);
+            self.refuse(at, "a test needs an event: a map of columns and values", None);
             return None;
         };
         let mut event = Map::new();
@@ -289,10 +332,35 @@ impl Reader<'_> {
     }
 }
 
+/// The texts of a list, as far as it is one.
+fn named(fields: &Fields<'_>, name: &str) -> Vec<String> {
+    let Some(Yaml::List(items)) = fields.of(name).map(|node| &node.value) else { return Vec::new() };
+    let text = |item: &Node| match &item.value {
+        Yaml::Text(text) => Some(text.clone()),
+        _ => None,
+    };
+    items.iter().filter_map(text).collect()
+}
+
+/// `90s`, `5m`, `12h` or `7d` in seconds.
+fn length_s(text: &str) -> Option<i64> {
+    let (number, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
+    let unit_s = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 3_600,
+        "d" => 86_400,
+        _ => return None,
+    };
+    number.parse::<i64>().ok()?.checked_mul(unit_s)
+}
+
 /// A rule's SELECT, compiled.
 struct Statement {
     sql: String,
     compiled: Compiled,
+    /// What decides it when one event cannot.
+    window: Option<Arc<Planned>>,
     /// The lists that it names.
     lists: Vec<String>,
     /// With their values, if it names any.
