@@ -6,6 +6,8 @@
 //! know is refused by name at load, never approximated. Rules that need more than one event are refused.
 
 mod compile;
+mod explain;
+mod history;
 mod matcher;
 mod output;
 mod pattern;
@@ -14,6 +16,8 @@ mod row;
 pub mod rules;
 mod set;
 
+pub use explain::{Explanation, Part, explain};
+pub use history::history_sql;
 pub use refusal::Refusal;
 pub use rules::{Loaded, LoadedRule, RuleTest, TestFailure, TestReport};
 pub use set::{RuleSet, RuleStats};

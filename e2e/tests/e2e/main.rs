@@ -18,4 +18,5 @@ mod killed;
 mod ledger;
 mod lifetimes;
 mod lives;
+mod rule_tools;
 mod side_by_side;

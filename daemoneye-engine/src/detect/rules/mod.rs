@@ -8,6 +8,7 @@ mod load;
 mod parse;
 mod place;
 mod testing;
+mod write;
 mod yaml;
 
 use std::path::PathBuf;
@@ -19,6 +20,7 @@ use serde_json::{Map, Value};
 pub use load::{load_dirs, load_dirs_over};
 pub use parse::parse;
 pub use testing::run_tests;
+pub use write::to_yaml;
 
 use super::Refusal;
 use super::compile::Compiled;
