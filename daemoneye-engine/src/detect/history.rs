@@ -17,7 +17,8 @@ pub fn history_sql(rule: &LoadedRule) -> String {
 fn narrowed(rule: &LoadedRule) -> Option<String> {
     let checked = sql::check_rule(&rule.rule.sql, compile::functions::instead).ok()?;
     let (table, condition) = compile::condition(checked.query()).ok()?;
-    let forks = if rule.compiled.sees_forks { "" } else { " AND start_kind IS DISTINCT FROM 'fork'" };
+    // In parentheses: the parser takes all that follows DISTINCT FROM as its right side.
+    let forks = if rule.compiled.sees_forks { "" } else { " AND (start_kind IS DISTINCT FROM 'fork')" };
     let condition = condition.map(|condition| format!(" AND ({condition})")).unwrap_or_default();
     Some(rows(&table, &format!("{forks}{condition}")))
 }
