@@ -18,6 +18,8 @@ pub(crate) enum Asked {
         transient: bool,
         sources: Sources,
     },
+    /// Rules over past events, alone.
+    Replay { path: PathBuf, sources: Sources },
     /// The worker of a parent.
     Worker { sources: Sources },
 }
@@ -34,6 +36,15 @@ pub(crate) fn parse() -> Asked {
             // Nothing is kept, so no default is needed, which a host without a home directory would not have.
             sources.flags.push(("data_dir".to_owned(), dir.to_string_lossy().into_owned()));
             Asked::Offline { dir, transient: given.get_flag("transient"), sources }
+        }
+        Some(("replay", given)) => {
+            let path = given.get_one::<PathBuf>("path").cloned().unwrap_or_default();
+            let mut sources = sources(given);
+            // Nothing is kept and nothing listens, so no default is needed, which a host without a home directory would not have.
+            for key in ["data_dir", "runtime_dir"] {
+                sources.flags.push((key.to_owned(), "/nonexistent".to_owned()));
+            }
+            Asked::Replay { path, sources }
         }
         Some((_, given)) => {
             Asked::Run { sources: sources(given), worker_args: arguments.into_iter().skip(2).collect() }
@@ -74,12 +85,30 @@ fn command() -> Command {
                 .arg(transient)
                 .after_help("Example: daemoneye-agent serve --offline /mnt/evidence/daemoneye --runtime-dir /tmp/de-run"),
         ))
+        .subcommand(with_settings(
+            replays,
+            Command::new("replay")
+                .about("Runs rules over past events and prints the alerts as JSON Lines, the same every time")
+                .arg(
+                    Arg::new("path")
+                        .value_name("PATH")
+                        .required(true)
+                        .value_parser(ValueParser::path_buf())
+                        .help("A file of `daemoneye-cli data export`, or a directory of collectors' logs"),
+                )
+                .after_help("Example: daemoneye-agent replay january.parquet --rules rules/linux"),
+        ))
         .subcommand(with_settings(|_| true, Command::new("worker").hide(true)))
 }
 
 /// Settings that matter where nothing is collected, judged or stored.
 fn serves(key: &str) -> bool {
     key == "runtime_dir" || ["query.", "log."].iter().any(|group| key.starts_with(group))
+}
+
+/// Settings that decide which alerts come.
+fn replays(key: &str) -> bool {
+    key == "rules" || ["alerts.", "log."].iter().any(|group| key.starts_with(group))
 }
 
 fn with_settings(takes: impl Fn(&str) -> bool, command: Command) -> Command {

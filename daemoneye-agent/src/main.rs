@@ -11,6 +11,7 @@ mod link;
 mod operator;
 mod parent;
 mod platform;
+mod replay;
 mod settings;
 mod sinks;
 mod worker;
@@ -41,6 +42,12 @@ fn main() -> ExitCode {
         Asked::Worker { sources } => {
             start(&sources, Builder::new_multi_thread, worker::confine, |settings, jail, runtime| {
                 runtime.block_on(worker::run(settings, jail))
+            })
+        }
+        Asked::Replay { path, sources } => {
+            let confine = |settings: &Settings| replay::confine(settings, &path);
+            start(&sources, Builder::new_current_thread, confine, |settings, jail, _| {
+                replay::run(&settings, jail, &path)
             })
         }
         Asked::Offline { dir, transient, sources } => {

@@ -1,5 +1,7 @@
 //! The command line. Every command's help has an example.
 
+mod tools;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -8,6 +10,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint}
 use clap_complete::Shell as ShellName;
 use daemoneye_lib::config::{CLI, Flag};
 
+pub(crate) use self::tools::{Replay, RulesBacktest, RulesCoverage, RulesExplain, RulesNew, Selftest};
 use crate::settings::Settings;
 
 #[derive(Debug, Parser)]
@@ -125,6 +128,10 @@ pub(crate) enum Command {
     /// Look at, check, copy and export what is stored
     #[command(subcommand)]
     Data(Data),
+    /// Run rules over past events: the same alerts, with the same ids, every time
+    Replay(Replay),
+    /// Imitate known attacks without doing any of them, and tell which alerts came
+    Selftest(Selftest),
     /// Ask in SQL, statement after statement
     #[command(
         after_help = "Examples:\n  daemoneye-cli shell\n  daemoneye-cli shell --store /mnt/evidence/daemoneye\n  \
@@ -154,9 +161,15 @@ impl Command {
         matches!(self, Self::Events(_) | Self::Shell)
     }
 
-    /// Whether an agent may be started for it: for a copied store, and for rules where none runs.
-    pub(crate) const fn may_start_agent(&self, settings: &Settings) -> bool {
-        settings.store.is_some() || matches!(self, Self::Rules(Rules::Validate { .. } | Rules::Test { .. }))
+    /// Whether programs may be started for it: an agent for a copied store and for rules where none runs, and imitations.
+    pub(crate) const fn may_start_programs(&self, settings: &Settings) -> bool {
+        let starts = matches!(
+            self,
+            Self::Replay(_)
+                | Self::Selftest(_)
+                | Self::Rules(Rules::Explain(_) | Rules::Validate { .. } | Rules::Test { .. })
+        );
+        settings.store.is_some() || starts
     }
 }
 
@@ -248,6 +261,22 @@ pub(crate) enum Rules {
     /// Load the rule files again now
     #[command(after_help = "Example: daemoneye-cli rules reload")]
     Reload,
+    /// Write a commented rule file to begin with
+    New(RulesNew),
+    /// Run a rule over stored events: hits, alerts a day, top values, cost, difference to the version in use
+    Backtest(RulesBacktest),
+    /// Tell why a rule matches an event, or why not, predicate by predicate
+    Explain(RulesExplain),
+    /// Show which tactics and techniques of ATT&CK the active rules name
+    Coverage(RulesCoverage),
+    /// Write the loaded rules, as they are in force, into a new directory
+    #[command(after_help = "Example: daemoneye-cli rules export /srv/rules-2026-01-31\n\
+                            Every field is written out, also those that the files leave to their defaults. Needs a running agent.")]
+    Export {
+        /// A directory that is empty or not there yet
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
 }
 
 #[derive(Debug, Subcommand)]

@@ -131,6 +131,14 @@ pub(crate) fn offline(settings: &Settings, dir: &Path, transient: bool) -> Vec<G
     grants
 }
 
+/// What a replay needs: it keeps nothing and nobody can reach it.
+pub(crate) fn replay(settings: &Settings, path: &Path) -> Vec<Grant> {
+    let mut grants: Vec<Grant> = system(platform::own_uid() == 0).collect();
+    grants.push(grant(path, Right::Read, "the past events"));
+    grants.extend(settings.rules.iter().map(|dir| configured(dir, Right::Read, "rules")));
+    grants
+}
+
 fn plan(layers: Vec<Layer>, required: &Required, calls: Vec<&'static [daemoneye_lib::jail::Line]>) -> Plan {
     Plan { usable: &[], layers, required: required.clone(), account: None, keep: &[], calls }
 }

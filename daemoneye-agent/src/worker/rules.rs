@@ -169,6 +169,11 @@ impl Rules {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).problems.clone()
     }
 
+    /// Every rule that is loaded, those that do not run among them.
+    pub(crate) fn loaded(&self) -> Vec<LoadedRule> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).rules.clone()
+    }
+
     /// Names of the rules that run.
     pub(crate) fn names(&self) -> Vec<String> {
         let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);

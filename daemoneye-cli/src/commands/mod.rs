@@ -9,6 +9,7 @@ mod events;
 mod health;
 mod processes;
 pub(crate) mod query;
+mod replay;
 mod rules;
 
 use daemoneye_lib::exit::Exit;
@@ -16,7 +17,7 @@ use daemoneye_lib::exit::Exit;
 use crate::args::Command;
 use crate::error::CliError;
 use crate::settings::Settings;
-use crate::shell;
+use crate::{selftest, shell};
 
 pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, CliError> {
     match command {
@@ -29,6 +30,8 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, C
         Command::Audit(verb) => audit::run(verb, settings).await,
         Command::Config(verb) => config::run(verb, settings).await,
         Command::Data(verb) => data::run(verb, settings).await,
+        Command::Replay(arguments) => replay::run(&arguments, settings),
+        Command::Selftest(arguments) => selftest::run(&arguments, settings).await,
         Command::Shell => shell::run(settings).await,
         Command::Completions { shell } => completions::run(shell),
     }

@@ -1,4 +1,10 @@
-//! `rules list, validate, test, reload`.
+//! `rules list, validate, test, reload, new, backtest, explain, coverage, export`.
+
+mod backtest;
+mod coverage;
+mod explain;
+mod export;
+mod new;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -34,6 +40,11 @@ pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliErr
         Rules::Validate { paths } => check(settings, &paths, false).await,
         Rules::Test { paths } => check(settings, &paths, true).await,
         Rules::Reload => reload(settings).await,
+        Rules::New(arguments) => new::run(&arguments),
+        Rules::Backtest(arguments) => backtest::run(settings, &arguments).await,
+        Rules::Explain(arguments) => explain::run(settings, &arguments).await,
+        Rules::Coverage(arguments) => coverage::run(settings, &arguments).await,
+        Rules::Export { dir } => export::run(settings, &dir).await,
     }
 }
 

@@ -55,7 +55,7 @@ impl Exception {
     }
 
     /// Forks too: a rule that sees them is meant with all that it sees. An event without a time hides nothing for long.
-    fn hides(&self, columns: &Columns<'_>, row: usize) -> bool {
+    pub(super) fn hides(&self, columns: &Columns<'_>, row: usize) -> bool {
         !self.is_expired(columns.time(row).unwrap_or(i64::MAX)) && self.compiled.condition.holds(columns, row)
     }
 }

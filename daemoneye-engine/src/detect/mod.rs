@@ -10,6 +10,8 @@
 
 mod compile;
 mod exceptions;
+mod explain;
+mod history;
 mod matcher;
 mod output;
 mod pace;
@@ -21,6 +23,8 @@ mod set;
 mod window;
 
 pub use exceptions::{Exception, Exceptions, Judged};
+pub use explain::{Exempted, Explanation, Part, explain};
+pub use history::history_sql;
 pub use pace::{BUDGET, Mark};
 pub use refusal::Refusal;
 pub use rules::{Loaded, LoadedRule, RuleTest, TestFailure, TestReport};

@@ -14,7 +14,7 @@ pub(super) fn row(outputs: &[Output], columns: &Columns<'_>, row: usize) -> Map<
         .collect()
 }
 
-fn json(cell: Cell<'_>) -> Value {
+pub(super) fn json(cell: Cell<'_>) -> Value {
     match cell {
         Cell::Blob(bytes) => Value::String(format!("0x{}", hex::encode(bytes))),
         Cell::Boolean(value) => Value::Bool(value),

@@ -45,6 +45,7 @@ pub use check::{Checked, check};
 pub(crate) use check::{check_rule, on_large_stack};
 pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
+pub(crate) use export::batch;
 pub(crate) use niceness::lower as lower_priority;
 pub use pages::{page_columns, value_at};
 pub(crate) use patterns::words as expression_words;

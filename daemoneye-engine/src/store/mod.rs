@@ -75,6 +75,7 @@ pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
+pub(crate) use tail::{WAL_DIR, collectors};
 pub use verify::Verification;
 
 /// Version of everything in `state.redb`; a newer one is refused, an older one migrated.

@@ -6,4 +6,5 @@ mod files;
 mod life;
 mod pack;
 mod prefilter;
+mod tools;
 mod windows;

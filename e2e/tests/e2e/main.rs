@@ -19,5 +19,6 @@ mod ledger;
 mod lifetimes;
 mod lives;
 mod rule_life;
+mod rule_tools;
 mod side_by_side;
 mod windows;

@@ -5,10 +5,14 @@
 //! from DataFusion on the same text.
 
 mod condition;
+mod explain;
 pub(super) mod functions;
 mod literal;
 mod scalar;
 mod select;
+
+pub(super) use explain::explain;
+pub(super) use select::table_and_condition;
 
 use std::collections::BTreeSet;
 
@@ -121,6 +125,10 @@ struct Compiler {
 }
 
 impl Compiler {
+    const fn new(qualifiers: Vec<String>) -> Self {
+        Self { qualifiers, columns: BTreeSet::new(), nodes: 0 }
+    }
+
     /// Counts a node; the bound also ends the doubling of conditions that are used as values.
     fn spend(&mut self, location: Location) -> Result<(), Problem> {
         self.nodes += 1;

@@ -15,6 +15,7 @@ mod parse;
 mod place;
 mod reader;
 mod testing;
+mod write;
 mod yaml;
 
 use std::path::{Path, PathBuf};
@@ -30,6 +31,7 @@ pub use load::{load_dirs, load_dirs_over};
 pub use packs::Pack;
 pub use parse::parse;
 pub use testing::run_tests;
+pub use write::to_yaml;
 
 use super::Refusal;
 use super::compile::Compiled;
