@@ -13,7 +13,7 @@ use super::{Compiler, Problem, select};
 
 /// The condition of a checked rule over one row; `None` where it has none.
 pub(in crate::detect) fn explain(query: &Query, columns: &Columns<'_>, row: usize) -> Result<Option<Part>, Problem> {
-    let (table, condition) = select::condition(query)?;
+    let (table, condition) = select::table_and_condition(query)?;
     let explainer = Explainer { table, columns, row };
     condition.map(|condition| explainer.part(condition)).transpose()
 }
