@@ -109,11 +109,8 @@ fn sigma_rust(corpus: &Corpus, set: &str) {
     let rules: Vec<_> =
         corpus.sigma.split("---\n").map(|rule| sigma_rust::rule_from_yaml(rule).expect("a rule")).collect();
     let loading = began.elapsed();
-    let events: Vec<_> = corpus
-        .events
-        .iter()
-        .map(|event| sigma_rust::event_from_json(&event.to_string()).expect("an event"))
-        .collect();
+    let events: Vec<_> =
+        corpus.events.iter().map(|event| sigma_rust::event_from_json(&event.to_string()).expect("an event")).collect();
     corpus.measure(set, "sigma-rust 0.7", loading, |event| {
         rules.iter().enumerate().filter(|(_, rule)| rule.is_match(&events[event])).map(|(at, _)| at).collect()
     });
@@ -124,9 +121,7 @@ fn tau(corpus: &Corpus, set: &str) {
     let rules: Vec<_> = corpus
         .tau
         .split("---\n")
-        .map(|rule| {
-            rule.parse::<tau_engine::Rule>().expect("a rule").optimise(tau_engine::Optimisations::default())
-        })
+        .map(|rule| rule.parse::<tau_engine::Rule>().expect("a rule").optimise(tau_engine::Optimisations::default()))
         .collect();
     let loading = began.elapsed();
     corpus.measure(set, "tau-engine 1.16", loading, |event| {
@@ -142,13 +137,16 @@ fn sqlite(corpus: &Corpus, set: &str) {
     let flags = FunctionFlags::SQLITE_UTF8 | FunctionFlags::SQLITE_DETERMINISTIC;
     database
         .create_scalar_function("regexp", 2, flags, |call| {
-            let pattern = call.get_or_create_aux(0, |value| -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
-                Ok(regex::Regex::new(value.as_str()?)?)
-            })?;
+            let pattern =
+                call.get_or_create_aux(0, |value| -> Result<_, Box<dyn std::error::Error + Send + Sync>> {
+                    Ok(regex::Regex::new(value.as_str()?)?)
+                })?;
             Ok(call.get_raw(1).as_str().is_ok_and(|text| pattern.is_match(text)))
         })
         .expect("a function");
-    database.execute_batch(&format!("CREATE TABLE events (seq INTEGER PRIMARY KEY, {})", fields.join(", "))).expect("a table");
+    database
+        .execute_batch(&format!("CREATE TABLE events (seq INTEGER PRIMARY KEY, {})", fields.join(", ")))
+        .expect("a table");
     let rules: Vec<String> =
         corpus.sqlite.lines().map(|condition| format!("SELECT seq FROM events WHERE {condition}")).collect();
     let mut statements: Vec<_> = rules.iter().map(|sql| database.prepare(sql).expect("a rule")).collect();

@@ -347,16 +347,8 @@ impl World {
         match (field, ask) {
             (_, Ask::Expression) => {
                 let (first, second) = (word(random, 2), word(random, 2));
-                random
-                    .pick(
-                        &["[-/]{a}\\s+{b}", "(?:{a}|{b})\\d+", "{a}.{1,20}{b}", "\\b{a}[a-f0-9]{8,}"][..]
-                            .iter()
-                            .copied()
-                            .collect::<Vec<_>>()
-                            .as_slice(),
-                    )
-                    .replace("{a}", &first)
-                    .replace("{b}", &second)
+                let shapes = ["[-/]{a}\\s+{b}", "(?:{a}|{b})\\d+", "{a}.{1,20}{b}", "\\b{a}[a-f0-9]{8,}"];
+                random.pick(&shapes).replace("{a}", &first).replace("{b}", &second)
             }
             (IMAGE | PARENT, Ask::Ends) => format!("{separator}{}", self.program(random)),
             (IMAGE | PARENT, Ask::Equal) => format!("{}{}", self.rooted(random), self.program(random)),
@@ -394,7 +386,7 @@ impl World {
 
     fn ordinary(&self, random: &mut Random) -> Event {
         // A few hundred parents and images come again and again; arguments do not.
-        let mut place = |random: &mut Random| {
+        let place = |random: &mut Random| {
             let mut few = Random::new(u64::try_from(random.below(300)).unwrap());
             few.next();
             format!("{}{}", self.rooted(&mut few), self.program(&mut few))

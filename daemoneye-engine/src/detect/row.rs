@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
     Array, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 
-use crate::text::{Text, folded_simple};
+use crate::text::{Text, push_folded};
 
 pub(super) static START_KIND: LazyLock<usize> = LazyLock::new(|| place_of("start_kind"));
 static TIME: LazyLock<usize> = LazyLock::new(|| place_of("time"));
@@ -165,7 +165,7 @@ fn folded(array: &StringArray) -> Folded {
     let mut folded =
         Folded { text: String::with_capacity(array.value_data().len()), ends: Vec::with_capacity(array.len()) };
     for text in array {
-        folded.text.push_str(&folded_simple(text.unwrap_or_default()));
+        push_folded(&mut folded.text, text.unwrap_or_default());
         folded.ends.push(folded.text.len());
     }
     folded

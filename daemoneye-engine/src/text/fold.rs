@@ -42,9 +42,30 @@ pub(crate) fn folded_simple(text: &str) -> Cow<'_, str> {
     folded_ascii(text)
 }
 
+/// Appends a text as [`folded_simple`] has it, without building it first.
+pub(crate) fn push_folded(all: &mut String, text: &str) {
+    if is_special(text) {
+        return all.push_str(&folded_simple(text));
+    }
+    let start = all.len();
+    all.push_str(text);
+    if let Some(added) = all.get_mut(start..) {
+        added.make_ascii_lowercase();
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_appended_is_what_is_folded() {
+        let mut all = String::from("Before");
+        for text in ["AbÉ", "", "\u{212a}A", "x\u{17f}"] {
+            push_folded(&mut all, text);
+        }
+        assert_eq!(all, "BeforeabÉkaxs");
+    }
 
     #[test]
     fn the_two_ways_differ_by_two_letters() {

@@ -10,7 +10,7 @@ mod like;
 mod network;
 
 pub(crate) use expression::expression;
-pub(crate) use fold::{Folding, folded_simple};
+pub(crate) use fold::{Folding, folded_simple, push_folded};
 pub(crate) use like::Like;
 
 use fold::folded_ascii;

@@ -428,7 +428,9 @@ fn by_matcher(rule: LoadedRule, batch: &RecordBatch) -> Vec<(usize, Value)> {
     let (set, refusals) = RuleSet::compile(vec![rule.clone()]);
     assert!(refusals.is_empty());
     let found = by(&set);
-    assert_eq!(found, by(&set), "a second time, with remembered values: {sql}");
+    for time in ["seen once", "remembered"] {
+        assert_eq!(found, by(&set), "values {time}: {sql}");
+    }
     let everywhere = RuleSet::compile(vec![rule]).0.without_prefilter();
     assert_eq!(found, by(&everywhere), "with and without the prefilter: {sql}");
     found

@@ -41,11 +41,19 @@ pub(super) struct ColumnIndex {
 /// What a thread needs for asking, kept between batches.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
-    slots: Vec<Option<Remembered>>,
+    slots: Vec<Slot>,
     /// By needle: the last value that had it, so that a text full of one needle counts it once.
     stamps: Vec<u32>,
     stamp: u32,
     hits: Vec<RuleAt>,
+}
+
+/// A value is remembered when it comes a second time: most command lines never do, and would only push out those that do.
+#[derive(Debug, Default)]
+struct Slot {
+    /// Hash of the last value that fell here and was not the remembered one.
+    passed: u64,
+    known: Option<Remembered>,
 }
 
 #[derive(Debug)]
@@ -97,19 +105,21 @@ impl ColumnIndex {
             self.find(folded().unwrap_or_default(), memory);
             return &memory.hits;
         }
-        let place = usize::try_from(self.hasher.hash_one(text)).unwrap_or_default() % REMEMBERED;
-        let known = memory.slots.get(place).and_then(Option::as_ref).is_some_and(|known| &*known.text == text);
-        if !known {
-            self.find(folded().unwrap_or_default(), memory);
-            let remembered = Remembered { text: text.into(), rules: memory.hits.as_slice().into() };
-            if memory.slots.is_empty() {
-                memory.slots.resize_with(REMEMBERED, || None);
-            }
-            if let Some(slot) = memory.slots.get_mut(place) {
-                *slot = Some(remembered);
-            }
+        if memory.slots.is_empty() {
+            memory.slots.resize_with(REMEMBERED, Slot::default);
         }
-        memory.slots.get(place).and_then(Option::as_ref).map_or(&[], |known| &known.rules)
+        let hash = self.hasher.hash_one(text);
+        let place = usize::try_from(hash).unwrap_or_default() % REMEMBERED;
+        let is_known = memory.slots.get(place).is_some_and(|slot| slot.holds(text));
+        if !is_known {
+            self.find(folded().unwrap_or_default(), memory);
+            let Some(slot) = memory.slots.get_mut(place) else { return &memory.hits };
+            if std::mem::replace(&mut slot.passed, hash) == hash {
+                slot.known = Some(Remembered { text: text.into(), rules: memory.hits.as_slice().into() });
+            }
+            return &memory.hits;
+        }
+        memory.slots.get(place).and_then(|slot| slot.known.as_ref()).map_or(&[], |known| &known.rules)
     }
 
     fn find(&self, folded: &str, memory: &mut Memory) {
@@ -138,6 +148,12 @@ impl ColumnIndex {
                 }
             }
         }
+    }
+}
+
+impl Slot {
+    fn holds(&self, text: &str) -> bool {
+        self.known.as_ref().is_some_and(|known| &*known.text == text)
     }
 }
 
