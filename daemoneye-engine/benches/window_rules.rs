@@ -9,6 +9,7 @@
 
 #![expect(
     clippy::unwrap_used,
+    clippy::indexing_slicing,
     clippy::cast_precision_loss,
     reason = "a benchmark that cannot run has nothing to measure; figures are rounded"
 )]
@@ -46,9 +47,9 @@ fn sql(kind: usize, name: &str, next: &str) -> String {
              b.event_type = 'start' AND b.name = '{next}' AND b.command_line LIKE '%--never%'"
         ),
         2 => format!(
-            "SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.entity_id = a.entity_id AND b.time \
-             BETWEEN a.time AND a.time + INTERVAL '60 seconds' WHERE a.event_type = 'start' AND a.name = '{name}' AND \
-             a.command_line LIKE '%7' AND b.pid IS NULL"
+            "SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.ppid = a.ppid AND b.time BETWEEN \
+             a.time AND a.time + INTERVAL '60 seconds' AND b.event_type = 'start' AND b.name = '{next}' WHERE \
+             a.event_type = 'start' AND a.name = '{name}' AND a.command_line LIKE '%7' AND b.pid IS NULL"
         ),
         3 => format!(
             "SELECT parent_name, pid FROM (SELECT parent_name, pid, row_number() OVER (PARTITION BY parent_name ORDER BY \
