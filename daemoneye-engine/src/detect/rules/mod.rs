@@ -8,7 +8,7 @@ mod load;
 mod parse;
 mod place;
 mod testing;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::path::PathBuf;
 use std::sync::Arc;
