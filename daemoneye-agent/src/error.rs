@@ -41,6 +41,15 @@ pub(crate) enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Something that a tool was to read.
+    #[error("cannot read the {what} {}: {source}; name another with {flag}", path.display())]
+    Input {
+        what: &'static str,
+        flag: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// The system refused something.
     #[error("cannot {action}{}: {source}", on(path))]
     Io {
@@ -112,10 +121,12 @@ impl AgentError {
             | Self::Directory { .. }
             | Self::Io { .. }
             | Self::WorkerNotStarted { .. } => Exit::Unreadable,
-            Self::CopiedStore { source, .. } | Self::Rules { source, .. } => match source.kind() {
-                ErrorKind::NotADirectory | ErrorKind::NotFound => Exit::NotFound,
-                _ => Exit::Unreadable,
-            },
+            Self::CopiedStore { source, .. } | Self::Input { source, .. } | Self::Rules { source, .. } => {
+                match source.kind() {
+                    ErrorKind::NotADirectory | ErrorKind::NotFound => Exit::NotFound,
+                    _ => Exit::Unreadable,
+                }
+            }
             Self::Bus(_) | Self::WorkerFailed { .. } => Exit::Failure,
             Self::CollectorFailed { .. } | Self::CollectorRefused { .. } | Self::MissingCollector { .. } => {
                 Exit::CollectorFailed

@@ -14,6 +14,7 @@ mod private;
 mod render;
 mod settings;
 mod shell;
+mod tool;
 mod value;
 
 use std::process::ExitCode;

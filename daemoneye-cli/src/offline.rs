@@ -120,7 +120,7 @@ fn empty_store(runtime: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// Beside this program, else whatever PATH has.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let name = format!("daemoneye-agent{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(&name));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))

@@ -27,6 +27,7 @@ pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliErr
         }
         Rules::Validate { paths } => check(settings, &paths, false).await,
         Rules::Test { paths } => check(settings, &paths, true).await,
+        Rules::Import(import) => super::import::run(&import, settings).await,
         Rules::Reload => reload(settings).await,
     }
 }
