@@ -61,7 +61,7 @@ pub(super) fn answers(name: &str, rule: &str, events: &[&str]) -> (Vec<u64>, Vec
         let batch = numbered(lines.batch());
         let found = evaluate(&check(&sql).unwrap(), "process_events", vec![batch]);
         let found = found.unwrap_or_else(|error| panic!("{name}: {error}\n{sql}"));
-        found.iter().flat_map(|page| integers(page)).collect()
+        found.iter().flat_map(integers).collect()
     };
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("case.yml");
