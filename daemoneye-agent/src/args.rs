@@ -7,10 +7,16 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use daemoneye_lib::config::{AGENT, Flag, Sources};
 
+use crate::tools::hunt;
+
 /// What was asked for.
 pub(crate) enum Asked {
     /// Parent of the process tree.
     Run { sources: Sources, worker_args: Vec<OsString> },
+    /// Rules over a file of events.
+    Hunt(hunt::Asked),
+    /// Sigma rules as ours.
+    Import { folder: PathBuf, lists: Option<PathBuf> },
     /// Answer operators from a copied data directory.
     Offline {
         dir: PathBuf,
@@ -29,6 +35,15 @@ pub(crate) fn parse() -> Asked {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let matches = command().get_matches_from(&arguments);
     match matches.subcommand() {
+        Some(("hunt", given)) => Asked::Hunt(hunt::Asked {
+            rules: given.get_many::<PathBuf>("rules").into_iter().flatten().cloned().collect(),
+            events: given.get_one::<PathBuf>("events").cloned().unwrap_or_default(),
+            lists: given.get_one::<PathBuf>("lists").cloned(),
+        }),
+        Some(("import", given)) => Asked::Import {
+            folder: given.get_one::<PathBuf>("sigma").cloned().unwrap_or_default(),
+            lists: given.get_one::<PathBuf>("lists").cloned(),
+        },
         Some(("worker", given)) => Asked::Worker { sources: sources(given) },
         Some(("serve", given)) => {
             let dir = given.get_one::<PathBuf>("offline").cloned().unwrap_or_default();
@@ -99,6 +114,23 @@ fn command() -> Command {
                 .after_help("Example: daemoneye-agent replay january.parquet --rules rules/linux"),
         ))
         .subcommand(with_settings(|_| true, Command::new("worker").hide(true)))
+        .subcommand(hunt_command())
+        .subcommand(import_command())
+}
+
+/// What the console starts for `hunt`; its help is the console's.
+fn hunt_command() -> Command {
+    let rules = path("rules", true).action(ArgAction::Append);
+    Command::new("hunt").hide(true).args([rules, path("events", true), path("lists", false)])
+}
+
+/// What the console starts for `rules import`.
+fn import_command() -> Command {
+    Command::new("import").hide(true).args([path("sigma", true), path("lists", false)])
+}
+
+fn path(name: &'static str, required: bool) -> Arg {
+    Arg::new(name).long(name).value_name("PATH").required(required).value_parser(ValueParser::path_buf())
 }
 
 /// Settings that matter where nothing is collected, judged or stored.

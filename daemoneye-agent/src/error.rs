@@ -42,6 +42,15 @@ pub(crate) enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Something that a tool was to read.
+    #[error("cannot read the {what} {}: {source}; name another with {flag}", path.display())]
+    Input {
+        what: &'static str,
+        flag: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// The system refused something.
     #[error("cannot {action}{}: {source}", on(path))]
     Io {
@@ -117,6 +126,7 @@ impl AgentError {
             | Self::Io { .. }
             | Self::WorkerNotStarted { .. } => Exit::Unreadable,
             Self::CopiedStore { source, .. }
+            | Self::Input { source, .. }
             | Self::Rules { source, .. }
             | Self::Replay(ReplayError::Io { source, .. }) => match source.kind() {
                 ErrorKind::NotADirectory | ErrorKind::NotFound => Exit::NotFound,

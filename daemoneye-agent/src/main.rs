@@ -14,6 +14,7 @@ mod platform;
 mod replay;
 mod settings;
 mod sinks;
+mod tools;
 mod worker;
 
 use std::process::ExitCode;
@@ -39,6 +40,8 @@ fn main() -> ExitCode {
                 runtime.block_on(parent::run(settings, jail, worker_args))
             })
         }
+        Asked::Hunt(asked) => tools::hunt::run(&asked),
+        Asked::Import { folder, lists } => tools::import::run(&folder, lists.as_deref()),
         Asked::Worker { sources } => {
             start(&sources, Builder::new_multi_thread, worker::confine, |settings, jail, runtime| {
                 runtime.block_on(worker::run(settings, jail))

@@ -116,6 +116,8 @@ pub(crate) enum Command {
     /// Tell how every part of the agent does
     #[command(after_help = "Example: daemoneye-cli health\nExits with 3 when something is not healthy.")]
     Health,
+    /// Run rules over a file of events
+    Hunt(Hunt),
     /// Follow events as they come
     #[command(subcommand)]
     Events(Events),
@@ -165,9 +167,10 @@ impl Command {
     pub(crate) const fn may_start_programs(&self, settings: &Settings) -> bool {
         let starts = matches!(
             self,
-            Self::Replay(_)
+            Self::Hunt(_)
+                | Self::Replay(_)
                 | Self::Selftest(_)
-                | Self::Rules(Rules::Explain(_) | Rules::Validate { .. } | Rules::Test { .. })
+                | Self::Rules(Rules::Explain(_) | Rules::Import(_) | Rules::Validate { .. } | Rules::Test { .. })
         );
         settings.store.is_some() || starts
     }
@@ -258,6 +261,8 @@ pub(crate) enum Rules {
         #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
         paths: Vec<PathBuf>,
     },
+    /// Write Sigma rules as rules of ours, and tell what became of each
+    Import(Import),
     /// Load the rule files again now
     #[command(after_help = "Example: daemoneye-cli rules reload")]
     Reload,
@@ -277,6 +282,44 @@ pub(crate) enum Rules {
         #[arg(value_hint = ValueHint::DirPath)]
         dir: PathBuf,
     },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  daemoneye-cli rules import --sigma sigma/rules/linux/process_creation\n  \
+                  daemoneye-cli rules import --sigma sigma/rules --output /etc/daemoneye/rules/sigma --format json > report.json\n\
+                  compiled: says the same; partial: a part needs a field that no column holds; inert: could never match, so it \
+                  is not written; refused: cannot be said, with the reason.\n\
+                  Exits with 3 when a rule is refused. Needs no running agent.")]
+pub(crate) struct Import {
+    /// A directory of Sigma rules, or one file
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) sigma: PathBuf,
+    /// Write the rule files below this directory; otherwise only the report is made
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Values of placeholders (`expand`): a file or directory of lists, or one map from names to values
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) lists: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  daemoneye-cli hunt --rules rules/linux --events events.jsonl\n  \
+                  daemoneye-cli hunt --rules sigma/rules/windows --events sysmon.jsonl > matches.jsonl\n\
+                  An event is one JSON object a line, with the columns of process_events, or with the field names of Sysmon's \
+                  event 1 or Security's event 4688, flat or inside Event.EventData or winlog.event_data. A match is one line: \
+                  {\"rule_id\":\"…\",\"event\":<line, from 0>}, in order of event, then of rule.\n\
+                  Exits with 0 when every line and rule was used, 3 when some could not be (told on standard error), 4 when a path \
+                  does not exist, 5 when no rule can run. Needs no running agent.")]
+pub(crate) struct Hunt {
+    /// A directory of rules, ours, Sigma's or both, or one file; may be repeated
+    #[arg(long, required = true, value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) rules: Vec<PathBuf>,
+    /// The events, one JSON object a line; `-` reads standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) events: PathBuf,
+    /// Values of placeholders in Sigma rules: a file or directory of lists, or one map from names to values
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) lists: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -15,6 +15,7 @@ mod render;
 mod selftest;
 mod settings;
 mod shell;
+mod tool;
 mod value;
 
 use std::process::ExitCode;

@@ -139,6 +139,12 @@ pub(crate) fn replay(settings: &Settings, path: &Path) -> Vec<Grant> {
     grants
 }
 
+/// What a tool needs that reads files which the caller names.
+pub(crate) fn tool(paths: &[PathBuf]) -> Vec<Grant> {
+    let named = paths.iter().map(|path| configured(path, Right::Read, "what the caller named"));
+    system(platform::own_uid() == 0).chain(named).collect()
+}
+
 fn plan(layers: Vec<Layer>, required: &Required, calls: Vec<&'static [daemoneye_lib::jail::Line]>) -> Plan {
     Plan { usable: &[], layers, required: required.clone(), account: None, keep: &[], calls }
 }

@@ -7,6 +7,8 @@ mod config;
 mod data;
 mod events;
 mod health;
+mod hunt;
+mod import;
 mod processes;
 pub(crate) mod query;
 mod replay;
@@ -25,6 +27,7 @@ pub(crate) async fn run(command: Command, settings: &Settings) -> Result<Exit, C
         Command::Processes(arguments) => processes::run(&arguments, settings).await,
         Command::Alerts(verb) => alerts::run(verb, settings).await,
         Command::Rules(verb) => rules::run(verb, settings).await,
+        Command::Hunt(arguments) => hunt::run(&arguments, settings).await,
         Command::Health => health::run(settings).await,
         Command::Events(verb) => events::run(verb, settings).await,
         Command::Audit(verb) => audit::run(verb, settings).await,

@@ -39,6 +39,7 @@ pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliErr
         }
         Rules::Validate { paths } => check(settings, &paths, false).await,
         Rules::Test { paths } => check(settings, &paths, true).await,
+        Rules::Import(import) => super::import::run(&import, settings).await,
         Rules::Reload => reload(settings).await,
         Rules::New(arguments) => new::run(&arguments),
         Rules::Backtest(arguments) => backtest::run(settings, &arguments).await,

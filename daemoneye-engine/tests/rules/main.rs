@@ -6,5 +6,6 @@ mod files;
 mod life;
 mod pack;
 mod prefilter;
+mod sigma;
 mod tools;
 mod windows;

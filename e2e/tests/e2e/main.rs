@@ -14,6 +14,7 @@ mod exploding;
 mod first_light;
 mod full_disk;
 mod history;
+mod hunting;
 mod killed;
 mod ledger;
 mod lifetimes;

@@ -16,7 +16,7 @@ mod place;
 mod reader;
 mod testing;
 mod write;
-mod yaml;
+pub(crate) mod yaml;
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
