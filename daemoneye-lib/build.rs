@@ -5,6 +5,10 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         println!("cargo:rerun-if-changed={file}");
     }
     let descriptors = protox::compile(files, ["proto"])?;
-    prost_build::Config::new().bytes([".daemoneye.v1.Record.payload"]).compile_fds(descriptors)?;
+    let mut config = prost_build::Config::new();
+    config.bytes([".daemoneye.v1.Record.payload"]);
+    // A word where every process of other systems has nothing.
+    config.boxed(".daemoneye.v1.ProcessRecord.windows");
+    config.compile_fds(descriptors)?;
     Ok(())
 }

@@ -116,7 +116,7 @@ impl Connection {
                 Some(ClientEvent::Disconnected { reason }) => self.disconnected(&reason),
                 Some(ClientEvent::Refused(fault)) => self.refused(fault.message),
                 Some(ClientEvent::Committed(sequence)) => self.committed(Some(sequence)),
-                Some(ClientEvent::Call(call)) => control::take(&self.shared, &self.client, &self.mailbox, call).await,
+                Some(ClientEvent::Call(call)) => control::take(&self.shared, &self.client, &self.mailbox, *call).await,
                 Some(ClientEvent::Deliver(delivered)) => self.deliver(&delivered),
                 None => break,
             }

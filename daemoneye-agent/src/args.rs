@@ -7,10 +7,16 @@ use clap::builder::ValueParser;
 use clap::{Arg, ArgAction, ArgMatches, Command};
 use daemoneye_lib::config::{AGENT, Flag, Sources};
 
+use crate::tools::hunt;
+
 /// What was asked for.
 pub(crate) enum Asked {
     /// Parent of the process tree.
     Run { sources: Sources, worker_args: Vec<OsString> },
+    /// Rules over a file of events.
+    Hunt(hunt::Asked),
+    /// Sigma rules as ours.
+    Import { folder: PathBuf, lists: Option<PathBuf> },
     /// Answer operators from a copied data directory.
     Offline {
         dir: PathBuf,
@@ -18,6 +24,8 @@ pub(crate) enum Asked {
         transient: bool,
         sources: Sources,
     },
+    /// Rules over past events, alone.
+    Replay { path: PathBuf, sources: Sources },
     /// The worker of a parent.
     Worker { sources: Sources },
 }
@@ -27,6 +35,15 @@ pub(crate) fn parse() -> Asked {
     let arguments: Vec<OsString> = std::env::args_os().collect();
     let matches = command().get_matches_from(&arguments);
     match matches.subcommand() {
+        Some(("hunt", given)) => Asked::Hunt(hunt::Asked {
+            rules: given.get_many::<PathBuf>("rules").into_iter().flatten().cloned().collect(),
+            events: given.get_one::<PathBuf>("events").cloned().unwrap_or_default(),
+            lists: given.get_one::<PathBuf>("lists").cloned(),
+        }),
+        Some(("import", given)) => Asked::Import {
+            folder: given.get_one::<PathBuf>("sigma").cloned().unwrap_or_default(),
+            lists: given.get_one::<PathBuf>("lists").cloned(),
+        },
         Some(("worker", given)) => Asked::Worker { sources: sources(given) },
         Some(("serve", given)) => {
             let dir = given.get_one::<PathBuf>("offline").cloned().unwrap_or_default();
@@ -34,6 +51,15 @@ pub(crate) fn parse() -> Asked {
             // Nothing is kept, so no default is needed, which a host without a home directory would not have.
             sources.flags.push(("data_dir".to_owned(), dir.to_string_lossy().into_owned()));
             Asked::Offline { dir, transient: given.get_flag("transient"), sources }
+        }
+        Some(("replay", given)) => {
+            let path = given.get_one::<PathBuf>("path").cloned().unwrap_or_default();
+            let mut sources = sources(given);
+            // Nothing is kept and nothing listens, so no default is needed, which a host without a home directory would not have.
+            for key in ["data_dir", "runtime_dir"] {
+                sources.flags.push((key.to_owned(), "/nonexistent".to_owned()));
+            }
+            Asked::Replay { path, sources }
         }
         Some((_, given)) => {
             Asked::Run { sources: sources(given), worker_args: arguments.into_iter().skip(2).collect() }
@@ -74,12 +100,47 @@ fn command() -> Command {
                 .arg(transient)
                 .after_help("Example: daemoneye-agent serve --offline /mnt/evidence/daemoneye --runtime-dir /tmp/de-run"),
         ))
+        .subcommand(with_settings(
+            replays,
+            Command::new("replay")
+                .about("Runs rules over past events and prints the alerts as JSON Lines, the same every time")
+                .arg(
+                    Arg::new("path")
+                        .value_name("PATH")
+                        .required(true)
+                        .value_parser(ValueParser::path_buf())
+                        .help("A file of `daemoneye-cli data export`, or a directory of collectors' logs"),
+                )
+                .after_help("Example: daemoneye-agent replay january.parquet --rules rules/linux"),
+        ))
         .subcommand(with_settings(|_| true, Command::new("worker").hide(true)))
+        .subcommand(hunt_command())
+        .subcommand(import_command())
+}
+
+/// What the console starts for `hunt`; its help is the console's.
+fn hunt_command() -> Command {
+    let rules = path("rules", true).action(ArgAction::Append);
+    Command::new("hunt").hide(true).args([rules, path("events", true), path("lists", false)])
+}
+
+/// What the console starts for `rules import`.
+fn import_command() -> Command {
+    Command::new("import").hide(true).args([path("sigma", true), path("lists", false)])
+}
+
+fn path(name: &'static str, required: bool) -> Arg {
+    Arg::new(name).long(name).value_name("PATH").required(required).value_parser(ValueParser::path_buf())
 }
 
 /// Settings that matter where nothing is collected, judged or stored.
 fn serves(key: &str) -> bool {
     key == "runtime_dir" || ["query.", "log."].iter().any(|group| key.starts_with(group))
+}
+
+/// Settings that decide which alerts come.
+fn replays(key: &str) -> bool {
+    key == "rules" || ["alerts.", "log."].iter().any(|group| key.starts_with(group))
 }
 
 fn with_settings(takes: impl Fn(&str) -> bool, command: Command) -> Command {

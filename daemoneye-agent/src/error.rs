@@ -3,6 +3,7 @@
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
+use daemoneye_engine::replay::ReplayError;
 use daemoneye_engine::store::StoreError;
 use daemoneye_eventbus::BusError;
 use daemoneye_lib::config::ConfigErrors;
@@ -41,6 +42,15 @@ pub(crate) enum AgentError {
         #[source]
         source: std::io::Error,
     },
+    /// Something that a tool was to read.
+    #[error("cannot read the {what} {}: {source}; name another with {flag}", path.display())]
+    Input {
+        what: &'static str,
+        flag: &'static str,
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
     /// The system refused something.
     #[error("cannot {action}{}: {source}", on(path))]
     Io {
@@ -66,6 +76,9 @@ pub(crate) enum AgentError {
     /// A token that anybody can guess or read, or none.
     #[error("procmond.token_file {} {problem}: it holds exactly 32 random bytes, with mode 0400", path.display())]
     MisuseToken { path: PathBuf, problem: String },
+    /// Past events that cannot be read.
+    #[error(transparent)]
+    Replay(#[from] ReplayError),
     /// A rules directory that was named and cannot be read.
     #[error("cannot read the rules directory {}: {source}; name another with --rules", dir.display())]
     Rules {
@@ -112,7 +125,10 @@ impl AgentError {
             | Self::Directory { .. }
             | Self::Io { .. }
             | Self::WorkerNotStarted { .. } => Exit::Unreadable,
-            Self::CopiedStore { source, .. } | Self::Rules { source, .. } => match source.kind() {
+            Self::CopiedStore { source, .. }
+            | Self::Input { source, .. }
+            | Self::Rules { source, .. }
+            | Self::Replay(ReplayError::Io { source, .. }) => match source.kind() {
                 ErrorKind::NotADirectory | ErrorKind::NotFound => Exit::NotFound,
                 _ => Exit::Unreadable,
             },
@@ -124,6 +140,9 @@ impl AgentError {
                 Exit::Config
             }
             Self::Jail(error) => error.exit(),
+            Self::Replay(ReplayError::MisuseColumns { .. } | ReplayError::MisuseDirectory { .. }) => Exit::Usage,
+            Self::Replay(ReplayError::Store(error)) => error.exit(),
+            Self::Replay(_) => Exit::Unreadable,
             Self::StartupFailed { .. } => Exit::StartupFailed,
             Self::Store(error) => error.exit(),
         }

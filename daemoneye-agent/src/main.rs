@@ -11,8 +11,10 @@ mod link;
 mod operator;
 mod parent;
 mod platform;
+mod replay;
 mod settings;
 mod sinks;
+mod tools;
 mod worker;
 
 use std::process::ExitCode;
@@ -38,9 +40,17 @@ fn main() -> ExitCode {
                 runtime.block_on(parent::run(settings, jail, worker_args))
             })
         }
+        Asked::Hunt(asked) => tools::hunt::run(&asked),
+        Asked::Import { folder, lists } => tools::import::run(&folder, lists.as_deref()),
         Asked::Worker { sources } => {
             start(&sources, Builder::new_multi_thread, worker::confine, |settings, jail, runtime| {
                 runtime.block_on(worker::run(settings, jail))
+            })
+        }
+        Asked::Replay { path, sources } => {
+            let confine = |settings: &Settings| replay::confine(settings, &path);
+            start(&sources, Builder::new_current_thread, confine, |settings, jail, _| {
+                replay::run(&settings, jail, &path)
             })
         }
         Asked::Offline { dir, transient, sources } => {

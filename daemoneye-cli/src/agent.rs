@@ -99,7 +99,13 @@ impl Session {
 const fn is_endless(verb: &Verb) -> bool {
     matches!(
         verb,
-        Verb::EventsFollow(_) | Verb::DataBackup(_) | Verb::DataExport(_) | Verb::DataFsck(_) | Verb::DataVacuum(_)
+        Verb::EventsFollow(_)
+            | Verb::DataBackup(_)
+            | Verb::DataExport(_)
+            | Verb::DataFsck(_)
+            | Verb::DataVacuum(_)
+            | Verb::RulesBacktest(_)
+            | Verb::RulesExport(_)
     )
 }
 

@@ -1,5 +1,7 @@
 //! The command line. Every command's help has an example.
 
+mod tools;
+
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -8,6 +10,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint}
 use clap_complete::Shell as ShellName;
 use daemoneye_lib::config::{CLI, Flag};
 
+pub(crate) use self::tools::{Replay, RulesBacktest, RulesCoverage, RulesExplain, RulesNew, Selftest};
 use crate::settings::Settings;
 
 #[derive(Debug, Parser)]
@@ -113,6 +116,8 @@ pub(crate) enum Command {
     /// Tell how every part of the agent does
     #[command(after_help = "Example: daemoneye-cli health\nExits with 3 when something is not healthy.")]
     Health,
+    /// Run rules over a file of events
+    Hunt(Hunt),
     /// Follow events as they come
     #[command(subcommand)]
     Events(Events),
@@ -125,6 +130,10 @@ pub(crate) enum Command {
     /// Look at, check, copy and export what is stored
     #[command(subcommand)]
     Data(Data),
+    /// Run rules over past events: the same alerts, with the same ids, every time
+    Replay(Replay),
+    /// Imitate known attacks without doing any of them, and tell which alerts came
+    Selftest(Selftest),
     /// Ask in SQL, statement after statement
     #[command(
         after_help = "Examples:\n  daemoneye-cli shell\n  daemoneye-cli shell --store /mnt/evidence/daemoneye\n  \
@@ -154,9 +163,16 @@ impl Command {
         matches!(self, Self::Events(_) | Self::Shell)
     }
 
-    /// Whether an agent may be started for it: for a copied store, and for rules where none runs.
-    pub(crate) const fn may_start_agent(&self, settings: &Settings) -> bool {
-        settings.store.is_some() || matches!(self, Self::Rules(Rules::Validate { .. } | Rules::Test { .. }))
+    /// Whether programs may be started for it: an agent for a copied store and for rules where none runs, and imitations.
+    pub(crate) const fn may_start_programs(&self, settings: &Settings) -> bool {
+        let starts = matches!(
+            self,
+            Self::Hunt(_)
+                | Self::Replay(_)
+                | Self::Selftest(_)
+                | Self::Rules(Rules::Explain(_) | Rules::Import(_) | Rules::Validate { .. } | Rules::Test { .. })
+        );
+        settings.store.is_some() || starts
     }
 }
 
@@ -203,7 +219,7 @@ pub(crate) struct Processes {
 pub(crate) enum Alerts {
     /// List alerts, latest first
     #[command(
-        after_help = "Examples:\n  daemoneye-cli alerts list --severity high\n  daemoneye-cli alerts list --limit 5 --format jsonl"
+        after_help = "Examples:\n  daemoneye-cli alerts list --severity high\n  daemoneye-cli alerts list --limit 5 --format jsonl\n  daemoneye-cli alerts list --suppressed"
     )]
     List {
         /// Only alerts of this severity
@@ -212,6 +228,9 @@ pub(crate) enum Alerts {
         /// At most this many
         #[arg(long, value_name = "ROWS", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
         limit: u32,
+        /// What exceptions hid, instead of alerts
+        #[arg(long)]
+        suppressed: bool,
     },
     /// Show one alert with everything that is known about it
     #[command(
@@ -242,9 +261,65 @@ pub(crate) enum Rules {
         #[arg(required = true, value_name = "FILE", value_hint = ValueHint::AnyPath)]
         paths: Vec<PathBuf>,
     },
+    /// Write Sigma rules as rules of ours, and tell what became of each
+    Import(Import),
     /// Load the rule files again now
     #[command(after_help = "Example: daemoneye-cli rules reload")]
     Reload,
+    /// Write a commented rule file to begin with
+    New(RulesNew),
+    /// Run a rule over stored events: hits, alerts a day, top values, cost, difference to the version in use
+    Backtest(RulesBacktest),
+    /// Tell why a rule matches an event, or why not, predicate by predicate
+    Explain(RulesExplain),
+    /// Show which tactics and techniques of ATT&CK the active rules name
+    Coverage(RulesCoverage),
+    /// Write the loaded rules, as they are in force, into a new directory
+    #[command(after_help = "Example: daemoneye-cli rules export /srv/rules-2026-01-31\n\
+                            Every field is written out, also those that the files leave to their defaults. Needs a running agent.")]
+    Export {
+        /// A directory that is empty or not there yet
+        #[arg(value_hint = ValueHint::DirPath)]
+        dir: PathBuf,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  daemoneye-cli rules import --sigma sigma/rules/linux/process_creation\n  \
+                  daemoneye-cli rules import --sigma sigma/rules --output /etc/daemoneye/rules/sigma --format json > report.json\n\
+                  compiled: says the same; partial: a part needs a field that no column holds; inert: could never match, so it \
+                  is not written; refused: cannot be said, with the reason.\n\
+                  Exits with 3 when a rule is refused. Needs no running agent.")]
+pub(crate) struct Import {
+    /// A directory of Sigma rules, or one file
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) sigma: PathBuf,
+    /// Write the rule files below this directory; otherwise only the report is made
+    #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
+    pub(crate) output: Option<PathBuf>,
+    /// Values of placeholders (`expand`): a file or directory of lists, or one map from names to values
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) lists: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:\n  daemoneye-cli hunt --rules rules/linux --events events.jsonl\n  \
+                  daemoneye-cli hunt --rules sigma/rules/windows --events sysmon.jsonl > matches.jsonl\n\
+                  An event is one JSON object a line, with the columns of process_events, or with the field names of Sysmon's \
+                  event 1 or Security's event 4688, flat or inside Event.EventData or winlog.event_data. A match is one line: \
+                  {\"rule_id\":\"…\",\"event\":<line, from 0>}, in order of event, then of rule.\n\
+                  Exits with 0 when every line and rule was used, 3 when some could not be (told on standard error), 4 when a path \
+                  does not exist, 5 when no rule can run. Needs no running agent.")]
+pub(crate) struct Hunt {
+    /// A directory of rules, ours, Sigma's or both, or one file; may be repeated
+    #[arg(long, required = true, value_name = "DIR", value_hint = ValueHint::AnyPath)]
+    pub(crate) rules: Vec<PathBuf>,
+    /// The events, one JSON object a line; `-` reads standard input
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) events: PathBuf,
+    /// Values of placeholders in Sigma rules: a file or directory of lists, or one map from names to values
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::AnyPath)]
+    pub(crate) lists: Option<PathBuf>,
 }
 
 #[derive(Debug, Subcommand)]

@@ -12,8 +12,10 @@ mod offline;
 mod owner;
 mod private;
 mod render;
+mod selftest;
 mod settings;
 mod shell;
+mod tool;
 mod value;
 
 use std::process::ExitCode;
@@ -26,6 +28,10 @@ use crate::error::CliError;
 use crate::settings::Settings;
 
 fn main() -> ExitCode {
+    // Before anything looks at the arguments: they are those of the program that is imitated.
+    if selftest::is_imitation() {
+        return selftest::imitate();
+    }
     let arguments = Arguments::parse_from(args::with_comments(std::env::args_os().collect()));
     match run(arguments) {
         Ok(exit) => exit.into(),
@@ -43,8 +49,8 @@ fn run(mut arguments: Arguments) -> Result<Exit, CliError> {
     }
     let settings = Settings::load(&arguments.common)?;
     settings.start_logging()?;
-    // A console that starts an agent closes its jail when that agent has answered.
-    if !arguments.command.may_start_agent(&settings) {
+    // A console that starts programs closes its jail when it has a connection, and starts none from then on.
+    if !arguments.command.may_start_programs(&settings) {
         jail::close(&settings.sandbox_required)?;
     }
     // The connection is served beside the commands: a reader that pauses standard output must not stop it from answering

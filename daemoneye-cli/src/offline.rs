@@ -120,15 +120,20 @@ fn empty_store(runtime: &Path) -> std::io::Result<PathBuf> {
 }
 
 /// Beside this program, else whatever PATH has.
-fn program() -> PathBuf {
+pub(crate) fn program() -> PathBuf {
     let name = format!("daemoneye-agent{}", std::env::consts::EXE_SUFFIX);
     let beside = std::env::current_exe().ok().map(|own| own.with_file_name(&name));
     beside.filter(|path| path.is_file()).unwrap_or_else(|| PathBuf::from(name))
 }
 
 fn exit(status: ExitStatus) -> Exit {
+    Some(exit_of(status)).filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::Failure)
+}
+
+/// The exit code of the agent program as one of ours.
+pub(crate) fn exit_of(status: ExitStatus) -> Exit {
     let same = |exit: &&Exit| status.code() == Some(i32::from(exit.code()));
-    Exit::ALL.iter().find(same).copied().filter(|exit| *exit != Exit::Ok).unwrap_or(Exit::Failure)
+    Exit::ALL.iter().find(same).copied().unwrap_or(Exit::Failure)
 }
 
 #[cfg(test)]

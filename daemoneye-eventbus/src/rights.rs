@@ -38,8 +38,14 @@ pub enum Verb {
     Query,
     /// Join the bus as a collector.
     Register,
+    /// Run a rule over stored events.
+    RulesBacktest,
     /// Check rule texts.
     RulesCheck,
+    /// Ask why a rule matches an event or not.
+    RulesExplain,
+    /// Take out the loaded rules.
+    RulesExport,
     /// Load the rules anew.
     RulesReload,
     /// Subscribe to a pattern.
@@ -86,6 +92,9 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Operator, Verb::Cancel),
     plain(Role::Operator, Verb::Health),
     plain(Role::Operator, Verb::RulesCheck),
+    plain(Role::Operator, Verb::RulesBacktest),
+    plain(Role::Operator, Verb::RulesExplain),
+    plain(Role::Operator, Verb::RulesExport),
     plain(Role::Operator, Verb::RulesReload),
     plain(Role::Operator, Verb::AlertShow),
     plain(Role::Operator, Verb::EventsFollow),
@@ -99,7 +108,10 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Viewer, Verb::Query),
     plain(Role::Viewer, Verb::Cancel),
     plain(Role::Viewer, Verb::Health),
+    plain(Role::Viewer, Verb::RulesBacktest),
     plain(Role::Viewer, Verb::RulesCheck),
+    plain(Role::Viewer, Verb::RulesExplain),
+    plain(Role::Viewer, Verb::RulesExport),
     plain(Role::Viewer, Verb::AlertShow),
     plain(Role::Viewer, Verb::EventsFollow),
     plain(Role::Viewer, Verb::ConfigShow),
@@ -155,6 +167,9 @@ pub(crate) const fn operator_verb(verb: &operator_request::Verb) -> Verb {
         operator_request::Verb::Cancel(_) => Verb::Cancel,
         operator_request::Verb::Health(_) => Verb::Health,
         operator_request::Verb::RulesCheck(_) => Verb::RulesCheck,
+        operator_request::Verb::RulesBacktest(_) => Verb::RulesBacktest,
+        operator_request::Verb::RulesExplain(_) => Verb::RulesExplain,
+        operator_request::Verb::RulesExport(_) => Verb::RulesExport,
         operator_request::Verb::RulesReload(_) => Verb::RulesReload,
         operator_request::Verb::AlertShow(_) => Verb::AlertShow,
         operator_request::Verb::EventsFollow(_) => Verb::EventsFollow,

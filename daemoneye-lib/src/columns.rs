@@ -200,6 +200,22 @@ pub const PROCESS_EVENTS: &[Column] = columns! {
         "epoch of the collector's stream" "3";
     "seq" Integer "" Public "record.sequence.number"
         "number in the collector's stream" "18211";
+    "original_file_name" Text "" Public "process.windows.original_file_name"
+        "name that the executable was built under; Windows only" "cmd.exe";
+    "file_description" Text "" Public "process.windows.file_description"
+        "what the executable says that it is; Windows only" "Windows Command Processor";
+    "product" Text "" Public "process.windows.product"
+        "product that the executable says it belongs to; Windows only" "Microsoft Windows Operating System";
+    "company" Text "" Public "process.windows.company"
+        "company that the executable names; Windows only" "Microsoft Corporation";
+    "integrity_level" Text "" Public "process.windows.integrity_level"
+        "Low, Medium, High or System; Windows only" "Medium";
+    "logon_id" Text "hex" Public "process.windows.logon_id"
+        "logon session of the process; Windows only" "0x3e7";
+    "hashes" Text "ALGORITHM=hex, comma-separated" Public "process.windows.hashes"
+        "every hash of the executable that was taken, IMPHASH among them; Windows only" "MD5=900150983cd24fb0d6963f7d28e17f72";
+    "parent_user" Text "" Identity "process.windows.parent_user"
+        "user of the parent as it was; Windows only" "NT AUTHORITY\\SYSTEM";
 };
 
 /// The column called `name`.

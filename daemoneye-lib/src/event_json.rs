@@ -8,7 +8,8 @@ use serde::{Serialize, Serializer};
 
 use crate::columns::{self, Column};
 use crate::proto::{
-    AlertSeverity, Capture, EventType, Identity, ProcessEvent, ProcessRecord, Sequence, StartKind, Word,
+    AlertSeverity, Capture, EventType, Identity, ProcessEvent, ProcessRecord, Sequence, StartKind, WindowsProcess,
+    Word,
 };
 
 /// Where an event comes from; what the record around it says.
@@ -162,7 +163,19 @@ const OF_RECORD: &[(&str, OfRecord)] = &[
     ("namespace_pid", |p| integer(p.namespace_pid)),
     ("capture", |p| word::<Capture>(p.capture)),
     ("truncated", |p| list(&p.truncated)),
+    ("original_file_name", |p| text(windows(p).and_then(|w| w.original_file_name.as_deref()))),
+    ("file_description", |p| text(windows(p).and_then(|w| w.file_description.as_deref()))),
+    ("product", |p| text(windows(p).and_then(|w| w.product.as_deref()))),
+    ("company", |p| text(windows(p).and_then(|w| w.company.as_deref()))),
+    ("integrity_level", |p| text(windows(p).and_then(|w| w.integrity_level.as_deref()))),
+    ("logon_id", |p| text(windows(p).and_then(|w| w.logon_id.as_deref()))),
+    ("hashes", |p| text(windows(p).and_then(|w| w.hashes.as_deref()))),
+    ("parent_user", |p| text(windows(p).and_then(|w| w.parent_user.as_deref()))),
 ];
+
+fn windows(process: &ProcessRecord) -> Option<&WindowsProcess> {
+    process.windows.as_deref()
+}
 
 fn text(value: Option<&str>) -> Cell<'_> {
     value.filter(|text| !text.is_empty()).map_or(Cell::Null, Cell::Text)

@@ -201,7 +201,47 @@ pub const METRICS: &[Metric] = metrics! {
     "daemoneye_audit_lost_total" Counter "entries" "/store/audit_lost" ""
         "entries that found no room to wait, since the store began";
     "daemoneye_rules_running" Gauge "rules" "/rules/running" ""
-        "rules in force";
+        "rules in force, drafts among them";
+    "daemoneye_rules_drafts" Gauge "rules" "/rules/drafts" ""
+        "rules that are evaluated and never alert";
+    "daemoneye_rules_unhealthy" Gauge "rules" "/rules/unhealthy" ""
+        "rules whose collector or column is missing";
+    "daemoneye_rules_over_budget" Gauge "rules" "/rules/over_budget" ""
+        "rules that took more than their budget three times in a row";
+    "daemoneye_rule_exceptions" Gauge "exceptions" "/rules/exceptions" ""
+        "exceptions of the rules in force, those that have ended among them";
+    "daemoneye_rule_exceptions_expired" Gauge "exceptions" "/rules/exceptions_expired" ""
+        "exceptions that have ended and hide nothing any more";
+    "daemoneye_rule_evaluations_total" Counter "evaluations" "/rules/evaluations" ""
+        "batches that the rules in force were asked about, each rule by itself";
+    "daemoneye_rule_matches_total" Counter "matches" "/rules/matches" ""
+        "events that the rules in force matched, those of drafts and those that exceptions hid among them";
+    "daemoneye_rule_degraded_total" Counter "evaluations" "/rules/degraded" ""
+        "evaluations of the rules in force that lacked something that the rule reads";
+    "daemoneye_rule_time_microseconds_total" Counter "µs" "/rules/time_us" ""
+        "time that the rules in force took";
+    "daemoneye_window_rules_running" Gauge "rules" "/rules/windows/running" ""
+        "those of them that look at several events";
+    "daemoneye_window_rule_evaluations_total" Counter "evaluations" "/rules/windows/evaluations" ""
+        "runs of their plans";
+    "daemoneye_window_rule_degraded_total" Counter "evaluations" "/rules/windows/degraded" ""
+        "those over something that is missing";
+    "daemoneye_window_rule_cpu_nanoseconds_total" Counter "ns" "/rules/windows/cpu_ns" ""
+        "processor time of the runs";
+    "daemoneye_window_rule_kept_rows" Gauge "events" "/rules/windows/kept_rows" ""
+        "events kept in memory for them";
+    "daemoneye_window_rule_kept_bytes" Gauge "bytes" "/rules/windows/kept_bytes" ""
+        "what these count for";
+    "daemoneye_window_rule_shed_total" Counter "events" "/rules/windows/shed" ""
+        "events that found no room in a window";
+    "daemoneye_window_rule_late_total" Counter "events" "/rules/windows/late" ""
+        "events that came after the grace period";
+    "daemoneye_window_rule_timed_out_total" Counter "evaluations" "/rules/windows/timed_out" ""
+        "runs that had no answer in time";
+    "daemoneye_window_rule_failed_total" Counter "evaluations" "/rules/windows/failed" ""
+        "runs that failed otherwise";
+    "daemoneye_window_rule_over_budget_total" Counter "evaluations" "/rules/windows/over_budget" ""
+        "runs that took more than 100 ms of a processor";
     "daemoneye_alerts" Gauge "alerts" "/store/alerts" ""
         "alerts in the store";
     "daemoneye_alerts_generated_total" Counter "alerts" "/ingest/alerts" ""

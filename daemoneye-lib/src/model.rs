@@ -191,6 +191,8 @@ pub enum AlertStatus {
     Open,
     /// Was closed too early.
     Reopened,
+    /// Never raised: an exception of the rule holds for it. Behind the others, since stored alerts number them.
+    Suppressed,
 }
 
 impl AlertStatus {
@@ -202,6 +204,7 @@ impl AlertStatus {
             Self::Closed => "closed",
             Self::Open => "open",
             Self::Reopened => "reopened",
+            Self::Suppressed => "suppressed",
         }
     }
 }
@@ -262,6 +265,9 @@ pub struct Alert {
     pub host: String,
     /// What an operator has done with it.
     pub status: AlertStatus,
+    /// The exception that hides it; of suppressed ones only.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub suppressed_by: Option<Uuid>,
 }
 
 /// What the agent knows about the host it runs on.

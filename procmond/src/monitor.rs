@@ -104,6 +104,9 @@ struct Station {
     idle_since_us: i64,
 }
 
+/// The columns that are empty without hashing; rules that read them are shown as unhealthy then.
+const HASH_COLUMNS: [&str; 3] = ["executable_hash", "hash_algorithm", "hash_status"];
+
 /// The process source.
 pub struct ProcessMonitor {
     watch: Arc<Mutex<Watch>>,
@@ -249,7 +252,13 @@ impl EventSource for ProcessMonitor {
         let mut capabilities = caps.describe(seen.source, &seen.reason);
         capabilities.tasks = vec![TaskType::EnumerateProcesses.into()];
         let limit = (!seen.kernel).then(|| SNAPSHOT_ONLY.to_owned());
-        let door = lock(&self.watch).door.notes();
+        let (door, hashes) = {
+            let watch = lock(&self.watch);
+            (watch.door.notes(), watch.door.hasher.is_some())
+        };
+        if !hashes {
+            capabilities.missing_columns = HASH_COLUMNS.iter().map(ToString::to_string).collect();
+        }
         capabilities.notes =
             limit.into_iter().chain(seen.notes).chain(door).chain(self.snapshot_notes.iter().cloned()).collect();
         capabilities

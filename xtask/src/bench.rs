@@ -1,9 +1,11 @@
-//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, those of capture and history under
+//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, those of capture, history and detection under
 //! headings of their own.
 //!
 //! Criterion suites leave their estimates in files, of which one table is made; the other suites print tables of their own.
 //! Everything is built with the features of the whole workspace, so that no library is compiled twice.
 //! A benchmark reports and never fails a build: what is slow is a row in the table.
+
+mod detection;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -35,6 +37,8 @@ const CAPTURE: &str = "capture";
 /// History with its peers, and the agent over the store that it leaves; one section.
 const HISTORY: &str = "history";
 const HISTORY_AGENT: &str = "history_agent";
+/// Stream rules, and others over the same rules and events; one section.
+const DETECTION: &str = "detection";
 /// Events of the full measurement of history: months of a quiet host.
 const HISTORY_ROWS: &str = "10000000";
 const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
@@ -75,6 +79,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
             tables.push(of_programs(CAPTURE)?);
         }
         publish(&tables, CAPTURE, wanted(CAPTURE) && !options.print)?;
+    }
+    if wanted(DETECTION) {
+        publish(&[detection::run(DETECTION)?], DETECTION, !options.print)?;
     }
     if wanted(HISTORY) {
         publish(&[history()?], HISTORY, !options.print)?;

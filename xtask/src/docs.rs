@@ -60,7 +60,12 @@ fn tables() -> anyhow::Result<String> {
          `processes_at('2026-01-31T12:00Z')` stands in FROM like a table: the rows of `process_lifetimes` of those that lived at \
          that instant (started then or before, not ended yet). It takes a time as text with modifiers like `datetime(…)`, as in \
          `processes_at('now', '-30 minutes')`, or one bound parameter. An instant in a gap, or before what is kept, gives a degraded \
-         answer.\n"
+         answer.\n\n\
+         Functions of rules and queries alike: `ci_eq(x, 'v', …)`, `ci_contains`, `ci_starts`, `ci_ends` and `ci_like` are TRUE where one \
+         of the values fits, with ASCII letters folded; `cs_eq` to `cs_like` regard case. `re_match(x, 'pattern'[, 'flags'])` finds an \
+         expression anywhere (flags of `imsx`), `cidr(x, '10.0.0.0/8', …)` an address in a network. NULL does not fit, so \
+         `NOT ci_eq(NULL, 'v')` is TRUE where `NOT (NULL = 'v')` is unknown. Values are literals; in a pattern of LIKE, `ci_like` and \
+         `cs_like` `%` is any run, `_` one character, and `\\` takes the next one as it is.\n"
     )?;
     for table in TABLES {
         table_columns(&mut out, table)?;

@@ -131,6 +131,20 @@ pub(crate) fn offline(settings: &Settings, dir: &Path, transient: bool) -> Vec<G
     grants
 }
 
+/// What a replay needs: it keeps nothing and nobody can reach it.
+pub(crate) fn replay(settings: &Settings, path: &Path) -> Vec<Grant> {
+    let mut grants: Vec<Grant> = system(platform::own_uid() == 0).collect();
+    grants.push(grant(path, Right::Read, "the past events"));
+    grants.extend(settings.rules.iter().map(|dir| configured(dir, Right::Read, "rules")));
+    grants
+}
+
+/// What a tool needs that reads files which the caller names.
+pub(crate) fn tool(paths: &[PathBuf]) -> Vec<Grant> {
+    let named = paths.iter().map(|path| configured(path, Right::Read, "what the caller named"));
+    system(platform::own_uid() == 0).chain(named).collect()
+}
+
 fn plan(layers: Vec<Layer>, required: &Required, calls: Vec<&'static [daemoneye_lib::jail::Line]>) -> Plan {
     Plan { usable: &[], layers, required: required.clone(), account: None, keep: &[], calls }
 }

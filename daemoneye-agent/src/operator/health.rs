@@ -7,6 +7,7 @@ use std::sync::PoisonError;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use daemoneye_engine::detect::{RuleStats, WindowStats};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_lib::jail::{self, State};
 use daemoneye_lib::proto::{
@@ -17,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Operators, losses};
 use crate::clock::now_us;
-use crate::worker::{Collector, Phase, Worker, host};
+use crate::worker::{Collector, Phase, Summary, Worker, host};
 
 /// Coverage gaps that the report lists; all of them stand in the table `coverage`.
 const GAPS: usize = 20;
@@ -311,14 +312,88 @@ fn sandbox(worker: &Worker, findings: &mut Findings) -> Value {
 
 fn rules(worker: &Worker, findings: &mut Findings) -> Value {
     let problems: Vec<String> = worker.rules.problems().iter().map(ToString::to_string).collect();
-    let running = worker.rules.set().len();
+    let (running, summary) = (worker.rules.set().len(), Summary::of(worker));
     for problem in &problems {
         findings.add(format!("rule not taken: {problem}"), "correct the file; it is read again by itself");
     }
     if running == 0 {
         findings.add("no rule runs", "give --rules DIR");
     }
-    json!({ "running": running, "dirs": worker.rules.dirs(), "problems": problems })
+    for (reason, count) in &summary.unhealthy {
+        // A collector that is away is a finding of its own.
+        if !worker.roster.all().values().any(|collector| collector.connected) {
+            continue;
+        }
+        findings.add(
+            format!("{count} rules cannot see what they read: {reason}"),
+            "see the table rule_stats; change the collector's settings, or disable them with an override",
+        );
+    }
+    for (name, mark) in &summary.over_budget {
+        findings.add(
+            format!("the rule {name} is {mark}: it takes more CPU time for a batch than it may"),
+            "it runs, and delays all others: correct it, or disable it with an override",
+        );
+    }
+    for (rule, owner, reason) in &summary.expired {
+        findings.add(
+            format!("an exception of the rule {rule} has expired ({owner}: {reason})"),
+            "it hides nothing any more: remove it, or let its owner give it a new date",
+        );
+    }
+    json!({
+        "running": running,
+        "drafts": summary.drafts,
+        "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, count| sum.saturating_add(*count)),
+        "over_budget": summary.over_budget.len(),
+        "exceptions": summary.exceptions,
+        "exceptions_expired": summary.expired.len(),
+        "evaluations": summary.evaluations,
+        "matches": summary.matches,
+        "degraded": summary.degraded,
+        "time_us": summary.time_us,
+        "dirs": worker.rules.dirs(),
+        "problems": problems,
+        "windows": windows(&worker.rules.set().stats(), findings),
+    })
+}
+
+/// The window rules together; one that cannot see what it should is a finding.
+fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
+    let windows: Vec<_> = stats.iter().filter_map(|stats| Some((stats, stats.window?))).collect();
+    for (stats, window) in &windows {
+        let name = &stats.rule.name;
+        if window.shed > 0 {
+            let shed = window.shed;
+            findings.add(
+                format!("the window rule {name} has no room for all that it filters: {shed} events were shed"),
+                "narrow its conditions or its window",
+            );
+        }
+        let undecided = window.timed_out.saturating_add(window.failed);
+        if undecided > 0 {
+            findings.add(
+                format!("the window rule {name} was not decided {undecided} times"),
+                "see the agent's log; narrow its conditions or its window",
+            );
+        }
+    }
+    let sum = |of: &dyn Fn(&RuleStats, &WindowStats) -> u64| -> u64 {
+        windows.iter().map(|(stats, window)| of(stats, window)).fold(0, u64::saturating_add)
+    };
+    json!({
+        "running": windows.len(),
+        "evaluations": sum(&|stats, _| stats.evaluations),
+        "degraded": sum(&|stats, _| stats.degraded),
+        "cpu_ns": sum(&|stats, _| stats.nanoseconds),
+        "kept_rows": sum(&|_, window| window.kept_rows),
+        "kept_bytes": sum(&|_, window| window.kept_bytes),
+        "shed": sum(&|_, window| window.shed),
+        "late": sum(&|_, window| window.late),
+        "timed_out": sum(&|_, window| window.timed_out),
+        "failed": sum(&|_, window| window.failed),
+        "over_budget": sum(&|_, window| window.over_budget),
+    })
 }
 
 fn sinks(worker: &Worker, findings: &mut Findings) -> Value {

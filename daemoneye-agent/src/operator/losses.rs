@@ -19,6 +19,7 @@ const NO_LOSS: &[&str] = &[
     "lifetimes_retention",
     "processes_full",
     "retention",
+    "rule_over_budget",
     "segment_damaged",
     "store_paused",
     "subscriber_slow",

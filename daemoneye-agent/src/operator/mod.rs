@@ -8,6 +8,7 @@ mod losses;
 pub(crate) mod offline;
 mod query;
 mod rules;
+mod tools;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -130,7 +131,13 @@ impl Operators {
             // The transport cancels the running request itself; what arrives here was over already.
             Some(Verb::Cancel(_)) => Answer::Done(Empty {}),
             Some(Verb::Health(Empty {})) => Answer::Health(self.health().await),
-            Some(Verb::RulesCheck(check)) => Answer::RulesChecked(rules::check(check).await?),
+            Some(Verb::RulesCheck(check)) => {
+                let lists = self.worker.as_ref().map(|worker| worker.rules.read(|_, lists, _| lists.clone()));
+                Answer::RulesChecked(rules::check(check, lists.unwrap_or_default()).await?)
+            }
+            Some(Verb::RulesBacktest(backtest)) => return self.rules_backtest(backtest, answers, cancel).await,
+            Some(Verb::RulesExport(_)) => return self.rules_export(answers).await,
+            Some(Verb::RulesExplain(explain)) => Answer::Data(self.rules_explain(explain, cancel).await?),
             Some(Verb::RulesReload(Empty {})) => Answer::RulesReloaded(self.rules_reload(caller).await?),
             Some(Verb::AlertShow(show)) => Answer::Alert(self.alert(show.id).await?),
             Some(Verb::ConfigShow(_)) => Answer::Config(self.config()),

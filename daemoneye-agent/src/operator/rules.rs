@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use daemoneye_engine::detect::rules::{Checked, Lists};
 use daemoneye_engine::detect::{LoadedRule, Refusal as RuleRefusal, TestReport, rules};
 use daemoneye_eventbus::Caller;
 use daemoneye_lib::model::RuleKind;
@@ -30,25 +31,38 @@ impl Operators {
     }
 }
 
-/// Parses, plans and, when asked, tests each file; takes none of them.
-pub(super) async fn check(check: RulesCheck) -> Result<RulesChecked, Fault> {
-    if check.files.len() > MAX_FILES {
+/// Parses, plans and, when asked, tests each file; takes none of them. Rules may name the lists in force, those of the request's
+/// context, and those among the files themselves.
+pub(super) async fn check(check: RulesCheck, in_force: Lists) -> Result<RulesChecked, Fault> {
+    if check.files.len().saturating_add(check.context.len()) > MAX_FILES {
         return Err(Fault::new(FaultKind::TooLarge, format!("more than {MAX_FILES} rule files: send them in parts")));
     }
     let checked = tokio::task::spawn_blocking(move || {
-        let mut rules: Vec<RuleCheck> = check.files.iter().map(|file| check_file(file, check.run_tests)).collect();
+        let texts = check.context.iter().chain(&check.files).map(|file| (Path::new(&file.name), file.yaml.as_str()));
+        let lists = rules::lists_with(&in_force, texts);
+        let mut rules: Vec<RuleCheck> =
+            check.files.iter().map(|file| check_file(file, &lists, check.run_tests)).collect();
         refuse_repeated_ids(&mut rules);
         rules
     });
     checked.await.map(|rules| RulesChecked { rules }).map_err(|error| internal(&error))
 }
 
-fn check_file(file: &RuleText, run_tests: bool) -> RuleCheck {
-    match rules::parse(Path::new(&file.name), &file.yaml) {
-        Ok(rule) => {
+fn check_file(file: &RuleText, lists: &Lists, run_tests: bool) -> RuleCheck {
+    let other = |name: String, kind: &str| RuleCheck {
+        name,
+        file: file.name.clone(),
+        kind: kind.to_owned(),
+        ..RuleCheck::default()
+    };
+    match rules::check_file(Path::new(&file.name), &file.yaml, lists) {
+        Ok(Checked::Rule(rule)) => {
             let report = run_tests.then(|| rules::run_tests(&rule));
             checked(file, &rule, report.as_ref())
         }
+        Ok(Checked::List(name)) => other(name, "list"),
+        Ok(Checked::Override(rule)) => other(rule.to_string(), "override"),
+        Ok(Checked::Pack(name)) => other(name, "pack"),
         Err(problems) => RuleCheck {
             file: file.name.clone(),
             problems: problems.iter().map(refusal).collect(),
@@ -122,10 +136,29 @@ mod tests {
         let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: extra\ndescription: extra\nauthor: test\n\
             severity: low\ncategory: process_creation\nsql: SELECT pid FROM process_events WHERE name = 'x'\n";
         let file = |name: &str| RuleText { name: name.to_owned(), yaml: yaml.to_owned() };
-        let request = RulesCheck { files: vec![file("one.yaml"), file("two.yaml")], run_tests: false };
-        let checked = check(request).await.unwrap();
+        let request = RulesCheck { files: vec![file("one.yaml"), file("two.yaml")], ..RulesCheck::default() };
+        let checked = check(request, Lists::default()).await.unwrap();
         assert!(checked.rules[0].problems.is_empty(), "{checked:?}");
         let problem = &checked.rules[1].problems[0];
         assert!(problem.hint.contains("one.yaml") && problem.hint.contains("two.yaml"), "{problem:?}");
+    }
+
+    #[tokio::test]
+    async fn a_rule_may_name_the_lists_that_lie_beside_it_and_an_unknown_one_is_told_with_its_place() {
+        let text = |name: &str, yaml: &str| RuleText { name: name.to_owned(), yaml: yaml.to_owned() };
+        let rule = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: extra\nseverity: low\n\
+            sql: SELECT pid FROM process_events WHERE name IN (list('web_servers'))\n";
+        let list = text("l.yaml", "list: web_servers\nvalues: [nginx]\n");
+        let files = vec![text("r.yaml", rule)];
+        let request = RulesCheck { files: files.clone(), context: vec![list.clone()], run_tests: false };
+        assert!(check(request, Lists::default()).await.unwrap().rules[0].problems.is_empty());
+        let request = RulesCheck { files: vec![list, files[0].clone()], ..RulesCheck::default() };
+        let both = check(request, Lists::default()).await.unwrap().rules;
+        assert_eq!((both[0].kind.as_str(), both[0].name.as_str()), ("list", "web_servers"));
+        assert!(both[1].problems.is_empty(), "{both:?}");
+        let alone = check(RulesCheck { files, ..RulesCheck::default() }, Lists::default()).await.unwrap();
+        let problem = &alone.rules[0].problems[0];
+        assert_eq!((problem.line, problem.column), (4, 52), "{problem:?}");
+        assert_eq!(problem.message, "there is no list web_servers");
     }
 }

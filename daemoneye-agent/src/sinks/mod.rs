@@ -85,6 +85,7 @@ pub(crate) mod sample {
             engine: "test".into(),
             host: "host".into(),
             status: AlertStatus::Open,
+            suppressed_by: None,
         }
     }
 }

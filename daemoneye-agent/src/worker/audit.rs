@@ -82,6 +82,24 @@ pub(crate) fn rules(reloaded: &Reloaded) -> Value {
     })
 }
 
+/// What rules do not mean any more, or again.
+pub(crate) fn exceptions(reloaded: &Reloaded) -> Value {
+    let set: Vec<Value> = reloaded
+        .exceptions
+        .iter()
+        .take(NAMES)
+        .map(|exception| {
+            json!({ "id": exception.id, "rule": exception.rule, "condition": exception.condition, "owner": exception.owner,
+                "reason": exception.reason, "expires_us": exception.expires_us })
+        })
+        .collect();
+    let removed: Vec<_> = reloaded.exceptions_gone.iter().take(NAMES).collect();
+    json!({
+        "set": { "count": reloaded.exceptions.len(), "exceptions": set },
+        "removed": { "count": reloaded.exceptions_gone.len(), "ids": removed },
+    })
+}
+
 /// What was not seen; `gaps` is how many came together, of which this is the first.
 pub(crate) fn gap(gap: &CoverageGap, gaps: usize) -> Value {
     json!({

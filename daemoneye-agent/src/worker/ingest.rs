@@ -5,15 +5,18 @@
 //! credit the collectors keep their events. When the store refuses for another reason, the worker ends: nothing was
 //! acknowledged, so the next one gets everything again.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use daemoneye_engine::detect::GRACE_US;
+use daemoneye_engine::detect::Judged;
 use daemoneye_engine::ingest::{EventBatch, decode};
 use daemoneye_engine::store::{RuleMatch, StoreError};
 use daemoneye_eventbus::Run;
 use daemoneye_lib::model::{Alert, Completeness, Degraded};
-use daemoneye_lib::proto::{AlertPayload, AlertSeverity, CoverageGap, DeliveryGuarantee, QoS, Word as _};
+use daemoneye_lib::proto::{AlertPayload, AlertSeverity, CoverageGap, DeliveryGuarantee, QoS, Sequence, Word as _};
 use daemoneye_lib::topic::Topic;
 use prost::Message as _;
 use tokio::runtime::Handle;
@@ -87,7 +90,7 @@ impl Ingest {
 pub(crate) fn start(worker: Arc<Worker>, runs: mpsc::Receiver<Run>) -> std::io::Result<Ingest> {
     let (commands, receiver) = mpsc::channel(4);
     let runtime = Handle::current();
-    let thread = Thread { worker, runs, commands: receiver };
+    let thread = Thread { worker, runs, commands: receiver, found: RefCell::default(), judged: RefCell::default() };
     std::thread::Builder::new().name("ingest".to_owned()).spawn(move || thread.work(&runtime))?;
     Ok(Ingest { commands })
 }
@@ -109,6 +112,10 @@ struct Thread {
     worker: Arc<Worker>,
     runs: mpsc::Receiver<Run>,
     commands: mpsc::Receiver<Command>,
+    /// What rules found and the store has not taken yet.
+    found: RefCell<Judged>,
+    /// The batch that was judged last: one that has to wait for the disk is not judged twice.
+    judged: RefCell<Option<(Arc<str>, Sequence)>>,
 }
 
 impl Thread {
@@ -126,7 +133,7 @@ impl Thread {
         loop {
             let flow = match runtime.block_on(self.next(&mut tick)) {
                 Step::Run(run) => self.insist(runtime, |thread| thread.take(&run)),
-                Step::Nothing => Flow::On,
+                Step::Nothing => self.insist(runtime, Self::let_time_pass),
                 Step::Command(command) => self.obey(command),
             };
             let flow = match flow {
@@ -270,7 +277,9 @@ impl Thread {
             completeness.degrade(Degraded::EventsShed);
             self.raise(integrity::matches(&batch.gaps))?;
         }
-        self.raise(worker.rules.set().evaluate(&batch, &completeness))?;
+        let _turn = worker.rules.turn();
+        self.judge(&batch, &completeness);
+        self.raise_found()?;
         let (rows, gaps) = (batch.batch.clone(), batch.gaps.clone());
         let appended = worker.store.append(batch)?;
         // What cannot be taken back comes last: everything above may be done again after the disk has failed.
@@ -285,27 +294,44 @@ impl Thread {
         Ok(())
     }
 
-    fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
-        if !matches.is_empty() {
-            let alerts = self.worker.store.commit_matches(matches)?;
-            self.announce(&alerts);
+    fn judge(&self, batch: &EventBatch, completeness: &Completeness) {
+        let key = Some((Arc::clone(&batch.collector), batch.last));
+        if *self.judged.borrow() != key {
+            self.note_outage();
+            self.found.borrow_mut().extend(self.worker.rules.judge(batch, completeness));
+            self.judged.replace(key);
         }
+    }
+
+    /// On a quiet host the clock stands in for events; not while some of what was captured is still to come.
+    fn let_time_pass(&self) -> Result<(), StoreError> {
+        let worker = &self.worker;
+        if worker.roster.is_current() {
+            let _turn = worker.rules.turn();
+            self.note_outage();
+            self.found.borrow_mut().extend(worker.rules.advance(now_us().saturating_sub(GRACE_US)));
+        }
+        self.raise_found()
+    }
+
+    /// Nobody collected until a moment ago.
+    fn note_outage(&self) {
+        if self.worker.outage.swap(false, Ordering::Relaxed) {
+            self.worker.rules.set().lack(Degraded::CollectorUnavailable, now_us());
+        }
+    }
+
+    /// What the store does not take now is offered again.
+    fn raise_found(&self) -> Result<(), StoreError> {
+        let found = self.found.borrow().clone();
+        self.worker.store.commit_hidden(&found.hidden)?;
+        self.raise(found.shown)?;
+        self.found.take();
         Ok(())
     }
 
-    /// Wakes the sinks and tells subscribers; the outbox already holds the alerts.
-    fn announce(&self, alerts: &[Alert]) {
-        let worker = &self.worker;
-        add(&worker.counters.alerts, alerts.len());
-        for alert in alerts {
-            let severity = AlertSeverity::from_word(alert.severity.as_str()).unwrap_or(AlertSeverity::Info);
-            let Ok(json) = serde_json::to_string(alert) else { continue };
-            let payload = AlertPayload { id: alert.id.to_string(), severity: severity.into(), json };
-            worker.broker.publish(&Topic::Alerts(severity), payload.encode_to_vec().into(), at_most_once());
-        }
-        if !alerts.is_empty() {
-            worker.alerts.send_modify(|count| *count = count.wrapping_add(1));
-        }
+    fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
+        self.worker.raise(matches)
     }
 
     fn seal_when_due(&self) -> Result<(), StoreError> {
@@ -319,6 +345,31 @@ impl Thread {
             self.worker.broker.commit(&collector, committed);
         }
         Ok(())
+    }
+}
+
+impl Worker {
+    /// Makes alerts of matches; the outbox holds them before anybody is told. Blocking.
+    pub(super) fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
+        if !matches.is_empty() {
+            let alerts = self.store.commit_matches(matches)?;
+            self.announce(&alerts);
+        }
+        Ok(())
+    }
+
+    /// Wakes the sinks and tells subscribers.
+    fn announce(&self, alerts: &[Alert]) {
+        add(&self.counters.alerts, alerts.len());
+        for alert in alerts {
+            let severity = AlertSeverity::from_word(alert.severity.as_str()).unwrap_or(AlertSeverity::Info);
+            let Ok(json) = serde_json::to_string(alert) else { continue };
+            let payload = AlertPayload { id: alert.id.to_string(), severity: severity.into(), json };
+            self.broker.publish(&Topic::Alerts(severity), payload.encode_to_vec().into(), at_most_once());
+        }
+        if !alerts.is_empty() {
+            self.alerts.send_modify(|count| *count = count.wrapping_add(1));
+        }
     }
 }
 

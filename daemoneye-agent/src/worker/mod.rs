@@ -16,6 +16,8 @@ mod phase;
 mod refusals;
 mod roster;
 mod rounds;
+mod rule_life;
+mod rule_marks;
 pub(crate) mod rules;
 mod stages;
 
@@ -24,7 +26,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
-use daemoneye_engine::sql::{CollectorRow, SystemTables};
+use daemoneye_engine::sql::{CollectorRow, RuleLife, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::Broker;
 use daemoneye_lib::jail::Report;
@@ -36,6 +38,7 @@ pub(crate) use self::ingest::Counters;
 pub(crate) use self::phase::Phase;
 use self::refusals::Refusals;
 pub(crate) use self::roster::{Collector, Roster};
+pub(crate) use self::rule_life::Summary;
 use self::rules::{Reloaded, Rules};
 pub(crate) use self::stages::{confine, run};
 use crate::error::AgentError;
@@ -70,6 +73,8 @@ pub(crate) struct Worker {
     pub(crate) started: Instant,
     /// What the start could not write for want of room is still to be written.
     late: AtomicBool,
+    /// Nobody collected for a while, and the rules have not been told.
+    outage: AtomicBool,
     /// What the kernel holds this process to; set once everything listens.
     pub(crate) jail: OnceLock<Report>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -125,7 +130,12 @@ impl Worker {
 
     /// Reads the rules again; the change is audited under `actor`.
     pub(crate) async fn reload_rules(self: &Arc<Self>, actor: String) -> Result<Reloaded, StoreError> {
-        let reloaded = self.blocking(|worker| worker.rules.reload(&worker.store)).await;
+        let reloaded = self.blocking(|worker| {
+            let reloaded = worker.rules.reload(&worker.store);
+            rule_life::look_again(worker);
+            reloaded
+        });
+        let reloaded = reloaded.await;
         let Some(reloaded) = reloaded else { return Ok(Reloaded::default()) };
         let reloaded = reloaded?;
         for problem in &reloaded.problems {
@@ -140,7 +150,10 @@ impl Worker {
                 "rules in force"
             );
             // The store audits each rule; this says who asked and what was not taken.
-            self.audit(actor, "rules-reload", audit::rules(&reloaded)).await;
+            self.audit(actor.clone(), "rules-reload", audit::rules(&reloaded)).await;
+        }
+        if reloaded.changes_exceptions() {
+            self.audit(actor, "rule-exceptions", audit::exceptions(&reloaded)).await;
         }
         Ok(reloaded)
     }
@@ -183,6 +196,10 @@ impl SystemTables for Worker {
 
     fn health(&self) -> Option<serde_json::Value> {
         operator::known(&self.store, Some(self))
+    }
+
+    fn rule_life(&self) -> RuleLife {
+        rule_life::of(self)
     }
 
     fn ledger_dir(&self) -> Option<PathBuf> {

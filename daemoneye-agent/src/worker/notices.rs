@@ -2,13 +2,14 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use daemoneye_eventbus::Notice;
 use daemoneye_lib::model::ScanMetadata;
 use daemoneye_lib::proto::{CoverageGap, Heartbeat};
 use tokio::sync::mpsc;
 
-use super::{Worker, audit, greeting};
+use super::{Worker, audit, greeting, rule_life};
 use crate::clock::now_us;
 use crate::link::ToParent;
 
@@ -26,8 +27,11 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                     worker.roster.arrived(&register.collector_id, committed);
                 }
                 if let Some(gap) = worker.roster.registered(register.clone()) {
+                    worker.outage.store(true, Ordering::Relaxed);
                     cover(&worker, gap).await;
                 }
+                // It may fill other columns than the one before it.
+                worker.blocking(rule_life::look_again).await;
                 // The parent sends signals to it: the kernel's word, which counts in our pid namespace, and not the collector's.
                 if let Some(pid) = pids.get(&*register.collector_id).copied().flatten() {
                     worker.tell_parent(ToParent::Collector { pid });

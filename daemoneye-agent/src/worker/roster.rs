@@ -159,6 +159,13 @@ impl Roster {
         self.lock().clone()
     }
 
+    /// Whether everything that was captured until now has arrived or is on its way.
+    pub(crate) fn is_current(&self) -> bool {
+        let collectors = self.lock();
+        !collectors.is_empty()
+            && collectors.values().all(|collector| collector.connected && collector.behind.is_none())
+    }
+
     /// The connected collector whose ledger takes the agent's audit entries.
     pub(crate) fn ledger_keeper(&self) -> Option<String> {
         self.lock().iter().find(|(_, collector)| collector.connected).map(|(id, _)| id.clone())

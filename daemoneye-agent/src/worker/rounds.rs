@@ -8,7 +8,7 @@ use daemoneye_engine::store::{DamagedSegment, StoreError, Verification};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use super::{Phase, Worker, audit, notices};
+use super::{Phase, Worker, audit, notices, rule_marks};
 use crate::clock::now_us;
 use crate::link::ToParent;
 use crate::parent::collector;
@@ -40,6 +40,7 @@ pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, HEARTBEATS, |worker| async move { heartbeats(&worker) });
     round(worker, OUTAGES, |worker| async move { outages(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
+    round(worker, RULE_FILES, |worker| async move { rule_marks::tell(&worker).await });
     round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
     round(worker, RETENTION, |worker| async move { retention(&worker).await });
     round(worker, CLOCK, |worker| async move { clock(&worker).await });

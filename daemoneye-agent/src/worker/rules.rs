@@ -4,14 +4,19 @@
 //! A file that does not load rejects that file only; the version of its rule that ran before goes on running. Nothing here
 //! ever leaves the agent without rules because of a typing error.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
-use daemoneye_engine::detect::{LoadedRule, Refusal, RuleSet, rules};
-use daemoneye_engine::store::{Store, StoreError};
-use daemoneye_lib::model::RuleState;
+use daemoneye_engine::detect::rules::{Lists, Pack};
+use daemoneye_engine::detect::{Exception, Exceptions, Judged, LoadedRule, Refusal, RuleSet, rules};
+use daemoneye_engine::ingest::EventBatch;
+use daemoneye_engine::store::{RuleMatch, Store, StoreError};
+use daemoneye_lib::model::{Completeness, Degraded, RuleState};
+use uuid::Uuid;
+
+use super::rule_marks::Told;
 
 /// Where vendor and local rules lie when the settings name no directory.
 const INSTALLED: &[&str] = &["/usr/share/daemoneye/rules", "/etc/daemoneye/rules.d"];
@@ -25,20 +30,50 @@ pub(crate) struct Reloaded {
     pub(crate) added: Vec<String>,
     pub(crate) changed: Vec<String>,
     pub(crate) removed: Vec<String>,
+    /// Exceptions that are new or read otherwise than before.
+    pub(crate) exceptions: Vec<Arc<Exception>>,
+    /// Ids of exceptions that are gone.
+    pub(crate) exceptions_gone: Vec<Uuid>,
     pub(crate) problems: Vec<Refusal>,
 }
 
 impl Reloaded {
     /// Whether anything differs from before.
     pub(crate) fn is_change(&self) -> bool {
-        !(self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty())
+        !(self.added.is_empty() && self.changed.is_empty() && self.removed.is_empty()) || self.changes_exceptions()
+    }
+
+    /// Whether what rules do not mean differs.
+    pub(crate) fn changes_exceptions(&self) -> bool {
+        !(self.exceptions.is_empty() && self.exceptions_gone.is_empty())
     }
 }
 
-/// What was read, beside the compiled set.
+/// What decides about events, swapped as a whole: no batch meets the rules of one load and the exceptions of another.
+#[derive(Default)]
+pub(crate) struct InForce {
+    set: Arc<RuleSet>,
+    exceptions: Exceptions,
+}
+
+impl InForce {
+    /// The compiled rules.
+    pub(crate) const fn set(&self) -> &Arc<RuleSet> {
+        &self.set
+    }
+
+    /// What they do not mean.
+    pub(crate) const fn exceptions(&self) -> &Exceptions {
+        &self.exceptions
+    }
+}
+
+/// What was read, beside what is in force.
 #[derive(Default)]
 struct Loaded {
     rules: Vec<LoadedRule>,
+    lists: Lists,
+    packs: Vec<Pack>,
     problems: Vec<Refusal>,
     fingerprint: Vec<(PathBuf, u64, Option<SystemTime>)>,
 }
@@ -46,8 +81,14 @@ struct Loaded {
 /// The rules in force.
 pub(crate) struct Rules {
     dirs: Vec<PathBuf>,
-    set: RwLock<Arc<RuleSet>>,
+    in_force: RwLock<Arc<InForce>>,
     loaded: Mutex<Loaded>,
+    /// The rules that read a column that no collector fills.
+    blind: RwLock<BTreeSet<Uuid>>,
+    /// What was told of slow rules and ended exceptions.
+    pub(super) told: Told,
+    /// Held while a batch is judged and enters the store, and while a set is filled from there and takes over.
+    turn: Mutex<()>,
 }
 
 impl Rules {
@@ -58,7 +99,14 @@ impl Rules {
         } else {
             configured.to_vec()
         };
-        Self { dirs, set: RwLock::default(), loaded: Mutex::default() }
+        Self {
+            dirs,
+            in_force: RwLock::default(),
+            loaded: Mutex::default(),
+            blind: RwLock::default(),
+            told: Told::default(),
+            turn: Mutex::default(),
+        }
     }
 
     /// Where rules are read from.
@@ -66,14 +114,64 @@ impl Rules {
         &self.dirs
     }
 
+    /// What is in force.
+    pub(crate) fn in_force(&self) -> Arc<InForce> {
+        Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// What is found in a batch.
+    pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
+        let in_force = self.in_force();
+        self.sift(&in_force, in_force.set().evaluate(batch, completeness))
+    }
+
+    /// What window rules find when time passes and no event comes.
+    pub(crate) fn advance(&self, to_us: i64) -> Judged {
+        let in_force = self.in_force();
+        self.sift(&in_force, in_force.set().advance(to_us))
+    }
+
+    /// Takes out what exceptions hide. The alerts of a rule that lacks a column say so.
+    fn sift(&self, in_force: &InForce, matches: Vec<RuleMatch>) -> Judged {
+        let mut judged = in_force.exceptions().judge(matches);
+        if !judged.shown.is_empty() {
+            let blind = self.blind.read().unwrap_or_else(PoisonError::into_inner);
+            for found in judged.shown.iter_mut().filter(|found| blind.contains(&found.rule.id)) {
+                found.completeness.degrade(Degraded::SchemaUnavailable);
+            }
+        }
+        judged
+    }
+
+    /// From here on these lack a column.
+    pub(super) fn mark_blind(&self, rules: BTreeSet<Uuid>) {
+        *self.blind.write().unwrap_or_else(PoisonError::into_inner) = rules;
+    }
+
     /// The set in force.
     pub(crate) fn set(&self) -> Arc<RuleSet> {
-        Arc::clone(&self.set.read().unwrap_or_else(PoisonError::into_inner))
+        Arc::clone(self.in_force().set())
+    }
+
+    /// Calls `look` with what was read last: the rules, also those that do not run, the lists and the packs.
+    pub(crate) fn read<T>(&self, look: impl FnOnce(&[LoadedRule], &Lists, &[Pack]) -> T) -> T {
+        let loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        look(&loaded.rules, &loaded.lists, &loaded.packs)
+    }
+
+    /// Until it is dropped no other set takes over that has to know what is in the store.
+    pub(crate) fn turn(&self) -> MutexGuard<'_, ()> {
+        self.turn.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// What was not taken at the last load.
     pub(crate) fn problems(&self) -> Vec<Refusal> {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).problems.clone()
+    }
+
+    /// Every rule that is loaded, those that do not run among them.
+    pub(crate) fn loaded(&self) -> Vec<LoadedRule> {
+        self.loaded.lock().unwrap_or_else(PoisonError::into_inner).rules.clone()
     }
 
     /// Names of the rules that run.
@@ -102,39 +200,64 @@ impl Rules {
         }
         let (set, refused) = RuleSet::compile(fresh.rules.clone());
         fresh.problems.extend(refused);
-        let reloaded = difference(&loaded.rules, &fresh, set.len());
-        set.continue_counters_of(&self.set());
-        *self.set.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(set);
-        *loaded = Loaded { rules: fresh.rules, problems: fresh.problems, fingerprint: print };
+        let before = self.in_force();
+        let mut reloaded = difference(&loaded.rules, &fresh, set.len());
+        set.continue_counters_of(before.set());
+        let in_force = InForce { set: Arc::new(set), exceptions: Exceptions::of(&fresh.rules) };
+        compare_exceptions(before.exceptions(), in_force.exceptions(), &mut reloaded);
+        let turn = in_force.set().lacks_past().then(|| self.turn());
+        if turn.is_some() {
+            in_force.set().fill(store);
+        }
+        *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
+        drop(turn);
+        let rules::Loaded { rules, lists, packs, problems } = fresh;
+        *loaded = Loaded { rules, lists, packs, problems, fingerprint: print };
         Ok(reloaded)
     }
 }
 
-fn runs(rule: &LoadedRule) -> bool {
-    rule.rule.state == RuleState::Active
+/// Drafts are evaluated too, and raise nothing.
+pub(super) fn runs(rule: &LoadedRule) -> bool {
+    matches!(rule.rule.state, RuleState::Active | RuleState::Draft)
 }
 
-/// A file with a problem keeps the rule that it held before.
+/// A file with a problem keeps the rule that it held before; one that overrides keeps it as it was overridden, since a vendor's rule
+/// that somebody has switched off must not come back with a typing error.
 fn keep_previous(before: &[LoadedRule], fresh: &mut rules::Loaded) {
-    for rule in before {
-        let broken = fresh.problems.iter().any(|problem| problem.file == rule.path);
-        if broken && !fresh.rules.iter().any(|other| other.rule.id == rule.rule.id) {
-            fresh.rules.push(rule.clone());
-        }
+    let broken = |path: &PathBuf| fresh.problems.iter().any(|problem| problem.file == *path);
+    let keeps = |rule: &&LoadedRule| {
+        let there = fresh.rules.iter().any(|other| other.rule.id == rule.rule.id);
+        if there { rule.overrides.iter().any(broken) } else { broken(&rule.path) }
+    };
+    let kept: Vec<LoadedRule> = before.iter().filter(keeps).cloned().collect();
+    for rule in kept {
+        fresh.rules.retain(|other| other.rule.id != rule.rule.id);
+        fresh.rules.push(rule);
     }
     fresh.rules.sort_by_key(|rule| rule.rule.id);
 }
 
+fn compare_exceptions(before: &Exceptions, now: &Exceptions, reloaded: &mut Reloaded) {
+    let words = |exception: &Exception| (exception.expires_us, exception.owner.clone(), exception.reason.clone());
+    let old: BTreeMap<Uuid, _> = before.iter().map(|exception| (exception.id, words(exception))).collect();
+    let stands = |exception: &&Arc<Exception>| old.get(&exception.id).is_some_and(|old| *old == words(exception));
+    reloaded.exceptions = now.iter().filter(|exception| !stands(exception)).cloned().collect();
+    let gone = |id: &&Uuid| !now.iter().any(|exception| exception.id == **id);
+    reloaded.exceptions_gone = old.keys().filter(gone).copied().collect();
+}
+
 fn difference(before: &[LoadedRule], fresh: &rules::Loaded, running: usize) -> Reloaded {
     let by_id = |rules: &[LoadedRule]| -> BTreeMap<_, _> {
-        rules.iter().map(|rule| (rule.rule.id, (rule.rule.hash.clone(), rule.rule.name.clone()))).collect()
+        let words = |rule: &LoadedRule| ((rule.rule.hash.clone(), rule.rule.state), rule.rule.name.clone());
+        rules.iter().map(|rule| (rule.rule.id, words(rule))).collect()
     };
     let (old, new) = (by_id(before), by_id(&fresh.rules));
     let mut reloaded = Reloaded { loaded: running, problems: fresh.problems.clone(), ..Reloaded::default() };
-    for (id, (hash, name)) in &new {
+    for (id, (words, name)) in &new {
         match old.get(id) {
             None => reloaded.added.push(name.clone()),
-            Some((before, _)) if before != hash => reloaded.changed.push(name.clone()),
+            Some((before, _)) if before != words => reloaded.changed.push(name.clone()),
             Some(_) => {}
         }
     }
@@ -227,5 +350,53 @@ mod tests {
         std::fs::remove_file(&file).unwrap();
         assert_eq!(rules.reload(&store).unwrap().removed, ["extra"]);
         assert!(rules.set().is_empty());
+    }
+
+    #[test]
+    fn a_broken_override_leaves_the_rule_as_it_was_overridden() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("extra.yaml"), RULE).unwrap();
+        let local = pack.join("local.yaml");
+        let text = "override: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nenabled: false\n";
+        std::fs::write(&local, text).unwrap();
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        assert_eq!(rules.reload(&store).unwrap().loaded, 0);
+        std::fs::write(&local, text.replace("enabled", "enabeld")).unwrap();
+        let broken = rules.reload(&store).unwrap();
+        assert_eq!((broken.loaded, broken.problems.len(), broken.is_change()), (0, 1, false), "{broken:?}");
+        assert!(
+            broken.problems[0].to_string().contains("local.yaml:2:1: an override has no field enabeld"),
+            "{broken:?}"
+        );
+        std::fs::remove_file(&local).unwrap();
+        assert_eq!(rules.reload(&store).unwrap().changed, ["extra"]);
+        assert_eq!(rules.names(), ["extra"]);
+        assert_eq!(store.rules().unwrap()[0].version, 1, "whether it runs is no part of its text");
+    }
+
+    #[test]
+    fn exceptions_that_come_and_go_are_told() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        std::fs::create_dir(&pack).unwrap();
+        std::fs::write(pack.join("extra.yaml"), RULE).unwrap();
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        let changes = |text: &str| {
+            std::fs::write(pack.join("local.yaml"), text).unwrap();
+            let reloaded = rules.reload(&store).unwrap();
+            assert!(reloaded.problems.is_empty(), "{reloaded:?}");
+            (reloaded.exceptions.len(), reloaded.exceptions_gone.len())
+        };
+        let base = "override: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\n";
+        let one = format!("{base}exceptions:\n  - {{where: pid = 4, owner: alice, reason: known, expires: never}}\n");
+        assert_eq!(changes(&one), (1, 0));
+        assert_eq!(changes(&one), (0, 0));
+        assert_eq!(changes(&one.replace("never", "2027-01-31")), (1, 0), "another expiry");
+        assert_eq!(changes(&one.replace("pid = 4", "pid = 5")), (1, 1), "another condition is another exception");
+        assert_eq!(changes(base), (0, 1));
     }
 }

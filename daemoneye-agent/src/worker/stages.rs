@@ -120,6 +120,7 @@ impl Loading {
             clock_read: Mutex::new(Instant::now()),
             started: Instant::now(),
             late: AtomicBool::new(false),
+            outage: AtomicBool::new(false),
             jail: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),
             children: Mutex::default(),

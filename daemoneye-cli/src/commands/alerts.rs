@@ -20,19 +20,20 @@ const SHOWN_IDS: usize = 8;
 
 pub(super) async fn run(verb: Alerts, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
-        Alerts::List { severity, limit } => list(settings, severity, limit).await,
+        Alerts::List { severity, limit, suppressed } => list(settings, severity, limit, suppressed).await,
         Alerts::Show { id } => show(settings, &id).await,
     }
 }
 
-async fn list(settings: &Settings, severity: Option<String>, limit: u32) -> Result<Exit, CliError> {
+async fn list(settings: &Settings, severity: Option<String>, limit: u32, suppressed: bool) -> Result<Exit, CliError> {
     let columns = "id, time, severity, title, name, pid, count, status";
     let (condition, params) = match severity {
-        Some(severity) => (" WHERE severity = $1", vec![value::of_text(severity)]),
+        Some(severity) => (" AND severity = $1", vec![value::of_text(severity)]),
         None => ("", Vec::new()),
     };
     // One row more tells whether there are more.
-    let sql = format!("SELECT {columns} FROM alerts{condition} ORDER BY time DESC LIMIT {}", u64::from(limit) + 1);
+    let rows = format!("status {} 'suppressed'{condition}", if suppressed { "=" } else { "<>" });
+    let sql = format!("SELECT {columns} FROM alerts WHERE {rows} ORDER BY time DESC LIMIT {}", u64::from(limit) + 1);
     query::list(settings, Question { params, most: limit.into(), ..Question::new(sql) }).await
 }
 

@@ -112,7 +112,7 @@ pub(crate) async fn words(session: &Session, question: Question) -> Result<Vec<S
     Ok(words)
 }
 
-fn request(session: &Session, question: &Question) -> QueryRequest {
+pub(crate) fn request(session: &Session, question: &Question) -> QueryRequest {
     QueryRequest {
         sql: question.sql.clone(),
         params: question.params.clone(),

@@ -1,4 +1,10 @@
-//! `rules list, validate, test, reload`.
+//! `rules list, validate, test, reload, new, backtest, explain, coverage, export`.
+
+mod backtest;
+mod coverage;
+mod explain;
+mod export;
+mod new;
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -19,16 +25,41 @@ use crate::value;
 /// Rule packs are a directory of directories; deeper trees are somebody's home directory by mistake.
 const MAX_DEPTH: usize = 8;
 
+/// Lists that go with each file, in bytes: half of the 64 KiB that a request may have.
+const CONTEXT_BYTES: usize = 32 * 1024;
+
 pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
         Rules::List => {
-            let sql = "SELECT id, name, severity, state, kind, version, tags, file FROM rules ORDER BY name";
-            query::list(settings, Question::new(sql.to_owned())).await
+            let sql = "SELECT r.id, r.name, r.severity, r.state, s.health, r.kind, r.version, r.tags, r.file \
+                       FROM rules r LEFT JOIN rule_stats s ON s.rule_id = r.id ORDER BY r.name";
+            let exit = query::list(settings, Question::new(sql.to_owned())).await?;
+            tell_problems(settings).await?;
+            Ok(exit)
         }
         Rules::Validate { paths } => check(settings, &paths, false).await,
         Rules::Test { paths } => check(settings, &paths, true).await,
+        Rules::Import(import) => super::import::run(&import, settings).await,
         Rules::Reload => reload(settings).await,
+        Rules::New(arguments) => new::run(&arguments),
+        Rules::Backtest(arguments) => backtest::run(settings, &arguments).await,
+        Rules::Explain(arguments) => explain::run(settings, &arguments).await,
+        Rules::Coverage(arguments) => coverage::run(settings, &arguments).await,
+        Rules::Export { dir } => export::run(settings, &dir).await,
     }
+}
+
+/// What was not taken stands in no list of rules.
+async fn tell_problems(settings: &Settings) -> Result<(), CliError> {
+    let session = Session::open(settings).await?;
+    let sql =
+        "SELECT concat(place, ': ', problem, coalesce(' (' || hint || ')', '')) FROM rule_problems ORDER BY place";
+    let problems = query::words(&session, Question::new(sql.to_owned())).await?;
+    session.close().await;
+    for problem in problems {
+        eprintln!("not taken: {problem}");
+    }
+    Ok(())
 }
 
 async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Result<Exit, CliError> {
@@ -39,10 +70,12 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
     if files.is_empty() {
         return Err(CliError::NotFound("there is no .yaml file; name rule files or a directory of them".to_owned()));
     }
+    let texts = files.iter().map(|file| text_of(file)).collect::<Result<Vec<_>, _>>()?;
+    let context = lists_among(&texts);
     let session = Session::open_anywhere(settings).await?;
     let mut checks = Vec::new();
-    for file in &files {
-        checks.extend(check_file(&session, file, run_tests).await?);
+    for file in texts {
+        checks.extend(check_file(&session, file, context.clone(), run_tests).await?);
     }
     session.close().await;
     refuse_repeated_ids(&mut checks);
@@ -66,15 +99,35 @@ fn refuse_repeated_ids(checks: &mut [RuleCheck]) {
     }
 }
 
-/// One file per request: a request is small, a pack is not.
-async fn check_file(session: &Session, file: &Path, run_tests: bool) -> Result<Vec<RuleCheck>, CliError> {
-    let what = || format!("read {}", file.display());
-    let yaml = std::fs::read_to_string(file).map_err(|source| CliError::Io { what: what(), source })?;
-    let text = RuleText { name: file.display().to_string(), yaml };
-    match session.ask_once(Verb::RulesCheck(RulesCheck { files: vec![text], run_tests })).await? {
+/// One file per request, and the lists that it may name: a request is small, a pack is not.
+async fn check_file(
+    session: &Session,
+    file: RuleText,
+    context: Vec<RuleText>,
+    run_tests: bool,
+) -> Result<Vec<RuleCheck>, CliError> {
+    match session.ask_once(Verb::RulesCheck(RulesCheck { files: vec![file], run_tests, context })).await? {
         Answer::RulesChecked(checked) => Ok(checked.rules),
         _ => Err(CliError::AgentAnswer("the result of the check")),
     }
+}
+
+fn text_of(file: &Path) -> Result<RuleText, CliError> {
+    let what = || format!("read {}", file.display());
+    let yaml = std::fs::read_to_string(file).map_err(|source| CliError::Io { what: what(), source })?;
+    Ok(RuleText { name: file.display().to_string(), yaml })
+}
+
+/// The files that hold value lists, as far as they fit into every request; the agent adds those that are in force.
+fn lists_among(texts: &[RuleText]) -> Vec<RuleText> {
+    let mut room = CONTEXT_BYTES;
+    let is_list = |text: &&RuleText| text.yaml.lines().any(|line| line.starts_with("list:"));
+    let fits = |text: &&RuleText| {
+        let rest = room.checked_sub(text.yaml.len());
+        room = rest.unwrap_or(room);
+        rest.is_some()
+    };
+    texts.iter().filter(is_list).filter(fits).cloned().collect()
 }
 
 fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<Exit, CliError> {

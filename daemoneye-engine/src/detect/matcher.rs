@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
-use super::pattern::TextPattern;
 use super::row::{Cell, Columns};
+use crate::text::Fits;
 
 /// A question about a row.
 #[derive(Debug)]
@@ -35,10 +35,12 @@ pub(super) enum Leaf {
         texts: HashSet<Box<str>>,
         with_null: bool,
     },
-    Pattern(Scalar, TextPattern),
+    Fits(Scalar, Fits),
     /// Two-valued: IS NOT NULL.
     Present(Scalar),
     Search(Scalar, Search, Scalar),
+    /// Two-valued: NULL does not fit.
+    Strict(Scalar, Fits),
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,7 +129,7 @@ impl Leaf {
                 let found = texts.contains(&*subject.text(columns, row)?);
                 (found || !with_null).then_some(found)
             }
-            Self::Pattern(subject, pattern) => Some(pattern.matches(&subject.text(columns, row)?)),
+            Self::Fits(subject, fits) => subject.fits(fits, columns, row),
             Self::Present(scalar) => Some(scalar.value(columns, row).is_some()),
             Self::Search(text, search, needle) => {
                 let (text, needle) = (text.text(columns, row)?, needle.text(columns, row)?);
@@ -137,6 +139,7 @@ impl Leaf {
                     Search::StartsWith => text.starts_with(&*needle),
                 })
             }
+            Self::Strict(subject, fits) => Some(subject.fits(fits, columns, row) == Some(true)),
         }
     }
 }
@@ -212,6 +215,14 @@ impl Scalar {
                 (false, false) => None,
             },
             Self::Upper(text) => Some(Cell::Text(Cow::Owned(text.text(columns, row)?.to_uppercase()))),
+        }
+    }
+
+    /// `None` for NULL.
+    fn fits(&self, fits: &Fits, columns: &Columns<'_>, row: usize) -> Option<bool> {
+        match self {
+            Self::Column(column) => columns.text(*column, row, fits.folds()).map(|text| fits.fits(text)),
+            other => other.text(columns, row).map(|text| fits.fits((&*text).into())),
         }
     }
 

@@ -14,7 +14,7 @@ pub(super) fn row(outputs: &[Output], columns: &Columns<'_>, row: usize) -> Map<
         .collect()
 }
 
-fn json(cell: Cell<'_>) -> Value {
+pub(super) fn json(cell: Cell<'_>) -> Value {
     match cell {
         Cell::Blob(bytes) => Value::String(format!("0x{}", hex::encode(bytes))),
         Cell::Boolean(value) => Value::Bool(value),
@@ -27,7 +27,7 @@ fn json(cell: Cell<'_>) -> Value {
 }
 
 /// Outside the calendar's years the number says more than no value would.
-fn time(micros: i64) -> Value {
+pub(super) fn time(micros: i64) -> Value {
     Timestamp::from_microsecond(micros)
         .map_or_else(|_| Value::from(micros), |time| Value::String(format!("{time:.6}")))
 }

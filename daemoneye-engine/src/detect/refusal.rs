@@ -26,15 +26,18 @@ impl Refusal {
     pub fn whole(file: &Path, message: impl Into<String>, hint: Option<&str>) -> Self {
         Self { file: file.to_owned(), line: 0, column: 0, message: message.into(), hint: hint.map(str::to_owned) }
     }
+
+    /// `file:line:column`, or the file alone.
+    #[must_use]
+    pub fn place(&self) -> String {
+        let file = self.file.display();
+        if self.line > 0 { format!("{file}:{}:{}", self.line, self.column) } else { file.to_string() }
+    }
 }
 
 impl fmt::Display for Refusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.file.display())?;
-        if self.line > 0 {
-            write!(f, ":{}:{}", self.line, self.column)?;
-        }
-        write!(f, ": {}", self.message)?;
+        write!(f, "{}: {}", self.place(), self.message)?;
         self.hint.as_ref().map_or(Ok(()), |hint| write!(f, " ({hint})"))
     }
 }

@@ -1,12 +1,15 @@
 //! The columns of one batch, each brought to its type once, so that no rule pays for it per row.
 
 use std::borrow::Cow;
+use std::cell::{Cell as Shared, OnceCell};
 use std::sync::LazyLock;
 
 use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
 use datafusion::arrow::array::{
     Array, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
+
+use crate::text::{Text, push_folded};
 
 pub(super) static START_KIND: LazyLock<usize> = LazyLock::new(|| place_of("start_kind"));
 static TIME: LazyLock<usize> = LazyLock::new(|| place_of("time"));
@@ -42,11 +45,22 @@ enum Typed<'a> {
 /// A batch as the matcher sees it: columns by their place in [`PROCESS_EVENTS`].
 pub(super) struct Columns<'a> {
     columns: Vec<Typed<'a>>,
+    /// The text columns with their case folded, each when it is first asked for.
+    folded: Vec<OnceCell<Folded>>,
     /// The bare forks, which most rules do not see.
     forks: Vec<bool>,
     rows: usize,
+    lacks_some: bool,
     /// Results that did not fit, over all rules so far.
-    overflows: std::cell::Cell<u64>,
+    overflows: Shared<u64>,
+}
+
+/// The texts of one column behind each other.
+#[derive(Default)]
+struct Folded {
+    text: String,
+    /// Where each row's text ends.
+    ends: Vec<usize>,
 }
 
 impl<'a> Columns<'a> {
@@ -60,8 +74,11 @@ impl<'a> Columns<'a> {
             };
             found.and_then(|at| batch.columns().get(at)).map_or(Typed::Missing, |array| typed(array, column.kind))
         });
+        let columns: Vec<_> = columns.collect();
+        let folded = columns.iter().map(|_| OnceCell::new()).collect();
+        let lacks_some = columns.iter().any(|column| matches!(column, Typed::Missing));
         let mut this =
-            Self { columns: columns.collect(), forks: Vec::new(), rows: batch.num_rows(), overflows: 0.into() };
+            Self { lacks_some, columns, folded, forks: Vec::new(), rows: batch.num_rows(), overflows: 0.into() };
         this.forks = (0..this.rows).map(|row| this.is(*START_KIND, row, "fork")).collect();
         this
     }
@@ -98,8 +115,26 @@ impl<'a> Columns<'a> {
         self.rows
     }
 
+    /// Whether the batch has less than the column table.
+    pub(super) const fn lacks_some(&self) -> bool {
+        self.lacks_some
+    }
+
     pub(super) fn has(&self, column: usize) -> bool {
         self.columns.get(column).is_some_and(|typed| !matches!(typed, Typed::Missing))
+    }
+
+    /// The text of a text column, `None` for NULL; with `fold` also its folded form.
+    pub(super) fn text(&self, column: usize, row: usize, fold: bool) -> Option<Text<'_>> {
+        let Typed::Text(array) = self.columns.get(column)? else { return None };
+        present(*array, row).then(|| Text {
+            raw: array.value(row),
+            folded: if fold {
+                self.folded.get(column).and_then(|cell| cell.get_or_init(|| folded(array)).row(row))
+            } else {
+                None
+            },
+        })
     }
 
     /// The value, or `None` for NULL.
@@ -114,6 +149,26 @@ impl<'a> Columns<'a> {
             Typed::Timestamp(array) => present(*array, row).then(|| Cell::Timestamp(array.value(row))),
         }
     }
+}
+
+impl Folded {
+    fn row(&self, row: usize) -> Option<&str> {
+        let start = match row.checked_sub(1) {
+            Some(before) => *self.ends.get(before)?,
+            None => 0,
+        };
+        self.text.get(start..*self.ends.get(row)?)
+    }
+}
+
+fn folded(array: &StringArray) -> Folded {
+    let mut folded =
+        Folded { text: String::with_capacity(array.value_data().len()), ends: Vec::with_capacity(array.len()) };
+    for text in array {
+        push_folded(&mut folded.text, text.unwrap_or_default());
+        folded.ends.push(folded.text.len());
+    }
+    folded
 }
 
 /// Also guards `value`, which panics behind the end.

@@ -2,23 +2,39 @@
 
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::time::{Duration, Instant};
 
-use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
+use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
 use super::compile::Compiled;
+use super::pace::{Mark, Meter, Pace, Watch};
+use super::prefilter::{Candidates, Prefilter};
 use super::row::Columns;
+use super::window::{WindowStats, Windows};
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
-use crate::store::RuleMatch;
+use crate::store::{RuleMatch, Store};
+
+/// Rows whose candidates are held at once: where every rule is a candidate on every row, 3,000 rules hold 6 MB for it.
+const ROWS_AT_ONCE: usize = 256;
 
 /// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
 #[derive(Debug, Default)]
 pub struct RuleSet {
     rules: Vec<Running>,
+    meter: Meter,
+    prefilter: Prefilter,
+    /// Remembers across batches; a second thread at the same time begins with nothing.
+    candidates: Mutex<Candidates>,
+    /// Batches and rows since it was compiled, counted once for all rules: most are candidates on no row of a batch.
+    batches: AtomicU64,
+    rows: AtomicU64,
+    candidates_found: AtomicU64,
+    windows: Windows,
 }
 
 #[derive(Debug)]
@@ -26,11 +42,13 @@ struct Running {
     rule: Arc<DetectionRule>,
     compiled: Arc<Compiled>,
     counters: Counters,
+    pace: Pace,
 }
 
 /// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
 #[derive(Debug)]
 struct Counters {
+    /// Before this set: its own are counted by the set.
     evaluations: AtomicU64,
     rows: AtomicU64,
     matches: AtomicU64,
@@ -45,9 +63,9 @@ struct Counters {
 pub struct RuleStats {
     /// Which rule.
     pub rule: Arc<DetectionRule>,
-    /// Batches it was evaluated on.
+    /// Batches that it was there for.
     pub evaluations: u64,
-    /// Rows it looked at.
+    /// Rows of those batches. On most of them it was no candidate and cost nothing.
     pub rows: u64,
     /// Rows that matched.
     pub matches: u64,
@@ -59,20 +77,29 @@ pub struct RuleStats {
     pub degraded: u64,
     /// Results that did not fit a whole number; they were NULL.
     pub overflows: u64,
+    /// Batches for which it took more CPU time than its budget.
+    pub over_budget: u64,
+    /// Whether it did so again and again.
+    pub mark: Mark,
+    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor.
+    pub window: Option<WindowStats>,
 }
 
 impl RuleSet {
-    /// Takes the active rules, in order of id. A second rule with an id that is taken is refused and the others stand.
+    /// Takes the rules that run, drafts among them, in order of id. A second rule with an id that is taken is refused and the others stand.
     #[must_use]
     pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
-        let (mut running, mut refusals) = (BTreeMap::new(), Vec::new());
-        for LoadedRule { rule, compiled, path, .. } in rules {
-            if rule.state != RuleState::Active {
+        let (mut running, mut windows, mut refusals) = (BTreeMap::new(), Vec::new(), Vec::new());
+        for LoadedRule { rule, compiled, path, window, .. } in rules {
+            if !matches!(rule.state, RuleState::Active | RuleState::Draft) {
                 continue;
             }
             match running.entry(rule.id) {
                 Entry::Vacant(free) => {
-                    free.insert(Running { rule: Arc::new(rule), compiled, counters: Counters::default() });
+                    let (counters, pace) = (Counters::default(), Pace::default());
+                    let rule = Arc::new(rule);
+                    windows.extend(window.map(|plan| (Arc::clone(&rule), plan)));
+                    free.insert(Running { rule, compiled, counters, pace });
                 }
                 Entry::Occupied(_) => {
                     let message = format!("another rule has the id {}", rule.id);
@@ -80,80 +107,182 @@ impl RuleSet {
                 }
             }
         }
-        (Self { rules: running.into_values().collect() }, refusals)
+        let windows = Windows::of(windows).unwrap_or_else(|problem| {
+            refusals.push(Refusal::whole(Path::new(""), problem.message, Some("window rules do not run")));
+            Windows::default()
+        });
+        let rules: Vec<Running> =
+            running.into_values().filter(|running| running.rule.kind == RuleKind::Stream).collect();
+        let prefilter = Prefilter::new(rules.iter().map(|running| &running.compiled.condition));
+        (Self { rules, windows, prefilter, ..Self::default() }, refusals)
+    }
+
+    /// The same rules without the prefilter: each is evaluated on every row. For tests and benchmarks, which hold the one to
+    /// the other.
+    #[must_use]
+    pub fn without_prefilter(mut self) -> Self {
+        self.prefilter = Prefilter::open(self.rules.len());
+        self
+    }
+
+    /// Size of the automata that find candidates, in bytes.
+    #[must_use]
+    pub fn automata_bytes(&self) -> usize {
+        self.prefilter.automata_bytes()
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
     #[must_use]
     pub fn evaluate(&self, events: &EventBatch, completeness: &Completeness) -> Vec<RuleMatch> {
         let columns = Columns::of(&events.batch);
-        let mut matches = Vec::new();
-        for running in &self.rules {
-            running.evaluate(&events.batch, &columns, completeness, &mut matches);
+        if columns.lacks_some() {
+            self.rules.iter().filter(|running| running.lacks(&columns)).for_each(Running::degraded);
         }
+        let mut fresh = Candidates::default();
+        let mut kept = match self.candidates.try_lock() {
+            Ok(kept) => Some(kept),
+            // What a panic left is overwritten before it is read.
+            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
+        let mut matches = Vec::new();
+        self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
+            for first in (0..columns.rows()).step_by(ROWS_AT_ONCE) {
+                let behind = first.saturating_add(ROWS_AT_ONCE).min(columns.rows());
+                self.prefilter.find(&columns, first..behind, candidates);
+                self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
+                self.decide(&events.batch, &columns, completeness, candidates, watch, &mut matches);
+            }
+        });
+        self.batches.fetch_add(1, Ordering::Relaxed);
+        self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
+        // Stable: a rule's rows are in order already.
+        matches.sort_by_key(|(rule, _)| *rule);
+        let mut matches: Vec<RuleMatch> = matches.into_iter().map(|(_, found)| found).collect();
+        self.windows.observe(events, &columns, completeness, &mut matches);
         matches
+    }
+
+    /// How often a rule was a candidate on a row since the set was compiled.
+    #[must_use]
+    pub fn candidates(&self) -> u64 {
+        self.candidates_found.load(Ordering::Relaxed)
+    }
+
+    /// Evaluates the candidates. The clock is read once between two rules.
+    fn decide(
+        &self,
+        batch: &RecordBatch,
+        columns: &Columns<'_>,
+        completeness: &Completeness,
+        candidates: &Candidates,
+        watch: Watch,
+        matches: &mut Vec<(usize, RuleMatch)>,
+    ) {
+        let mut started = Instant::now();
+        for rule in candidates.rules() {
+            let Some(running) = self.rules.get(rule) else { continue };
+            let overflows = columns.overflows();
+            watch.rule(&running.pace, || {
+                for row in candidates.rows(rule).filter(|row| running.compiled.matches(columns, *row)) {
+                    matches.push((rule, running.found(batch, columns, row, completeness)));
+                }
+            });
+            running.overflowed(columns.overflows().saturating_sub(overflows));
+            let now = Instant::now();
+            running.counters.took(now.saturating_duration_since(started));
+            started = now;
+        }
+    }
+
+    /// Whether a window rule has seen no event yet, so that [`RuleSet::fill`] has something to do.
+    #[must_use]
+    pub fn lacks_past(&self) -> bool {
+        self.windows.lacks_past()
+    }
+
+    /// Gives window rules that have seen no event the ones of the store that they look back over. Blocking, for as long as
+    /// reading these takes; no event may be evaluated or appended meanwhile, or it would be missing or there twice.
+    pub fn fill(&self, store: &Store) {
+        self.windows.fill(store);
+    }
+
+    /// What window rules find when time passes and no event comes: no event older than `to_us` (µs since the Unix epoch) will
+    /// come any more.
+    #[must_use]
+    pub fn advance(&self, to_us: i64) -> Vec<RuleMatch> {
+        let mut matches = Vec::new();
+        self.windows.advance(to_us, &mut matches);
+        matches
+    }
+
+    /// Something is missing from the time up to `at_us` (µs since the Unix epoch) that no batch tells: window rules that look back
+    /// over it say so.
+    pub fn lack(&self, reason: Degraded, at_us: i64) {
+        self.windows.lack(reason, at_us);
     }
 
     /// The counters, in order of id.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
-        self.rules.iter().map(Running::stats).collect()
+        let (batches, rows) = (self.batches.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
+        let of_streams = self.rules.iter().map(|running| running.stats(batches, rows));
+        let mut stats: Vec<_> = of_streams.chain(self.windows.stats()).collect();
+        stats.sort_by_key(|stats| stats.rule.id);
+        stats
     }
 
-    /// Takes over the counters of the rules that both sets have with the same text, so that a reload does not hide them.
+    /// Takes over the counters, and the rows of window rules, of the rules that both sets have with the same text, so that a reload
+    /// does not hide them.
     pub fn continue_counters_of(&self, previous: &Self) {
+        let (batches, rows) = (previous.batches.load(Ordering::Relaxed), previous.rows.load(Ordering::Relaxed));
         let old: HashMap<_, _> = previous.rules.iter().map(|running| (running.rule.id, running)).collect();
         for running in &self.rules {
             if let Some(old) = old.get(&running.rule.id).filter(|old| old.rule.hash == running.rule.hash) {
-                running.counters.add(&old.counters);
+                running.counters.add(&old.stats(batches, rows));
+                running.pace.continue_from(&old.pace);
             }
         }
+        self.windows.continue_with(&previous.windows);
     }
 
-    /// The rules that run, in order of id.
+    /// The rules that run: stream rules in order of id, then window rules.
     pub fn rules(&self) -> impl Iterator<Item = &Arc<DetectionRule>> {
-        self.rules.iter().map(|running| &running.rule)
+        self.rules.iter().map(|running| &running.rule).chain(self.windows.rules())
     }
 
     /// How many rules run.
     #[must_use]
     pub const fn len(&self) -> usize {
-        self.rules.len()
+        self.rules.len() + self.windows.len()
     }
 
     /// Whether none runs.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.rules.is_empty()
+        self.len() == 0
     }
 }
 
 impl Running {
-    fn evaluate(
-        &self,
-        batch: &RecordBatch,
-        columns: &Columns<'_>,
-        completeness: &Completeness,
-        matches: &mut Vec<RuleMatch>,
-    ) {
-        let (started, overflows) = (Instant::now(), columns.overflows());
+    fn found(&self, batch: &RecordBatch, columns: &Columns<'_>, row: usize, completeness: &Completeness) -> RuleMatch {
+        self.counters.matched(columns.time(row));
         let mut completeness = completeness.clone();
-        if !self.compiled.columns.iter().all(|column| columns.has(*column)) {
+        if self.lacks(columns) {
             completeness.degrade(Degraded::SchemaUnavailable);
-            self.counters.degraded.fetch_add(1, Ordering::Relaxed);
         }
-        for row in (0..columns.rows()).filter(|row| self.compiled.matches(columns, *row)) {
-            self.counters.matched(columns.time(row));
-            matches.push(RuleMatch {
-                rule: Arc::clone(&self.rule),
-                batch: batch.clone(),
-                row,
-                output: output::row(&self.compiled.outputs, columns, row),
-                completeness: completeness.clone(),
-            });
-        }
-        self.overflowed(columns.overflows().saturating_sub(overflows));
-        self.counters.evaluated(columns.rows(), started);
+        let output = output::row(&self.compiled.outputs, columns, row);
+        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.clone(), row, output, completeness }
+    }
+
+    /// Whether it reads a column that the batch does not have.
+    fn lacks(&self, columns: &Columns<'_>) -> bool {
+        columns.lacks_some() && !self.compiled.columns.iter().all(|column| columns.has(*column))
+    }
+
+    fn degraded(&self) {
+        self.counters.degraded.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Said once per rule and load: every event could do it.
@@ -164,17 +293,20 @@ impl Running {
         }
     }
 
-    fn stats(&self) -> RuleStats {
+    fn stats(&self, batches: u64, rows: u64) -> RuleStats {
         let last = self.counters.last_match_us.load(Ordering::Relaxed);
         RuleStats {
             rule: Arc::clone(&self.rule),
-            evaluations: self.counters.evaluations.load(Ordering::Relaxed),
-            rows: self.counters.rows.load(Ordering::Relaxed),
+            evaluations: self.counters.evaluations.load(Ordering::Relaxed).saturating_add(batches),
+            rows: self.counters.rows.load(Ordering::Relaxed).saturating_add(rows),
             matches: self.counters.matches.load(Ordering::Relaxed),
             nanoseconds: self.counters.nanoseconds.load(Ordering::Relaxed),
             last_match_us: (last != i64::MIN).then_some(last),
             degraded: self.counters.degraded.load(Ordering::Relaxed),
             overflows: self.counters.overflows.load(Ordering::Relaxed),
+            over_budget: self.pace.misses(),
+            mark: self.pace.mark(),
+            window: None,
         }
     }
 }
@@ -199,23 +331,63 @@ impl Counters {
         self.last_match_us.fetch_max(time.unwrap_or(i64::MIN), Ordering::Relaxed);
     }
 
-    fn evaluated(&self, rows: usize, started: Instant) {
-        let took = u64::try_from(started.elapsed().as_nanos()).unwrap_or(u64::MAX);
-        self.evaluations.fetch_add(1, Ordering::Relaxed);
-        self.rows.fetch_add(u64::try_from(rows).unwrap_or(u64::MAX), Ordering::Relaxed);
-        self.nanoseconds.fetch_add(took, Ordering::Relaxed);
+    fn took(&self, time: Duration) {
+        self.nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    fn add(&self, other: &Self) {
-        let sum = |to: &AtomicU64, from: &AtomicU64| {
-            to.fetch_add(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    fn add(&self, old: &RuleStats) {
+        for (to, from) in [
+            (&self.evaluations, old.evaluations),
+            (&self.rows, old.rows),
+            (&self.matches, old.matches),
+            (&self.nanoseconds, old.nanoseconds),
+            (&self.degraded, old.degraded),
+            (&self.overflows, old.overflows),
+        ] {
+            to.fetch_add(from, Ordering::Relaxed);
+        }
+        self.last_match_us.fetch_max(old.last_match_us.unwrap_or(i64::MIN), Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::rules::parse;
+    use crate::ingest::batch_from_json;
+    use daemoneye_lib::proto::Sequence;
+    use std::cell::Cell;
+    use std::path::Path;
+    use std::time::Duration;
+
+    thread_local! {
+        static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    #[test]
+    fn a_rule_that_takes_too_much_cpu_time_is_marked_in_its_counters_and_goes_on_over_a_reload() {
+        let rules = || {
+            let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: x\nseverity: low\nsql: SELECT pid FROM process_events\n";
+            vec![parse(Path::new("pack/x.yaml"), yaml).unwrap()]
         };
-        sum(&self.evaluations, &other.evaluations);
-        sum(&self.rows, &other.rows);
-        sum(&self.matches, &other.matches);
-        sum(&self.nanoseconds, &other.nanoseconds);
-        sum(&self.degraded, &other.degraded);
-        sum(&self.overflows, &other.overflows);
-        self.last_match_us.fetch_max(other.last_match_us.load(Ordering::Relaxed), Ordering::Relaxed);
+        // Every look at this clock is 101 ms after the one before.
+        let slow = || {
+            NOW.set(NOW.get() + Duration::from_millis(101));
+            NOW.get()
+        };
+        let (mut set, _) = RuleSet::compile(rules());
+        set.meter = Meter::with_clock(slow);
+        let row = serde_json::json!({ "pid": 4 });
+        let batch = batch_from_json(&[row.as_object().unwrap().clone()]).unwrap();
+        let at = Sequence::new(1, 1);
+        let events =
+            EventBatch { batch, collector: "c".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
+        for _ in 0..7 {
+            assert_eq!(set.evaluate(&events, &Completeness::complete()).len(), 1, "it is never switched off");
+        }
+        assert_eq!((set.stats()[0].over_budget, set.stats()[0].mark), (6, Mark::Degraded));
+        let (next, _) = RuleSet::compile(rules());
+        next.continue_counters_of(&set);
+        assert_eq!(next.stats()[0].mark, Mark::Degraded);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use daemoneye_lib::columns::{Column, PROCESS_EVENTS};
-use daemoneye_lib::proto::{ProcessEvent, ProcessRecord, Sequence, Word};
+use daemoneye_lib::proto::{ProcessEvent, ProcessRecord, Sequence, WindowsProcess, Word};
 use datafusion::arrow::array::{
     ArrayRef, BinaryBuilder, BooleanArray, Float64Array, Int64Array, RecordBatch, StringBuilder,
     TimestampMicrosecondArray, new_null_array,
@@ -37,6 +37,7 @@ pub(super) fn array(column: &Column, rows: &[Row<'_>]) -> ArrayRef {
         .or_else(|| parent_array(column.name, rows))
         .or_else(|| process_text_array(column.name, rows))
         .or_else(|| process_array(column.name, rows))
+        .or_else(|| windows_array(column.name, rows))
         .unwrap_or_else(|| new_null_array(&arrow_type(column.kind), rows.len()))
 }
 
@@ -116,6 +117,23 @@ fn process_array(name: &str, rows: &[Row<'_>]) -> Option<ArrayRef> {
     })
 }
 
+/// Rows of other systems have none of these, and a column of nothing costs no pass over them.
+fn windows_array(name: &str, rows: &[Row<'_>]) -> Option<ArrayRef> {
+    let read: fn(&WindowsProcess) -> Option<&str> = match name {
+        "original_file_name" => |w| w.original_file_name.as_deref(),
+        "file_description" => |w| w.file_description.as_deref(),
+        "product" => |w| w.product.as_deref(),
+        "company" => |w| w.company.as_deref(),
+        "integrity_level" => |w| w.integrity_level.as_deref(),
+        "logon_id" => |w| w.logon_id.as_deref(),
+        "hashes" => |w| w.hashes.as_deref(),
+        "parent_user" => |w| w.parent_user.as_deref(),
+        _ => return None,
+    };
+    let known = rows.iter().any(|row| row.process.windows.is_some());
+    known.then(|| text(rows, |r| r.process.windows.as_deref().and_then(read)))
+}
+
 /// SQL has no unsigned 64 bits; no counter or inode here comes near the limit.
 fn signed(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
@@ -189,11 +207,15 @@ mod tests {
 
     #[test]
     fn every_column_of_the_table_is_filled_here() {
+        let process = ProcessRecord { windows: Some(Box::default()), ..ProcessRecord::default() };
+        let event = ProcessEvent::default();
+        let rows = [Row { collector: "c", at: Sequence::new(1, 1), event: &event, process: &process }];
         for column in PROCESS_EVENTS {
             let filled = event_array(column.name, &[])
                 .or_else(|| parent_array(column.name, &[]))
                 .or_else(|| process_text_array(column.name, &[]))
-                .or_else(|| process_array(column.name, &[]));
+                .or_else(|| process_array(column.name, &[]))
+                .or_else(|| windows_array(column.name, &rows));
             let array = filled.unwrap_or_else(|| panic!("{} is always NULL", column.name));
             assert_eq!(array.data_type(), &arrow_type(column.kind), "{}", column.name);
         }

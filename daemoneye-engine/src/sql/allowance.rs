@@ -7,7 +7,7 @@
 use super::QueryError;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -21,14 +21,14 @@ const ALONE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Allowance {
     cancel: CancellationToken,
-    deadline: Instant,
+    deadline: Mutex<Instant>,
     held: MemoryReservation,
 }
 
 impl Allowance {
     /// Until `cancel` or `deadline`, with memory from `pool`.
     pub(crate) fn new(cancel: CancellationToken, deadline: Instant, pool: &Arc<dyn MemoryPool>) -> Arc<Self> {
-        Arc::new(Self { cancel, deadline, held: MemoryConsumer::new("texts").register(pool) })
+        Arc::new(Self { cancel, deadline: Mutex::new(deadline), held: MemoryConsumer::new("texts").register(pool) })
     }
 
     /// For a statement that belongs to no query.
@@ -55,7 +55,15 @@ impl Allowance {
         if self.cancel.is_cancelled() {
             return Some(Over::Cancelled);
         }
-        (Instant::now() >= self.deadline).then_some(Over::TimedOut)
+        // One value, set as a whole.
+        let deadline = *self.deadline.lock().unwrap_or_else(PoisonError::into_inner);
+        (Instant::now() >= deadline).then_some(Over::TimedOut)
+    }
+
+    /// For a plan that runs again: until `deadline`, and what its last run held is free.
+    pub(crate) fn renew(&self, deadline: Instant) {
+        *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
+        self.held.free();
     }
 }
 

@@ -1,10 +1,12 @@
 //! The first two gates: text in, a checked syntax tree out. [`Checked`] can only be made here.
 
+use super::lists::{self, ValueLists};
 use super::{SqlRefusal, lower, names, tokens, walk};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Location;
+use std::cell::Cell;
 use std::collections::BTreeSet;
 
 /// Stack of the thread that parses and walks, in bytes. The token caps allow some 64 levels, of which each takes a dozen
@@ -21,6 +23,8 @@ pub struct Checked {
     /// The `$n` that stand for an instant, and where.
     pub(crate) instants: Vec<(usize, Location)>,
     pub(crate) subqueries: usize,
+    /// The value lists that it names, whose values stand in the tree.
+    pub(crate) lists: BTreeSet<String>,
 }
 
 impl Checked {
@@ -56,17 +60,25 @@ pub fn check(sql: &str) -> Result<Checked, SqlRefusal> {
     on_large_stack(|| check_here(sql))
 }
 
-/// [`check`] for a rule, which has functions of its own to recommend.
-pub(crate) fn check_rule(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked, SqlRefusal> {
-    on_large_stack(|| checked(sql, instead_of_function))
+/// [`check`] for a rule, which has functions of its own to recommend and may name lists.
+pub(crate) fn check_rule(
+    sql: &str,
+    instead_of_function: fn(&str) -> String,
+    lists: &dyn ValueLists,
+) -> Result<Checked, SqlRefusal> {
+    on_large_stack(|| checked(sql, instead_of_function, Some(lists)))
 }
 
 /// [`check`] for a thread whose stack is already large.
 pub(crate) fn check_here(sql: &str) -> Result<Checked, SqlRefusal> {
-    checked(sql, names::instead_of_function)
+    checked(sql, names::instead_of_function, None)
 }
 
-fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked, SqlRefusal> {
+fn checked(
+    sql: &str,
+    instead_of_function: fn(&str) -> String,
+    lists: Option<&dyn ValueLists>,
+) -> Result<Checked, SqlRefusal> {
     let tokens = tokens::capped(sql)?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
     let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
@@ -75,6 +87,10 @@ fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked
         .with_tokens_with_locations(tokens)
         .parse_statements()
         .map_err(|error| parse_refusal(error, sql, end))?;
+    let mut used = BTreeSet::new();
+    if let ([Statement::Query(query)], Some(known)) = (statements.as_mut_slice(), lists) {
+        used = lists::expand(query, known)?;
+    }
     let walked = walk::statements(&statements, second, texts, instead_of_function)?;
     // The walk accepted exactly one statement, and it is a query.
     let Some(Statement::Query(query)) = statements.pop() else {
@@ -83,11 +99,23 @@ fn checked(sql: &str, instead_of_function: fn(&str) -> String) -> Result<Checked
     let mut query = *query;
     lower::query(&mut query)?;
     let walk::Walked { tables, parameters, instants, subqueries } = walked;
-    Ok(Checked { query, tables, parameters, instants, subqueries })
+    Ok(Checked { query, tables, parameters, instants, subqueries, lists: used })
 }
 
-/// Runs `work` where deep trees may be built, walked and dropped.
+thread_local! {
+    static STACK_IS_LARGE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` where deep trees may be built, walked and dropped: here, if this is such a thread already. A thread costs more
+/// than checking a rule, so who checks many asks for one first.
 pub(crate) fn on_large_stack<T: Send>(work: impl FnOnce() -> Result<T, SqlRefusal> + Send) -> Result<T, SqlRefusal> {
+    if STACK_IS_LARGE.get() {
+        return work();
+    }
+    let work = || {
+        STACK_IS_LARGE.set(true);
+        work()
+    };
     std::thread::scope(|scope| {
         std::thread::Builder::new()
             .name("sql-check".to_owned())

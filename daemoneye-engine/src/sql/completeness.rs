@@ -84,6 +84,7 @@ pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
         | reason::NO_TABLE
         | reason::PROCESSES_FULL
         | reason::RETENTION
+        | reason::RULE_OVER_BUDGET
         // The files that cannot be used now are known; one that was put back is whole.
         | reason::SEGMENT_DAMAGED
         | reason::STORE_PAUSED

@@ -9,6 +9,7 @@ use datafusion::arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::ArrowWriter;
 use datafusion::parquet::basic::{Compression, ZstdLevel};
 use datafusion::parquet::errors::ParquetError;
@@ -40,8 +41,7 @@ impl ParquetExport {
     /// # Errors
     /// [`ParquetError`] when the columns cannot be written.
     pub fn new(columns: &[ResultColumn]) -> Result<Self, ParquetError> {
-        let field = |column: &ResultColumn| Field::new(&column.name, data_type(&column.r#type), true);
-        let schema = Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()));
+        let schema = schema(columns);
         let properties = WriterProperties::builder()
             .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
             .set_max_row_group_row_count(Some(GROUP_ROWS))
@@ -56,9 +56,7 @@ impl ParquetExport {
     /// # Errors
     /// [`ParquetError`] when a row cannot be written.
     pub fn take(&mut self, rows: &[Row]) -> Result<Vec<u8>, ParquetError> {
-        let arrays = self.schema.fields().iter().enumerate().map(|(at, field)| array(field.data_type(), rows, at));
-        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays.collect())?;
-        self.writer.write(&batch)?;
+        self.writer.write(&batch_of(&self.schema, rows)?)?;
         Ok(std::mem::take(self.writer.inner_mut()))
     }
 
@@ -69,6 +67,21 @@ impl ParquetExport {
     pub fn finish(self) -> Result<Vec<u8>, ParquetError> {
         self.writer.into_inner()
     }
+}
+
+/// Rows of a result as columns.
+pub(crate) fn batch(columns: &[ResultColumn], rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+    batch_of(&schema(columns), rows)
+}
+
+fn schema(columns: &[ResultColumn]) -> SchemaRef {
+    let field = |column: &ResultColumn| Field::new(&column.name, data_type(&column.r#type), true);
+    Arc::new(Schema::new(columns.iter().map(field).collect::<Vec<_>>()))
+}
+
+fn batch_of(schema: &SchemaRef, rows: &[Row]) -> Result<RecordBatch, ArrowError> {
+    let arrays = schema.fields().iter().enumerate().map(|(at, field)| array(field.data_type(), rows, at));
+    RecordBatch::try_new(Arc::clone(schema), arrays.collect())
 }
 
 fn data_type(word: &str) -> DataType {

@@ -3,7 +3,7 @@
 //! double until the process dies.
 
 use super::names::{self, Class};
-use super::{numbers, sum};
+use super::{numbers, strict, sum};
 use datafusion::arrow::array::{Array, AsArray as _};
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
@@ -43,6 +43,7 @@ pub(crate) static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         .collect();
     scalar.push(Arc::new(ScalarUDF::from(TextConcat::new())));
     scalar.extend(numbers::functions());
+    scalar.extend(strict::functions());
     Functions {
         scalar,
         aggregate: SessionStateDefaults::default_aggregate_functions()

@@ -23,7 +23,7 @@ use std::hash::{Hash, Hasher};
 use std::sync::Arc;
 
 /// Rows between two looks at the clock: a look costs as much as matching one short text.
-const ROWS_A_LOOK: usize = 32;
+pub(super) const ROWS_A_LOOK: usize = 32;
 /// A compiled expression is held while the query runs, so it is paid for: bytes of its program, of the states that it makes
 /// as it runs, tried from small to large. The last is what the crate allows by itself.
 const SIZES: [(usize, usize); 3] = [(64 << 10, 256 << 10), (1 << 20, 1 << 20), (10 << 20, 2 << 20)];
@@ -84,7 +84,7 @@ fn flagged(args: &[Expr]) -> Option<(Expr, Expr, String)> {
     Some((text.clone(), written.clone(), pattern))
 }
 
-fn literal(expr: &Expr) -> Option<String> {
+pub(super) fn literal(expr: &Expr) -> Option<String> {
     match expr {
         Expr::Cast(Cast { expr, .. }) => literal(expr),
         Expr::Literal(value, _) => value.try_as_str().flatten().map(str::to_owned),
@@ -106,7 +106,7 @@ fn matching(
     Ok(Transformed::yes(call(kind, text, written, allowance)))
 }
 
-fn compiled(pattern: &str, folded: bool, allowance: &Allowance) -> Result<Regex> {
+pub(super) fn compiled(pattern: &str, folded: bool, allowance: &Allowance) -> Result<Regex> {
     if pattern.len() > MAX_PATTERN_BYTES {
         return plan_err!("a pattern of more than {MAX_PATTERN_BYTES} bytes");
     }
@@ -327,7 +327,7 @@ impl Matches {
 }
 
 /// One value for each row, as plain text.
-fn texts(value: &ColumnarValue, rows: usize) -> Result<ArrayRef, DataFusionError> {
+pub(super) fn texts(value: &ColumnarValue, rows: usize) -> Result<ArrayRef, DataFusionError> {
     plain(value.to_array(rows)?)
 }
 

@@ -15,6 +15,7 @@ mod explain;
 mod export;
 mod functions;
 mod instant;
+pub(crate) mod lists;
 mod lower;
 mod matches;
 pub(crate) mod names;
@@ -30,18 +31,21 @@ mod runtime;
 mod scratch;
 mod session;
 mod settle;
+mod strict;
 mod sum;
 mod suspects;
 mod tables;
 mod times;
 mod tokens;
 mod walk;
+pub(crate) mod window;
 mod windows;
 
-pub(crate) use check::check_rule;
 pub use check::{Checked, check};
+pub(crate) use check::{check_rule, on_large_stack};
 pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
+pub(crate) use export::batch;
 pub(crate) use niceness::lower as lower_priority;
 pub use pages::{page_columns, value_at};
 pub(crate) use patterns::words as expression_words;
@@ -49,4 +53,8 @@ pub use plan::check_plan;
 pub use refusal::{QueryError, SqlRefusal};
 pub use scratch::Scratch;
 pub use session::evaluate;
-pub use tables::{CollectorRow, NoCollectors, SystemTables, TABLES, table_columns};
+pub use tables::{
+    CollectorRow, NoCollectors, RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow, SystemTables,
+    TABLES, table_columns,
+};
+pub(crate) use times::interval_us;

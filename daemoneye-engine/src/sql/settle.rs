@@ -2,7 +2,7 @@
 //! filled, by functions that look at the clock, times may leave out their seconds, and whole numbers overflow with an error.
 
 use super::allowance::Allowance;
-use super::{arithmetic, matches, times, windows};
+use super::{arithmetic, matches, strict, times, windows};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::config::ConfigOptions;
@@ -45,6 +45,7 @@ fn settled(expr: Expr, columns: &DFSchema, allowance: &Arc<Allowance>) -> Result
         Expr::BinaryExpr(_) => {
             matches::settled(expr, allowance)?.transform_data(|expr| arithmetic::checked(expr, columns))
         }
+        Expr::ScalarFunction(call) if strict::is_strict(call.name()) => strict::settled(call, allowance),
         Expr::WindowFunction(call) => Ok(Transformed::yes(Expr::WindowFunction(windows::watched(call, allowance)))),
         other => matches::settled(other, allowance),
     }

@@ -59,6 +59,13 @@ pub(crate) fn is_interval(text: &str) -> bool {
     parse_interval_month_day_nano_config(text, IntervalParseConfig::new(IntervalUnit::Second)).is_ok()
 }
 
+/// The length of an INTERVAL in µs; `None` for one whose length depends on the calendar, or that does not fit.
+pub(crate) fn interval_us(text: &str) -> Option<i64> {
+    let parsed = parse_interval_month_day_nano_config(text, IntervalParseConfig::new(IntervalUnit::Second)).ok()?;
+    let days_us = i64::from(parsed.days).checked_mul(24 * 3600 * 1_000_000)?;
+    (parsed.months == 0).then(|| days_us.checked_add(parsed.nanoseconds / 1_000)).flatten()
+}
+
 /// Whether the text is a date and a time of day without seconds, with or without an offset after it.
 fn stops_at_the_minute(text: &str) -> bool {
     let Some((time, rest)) = text.split_at_checked(TO_THE_MINUTE) else { return false };

@@ -12,8 +12,13 @@ use super::{Store, StoreError, audit};
 
 /// Source events that an alert keeps: enough to start an investigation from, the rest is a query.
 pub(super) const EVENTS_KEPT: usize = 16;
-pub(super) const STATUSES: [AlertStatus; 4] =
-    [AlertStatus::Acknowledged, AlertStatus::Closed, AlertStatus::Open, AlertStatus::Reopened];
+pub(super) const STATUSES: [AlertStatus; 5] = [
+    AlertStatus::Acknowledged,
+    AlertStatus::Closed,
+    AlertStatus::Open,
+    AlertStatus::Reopened,
+    AlertStatus::Suppressed,
+];
 
 /// An alert in `state.redb`: the JSON it was born with, and beside it what changes, so that a repeat rewrites numbers and
 /// parses nothing. JSON because postcard cannot read back the free-form rows inside.
@@ -87,6 +92,7 @@ pub(super) const fn status_key(status: AlertStatus) -> u8 {
         AlertStatus::Acknowledged => 1,
         AlertStatus::Closed => 2,
         AlertStatus::Reopened => 3,
+        AlertStatus::Suppressed => 4,
     }
 }
 

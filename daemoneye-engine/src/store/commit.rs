@@ -3,14 +3,16 @@
 //! Everything is decided by event time and stream position, never by the wall clock, so a replay after a crash decides the
 //! same and finds its own traces: an alert's derived id, the last position that raised a count, the fold of a minute.
 
+use std::collections::BTreeMap;
+
 use daemoneye_lib::BUILD;
 use daemoneye_lib::model::{Alert, AlertStatus, DetectionRule, EventPointer};
 use redb::{ReadableTable as _, WriteTransaction};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::alert::{StoredAlert, status_key};
-use super::matches::{Moment, RuleMatch, summary_id};
+use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, status_key};
+use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
 use super::{Store, StoreError, StoreOptions, audit, outbox};
@@ -33,16 +35,60 @@ impl Store {
         let mut raised = Vec::new();
         for run in matches.chunks(MATCHES_PER_TRANSACTION) {
             raised.extend(self.state.write(|transaction| {
-                let mut commit = Commit { transaction, options: &self.options, raised: Vec::new(), before: None };
+                let mut commit = Commit::new(transaction, &self.options);
                 for found in run {
-                    commit.take(found)?;
-                    commit.before = found.moment();
+                    commit.take(found, None)?;
                 }
                 Ok(commit.raised)
             })?);
         }
         Ok(raised)
     }
+
+    /// Keeps what exceptions hid, as suppressed alerts: deduplicated and limited as alerts are, each exception by itself; nobody
+    /// is told of them.
+    ///
+    /// # Errors
+    /// As [`Store::commit_matches`].
+    pub fn commit_hidden(&self, hidden: &[HiddenMatch]) -> Result<(), StoreError> {
+        for run in hidden.chunks(MATCHES_PER_TRANSACTION) {
+            self.state.write(|transaction| {
+                let mut commit = Commit::new(transaction, &self.options);
+                run.iter().try_for_each(|hidden| commit.take(&hidden.found, Some(hidden.exception)))
+            })?;
+        }
+        Ok(())
+    }
+
+    /// For each exception and its rule how many matches it hid, and when the last of them was, as far back as alerts are kept.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or an alert cannot be read.
+    pub fn hidden(&self) -> Result<Vec<HiddenCount>, StoreError> {
+        let filter = AlertFilter { status: Some(AlertStatus::Suppressed), ..AlertFilter::default() };
+        let mut counts: BTreeMap<Uuid, HiddenCount> = BTreeMap::new();
+        for alert in self.alerts(&filter)? {
+            let Some(exception) = alert.suppressed_by else { continue };
+            let fresh = HiddenCount { exception, rule: alert.rule_id, matches: 0, last_us: i64::MIN };
+            let count = counts.entry(exception).or_insert(fresh);
+            count.matches = count.matches.saturating_add(alert.count);
+            count.last_us = count.last_us.max(alert.last_seen_us);
+        }
+        Ok(counts.into_values().collect())
+    }
+}
+
+/// What one exception hid.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HiddenCount {
+    /// The exception.
+    pub exception: Uuid,
+    /// Its rule.
+    pub rule: Uuid,
+    /// Matches.
+    pub matches: u64,
+    /// Event time of the last one, µs since the Unix epoch.
+    pub last_us: i64,
 }
 
 struct Commit<'a> {
@@ -51,32 +97,65 @@ struct Commit<'a> {
     raised: Vec<Alert>,
     /// Of the match that was taken last.
     before: Option<Moment>,
+    /// The exception that hides what is committed.
+    hidden_by: Option<Uuid>,
 }
 
-impl Commit<'_> {
-    fn take(&mut self, found: &RuleMatch) -> Result<(), StoreError> {
+impl<'a> Commit<'a> {
+    const fn new(transaction: &'a WriteTransaction, options: &'a StoreOptions) -> Self {
+        Self { transaction, options, raised: Vec::new(), before: None, hidden_by: None }
+    }
+
+    /// One match; hidden by that exception, if any.
+    fn take(&mut self, found: &RuleMatch, hidden_by: Option<Uuid>) -> Result<(), StoreError> {
+        self.hidden_by = hidden_by;
+        self.keep(found)?;
+        self.before = found.moment();
+        Ok(())
+    }
+
+    fn keep(&mut self, found: &RuleMatch) -> Result<(), StoreError> {
         let cause = found.pointer();
-        let id = found.alert_id(&cause);
+        let id = self.identity(found, &cause);
         if self.stored(key(id))?.is_some() {
             return Ok(());
         }
-        let dedup_key = found.dedup_key();
+        let dedup_key = self.dedup_key(found);
         if let Some(standing) = self.standing(found, &dedup_key)? {
             return self.raise(standing, found, &cause);
         }
         let minute = found.time_us().div_euclid(MINUTE_US);
-        let summary = summary_id(found.rule.id, minute);
+        let summary = summary_id(self.hidden_by.unwrap_or(found.rule.id), minute);
         let folded = self.stored(key(summary))?;
         if folded.as_ref().is_some_and(|folded| folded.has_counted(&cause)) {
             return Ok(());
         }
         if self.admit(found.rule.id, minute)? {
-            return self.insert(born(found, id, dedup_key, &cause, self.options), &cause, 0);
+            return self.insert(self.born(found, id, dedup_key), &cause, 0);
         }
         match folded {
             Some(_) => self.raise(key(summary), found, &cause),
             None => self.insert_summary(found, summary, minute, &cause),
         }
+    }
+
+    /// What is hidden has ids and keys of its own: it must not stand in the place of an alert when the exception has gone.
+    fn identity(&self, found: &RuleMatch, cause: &EventPointer) -> Uuid {
+        let id = found.alert_id(cause);
+        self.hidden_by.map_or(id, |exception| hidden_id(exception, id))
+    }
+
+    fn dedup_key(&self, found: &RuleMatch) -> String {
+        let key = found.dedup_key();
+        match self.hidden_by {
+            Some(exception) => format!("{key}|hidden|{exception}"),
+            None => key,
+        }
+    }
+
+    fn born(&self, found: &RuleMatch, id: Uuid, dedup_key: String) -> Alert {
+        let status = if self.hidden_by.is_some() { AlertStatus::Suppressed } else { AlertStatus::Open };
+        Alert { status, suppressed_by: self.hidden_by, ..born(found, id, dedup_key, self.options) }
     }
 
     fn stored(&self, id: u128) -> Result<Option<StoredAlert>, StoreError> {
@@ -111,13 +190,15 @@ impl Commit<'_> {
         Ok(())
     }
 
-    /// Counts one more new alert of this minute, unless the limit of the rule or of all rules is reached.
+    /// Counts one more new alert of this minute, unless the limit of the rule or of all rules is reached. What an exception
+    /// hides counts for that exception alone, so that it takes no room from alerts.
     fn admit(&self, rule: Uuid, minute: i64) -> Result<bool, StoreError> {
         let mut rates = self.transaction.open_table(RATES)?;
-        let limits =
-            [(key(rule), u64::from(self.options.rate_per_rule)), (ALL_RULES, u64::from(self.options.rate_total))];
+        let of_all = (ALL_RULES, u64::from(self.options.rate_total));
+        let of_one = (key(self.hidden_by.unwrap_or(rule)), u64::from(self.options.rate_per_rule));
+        let limits = [Some(of_one), self.hidden_by.is_none().then_some(of_all)];
         let mut counts = Vec::with_capacity(limits.len());
-        for (of, limit) in limits {
+        for (of, limit) in limits.into_iter().flatten() {
             let count = match rates.get((of, minute))? {
                 Some(count) => count.value().decode()?,
                 None => 0,
@@ -140,7 +221,8 @@ impl Commit<'_> {
         minute: i64,
         cause: &EventPointer,
     ) -> Result<(), StoreError> {
-        let born = born(found, id, format!("{}|rate|{minute}", found.rule.id), cause, self.options);
+        let limited = self.hidden_by.unwrap_or(found.rule.id);
+        let born = self.born(found, id, format!("{limited}|rate|{minute}"));
         let due_us = minute.saturating_add(1).saturating_mul(MINUTE_US).saturating_add(SUMMARY_DELAY_US);
         // Event times may lie; a delivery may not wait for them longer than an honest one would.
         let latest_us = audit::now_us().saturating_add(MINUTE_US + SUMMARY_DELAY_US);
@@ -162,8 +244,17 @@ impl Commit<'_> {
         self.transaction.open_table(ALERTS)?.insert(id, StoredAlert::new(&alert, cause)?.encode()?)?;
         self.transaction.open_table(ALERTS_BY_STATUS)?.insert((status_key(alert.status), time_us, id), ())?;
         self.transaction.open_table(ALERTS_BY_KEY)?.insert((key_hash(&alert.dedup_key), time_us), id)?;
+        let room = self.options.audit_entries;
+        if alert.suppressed_by.is_some() {
+            let mut payload = audited(&alert);
+            if let Some(fields) = payload.as_object_mut() {
+                fields.insert("suppressed_by".to_owned(), json!(alert.suppressed_by));
+            }
+            audit::push(self.transaction, room, "agent", "alert-suppressed", &payload)?;
+            return Ok(());
+        }
         outbox::enqueue(self.transaction, &self.options.sinks, alert.id, audit::now_us(), next_try_us)?;
-        audit::push(self.transaction, self.options.audit_entries, "agent", "alert", &audited(&alert))?;
+        audit::push(self.transaction, room, "agent", "alert", &audited(&alert))?;
         self.raised.push(alert);
         Ok(())
     }
@@ -183,7 +274,7 @@ pub(super) fn key_hash(dedup_key: &str) -> u128 {
     u128::from_be_bytes(bytes)
 }
 
-fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, options: &StoreOptions) -> Alert {
+fn born(found: &RuleMatch, id: Uuid, dedup_key: String, options: &StoreOptions) -> Alert {
     let (rule, time_us) = (&found.rule, found.time_us());
     Alert {
         id,
@@ -198,7 +289,7 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, op
         tags: rule.tags.clone(),
         process: found.process(),
         row: found.output.clone(),
-        events: vec![cause.clone()],
+        events: found.pointers().into_iter().rev().take(EVENTS_KEPT).rev().collect(),
         dedup_key,
         count: 1,
         first_seen_us: time_us,
@@ -207,6 +298,7 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, cause: &EventPointer, op
         engine: format!("daemoneye-engine {BUILD}"),
         host: options.host.clone(),
         status: AlertStatus::Open,
+        suppressed_by: None,
     }
 }
 

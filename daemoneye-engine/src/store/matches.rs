@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use daemoneye_lib::model::{Completeness, DetectionRule, EventPointer};
+use daemoneye_lib::model::{Completeness, DetectionRule, EventPointer, RuleKind};
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::{ArrowPrimitiveType, Int64Type, TimestampMicrosecondType};
 use serde_json::{Map, Value};
@@ -18,14 +18,23 @@ const ALERTS: Uuid = Uuid::from_u128(0x7d3c_52a1_9f0e_4b68_8c17_e2b5_40d9_6a3f);
 pub struct RuleMatch {
     /// The rule, with the version that [`super::Store::set_rules`] gave it.
     pub rule: Arc<DetectionRule>,
-    /// The batch that holds the event.
+    /// The batch that holds the event; of a window rule the events that were put together, in order.
     pub batch: RecordBatch,
-    /// The event's row in it.
+    /// The event's row in it; of a window rule the latest.
     pub row: usize,
     /// What the rule's SELECT returned for it.
     pub output: Map<String, Value>,
     /// Whether the evaluation saw everything.
     pub completeness: Completeness,
+}
+
+/// A match that an exception of its rule hides: no alert is raised, and it is kept as a suppressed one.
+#[derive(Debug, Clone)]
+pub struct HiddenMatch {
+    /// What was found.
+    pub found: RuleMatch,
+    /// The exception that holds for it.
+    pub exception: Uuid,
 }
 
 /// Rule, process and instant of a match.
@@ -54,6 +63,14 @@ impl RuleMatch {
         EventPointer { collector: self.text("collector"), epoch: position("epoch"), number: position("seq") }
     }
 
+    /// Where all events of the batch stand that a window rule put together; of a stream rule only its own.
+    pub(super) fn pointers(&self) -> Vec<EventPointer> {
+        if self.rule.kind == RuleKind::Stream {
+            return vec![self.pointer()];
+        }
+        (0..self.batch.num_rows()).map(|row| Self { row, ..self.clone() }.pointer()).collect()
+    }
+
     /// The event's columns that are not NULL.
     pub(super) fn process(&self) -> Map<String, Value> {
         row_to_json(&self.batch, self.row)
@@ -80,6 +97,10 @@ impl RuleMatch {
         bytes.extend_from_slice(at.collector.as_bytes());
         bytes.extend_from_slice(&at.epoch.to_le_bytes());
         bytes.extend_from_slice(&at.number.to_le_bytes());
+        // One event may complete several groups of a window rule.
+        if self.rule.kind == RuleKind::Window {
+            bytes.extend_from_slice(self.dedup_key().as_bytes());
+        }
         Uuid::new_v5(&ALERTS, &bytes)
     }
 
@@ -94,6 +115,14 @@ impl RuleMatch {
             .filter(|array| self.row < array.len() && array.is_valid(self.row))
             .map_or_else(String::new, |array| array.value(self.row).to_owned())
     }
+}
+
+/// The id that a match has that this exception hides; another than the alert's, which the same event may raise one day.
+pub(super) fn hidden_id(exception: Uuid, alert: Uuid) -> Uuid {
+    let mut bytes = b"hidden".to_vec();
+    bytes.extend_from_slice(exception.as_bytes());
+    bytes.extend_from_slice(alert.as_bytes());
+    Uuid::new_v5(&ALERTS, &bytes)
 }
 
 /// Id of the summary that takes a rule's excess in one minute of event time.

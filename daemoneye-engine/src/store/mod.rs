@@ -37,6 +37,7 @@ mod offline;
 mod open;
 mod outbox;
 mod overlay;
+mod past;
 pub(crate) mod reason;
 mod recover;
 mod retention;
@@ -59,6 +60,7 @@ use std::time::Duration;
 
 pub use alert::AlertFilter;
 pub use backup::{Backup, BackupFile};
+pub use commit::HiddenCount;
 pub use compact::{Compacted, CompactionState, LevelState, RunningMerge, Vacuumed};
 pub use coverage::CoverageRow;
 pub use dated::Dated;
@@ -68,11 +70,12 @@ pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use history::HistoryTable;
 pub use living::{Living, OpenLifetimes};
-pub use matches::RuleMatch;
+pub use matches::{HiddenMatch, RuleMatch};
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
+pub(crate) use tail::{WAL_DIR, collectors};
 pub use verify::Verification;
 
 /// Version of everything in `state.redb`; a newer one is refused, an older one migrated.

@@ -7,6 +7,8 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
+use redb::backends::InMemoryBackend;
+
 use super::disk::RealDisk;
 use super::open::STATE_FILE;
 use super::overlay::Overlay;
@@ -16,6 +18,15 @@ use super::tail::{self, WAL_DIR};
 use super::{Store, StoreError, StoreOptions, damage, strays};
 
 impl Store {
+    /// A store of nothing that lies in memory and is gone with it. Of `options`, the directory is only a name.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the database cannot be made.
+    pub fn in_memory(options: StoreOptions) -> Result<Self, StoreError> {
+        let state = State::over(InMemoryBackend::new(), &options.dir.join(STATE_FILE))?;
+        Self::assemble(options, state, Arc::new(RealDisk), None)
+    }
+
     /// Opens a copied data directory for reading. Every change is refused with [`StoreError::MisuseOffline`].
     ///
     /// # Errors

@@ -12,6 +12,8 @@ pub(crate) const NO_TABLE: &str = "no_table";
 pub(crate) const PROCESSES_FULL: &str = "processes_full";
 /// Removed because of its age.
 pub(crate) const RETENTION: &str = "retention";
+/// A rule takes too long, and alerts come late.
+pub(crate) const RULE_OVER_BUDGET: &str = "rule_over_budget";
 /// The disk failed and no events were taken; the collectors kept them.
 pub(crate) const STORE_PAUSED: &str = "store_paused";
 /// A subscriber of the bus was too slow for a copy; the store has the events.

@@ -16,7 +16,7 @@ use super::{Store, StoreError, audit, reason};
 use crate::ingest::{self, GapAt};
 
 /// Where the collectors' logs lie, under the data directory.
-pub(super) const WAL_DIR: &str = "wal";
+pub(crate) const WAL_DIR: &str = "wal";
 /// Records that are held: some 600 MB, and sixty times what an agent leaves unsealed.
 const TAIL_RECORDS: usize = 1_000_000;
 /// Payload bytes that are held; a record may have up to 1 MiB.
@@ -30,7 +30,7 @@ pub(super) fn has_logs(dir: &Path) -> bool {
 }
 
 /// Whose logs lie in `dir`.
-fn collectors(dir: &Path) -> io::Result<BTreeSet<String>> {
+pub(crate) fn collectors(dir: &Path) -> io::Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let entries = match fs::read_dir(dir) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(found),

@@ -31,7 +31,7 @@ const PIECES: &[&str] = &[
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::collection::vec(prop::sample::select(PIECES), 0..5).prop_map(|pieces| pieces.concat()),
-        1 => prop::sample::select(vec!["start", "stop", "exec", "fork", "baseline", "/tmp/.hidden", "Straße"]).prop_map(str::to_owned),
+        1 => prop::sample::select(vec!["start", "stop", "exec", "fork", "baseline", "/tmp/.hidden", "Straße", "10.1.2.3", "fe80::1"]).prop_map(str::to_owned),
     ]
 }
 
@@ -48,7 +48,7 @@ fn literal() -> impl Strategy<Value = String> {
 }
 
 #[derive(Debug, Clone)]
-struct Row {
+pub(super) struct Row {
     texts: Vec<Option<String>>,
     integers: Vec<Option<i64>>,
     reals: Vec<Option<f64>>,
@@ -60,7 +60,7 @@ fn count(kind: Kind) -> usize {
     PROCESS_EVENTS.iter().filter(|column| column.kind == kind).count()
 }
 
-fn row() -> impl Strategy<Value = Row> {
+pub(super) fn row() -> impl Strategy<Value = Row> {
     (
         prop::collection::vec(prop::option::weighted(0.8, text()), count(Kind::Text)),
         prop::collection::vec(prop::option::weighted(0.8, integer()), count(Kind::Integer)),
@@ -78,7 +78,7 @@ fn row() -> impl Strategy<Value = Row> {
 }
 
 /// `seq` is the row's number, so that answers can be compared as sets of rows.
-fn batch(rows: &[Row]) -> RecordBatch {
+pub(super) fn batch(rows: &[Row]) -> RecordBatch {
     let mut seen = [0_usize; 5];
     let mut next = |kind: usize| {
         seen[kind] += 1;
@@ -243,9 +243,37 @@ fn text_leaf() -> BoxedStrategy<String> {
             .prop_map(|(a, not, list)| format!("{a} {not}IN ({})", list.join(", "))),
         (prop::sample::select(vec!["starts_with", "ends_with", "contains"]), text_value(), text_value())
             .prop_map(|(function, a, b)| format!("{function}({a}, {b})")),
+        strict_leaf(),
         (text_value(), not(), text_value(), text_value())
             .prop_map(|(a, not, b, c)| format!("{a} {not}BETWEEN {b} AND {c}")),
         (text_value(), prop::sample::select(vec!["IS NULL", "IS NOT NULL"])).prop_map(|(a, is)| format!("{a} {is}")),
+    ]
+    .boxed()
+}
+
+fn strict_leaf() -> BoxedStrategy<String> {
+    let function = prop::sample::select(vec![
+        "ci_contains",
+        "ci_ends",
+        "ci_eq",
+        "ci_starts",
+        "cs_contains",
+        "cs_ends",
+        "cs_eq",
+        "cs_starts",
+    ]);
+    let value = || prop_oneof![4 => text_value(), 1 => Just("NULL".to_owned())];
+    let texts = |texts: Vec<String>| texts.iter().map(|text| quoted(text)).collect::<Vec<_>>().join(", ");
+    let networks = vec!["10.0.0.0/8", "10.1.2.3", "fe80::/10", "::/0", "0.0.0.0/0", "192.168.0.0/16"];
+    prop_oneof![
+        4 => (function, value(), prop::collection::vec(text(), 1..7))
+            .prop_map(move |(function, a, values)| format!("{function}({a}, {})", texts(values))),
+        2 => (prop::sample::select(vec!["ci_like", "cs_like"]), value(), prop::collection::vec(pattern(), 1..4))
+            .prop_map(|(function, a, patterns)| format!("{function}({a}, {})", patterns.join(", "))),
+        2 => (value(), prop::sample::select(EXPRESSIONS), prop::sample::select(vec!["", ", 'i'", ", 'ims'", ", ''"]))
+            .prop_map(|(a, expression, flags)| format!("re_match({a}, {}{flags})", quoted(expression))),
+        1 => (value(), prop::collection::vec(prop::sample::select(networks), 1..3))
+            .prop_map(move |(a, nets)| format!("cidr({a}, {})", texts(nets.into_iter().map(str::to_owned).collect()))),
     ]
     .boxed()
 }
@@ -309,7 +337,7 @@ fn truth() -> impl Strategy<Value = &'static str> {
     ])
 }
 
-fn condition() -> impl Strategy<Value = String> {
+pub(super) fn condition() -> impl Strategy<Value = String> {
     prop_oneof![4 => text_leaf(), 2 => number_leaf(), 1 => boolean_leaf()].prop_recursive(4, 20, 3, |inner| {
         let chain = |word: &'static str| {
             prop::collection::vec(inner.clone(), 2..4).prop_map(move |all| format!("({})", all.join(word)))
@@ -378,7 +406,7 @@ fn constant(expr: &Expr) -> Option<i128> {
     }
 }
 
-fn events(batch: &RecordBatch) -> EventBatch {
+pub(super) fn events(batch: &RecordBatch) -> EventBatch {
     let at = Sequence { epoch: 1, number: 1 };
     EventBatch {
         batch: batch.clone(),
@@ -392,10 +420,20 @@ fn events(batch: &RecordBatch) -> EventBatch {
 
 /// (row, output) of every match.
 fn by_matcher(rule: LoadedRule, batch: &RecordBatch) -> Vec<(usize, Value)> {
-    let (set, refusals) = RuleSet::compile(vec![rule]);
+    let by = |set: &RuleSet| -> Vec<(usize, Value)> {
+        let matches = set.evaluate(&events(batch), &Completeness::complete());
+        matches.into_iter().map(|found| (found.row, Value::Object(found.output))).collect()
+    };
+    let sql = rule.rule.sql.clone();
+    let (set, refusals) = RuleSet::compile(vec![rule.clone()]);
     assert!(refusals.is_empty());
-    let matches = set.evaluate(&events(batch), &Completeness::complete());
-    matches.into_iter().map(|found| (found.row, Value::Object(found.output))).collect()
+    let found = by(&set);
+    for time in ["seen once", "remembered"] {
+        assert_eq!(found, by(&set), "values {time}: {sql}");
+    }
+    let everywhere = RuleSet::compile(vec![rule]).0.without_prefilter();
+    assert_eq!(found, by(&everywhere), "with and without the prefilter: {sql}");
+    found
 }
 
 /// What a query or a backtest over these rows answers; `None` when a whole number overflows in one of them, which fails a query.
@@ -467,7 +505,7 @@ fn as_history(select: &str, condition: &str) -> String {
 }
 
 /// A few for every run; `PROPTEST_CASES=20000` for a night.
-fn cases() -> u32 {
+pub(super) fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").map_or(192, |cases| cases.parse().unwrap())
 }
 
@@ -511,6 +549,58 @@ proptest! {
         let batch = batch(&rows);
         let sql = format!("SELECT seq, ({condition}) AS c FROM process_events WHERE start_kind IS NULL OR TRUE");
         assert_agree(&sql, &sql, &batch);
+    }
+}
+
+#[test]
+fn the_functions_of_rules_are_strict_and_two_valued_in_both() {
+    let named = |name: Option<&str>| {
+        let name = name.map_or(Value::Null, Value::from);
+        json!({"name": name}).as_object().unwrap().clone()
+    };
+    let rows = [None, Some("CMD.exe"), Some("10.1.2.3"), Some("\u{212a}")].map(named);
+    let numbered = rows.into_iter().enumerate().map(|(at, mut row)| {
+        row.insert("seq".into(), at.into());
+        row
+    });
+    let batch = batch_from_json(&numbered.collect::<Vec<_>>()).unwrap();
+    for (condition, expected) in [
+        ("ci_eq(name, 'cmd.EXE', 'x')", vec![1]),
+        ("NOT ci_eq(name, 'cmd.EXE')", vec![0, 2, 3]),
+        ("ci_eq(name, 'cmd.exe') IS NULL", vec![]),
+        ("ci_eq(name, 'k')", vec![]),
+        ("name ILIKE 'k'", vec![3]),
+        ("cs_ends(name, '.EXE') OR ci_starts(name, 'cMd')", vec![1]),
+        ("NOT cidr(name, '10.0.0.0/8', '::/0')", vec![0, 1, 3]),
+        ("re_match(name, '^c', 'i') OR re_match(name, '^C')", vec![1]),
+        ("NOT (ci_like(name, '%.E_E') AND TRUE)", vec![0, 2, 3]),
+        ("ci_contains(NULL, 'a') IS FALSE", vec![0, 1, 2, 3]),
+    ] {
+        let sql = format!("SELECT seq FROM process_events WHERE {condition}");
+        let expected: Vec<Value> = expected.into_iter().map(|seq| json!({"seq": seq})).collect();
+        assert_eq!(by_query(&sql, &batch), expected, "{sql}");
+        let ours: Vec<Value> = by_matcher(rule(&sql).unwrap(), &batch).into_iter().map(|(_, output)| output).collect();
+        assert_eq!(ours, expected, "{sql}");
+    }
+}
+
+#[test]
+fn wrong_values_of_the_functions_of_rules_are_refused_by_name() {
+    for (call, message) in [
+        ("ci_eq(name, parent_name)", "value of ci_eq must be"),
+        ("ci_eq(name, 5)", "value of ci_eq must be"),
+        ("cidr(name, '10.0.0.0/33')", "not from 0 to 32"),
+        ("re_match(name, '(')", "does not compile"),
+        ("re_match(name, 'a', 'q')", "flags 'q'"),
+    ] {
+        let sql = format!("SELECT seq FROM process_events WHERE {call}");
+        let refusal = check(&sql).expect_err(call).to_string();
+        assert!(refusal.contains(message), "{call}: {refusal}");
+    }
+    for call in ["ci_eq(name)", "ci_eq(pid, 'x')", "ci_eq(name, NULL)", "re_match(name, 'a', 'i', 'x')"] {
+        let sql = format!("SELECT seq FROM process_events WHERE {call}");
+        let yaml = json!({"id": "00000000-0000-4000-8000-000000000001", "name": "n", "severity": "info", "sql": sql});
+        assert!(rules::parse(Path::new("rule.yaml"), &yaml.to_string()).is_err(), "{call}");
     }
 }
 

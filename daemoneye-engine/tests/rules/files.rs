@@ -93,23 +93,6 @@ fn a_place_in_the_sql_is_the_place_in_the_file() {
 }
 
 #[test]
-fn what_needs_more_than_one_event_is_refused_as_a_window_rule() {
-    for sql in [
-        "SELECT count(*) FROM process_events",
-        "SELECT name FROM process_events GROUP BY name",
-        "SELECT a.pid FROM process_events a JOIN process_events b ON a.ppid = b.pid",
-        "SELECT pid FROM process_events WHERE pid IN (SELECT pid FROM process_events)",
-        "SELECT pid FROM process_events UNION SELECT pid FROM process_events",
-        "WITH p AS (SELECT pid FROM process_events) SELECT pid FROM p",
-        "SELECT pid FROM processes",
-        "SELECT pid, row_number() OVER (ORDER BY time) FROM process_events",
-    ] {
-        let refusal = refused(sql);
-        assert!(refusal.message.contains("window rules are not built yet"), "{sql}: {refusal}");
-    }
-}
-
-#[test]
 fn a_function_that_rules_lack_is_answered_with_those_that_they_have() {
     for function in ["round", "md5", "now"] {
         let hint = refused(&format!("SELECT pid FROM process_events WHERE {function}(pid) = 1")).hint.unwrap();

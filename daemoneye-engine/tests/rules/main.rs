@@ -3,4 +3,9 @@
 
 mod differential;
 mod files;
+mod life;
 mod pack;
+mod prefilter;
+mod sigma;
+mod tools;
+mod windows;

@@ -318,12 +318,12 @@ impl Serve<'_, '_> {
                     Ok(running) => {
                         let cancel = running.cancelled().clone();
                         let responder = Responder::new(running);
-                        return self.event(ClientEvent::Call(IncomingCall {
+                        return self.event(ClientEvent::Call(Box::new(IncomingCall {
                             request: asked,
                             correlation,
                             cancel,
                             responder,
-                        }));
+                        })));
                     }
                     Err(fault) => fault,
                 }

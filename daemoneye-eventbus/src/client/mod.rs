@@ -79,7 +79,7 @@ pub enum ClientEvent {
     /// Everything up to here is durable on the other side.
     Committed(Sequence),
     /// The agent asks something.
-    Call(IncomingCall),
+    Call(Box<IncomingCall>),
     /// A message of a subscription.
     Deliver(Delivered),
 }

@@ -95,6 +95,8 @@ const fn is_endless(request: &OperatorRequest) -> bool {
                 | Verb::DataExport(_)
                 | Verb::DataFsck(_)
                 | Verb::DataVacuum(_)
+                | Verb::RulesBacktest(_)
+                | Verb::RulesExport(_)
         )
     )
 }

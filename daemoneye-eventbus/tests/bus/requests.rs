@@ -33,7 +33,7 @@ fn page(number: u32, more: bool) -> CollectorResponse {
 async fn call(events: &mut mpsc::Receiver<ClientEvent>) -> IncomingCall {
     loop {
         if let ClientEvent::Call(call) = next(events).await {
-            return call;
+            return *call;
         }
     }
 }

@@ -9,7 +9,7 @@ pub(super) const ALERTS: &[Column] = columns! {
     "severity" Text "" Public "" "info, low, medium, high or critical" "high";
     "title" Text "" Public "" "name of the rule" "Reverse shell from a script interpreter";
     "description" Text "" Public "" "what the rule finds and why that is bad" "A shell whose input and output are a socket.";
-    "status" Text "" Public "" "open, acknowledged, closed or reopened" "open";
+    "status" Text "" Public "" "open, acknowledged, closed or reopened; suppressed: an exception of the rule holds, and nobody was told" "open";
     "rule_id" Text "UUID" Public "" "which rule" "6f1f3a77-3f0a-4b6c-9a9e-2d0b7c1e5a10";
     "rule_version" Integer "" Public "" "which version of it" "2";
     "rule_hash" Text "hex" Public "" "BLAKE3 of that version's text" "af1349b9f5f9a1a6a0404dea36dcc949";
@@ -33,6 +33,8 @@ pub(super) const ALERTS: &[Column] = columns! {
     "seq" Integer "" Public "" "that event's number in the collector's stream" "18211";
     "engine" Text "" Public "" "build that decided" "daemoneye-engine 0.1.0";
     "host" Text "" Public "" "name of the host" "web-1";
+    "suppressed_by" Text "UUID" Public "" "the exception that hides it, as in rule_exceptions; NULL where none does"
+        "9b2f1c4e-8d3a-5e7f-a1b2-c3d4e5f60718";
 };
 
 pub(super) const ALERT_DELIVERIES: &[Column] = columns! {

@@ -6,6 +6,7 @@
 
 mod alerts;
 mod processes;
+mod rules;
 mod system;
 
 use crate::columns::{Column, PROCESS_EVENTS};
@@ -70,6 +71,31 @@ pub const TABLES: &[Table] = &[
         shared: |_| false,
         own: alerts::RULES,
     },
+    Table {
+        name: "rule_stats",
+        meaning: "what the rules that run have done and cost since they were loaded with this text; none over a copied store",
+        shared: |_| false,
+        own: rules::RULE_STATS,
+    },
+    Table {
+        name: "rule_exceptions",
+        meaning: "what rules do not mean, who says so and until when; what it hid stands in alerts as suppressed",
+        shared: |_| false,
+        own: rules::RULE_EXCEPTIONS,
+    },
+    Table {
+        name: "rule_lists",
+        meaning: "the named sets of values that rules use",
+        shared: |_| false,
+        own: rules::RULE_LISTS,
+    },
+    Table {
+        name: "rule_problems",
+        meaning: "everything that is wrong with the files of rules, as they were read last",
+        shared: |_| false,
+        own: rules::RULE_PROBLEMS,
+    },
+    Table { name: "rule_packs", meaning: "the packs that rules come in", shared: |_| false, own: rules::RULE_PACKS },
     Table {
         name: "coverage",
         meaning: "what was not seen or is not kept any more, from when to when and why",

@@ -15,7 +15,8 @@ pub(super) fn belongs_to_a_lifetime(column: &Column) -> bool {
         column.name,
         "arg_lengths" | "cpu_usage" | "memory_usage" | "parent_command_line" | "status" | "truncated"
     );
-    (describes_a_process(column) || at_its_end) && !elsewhere
+    let in_its_start = column.field.starts_with("process.windows.");
+    (describes_a_process(column) || at_its_end) && !elsewhere && !in_its_start
 }
 
 pub(super) const OF_THE_LIVING: &[Column] = columns! {

@@ -6,10 +6,10 @@ use daemoneye_lib::columns::Kind;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Spanned, UnaryOperator, ValueWithSpan};
 
 use super::super::matcher::{Comparison, Leaf, Scalar, Test};
-use super::super::pattern::TextPattern;
 use super::literal::{text_of, unify};
 use super::scalar::{is_condition, unknown};
-use super::{Compiler, Problem, kind_name};
+use super::{Compiler, Problem, Typed, kind_name};
+use crate::text::{Fits, Folding};
 
 impl Compiler {
     /// Compiles "`expr` has the truth value `wanted`".
@@ -56,12 +56,12 @@ impl Compiler {
             }
             Expr::RLike { negated, expr: subject, pattern, .. } => {
                 let text = text_of(pattern, "a regular expression")?;
-                Ok(Test::Leaf(self.expression(subject, pattern, text, false)?, wanted != *negated))
+                Ok(Test::Leaf(self.expression(subject, pattern, text, "")?, wanted != *negated))
             }
             Expr::BinaryOp { left, op, right } if expression(op).is_some() => {
                 let Some((fold, negated)) = expression(op) else { return Err(unknown(expr)) };
                 let text = text_of(right, "a regular expression")?;
-                Ok(Test::Leaf(self.expression(left, right, text, fold)?, wanted != negated))
+                Ok(Test::Leaf(self.expression(left, right, text, if fold { "i" } else { "" })?, wanted != negated))
             }
             Expr::Function(function) if super::functions::is_predicate(function) => {
                 Ok(Test::Leaf(self.predicate(function)?, wanted))
@@ -111,7 +111,15 @@ impl Compiler {
 
     fn compare(&mut self, left: &Expr, op: Comparison, right: &Expr, wanted: bool) -> Result<Test, Problem> {
         let (a, b) = unify(self.scalar(left)?, self.scalar(right)?, left)?;
-        Ok(Test::Leaf(Leaf::Compare(a.scalar, op, b.scalar), wanted))
+        Ok(match (op, a, b) {
+            (Comparison::Equal, Typed { scalar: Scalar::Text(text), .. }, other)
+            | (Comparison::Equal, other, Typed { scalar: Scalar::Text(text), .. }) => is(other.scalar, &text, wanted),
+            (Comparison::NotEqual, Typed { scalar: Scalar::Text(text), .. }, other)
+            | (Comparison::NotEqual, other, Typed { scalar: Scalar::Text(text), .. }) => {
+                is(other.scalar, &text, !wanted)
+            }
+            (op, a, b) => Test::Leaf(Leaf::Compare(a.scalar, op, b.scalar), wanted),
+        })
     }
 
     fn like(
@@ -130,8 +138,8 @@ impl Compiler {
         }
         let text = text_of(pattern, "the pattern of LIKE")?;
         let subject = self.of_kind(subject, Kind::Text)?;
-        let compiled = TextPattern::like(text, fold).map_err(|error| Problem::of(pattern, error))?;
-        Ok(Test::Leaf(Leaf::Pattern(subject, compiled), wanted))
+        let fits = Fits::like(text, fold).map_err(|error| Problem::of(pattern, error))?;
+        Ok(Test::Leaf(Leaf::Fits(subject, fits), wanted))
     }
 
     /// Text in literals becomes one look-up; anything else is the OR of its comparisons, which is what IN means.
@@ -146,6 +154,10 @@ impl Compiler {
             }
         }
         let typed = self.scalar(subject)?;
+        if list.is_empty() {
+            // Of an empty list: nothing is in it, not even NULL.
+            return Ok(if wanted { Test::Never } else { Test::Always });
+        }
         if others.is_empty() && matches!(typed.kind, Some(Kind::Text)) {
             return Ok(Test::Leaf(Leaf::OneOf { subject: typed.scalar, texts, with_null }, wanted));
         }
@@ -153,6 +165,11 @@ impl Compiler {
             list.iter().map(|item| self.compare(subject, Comparison::Equal, item, wanted)).collect();
         Ok(joined(tests?, !wanted))
     }
+}
+
+/// Equality with a literal.
+fn is(subject: Scalar, text: &str, wanted: bool) -> Test {
+    Test::Leaf(Leaf::Fits(subject, Fits::equal(Folding::None, &[text])), wanted)
 }
 
 /// All of them, or any of them.

@@ -6,21 +6,33 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::super::matcher::{Leaf, Scalar, Search};
-use super::super::pattern::TextPattern;
 use super::literal::text_of;
 use super::{Compiler, Problem, Typed, kind_name, select};
 use crate::sql::names::{nearest, normal};
+use crate::text::{self, Fits, Folding};
 
 /// Everything that [`Compiler::call`] and [`Compiler::predicate`] know.
 const KNOWN: &[&str] = &[
     "char_length",
     "character_length",
+    "ci_contains",
+    "ci_ends",
+    "ci_eq",
+    "ci_like",
+    "ci_starts",
+    "cidr",
     "coalesce",
     "concat",
     "contains",
+    "cs_contains",
+    "cs_ends",
+    "cs_eq",
+    "cs_like",
+    "cs_starts",
     "ends_with",
     "length",
     "lower",
+    "re_match",
     "regexp_like",
     "starts_with",
     "upper",
@@ -48,7 +60,12 @@ const AGGREGATES: &[&str] = &[
 
 /// Whether its value is a truth value.
 pub(super) fn is_predicate(function: &Function) -> bool {
-    matches!(name(function).as_str(), "contains" | "ends_with" | "regexp_like" | "starts_with")
+    let name = name(function);
+    matches!(name.as_str(), "contains" | "ends_with" | "regexp_like" | "starts_with") || is_strict(&name)
+}
+
+fn is_strict(name: &str) -> bool {
+    text::FUNCTIONS.contains(&name)
 }
 
 fn name(function: &Function) -> String {
@@ -108,10 +125,34 @@ impl Compiler {
             ("regexp_like", [subject, pattern, flags]) => {
                 return self.regexp_like(subject, pattern, text_of(flags, "the flags of regexp_like")?);
             }
+            (name, [subject, values @ ..]) if is_strict(name) => return self.strict(function, name, subject, values),
             _ => return Err(refusal(function)),
         };
         let [text, needle] = arguments.as_slice() else { return Err(refusal(function)) };
-        Ok(Leaf::Search(self.of_kind(text, Kind::Text)?, search, self.of_kind(needle, Kind::Text)?))
+        let text = self.of_kind(text, Kind::Text)?;
+        Ok(match (search, self.of_kind(needle, Kind::Text)?) {
+            (Search::Contains, Scalar::Text(needle)) => Leaf::Fits(text, Fits::contains(Folding::None, &[&needle])),
+            (Search::EndsWith, Scalar::Text(needle)) => Leaf::Fits(text, Fits::ends(&needle)),
+            (Search::StartsWith, Scalar::Text(needle)) => Leaf::Fits(text, Fits::starts(&needle)),
+            (search, needle) => Leaf::Search(text, search, needle),
+        })
+    }
+
+    fn strict(&mut self, function: &Function, name: &str, subject: &Expr, values: &[&Expr]) -> Result<Leaf, Problem> {
+        let subject = self.of_kind(subject, Kind::Text)?;
+        let what = format!("a value of {name}");
+        let texts: Vec<&str> = values.iter().map(|value| text_of(value, &what)).collect::<Result<_, _>>()?;
+        if texts.is_empty() {
+            return Err(refusal(function));
+        }
+        match Fits::of_function(name, &texts) {
+            Some(Ok(fits)) => Ok(Leaf::Strict(subject, fits)),
+            Some(Err((at, error))) => Err(match values.get(at) {
+                Some(value) => Problem::of(*value, error),
+                None => Problem::at(function.span().start, error),
+            }),
+            None => Err(refusal(function)),
+        }
     }
 
     fn regexp_like(&mut self, subject: &Expr, pattern: &Expr, flags: &str) -> Result<Leaf, Problem> {
@@ -120,16 +161,15 @@ impl Compiler {
                 .hint("known are i, m, s and x"));
         }
         let text = text_of(pattern, "a regular expression")?;
-        let whole = if flags.is_empty() { text.to_owned() } else { format!("(?{flags}){text}") };
-        self.expression(subject, pattern, &whole, false)
+        self.expression(subject, pattern, text, flags)
     }
 
     /// The leaf of a regular expression, whatever spelling it came in.
-    pub(super) fn expression(&mut self, subject: &Expr, at: &Expr, text: &str, fold: bool) -> Result<Leaf, Problem> {
+    pub(super) fn expression(&mut self, subject: &Expr, at: &Expr, text: &str, flags: &str) -> Result<Leaf, Problem> {
         let subject = self.of_kind(subject, Kind::Text)?;
-        let pattern = TextPattern::expression(text, fold)
+        let fits = Fits::expression(text, flags)
             .map_err(|error| Problem::of(at, format!("the regular expression does not compile: {error}")))?;
-        Ok(Leaf::Pattern(subject, pattern))
+        Ok(Leaf::Fits(subject, fits))
     }
 }
 

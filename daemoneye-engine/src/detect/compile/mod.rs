@@ -5,15 +5,19 @@
 //! from DataFusion on the same text.
 
 mod condition;
+mod explain;
 pub(super) mod functions;
 mod literal;
 mod scalar;
 mod select;
 
+pub(super) use explain::explain;
+pub(super) use select::table_and_condition;
+
 use std::collections::BTreeSet;
 
 use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
-use datafusion::sql::sqlparser::ast::{Ident, Query, Spanned};
+use datafusion::sql::sqlparser::ast::{Expr, Ident, Query, Spanned};
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::matcher::{Scalar, Test};
@@ -31,11 +35,24 @@ pub(super) struct Compiled {
     pub(super) outputs: Vec<Output>,
     /// Every column that it reads, by place in the column table.
     pub(super) columns: BTreeSet<usize>,
+    /// Those that its condition reads: without one of them it cannot decide.
+    pub(super) asked: BTreeSet<usize>,
     /// The condition speaks of `start_kind`, so the author decides about forks.
     pub(super) sees_forks: bool,
 }
 
 impl Compiled {
+    /// What no row matches: a rule that is not decided row by row.
+    pub(super) const fn never() -> Self {
+        Self {
+            condition: Test::Never,
+            outputs: Vec::new(),
+            columns: BTreeSet::new(),
+            asked: BTreeSet::new(),
+            sees_forks: false,
+        }
+    }
+
     /// Whether the rule matches a row.
     pub(super) fn matches(&self, columns: &Columns<'_>, row: usize) -> bool {
         (self.sees_forks || !columns.is_fork(row)) && self.condition.holds(columns, row)
@@ -59,15 +76,15 @@ pub(super) struct Problem {
 }
 
 impl Problem {
-    fn at(location: Location, message: impl Into<String>) -> Self {
+    pub(super) fn at(location: Location, message: impl Into<String>) -> Self {
         Self { line: location.line, column: location.column, message: message.into(), hint: None }
     }
 
-    fn of(node: &impl Spanned, message: impl Into<String>) -> Self {
+    pub(super) fn of(node: &impl Spanned, message: impl Into<String>) -> Self {
         Self::at(node.span().start, message)
     }
 
-    fn hint(mut self, hint: impl Into<String>) -> Self {
+    pub(super) fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
     }
@@ -76,6 +93,12 @@ impl Problem {
 /// Compiles a checked SELECT.
 pub(super) fn compile(query: &Query) -> Result<Compiled, Problem> {
     select::compile(query)
+}
+
+/// Compiles one condition over the columns of a table that is called `alias`.
+pub(super) fn condition(expr: &Expr, alias: &str) -> Result<Test, Problem> {
+    let mut compiler = Compiler { qualifiers: vec![alias.to_owned()], columns: BTreeSet::new(), nodes: 0 };
+    compiler.test(expr, true)
 }
 
 /// A value with what is known about it before it runs.
@@ -102,6 +125,10 @@ struct Compiler {
 }
 
 impl Compiler {
+    const fn new(qualifiers: Vec<String>) -> Self {
+        Self { qualifiers, columns: BTreeSet::new(), nodes: 0 }
+    }
+
     /// Counts a node; the bound also ends the doubling of conditions that are used as values.
     fn spend(&mut self, location: Location) -> Result<(), Problem> {
         self.nodes += 1;

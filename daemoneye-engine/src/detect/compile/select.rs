@@ -1,7 +1,5 @@
 //! The shape of the SELECT: one table of events, a condition, and what to return.
 
-use std::collections::BTreeSet;
-
 use daemoneye_lib::columns::PROCESS_EVENTS;
 use datafusion::sql::sqlparser::ast::{
     Expr, GroupByExpr, ObjectNamePart, Query, Select, SelectItem, SetExpr, Spanned, TableFactor,
@@ -19,23 +17,29 @@ const TABLE: &str = "process_events";
 
 /// The refusal of everything that one event cannot decide.
 pub(super) fn window_rule(at: Location, what: &str) -> Problem {
-    Problem::at(at, format!("{what} needs more than one event: window rules are not built yet"))
-        .hint("write a filter and a projection over process_events; parent columns and ancestry are in the event")
+    Problem::at(at, format!("a rule cannot contain {what}"))
+        .hint("write SELECT … FROM process_events; parent columns and ancestry are in the event")
 }
 
 pub(super) fn compile(query: &Query) -> Result<Compiled, Problem> {
     let select = plain_select(query)?;
-    let mut compiler = Compiler { qualifiers: vec![table(select)?], columns: BTreeSet::new(), nodes: 0 };
+    let mut compiler = Compiler::new(vec![table(select)?]);
     let condition = match &select.selection {
         Some(condition) => compiler.test(condition, true)?,
         None => Test::Always,
     };
-    let sees_forks = compiler.columns.contains(&*START_KIND);
+    let (sees_forks, asked) = (compiler.columns.contains(&*START_KIND), compiler.columns.clone());
     let mut outputs = Vec::new();
     for item in &select.projection {
         compiler.output(item, &mut outputs)?;
     }
-    Ok(Compiled { condition, outputs, columns: compiler.columns, sees_forks })
+    Ok(Compiled { condition, outputs, columns: compiler.columns, asked, sees_forks })
+}
+
+/// The name by which columns may be qualified, and the condition.
+pub(in crate::detect) fn table_and_condition(query: &Query) -> Result<(String, Option<&Expr>), Problem> {
+    let select = plain_select(query)?;
+    Ok((table(select)?, select.selection.as_ref()))
 }
 
 fn plain_select(query: &Query) -> Result<&Select, Problem> {

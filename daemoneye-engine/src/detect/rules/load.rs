@@ -1,4 +1,5 @@
-//! Rule directories: walked in order, a rule of a later one in place of an earlier one's with the same id.
+//! Rule directories: walked in order, a rule of a later one in place of an earlier one's with the same id; then lists, packs and
+//! overrides of all of them together.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -9,7 +10,11 @@ use daemoneye_lib::model::DetectionRule;
 use uuid::Uuid;
 
 use super::super::Refusal;
-use super::{Loaded, LoadedRule, MAX_FILE_BYTES, MAX_FILES, parse};
+use super::document::{Document, Kind};
+use super::lists::{self, Lists};
+use super::packs::{self, Pack};
+use super::{Loaded, LoadedRule, MAX_FILE_BYTES, MAX_FILES, overrides, parse};
+use crate::sql;
 
 /// Deepest directory below a rule directory; a link in a circle ends here.
 const MAX_DEPTH: usize = 8;
@@ -23,18 +28,30 @@ pub fn load_dirs(dirs: &[PathBuf]) -> Loaded {
 /// As [`load_dirs`]; of two files of one directory with the same id, the one whose rule is in force stays.
 #[must_use]
 pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
+    // Without a thread for all of them each rule finds its own.
+    sql::on_large_stack(|| Ok(load_here(dirs, in_force))).unwrap_or_else(|_| load_here(dirs, in_force))
+}
+
+fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
     let mut loading = Loading { in_force, ..Loading::default() };
-    for dir in dirs {
-        let mut files = Vec::new();
-        loading.walk(dir, 0, &mut files);
-        files.sort();
+    let documents: Vec<Vec<Document>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
+    // What others refer to comes first: packs and lists, then rules, then what overrides them.
+    documents.iter().for_each(|of_dir| loading.packs(of_dir));
+    documents.iter().for_each(|of_dir| loading.lists(of_dir));
+    for of_dir in &documents {
         let mut of_this_dir = BTreeMap::new();
-        for file in files {
-            loading.file(&file, &mut of_this_dir);
+        for document in of_kind(of_dir, Kind::Rule) {
+            loading.rule(document, &mut of_this_dir);
         }
         loading.rules.extend(of_this_dir);
     }
-    Loaded { rules: loading.rules.into_values().collect(), problems: loading.problems }
+    documents.iter().for_each(|of_dir| loading.overrides(of_dir));
+    let Loading { rules, lists, packs, problems, .. } = loading;
+    Loaded { rules: rules.into_values().collect(), lists, packs, problems }
+}
+
+fn of_kind(documents: &[Document], kind: Kind) -> impl Iterator<Item = &Document> {
+    documents.iter().filter(move |document| document.kind == kind)
 }
 
 #[derive(Default)]
@@ -42,10 +59,63 @@ struct Loading<'a> {
     in_force: &'a [DetectionRule],
     files: usize,
     rules: BTreeMap<Uuid, LoadedRule>,
+    lists: Lists,
+    packs: Vec<Pack>,
     problems: Vec<Refusal>,
 }
 
 impl Loading<'_> {
+    /// What can be read as YAML below one directory, in the order of the paths.
+    fn documents(&mut self, dir: &Path) -> Vec<Document> {
+        let mut files = Vec::new();
+        self.walk(dir, 0, &mut files);
+        files.sort();
+        let mut documents = Vec::with_capacity(files.len());
+        for file in files {
+            match read(&file).map_err(|refusal| vec![refusal]).and_then(|text| Document::new(&file, &text)) {
+                Ok(document) => documents.push(document),
+                Err(problems) => self.problems.extend(problems),
+            }
+        }
+        documents
+    }
+
+    fn packs(&mut self, documents: &[Document]) {
+        for document in of_kind(documents, Kind::Pack) {
+            match packs::read(document) {
+                Ok(pack) if self.packs.iter().any(|other| other.dir == pack.dir) => {
+                    let message = "the directory has another manifest of a pack";
+                    self.problems.push(Refusal::whole(&document.file, message, Some("keep one of them")));
+                }
+                Ok(pack) => self.packs.push(pack),
+                Err(problems) => self.problems.extend(problems),
+            }
+        }
+    }
+
+    fn lists(&mut self, documents: &[Document]) {
+        let mut told = Vec::new();
+        for document in of_kind(documents, Kind::List) {
+            match lists::read(document) {
+                Ok(list) => told.push(list),
+                Err(problems) => self.problems.extend(problems),
+            }
+        }
+        self.lists.take(told, &mut self.problems);
+    }
+
+    fn overrides(&mut self, documents: &[Document]) {
+        for document in of_kind(documents, Kind::Override) {
+            match overrides::read(document, &self.lists) {
+                Ok(over) => match self.rules.get_mut(&over.rule) {
+                    Some(rule) => over.apply(rule),
+                    None => self.problems.push(over.without_rule(self.rules.values())),
+                },
+                Err(problems) => self.problems.extend(problems),
+            }
+        }
+    }
+
     fn walk(&mut self, dir: &Path, depth: usize, files: &mut Vec<PathBuf>) {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
@@ -79,13 +149,10 @@ impl Loading<'_> {
         }
     }
 
-    fn file(&mut self, file: &Path, rules: &mut BTreeMap<Uuid, LoadedRule>) {
-        let text = match read(file) {
-            Ok(text) => text,
-            Err(refusal) => return self.problems.push(refusal),
-        };
-        match parse(file, &text) {
-            Ok(rule) => {
+    fn rule(&mut self, document: &Document, rules: &mut BTreeMap<Uuid, LoadedRule>) {
+        match parse::rule(document, &self.lists) {
+            Ok(mut rule) => {
+                rule.rule.pack = packs::name(&self.packs, &document.file);
                 let id = rule.rule.id;
                 let Some(first) = rules.remove(&id) else { return drop(rules.insert(id, rule)) };
                 let (kept, refused) =

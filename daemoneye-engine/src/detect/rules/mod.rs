@@ -1,27 +1,42 @@
 //! Rule files: YAML for what a person needs to know, SQL for the logic, and sample events that prove it.
 //!
-//! A file holds one rule. Unknown keys, wrong kinds and missing fields are refused with line, column and the nearest known
+//! A file holds one rule, or what belongs to rules: a list of values, an override, the manifest of a pack. Unknown keys, wrong kinds and missing fields are refused with line, column and the nearest known
 //! name, all problems of a file at once; a bad file never keeps the others from loading. The rule's hash is BLAKE3 over the
 //! file's canonical JSON, so comments and layout do not make a new version.
 
+mod check;
+mod document;
+mod except;
+mod lists;
 mod load;
+mod overrides;
+mod packs;
 mod parse;
 mod place;
+mod reader;
 mod testing;
-mod yaml;
+mod write;
+pub(crate) mod yaml;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use daemoneye_lib::columns::PROCESS_EVENTS;
 use daemoneye_lib::model::DetectionRule;
 use serde_json::{Map, Value};
 
+pub use check::{Checked, check_file, lists_with};
+pub use lists::{Lists, MAX_LIST_VALUES, ValueList};
 pub use load::{load_dirs, load_dirs_over};
+pub use packs::Pack;
 pub use parse::parse;
 pub use testing::run_tests;
+pub use write::to_yaml;
 
 use super::Refusal;
 use super::compile::Compiled;
+use super::exceptions::Exception;
+use super::window::Planned;
 
 /// Largest rule file in bytes. A rule is a page of text; more is a mistake or an attack on the parser.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -34,6 +49,10 @@ pub const MAX_FILES: usize = 10_000;
 pub struct Loaded {
     /// One rule per id, those of later directories in place of earlier ones, ordered by id. Disabled ones are among them.
     pub rules: Vec<LoadedRule>,
+    /// The value lists that rules may name.
+    pub lists: Lists,
+    /// The packs that have a manifest.
+    pub packs: Vec<Pack>,
     /// What was not taken, and why.
     pub problems: Vec<Refusal>,
 }
@@ -49,7 +68,31 @@ pub struct LoadedRule {
     pub source: String,
     /// Where it was read.
     pub path: PathBuf,
+    /// The value lists that its SQL names.
+    pub lists: Vec<String>,
+    /// What its users know to be harmless, from override files.
+    pub exceptions: Vec<Arc<Exception>>,
+    /// The files that override it, in the order in which they do.
+    pub overrides: Vec<PathBuf>,
+    /// The SQL with the values of its lists, where it names any.
+    expanded: Option<String>,
     pub(super) compiled: Arc<Compiled>,
+    /// What decides it when one event cannot; `compiled` matches nothing then.
+    pub(super) window: Option<Arc<Planned>>,
+}
+
+impl LoadedRule {
+    /// The columns of `process_events` that its condition reads.
+    #[must_use]
+    pub fn columns(&self) -> Vec<&'static str> {
+        self.compiled.asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+    }
+
+    /// Its SQL as any engine of SQL can run it: with the values of the lists in the place of their names.
+    #[must_use]
+    pub fn plain_sql(&self) -> &str {
+        self.expanded.as_deref().unwrap_or(&self.rule.sql)
+    }
 }
 
 /// One sample event of a rule file.
@@ -61,6 +104,8 @@ pub struct RuleTest {
     pub expect: bool,
     /// Column → value; a column that is not named is NULL.
     pub event: Map<String, Value>,
+    /// Further events behind it, for a window rule.
+    pub then: Vec<Map<String, Value>>,
     /// Line of the test in its file.
     pub line: u64,
 }
@@ -93,4 +138,9 @@ pub struct TestFailure {
     pub line: u64,
     /// What was expected and what came.
     pub message: String,
+}
+
+/// The last part of a path.
+fn part(path: Option<&Path>) -> String {
+    path.and_then(Path::file_name).map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }

@@ -13,11 +13,11 @@ const MAX_DEPTH: usize = 16;
 const MAX_NODES: usize = 20_000;
 
 /// A value and its place.
-pub(super) type Node = Spanned<Yaml>;
+pub(crate) type Node = Spanned<Yaml>;
 
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Yaml {
+pub(crate) enum Yaml {
     Boolean(bool),
     Integer(i64),
     List(Vec<Node>),
@@ -30,7 +30,7 @@ pub(super) enum Yaml {
 
 impl Yaml {
     /// `text`, `a list`, …, for messages.
-    pub(super) const fn kind(&self) -> &'static str {
+    pub(crate) const fn kind(&self) -> &'static str {
         match self {
             Self::Boolean(_) => "true or false",
             Self::Integer(_) => "a whole number",
@@ -43,7 +43,7 @@ impl Yaml {
     }
 
     /// The value as JSON with sorted keys: the same for every layout of the same content.
-    pub(super) fn canonical(&self) -> serde_json::Value {
+    pub(crate) fn canonical(&self) -> serde_json::Value {
         match self {
             Self::Boolean(value) => (*value).into(),
             Self::Integer(value) => (*value).into(),
@@ -61,13 +61,13 @@ impl Yaml {
 }
 
 /// What made a text unreadable, and where.
-pub(super) struct Unreadable {
-    pub(super) location: Location,
-    pub(super) message: String,
+pub(crate) struct Unreadable {
+    pub(crate) location: Location,
+    pub(crate) message: String,
 }
 
 /// Reads one document.
-pub(super) fn read(text: &str) -> Result<Node, Unreadable> {
+pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_documents: 1 },
         duplicate_keys: DuplicateKeyPolicy::Error,

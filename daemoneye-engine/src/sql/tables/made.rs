@@ -13,7 +13,7 @@ use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use std::sync::Arc;
 
 /// The batches of a table, from its first row.
-pub(super) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
+pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError>> + Send>;
 
 struct Made<F> {
     schema: SchemaRef,
@@ -29,7 +29,7 @@ impl<F> std::fmt::Debug for Made<F> {
 }
 
 /// A scan over what `make` gives; each run of the plan calls it once.
-pub(super) fn scan(
+pub(crate) fn scan(
     schema: SchemaRef,
     bytes: usize,
     make: impl Fn() -> Batches + Send + Sync + 'static,

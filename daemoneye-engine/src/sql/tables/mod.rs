@@ -8,11 +8,14 @@ mod history;
 mod ledger;
 mod made;
 mod prune;
+mod rule_life;
 mod segments;
 mod system;
 mod view;
 
 pub(crate) use history::History;
+pub(crate) use made::{Batches, scan as made_rows};
+pub use rule_life::{RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow};
 pub(crate) use segments::{SEGMENTS_URL, segment_files};
 pub(crate) use view::QueryView;
 
@@ -34,6 +37,11 @@ pub trait SystemTables: Send + Sync + 'static {
     /// The document of `health` as it is now, of which `metrics` is made; `None` where nothing keeps one. As above.
     fn health(&self) -> Option<serde_json::Value> {
         None
+    }
+
+    /// The rules as they are loaded now. As above; the lists may be long.
+    fn rule_life(&self) -> RuleLife {
+        RuleLife::default()
     }
 
     /// Where the ledger's files lie, when that is known better than from the store's own directory.

@@ -1,10 +1,11 @@
 //! Function calls: by name from the allow-list, with the arguments and clauses that its class takes.
 
 use super::super::names::{self, Class};
+use super::super::strict;
 use super::{Step, Walker};
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
-    ObjectNamePart, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    ObjectNamePart, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 
 impl Walker {
@@ -122,6 +123,10 @@ impl Walker {
         };
         match arg {
             FunctionArgExpr::Expr(expr) if position > 0 && name.starts_with("regexp_") => self.pattern(expr),
+            FunctionArgExpr::Expr(expr) if position == 1 && name == "re_match" => self.pattern(expr),
+            FunctionArgExpr::Expr(expr) if position > 0 && strict::is_strict(name) => {
+                self.value_of(name, position, expr)
+            }
             FunctionArgExpr::Expr(expr) => self.expr(expr),
             FunctionArgExpr::Wildcard if name == "count" => Ok(()),
             FunctionArgExpr::Wildcard
@@ -129,6 +134,25 @@ impl Walker {
             | FunctionArgExpr::WildcardWithOptions(_) => {
                 self.refuse(format!("{name}(*) is not accepted"), "only count(*) takes *; name a column")
             }
+        }
+    }
+
+    /// A value of a function that is compiled once: known before it runs, and right.
+    fn value_of(&mut self, name: &str, position: usize, expr: &Expr) -> Step {
+        let Expr::Value(value) = expr else {
+            return self.refuse_node(
+                expr,
+                format!("a value of {name} must be a string literal or a parameter"),
+                "write it out, or bind it as $1",
+            );
+        };
+        match &value.value {
+            Value::SingleQuotedString(text) => match strict::mistake(name, position, text) {
+                None => self.value(value),
+                Some(mistake) => self.refuse_node(expr, mistake, "see the function's values in the documentation"),
+            },
+            Value::Placeholder(_) => self.value(value),
+            _ => self.refuse_node(expr, format!("a value of {name} must be text"), "write it as '…'"),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Rows of the small tables, column by column.
 
+mod rule_life;
+
 use super::super::ledger::{self, Entry};
 use super::super::prune::TimeRange;
 use super::super::view::store_error;
@@ -28,6 +30,11 @@ pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: Schema
         "alerts" => alerts(&store.alerts(&AlertFilter::default()).map_err(store_error)?),
         "alert_deliveries" => deliveries(&store.deliveries().map_err(store_error)?),
         "rules" => rules(&store.rules().map_err(store_error)?),
+        "rule_stats" => rule_life::stats(&view.extra.rule_life().stats),
+        "rule_exceptions" => rule_life::exceptions(&view.extra.rule_life().exceptions),
+        "rule_lists" => rule_life::lists(&view.extra.rule_life().lists),
+        "rule_packs" => rule_life::packs(&view.extra.rule_life().packs),
+        "rule_problems" => rule_life::problems(&view.extra.rule_life().problems),
         "coverage" => coverage(&store.coverage().map_err(store_error)?),
         "collectors" => collectors(&view.extra.collectors()),
         "scans" => scans(&store.scans().map_err(store_error)?),
@@ -76,6 +83,7 @@ fn alerts(rows: &[Alert]) -> Vec<ArrayRef> {
         integer(rows, |alert| alert.events.first().and_then(|event| i64::try_from(event.number).ok())),
         text(rows, |alert| alert.engine.clone()),
         text(rows, |alert| alert.host.clone()),
+        texts(rows, |alert| alert.suppressed_by.map(|exception| exception.to_string())),
     ]
 }
 

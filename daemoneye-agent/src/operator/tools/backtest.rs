@@ -1,0 +1,200 @@
+//! `rules backtest`: a rule over stored events, day by day, beside the version in use.
+
+use std::time::{Duration, Instant};
+
+use daemoneye_engine::detect::{LoadedRule, RuleSet, history_sql};
+use daemoneye_engine::replay::events_of;
+use daemoneye_engine::store::{StoreError, StoreOptions};
+use daemoneye_lib::model::{Completeness, RuleState};
+use daemoneye_lib::proto::{Fault, FaultKind, Progress, QueryDone, RulesBacktest, operator_response::Answer};
+use jiff::Timestamp;
+use serde_json::{Value, json};
+use tokio::task::block_in_place;
+use tokio_util::sync::CancellationToken;
+
+use super::super::data::shown;
+use super::super::{Answers, Operators, internal, say};
+use super::rows::time;
+use super::tally::Tally;
+
+/// History is read in pieces of this length: what a piece matches is sorted in memory, and progress is told between two.
+const PIECE_US: i64 = 24 * 3_600 * 1_000_000;
+/// Events on which the cost of one event is measured.
+const SAMPLE_EVENTS: usize = 10_000;
+const COUNT: &str = "SELECT count(*) FROM process_events WHERE time >= $1 AND time < $2";
+const SAMPLE: &str = "SELECT * FROM process_events WHERE time >= $1 AND time < $2 LIMIT 10000";
+
+/// A backtest under way.
+struct Backtest {
+    tally: Tally,
+    sql: String,
+    in_use: Option<(u32, Tally, String)>,
+    from_us: i64,
+    to_us: i64,
+    lacks: Vec<String>,
+    degraded: Vec<String>,
+}
+
+impl Operators {
+    pub(in crate::operator) async fn rules_backtest(
+        &self,
+        asked: RulesBacktest,
+        answers: &Answers,
+        cancel: CancellationToken,
+    ) -> Result<(), Fault> {
+        let began = Instant::now();
+        let file = asked.file.as_ref();
+        let file = file.ok_or_else(|| Fault::new(FaultKind::InvalidRequest, "there is no rule to run"))?;
+        if asked.from_us >= asked.to_us {
+            return Err(Fault::new(FaultKind::InvalidRequest, "the time ends before it begins"));
+        }
+        let mut rule = self.parse(file)?;
+        // Whoever tries a rule out may not have switched it on yet.
+        rule.rule.state = RuleState::Active;
+        let mut backtest = self.begin(rule.clone(), &asked)?;
+        let bounds = (time(backtest.from_us), time(backtest.to_us));
+        let total = self.number(COUNT, vec![bounds.0, bounds.1], cancel.clone()).await?;
+        let (mut at, mut done) = (backtest.from_us, 0_u64);
+        while at < backtest.to_us {
+            let until = at.saturating_add(PIECE_US).min(backtest.to_us);
+            let events = self.number(COUNT, vec![time(at), time(until)], cancel.clone()).await?;
+            if events > 0 {
+                self.piece(&mut backtest, at, until, &cancel).await?;
+            }
+            (at, done) = (until, done.saturating_add(events));
+            if !say(answers, Answer::Progress(Progress { done, total })).await {
+                return Ok(());
+            }
+        }
+        let sample = self.sample(rule.clone(), &backtest, cancel).await?;
+        let document = block_in_place(|| backtest.document(&rule, total, sample, began.elapsed()));
+        let document = document.map_err(|error| internal(&error))?;
+        say(answers, Answer::Data(shown(&document, backtest.degraded.is_empty())?)).await;
+        Ok(())
+    }
+
+    fn begin(&self, rule: LoadedRule, asked: &RulesBacktest) -> Result<Backtest, Fault> {
+        let failed = |error: StoreError| internal(&error);
+        let in_use = self.loaded().into_iter().find(|loaded| loaded.rule.id == rule.rule.id);
+        let in_use = in_use.filter(|loaded| loaded.rule.state == RuleState::Active);
+        let in_use = in_use.map(|rule| -> Result<_, StoreError> {
+            let (version, sql) = (rule.rule.version, history_sql(&rule));
+            Ok((version, Tally::new(rule, self.like_ours())?, sql))
+        });
+        Ok(Backtest {
+            sql: history_sql(&rule),
+            tally: Tally::new(rule, self.like_ours()).map_err(failed)?,
+            in_use: in_use.transpose().map_err(failed)?,
+            from_us: asked.from_us,
+            to_us: asked.to_us,
+            lacks: Vec::new(),
+            degraded: Vec::new(),
+        })
+    }
+
+    /// Deduplication and rate limits as this agent has them.
+    fn like_ours(&self) -> StoreOptions {
+        let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+        StoreOptions {
+            dedup_window_s: narrow(self.settings.alerts.dedup_window.as_secs()),
+            rate_per_rule: narrow(self.settings.alerts.rate_per_rule_per_minute),
+            rate_total: narrow(self.settings.alerts.rate_per_minute),
+            audit_entries: 0,
+            ..StoreOptions::new(self.store.dir())
+        }
+    }
+
+    async fn piece(
+        &self,
+        backtest: &mut Backtest,
+        from: i64,
+        until: i64,
+        cancel: &CancellationToken,
+    ) -> Result<(), Fault> {
+        let bounds = || vec![time(from), time(until)];
+        let done = self.run(backtest.sql.clone(), bounds(), &mut backtest.tally, cancel).await?;
+        backtest.note(&done);
+        if let Some((_, tally, sql)) = &mut backtest.in_use {
+            let done = self.run(sql.clone(), bounds(), tally, cancel).await?;
+            backtest.note(&done);
+        }
+        Ok(())
+    }
+
+    async fn run(
+        &self,
+        sql: String,
+        bounds: Vec<daemoneye_lib::proto::Value>,
+        tally: &mut Tally,
+        cancel: &CancellationToken,
+    ) -> Result<QueryDone, Fault> {
+        let mut rows = self.rows(sql, bounds, cancel.clone()).await?;
+        while let Some(batch) = rows.next().await? {
+            block_in_place(|| tally.take(batch)).map_err(|error| internal(&error))?;
+        }
+        Ok(rows.done())
+    }
+
+    /// Nanoseconds that the rule takes for one event as they come, over a sample of stored ones.
+    async fn sample(&self, rule: LoadedRule, backtest: &Backtest, cancel: CancellationToken) -> Result<Value, Fault> {
+        let (set, _) = RuleSet::compile(vec![rule]);
+        let bounds = vec![time(backtest.from_us), time(backtest.to_us)];
+        let mut rows = self.rows(SAMPLE.to_owned(), bounds, cancel).await?;
+        let (mut events, mut took) = (0_usize, Duration::ZERO);
+        while let Some(batch) = rows.next().await? {
+            events = events.saturating_add(batch.num_rows());
+            let (batch, began) = (events_of(batch), Instant::now());
+            block_in_place(|| set.evaluate(&batch, &Completeness::complete()));
+            took = took.saturating_add(began.elapsed());
+        }
+        let per_event = took.as_nanos().checked_div(events.min(SAMPLE_EVENTS) as u128);
+        let per_event = per_event.map(|ns| u64::try_from(ns).unwrap_or(u64::MAX));
+        Ok(json!({ "sample_events": events, "ns_per_event": per_event }))
+    }
+}
+
+impl Backtest {
+    fn note(&mut self, done: &QueryDone) {
+        let degraded = done.completeness.iter().flat_map(|known| known.degraded.iter());
+        for reason in degraded {
+            if !self.degraded.contains(reason) {
+                self.degraded.push(reason.clone());
+            }
+        }
+        for lack in &done.lacks {
+            if !self.lacks.contains(&lack.what) {
+                self.lacks.push(lack.what.clone());
+            }
+        }
+    }
+
+    fn document(&self, rule: &LoadedRule, events: u64, cost: Value, took: Duration) -> Result<Value, StoreError> {
+        let (days, most) = self.tally.days()?;
+        let at = |us: i64| Timestamp::from_microsecond(us).map(|time| format!("{time:.6}")).unwrap_or_default();
+        let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let mut document = json!({
+            "rule": { "id": rule.rule.id, "name": rule.rule.name, "file": rule.rule.file },
+            "from": at(self.from_us),
+            "to": at(self.to_us),
+            "events": events,
+            "hits": self.tally.hits(),
+            "alerts": self.tally.alerts()?,
+            "most_alerts_a_day": most,
+            "days": days,
+            "top": self.tally.top(),
+            "top_is_a_part_of": self.tally.uncounted(),
+            "cost": cost,
+            "elapsed_ms": elapsed_ms,
+            "degraded": self.degraded,
+            "lacks": self.lacks,
+            "in_use": null,
+            "difference": null,
+        });
+        if let (Some((version, tally, _)), Some(members)) = (&self.in_use, document.as_object_mut()) {
+            let in_use = json!({ "version": version, "hits": tally.hits(), "alerts": tally.alerts()? });
+            members.insert("in_use".to_owned(), in_use);
+            members.insert("difference".to_owned(), self.tally.difference(tally));
+        }
+        Ok(document)
+    }
+}

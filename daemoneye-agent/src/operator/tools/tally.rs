@@ -1,0 +1,169 @@
+//! What a backtest has found of one version of a rule: hits and alerts by day, and which values come most often. Bounded, whatever
+//! the rule matches; what a bound left out is told.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use daemoneye_engine::RecordBatch;
+use daemoneye_engine::detect::LoadedRule;
+use daemoneye_engine::ingest::row_to_json;
+use daemoneye_engine::replay::{Replay, events_of};
+use daemoneye_engine::store::{RuleMatch, StoreError, StoreOptions};
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+
+/// Different values that are counted per column.
+const VALUES: usize = 10_000;
+/// Values that are shown per column.
+const SHOWN_VALUES: usize = 5;
+/// Hits whose positions are kept, to tell two versions apart.
+const POSITIONS: usize = 100_000;
+/// Examples of hits that only one version has.
+const EXAMPLES: usize = 10;
+/// Columns of an example.
+const EXAMPLE: [&str; 6] = ["time", "name", "command_line", "parent_name", "user", "entity_id"];
+
+/// An event's place: epoch and number in its collector's stream.
+type Position = (String, u64, u64);
+
+/// One version of a rule over history.
+pub(super) struct Tally {
+    replay: Replay,
+    hits: u64,
+    days: BTreeMap<String, u64>,
+    values: BTreeMap<String, HashMap<String, u64>>,
+    uncounted: BTreeSet<String>,
+    positions: BTreeMap<Position, Option<Value>>,
+}
+
+impl Tally {
+    pub(super) fn new(rule: LoadedRule, options: StoreOptions) -> Result<Self, StoreError> {
+        let (replay, _) = Replay::new(vec![rule], options)?;
+        Ok(Self {
+            replay,
+            hits: 0,
+            days: BTreeMap::new(),
+            values: BTreeMap::new(),
+            uncounted: BTreeSet::new(),
+            positions: BTreeMap::new(),
+        })
+    }
+
+    /// Takes the next rows in their order.
+    pub(super) fn take(&mut self, events: RecordBatch) -> Result<(), StoreError> {
+        for found in self.replay.take(&events_of(events))? {
+            self.count(&found);
+        }
+        Ok(())
+    }
+
+    fn count(&mut self, found: &RuleMatch) {
+        self.hits = self.hits.saturating_add(1);
+        let process = row_to_json(&found.batch, found.row);
+        let time = process.get("time").and_then(Value::as_str).unwrap_or_default();
+        let hits = self.days.entry(day(time)).or_default();
+        *hits = hits.saturating_add(1);
+        for (column, value) in &found.output {
+            let counts = self.values.entry(column.clone()).or_default();
+            let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
+            if counts.len() < VALUES || counts.contains_key(&text) {
+                let count = counts.entry(text).or_default();
+                *count = count.saturating_add(1);
+            } else {
+                self.uncounted.insert(column.clone());
+            }
+        }
+        if self.positions.len() < POSITIONS {
+            let number = |name: &str| process.get(name).and_then(Value::as_u64).unwrap_or_default();
+            let collector = process.get("collector").and_then(Value::as_str).unwrap_or_default().to_owned();
+            // Examples are those of the beginning; the rest are only positions.
+            let example = (self.positions.len() < POSITIONS / 10).then(|| example(&process));
+            self.positions.insert((collector, number("epoch"), number("seq")), example);
+        }
+    }
+
+    pub(super) const fn hits(&self) -> u64 {
+        self.hits
+    }
+
+    /// Whether every hit's position was kept.
+    fn is_whole(&self) -> bool {
+        self.positions.len() as u64 == self.hits
+    }
+
+    /// Hits and alerts of each day that has any, and the most alerts of one day.
+    pub(super) fn days(&self) -> Result<(Vec<Value>, u64), StoreError> {
+        let mut alerts = BTreeMap::<String, u64>::new();
+        for alert in self.replay.alerts()? {
+            let time = Timestamp::from_microsecond(alert.time_us).map(|time| time.to_string()).unwrap_or_default();
+            let count = alerts.entry(day(&time)).or_default();
+            *count = count.saturating_add(1);
+        }
+        let most = alerts.values().copied().max().unwrap_or_default();
+        let all: BTreeSet<&String> = self.days.keys().chain(alerts.keys()).collect();
+        let of = |counts: &BTreeMap<String, u64>, day: &String| counts.get(day).copied().unwrap_or_default();
+        let days = all.into_iter();
+        let days = days.map(|day| json!({ "day": day, "hits": of(&self.days, day), "alerts": of(&alerts, day) }));
+        Ok((days.collect(), most))
+    }
+
+    pub(super) fn alerts(&self) -> Result<usize, StoreError> {
+        self.replay.alerts().map(|alerts| alerts.len())
+    }
+
+    /// The most frequent values of every column that the rule returns.
+    pub(super) fn top(&self) -> Map<String, Value> {
+        let top = |counts: &HashMap<String, u64>| {
+            let mut counts: Vec<(&String, &u64)> = counts.iter().collect();
+            counts.sort_by(|a, b| b.1.cmp(a.1).then_with(|| a.0.cmp(b.0)));
+            let shown = counts.into_iter().take(SHOWN_VALUES);
+            Value::from(shown.map(|(value, count)| json!({ "value": value, "count": count })).collect::<Vec<_>>())
+        };
+        self.values.iter().map(|(column, counts)| (column.clone(), top(counts))).collect()
+    }
+
+    /// Columns with more different values than were counted.
+    pub(super) fn uncounted(&self) -> Vec<&String> {
+        self.uncounted.iter().collect()
+    }
+
+    /// What only one of two versions found; a count is `null` where there were too many hits to tell.
+    pub(super) fn difference(&self, in_use: &Self) -> Value {
+        let only = |a: &Self, b: &Self| {
+            let mut count = 0_u64;
+            let mut examples = Vec::new();
+            for (position, example) in &a.positions {
+                if !b.positions.contains_key(position) {
+                    count = count.saturating_add(1);
+                    examples.extend(example.clone().filter(|_| examples.len() < EXAMPLES));
+                }
+            }
+            (count, examples)
+        };
+        if !(self.is_whole() && in_use.is_whole()) {
+            return json!({ "only_new": null, "only_in_use": null, "hits": diff(self.hits, in_use.hits) });
+        }
+        let ((new, new_examples), (old, old_examples)) = (only(self, in_use), only(in_use, self));
+        json!({
+            "only_new": new,
+            "only_in_use": old,
+            "hits": diff(self.hits, in_use.hits),
+            "examples_only_new": new_examples,
+            "examples_only_in_use": old_examples,
+        })
+    }
+}
+
+fn diff(new: u64, old: u64) -> i64 {
+    let signed = |number| i64::try_from(number).unwrap_or(i64::MAX);
+    signed(new).saturating_sub(signed(old))
+}
+
+/// The date of an RFC 3339 time in UTC.
+fn day(time: &str) -> String {
+    time.chars().take(10).collect()
+}
+
+fn example(process: &Map<String, Value>) -> Value {
+    let known = EXAMPLE.iter().filter_map(|name| Some(((*name).to_owned(), process.get(*name)?.clone())));
+    Value::Object(known.collect())
+}

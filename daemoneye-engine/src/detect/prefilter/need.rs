@@ -1,0 +1,214 @@
+//! What a row must have for a condition to hold, derived from the whole condition.
+//!
+//! A need is a set of witnesses of which one is there on every row where the condition holds; no witnesses at all: it never
+//! holds. Whatever is not known is open, so a need can only be too wide. NOT has been carried down to the leaves when the rule
+//! was compiled; where it could not be (IS NOT TRUE), the question turns around.
+
+use super::frequency::cost;
+use super::values;
+use crate::detect::matcher::{Comparison, Leaf, Scalar, Test};
+
+/// Most witnesses of one rule: a list of names in a rule has some hundred; more would cost more than they save.
+const MAX_WITNESSES: usize = 4_096;
+
+/// Something that is on a row; a column by its place in the column table, text after simple folding.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Witness {
+    /// What stands behind the column's last `/` or `\`.
+    Base(usize, Box<str>),
+    Exact(usize, Box<str>),
+    Needle(usize, Box<str>),
+    /// The column is not NULL.
+    Present(usize),
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Need {
+    /// One of these.
+    Any(Vec<Witness>),
+    Open,
+}
+
+impl Need {
+    pub(super) fn one(witness: Witness) -> Self {
+        Self::Any(vec![witness])
+    }
+
+    pub(super) const fn never() -> Self {
+        Self::Any(Vec::new())
+    }
+
+    /// Estimated share of rows that have it, per million.
+    fn cost(&self) -> u64 {
+        match self {
+            Self::Any(witnesses) => witnesses.iter().map(cost).fold(0, u64::saturating_add),
+            Self::Open => u64::MAX,
+        }
+    }
+
+    /// All hold, so each one's need is one of all: the rarest.
+    pub(super) fn cheapest(needs: impl IntoIterator<Item = Self>) -> Self {
+        needs.into_iter().min_by_key(Self::cost).unwrap_or(Self::Open)
+    }
+
+    /// One of them holds, and nobody knows which.
+    pub(super) fn union(needs: impl IntoIterator<Item = Self>) -> Self {
+        let mut all = Vec::new();
+        for need in needs {
+            match need {
+                Self::Any(witnesses) => all.extend(witnesses),
+                Self::Open => return Self::Open,
+            }
+        }
+        all.sort_unstable();
+        all.dedup();
+        if all.len() > MAX_WITNESSES { Self::Open } else { Self::Any(all) }
+    }
+}
+
+/// What a row where the test holds must have.
+pub(super) fn when_true(test: &Test) -> Need {
+    match test {
+        Test::All(tests) => Need::cheapest(tests.iter().map(when_true)),
+        Test::Always => Need::Open,
+        Test::Any(tests) => Need::union(tests.iter().map(when_true)),
+        Test::Leaf(leaf, wanted) => of_leaf(leaf, *wanted),
+        Test::Never => Need::never(),
+        Test::Not(test) => when_false(test),
+    }
+}
+
+/// What a row where the test does not hold must have.
+fn when_false(test: &Test) -> Need {
+    match test {
+        Test::All(tests) => Need::union(tests.iter().map(when_false)),
+        Test::Always => Need::never(),
+        Test::Any(tests) => Need::cheapest(tests.iter().map(when_false)),
+        // NULL does not hold either, unless the leaf is never NULL.
+        Test::Leaf(
+            leaf @ (Leaf::Compare(_, Comparison::Distinct, _) | Leaf::Present(_) | Leaf::Strict(..)),
+            wanted,
+        ) => of_leaf(leaf, !wanted),
+        Test::Leaf(..) | Test::Never => Need::Open,
+        Test::Not(test) => when_true(test),
+    }
+}
+
+fn of_leaf(leaf: &Leaf, wanted: bool) -> Need {
+    match (leaf, wanted) {
+        (Leaf::Boolean(Scalar::Truth { yes, no }), wanted) => when_true(if wanted { yes } else { no }),
+        (Leaf::Boolean(scalar), _) => present(scalar),
+        (Leaf::Compare(left, Comparison::Distinct, right), false) => same(left, right),
+        (Leaf::Compare(_, Comparison::Distinct, _), true) | (Leaf::Present(_) | Leaf::Strict(..), false) => Need::Open,
+        (Leaf::Compare(left, _, right) | Leaf::Search(left, _, right), _) => {
+            Need::cheapest([present(left), present(right)])
+        }
+        (Leaf::Fits(subject, fits) | Leaf::Strict(subject, fits), true) => values::of_fits(subject, fits),
+        (Leaf::OneOf { subject, texts, .. }, true) => values::of_texts(subject, &mut texts.iter().map(|text| &**text)),
+        (Leaf::Fits(subject, _) | Leaf::OneOf { subject, .. } | Leaf::Present(subject), _) => present(subject),
+    }
+}
+
+/// IS NOT DISTINCT FROM: with a literal on one side the other cannot be NULL.
+fn same(left: &Scalar, right: &Scalar) -> Need {
+    match (left, right) {
+        (Scalar::Text(text), other) | (other, Scalar::Text(text)) => {
+            values::of_texts(other, &mut std::iter::once(&**text))
+        }
+        (Scalar::Boolean(_) | Scalar::Integer(_) | Scalar::Real(_) | Scalar::Timestamp(_), other)
+        | (other, Scalar::Boolean(_) | Scalar::Integer(_) | Scalar::Real(_) | Scalar::Timestamp(_)) => present(other),
+        _ => Need::Open,
+    }
+}
+
+/// What must be there for the value not to be NULL.
+pub(super) fn present(scalar: &Scalar) -> Need {
+    match scalar {
+        Scalar::Arithmetic(left, _, right) | Scalar::Join(left, right) => {
+            Need::cheapest([present(left), present(right)])
+        }
+        Scalar::Coalesce(choices) => Need::union(choices.iter().map(present)),
+        Scalar::Column(column) => Need::one(Witness::Present(*column)),
+        Scalar::Length(inner)
+        | Scalar::Lower(inner)
+        | Scalar::Negate(inner)
+        | Scalar::ToReal(inner)
+        | Scalar::Upper(inner) => present(inner),
+        Scalar::Null => Need::never(),
+        Scalar::Boolean(_)
+        | Scalar::Concat(_)
+        | Scalar::Integer(_)
+        | Scalar::Real(_)
+        | Scalar::Text(_)
+        | Scalar::Timestamp(_)
+        | Scalar::Truth { .. } => Need::Open,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::path::Path;
+
+    use daemoneye_lib::columns::PROCESS_EVENTS;
+    use serde_json::json;
+
+    use super::*;
+    use crate::detect::rules;
+
+    fn place(name: &str) -> usize {
+        PROCESS_EVENTS.iter().position(|column| column.name == name).unwrap()
+    }
+
+    fn need(condition: &str) -> Need {
+        let sql = format!("SELECT pid FROM process_events WHERE {condition}");
+        let yaml = json!({"id": "00000000-0000-4000-8000-000000000001", "name": "n", "severity": "info", "sql": sql});
+        let rule = rules::parse(Path::new("rule.yaml"), &yaml.to_string()).unwrap();
+        when_true(&rule.compiled.condition)
+    }
+
+    fn needle(column: &str, text: &str) -> Need {
+        Need::one(Witness::Needle(place(column), text.into()))
+    }
+
+    #[test]
+    fn an_and_takes_its_rarest_part_and_an_or_all() {
+        let all = "event_type = 'start' AND ci_ends(executable_path, '\\cmd.exe') AND command_line LIKE '%sekurlsa%'";
+        assert_eq!(need(all), needle("command_line", "sekurlsa"));
+        assert_eq!(need("name LIKE '%abcde%' AND NOT ci_contains(command_line, 'x')"), needle("name", "abcde"));
+        let Need::Any(both) = need("ci_contains(name, 'Abcde', 'fghij')") else { panic!() };
+        assert_eq!(both.len(), 2);
+        assert_eq!(need("name LIKE '%abcde%' OR pid + 1 > uid OR TRUE"), Need::Open);
+        assert_eq!(need("name IS NULL"), Need::Open);
+        assert_eq!(need("concat(name, cwd) = 'abc'"), Need::Open);
+        assert_eq!(need("FALSE"), Need::never());
+    }
+
+    #[test]
+    fn suffixes_of_paths_are_base_names_and_short_runs_only_tell_that_the_column_is_there() {
+        let base = |name: &str| Need::one(Witness::Base(place("executable_path"), name.into()));
+        assert_eq!(need("ci_ends(executable_path, '/Unheard')"), base("unheard"));
+        assert_eq!(need("executable_path LIKE '%\\\\Unheard'"), base("unheard"));
+        assert_eq!(need("ci_contains(name, 'a')"), Need::one(Witness::Present(place("name"))));
+        assert_eq!(need("cidr(name, '10.0.0.0/8')"), Need::one(Witness::Present(place("name"))));
+    }
+
+    #[test]
+    fn an_expression_tells_its_rarest_run() {
+        assert_eq!(need("re_match(name, '(?i)foo[0-9]+Unheard\\b\\.exe')"), needle("name", "unheard.exe"));
+        let Need::Any(both) = need("re_match(name, 'x*(?:abcde|fghij)')") else { panic!() };
+        assert_eq!(both.len(), 2);
+        assert_eq!(need("re_match(name, '[0-9]+|abcde')"), Need::one(Witness::Present(place("name"))));
+    }
+
+    #[test]
+    fn an_empty_list_of_values_never_matches() {
+        let leaf = |wanted| {
+            let subject = Scalar::Column(place("name"));
+            Test::Leaf(Leaf::OneOf { subject, texts: HashSet::new(), with_null: false }, wanted)
+        };
+        assert_eq!(when_true(&leaf(true)), Need::never());
+        assert_eq!(when_true(&leaf(false)), Need::one(Witness::Present(place("name"))));
+        assert_eq!(when_true(&Test::Not(Box::new(leaf(true)))), Need::Open);
+    }
+}

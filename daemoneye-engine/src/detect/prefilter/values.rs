@@ -1,0 +1,196 @@
+//! Witnesses from the values that a text is asked for.
+//!
+//! A text that equals, holds or ends with a value does so after folding, so every value is folded and looked for in folded
+//! text, whatever the question's own folding is. `lower(column)` counts as the column: small letters of a text stand where
+//! its letters stood, but for `İ`, which becomes an `i` and a dot, so a run through it ends at an `i`. Other functions and
+//! concatenations only tell that their columns are there.
+
+use regex::Regex;
+use regex_syntax::hir::{Class, Hir, HirKind};
+
+use super::need::{Need, Witness, present};
+use crate::detect::matcher::Scalar;
+use crate::text::{Fits, Like, Way, folded_simple};
+
+/// Needles are at least this long in bytes: one letter is in every text.
+const MIN_NEEDLE: usize = 2;
+
+/// Most characters of a class that fold to one: `k`, `K` and the Kelvin sign.
+const MAX_FOLDED: usize = 3;
+
+/// A column, or its small letters.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    column: usize,
+    lowered: bool,
+}
+
+/// What a row must have where the subject fits.
+pub(super) fn of_fits(subject: &Scalar, fits: &Fits) -> Need {
+    match subject {
+        Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| of_fits(choice, fits))),
+        Scalar::Text(text) if fits.fits((&**text).into()) => Need::Open,
+        Scalar::Text(_) => Need::never(),
+        other => place(other).map_or_else(|| present(other), |place| place.fits(fits)),
+    }
+}
+
+/// What a row must have where the subject is one of the texts.
+pub(super) fn of_texts(subject: &Scalar, texts: &mut dyn Iterator<Item = &str>) -> Need {
+    place(subject).map_or_else(|| present(subject), |place| Need::union(texts.map(|text| place.exact(text))))
+}
+
+fn place(subject: &Scalar) -> Option<Place> {
+    match subject {
+        Scalar::Column(column) => Some(Place { column: *column, lowered: false }),
+        Scalar::Lower(inner) => place(inner).map(|place| Place { lowered: true, ..place }),
+        _ => None,
+    }
+}
+
+impl Place {
+    fn fits(self, fits: &Fits) -> Need {
+        match fits.way() {
+            Way::Contains(finders) => Need::union(finders.iter().map(|finder| self.bytes(finder.needle()))),
+            Way::Ends(values) => Need::union(values.iter().map(|value| self.suffix(value))),
+            Way::Equal(values) => Need::union(values.iter().map(|value| self.exact(value))),
+            Way::Expression(regex) => self.expression(regex),
+            Way::Like(likes) => Need::union(likes.iter().map(|like| self.like(like))),
+            Way::Network(_) => self.present(),
+            Way::OneOf(values) => Need::union(values.iter().map(|value| self.exact(value))),
+            Way::Starts(values) => Need::union(values.iter().map(|value| self.needle(value))),
+        }
+    }
+
+    fn present(self) -> Need {
+        Need::one(Witness::Present(self.column))
+    }
+
+    /// Lowered text has a letter that is not where it was only beyond ASCII.
+    fn exact(self, text: &str) -> Need {
+        if self.lowered && !text.is_ascii() {
+            return self.needle(text);
+        }
+        Need::one(Witness::Exact(self.column, folded_simple(text).into()))
+    }
+
+    fn needle(self, text: &str) -> Need {
+        let text = folded_simple(text);
+        let run = if self.lowered { longest_run(&text) } else { &text };
+        if run.len() < MIN_NEEDLE { self.present() } else { Need::one(Witness::Needle(self.column, run.into())) }
+    }
+
+    fn bytes(self, needle: &[u8]) -> Need {
+        std::str::from_utf8(needle).map_or_else(|_| self.present(), |needle| self.needle(needle))
+    }
+
+    /// A suffix with a separator fixes all that is behind the last one.
+    fn suffix(self, text: &str) -> Need {
+        let base = base_of(text);
+        if base.len() == text.len() || base.is_empty() || (self.lowered && !base.is_ascii()) {
+            return self.needle(text);
+        }
+        let base = Need::one(Witness::Base(self.column, folded_simple(base).into()));
+        Need::cheapest([base, self.needle(text)])
+    }
+
+    fn like(self, like: &Like) -> Need {
+        match like {
+            Like::Equal(text) => self.exact(text),
+            Like::Expression(regex) => self.expression(regex),
+            Like::Runs { start, between, end } => {
+                let between = between.iter().map(|run| self.bytes(run.needle()));
+                Need::cheapest([self.suffix(end), self.needle(start)].into_iter().chain(between))
+            }
+        }
+    }
+
+    /// Flags are written into the expression, so parsing it again tells all of it.
+    fn expression(self, regex: &Regex) -> Need {
+        regex_syntax::parse(regex.as_str())
+            .map_or_else(|_| self.present(), |hir| Need::cheapest([Runs::of(self, &hir), self.present()]))
+    }
+}
+
+/// What stands behind the last separator of either kind.
+pub(super) fn base_of(text: &str) -> &str {
+    text.rsplit(['/', '\\']).next().unwrap_or(text)
+}
+
+/// The longest part that lowered text keeps together.
+fn longest_run(text: &str) -> &str {
+    text.split(|letter: char| letter == 'i' || !letter.is_ascii()).max_by_key(|run| run.len()).unwrap_or_default()
+}
+
+/// Literal runs of an expression, of which every match has all.
+struct Runs {
+    place: Place,
+    needs: Vec<Need>,
+    run: String,
+}
+
+impl Runs {
+    fn of(place: Place, hir: &Hir) -> Need {
+        let mut runs = Self { place, needs: Vec::new(), run: String::new() };
+        runs.walk(hir);
+        runs.broken();
+        Need::cheapest(runs.needs)
+    }
+
+    fn walk(&mut self, hir: &Hir) {
+        match hir.kind() {
+            HirKind::Alternation(branches) => {
+                let branches = branches.iter().map(|branch| Self::of(self.place, branch));
+                let need = Need::union(branches);
+                self.broken();
+                self.needs.push(need);
+            }
+            HirKind::Capture(capture) => self.walk(&capture.sub),
+            HirKind::Class(class) => match folds_to_one(class) {
+                Some(letter) => self.run.push(letter),
+                None => self.broken(),
+            },
+            HirKind::Concat(parts) => parts.iter().for_each(|part| self.walk(part)),
+            // Nothing wide, so what is on both sides stays together.
+            HirKind::Empty | HirKind::Look(_) => {}
+            HirKind::Literal(literal) => match std::str::from_utf8(&literal.0) {
+                Ok(text) => self.run.push_str(text),
+                Err(_) => self.broken(),
+            },
+            HirKind::Repetition(repetition) => {
+                self.broken();
+                if repetition.min > 0 {
+                    self.walk(&repetition.sub);
+                    self.broken();
+                }
+            }
+        }
+    }
+
+    fn broken(&mut self) {
+        if !self.run.is_empty() {
+            self.needs.push(self.place.needle(&self.run));
+            self.run.clear();
+        }
+    }
+}
+
+/// A class whose characters are one after folding.
+fn folds_to_one(class: &Class) -> Option<char> {
+    let letters: Vec<char> = match class {
+        Class::Bytes(bytes) => {
+            let ranges = bytes.iter().flat_map(|range| range.start()..=range.end());
+            ranges.take(MAX_FOLDED.saturating_add(1)).map(char::from).collect()
+        }
+        Class::Unicode(letters) => {
+            let ranges = letters.iter().flat_map(|range| range.start()..=range.end());
+            ranges.take(MAX_FOLDED.saturating_add(1)).collect()
+        }
+    };
+    if letters.len() > MAX_FOLDED {
+        return None;
+    }
+    let folded = |letter: &char| folded_simple(letter.encode_utf8(&mut [0; 4])).chars().next();
+    let first = folded(letters.first()?)?;
+    letters.iter().all(|letter| folded(letter) == Some(first)).then_some(first)
+}

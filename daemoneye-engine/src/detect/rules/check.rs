@@ -1,0 +1,46 @@
+//! One file by itself, before it lies in a rule directory.
+
+use std::path::Path;
+
+use uuid::Uuid;
+
+use super::super::Refusal;
+use super::document::{Document, Kind};
+use super::lists::{self, Lists};
+use super::{LoadedRule, overrides, packs, parse};
+
+/// What a file is, when nothing is wrong with it.
+#[derive(Debug)]
+pub enum Checked {
+    /// A list of that name.
+    List(String),
+    /// An override of that rule, which is not looked for here.
+    Override(Uuid),
+    /// The manifest of a pack of that name.
+    Pack(String),
+    /// A rule.
+    Rule(Box<LoadedRule>),
+}
+
+/// Reads one file of a rule directory; its SQL may name `lists`.
+///
+/// # Errors
+/// Every problem of the file, each with its place.
+pub fn check_file(file: &Path, text: &str, lists: &Lists) -> Result<Checked, Vec<Refusal>> {
+    let document = Document::new(file, text)?;
+    Ok(match document.kind {
+        Kind::List => Checked::List(lists::read(&document)?.name().to_owned()),
+        Kind::Override => Checked::Override(overrides::read(&document, lists)?.rule),
+        Kind::Pack => Checked::Pack(packs::read(&document)?.name),
+        Kind::Rule => Checked::Rule(Box::new(parse::rule(&document, lists)?)),
+    })
+}
+
+/// The lists, and over them those of the files that are lists and in order.
+pub fn lists_with<'a>(lists: &Lists, files: impl Iterator<Item = (&'a Path, &'a str)>) -> Lists {
+    let documents = files.filter_map(|(file, text)| Document::new(file, text).ok());
+    let told = documents.filter(|document| document.kind == Kind::List);
+    let mut lists = lists.clone();
+    lists.take(told.filter_map(|document| lists::read(&document).ok()).collect(), &mut Vec::new());
+    lists
+}

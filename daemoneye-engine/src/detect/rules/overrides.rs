@@ -1,0 +1,129 @@
+//! Local words over a vendor's rule, by its id: what is set here stands in place of the rule's own, and exceptions are added.
+//!
+//! The rule's file is never edited. A changed field is a new version of the rule, since its alerts name what decided them; an
+//! exception is none, since it changes no answer of the rule.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use daemoneye_lib::model::{DetectionRule, RuleState, Severity};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::super::Refusal;
+use super::super::exceptions::Exception;
+use super::document::Document;
+use super::lists::Lists;
+use super::reader::{Fields, Reader};
+use super::yaml::{Node, Yaml};
+use super::{LoadedRule, part};
+
+const FIELDS: &[&str] = &["override", "description", "enabled", "state", "severity", "dedup", "window", "exceptions"];
+
+/// One override file.
+#[derive(Debug, Clone)]
+pub(super) struct Override {
+    pub(super) rule: Uuid,
+    pub(super) file: PathBuf,
+    /// Of the rule's id in it.
+    place: (u64, u64),
+    state: Option<RuleState>,
+    severity: Option<Severity>,
+    dedup: Option<Vec<String>>,
+    window_s: Option<u32>,
+    exceptions: Vec<Arc<Exception>>,
+}
+
+/// Reads an override.
+pub(super) fn read(document: &Document, lists: &Lists) -> Result<Override, Vec<Refusal>> {
+    let mut reader = Reader::new(document, lists);
+    let read = reader.overriding(&document.root);
+    reader.finish(read)
+}
+
+impl Reader<'_> {
+    fn overriding(&mut self, root: &Node) -> Option<Override> {
+        let Yaml::Map(pairs) = &root.value else { return None };
+        self.known_keys(pairs, FIELDS, "an override");
+        let fields = Fields { pairs, at: root.referenced };
+        let rule = self.uuid(&fields, "override", "copy the id of the rule");
+        let at = fields.place("override");
+        let _for_people = self.text(&fields, "description");
+        let state = self.state(&fields);
+        let severity = fields.of("severity").and_then(|_| self.severity(&fields));
+        let dedup = fields.of("dedup").map(|_| self.dedup(&fields, None));
+        let window_s = self.window(&fields);
+        let exceptions = self.exceptions(&fields, rule.unwrap_or_default());
+        let file = self.file.to_owned();
+        Some(Override {
+            rule: rule?,
+            file,
+            place: (at.line(), at.column()),
+            state,
+            severity,
+            dedup,
+            window_s,
+            exceptions,
+        })
+    }
+}
+
+impl Override {
+    /// Puts its words in place of the rule's.
+    pub(super) fn apply(self, loaded: &mut LoadedRule) {
+        let changed = self.changed();
+        let Self { file, state, severity, dedup, window_s, exceptions, .. } = self;
+        let rule = &mut loaded.rule;
+        if changed != json!({}) {
+            rule.hash = blake3::hash(format!("{}\n{changed}", rule.hash).as_bytes()).to_hex().to_string();
+        }
+        let DetectionRule { state: now, severity: urgency, dedup: columns, dedup_window_s, .. } = rule;
+        *now = state.unwrap_or(*now);
+        *urgency = severity.unwrap_or(*urgency);
+        *dedup_window_s = window_s.unwrap_or(*dedup_window_s);
+        if let Some(dedup) = dedup {
+            *columns = dedup;
+        }
+        for exception in exceptions {
+            // The same words twice are one exception; the later file's expiry counts.
+            loaded.exceptions.retain(|other| other.id != exception.id);
+            loaded.exceptions.push(exception);
+        }
+        loaded.overrides.push(file);
+    }
+
+    /// What it changes about the rule's alerts; whether the rule runs is no part of its text.
+    fn changed(&self) -> Value {
+        let mut changed = serde_json::Map::new();
+        let mut set =
+            |name: &str, value: Option<Value>| drop(value.map(|value| changed.insert(name.to_owned(), value)));
+        set("severity", self.severity.map(|severity| severity.as_str().into()));
+        set("dedup", self.dedup.as_ref().map(|dedup| dedup.clone().into()));
+        set("window", self.window_s.map(Into::into));
+        Value::Object(changed)
+    }
+
+    /// The refusal of one whose rule is not there.
+    pub(super) fn without_rule<'a>(&self, rules: impl Iterator<Item = &'a LoadedRule>) -> Refusal {
+        let id = self.rule.to_string();
+        let like = rules
+            .map(|loaded| (strsim::jaro_winkler(&loaded.rule.id.to_string(), &id), loaded))
+            .max_by(|(a, _), (b, _)| a.total_cmp(b));
+        // Two ids have nothing in common but by mistake.
+        let hint = like.filter(|(score, _)| *score >= 0.9).map_or_else(
+            || "remove the file, or correct the id: SELECT id, name FROM rules".to_owned(),
+            |(_, near)| format!("did you mean {} ({})?", near.rule.id, near.rule.name),
+        );
+        let (line, column) = self.place;
+        let message = format!("no rule that is loaded has the id {id}");
+        Refusal { file: self.file.clone(), line, column, message, hint: Some(hint) }
+    }
+}
+
+impl LoadedRule {
+    /// The last parts of the paths of the files that override it, comma-separated.
+    #[must_use]
+    pub fn override_names(&self) -> String {
+        self.overrides.iter().map(|file| part(Some(file))).collect::<Vec<_>>().join(",")
+    }
+}

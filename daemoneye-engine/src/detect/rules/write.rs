@@ -1,0 +1,76 @@
+//! A rule as a file again, with every field as it is in force: what an export holds and another host can load.
+
+use std::fmt::Write as _;
+
+use daemoneye_lib::model::RuleState;
+use serde_json::{Value, json};
+
+use super::LoadedRule;
+
+/// The rule as YAML that [`super::parse`] reads as the same rule.
+#[must_use]
+pub fn to_yaml(loaded: &LoadedRule) -> String {
+    let (rule, mut yaml) = (&loaded.rule, String::new());
+    field(&mut yaml, "id", &json!(rule.id));
+    field(&mut yaml, "name", &json!(rule.name));
+    field(&mut yaml, "description", &json!(rule.description));
+    field(&mut yaml, "author", &json!(rule.author));
+    field(&mut yaml, "references", &json!(rule.references));
+    field(&mut yaml, "severity", &json!(rule.severity));
+    field(&mut yaml, "category", &json!(rule.category));
+    field(&mut yaml, "tags", &json!(rule.tags));
+    field(&mut yaml, "status", &json!(rule.status));
+    field(&mut yaml, "false_positives", &json!(rule.false_positives));
+    // With the values of its lists: they may not be there.
+    sql(&mut yaml, loaded.plain_sql());
+    field(&mut yaml, "dedup", &json!(rule.dedup));
+    field(&mut yaml, "window", &json!(rule.dedup_window_s));
+    match rule.state {
+        RuleState::Disabled => field(&mut yaml, "enabled", &json!(false)),
+        RuleState::Draft => field(&mut yaml, "state", &json!("draft")),
+        RuleState::Active | RuleState::Archived => {}
+    }
+    let tests = loaded
+        .tests
+        .iter()
+        .map(|test| match test.then.as_slice() {
+            [] => json!({ "name": test.name, "match": test.expect, "event": test.event }),
+            then => {
+                let events: Vec<_> = std::iter::once(&test.event).chain(then).collect();
+                json!({ "name": test.name, "match": test.expect, "events": events })
+            }
+        })
+        .map(|test| test.to_string());
+    list(&mut yaml, "tests", &tests.collect::<Vec<_>>());
+    yaml
+}
+
+/// JSON is YAML, and quotes what would mean something else. A field that says nothing is left out, as authors leave it out.
+fn field(yaml: &mut String, key: &str, value: &Value) {
+    match value {
+        Value::Array(items) => list(yaml, key, &items.iter().map(Value::to_string).collect::<Vec<_>>()),
+        Value::String(text) if text.is_empty() => {}
+        // Writing to a String cannot fail.
+        _ => writeln!(yaml, "{key}: {value}").unwrap_or_default(),
+    }
+}
+
+fn list(yaml: &mut String, key: &str, items: &[String]) {
+    if !items.is_empty() {
+        writeln!(yaml, "{key}:").unwrap_or_default();
+        items.iter().for_each(|item| writeln!(yaml, "  - {item}").unwrap_or_default());
+    }
+}
+
+/// As a block, so that a person can read it; quoted where a block would change it.
+fn sql(yaml: &mut String, text: &str) {
+    let fits = |line: &str| !line.contains(|c: char| c.is_control() || c == '\u{feff}');
+    if text.starts_with(char::is_whitespace) || !text.split('\n').all(fits) {
+        return field(yaml, "sql", &json!(text));
+    }
+    writeln!(yaml, "sql: |-").unwrap_or_default();
+    for line in text.split('\n') {
+        let indented = if line.is_empty() { String::new() } else { format!("  {line}") };
+        writeln!(yaml, "{indented}").unwrap_or_default();
+    }
+}

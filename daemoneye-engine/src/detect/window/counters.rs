@@ -1,0 +1,89 @@
+//! What a window rule has done and what it cost.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::time::Duration;
+
+use daemoneye_lib::model::DetectionRule;
+
+use super::super::pace::Pace;
+use super::super::set::RuleStats;
+use super::WindowStats;
+
+/// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
+#[derive(Debug)]
+pub(super) struct Counters {
+    evaluations: AtomicU64,
+    pub(super) rows: AtomicU64,
+    matches: AtomicU64,
+    nanoseconds: AtomicU64,
+    degraded: AtomicU64,
+    last_match_us: AtomicI64,
+    pub(super) shed: AtomicU64,
+    pub(super) late: AtomicU64,
+    pub(super) timed_out: AtomicU64,
+    pub(super) failed: AtomicU64,
+    pace: Pace,
+}
+
+impl Default for Counters {
+    fn default() -> Self {
+        let [evaluations, rows, matches, nanoseconds, degraded] = [const { AtomicU64::new(0) }; 5];
+        let [shed, late, timed_out, failed] = [const { AtomicU64::new(0) }; 4];
+        let last_match_us = AtomicI64::new(i64::MIN);
+        Self {
+            evaluations,
+            rows,
+            matches,
+            nanoseconds,
+            degraded,
+            last_match_us,
+            shed,
+            late,
+            timed_out,
+            failed,
+            pace: Pace::default(),
+        }
+    }
+}
+
+impl Counters {
+    pub(super) fn ran(&self, cpu_ns: u64, degraded: bool) {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.nanoseconds.fetch_add(cpu_ns, Ordering::Relaxed);
+        self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
+        self.pace.ran(Duration::from_nanos(cpu_ns));
+    }
+
+    pub(super) fn matched(&self, time: Option<i64>) {
+        self.matches.fetch_add(1, Ordering::Relaxed);
+        self.last_match_us.fetch_max(time.unwrap_or(i64::MIN), Ordering::Relaxed);
+    }
+
+    pub(super) fn stats(&self, rule: &Arc<DetectionRule>, (rows, bytes): (usize, usize)) -> RuleStats {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let last = self.last_match_us.load(Ordering::Relaxed);
+        RuleStats {
+            rule: Arc::clone(rule),
+            evaluations: read(&self.evaluations),
+            rows: read(&self.rows),
+            matches: read(&self.matches),
+            nanoseconds: read(&self.nanoseconds),
+            last_match_us: (last != i64::MIN).then_some(last),
+            degraded: read(&self.degraded),
+            overflows: 0,
+            over_budget: self.pace.misses(),
+            mark: self.pace.mark(),
+            window: Some(WindowStats {
+                kept_rows: rows as u64,
+                kept_bytes: bytes as u64,
+                shed: read(&self.shed),
+                late: read(&self.late),
+                timed_out: read(&self.timed_out),
+                failed: read(&self.failed),
+                over_budget: self.pace.misses(),
+                over_in_a_row: self.pace.in_a_row(),
+            }),
+        }
+    }
+}

@@ -1,0 +1,214 @@
+//! The rows kept for one rule, oldest first, each with a number that grows as they arrive.
+//!
+//! They lie in few batches of growing size: a batch of one row for each event would cost more than the rows. What a row counts
+//! for does not depend on how they lie, so the bound sheds the same rows however they came.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use daemoneye_lib::columns::PROCESS_EVENTS;
+use datafusion::arrow::array::{BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use datafusion::arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+
+use super::super::row::{Cell, Columns};
+use super::provenance::PREFIX;
+use crate::schema::arrow_type;
+
+/// What a column of a row counts for beside its text, in bytes: its place in an array and its share of the batch.
+const CELL_BYTES: usize = 16;
+
+#[derive(Debug, Clone, Copy)]
+struct Row {
+    time_us: i64,
+    bytes: usize,
+}
+
+#[derive(Debug)]
+struct Chunk {
+    batch: RecordBatch,
+    /// Rows that its buffers hold, of which some may have been cut off.
+    held: usize,
+}
+
+/// The rows of one rule.
+#[derive(Debug)]
+pub(super) struct Kept {
+    columns: Vec<usize>,
+    schema: SchemaRef,
+    chunks: VecDeque<Chunk>,
+    rows: VecDeque<Row>,
+    /// The number of the oldest row.
+    first: i64,
+    bytes: usize,
+}
+
+impl Kept {
+    pub(super) fn of(columns: &[usize]) -> Self {
+        let field = |at: &usize| {
+            let column = PROCESS_EVENTS.get(*at);
+            column.map(|column| Field::new(column.name, arrow_type(column.kind), true))
+        };
+        let fields = columns.iter().filter_map(field).chain([Field::new(PREFIX, DataType::Int64, false)]);
+        let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
+        let columns = columns.to_vec();
+        Self { columns, schema, chunks: VecDeque::new(), rows: VecDeque::new(), first: 0, bytes: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    pub(super) const fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// The number of the oldest row.
+    pub(super) const fn first(&self) -> i64 {
+        self.first
+    }
+
+    /// Adds rows of a batch, in order; `time_us` is for those that have no time.
+    pub(super) fn push(
+        &mut self,
+        batch: &RecordBatch,
+        columns: &Columns<'_>,
+        rows: &[u32],
+        time_us: i64,
+    ) -> Result<(), ArrowError> {
+        if rows.is_empty() {
+            return Ok(());
+        }
+        let next = self.first.saturating_add(count(self.rows.len()));
+        let numbers = Int64Array::from_iter_values((0..count(rows.len())).map(|at| next.saturating_add(at)));
+        let taken = take_record_batch(&self.narrow(batch)?, &UInt32Array::from(rows.to_vec()))?;
+        let mut arrays = taken.columns().to_vec();
+        arrays.push(Arc::new(numbers));
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        for row in rows {
+            let row = usize::try_from(*row).unwrap_or(usize::MAX);
+            let bytes = self.columns.iter().map(|column| cell_bytes(columns, *column, row)).sum();
+            self.bytes = self.bytes.saturating_add(bytes);
+            self.rows.push_back(Row { time_us: columns.time(row).unwrap_or(time_us), bytes });
+        }
+        self.chunks.push_back(Chunk { held: batch.num_rows(), batch });
+        self.merge()
+    }
+
+    fn narrow(&self, batch: &RecordBatch) -> Result<RecordBatch, ArrowError> {
+        let fields = self.schema.fields().iter().take(self.columns.len());
+        let columns = fields.clone().map(|field| match batch.column_by_name(field.name()) {
+            Some(column) if column.data_type() == field.data_type() => Arc::clone(column),
+            _ => new_null_array(field.data_type(), batch.num_rows()),
+        });
+        RecordBatch::try_new(Arc::new(Schema::new(fields.cloned().collect::<Vec<_>>())), columns.collect())
+    }
+
+    /// Each batch stays more than twice as large as the next, so a row is copied a few times in all.
+    fn merge(&mut self) -> Result<(), ArrowError> {
+        while let [.., before, last] = self.chunks.make_contiguous() {
+            if before.batch.num_rows() > last.batch.num_rows().saturating_mul(2) {
+                break;
+            }
+            let merged = concat_batches(&self.schema, [&before.batch, &last.batch])?;
+            self.chunks.truncate(self.chunks.len().saturating_sub(2));
+            self.chunks.push_back(Chunk { held: merged.num_rows(), batch: merged });
+        }
+        Ok(())
+    }
+
+    /// Lets go of what is older than `from_us`.
+    pub(super) fn expire(&mut self, from_us: i64) {
+        let old = self.rows.iter().take_while(|row| row.time_us < from_us).count();
+        self.drop_oldest(old);
+    }
+
+    /// Lets go of the oldest rows until the bounds hold; how many, and the time of the last of them.
+    pub(super) fn shed(&mut self, most_rows: usize, most_bytes: usize) -> Option<(usize, i64)> {
+        let (mut rows, mut bytes, mut last) = (self.rows.len(), self.bytes, None);
+        for row in &self.rows {
+            if rows <= most_rows && bytes <= most_bytes {
+                break;
+            }
+            (rows, bytes) = (rows.saturating_sub(1), bytes.saturating_sub(row.bytes));
+            last = Some(row.time_us);
+        }
+        let shed = self.rows.len().saturating_sub(rows);
+        self.drop_oldest(shed);
+        last.map(|last| (shed, last))
+    }
+
+    fn drop_oldest(&mut self, rows: usize) {
+        self.first = self.first.saturating_add(count(rows));
+        let dropped: usize = self.rows.drain(..rows.min(self.rows.len())).map(|row| row.bytes).sum();
+        self.bytes = self.bytes.saturating_sub(dropped);
+        let mut left = rows;
+        while left > 0 {
+            let Some(front) = self.chunks.front_mut() else { return };
+            let there = front.batch.num_rows();
+            if there <= left {
+                left = left.saturating_sub(there);
+                self.chunks.pop_front();
+                continue;
+            }
+            front.batch = front.batch.slice(left, there.saturating_sub(left));
+            left = 0;
+            // A slice holds the buffers of the whole.
+            let rows = front.batch.num_rows();
+            let all = UInt32Array::from_iter_values(0..u32::try_from(rows).unwrap_or(u32::MAX));
+            if rows < front.held / 2
+                && let Ok(batch) = take_record_batch(&front.batch, &all)
+            {
+                *front = Chunk { held: rows, batch };
+            }
+        }
+    }
+
+    /// The rows with a time from `from_us` on and up to `to_us`.
+    pub(super) fn between(&self, from_us: i64, to_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+        let mut rows = self.rows.iter();
+        let mut seen = Vec::with_capacity(self.chunks.len());
+        for chunk in &self.chunks {
+            let in_time = |row: &Row| row.time_us >= from_us && row.time_us <= to_us;
+            let mask: Vec<bool> = rows.by_ref().take(chunk.batch.num_rows()).map(in_time).collect();
+            if mask.iter().all(|seen| *seen) {
+                seen.push(chunk.batch.clone());
+            } else if mask.contains(&true) {
+                seen.push(filter_record_batch(&chunk.batch, &BooleanArray::from(mask))?);
+            }
+        }
+        Ok(seen)
+    }
+
+    /// The rows with these numbers, in that order, without their numbers; those that are gone are left out.
+    pub(super) fn rows(&self, numbers: &[i64]) -> Result<RecordBatch, ArrowError> {
+        let found: Vec<RecordBatch> = numbers.iter().filter_map(|number| self.row(*number)).collect();
+        let all = concat_batches(&self.schema, &found)?;
+        all.project(&(0..self.columns.len()).collect::<Vec<_>>())
+    }
+
+    fn row(&self, number: i64) -> Option<RecordBatch> {
+        let mut at = usize::try_from(number.checked_sub(self.first)?).ok()?;
+        for chunk in &self.chunks {
+            if at < chunk.batch.num_rows() {
+                return Some(chunk.batch.slice(at, 1));
+            }
+            at = at.checked_sub(chunk.batch.num_rows())?;
+        }
+        None
+    }
+}
+
+fn count(number: usize) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn cell_bytes(columns: &Columns<'_>, column: usize, row: usize) -> usize {
+    let text = match columns.cell(column, row) {
+        Some(Cell::Text(text)) => text.len(),
+        Some(Cell::Blob(bytes)) => bytes.len(),
+        _ => 0,
+    };
+    text.saturating_add(CELL_BYTES)
+}

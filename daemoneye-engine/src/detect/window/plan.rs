@@ -1,0 +1,332 @@
+//! From a window rule's SELECT to a plan that is made once and run again and again over the rows kept for it.
+//!
+//! The guard and the plan gate have passed the text as it was written; here the scans get tables of their own, `now()` becomes
+//! the time that events have reached, and the numbers of the events are carried to the answer.
+
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Arc, LazyLock, Mutex, PoisonError};
+
+use async_trait::async_trait;
+use daemoneye_lib::columns::PROCESS_EVENTS;
+use datafusion::arrow::array::{RecordBatch, RecordBatchOptions};
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::arrow::error::ArrowError;
+use datafusion::catalog::{Session, TableProvider};
+use datafusion::common::{DataFusionError, Result, ScalarValue};
+use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
+use datafusion::execution::memory_pool::GreedyMemoryPool;
+use datafusion::execution::runtime_env::{RuntimeEnv, RuntimeEnvBuilder};
+use datafusion::execution::{FunctionRegistry as _, TaskContext};
+use datafusion::logical_expr::{
+    ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableType, Volatility,
+};
+use datafusion::physical_plan::ExecutionPlan;
+use datafusion::sql::sqlparser::ast::Spanned as _;
+use tokio_util::sync::CancellationToken;
+
+use super::super::compile::{self, Problem};
+use super::super::matcher::Test;
+use super::super::row::Columns;
+use super::bounds::Reach;
+use super::provenance::{self, PREFIX};
+use super::shape::{Shape, table_name};
+use crate::schema::{TIME_ZONE, process_events_schema};
+use crate::sql::window::{Allowance, Batches, block_on, gated, made_rows, plan, refusal, with_tables};
+use crate::sql::{Checked, on_large_stack};
+
+/// Working memory of one run in bytes: the rows kept for a rule several times over.
+const RUN_BYTES: usize = 64 * 1024 * 1024;
+/// Kept beside the columns that the plan reads: what an alert says about its event.
+const FACE: &[&str] = &[
+    "time",
+    "event_type",
+    "entity_id",
+    "pid",
+    "ppid",
+    "name",
+    "executable_path",
+    "command_line",
+    "user",
+    "collector",
+    "epoch",
+    "seq",
+];
+
+/// Plans run one at a time on a thread each, so they share one pool.
+static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(|| {
+    let built = RuntimeEnvBuilder::new()
+        .with_memory_pool(Arc::new(GreedyMemoryPool::new(RUN_BYTES)))
+        .with_disk_manager_builder(DiskManagerBuilder::default().with_mode(DiskManagerMode::Disabled))
+        .build_arc();
+    built.unwrap_or_default()
+});
+
+/// One scan as it runs.
+#[derive(Debug)]
+pub(in crate::detect) struct Scan {
+    conditions: Vec<Test>,
+    pub(super) absent: bool,
+    pub(super) reach: Reach,
+}
+
+impl Scan {
+    pub(super) fn takes(&self, columns: &Columns<'_>, row: usize) -> bool {
+        self.conditions.iter().all(|condition| condition.holds(columns, row))
+    }
+}
+
+/// A window rule ready to run.
+#[derive(Debug)]
+pub(in crate::detect) struct Planned {
+    pub(super) scans: Vec<Scan>,
+    /// The columns of a kept row, by place in the column table, and then its number.
+    pub(super) kept: Vec<usize>,
+    pub(super) sees_forks: bool,
+    /// Something is found where a scan has nothing, so it is decided when the wait is over.
+    pub(super) awaits: bool,
+    /// How many columns of the answer number the events; they come last.
+    pub(super) numbers: usize,
+    /// The columns by which the SELECT groups, if it does.
+    groups: Option<Vec<String>>,
+    /// The columns of the answer.
+    pub(super) outputs: Vec<String>,
+    pub(super) physical: Arc<dyn ExecutionPlan>,
+    pub(super) context: Arc<TaskContext>,
+    pub(super) allowance: Arc<Allowance>,
+    input: Arc<Input>,
+}
+
+impl Planned {
+    /// Plans a checked SELECT. `window_us` bounds the scans that the SELECT does not; the columns `dedup` are kept too.
+    pub(in crate::detect) fn of(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Result<Self, Problem> {
+        on_large_stack(|| Ok(planned(checked, window_us, dedup))).map_err(Problem::from)?
+    }
+
+    /// Whether the SELECT returns a column of that name.
+    pub(in crate::detect) fn returns(&self, column: &str) -> bool {
+        self.outputs.iter().any(|output| output == column)
+    }
+
+    /// The columns that tell its matches apart when the file names none: what it groups by, or for one group of everything a
+    /// name that has one value. A SELECT without groups tells them apart by their events.
+    pub(in crate::detect) fn identity(&self) -> Vec<String> {
+        match &self.groups {
+            Some(groups) if groups.is_empty() => vec!["rule".to_owned()],
+            Some(groups) => groups.clone(),
+            None => Vec::new(),
+        }
+    }
+
+    /// How far back rows are kept, in µs.
+    pub(super) fn back_us(&self) -> i64 {
+        self.scans.iter().map(|scan| scan.reach.back_us).max().unwrap_or(0)
+    }
+
+    /// How long the latest of its decisions waits, in µs.
+    pub(super) fn wait_us(&self) -> i64 {
+        self.scans.iter().map(|scan| scan.reach.wait_us).max().unwrap_or(0)
+    }
+
+    /// The rows of the next run, by scan, and its `now()`.
+    pub(super) fn feed(&self, rows: Vec<Vec<RecordBatch>>, now_us: i64) {
+        *self.input.rows.lock().unwrap_or_else(PoisonError::into_inner) = rows;
+        self.input.now_us.store(now_us, Ordering::Relaxed);
+    }
+}
+
+fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Result<Planned, Problem> {
+    gated(checked)?;
+    let shape = Shape::of(checked.query().clone())?;
+    let reach = shape.bounds.reach(&shape.scans, shape.gathers, window_us)?;
+    let input = Arc::new(Input { rows: Mutex::default(), now_us: AtomicI64::new(0), read: Mutex::default() });
+    let scans: Vec<Scan> = shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, reach)).collect();
+    let rewritten = Checked { query: shape.query, ..checked.clone() };
+    let made = physical(&rewritten, scans.len(), &input);
+    let made = made.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
+    let Made { physical, context, allowance, numbers } = made;
+    Ok(Planned {
+        awaits: scans.iter().any(|scan| scan.absent),
+        scans,
+        kept: kept(&input, dedup),
+        sees_forks: shape.sees_forks,
+        numbers,
+        groups: shape.groups,
+        outputs: outputs(&physical, numbers, checked)?,
+        physical,
+        context,
+        allowance,
+        input,
+    })
+}
+
+/// The names of the answer's columns; one that stands twice would lose a value in the alert.
+fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked) -> Result<Vec<String>, Problem> {
+    let schema = physical.schema();
+    let answer = schema.fields().len().saturating_sub(numbers);
+    let outputs: Vec<String> = schema.fields().iter().take(answer).map(|field| field.name().clone()).collect();
+    for (at, name) in outputs.iter().enumerate() {
+        if outputs.iter().skip(at + 1).any(|other| other == name) {
+            return Err(Problem::at(checked.query().span().start, format!("the rule returns {name} twice"))
+                .hint("give one of them an alias"));
+        }
+    }
+    Ok(outputs)
+}
+
+/// Conditions that the row matcher does not know are left to the plan.
+fn compiled(scan: &super::shape::Scan, reach: Reach) -> Scan {
+    let known = scan.conditions.iter().filter_map(|condition| compile::condition(condition, &scan.alias).ok());
+    Scan { conditions: known.collect(), absent: scan.absent, reach }
+}
+
+fn kept(input: &Input, dedup: &[String]) -> Vec<usize> {
+    let mut kept = std::mem::take(&mut *input.read.lock().unwrap_or_else(PoisonError::into_inner));
+    let names = FACE.iter().copied().chain(dedup.iter().map(String::as_str));
+    kept.extend(names.filter_map(|name| PROCESS_EVENTS.iter().position(|column| column.name == name)));
+    kept.into_iter().collect()
+}
+
+struct Made {
+    physical: Arc<dyn ExecutionPlan>,
+    context: Arc<TaskContext>,
+    allowance: Arc<Allowance>,
+    numbers: usize,
+}
+
+fn physical(checked: &Checked, scans: usize, input: &Arc<Input>) -> Result<Made> {
+    let allowance =
+        Allowance::new(CancellationToken::new(), tokio::time::Instant::now() + super::LOAD, &RUNTIME.memory_pool);
+    let names: Vec<String> = (0..scans).map(table_name).collect();
+    let tables = names.iter().enumerate().map(|(scan, name)| {
+        let table: Arc<dyn TableProvider> =
+            Arc::new(Kept { scan, schema: scan_schema(scan), input: Arc::clone(input) });
+        (name.as_str(), table)
+    });
+    let mut state = with_tables(tables.collect(), Arc::clone(&RUNTIME), Arc::clone(&allowance))?;
+    let optimizer = &mut state.config_mut().options_mut().optimizer;
+    // What a run has learnt about its rows must not filter those of the next.
+    optimizer.enable_dynamic_filter_pushdown = false;
+    state.register_udf(Arc::new(ScalarUDF::from(Now {
+        input: Arc::clone(input),
+        signature: Signature::nullary(Volatility::Volatile),
+    })))?;
+    let (physical, numbers) = block_on(async {
+        let (plan, numbers) = provenance::carried(&plan(&state, checked).await?)?;
+        Ok((state.create_physical_plan(&plan).await?, numbers))
+    })?;
+    Ok(Made { physical, context: state.task_ctx(), allowance, numbers })
+}
+
+fn number_field(scan: usize) -> Field {
+    Field::new(format!("{PREFIX}_{scan}"), DataType::Int64, true)
+}
+
+fn scan_schema(scan: usize) -> SchemaRef {
+    let events = process_events_schema();
+    let fields = events.fields().iter().cloned().chain([Arc::new(number_field(scan))]);
+    Arc::new(Schema::new(fields.collect::<Vec<_>>()))
+}
+
+/// What a run reads.
+#[derive(Debug)]
+struct Input {
+    rows: Mutex<Vec<Vec<RecordBatch>>>,
+    now_us: AtomicI64,
+    /// The columns that scans asked for when the plan was made.
+    read: Mutex<BTreeSet<usize>>,
+}
+
+impl Input {
+    fn batches(&self, scan: usize, schema: &SchemaRef) -> Batches {
+        let rows = self.rows.lock().unwrap_or_else(PoisonError::into_inner).get(scan).cloned().unwrap_or_default();
+        let schema = Arc::clone(schema);
+        Box::new(rows.into_iter().map(move |batch| narrowed(&batch, &schema)))
+    }
+}
+
+/// The columns of a kept batch that a scan hands on.
+fn narrowed(batch: &RecordBatch, schema: &SchemaRef) -> Result<RecordBatch, ArrowError> {
+    let columns = schema.fields().iter().map(|field| {
+        let name = if field.name().starts_with(PREFIX) { PREFIX } else { field.name() };
+        let column = batch.column_by_name(name).cloned();
+        column.ok_or_else(|| ArrowError::SchemaError(format!("{name} was not kept")))
+    });
+    let options = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
+    RecordBatch::try_new_with_options(Arc::clone(schema), columns.collect::<Result<_, _>>()?, &options)
+}
+
+/// The table of one scan.
+#[derive(Debug)]
+struct Kept {
+    scan: usize,
+    schema: SchemaRef,
+    input: Arc<Input>,
+}
+
+#[async_trait]
+impl TableProvider for Kept {
+    fn schema(&self) -> SchemaRef {
+        Arc::clone(&self.schema)
+    }
+
+    fn table_type(&self) -> TableType {
+        TableType::Base
+    }
+
+    async fn scan(
+        &self,
+        _: &dyn Session,
+        projection: Option<&Vec<usize>>,
+        _: &[Expr],
+        _: Option<usize>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
+        let all: Vec<usize> = (0..self.schema.fields().len()).collect();
+        let asked = projection.unwrap_or(&all);
+        let columns = asked.iter().copied().filter(|at| *at < PROCESS_EVENTS.len());
+        self.input.read.lock().unwrap_or_else(PoisonError::into_inner).extend(columns);
+        let schema = Arc::new(self.schema.project(asked).map_err(DataFusionError::from)?);
+        let (input, scan, columns) = (Arc::clone(&self.input), self.scan, Arc::clone(&schema));
+        made_rows(schema, 0, move || input.batches(scan, &columns), None)
+    }
+}
+
+/// The time that events have reached.
+#[derive(Debug)]
+struct Now {
+    input: Arc<Input>,
+    signature: Signature,
+}
+
+impl PartialEq for Now {
+    fn eq(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.input, &other.input)
+    }
+}
+
+impl Eq for Now {}
+
+impl std::hash::Hash for Now {
+    fn hash<H: std::hash::Hasher>(&self, state: &mut H) {
+        self.name().hash(state);
+    }
+}
+
+impl ScalarUDFImpl for Now {
+    fn name(&self) -> &'static str {
+        "now"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Timestamp(TimeUnit::Microsecond, Some(TIME_ZONE.into())))
+    }
+
+    fn invoke_with_args(&self, _: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let now_us = self.input.now_us.load(Ordering::Relaxed);
+        Ok(ColumnarValue::Scalar(ScalarValue::TimestampMicrosecond(Some(now_us), Some(TIME_ZONE.into()))))
+    }
+}

@@ -1,0 +1,343 @@
+//! One line of events: an object with our column names, or with those of Sysmon's event 1 and Security's event 4688, flat or
+//! inside what exporters put around them (`Event.EventData`, `winlog.event_data`). Only known names are kept; the rest of the line
+//! is skipped without being built.
+
+use std::borrow::Cow;
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::LazyLock;
+
+use daemoneye_lib::columns::PROCESS_EVENTS;
+use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::sigma::fields::{FIELDS, Target};
+
+/// Objects inside objects that are walked into; exporters need four.
+const MAX_DEPTH: usize = 8;
+
+/// Maps that other maps put around the fields.
+const CONTAINERS: &[&str] = &["Event", "EventData", "System", "UserData", "winlog", "event_data", "_source"];
+/// A list of `{"@Name": …, "#text": …}`, as XML becomes it.
+const NAMED: &str = "Data";
+/// Prefixes of flat names.
+const PREFIXES: &[&str] = &["Event.EventData.", "Event.System.", "winlog.event_data.", "winlog.", "EventData."];
+
+/// What is no column by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(usize)]
+pub(super) enum Special {
+    Channel,
+    EventId,
+    Guid,
+    Imphash,
+    Label,
+    Md5,
+    ParentGuid,
+    ProcessId,
+    Sha1,
+    Sha256,
+    SubjectUser,
+    Time,
+}
+
+/// One past the last of [`Special`].
+const SPECIALS: usize = Special::Time as usize + 1;
+
+/// One value of a line.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Cell<'a> {
+    Boolean(bool),
+    Integer(i64),
+    /// A list or an object, which no column holds.
+    Nested,
+    Real(f64),
+    Text(Cow<'a, str>),
+}
+
+/// The known fields of a line: columns by their place in the table, then what is special.
+#[derive(Debug)]
+pub(super) struct Fields<'a>(Vec<Option<Cell<'a>>>);
+
+impl<'a> Fields<'a> {
+    pub(super) fn column(&mut self, at: usize) -> &mut Option<Cell<'a>> {
+        self.slot(at)
+    }
+
+    pub(super) fn special(&mut self, special: Special) -> &mut Option<Cell<'a>> {
+        self.slot(PROCESS_EVENTS.len() + special as usize)
+    }
+
+    #[expect(clippy::indexing_slicing, reason = "every place comes from the table that this list is as long as")]
+    fn slot(&mut self, at: usize) -> &mut Option<Cell<'a>> {
+        &mut self.0[at]
+    }
+}
+
+/// Reads one line.
+pub(super) fn fields(line: &[u8]) -> Result<Fields<'_>, String> {
+    let mut fields = Fields(vec![None; PROCESS_EVENTS.len() + SPECIALS]);
+    let mut json = serde_json::Deserializer::from_slice(line);
+    let read = Object { fields: &mut fields, depth: 0 }.deserialize(&mut json).and_then(|is_map| {
+        json.end()?;
+        if is_map { Ok(()) } else { Err(serde_json::Error::custom("this is no object")) }
+    });
+    read.map_err(|error| format!("not a JSON object: {error}"))?;
+    Ok(fields)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Key {
+    Container,
+    Named,
+    Other,
+    Slot(usize),
+}
+
+static KEYS: LazyLock<HashMap<&'static str, Key>> = LazyLock::new(|| {
+    let special = |special: Special| Key::Slot(PROCESS_EVENTS.len() + special as usize);
+    let column =
+        |name: &str| PROCESS_EVENTS.iter().position(|column| column.name == name).map_or(Key::Other, Key::Slot);
+    let mut keys: HashMap<&'static str, Key> =
+        FIELDS.iter().map(|(name, target)| (*name, of_target(*target, column, special))).collect();
+    keys.extend(PROCESS_EVENTS.iter().enumerate().map(|(at, column)| (column.name, Key::Slot(at))));
+    keys.extend(CONTAINERS.iter().map(|name| (*name, Key::Container)));
+    keys.extend([
+        (NAMED, Key::Named),
+        ("Channel", special(Special::Channel)),
+        ("channel", special(Special::Channel)),
+        ("EventId", special(Special::EventId)),
+        ("event_id", special(Special::EventId)),
+        ("ProcessId", special(Special::ProcessId)),
+        ("SubjectUserName", special(Special::SubjectUser)),
+        ("@timestamp", special(Special::Time)),
+        ("SystemTime", special(Special::Time)),
+        ("TimeCreated", special(Special::Time)),
+        ("UtcTime", special(Special::Time)),
+    ]);
+    keys
+});
+
+fn of_target(target: Target, column: impl Fn(&str) -> Key, special: impl Fn(Special) -> Key) -> Key {
+    match target {
+        Target::Column(name) => column(name),
+        Target::EventId => special(Special::EventId),
+        Target::Guid("entity_id") => special(Special::Guid),
+        Target::Guid(_) => special(Special::ParentGuid),
+        Target::Hash("IMPHASH", _) => special(Special::Imphash),
+        Target::Hash("MD5", _) => special(Special::Md5),
+        Target::Hash("SHA1", _) => special(Special::Sha1),
+        Target::Hash(..) => special(Special::Sha256),
+        Target::Label => special(Special::Label),
+    }
+}
+
+fn key(name: &str) -> Key {
+    if let Some(key) = KEYS.get(name) {
+        return *key;
+    }
+    let bare = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
+    bare.and_then(|bare| KEYS.get(bare)).copied().unwrap_or(Key::Other)
+}
+
+struct KeySeed;
+
+impl<'de> DeserializeSeed<'de> for KeySeed {
+    type Value = Key;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for KeySeed {
+    type Value = Key;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a name")
+    }
+
+    fn visit_str<E>(self, name: &str) -> Result<Key, E> {
+        Ok(key(name))
+    }
+}
+
+/// A map of fields, a list of such maps, or something that holds none; whether it was a map.
+struct Object<'f, 'de> {
+    fields: &'f mut Fields<'de>,
+    depth: usize,
+}
+
+impl<'de> DeserializeSeed<'de> for Object<'_, 'de> {
+    type Value = bool;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<bool, D::Error> {
+        if self.depth > MAX_DEPTH {
+            return IgnoredAny::deserialize_in(deserializer).map(|()| false);
+        }
+        deserializer.deserialize_any(self)
+    }
+}
+
+/// What is of no interest, whatever it is.
+trait Ignored {
+    fn deserialize_in<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error>;
+}
+
+impl Ignored for IgnoredAny {
+    fn deserialize_in<'de, D: Deserializer<'de>>(deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_ignored_any(Self).map(drop)
+    }
+}
+
+macro_rules! scalars {
+    ($value:expr; $($visit:ident $type:ty),+) => {
+        $(fn $visit<E>(self, _: $type) -> Result<Self::Value, E> {
+            Ok($value)
+        })+
+
+        fn visit_unit<E>(self) -> Result<Self::Value, E> {
+            Ok($value)
+        }
+    };
+}
+
+impl<'de> Visitor<'de> for Object<'_, 'de> {
+    type Value = bool;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an object")
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
+        while let Some(key) = map.next_key_seed(KeySeed)? {
+            match key {
+                Key::Container => {
+                    map.next_value_seed(Object { fields: &mut *self.fields, depth: self.depth + 1 })?;
+                }
+                Key::Named => map.next_value_seed(Named { fields: &mut *self.fields })?,
+                Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                Key::Slot(at) => *self.fields.slot(at) = map.next_value_seed(CellSeed)?,
+            }
+        }
+        Ok(true)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
+        while items.next_element_seed(Object { fields: &mut *self.fields, depth: self.depth + 1 })?.is_some() {}
+        Ok(false)
+    }
+
+    scalars!(false; visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str);
+}
+
+/// A list of named values.
+struct Named<'f, 'de> {
+    fields: &'f mut Fields<'de>,
+}
+
+impl<'de> DeserializeSeed<'de> for Named<'_, 'de> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Named<'_, 'de> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("named values")
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
+        while items.next_element_seed(Named { fields: &mut *self.fields })?.is_some() {}
+        Ok(())
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<(), A::Error> {
+        let (mut found, mut value) = (Key::Other, None);
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            match &*name {
+                "@Name" | "Name" => found = map.next_value_seed(KeySeed)?,
+                "#text" | "text" | "Value" => value = map.next_value_seed(CellSeed)?,
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        if let Key::Slot(at) = found {
+            *self.fields.slot(at) = value;
+        }
+        Ok(())
+    }
+
+    scalars!((); visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str);
+}
+
+/// A value; `None` for null.
+struct CellSeed;
+
+impl<'de> DeserializeSeed<'de> for CellSeed {
+    type Value = Option<Cell<'de>>;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for CellSeed {
+    type Value = Option<Cell<'de>>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+
+    fn visit_bool<E>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(Some(Cell::Boolean(value)))
+    }
+
+    fn visit_i64<E>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(Some(Cell::Integer(value)))
+    }
+
+    fn visit_u64<E>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(Some(i64::try_from(value).map_or_else(|_| Cell::Text(Cow::Owned(value.to_string())), Cell::Integer)))
+    }
+
+    fn visit_f64<E>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(Some(Cell::Real(value)))
+    }
+
+    fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Self::Value, E> {
+        Ok(Some(Cell::Text(Cow::Borrowed(text))))
+    }
+
+    fn visit_str<E>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(Some(Cell::Text(Cow::Owned(text.to_owned()))))
+    }
+
+    fn visit_unit<E>(self) -> Result<Self::Value, E> {
+        Ok(None)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<Self::Value, A::Error> {
+        while items.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Some(Cell::Nested))
+    }
+
+    /// XML's attributes stand beside the text.
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        let mut value = Some(Cell::Nested);
+        while let Some(name) = map.next_key::<Cow<'_, str>>()? {
+            match &*name {
+                "#text" | "SystemTime" | "@SystemTime" | "Value" | "#attributes" => {
+                    let inner = map.next_value_seed(Self)?;
+                    if inner != Some(Cell::Nested) {
+                        value = inner;
+                    }
+                }
+                _ => drop(map.next_value::<IgnoredAny>()?),
+            }
+        }
+        Ok(value)
+    }
+}

@@ -1,0 +1,378 @@
+//! Lines as rows of `process_events`: each known field in its column, and what follows from it.
+//!
+//! An event that does not say what it is is taken for the start of a program, since that is what rules of processes are about.
+
+use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
+
+use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
+use datafusion::arrow::array::{
+    ArrayRef, BinaryBuilder, BooleanBuilder, Float64Builder, Int64Builder, RecordBatch, StringBuilder,
+    TimestampMicrosecondBuilder, new_null_array,
+};
+use datafusion::arrow::error::ArrowError;
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::TimeZone;
+
+use super::read::{Cell, Fields, Special, fields};
+use crate::schema::{TIME_ZONE, arrow_type, process_events_schema};
+use crate::sigma::fields::{event_type_of, identity_of, level_of};
+use crate::sigma::leaf::parse_integer;
+
+/// Rows of a batch: enough that what a batch costs by itself does not count.
+const BATCH_ROWS: usize = 2_048;
+/// Bytes of lines after which a batch is complete however few they are.
+const BATCH_BYTES: usize = 8 * 1024 * 1024;
+
+/// Rows under way to a batch.
+#[derive(Debug)]
+pub struct Rows {
+    columns: Vec<Column>,
+    lines: Vec<u64>,
+    bytes: usize,
+}
+
+/// Rows as they are evaluated, with the number of the line that each came from.
+#[derive(Debug)]
+pub struct Lines {
+    pub(super) batch: RecordBatch,
+    pub(super) numbers: Vec<u64>,
+}
+
+impl Lines {
+    /// The rows, with the schema of `process_events`.
+    #[must_use]
+    pub const fn batch(&self) -> &RecordBatch {
+        &self.batch
+    }
+}
+
+/// What became of a line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Line {
+    /// It is a row.
+    Taken,
+    /// It is a row; these fields could not be read and are NULL.
+    Without(Vec<&'static str>),
+    /// It is no event of a process's start or end.
+    Other,
+    /// It cannot be read, and why.
+    Broken(String),
+}
+
+/// A column's values so far, made once it has one.
+#[derive(Debug)]
+struct Column {
+    name: &'static str,
+    kind: Kind,
+    values: Option<Values>,
+    /// NULLs before the first value.
+    nulls: usize,
+}
+
+#[derive(Debug)]
+enum Values {
+    Blob(BinaryBuilder),
+    Boolean(BooleanBuilder),
+    Integer(Int64Builder),
+    Real(Float64Builder),
+    Text(StringBuilder),
+    Timestamp(TimestampMicrosecondBuilder),
+}
+
+/// Places of the columns that follow from others.
+struct Places {
+    entity_id: usize,
+    event_type: usize,
+    executable_hash: usize,
+    executable_path: usize,
+    hash_algorithm: usize,
+    hashes: usize,
+    integrity_level: usize,
+    name: usize,
+    parent_entity_id: usize,
+    parent_executable_path: usize,
+    parent_name: usize,
+    pid: usize,
+    ppid: usize,
+    start_kind: usize,
+    time: usize,
+    user: usize,
+}
+
+static PLACES: LazyLock<Places> = LazyLock::new(|| {
+    let place = |name: &str| PROCESS_EVENTS.iter().position(|column| column.name == name).unwrap_or(0);
+    Places {
+        entity_id: place("entity_id"),
+        event_type: place("event_type"),
+        executable_hash: place("executable_hash"),
+        executable_path: place("executable_path"),
+        hash_algorithm: place("hash_algorithm"),
+        hashes: place("hashes"),
+        integrity_level: place("integrity_level"),
+        name: place("name"),
+        parent_entity_id: place("parent_entity_id"),
+        parent_executable_path: place("parent_executable_path"),
+        parent_name: place("parent_name"),
+        pid: place("pid"),
+        ppid: place("ppid"),
+        start_kind: place("start_kind"),
+        time: place("time"),
+        user: place("user"),
+    }
+});
+
+impl Default for Rows {
+    fn default() -> Self {
+        let column = |column: &daemoneye_lib::columns::Column| Column {
+            name: column.name,
+            kind: column.kind,
+            values: None,
+            nulls: 0,
+        };
+        Self { columns: PROCESS_EVENTS.iter().map(column).collect(), lines: Vec::new(), bytes: 0 }
+    }
+}
+
+impl Rows {
+    /// Reads a line; `number` is its place in the file.
+    pub fn take(&mut self, number: u64, line: &[u8]) -> Line {
+        let mut fields = match fields(line) {
+            Ok(fields) => fields,
+            Err(problem) => return Line::Broken(problem),
+        };
+        if !settle(&mut fields) {
+            return Line::Other;
+        }
+        let mut without = Vec::new();
+        for (at, column) in self.columns.iter_mut().enumerate() {
+            if !column.push(fields.column(at).take()) {
+                without.push(column.name);
+            }
+        }
+        self.lines.push(number);
+        self.bytes = self.bytes.saturating_add(line.len());
+        if without.is_empty() { Line::Taken } else { Line::Without(without) }
+    }
+
+    /// Whether it is time to evaluate.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.lines.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+    }
+
+    /// The rows so far, of which there may be none.
+    ///
+    /// # Errors
+    /// Arrow would not take the columns; a defect of this program.
+    pub fn finish(&mut self) -> Result<Lines, ArrowError> {
+        let Self { columns, lines, .. } = std::mem::take(self);
+        let arrays = columns.into_iter().map(|column| column.finish(lines.len())).collect();
+        Ok(Lines { batch: RecordBatch::try_new(process_events_schema(), arrays)?, numbers: lines })
+    }
+}
+
+impl Column {
+    /// Whether the value could be read; otherwise it is NULL.
+    fn push(&mut self, cell: Option<Cell<'_>>) -> bool {
+        let Some(cell) = cell else {
+            match &mut self.values {
+                Some(values) => values.null(),
+                None => self.nulls += 1,
+            }
+            return true;
+        };
+        let (kind, nulls) = (self.kind, self.nulls);
+        self.values.get_or_insert_with(|| Values::new(kind, nulls)).push(&cell)
+    }
+
+    fn finish(self, rows: usize) -> ArrayRef {
+        self.values.map_or_else(|| new_null_array(&arrow_type(self.kind), rows), Values::finish)
+    }
+}
+
+impl Values {
+    fn new(kind: Kind, nulls: usize) -> Self {
+        let mut values = match kind {
+            Kind::Blob => Self::Blob(BinaryBuilder::new()),
+            Kind::Boolean => Self::Boolean(BooleanBuilder::new()),
+            Kind::Integer => Self::Integer(Int64Builder::new()),
+            Kind::Real => Self::Real(Float64Builder::new()),
+            Kind::Text => Self::Text(StringBuilder::new()),
+            Kind::Timestamp => Self::Timestamp(TimestampMicrosecondBuilder::new().with_timezone(TIME_ZONE)),
+        };
+        (0..nulls).for_each(|_| values.null());
+        values
+    }
+
+    fn null(&mut self) {
+        match self {
+            Self::Blob(builder) => builder.append_null(),
+            Self::Boolean(builder) => builder.append_null(),
+            Self::Integer(builder) => builder.append_null(),
+            Self::Real(builder) => builder.append_null(),
+            Self::Text(builder) => builder.append_null(),
+            Self::Timestamp(builder) => builder.append_null(),
+        }
+    }
+
+    fn push(&mut self, cell: &Cell<'_>) -> bool {
+        let read = match (&mut *self, cell) {
+            (Self::Blob(builder), Cell::Text(text)) => {
+                let bytes = text.strip_prefix("0x").and_then(|digits| hex::decode(digits).ok());
+                bytes.map(|bytes| builder.append_value(bytes))
+            }
+            (Self::Boolean(builder), Cell::Boolean(value)) => {
+                builder.append_value(*value);
+                Some(())
+            }
+            (Self::Integer(builder), cell) => integer(cell).map(|value| builder.append_value(value)),
+            (Self::Real(builder), Cell::Real(value)) => {
+                builder.append_value(*value);
+                Some(())
+            }
+            (Self::Real(builder), Cell::Text(text)) => text.parse().ok().map(|value| builder.append_value(value)),
+            (Self::Text(builder), cell) => text(cell).map(|text| builder.append_value(text)),
+            (Self::Timestamp(builder), cell) => time(cell).map(|us| builder.append_value(us)),
+            _ => None,
+        };
+        if read.is_none() {
+            self.null();
+        }
+        read.is_some()
+    }
+
+    fn finish(self) -> ArrayRef {
+        match self {
+            Self::Blob(mut builder) => Arc::new(builder.finish()),
+            Self::Boolean(mut builder) => Arc::new(builder.finish()),
+            Self::Integer(mut builder) => Arc::new(builder.finish()),
+            Self::Real(mut builder) => Arc::new(builder.finish()),
+            Self::Text(mut builder) => Arc::new(builder.finish()),
+            Self::Timestamp(mut builder) => Arc::new(builder.finish()),
+        }
+    }
+}
+
+/// What the fields of a Windows event mean for the columns, and what can be told from others; whether it is an event of a process.
+fn settle(fields: &mut Fields<'_>) -> bool {
+    let places = &*PLACES;
+    let event_id = fields.special(Special::EventId).take();
+    let event_id = event_id.as_ref().and_then(integer);
+    let channel = fields.special(Special::Channel).take();
+    let channel = channel.as_ref().and_then(|cell| text(cell).map(|text| text.to_ascii_lowercase()));
+    let wanted = event_id.map(|id| if id < 100 { "sysmon" } else { "security" });
+    let elsewhere = channel.zip(wanted).is_some_and(|(channel, wanted)| !channel.contains(wanted));
+    let event_type = event_id.map(event_type_of);
+    if elsewhere || event_type == Some(None) {
+        return false;
+    }
+    process_ids(fields, event_id);
+    let kind = event_type.flatten().unwrap_or("start");
+    if fields.column(places.event_type).is_none() {
+        *fields.column(places.event_type) = Some(Cell::Text(Cow::Borrowed(kind)));
+        if kind == "start" {
+            default(fields.column(places.start_kind), || Some(Cell::Text(Cow::Borrowed("exec"))));
+        }
+    }
+    identities(fields);
+    names(fields, places.executable_path, places.name);
+    names(fields, places.parent_executable_path, places.parent_name);
+    hashes(fields);
+    true
+}
+
+fn default<'a>(slot: &mut Option<Cell<'a>>, value: impl FnOnce() -> Option<Cell<'a>>) {
+    if slot.is_none() {
+        *slot = value();
+    }
+}
+
+/// In event 4688 `ProcessId` is that of the one who starts, and `NewProcessId` that of the new one.
+fn process_ids(fields: &mut Fields<'_>, event_id: Option<i64>) {
+    let id = fields.special(Special::ProcessId).take();
+    let is_parent = event_id == Some(4688) || (event_id.is_none() && fields.column(PLACES.pid).is_some());
+    default(fields.column(if is_parent { PLACES.ppid } else { PLACES.pid }), || id);
+}
+
+fn identities(fields: &mut Fields<'_>) {
+    let guid = |cell: Option<Cell<'_>>| {
+        let identity = cell.as_ref().and_then(text).and_then(|guid| identity_of(&guid));
+        identity.map(|identity| Cell::Text(Cow::Owned(identity)))
+    };
+    let (own, parent) = (fields.special(Special::Guid).take(), fields.special(Special::ParentGuid).take());
+    default(fields.column(PLACES.entity_id), || guid(own));
+    default(fields.column(PLACES.parent_entity_id), || guid(parent));
+    let label = fields.special(Special::Label).take();
+    let level = label.as_ref().and_then(text).and_then(|label| level_of(&label));
+    default(fields.column(PLACES.integrity_level), || level.map(|word| Cell::Text(Cow::Borrowed(word))));
+    let user = fields.special(Special::SubjectUser).take();
+    default(fields.column(PLACES.user), || user);
+    let at = fields.special(Special::Time).take();
+    let at = at.as_ref().and_then(time);
+    default(fields.column(PLACES.time), || at.map(Cell::Integer));
+}
+
+/// The last part of a path, of either system.
+fn names(fields: &mut Fields<'_>, path: usize, name: usize) {
+    if fields.column(name).is_some() {
+        return;
+    }
+    let Some(Cell::Text(path)) = fields.column(path).clone() else { return };
+    let separators: &[char] = if path.starts_with('/') { &['/'] } else { &['\\', '/'] };
+    let last = path.rsplit(separators).next().unwrap_or_default();
+    *fields.column(name) = (!last.is_empty()).then(|| Cell::Text(Cow::Owned(last.to_owned())));
+}
+
+/// Hashes in fields of their own become the list that Sysmon writes, and its SHA-256 the hash of the executable.
+fn hashes(fields: &mut Fields<'_>) {
+    let of =
+        [("MD5", Special::Md5), ("SHA1", Special::Sha1), ("SHA256", Special::Sha256), ("IMPHASH", Special::Imphash)];
+    let each = of.map(|(name, special)| {
+        let cell = fields.special(special).take();
+        cell.as_ref().and_then(text).map(|hash| format!("{name}={hash}"))
+    });
+    let list = each.into_iter().flatten().collect::<Vec<_>>().join(",");
+    default(fields.column(PLACES.hashes), || (!list.is_empty()).then_some(Cell::Text(Cow::Owned(list))));
+    let Some(Cell::Text(list)) = fields.column(PLACES.hashes).clone() else { return };
+    let sha256 = list.split(',').find_map(|part| part.trim().strip_prefix("SHA256=").map(str::to_ascii_lowercase));
+    if let (None, Some(hash)) = (&fields.column(PLACES.executable_hash), sha256) {
+        *fields.column(PLACES.executable_hash) = Some(Cell::Text(Cow::Owned(hash)));
+        default(fields.column(PLACES.hash_algorithm), || Some(Cell::Text(Cow::Borrowed("sha256"))));
+    }
+}
+
+fn text<'c>(cell: &'c Cell<'_>) -> Option<Cow<'c, str>> {
+    match cell {
+        Cell::Text(text) => Some(Cow::Borrowed(text)),
+        Cell::Integer(number) => Some(Cow::Owned(number.to_string())),
+        Cell::Real(number) => Some(Cow::Owned(format!("{number:?}"))),
+        Cell::Boolean(value) => Some(Cow::Borrowed(if *value { "true" } else { "false" })),
+        Cell::Nested => None,
+    }
+}
+
+fn integer(cell: &Cell<'_>) -> Option<i64> {
+    match cell {
+        Cell::Integer(number) => Some(*number),
+        Cell::Text(text) => parse_integer(text),
+        _ => None,
+    }
+}
+
+/// RFC 3339, microseconds since 1970, or Sysmon's time of day in UTC without saying so.
+fn time(cell: &Cell<'_>) -> Option<i64> {
+    match cell {
+        Cell::Integer(us) => Some(*us),
+        Cell::Text(text) => {
+            let known = text.parse::<Timestamp>().ok();
+            let known = known.or_else(|| {
+                let civil: DateTime = text.parse().ok()?;
+                civil.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
+            });
+            known.map(Timestamp::as_microsecond)
+        }
+        _ => None,
+    }
+}

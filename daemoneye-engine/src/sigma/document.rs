@@ -1,0 +1,181 @@
+//! A file of Sigma as its documents, and a document as what it says: the words for people, the log source, the detection.
+
+use serde_saphyr::Location;
+
+use super::condition::Identifiers;
+use super::expr::Expr;
+use super::leaf;
+use super::lists::Lists;
+use super::modifiers;
+use crate::detect::rules::yaml::{Node, Yaml};
+
+/// What a rule says about itself; nothing of it decides an event but the log source.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Header {
+    pub(super) title: String,
+    pub(super) id: Option<String>,
+    /// The name by which correlations refer to it.
+    pub(super) name: Option<String>,
+    pub(super) description: String,
+    pub(super) author: String,
+    pub(super) references: Vec<String>,
+    pub(super) tags: Vec<String>,
+    pub(super) false_positives: Vec<String>,
+    pub(super) level: Option<String>,
+    pub(super) status: Option<String>,
+    pub(super) category: Option<String>,
+    pub(super) product: Option<String>,
+    pub(super) service: Option<String>,
+}
+
+/// The documents of a file, each with the lines before it left empty, so that places stay those of the file.
+pub(super) fn documents(text: &str) -> Vec<String> {
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
+    let (mut documents, mut current, mut lines) = (Vec::new(), String::new(), 0_usize);
+    for line in text.lines() {
+        let bare = line.trim_end();
+        let ends = bare == "---" || line.starts_with("--- ") || bare == "...";
+        if ends {
+            documents.push(std::mem::replace(&mut current, "\n".repeat(lines + 1)));
+        } else {
+            current.push_str(line);
+            current.push('\n');
+        }
+        lines += 1;
+    }
+    documents.push(current);
+    documents.retain(|document| document.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')));
+    documents
+}
+
+/// The value of a field of a map.
+pub(super) fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
+    match &node.value {
+        Yaml::Map(pairs) => pairs.iter().find(|(key, _)| key.value == name).map(|(_, value)| value),
+        _ => None,
+    }
+}
+
+/// A scalar as text; an absent or empty one is none.
+pub(super) fn text(node: &Node, name: &str) -> Option<String> {
+    scalar(&field(node, name)?.value).filter(|text| !text.trim().is_empty())
+}
+
+/// A list of scalars, or one scalar.
+pub(super) fn texts(node: &Node, name: &str) -> Vec<String> {
+    match field(node, name).map(|node| &node.value) {
+        Some(Yaml::List(items)) => items.iter().filter_map(|item| scalar(&item.value)).collect(),
+        Some(other) => scalar(other).into_iter().collect(),
+        None => Vec::new(),
+    }
+}
+
+fn scalar(value: &Yaml) -> Option<String> {
+    match value {
+        Yaml::Text(text) => Some(text.clone()),
+        Yaml::Integer(number) => Some(number.to_string()),
+        Yaml::Real(number) => Some(number.to_string()),
+        Yaml::Boolean(value) => Some(value.to_string()),
+        Yaml::List(_) | Yaml::Map(_) | Yaml::Null => None,
+    }
+}
+
+impl Header {
+    pub(super) fn read(node: &Node) -> Self {
+        let source = |name: &str| text(field(node, "logsource")?, name).map(|word| word.to_lowercase());
+        Self {
+            title: text(node, "title").unwrap_or_default(),
+            id: text(node, "id"),
+            name: text(node, "name"),
+            description: text(node, "description").unwrap_or_default(),
+            author: texts(node, "author").join(", "),
+            references: texts(node, "references"),
+            tags: texts(node, "tags"),
+            false_positives: texts(node, "falsepositives"),
+            level: text(node, "level"),
+            status: text(node, "status"),
+            category: source("category"),
+            product: source("product"),
+            service: source("service"),
+        }
+    }
+}
+
+/// The conditions, and the search identifiers that they name.
+pub(super) struct Detection {
+    pub(super) conditions: Vec<String>,
+    pub(super) identifiers: Identifiers,
+    /// Where the condition stands.
+    pub(super) at: Location,
+}
+
+impl Detection {
+    pub(super) fn read(node: &Node, in_security: bool, lists: &Lists) -> Result<Self, String> {
+        let Yaml::Map(pairs) = &node.value else { return Err("detection is a map of search identifiers".to_owned()) };
+        let conditions = texts(node, "condition");
+        if conditions.is_empty() {
+            return Err("detection has no condition".to_owned());
+        }
+        let named = pairs.iter().filter(|(key, _)| !matches!(key.value.as_str(), "condition" | "timeframe"));
+        let identifiers = named
+            .map(|(key, value)| {
+                let expr = identifier(&value.value, in_security, lists);
+                (key.value.clone(), expr.map_err(|problem| format!("{}: {problem}", key.value)))
+            })
+            .collect();
+        let at = field(node, "condition").map_or(node.referenced, |node| node.referenced);
+        Ok(Self { conditions, identifiers, at })
+    }
+}
+
+fn identifier(value: &Yaml, in_security: bool, lists: &Lists) -> Result<Expr, String> {
+    match value {
+        Yaml::Map(pairs) if pairs.is_empty() => Err("the map is empty".to_owned()),
+        Yaml::Map(pairs) => {
+            let each = pairs.iter().map(|(key, value)| item(&key.value, &value.value, in_security, lists));
+            each.collect::<Result<_, _>>().map(Expr::All)
+        }
+        Yaml::List(items) if items.is_empty() => Err("the list is empty".to_owned()),
+        Yaml::List(items) => {
+            let (maps, words): (Vec<&Yaml>, Vec<&Yaml>) =
+                items.iter().map(|item| &item.value).partition(|value| matches!(value, Yaml::Map(_) | Yaml::List(_)));
+            let mut each: Vec<Expr> =
+                maps.into_iter().map(|value| identifier(value, in_security, lists)).collect::<Result<_, _>>()?;
+            if !words.is_empty() {
+                each.push(leaf::keywords(&modifiers::apply(&[], &words, lists)?)?);
+            }
+            Ok(Expr::Any(each))
+        }
+        word => leaf::keywords(&modifiers::apply(&[], &[word], lists)?),
+    }
+}
+
+/// `Field|modifier|modifier: value` or a list of values; without a field, keywords.
+fn item(key: &str, value: &Yaml, in_security: bool, lists: &Lists) -> Result<Expr, String> {
+    let mut parts = key.split('|');
+    let name = parts.next().unwrap_or_default();
+    let modifiers: Vec<&str> = parts.collect();
+    let values: Vec<&Yaml> = match value {
+        Yaml::List(items) if items.is_empty() => return Err(format!("{key}: the list of values is empty")),
+        Yaml::List(items) => items.iter().map(|item| &item.value).collect(),
+        one => vec![one],
+    };
+    let made = modifiers::apply(&modifiers, &values, lists).and_then(|item| match (name, modifiers.as_slice()) {
+        ("", []) => Err("a field has no name".to_owned()),
+        ("", _) => leaf::keywords(&item),
+        (name, _) => leaf::field(name, in_security, &item),
+    });
+    made.map_err(|problem| format!("{key}: {problem}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn documents_keep_their_places() {
+        let found = documents("a: 1\n---\nb: 2\nc: |\n  x\n  ---\n--- # next\nd: 3\n");
+        assert_eq!(found, ["a: 1\n", "\n\nb: 2\nc: |\n  x\n  ---\n", "\n\n\n\n\n\n\nd: 3\n"]);
+        assert_eq!(documents("---\n# nothing\n\n"), Vec::<String>::new());
+    }
+}

@@ -1,0 +1,119 @@
+//! Modifiers that encode a value as it would stand in a command line: UTF-16, Base64 at each of three offsets, and the spellings
+//! of a Windows option.
+
+use super::text::{Pattern, Token};
+
+/// Characters that begin an option: hyphen, slash, en dash, em dash, horizontal bar.
+const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
+
+/// Most options in one value: five spellings of each give 3,125 values.
+const MAX_DASHES: usize = 5;
+
+const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+
+/// Bytes of one character of UTF-16 in this order.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Wide {
+    Big,
+    Little,
+    /// Little, behind a byte order mark.
+    Marked,
+}
+
+pub(super) fn utf16(text: &str, order: Wide) -> Vec<u8> {
+    let units = text.encode_utf16().flat_map(|unit| match order {
+        Wide::Big => unit.to_be_bytes(),
+        Wide::Little | Wide::Marked => unit.to_le_bytes(),
+    });
+    let mark: &[u8] = if order == Wide::Marked { &[0xFF, 0xFE] } else { &[] };
+    mark.iter().copied().chain(units).collect()
+}
+
+pub(super) fn base64(bytes: &[u8]) -> String {
+    let mut text = String::with_capacity(bytes.len().div_ceil(3).saturating_mul(4));
+    for chunk in bytes.chunks(3) {
+        let byte = |at: usize| u32::from(chunk.get(at).copied().unwrap_or(0));
+        let bits = (byte(0) << 16) | (byte(1) << 8) | byte(2);
+        for (place, shift) in [18_u32, 12, 6, 0].into_iter().enumerate() {
+            let index = usize::try_from((bits >> shift) & 63).unwrap_or(0);
+            let digit = ALPHABET.get(index).copied().map_or('=', char::from);
+            text.push(if place <= chunk.len() { digit } else { '=' });
+        }
+    }
+    text
+}
+
+/// What is the same of the encoded value wherever it begins: one text for each offset within three bytes.
+pub(super) fn base64_at_offsets(bytes: &[u8]) -> Vec<String> {
+    let at = |offset: usize| {
+        let shifted: Vec<u8> = std::iter::repeat_n(b' ', offset).chain(bytes.iter().copied()).collect();
+        let whole = base64(&shifted);
+        // Digits that hold bits of what stands before or behind the value.
+        let (before, behind) = ([0, 2, 3].get(offset).copied()?, [0, 3, 2].get(shifted.len() % 3).copied()?);
+        whole.get(before..whole.len().saturating_sub(behind)).map(str::to_owned)
+    };
+    (0..3).filter_map(at).collect()
+}
+
+/// Every spelling of the options in a value: a dash or slash that does not stand behind a word character and stands before one.
+/// `None`: there are too many.
+pub(super) fn windash(pattern: &Pattern) -> Option<Vec<Pattern>> {
+    let is_word = |token: Option<&Token>| matches!(token, Some(Token::Char(character)) if character.is_alphanumeric() || *character == '_');
+    let tokens = &pattern.0;
+    let begins = |at: usize| {
+        let dash = matches!(tokens.get(at), Some(Token::Char('-' | '/')));
+        dash && !is_word(at.checked_sub(1).and_then(|before| tokens.get(before))) && is_word(tokens.get(at + 1))
+    };
+    let places: Vec<usize> = (0..tokens.len()).filter(|at| begins(*at)).collect();
+    if places.len() > MAX_DASHES {
+        return None;
+    }
+    let mut variants = vec![pattern.clone()];
+    for place in places {
+        let spelled = |variant: &Pattern, dash: char| {
+            let mut variant = variant.clone();
+            if let Some(token) = variant.0.get_mut(place) {
+                *token = Token::Char(dash);
+            }
+            variant
+        };
+        variants = variants.iter().flat_map(|variant| DASHES.map(|dash| spelled(variant, dash))).collect();
+    }
+    Some(variants)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_is_that_of_the_standard() {
+        for (text, encoded) in [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foobar", "Zm9vYmFy")] {
+            assert_eq!(base64(text.as_bytes()), encoded);
+        }
+    }
+
+    #[test]
+    fn every_offset_is_found_in_the_encoding_of_a_longer_text() {
+        let needle = "/bin/bash";
+        let shifts = base64_at_offsets(needle.as_bytes());
+        assert_eq!(shifts, ["L2Jpbi9iYXNo", "9iaW4vYmFza", "vYmluL2Jhc2"]);
+        for before in ["", "x", "xy", "xyz", "wxyz"] {
+            for behind in ["", "1", "12"] {
+                let whole = base64(format!("{before}{needle}{behind}").as_bytes());
+                assert!(shifts.iter().any(|shift| whole.contains(shift)), "{before:?} {behind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn an_option_has_five_spellings_and_a_dash_in_a_word_has_one() {
+        let of = |text: &str| windash(&Pattern::parse(text, false)).map(|variants| variants.len());
+        assert_eq!(of("-a"), Some(5));
+        assert_eq!(of(" /a -b"), Some(25));
+        assert_eq!(of("a-b"), Some(1));
+        assert_eq!(of("- a"), Some(1));
+        assert_eq!(of("*-a"), Some(5));
+        assert_eq!(of("-a -b -c -d -e -f"), None);
+    }
+}

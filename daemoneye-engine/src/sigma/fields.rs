@@ -1,0 +1,134 @@
+//! What Sigma calls a field of a process's start, and the column that holds it.
+//!
+//! The names are those of Sysmon's event 1, of Security's event 4688 and of Sigma's taxonomy; our own column names are taken too.
+//! What is not here is not mapped: a rule that needs it says so.
+
+use daemoneye_lib::columns::{Kind, PROCESS_EVENTS, process_event_column};
+
+/// Where a field's value is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Target {
+    Column(&'static str),
+    /// The number of a Windows event.
+    EventId,
+    /// A process's GUID; its hex digits are the identity.
+    Guid(&'static str),
+    /// One algorithm's part of `hashes`, and how many digits its value has.
+    Hash(&'static str, usize),
+    /// A SID in place of the word of `integrity_level`.
+    Label,
+}
+
+/// Fields as rules and Windows events name them.
+pub(crate) const FIELDS: &[(&str, Target)] = &[
+    ("CommandLine", Target::Column("command_line")),
+    ("Company", Target::Column("company")),
+    ("CurrentDirectory", Target::Column("cwd")),
+    ("Description", Target::Column("file_description")),
+    ("EventID", Target::EventId),
+    ("Hashes", Target::Column("hashes")),
+    ("Image", Target::Column("executable_path")),
+    ("Imphash", Target::Hash("IMPHASH", 32)),
+    ("imphash", Target::Hash("IMPHASH", 32)),
+    ("IntegrityLevel", Target::Column("integrity_level")),
+    ("LogonId", Target::Column("logon_id")),
+    ("MandatoryLabel", Target::Label),
+    ("md5", Target::Hash("MD5", 32)),
+    ("MD5", Target::Hash("MD5", 32)),
+    ("NewProcessId", Target::Column("pid")),
+    ("NewProcessName", Target::Column("executable_path")),
+    ("OriginalFileName", Target::Column("original_file_name")),
+    ("ParentCommandLine", Target::Column("parent_command_line")),
+    ("ParentImage", Target::Column("parent_executable_path")),
+    ("ParentProcessGuid", Target::Guid("parent_entity_id")),
+    ("ParentProcessId", Target::Column("ppid")),
+    ("ParentProcessName", Target::Column("parent_executable_path")),
+    ("ParentUser", Target::Column("parent_user")),
+    ("ProcessCommandLine", Target::Column("command_line")),
+    ("ProcessGuid", Target::Guid("entity_id")),
+    ("ProcessId", Target::Column("pid")),
+    ("Product", Target::Column("product")),
+    ("sha1", Target::Hash("SHA1", 40)),
+    ("SHA1", Target::Hash("SHA1", 40)),
+    ("sha256", Target::Hash("SHA256", 64)),
+    ("SHA256", Target::Hash("SHA256", 64)),
+    ("SubjectLogonId", Target::Column("logon_id")),
+    ("SubjectUserName", Target::Column("user")),
+    ("TerminalSessionId", Target::Column("session")),
+    ("User", Target::Column("user")),
+];
+
+/// Sources that exist on Linux only: an event of one of them is no event of another system.
+pub(super) const LINUX_SOURCES: &[&str] = &["ebpf", "proc-connector", "procfs"];
+
+/// Columns that tell how an event was captured rather than what the process says: a keyword does not look at them.
+const NOT_SEARCHED: &[&str] = &[
+    "event_type",
+    "start_kind",
+    "entity_id",
+    "identity",
+    "parent_entity_id",
+    "status",
+    "hash_algorithm",
+    "hash_status",
+    "source",
+    "capture",
+    "modified_fields",
+    "reason",
+    "severity",
+    "truncated",
+    "collector",
+];
+
+/// Where a rule finds a field. In Security's events `ProcessId` is that of the parent.
+pub(super) fn target(field: &str, in_security: bool) -> Option<Target> {
+    if in_security && field == "ProcessId" {
+        return Some(Target::Column("ppid"));
+    }
+    let of_windows = FIELDS.iter().find(|(name, _)| *name == field).map(|(_, target)| *target);
+    of_windows.or_else(|| process_event_column(field).map(|column| Target::Column(column.name)))
+}
+
+/// The text columns that a keyword is looked for in.
+pub(super) fn searched() -> impl Iterator<Item = &'static str> {
+    let text = PROCESS_EVENTS.iter().filter(|column| column.kind == Kind::Text).map(|column| column.name);
+    text.filter(|name| !NOT_SEARCHED.contains(name))
+}
+
+/// The word for an integrity level's SID.
+pub(crate) fn level_of(label: &str) -> Option<&'static str> {
+    let words =
+        [("S-1-16-4096", "Low"), ("S-1-16-8192", "Medium"), ("S-1-16-12288", "High"), ("S-1-16-16384", "System")];
+    words.into_iter().find(|(sid, _)| sid.eq_ignore_ascii_case(label)).map(|(_, word)| word)
+}
+
+/// The hex digits of a GUID.
+pub(crate) fn identity_of(guid: &str) -> Option<String> {
+    let bare = guid.trim().trim_start_matches('{').trim_end_matches('}');
+    uuid::Uuid::parse_str(bare).ok().map(|guid| guid.simple().to_string())
+}
+
+/// What the number of a Windows event says of a process.
+pub(crate) const fn event_type_of(event_id: i64) -> Option<&'static str> {
+    match event_id {
+        1 | 4688 => Some("start"),
+        5 | 4689 => Some("stop"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_field_leads_to_a_column_that_exists() {
+        for (field, target) in FIELDS {
+            if let Target::Column(column) | Target::Guid(column) = target {
+                assert!(process_event_column(column).is_some(), "{field}");
+            }
+        }
+        assert!(NOT_SEARCHED.iter().all(|name| process_event_column(name).is_some()));
+        assert!(searched().any(|name| name == "command_line"));
+    }
+}

@@ -1,0 +1,298 @@
+//! One field with its values as SQL, and keywords over every text column.
+
+use daemoneye_lib::columns::{self, process_event_column};
+
+use super::expr::{Expr, quoted};
+use super::fields::{self, Target};
+use super::modifiers::{Item, Kind, Place, Value, text_of};
+use super::text::{Pattern, Shape};
+
+/// Longest run of a pattern in bytes; more than this is no rule.
+const MAX_VALUE_BYTES: usize = 8 * 1024;
+
+/// The condition of one key of a search identifier.
+pub(super) fn field(name: &str, in_security: bool, item: &Item) -> Result<Expr, String> {
+    let Some(target) = fields::target(name, in_security) else { return Ok(Expr::Unmapped(name.to_owned())) };
+    let each: Vec<Expr> = if item.all {
+        item.values.iter().map(|variants| any(name, target, item, variants, in_security)).collect::<Result<_, _>>()?
+    } else {
+        let variants: Vec<Value> = item.values.iter().flatten().cloned().collect();
+        vec![any(name, target, item, &variants, in_security)?]
+    };
+    let whole = Expr::All(each);
+    Ok(if item.negated { whole.not() } else { whole })
+}
+
+/// One of the values fits.
+fn any(name: &str, target: Target, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+    match target {
+        Target::Column(column) => match process_event_column(column).map(|column| column.kind) {
+            Some(columns::Kind::Text) => text_column(column, item, values, in_security),
+            Some(columns::Kind::Integer | columns::Kind::Real) => {
+                number_column(name, column, item, values, in_security)
+            }
+            Some(columns::Kind::Boolean) => boolean_column(name, column, item, values),
+            _ => common(column, item, values)
+                .unwrap_or_else(|| Err(format!("{name} is the column {column}, which Sigma has no values for"))),
+        },
+        Target::EventId => event_id(item, values),
+        Target::Guid(column) => with_texts(name, column, item, values, fields::identity_of),
+        Target::Hash(algorithm, digits) => hash(name, algorithm, digits, item, values),
+        Target::Label => {
+            with_texts(name, "integrity_level", item, values, |sid| fields::level_of(sid).map(str::to_owned))
+        }
+    }
+}
+
+/// What holds for columns of every kind: presence, and nothing but null.
+fn common(column: &str, item: &Item, values: &[Value]) -> Option<Result<Expr, String>> {
+    if item.kind == Kind::Exists {
+        let each = values.iter().map(|value| match value {
+            Value::Boolean(true) => Ok(Expr::Leaf(format!("{column} IS NOT NULL"))),
+            Value::Boolean(false) => Ok(Expr::Leaf(format!("{column} IS NULL"))),
+            _ => Err("exists takes true or false".to_owned()),
+        });
+        return Some(each.collect::<Result<_, _>>().map(Expr::Any));
+    }
+    let only_null = !values.is_empty() && values.iter().all(|value| *value == Value::Null);
+    (item.kind == Kind::Plain && only_null).then(|| Ok(Expr::Leaf(format!("{column} IS NULL"))))
+}
+
+fn text_column(column: &str, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+    if let Some(done) = common(column, item, values) {
+        return done;
+    }
+    let patterns =
+        |wanted_by: &str| values.iter().map(|value| text_of(value, wanted_by)).collect::<Result<Vec<_>, _>>();
+    match &item.kind {
+        Kind::Plain => {
+            let (nulls, texts): (Vec<&Value>, Vec<&Value>) = values.iter().partition(|value| **value == Value::Null);
+            let null = (!nulls.is_empty()).then(|| Expr::Leaf(format!("{column} IS NULL")));
+            let texts =
+                texts.into_iter().map(|value| text_of(value, "a comparison")).collect::<Result<Vec<_>, _>>()?;
+            Ok(Expr::Any(null.into_iter().chain(calls(column, item.cased, &texts)?).collect()))
+        }
+        Kind::Regex(flags) => {
+            let each = patterns("re")?.into_iter().map(|pattern| regex(column, &pattern, flags));
+            each.collect::<Result<_, _>>().map(Expr::Any)
+        }
+        Kind::Cidr => {
+            let nets: Vec<String> =
+                patterns("cidr")?.iter().filter_map(Pattern::plain).map(|net| quoted(&net)).collect();
+            Ok(Expr::Leaf(format!("cidr({column}, {})", nets.join(", "))))
+        }
+        Kind::Compare(_) => Err(format!("lt, lte, gt and gte need a number, and the column {column} is text")),
+        Kind::FieldRef(place) => references(column, *place, item.cased, values, in_security),
+        Kind::Exists => Err("exists takes true or false".to_owned()),
+    }
+}
+
+/// One call for each kind of search, with all its values.
+fn calls(column: &str, cased: bool, patterns: &[Pattern]) -> Result<Vec<Expr>, String> {
+    const SEARCHES: [&str; 5] = ["eq", "starts", "ends", "contains", "like"];
+    let (mut values, mut present) = (SEARCHES.map(|_| Vec::new()), false);
+    for pattern in patterns {
+        let (search, text) = match pattern.shape() {
+            Shape::Equal(text) => (0, text),
+            Shape::StartsWith(text) => (1, text),
+            Shape::EndsWith(text) => (2, text),
+            Shape::Contains(text) => (3, text),
+            Shape::Like(text) => (4, text),
+            Shape::Present => {
+                present = true;
+                continue;
+            }
+        };
+        let literal = literal(&text)?;
+        if let Some(values) = values.get_mut(search).filter(|values| !values.contains(&literal)) {
+            values.push(literal);
+        }
+    }
+    if present {
+        return Ok(vec![Expr::Leaf(format!("{column} IS NOT NULL"))]);
+    }
+    let case = if cased { "cs" } else { "ci" };
+    let called = SEARCHES.iter().zip(values).filter(|(_, values)| !values.is_empty());
+    Ok(called
+        .map(|(search, values)| Expr::Leaf(format!("{case}_{search}({column}, {})", values.join(", "))))
+        .collect())
+}
+
+fn literal(text: &str) -> Result<String, String> {
+    if text.len() > MAX_VALUE_BYTES {
+        return Err(format!("a value has {} bytes, more than {MAX_VALUE_BYTES}", text.len()));
+    }
+    if text.contains('\0') {
+        return Err("a value holds the character NUL, which no text column can".to_owned());
+    }
+    Ok(quoted(text))
+}
+
+fn regex(column: &str, pattern: &Pattern, flags: &str) -> Result<Expr, String> {
+    let text = pattern.plain().ok_or("a list with wildcards cannot be put into a regular expression")?;
+    let flags = if flags.is_empty() { String::new() } else { format!(", {}", quoted(flags)) };
+    Ok(Expr::Leaf(format!("re_match({column}, {}{flags})", literal(&text)?)))
+}
+
+/// Compared with other columns of the same event.
+fn references(column: &str, place: Place, cased: bool, values: &[Value], in_security: bool) -> Result<Expr, String> {
+    let each = values.iter().map(|value| {
+        let other = text_of(value, "fieldref")?.plain().unwrap_or_default();
+        let Some(target) = fields::target(&other, in_security) else { return Ok(Expr::Unmapped(other)) };
+        let Target::Column(other_column) = target else {
+            return Err(format!("fieldref: {other} has no column of its own"));
+        };
+        let kind = |name: &str| process_event_column(name).map(|column| column.kind);
+        if kind(column) != kind(other_column) {
+            return Err(format!("fieldref: {column} and {other_column} are of different kinds"));
+        }
+        let folds = !cased && kind(column) == Some(columns::Kind::Text);
+        let side = |name: &str| if folds { format!("lower({name})") } else { name.to_owned() };
+        let (left, right) = (side(column), side(other_column));
+        let sql = match place {
+            Place::Whole => format!("({left} = {right}) IS TRUE"),
+            _ if kind(column) != Some(columns::Kind::Text) => {
+                return Err("fieldref: only text begins, ends or contains".to_owned());
+            }
+            Place::Anywhere => format!("contains({left}, {right}) IS TRUE"),
+            Place::AtEnd => format!("ends_with({left}, {right}) IS TRUE"),
+            Place::AtStart => format!("starts_with({left}, {right}) IS TRUE"),
+        };
+        Ok(Expr::Leaf(sql))
+    });
+    each.collect::<Result<_, _>>().map(Expr::Any)
+}
+
+/// A whole number as rules and events write it: a number, or text in decimal or hexadecimal digits.
+pub(super) fn integer(value: &Value) -> Option<i64> {
+    match value {
+        Value::Integer(number) => Some(*number),
+        Value::Text(pattern) => parse_integer(&pattern.plain()?),
+        _ => None,
+    }
+}
+
+/// The same of text.
+pub(crate) fn parse_integer(text: &str) -> Option<i64> {
+    let text = text.trim();
+    match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) if !digits.starts_with(['+', '-']) => i64::from_str_radix(digits, 16).ok(),
+        _ => text.parse().ok(),
+    }
+}
+
+fn number_column(name: &str, column: &str, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+    if let Some(done) = common(column, item, values) {
+        return done;
+    }
+    if let Kind::FieldRef(place) = item.kind {
+        return references(column, place, item.cased, values, in_security);
+    }
+    let operator = match &item.kind {
+        Kind::Plain => "=",
+        Kind::Compare(operator) => operator,
+        _ => return Err(format!("{name} is a number: text, expressions and networks are not looked for in it")),
+    };
+    let each = values.iter().map(|value| {
+        let number = match value {
+            Value::Null => return Ok(Expr::Leaf(format!("{column} IS NULL"))),
+            Value::Real(number) if number.is_finite() => format!("{number:?}"),
+            Value::Text(pattern) if pattern.shape() == Shape::Present => {
+                return Ok(Expr::Leaf(format!("{column} IS NOT NULL")));
+            }
+            other => {
+                integer(other).ok_or_else(|| format!("{name} is a number, and a value of it is not"))?.to_string()
+            }
+        };
+        Ok(Expr::Leaf(format!("({column} {operator} {number}) IS TRUE")))
+    });
+    each.collect::<Result<_, _>>().map(Expr::Any)
+}
+
+fn boolean_column(name: &str, column: &str, item: &Item, values: &[Value]) -> Result<Expr, String> {
+    if let Some(done) = common(column, item, values) {
+        return done;
+    }
+    let each = values.iter().map(|value| match value {
+        Value::Boolean(value) if item.kind == Kind::Plain => {
+            Ok(Expr::Leaf(format!("{column} IS {}", value.to_string().to_uppercase())))
+        }
+        _ => Err(format!("{name} is true or false")),
+    });
+    each.collect::<Result<_, _>>().map(Expr::Any)
+}
+
+/// The event's number says what happened to the process.
+fn event_id(item: &Item, values: &[Value]) -> Result<Expr, String> {
+    if item.kind != Kind::Plain {
+        return Err("EventID is compared with numbers only".to_owned());
+    }
+    let each = values.iter().map(|value| {
+        let number = integer(value).ok_or("EventID is a number, and a value of it is not")?;
+        let of = |word| Expr::Leaf(format!("ci_eq(event_type, {})", quoted(word)));
+        Ok(fields::event_type_of(number).map_or(Expr::Constant(false), of))
+    });
+    each.collect::<Result<_, _>>().map(Expr::Any)
+}
+
+/// Whole values that are written differently in the column.
+fn with_texts(
+    name: &str,
+    column: &str,
+    item: &Item,
+    values: &[Value],
+    translate: impl Fn(&str) -> Option<String>,
+) -> Result<Expr, String> {
+    if let Some(done) = common(column, item, values) {
+        return done;
+    }
+    let translated = values.iter().map(|value| {
+        let whole = text_of(value, name).ok().and_then(|pattern| pattern.plain()).filter(|_| item.kind == Kind::Plain);
+        let text = whole.and_then(|text| translate(&text));
+        text.map(|text| Pattern::literal(&text, false)).ok_or_else(|| {
+            format!("{name} is kept as the column {column} in another form: only whole values are compared")
+        })
+    });
+    Ok(Expr::Any(calls(column, item.cased, &translated.collect::<Result<Vec<_>, _>>()?)?))
+}
+
+/// One algorithm's hash inside `hashes`; exact only where all of its digits are given.
+fn hash(name: &str, algorithm: &str, digits: usize, item: &Item, values: &[Value]) -> Result<Expr, String> {
+    let each = values.iter().map(|value| {
+        let plain = text_of(value, name).ok().and_then(|pattern| match pattern.shape() {
+            Shape::Equal(text) | Shape::Contains(text) | Shape::StartsWith(text) | Shape::EndsWith(text) => Some(text),
+            Shape::Like(_) | Shape::Present => None,
+        });
+        let whole = plain.filter(|text| {
+            item.kind == Kind::Plain && text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())
+        });
+        whole
+            .map(|text| Pattern::literal(&format!("{algorithm}={text}"), false).surrounded(true, true))
+            .ok_or_else(|| format!("{name} is a part of the column hashes: only its {digits} digits are compared"))
+    });
+    Ok(Expr::Any(calls("hashes", false, &each.collect::<Result<Vec<_>, _>>()?)?))
+}
+
+/// Text that stands anywhere in the event.
+pub(super) fn keywords(item: &Item) -> Result<Expr, String> {
+    let one = |values: &[Value]| {
+        let texts = values.iter().map(|value| text_of(value, "a keyword")).collect::<Result<Vec<_>, _>>()?;
+        let of_column = |column: &'static str| match &item.kind {
+            Kind::Plain => {
+                let texts: Vec<Pattern> = texts.iter().map(|text| text.clone().surrounded(true, true)).collect();
+                calls(column, item.cased, &texts)
+            }
+            Kind::Regex(flags) => texts.iter().map(|pattern| regex(column, pattern, flags)).collect(),
+            _ => Err("a keyword is text or a regular expression".to_owned()),
+        };
+        let each: Vec<Vec<Expr>> = fields::searched().map(of_column).collect::<Result<_, _>>()?;
+        Ok::<_, String>(Expr::Any(each.into_iter().flatten().collect()))
+    };
+    let each: Vec<Expr> = if item.all {
+        item.values.iter().map(|variants| one(variants)).collect::<Result<_, _>>()?
+    } else {
+        vec![one(&item.values.iter().flatten().cloned().collect::<Vec<_>>())?]
+    };
+    let whole = Expr::All(each);
+    Ok(if item.negated { whole.not() } else { whole })
+}

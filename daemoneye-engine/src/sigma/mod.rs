@@ -1,0 +1,362 @@
+//! Sigma rules as ours: YAML in, a rule file with visible SQL out, exactly as Sigma's specification (version 2) says.
+//!
+//! Nothing is approximated: what cannot be said over `process_events` is refused by its name, and a test of a field that no column
+//! holds is never true, which the verdict tells. Sigma knows two truth values and SQL three, so every leaf is written so that
+//! NULL makes it false, and a negation as `IS NOT TRUE`. Each converted rule passes the guard and the compiler like any other.
+
+mod condition;
+mod correlation;
+mod document;
+mod encode;
+mod expr;
+pub(crate) mod fields;
+mod folder;
+pub(crate) mod leaf;
+mod lists;
+mod modifiers;
+mod text;
+mod write;
+
+use std::collections::BTreeSet;
+use std::path::PathBuf;
+
+use serde::Serialize;
+use serde_saphyr::Location;
+use uuid::Uuid;
+
+pub use self::folder::{RuleFile, files};
+pub use self::lists::{Lists, read_lists};
+
+use self::document::{Detection, Header};
+use self::expr::{Expr, quoted};
+use crate::detect::rules::yaml::{Node, Yaml, read};
+use crate::detect::{LoadedRule, rules};
+
+/// Columns that a converted rule returns: who ran what, started by whom.
+const OUTPUT: &str =
+    "time, pid, name, executable_path, command_line, user, parent_name, parent_executable_path, parent_command_line";
+
+/// What became of a rule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Verdict {
+    /// It says the same as the original.
+    Compiled,
+    /// It needs a field that no column holds, so it could never match.
+    Inert,
+    /// It runs; a part of it needs a field that no column holds.
+    Partial,
+    /// It cannot be said here.
+    Refused,
+}
+
+impl Verdict {
+    /// Every verdict, in the order of reports.
+    pub const ALL: [Self; 4] = [Self::Compiled, Self::Partial, Self::Inert, Self::Refused];
+
+    /// As reports write it.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Compiled => "compiled",
+            Self::Inert => "inert",
+            Self::Partial => "partial",
+            Self::Refused => "refused",
+        }
+    }
+}
+
+/// One Sigma rule and what became of it.
+#[derive(Debug)]
+pub struct Conversion {
+    /// The file that it stands in.
+    pub file: PathBuf,
+    /// Its document in that file, from 0.
+    pub document: usize,
+    /// Its title; empty if it has none.
+    pub title: String,
+    /// Its id as it is written, or the one that was made for it.
+    pub sigma_id: String,
+    /// The id of our rule.
+    pub id: Uuid,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// Why, and what else should be known, each with its line; 0 is the document as a whole.
+    pub reasons: Vec<Reason>,
+    /// Our rule, unless it is refused or inert.
+    pub rule: Option<LoadedRule>,
+}
+
+/// Something to know about a conversion.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Reason {
+    /// Line of the file, from 1; 0 is the document as a whole.
+    pub line: u64,
+    /// One sentence.
+    pub message: String,
+}
+
+impl Reason {
+    fn new(at: Location, message: impl Into<String>) -> Self {
+        Self { line: at.line(), message: message.into() }
+    }
+}
+
+/// Converts every document of the files; correlations find the rules that they refer to in all of them. Ids that have to be made are
+/// made of the files' names, so that they stay the same on every host.
+#[must_use]
+pub fn convert(files: &[RuleFile], lists: &Lists) -> Vec<Conversion> {
+    let drafts = files.iter().flat_map(|file| {
+        let documents = document::documents(&file.text);
+        let draft = |(document, text)| (Draft { file, document, header: Header::default(), lists }, text);
+        documents.into_iter().enumerate().map(draft).collect::<Vec<_>>()
+    });
+    let (mut done, mut correlations) = (Vec::new(), Vec::new());
+    for (draft, text) in drafts {
+        match draft.convert(&text) {
+            Stage::Done(converted) => done.push(*converted),
+            Stage::Correlation(correlation) => correlations.push(*correlation),
+        }
+    }
+    let (correlated, replaced) = correlate(correlations, &done);
+    let mut conversions: Vec<Conversion> = done
+        .into_iter()
+        .map(|converted| {
+            let mut conversion = converted.conversion;
+            if conversion.rule.is_some() && replaced.contains(&conversion.sigma_id) {
+                conversion.rule = None;
+                let message = "it stands in a correlation and raises nothing by itself (generate: true would)";
+                conversion.reasons.push(Reason { line: 0, message: message.to_owned() });
+            }
+            conversion
+        })
+        .chain(correlated)
+        .collect();
+    conversions.sort_by(|a, b| (&a.file, a.document).cmp(&(&b.file, b.document)));
+    conversions
+}
+
+/// The correlations over the rules, and the ids of the rules that stand in them.
+fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<Conversion>, BTreeSet<String>) {
+    let part = |converted: &Converted| correlation::Part {
+        id: converted.conversion.sigma_id.clone(),
+        name: converted.name.clone(),
+        condition: converted.condition.clone(),
+        in_security: converted.in_security,
+    };
+    let parts: Vec<correlation::Part> = done.iter().map(part).collect();
+    let mut replaced = BTreeSet::new();
+    let mut convert = |(draft, node): (Draft<'_>, Node)| {
+        let Some(correlation) = document::field(&node, "correlation") else { return draft.refused(Vec::new()) };
+        replaced.extend(correlation::replaced(correlation, &parts));
+        match correlation::convert(correlation, &parts) {
+            Ok(correlated) => draft.finish(&correlated.sql, &correlated.dedup, Vec::new()),
+            Err(problem) => draft.refused(vec![Reason::new(correlation.referenced, problem)]),
+        }
+    };
+    (correlations.into_iter().map(&mut convert).collect(), replaced)
+}
+
+/// Whether a file's text looks like Sigma rather than a rule of ours: by the fields that only one of them has.
+#[must_use]
+pub fn is_sigma(text: &str) -> bool {
+    let has = |names: &[&str]| {
+        text.lines().any(|line| {
+            let key = line.strip_prefix('"').unwrap_or(line);
+            names
+                .iter()
+                .any(|name| key.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches('"').starts_with(':')))
+        })
+    };
+    has(&["detection", "logsource", "correlation"]) && !has(&["sql"])
+}
+
+/// A rule that is done, and what a correlation needs of it.
+struct Converted {
+    conversion: Conversion,
+    name: Option<String>,
+    /// Its condition in SQL, if it has one.
+    condition: Option<String>,
+    in_security: bool,
+}
+
+enum Stage<'a> {
+    Correlation(Box<(Draft<'a>, Node)>),
+    Done(Box<Converted>),
+}
+
+/// A conversion under way.
+struct Draft<'a> {
+    file: &'a RuleFile,
+    document: usize,
+    header: Header,
+    lists: &'a Lists,
+}
+
+impl<'a> Draft<'a> {
+    fn convert(mut self, text: &str) -> Stage<'a> {
+        let (name, in_security, condition, conversion) = match read(text) {
+            Ok(node) => {
+                self.header = Header::read(&node);
+                if document::field(&node, "correlation").is_some() {
+                    return Stage::Correlation(Box::new((self, node)));
+                }
+                let (name, in_security) = (self.header.name.clone(), self.in_security());
+                let (condition, conversion) = self.rule(&node);
+                (name, in_security, condition, conversion)
+            }
+            Err(unreadable) => {
+                let message = format!("this is not YAML that we read: {}", unreadable.message);
+                (None, false, None, self.refused(vec![Reason::new(unreadable.location, message)]))
+            }
+        };
+        Stage::Done(Box::new(Converted { conversion, name, condition, in_security }))
+    }
+
+    fn rule(self, node: &Node) -> (Option<String>, Conversion) {
+        if !matches!(node.value, Yaml::Map(_)) {
+            return (None, self.refused(vec![Reason::new(node.referenced, "a Sigma rule is a map of fields")]));
+        }
+        match self.condition(node) {
+            Ok((Expr::Constant(false), reasons)) => (None, self.done(Verdict::Inert, reasons, None)),
+            Ok((expr, reasons)) => {
+                let condition = expr.sql(0);
+                let sql = format!("SELECT {OUTPUT}\nFROM process_events\nWHERE {condition}");
+                (Some(condition), self.finish(&sql, &[], reasons))
+            }
+            Err(reason) => (None, self.refused(vec![reason])),
+        }
+    }
+
+    fn in_security(&self) -> bool {
+        self.header.service.as_deref() == Some("security")
+    }
+
+    fn condition(&self, node: &Node) -> Result<(Expr, Vec<Reason>), Reason> {
+        let whole = |message: String| Reason::new(node.referenced, message);
+        for (key, what) in [
+            ("filter", "Sigma filters are not built"),
+            ("action", "collections of rules (action) are of Sigma before version 2"),
+        ] {
+            if let Some(node) = document::field(node, key) {
+                return Err(Reason::new(node.referenced, what));
+            }
+        }
+        let (source, mut reasons) = self.logsource(node)?;
+        let Some(detection) = document::field(node, "detection") else {
+            return Err(whole("the rule has no detection".to_owned()));
+        };
+        let at = detection.referenced;
+        let detection =
+            Detection::read(detection, self.in_security(), self.lists).map_err(|problem| Reason::new(at, problem))?;
+        let each = detection.conditions.iter().map(|text| condition::parse(text, &detection.identifiers));
+        let expr = each.collect::<Result<_, _>>().map(Expr::Any);
+        let expr = expr.map_err(|problem| Reason::new(detection.at, problem))?;
+        let mut unmapped = Vec::new();
+        expr.unmapped(false, &mut unmapped);
+        unmapped.sort();
+        unmapped.dedup();
+        reasons.extend(unmapped.into_iter().map(|(field, negated)| {
+            let effect = if negated { "what it would take out stays in" } else { "what needs it never matches" };
+            Reason::new(at, format!("no column holds the field {field}: {effect}"))
+        }));
+        match expr.folded() {
+            Expr::Constant(true) => Err(Reason::new(detection.at, "every event would match")),
+            Expr::Constant(false) => {
+                if reasons.is_empty() {
+                    reasons.push(Reason::new(detection.at, "no event here can match it"));
+                }
+                Ok((Expr::Constant(false), reasons))
+            }
+            expr => Ok((Expr::All(source.into_iter().chain([expr]).collect()).folded(), reasons)),
+        }
+    }
+
+    /// The log source as conditions. What is no source of process events is refused.
+    fn logsource(&self, node: &Node) -> Result<(Vec<Expr>, Vec<Reason>), Reason> {
+        let at = document::field(node, "logsource").map_or(node.referenced, |node| node.referenced);
+        let Header { category, product, service, .. } = &self.header;
+        let (mut source, mut reasons) = (Vec::new(), Vec::new());
+        let event = |word: &str| Expr::Leaf(format!("event_type = {}", quoted(word)));
+        match category.as_deref() {
+            Some("process_creation") => source.push(event("start")),
+            Some("process_termination") => source.push(event("stop")),
+            Some(other) => return Err(Reason::new(at, format!("no table holds events of the category {other}"))),
+            None if service.is_none() => {
+                reasons.push(Reason::new(at, "logsource names no category: every event of a process is looked at"));
+            }
+            None => {}
+        }
+        if let Some(service) = service.as_deref().filter(|service| !matches!(*service, "sysmon" | "security")) {
+            return Err(Reason::new(at, format!("no table holds events of the service {service}")));
+        }
+        match product.as_deref() {
+            // The sources of another system exclude it; a foreign event names none and passes.
+            Some("windows" | "macos") => {
+                let sources: Vec<String> = fields::LINUX_SOURCES.iter().map(|source| quoted(source)).collect();
+                source.push(Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", sources.join(", "))));
+            }
+            Some("linux") | None => {}
+            Some(other) => return Err(Reason::new(at, format!("no table holds events of the product {other}"))),
+        }
+        Ok((source, reasons))
+    }
+
+    /// Through the same door as a rule that was written by hand.
+    fn finish(self, sql: &str, dedup: &[&str], mut reasons: Vec<Reason>) -> Conversion {
+        let unmapped = reasons.iter().any(|reason| reason.message.starts_with("no column holds"));
+        let (id, made) = self.id();
+        reasons.extend(made.map(|message| Reason { line: 0, message }));
+        let header = Header { title: self.title(), ..self.header.clone() };
+        match rules::parse(&self.file.path, &write::rule_file(&header, id, sql, dedup)) {
+            Ok(rule) => {
+                let verdict = if unmapped { Verdict::Partial } else { Verdict::Compiled };
+                self.done(verdict, reasons, Some(rule))
+            }
+            Err(problems) => {
+                let told = problems.into_iter().map(|problem| Reason { line: 0, message: problem.message });
+                self.refused(told.collect())
+            }
+        }
+    }
+
+    /// The title, or what the file is called.
+    fn title(&self) -> String {
+        if self.header.title.is_empty() { self.file.name.clone() } else { self.header.title.clone() }
+    }
+
+    /// The id of our rule, and what to say where Sigma's is none.
+    fn id(&self) -> (Uuid, Option<String>) {
+        if let Some(id) = self.header.id.as_deref().and_then(|id| Uuid::parse_str(id).ok()) {
+            return (id, None);
+        }
+        let cause = match &self.header.id {
+            Some(id) => format!("sigma id {id}"),
+            None => format!("sigma rule {} {} {}", self.file.name, self.document, self.header.title),
+        };
+        let id = Uuid::new_v5(&Uuid::NAMESPACE_URL, cause.as_bytes());
+        let message = match &self.header.id {
+            Some(written) => format!("the id {written} is no UUID: the rule gets {id}"),
+            None => format!("the rule has no id: it gets {id}, made of its path and title"),
+        };
+        (id, Some(message))
+    }
+
+    fn refused(self, reasons: Vec<Reason>) -> Conversion {
+        self.done(Verdict::Refused, reasons, None)
+    }
+
+    fn done(self, verdict: Verdict, reasons: Vec<Reason>, rule: Option<LoadedRule>) -> Conversion {
+        let id = self.id().0;
+        Conversion {
+            file: self.file.path.clone(),
+            document: self.document,
+            sigma_id: self.header.id.clone().unwrap_or_else(|| id.to_string()),
+            title: self.header.title,
+            id,
+            verdict,
+            reasons,
+            rule,
+        }
+    }
+}

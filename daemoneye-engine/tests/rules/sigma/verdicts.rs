@@ -1,0 +1,243 @@
+//! What is refused and by which name, what is inert or partial, what is kept of a rule, and that no text makes the conversion panic.
+
+use std::path::Path;
+
+use daemoneye_engine::hunt::{Hunt, Line, Rows};
+use daemoneye_engine::sigma::{RuleFile, Verdict, convert, is_sigma};
+use daemoneye_lib::model::Severity;
+use proptest::prelude::*;
+
+use super::{converted, file, lists, rule, told};
+
+#[test]
+fn what_cannot_be_said_is_refused_by_its_name() {
+    let of = |selection: &str| rule(&format!("sel:\n  {selection}\ncondition: sel"));
+    for (selection, word) in [
+        ("CommandLine|frobnicate: a", "frobnicate"),
+        ("CommandLine|i: a", "behind re"),
+        ("CommandLine|re|contains: a", "contains"),
+        ("CommandLine|contains|re: a", "re cannot"),
+        ("CommandLine|wide: a", "UTF-16"),
+        ("CommandLine|base64: 'a*'", "wildcards"),
+        ("CommandLine|contains|base64: a", "wildcards"),
+        ("CommandLine|expand: '%nobody%'", "%nobody%"),
+        ("CommandLine|contains: null", "null"),
+        ("CommandLine|exists: 1", "true or false"),
+        ("CommandLine|lt: 5", "text"),
+        ("CommandLine|hour: 5", "hour"),
+        ("CommandLine|cidr: 10.0.0.0/99", "10.0.0.0/99"),
+        ("CommandLine|re: '(?=a)'", "look-a"),
+        ("CommandLine|re: '(?<!a)b'", "look-"),
+        ("CommandLine|re: '(a)\\1'", "backreference"),
+        ("CommandLine|re: '('", "does not compile"),
+        ("CommandLine: []", "empty"),
+        ("CommandLine: {a: b}", "a map"),
+        ("CommandLine: [[a]]", "a list"),
+        ("ProcessId: abc", "number"),
+        ("ProcessId|contains: 4", "number"),
+        ("Imphash: abc", "digits"),
+        ("ProcessGuid|contains: abc", "whole values"),
+        ("EventID|gt: 4", "EventID"),
+        ("CommandLine|fieldref: ProcessId", "different kinds"),
+        ("CommandLine: \"a\\0b\"", "NUL"),
+        ("CommandLine|windash: '-a -b -c -d -e -f'", "five"),
+    ] {
+        told(selection, &of(selection), Verdict::Refused, word);
+    }
+}
+
+#[test]
+fn a_broken_condition_or_source_is_refused_by_its_name() {
+    for (detection, word) in [
+        ("sel: {CommandLine: a}\ncondition: sel | count() > 5", "pipe"),
+        ("sel: {CommandLine: a}\ncondition: sel | near other", "pipe"),
+        ("sel: {CommandLine: a}\ncondition: other", "other"),
+        ("sel: {CommandLine: a}\ncondition: 1 of x*", "x*"),
+        ("sel: {CommandLine: a}\ncondition: sel and", "ends"),
+        ("sel: {CommandLine: a}", "no condition"),
+        ("sel: []\ncondition: sel", "empty"),
+        ("sel: {}\ncondition: sel", "empty"),
+        ("sel: {Nowhere: a}\ncondition: not sel", "every event"),
+    ] {
+        told(detection, &rule(detection), Verdict::Refused, word);
+    }
+    let of = |source: &str| {
+        rule("sel: {CommandLine: a}\ncondition: sel").replace("category: process_creation, product: windows", source)
+    };
+    for (source, word) in [
+        ("category: file_event, product: windows", "file_event"),
+        ("product: linux, service: auditd", "auditd"),
+        ("category: process_creation, product: aws", "aws"),
+    ] {
+        told(source, &of(source), Verdict::Refused, word);
+    }
+    told("filter", "title: x\nfilter: {rules: [a]}\n", Verdict::Refused, "filter");
+    told("no YAML", "title: [\n", Verdict::Refused, "YAML");
+    told("a list", "- a\n", Verdict::Refused, "map");
+    told("nothing in it", "title: x\n", Verdict::Refused, "detection");
+}
+
+#[test]
+fn unmapped_fields_make_a_rule_inert_or_partial() {
+    for (detection, verdict, word) in [
+        ("sel: {Nowhere: a}\ncondition: sel", Verdict::Inert, "Nowhere"),
+        ("sel: {CommandLine: a, Nowhere: b}\ncondition: sel", Verdict::Inert, "never matches"),
+        ("sel: [{CommandLine: a}, {Nowhere: b}]\ncondition: sel", Verdict::Partial, "Nowhere"),
+        ("sel: {CommandLine: a}\nf: {Nowhere: b}\ncondition: sel and not f", Verdict::Partial, "stays in"),
+        ("sel: {CommandLine: a}\no: {Nowhere: b}\ncondition: sel or o", Verdict::Partial, "Nowhere"),
+        ("sel: {CommandLine|fieldref: Nowhere}\ncondition: sel", Verdict::Inert, "Nowhere"),
+        ("sel: {EventID: 3}\ncondition: sel", Verdict::Inert, "no event"),
+        ("sel: {CommandLine|expand: '%empty%'}\ncondition: sel", Verdict::Inert, "no event"),
+    ] {
+        told(detection, &rule(detection), verdict, word);
+    }
+    // What is not asked for does not count.
+    let unused = converted(&rule("sel: {CommandLine: a}\nx: {Nowhere: b}\ncondition: sel"));
+    assert_eq!((unused.verdict, unused.reasons), (Verdict::Compiled, Vec::new()));
+}
+
+#[test]
+fn what_a_rule_says_about_itself_is_kept() {
+    let text = "title: 'A: \"title\"'\nid: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e11\nstatus: test\ndescription: |\n  Two\n  lines\n\
+        author: Jane Doe, Joe\nreferences: ['https://example.org/#x']\ntags: [attack.t1059, attack.execution]\nlevel: high\n\
+        falsepositives: [None known]\nlogsource: {category: process_creation}\ndetection: {sel: {CommandLine: a}, condition: sel}\n";
+    let conversion = converted(text);
+    let rule = conversion.rule.unwrap();
+    let kept = &rule.rule;
+    assert_eq!((kept.name.as_str(), kept.description.as_str()), ("A: \"title\"", "Two\nlines"));
+    assert_eq!((kept.author.as_str(), kept.status.as_str(), kept.severity), ("Jane Doe, Joe", "test", Severity::High));
+    assert_eq!(kept.references, ["https://example.org/#x"]);
+    assert_eq!(kept.tags, ["attack.t1059", "attack.execution"]);
+    assert_eq!(kept.false_positives, ["None known"]);
+    assert_eq!(kept.category, "process_creation");
+    assert_eq!(conversion.id.to_string(), conversion.sigma_id);
+    assert!(kept.sql.ends_with("WHERE event_type = 'start' AND ci_eq(command_line, 'a')"), "{}", kept.sql);
+    assert!(rule.source.contains("sql: |-\n  SELECT"), "{}", rule.source);
+}
+
+#[test]
+fn a_rule_without_an_id_gets_one_that_stays() {
+    let text = rule("sel: {CommandLine: a}\ncondition: sel").replace("id: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e11\n", "");
+    let of = |dir: &str, name: &str| {
+        let file = RuleFile { path: Path::new(dir).join(name), ..file(name, &text) };
+        convert(&[file], &lists()).remove(0)
+    };
+    let (here, there) = (of("/here", "x/a.yml"), of("/there", "x/a.yml"));
+    assert_eq!(here.id, there.id);
+    assert_ne!(here.id, of("/here", "x/b.yml").id);
+    assert_eq!(here.sigma_id, here.id.to_string());
+    assert!(here.reasons.iter().any(|reason| reason.message.contains("no id")));
+}
+
+#[test]
+fn places_are_those_of_the_file() {
+    let text = format!(
+        "{}---\ntitle: second\nlogsource: {{}}\ndetection:\n  sel: {{a: b}}\n  condition: nobody\n",
+        rule("sel: {CommandLine: a}\ncondition: sel")
+    );
+    let all = convert(&[file("x.yml", &text)], &lists());
+    assert_eq!(all.len(), 2);
+    assert_eq!(all[0].verdict, Verdict::Compiled);
+    let last = u64::try_from(text.lines().count()).unwrap();
+    assert_eq!(all[1].reasons[0].line, last, "{:?}", all[1].reasons);
+}
+
+#[test]
+fn a_hunt_takes_both_kinds_of_rules_and_goes_on_after_what_is_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("a.yml", &rule("sel: {CommandLine|contains: a}\ncondition: sel"));
+    write("b.yml", &rule("sel: {CommandLine: b}\ncondition: nobody").replace("8d5f", "8d60"));
+    write(
+        "c.yaml",
+        "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: own\ndescription: own\nauthor: test\nseverity: low\n\
+         category: process_creation\nsql: SELECT pid FROM process_events WHERE name = 'x.exe'\n",
+    );
+    write("d.yaml", "id: 3\nsql: no\n");
+    let (hunt, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert_eq!(hunt.rules(), 2, "{notes:?}");
+    for file in ["b.yml", "d.yaml"] {
+        assert!(notes.iter().any(|note| note.is_refusal && note.text.contains(file)), "{file}: {notes:?}");
+    }
+    assert!(!notes.iter().any(|note| note.text.contains("a.yml") || note.text.contains("c.yaml")), "{notes:?}");
+    let mut rows = Rows::default();
+    assert_eq!(rows.take(3, br#"{"Image": "C:\\x.exe", "CommandLine": "xa"}"#), Line::Taken);
+    assert!(matches!(rows.take(4, b"no"), Line::Broken(_)));
+    assert!(matches!(rows.take(5, b"[1]"), Line::Broken(_)));
+    assert_eq!(rows.take(6, br#"{"EventID": 3, "CommandLine": "a"}"#), Line::Other);
+    assert_eq!(rows.take(7, br#"{"ProcessId": "x", "CommandLine": "a"}"#), Line::Without(vec!["pid"]));
+    let found: Vec<_> =
+        hunt.matches(rows.finish().unwrap()).iter().map(|found| (found.event, found.rule_id.to_owned())).collect();
+    let (own, sigma) =
+        ("3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01".to_owned(), "8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e11".to_owned());
+    assert_eq!(found, [(3, own), (3, sigma.clone()), (7, sigma)]);
+}
+
+#[test]
+fn our_files_and_sigmas_are_told_apart() {
+    assert!(is_sigma("title: x\ndetection:\n  a: b\n"));
+    assert!(is_sigma("title: x\ncorrelation:\n  a: b\n"));
+    assert!(!is_sigma("name: x\nsql: SELECT 1\n"));
+}
+
+/// Pieces of rules in any order, and what trips readers.
+const PIECES: &[&str] = &[
+    "detection:\n",
+    "  sel:\n",
+    "    CommandLine|contains: a\n",
+    "    - a\n",
+    "  condition: sel\n",
+    "  condition: 1 of s*\n",
+    "---\n",
+    "title: x\n",
+    "id: 7\n",
+    "    '|all': [a, b]\n",
+    "  condition: not not (sel\n",
+    "\t",
+    "&a ",
+    "*a",
+    "{",
+    "}",
+    "[",
+    "]",
+    ": ",
+    "|windash|base64offset",
+    "|re|i",
+    "%x%",
+    "\\",
+    "'",
+    "\"",
+    "\u{0}",
+    "é",
+    "null",
+    "0x",
+    "1e999",
+    "-",
+    "logsource: {category: process_creation}\n",
+    "!!str ",
+    "? ",
+    "#",
+];
+
+proptest! {
+    #[test]
+    fn no_text_makes_the_conversion_panic(pieces in prop::collection::vec(prop::sample::select(PIECES), 0..24)) {
+        drop(convert(&[file("x.yml", &pieces.concat())], &lists()));
+    }
+
+    #[test]
+    fn no_change_of_a_rule_makes_the_conversion_panic(
+        at in 0_usize..400, length in 0_usize..12, piece in prop::sample::select(PIECES),
+        modifiers in prop::collection::vec(prop::sample::select(vec!["contains", "re", "i", "all", "windash", "wide", "base64offset", "expand", "cidr", "fieldref", "exists", "gt", "neq", "cased", "utf16"]), 0..4),
+        value in ".{0,20}",
+    ) {
+        let value = serde_json::to_string(&value).unwrap();
+        let key: String = std::iter::once("CommandLine").chain(modifiers).collect::<Vec<_>>().join("|");
+        let mut text = rule(&format!("sel:\n  {key}: {value}\ncondition: sel and not 1 of s*"));
+        drop(convert(&[file("x.yml", &text)], &lists()));
+        let from = text.floor_char_boundary(at.min(text.len()));
+        let to = text.floor_char_boundary((from + length).min(text.len()));
+        text.replace_range(from..to, piece);
+        drop(convert(&[file("x.yml", &text)], &lists()));
+    }
+}

@@ -1,0 +1,451 @@
+//! Window rules: what each kind finds, what is refused, and that nothing depends on how events are cut into batches.
+
+use std::path::Path;
+
+use daemoneye_engine::RecordBatch;
+use daemoneye_engine::detect::{GRACE_US, LoadedRule, Refusal, RuleSet, rules};
+use daemoneye_engine::ingest::{EventBatch, batch_from_json};
+use daemoneye_engine::store::{AlertFilter, RuleMatch, Store, StoreOptions};
+use daemoneye_lib::model::{Completeness, Degraded, RuleKind};
+use daemoneye_lib::proto::Sequence;
+use proptest::prelude::*;
+use serde_json::{Map, Value, json};
+
+const ID: &str = "7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f";
+/// 2026-01-31T12:00:00Z
+const T0: i64 = 1_769_860_800_000_000;
+
+fn yaml(sql: &str, more: &str) -> String {
+    let sql = sql.lines().map(|line| format!("  {line}\n")).collect::<String>();
+    format!("id: {ID}\nname: a rule\nseverity: low\n{more}sql: |\n{sql}")
+}
+
+fn parse(sql: &str, more: &str) -> Result<LoadedRule, Vec<Refusal>> {
+    rules::parse(Path::new("pack/rule.yaml"), &yaml(sql, more))
+}
+
+fn set(sql: &str, more: &str) -> RuleSet {
+    let rule = parse(sql, more).unwrap_or_else(|problems| panic!("{sql}: {problems:?}"));
+    assert_eq!(rule.rule.kind, RuleKind::Window, "{sql}");
+    let (set, refusals) = RuleSet::compile(vec![rule]);
+    assert!(refusals.is_empty(), "{refusals:?}");
+    set
+}
+
+fn refused(sql: &str) -> Refusal {
+    parse(sql, "").unwrap_err().remove(0)
+}
+
+/// An event `at` seconds after the start; `seq` is its place among the others.
+fn event(at: f64, name: &str, user: &str, pid: i64) -> Value {
+    #[expect(clippy::cast_possible_truncation, reason = "seconds of a test")]
+    let time = T0 + (at * 1e6) as i64;
+    json!({"time": time, "event_type": "start", "start_kind": "exec", "name": name, "user": user, "pid": pid,
+        "collector": "test", "epoch": 1})
+}
+
+fn rows(events: &[Value]) -> RecordBatch {
+    let numbered = events.iter().enumerate().map(|(at, event)| {
+        let mut row: Map<String, Value> = event.as_object().unwrap().clone();
+        row.insert("seq".to_owned(), json!(at + 1));
+        row.insert("entity_id".to_owned(), json!(format!("{:032x}", at + 1)));
+        row
+    });
+    batch_from_json(&numbered.collect::<Vec<_>>()).unwrap()
+}
+
+fn batch(rows: RecordBatch) -> EventBatch {
+    let at = Sequence { epoch: 1, number: 1 };
+    EventBatch { batch: rows, collector: "test".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() }
+}
+
+/// The matches of events in batches of these sizes, the last size for the rest, and of the time after them.
+fn matches(set: &RuleSet, rows: &RecordBatch, sizes: &[usize]) -> Vec<RuleMatch> {
+    let (mut from, mut found, complete) = (0, Vec::new(), Completeness::complete());
+    let mut sizes = sizes.iter().copied();
+    let mut size = rows.num_rows();
+    while from < rows.num_rows() {
+        size = sizes.next().unwrap_or(size).clamp(1, rows.num_rows() - from);
+        found.extend(set.evaluate(&batch(rows.slice(from, size)), &complete));
+        from += size;
+    }
+    found.extend(set.advance(i64::MAX));
+    found
+}
+
+/// What was found: the answer's row and the position of the event that completed it.
+fn told(found: &[RuleMatch]) -> Vec<String> {
+    let seq = |found: &RuleMatch| {
+        let events = daemoneye_engine::ingest::row_to_json(&found.batch, found.row);
+        events["seq"].clone()
+    };
+    found.iter().map(|found| format!("{} {}", seq(found), Value::Object(found.output.clone()))).collect()
+}
+
+fn found(sql: &str, events: &[Value]) -> Vec<String> {
+    told(&matches(&set(sql, ""), &rows(events), &[]))
+}
+
+const MANY: &str = "SELECT user, count(*) AS n FROM process_events
+WHERE name = 'ssh' AND time > now() - INTERVAL '1 minute'
+GROUP BY user HAVING count(*) >= 3";
+
+#[test]
+fn an_aggregate_finds_the_group_that_reaches_its_number_within_the_window() {
+    let events = [
+        event(0.0, "ssh", "root", 1),
+        event(10.0, "ssh", "alice", 2),
+        event(20.0, "ssh", "root", 3),
+        event(30.0, "cat", "root", 4),
+        event(59.0, "ssh", "root", 5),
+        // The first two of root are too old by now.
+        event(100.0, "ssh", "root", 6),
+        event(130.0, "ssh", "alice", 7),
+    ];
+    assert_eq!(found(MANY, &events), [r#"5 {"n":3,"user":"root"}"#]);
+}
+
+#[test]
+fn the_file_may_bound_what_the_select_does_not() {
+    let sql =
+        "SELECT user, count(DISTINCT name) AS n FROM process_events GROUP BY user HAVING count(DISTINCT name) > 2";
+    let events = [
+        event(0.0, "a", "root", 1),
+        event(20.0, "b", "root", 2),
+        event(40.0, "c", "root", 3),
+        event(200.0, "d", "root", 4),
+    ];
+    let set = set(sql, "window: 1m\n");
+    assert_eq!(told(&matches(&set, &rows(&events), &[])), [r#"3 {"n":3,"user":"root"}"#]);
+}
+
+const SEQUENCE: &str = "SELECT a.name AS first, b.name AS second, b.pid AS pid FROM process_events a
+JOIN process_events b ON b.user = a.user AND b.time BETWEEN a.time AND a.time + INTERVAL '10 seconds'
+WHERE a.name = 'curl' AND b.name = 'sh'";
+
+#[test]
+fn a_sequence_is_a_self_join_in_the_order_of_time() {
+    let events = [
+        event(0.0, "sh", "root", 1),
+        event(1.0, "curl", "root", 2),
+        event(2.0, "sh", "alice", 3),
+        event(3.0, "sh", "root", 4),
+        event(20.0, "sh", "root", 5),
+    ];
+    let found = matches(&set(SEQUENCE, ""), &rows(&events), &[]);
+    assert_eq!(told(&found), [r#"4 {"first":"curl","pid":4,"second":"sh"}"#]);
+    assert_eq!(found[0].batch.num_rows(), 2, "both events stand behind it");
+}
+
+const UNANSWERED: &str = "SELECT a.pid AS pid FROM process_events a
+LEFT JOIN process_events b ON b.user = a.user AND b.name = 'done' AND b.time BETWEEN a.time AND a.time + INTERVAL '30 seconds'
+WHERE a.name = 'begin' AND b.pid IS NULL";
+
+const UNANSWERED_TOO: &str = "SELECT a.pid AS pid FROM process_events a WHERE a.name = 'begin' AND NOT EXISTS (
+SELECT 1 FROM process_events b WHERE b.user = a.user AND b.name = 'done'
+AND b.time >= a.time AND b.time <= a.time + INTERVAL '30 seconds')";
+
+#[test]
+fn an_absence_is_decided_when_its_window_and_the_grace_period_are_over() {
+    let events = [
+        event(0.0, "begin", "root", 1),
+        event(1.0, "begin", "alice", 2),
+        event(29.0, "done", "root", 3),
+        event(33.0, "other", "root", 4),
+        event(40.0, "begin", "root", 5),
+        event(71.0, "done", "root", 6),
+    ];
+    for sql in [UNANSWERED, UNANSWERED_TOO] {
+        let (set, rows, complete) = (set(sql, ""), rows(&events), Completeness::complete());
+        let early = set.evaluate(&batch(rows.slice(0, 4)), &complete);
+        assert!(early.is_empty(), "{sql}: {:?}", told(&early));
+        let late = set.evaluate(&batch(rows.slice(4, 1)), &complete);
+        assert_eq!(told(&late), [r#"2 {"pid":2}"#], "{sql}");
+        assert!(set.evaluate(&batch(rows.slice(5, 1)), &complete).is_empty(), "its wait is not over");
+        assert!(set.advance(T0 + 74_000_000).is_empty(), "{sql}");
+        assert_eq!(told(&set.advance(T0 + 75_000_000)), [r#"5 {"pid":5}"#], "time alone decides it");
+        assert!(set.advance(i64::MAX).is_empty(), "once");
+    }
+}
+
+#[test]
+fn a_window_function_counts_within_the_window() {
+    let sql = "SELECT user, pid FROM (SELECT user, pid, row_number() OVER (PARTITION BY user ORDER BY time) AS nth
+FROM process_events WHERE name = 'su' AND time > now() - INTERVAL '1 minute') AS q WHERE nth = 3";
+    let events: Vec<Value> =
+        [(0.0, "root"), (1.0, "alice"), (2.0, "root"), (3.0, "root"), (70.0, "root"), (71.0, "root")]
+            .iter()
+            .zip(1..)
+            .map(|((at, user), pid)| event(*at, "su", user, pid))
+            .collect();
+    assert_eq!(found(sql, &events), [r#"4 {"pid":4,"user":"root"}"#]);
+}
+
+#[test]
+fn subqueries_with_entries_and_unions_are_window_rules_too() {
+    let events = [event(0.0, "a", "root", 1), event(1.0, "b", "root", 2), event(2.0, "b", "alice", 3)];
+    let within = "time > now() - INTERVAL '1 minute'";
+    for sql in [
+        format!("SELECT pid FROM process_events WHERE name = 'b' AND {within} AND user IN (SELECT user FROM process_events WHERE name = 'a' AND {within})"),
+        format!("WITH f AS (SELECT user, time FROM process_events WHERE name = 'a' AND {within}) SELECT e.pid FROM process_events e JOIN f ON f.user = e.user WHERE e.name = 'b' AND e.{within}"),
+        "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND EXISTS (SELECT 1 FROM process_events f WHERE f.name = 'a' AND f.user = e.user AND e.time - f.time < INTERVAL '10 seconds' AND f.time <= e.time)".to_owned(),
+    ] {
+        assert_eq!(found(&sql, &events), [r#"2 {"pid":2}"#], "{sql}");
+    }
+    let both = format!(
+        "SELECT user, count(DISTINCT what) AS n FROM (SELECT user, 'a' AS what FROM process_events WHERE name = 'a' AND {within} \
+         UNION ALL SELECT user, 'b' AS what FROM process_events WHERE name = 'b' AND {within}) AS q GROUP BY user HAVING count(DISTINCT what) = 2"
+    );
+    assert_eq!(found(&both, &events), [r#"2 {"n":2,"user":"root"}"#]);
+    let once = format!(
+        "SELECT DISTINCT user FROM process_events WHERE name = 'b' AND {within} AND pid IN (SELECT max(pid) FROM process_events WHERE {within})"
+    );
+    assert_eq!(found(&once, &events), [r#"2 {"user":"root"}"#, r#"3 {"user":"alice"}"#]);
+}
+
+#[test]
+fn time_that_is_not_bounded_is_refused_with_what_to_write() {
+    for (sql, what) in [
+        ("SELECT count(*) AS n FROM process_events", "nothing says how far back process_events is looked at"),
+        ("SELECT user FROM process_events WHERE name = 'x' GROUP BY user", "nothing says how far back"),
+        ("SELECT a.pid FROM process_events a JOIN process_events b ON a.ppid = b.pid", "nothing says how far back a"),
+        ("SELECT a.pid FROM process_events a JOIN process_events b ON b.time > a.time", "nothing says how far back a"),
+        (
+            "SELECT a.pid FROM process_events a LEFT JOIN process_events b ON b.ppid = a.pid AND b.time > a.time WHERE b.pid IS NULL",
+            "nothing says until when b is waited for",
+        ),
+        (
+            "SELECT user FROM process_events WHERE name = 'x' OR time > now() - INTERVAL '1 minute' GROUP BY user",
+            "nothing says how far back",
+        ),
+        (
+            "SELECT a.pid FROM process_events a LEFT JOIN process_events b ON b.pid = a.pid AND a.time > now() - INTERVAL '1 minute' GROUP BY a.pid",
+            "nothing says",
+        ),
+    ] {
+        let refusal = refused(sql);
+        assert!(refusal.message.contains(what), "{sql}: {refusal}");
+        assert!(refusal.hint.as_deref().is_some_and(|hint| hint.contains("INTERVAL '5 minutes'")), "{refusal}");
+        assert!(refusal.line == 5 && refusal.column > 3, "{refusal}");
+    }
+}
+
+#[test]
+fn what_a_window_rule_cannot_be_is_refused_by_name() {
+    for (sql, what) in [
+        ("SELECT count(*) AS n FROM processes", "a rule reads process_events only, and this is processes"),
+        (
+            "SELECT user, count(*) FROM process_events WHERE time > now() - INTERVAL '1 minute' GROUP BY user ORDER BY 1",
+            "ORDER BY",
+        ),
+        ("SELECT a.pid FROM process_events a FULL JOIN process_events b ON a.time = b.time", "FULL JOIN"),
+        ("SELECT pid FROM process_events EXCEPT SELECT pid FROM process_events", "EXCEPT"),
+        ("SELECT nmae, count(*) FROM process_events GROUP BY nmae", "nmae"),
+        ("SELECT a.pid, b.pid FROM process_events a JOIN process_events b ON a.time = b.time", "returns pid twice"),
+        ("SELECT count(*) AS n FROM process_events WHERE time > current_date", "current_date"),
+    ] {
+        let refusal = refused(sql);
+        assert!(refusal.message.contains(what), "{sql}: {refusal}");
+    }
+}
+
+#[test]
+fn every_way_to_bound_time_is_understood() {
+    for condition in [
+        "time > now() - INTERVAL '5 minutes'",
+        "now() - INTERVAL '5 minutes' <= time",
+        "now() - time < INTERVAL '300 seconds'",
+        "time > datetime('now', '-5 minutes')",
+        "time BETWEEN now() - INTERVAL '1 day' AND now()",
+        "(time + INTERVAL '5 minutes') > now()",
+        "name = 'x' AND (time >= now() - INTERVAL '5 minutes')",
+    ] {
+        let sql = format!("SELECT user, count(*) AS n FROM process_events WHERE {condition} GROUP BY user");
+        parse(&sql, "").unwrap_or_else(|problems| panic!("{condition}: {problems:?}"));
+    }
+    // The distance to one that is bounded bounds the other.
+    let chain = "SELECT count(*) AS n FROM process_events a JOIN process_events b ON b.time >= a.time - INTERVAL '1 minute' \
+                 WHERE a.time > now() - INTERVAL '1 minute'";
+    parse(chain, "").unwrap();
+}
+
+#[test]
+fn what_tells_matches_apart_is_what_the_rule_groups_by() {
+    let identity = |sql: &str| parse(sql, "").unwrap().rule.dedup;
+    let within = "time > now() - INTERVAL '1 minute'";
+    assert_eq!(identity(MANY), ["user"]);
+    assert_eq!(identity(&format!("SELECT count(*) AS n FROM process_events WHERE {within}")), ["rule"]);
+    assert!(identity(SEQUENCE).is_empty());
+    let named = parse(SEQUENCE, "dedup: [second]\n").unwrap();
+    assert_eq!(named.rule.dedup, ["second"]);
+    assert!(parse(SEQUENCE, "dedup: [third]\n").unwrap_err()[0].message.contains("no column third"));
+}
+
+#[test]
+fn forks_are_seen_by_those_who_ask_for_them() {
+    let mut events = vec![event(0.0, "x", "root", 1), event(1.0, "x", "root", 2)];
+    events[0]["start_kind"] = json!("fork");
+    let sql = "SELECT count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' HAVING count(*) >= 1";
+    assert_eq!(found(sql, &events), [r#"2 {"n":1}"#]);
+    let asks = "SELECT count(start_kind) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' HAVING count(*) >= 2";
+    assert_eq!(found(asks, &events), [r#"2 {"n":2}"#]);
+}
+
+#[test]
+fn what_comes_after_the_grace_period_is_counted_and_degrades() {
+    let set = set(MANY, "");
+    let mut events: Vec<Value> = (0..3).map(|at| event(f64::from(at), "ssh", "root", 1)).collect();
+    events.push(event(20.0, "ssh", "alice", 1));
+    let found = matches(&set, &rows(&events), &[]);
+    assert!(found.iter().all(|found| found.completeness.is_complete()));
+    let late = event(20.0 - 1.0 - GRACE_US as f64 / 1e6, "ssh", "root", 9);
+    let after = rows(&[&events[..], &[late]].concat());
+    let found = set.evaluate(&batch(after.slice(4, 1)), &Completeness::complete());
+    assert_eq!(found[0].completeness.degraded, [Degraded::Late]);
+    let stats = set.stats().remove(0);
+    assert_eq!(stats.window.unwrap().late, 1);
+    assert!(stats.degraded >= 1);
+}
+
+#[test]
+fn a_clock_that_was_ahead_blinds_no_rule_once_it_is_right_again() {
+    let mut events = vec![event(9e6, "ssh", "root", 1)];
+    events.extend((0..40).map(|at| event(f64::from(at), "ssh", "root", 1)));
+    let rows = rows(&events);
+    for sizes in [vec![], vec![1], vec![7, 30]] {
+        let found = matches(&set(MANY, ""), &rows, &sizes);
+        assert_eq!(told(&found).first().unwrap(), r#"19 {"n":3,"user":"root"}"#, "{sizes:?}");
+        assert_eq!(found[0].completeness.degraded, [Degraded::Late]);
+    }
+}
+
+#[test]
+fn more_rows_than_a_rule_may_keep_are_shed_oldest_first_and_told() {
+    let set =
+        set("SELECT count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 hour' AND name = 'a'", "");
+    let events: Vec<Value> = (0..40_000).map(|at| event(f64::from(at) / 1e4, "a", "root", 1)).collect();
+    let found = matches(&set, &rows(&events), &[]);
+    let window = set.stats().remove(0).window.unwrap();
+    assert!(window.shed > 0 && window.kept_rows + window.shed == 40_000, "{window:?}");
+    assert!(window.kept_bytes <= 8 * 1024 * 1024);
+    assert_eq!(found.last().unwrap().completeness.degraded, [Degraded::Capped]);
+}
+
+#[test]
+fn a_gap_degrades_what_looks_back_over_it_and_no_more() {
+    let (set, rows) = (
+        set(MANY, ""),
+        rows(&[
+            event(0.0, "ssh", "root", 1),
+            event(1.0, "ssh", "root", 1),
+            event(2.0, "ssh", "root", 1),
+            event(200.0, "ssh", "root", 1),
+            event(201.0, "ssh", "root", 1),
+            event(202.0, "ssh", "root", 1),
+        ]),
+    );
+    let mut lacking = Completeness::complete();
+    lacking.degrade(Degraded::EventsShed);
+    let first = set.evaluate(&batch(rows.slice(0, 3)), &lacking);
+    assert_eq!(first[0].completeness.degraded, [Degraded::EventsShed]);
+    let second = set.evaluate(&batch(rows.slice(3, 3)), &Completeness::complete());
+    assert!(second[0].completeness.is_complete());
+}
+
+#[test]
+fn a_reload_keeps_the_rows_of_a_rule_that_did_not_change() {
+    let events = rows(&[event(0.0, "ssh", "root", 1), event(1.0, "ssh", "root", 1), event(2.0, "ssh", "root", 1)]);
+    let (before, after) = (set(MANY, ""), set(MANY, ""));
+    assert!(before.evaluate(&batch(events.slice(0, 2)), &Completeness::complete()).is_empty());
+    after.continue_counters_of(&before);
+    assert_eq!(after.evaluate(&batch(events.slice(2, 1)), &Completeness::complete()).len(), 1);
+    assert_eq!(after.stats()[0].evaluations, 3);
+    let changed = set(&MANY.replace(">= 3", ">= 2"), "");
+    changed.continue_counters_of(&after);
+    assert_eq!(changed.stats()[0].evaluations, 0);
+}
+
+#[test]
+fn a_restart_reads_what_a_rule_looks_back_over_and_finds_nothing_twice() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    let complete = Completeness::complete();
+    let rows = rows(&[
+        event(0.0, "ssh", "alice", 1),
+        event(1.0, "ssh", "root", 2),
+        event(2.0, "cat", "root", 3),
+        event(3.0, "ssh", "root", 4),
+        event(4.0, "ssh", "root", 5),
+        event(5.0, "ssh", "alice", 6),
+        event(6.0, "ssh", "alice", 7),
+    ]);
+    let first = set(MANY, "");
+    assert!(first.lacks_past());
+    let alerts = |set: &RuleSet, from: usize, rows_taken: usize| {
+        let taken = batch(rows.slice(from, rows_taken));
+        let at = |row: usize| Sequence { epoch: 1, number: u64::try_from(row).unwrap() };
+        let taken = EventBatch { first: at(from + 1), last: at(from + rows_taken), ..taken };
+        let alerts = store.commit_matches(set.evaluate(&taken, &complete)).unwrap();
+        store.append(taken).unwrap();
+        alerts
+    };
+    assert!(alerts(&first, 0, 3).is_empty());
+    store.seal().unwrap();
+    assert_eq!(alerts(&first, 3, 3).len(), 1);
+    // Some of it is sealed, some in memory only.
+    let second = set(MANY, "");
+    second.fill(&store);
+    assert!(!second.lacks_past());
+    assert_eq!(second.stats()[0].window.unwrap().kept_rows, 5);
+    let alerts = alerts(&second, 6, 1);
+    assert_eq!(alerts.len(), 1, "what the first set found is there already: {alerts:?}");
+    assert_eq!(alerts[0].row["user"], "alice");
+    assert_eq!(store.alerts(&AlertFilter::default()).unwrap().len(), 2);
+}
+
+#[test]
+fn the_tests_of_a_file_may_have_several_events() {
+    let tests = "tests:\n  - name: three\n    match: true\n    events:\n\
+        \u{20}     - {time: 2026-01-31T12:00:00Z, name: ssh, user: root}\n\
+        \u{20}     - {time: 2026-01-31T12:00:01Z, name: ssh, user: root}\n\
+        \u{20}     - {time: 2026-01-31T12:00:02Z, name: ssh, user: root}\n\
+        \u{20} - name: one\n    match: false\n    event: {time: 2026-01-31T12:00:00Z, name: ssh, user: root}\n";
+    let rule = parse(MANY, tests).unwrap();
+    let report = rules::run_tests(&rule);
+    assert!(report.is_ok() && report.passed == 2, "{report:?}");
+}
+
+// ---- batches --------------------------------------------------------------------------------------------------------
+
+fn events() -> impl Strategy<Value = Vec<Value>> {
+    let one = (
+        0_u32..3_000,
+        prop::sample::select(vec!["ssh", "curl", "sh", "begin", "done"]),
+        prop::sample::select(vec!["root", "alice"]),
+        -4_000_i32..2_000,
+    );
+    prop::collection::vec(one, 1..120).prop_map(|events| {
+        let mut now = 0.0;
+        let made = events.into_iter().enumerate().map(|(pid, (step, name, user, skew))| {
+            now += f64::from(step) / 1e3;
+            // Most come in order, some a little late.
+            let at = (now + f64::from(skew.min(0)) / 1e3).max(0.0);
+            event(at, name, user, i64::try_from(pid).unwrap())
+        });
+        made.collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
+
+    #[test]
+    fn how_events_are_cut_into_batches_changes_nothing(events in events(), sizes in prop::collection::vec(1_usize..20, 1..8)) {
+        let rows = rows(&events);
+        for sql in [MANY, SEQUENCE, UNANSWERED, UNANSWERED_TOO] {
+            let whole = told(&matches(&set(sql, ""), &rows, &[]));
+            prop_assert_eq!(&told(&matches(&set(sql, ""), &rows, &[1])), &whole, "one by one: {}", sql);
+            prop_assert_eq!(&told(&matches(&set(sql, ""), &rows, &sizes)), &whole, "cut: {}", sql);
+        }
+    }
+}
