@@ -10,7 +10,7 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use ahash::RandomState;
+use foldhash::fast::RandomState;
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};

@@ -3,7 +3,7 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use ahash::RandomState;
+use foldhash::fast::RandomState;
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
 use datafusion::arrow::error::ArrowError;
