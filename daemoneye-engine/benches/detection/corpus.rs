@@ -259,7 +259,7 @@ impl World {
     }
 
     fn flag(&self, random: &mut Random) -> &str {
-        let bound = if random.chance(12) { COMMON_FLAGS.len() } else { self.flags.len() };
+        let bound = if random.chance(1) { COMMON_FLAGS.len() } else { self.flags.len() };
         &self.flags[random.below(bound)]
     }
 
@@ -300,7 +300,8 @@ impl World {
         let mut items = Vec::new();
         let first = [(IMAGE, Ask::Ends), (COMMAND, Ask::Contains), (PARENT, Ask::Ends)][random.below(10) / 4 % 3];
         self.item(first.0, first.1, random, left, &mut items);
-        if random.chance(70) {
+        // Who only asks for a program finds it everywhere; few rules do.
+        if random.chance(97) {
             let ask = match random.below(20) {
                 0..=5 => Ask::ContainsAll,
                 6 => Ask::Expression,
@@ -356,9 +357,9 @@ impl World {
             (USER, _) => random.pick(&["AUTHORI", "AUTORI", "SYSTEM", "admin", "svc_"]).to_owned(),
             // Half of what command lines are asked for are paths.
             _ if random.chance(48) => match random.below(3) {
-                0 => format!("{}{}", self.directory(random), word(random, 2)),
-                1 => self.directory(random).to_owned(),
-                _ => format!("{separator}{}", self.program(random)),
+                0 => format!("{}{}", self.directory(random), word(random, 3)),
+                1 => format!("{separator}{}{separator}", word(random, 3)),
+                _ => format!("{separator}{}", word(random, 3)),
             },
             _ => self.flag(random).to_owned(),
         }

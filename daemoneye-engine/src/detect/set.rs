@@ -19,9 +19,6 @@ use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
 use crate::store::{RuleMatch, Store};
 
-/// Rows whose candidates are held at once: where every rule is a candidate on every row, 3,000 rules hold 6 MB for it.
-const ROWS_AT_ONCE: usize = 256;
-
 /// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
 #[derive(Debug, Default)]
 pub struct RuleSet {
@@ -148,17 +145,20 @@ impl RuleSet {
         let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
         let mut matches = Vec::new();
         self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
-            for first in (0..columns.rows()).step_by(ROWS_AT_ONCE) {
-                let behind = first.saturating_add(ROWS_AT_ONCE).min(columns.rows());
-                self.prefilter.find(&columns, first..behind, candidates);
+            let mut row = 0;
+            while row < columns.rows() {
+                let next = self.prefilter.find(&columns, row, candidates);
+                if next == row {
+                    break;
+                }
+                row = next;
                 self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
                 self.decide(&events.batch, &columns, completeness, candidates, watch, &mut matches);
             }
         });
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        // Stable: a rule's rows are in order already.
-        matches.sort_by_key(|(rule, _)| *rule);
+        matches.sort_unstable_by_key(|(rule, found)| (*rule, found.row));
         let mut matches: Vec<RuleMatch> = matches.into_iter().map(|(_, found)| found).collect();
         self.windows.observe(events, &columns, completeness, &mut matches);
         matches

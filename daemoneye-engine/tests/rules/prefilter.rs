@@ -176,3 +176,15 @@ fn a_text_full_of_needles_and_one_that_is_not_remembered_are_found() {
     let events = [json!({"command_line": long}), json!({"command_line": format!("{long} END")})];
     assert_eq!(matched("ci_contains(command_line, 'NEEDLEneedle') AND ci_ends(command_line, 'end')", &events), [1]);
 }
+
+#[test]
+fn more_candidates_than_are_held_at_once_are_all_evaluated_and_in_order() {
+    let rules: Vec<LoadedRule> =
+        (0..400).filter_map(|at| numbered(at, &format!("pid IS NULL OR pid = {at}"))).collect();
+    let events_of: Vec<Value> = (0..400).map(|pid| json!({"pid": pid})).collect();
+    let (set, _) = RuleSet::compile(rules);
+    let found = found(&set, &events(&rows(&events_of)));
+    let expected: Vec<(String, usize)> =
+        (0..400).map(|at| (format!("00000000-0000-4000-8000-{at:012}"), at)).collect();
+    assert_eq!(found, expected);
+}

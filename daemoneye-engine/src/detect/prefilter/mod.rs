@@ -10,13 +10,14 @@ mod need;
 mod values;
 
 use std::collections::BTreeMap;
-use std::ops::Range;
 
 use self::column::{ColumnIndex, Memory, RuleAt};
 use self::need::{Need, Witness, when_true};
 use super::matcher::Test;
 use super::row::Columns;
 
+/// Candidates are evaluated when there are this many: one megabyte, and many rows for each rule that is brought into the cache.
+const AT_ONCE: usize = 128 * 1024;
 /// Marks the end of a list of rows.
 const END: u32 = u32::MAX;
 
@@ -83,18 +84,20 @@ impl Prefilter {
         self.columns.iter().map(ColumnIndex::automaton_bytes).sum()
     }
 
-    /// Finds the candidates of these rows, in place of those found before.
-    pub(super) fn find(&self, columns: &Columns<'_>, rows: Range<usize>, candidates: &mut Candidates) {
+    /// Finds the candidates of rows from `first` on, in place of those found before, and tells the row that it stopped at.
+    pub(super) fn find(&self, columns: &Columns<'_>, first: usize, candidates: &mut Candidates) -> usize {
         candidates.clear(self.rules, self.columns.len());
-        // Backwards, because each rule's list grows at its beginning.
-        for row in rows.rev() {
-            let Ok(at) = u32::try_from(row) else { continue };
+        let mut row = first;
+        while row < columns.rows() && candidates.rows.len() < AT_ONCE {
+            let Ok(at) = u32::try_from(row) else { break };
             candidates.push(&self.open, at);
             for (place, index) in self.columns.iter().enumerate() {
                 candidates.look(place, index, columns, row, at);
             }
+            row = row.saturating_add(1);
         }
         candidates.touched.sort_unstable();
+        row
     }
 }
 
@@ -137,7 +140,7 @@ impl Candidates {
         self.touched.iter().filter_map(|rule| usize::try_from(*rule).ok())
     }
 
-    /// A rule's rows, in order.
+    /// A rule's rows, the last one first.
     pub(super) fn rows(&self, rule: usize) -> impl Iterator<Item = usize> {
         let mut at = self.heads.get(rule).copied().unwrap_or(END);
         std::iter::from_fn(move || {
