@@ -56,6 +56,13 @@ enum Outcome {
     NotTried(String),
 }
 
+impl Outcome {
+    /// Whether another look may tell more.
+    const fn is_open(&self) -> bool {
+        matches!(self, Self::Missing | Self::Alert { ms: None, .. })
+    }
+}
+
 /// An alert as it was listed.
 struct Found {
     id: String,
@@ -114,13 +121,18 @@ async fn watch(
         attempt.outcome = Outcome::NotTried("its rule is not in force".to_owned());
     }
     let until = Instant::now() + Duration::from_secs(arguments.wait_s.into());
+    let mut again = false;
     loop {
         session.renew();
         let found = alerts(&session, since_us).await?;
-        attempts.iter_mut().filter(|attempt| attempt.outcome == Outcome::Missing).for_each(|a| judge(a, &found));
-        if Instant::now() >= until || attempts.iter().all(|attempt| attempt.outcome != Outcome::Missing) {
+        attempts.iter_mut().filter(|attempt| attempt.outcome.is_open()).for_each(|attempt| judge(attempt, &found));
+        let all_came = attempts.iter().all(|attempt| attempt.outcome != Outcome::Missing);
+        // One look may see an alert and not yet its delivery; the next one does where there is any.
+        let settled = again || !attempts.iter().any(|attempt| attempt.outcome.is_open());
+        if Instant::now() >= until || (all_came && settled) {
             break;
         }
+        again = all_came;
         tokio::time::sleep(PAUSE).await;
     }
     session.close().await;
