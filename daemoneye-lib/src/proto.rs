@@ -107,7 +107,12 @@ impl ProcessRecord {
     fn overwritten_by(mut self, later: Self) -> Self {
         macro_rules! told {
             ($($field:ident)*) => {
-                let Self { arg_lengths: _, truncated: _, $($field),* } = later;
+                let Self { arg_lengths: _, truncated: _, windows, $($field),* } = later;
+                if let Some(windows) = windows {
+                    // Seldom, so that the bytes do not matter; a message that was encoded here decodes.
+                    let known = self.windows.get_or_insert_default();
+                    prost::Message::merge(known.as_mut(), prost::Message::encode_to_vec(windows.as_ref()).as_slice()).ok();
+                }
                 $(if is_told(&$field) {
                     self.$field = $field;
                 })*
@@ -169,7 +174,7 @@ mod tests {
     #[test]
     fn a_field_that_is_told_stands_in_place_of_the_one_before_as_a_merge_of_messages_has_it() {
         let full = |seed: u32, text: &str| ProcessRecord {
-            entity_id: vec![7; 16].into(),
+            entity_id: vec![7; 16],
             pid: seed,
             ppid: Some(seed),
             name: text.into(),
@@ -177,6 +182,7 @@ mod tests {
             uid: Some(0),
             memfd: Some(false),
             cpu_usage: Some(0.0),
+            windows: Some(Box::new(WindowsProcess { product: Some(text.into()), ..Default::default() })),
             ..Default::default()
         };
         let sparse = ProcessRecord { pid: 9, memfd: Some(true), ..Default::default() };

@@ -10,7 +10,6 @@ use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
 use datafusion::arrow::array::{AsArray as _, RecordBatch};
@@ -19,6 +18,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::ProjectionMask;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::parquet::errors::ParquetError;
+use foldhash::fast::RandomState;
 
 use super::history::HistoryTable;
 use super::live::ENDS;

@@ -3,10 +3,10 @@
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use foldhash::fast::RandomState;
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{ProcessRecord, Sequence};
 use datafusion::arrow::error::ArrowError;
+use foldhash::fast::RandomState;
 use prost::Message as _;
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};

@@ -3,6 +3,7 @@
 
 mod cases;
 mod conditions;
+mod correlations;
 mod verdicts;
 
 use std::path::Path;

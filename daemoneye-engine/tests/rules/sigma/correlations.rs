@@ -1,0 +1,154 @@
+//! Correlations: each type finds what it is to find as a window rule, and what cannot be said is refused by its name.
+
+use daemoneye_engine::detect::RuleSet;
+use daemoneye_engine::hunt::{Hunt, Line, Rows};
+use daemoneye_engine::ingest::EventBatch;
+use daemoneye_engine::sigma::{Verdict, convert};
+use daemoneye_lib::model::Completeness;
+use daemoneye_lib::proto::Sequence;
+use serde_json::{Value, json};
+
+use super::{file, lists};
+
+/// Rules `a`, `b` and `c`, each for the command line of that name.
+fn rules() -> String {
+    let one = |name: &str| {
+        format!(
+            "---\ntitle: rule {name}\nid: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1{name}\nname: rule_{name}\n\
+             logsource: {{category: process_creation}}\ndetection: {{sel: {{CommandLine: {name}}}, condition: sel}}\n"
+        )
+    };
+    ["a", "b", "c"].map(one).concat()
+}
+
+fn correlation(body: &str) -> String {
+    let body: String = body.lines().map(|line| format!("  {line}\n")).collect();
+    format!("title: together\nid: 7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f\nlevel: high\ncorrelation:\n{body}{}", rules())
+}
+
+/// The groups and counts that are found in events `(second, command line, user)`.
+fn found(body: &str, events: &[(i64, &str, Option<&str>)]) -> Vec<Value> {
+    let mut conversions = convert(&[file("x.yml", &correlation(body))], &lists());
+    let rule = conversions.remove(0);
+    let Some(rule) = rule.rule else { panic!("{body}: {:?}", rule.reasons) };
+    assert!(conversions.iter().all(|part| part.verdict == Verdict::Compiled), "the parts are in order");
+    let (set, refusals) = RuleSet::compile(vec![rule]);
+    assert!(refusals.is_empty(), "{refusals:?}");
+    let mut rows = Rows::default();
+    for (number, (second, command_line, user)) in (0..).zip(events) {
+        let time = 1_769_860_800_000_000 + second * 1_000_000;
+        let event = json!({"time": time, "command_line": command_line, "user": user, "seq": number, "epoch": 1,
+            "collector": "c", "entity_id": format!("{number:032x}")});
+        assert_eq!(rows.take(number, event.to_string().as_bytes()), Line::Taken);
+    }
+    let at = Sequence::new(1, 1);
+    let batch = rows.finish().unwrap().batch().clone();
+    let batch = EventBatch { batch, collector: "c".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
+    let mut matches = set.evaluate(&batch, &Completeness::complete());
+    matches.extend(set.advance(i64::MAX));
+    matches.iter().map(|found| json!({"user": found.output.get("user"), "found": found.output.get("found")})).collect()
+}
+
+const ROOT: Option<&str> = Some("root");
+
+#[test]
+fn events_are_counted_by_group_within_the_span() {
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
+    let events =
+        [(0, "a", ROOT), (5, "a", Some("bob")), (10, "b", ROOT), (20, "A", ROOT), (30, "a", None), (59, "a", ROOT)];
+    assert_eq!(found(body, &events), [json!({"user": "root", "found": 3})]);
+    let apart = [(0, "a", ROOT), (50, "a", ROOT), (100, "a", ROOT)];
+    assert_eq!(found(body, &apart), Vec::<Value>::new());
+}
+
+#[test]
+fn events_of_several_rules_count_together() {
+    let body = "type: event_count\nrules: [rule_a, 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1b]\ngroup-by: [User]\ntimespan: 60s\ncondition: {gt: 1, lte: 5}";
+    assert_eq!(found(body, &[(0, "a", ROOT), (1, "b", ROOT), (2, "c", ROOT)]), [json!({"user": "root", "found": 2})]);
+}
+
+#[test]
+fn values_are_counted_once() {
+    let body =
+        "type: value_count\nrules: [rule_a]\ngroup-by: [CommandLine]\ntimespan: 1h\ncondition: {gte: 2, field: User}";
+    let same = [(0, "a", ROOT), (1, "a", ROOT), (2, "a", None)];
+    assert_eq!(found(body, &same), Vec::<Value>::new());
+    assert_eq!(found(body, &[(0, "a", ROOT), (1, "a", Some("bob"))]).len(), 1);
+}
+
+#[test]
+fn rules_fit_together_in_any_order_or_in_theirs() {
+    let of = |kind: &str| format!("type: {kind}\nrules: [rule_a, rule_b]\ngroup-by: [User]\ntimespan: 10s");
+    let (forth, back) = ([(0, "a", ROOT), (5, "b", ROOT)], [(0, "b", ROOT), (5, "a", ROOT)]);
+    for (kind, events, times) in [
+        ("temporal", &forth, 1),
+        ("temporal", &back, 1),
+        ("temporal_ordered", &forth, 1),
+        ("temporal_ordered", &back, 0),
+    ] {
+        assert_eq!(found(&of(kind), events).len(), times, "{kind} {events:?}");
+    }
+    for kind in ["temporal", "temporal_ordered"] {
+        assert_eq!(found(&of(kind), &[(0, "a", ROOT), (5, "b", Some("bob"))]).len(), 0, "{kind}: other groups");
+        assert_eq!(found(&of(kind), &[(0, "a", ROOT), (15, "b", ROOT)]).len(), 0, "{kind}: too late");
+        assert_eq!(found(&of(kind), &[(0, "a", ROOT), (5, "a", ROOT)]).len(), 0, "{kind}: one of them");
+    }
+}
+
+#[test]
+fn some_of_the_rules_are_enough_where_the_condition_says_so() {
+    let body = "type: temporal\nrules: [rule_a, rule_b, rule_c]\ngroup-by: [User]\ntimespan: 10s\ncondition: {gte: 2}";
+    assert_eq!(found(body, &[(0, "c", ROOT), (5, "a", ROOT)]).len(), 1);
+    assert_eq!(found(body, &[(0, "c", ROOT), (5, "c", ROOT)]).len(), 0);
+}
+
+#[test]
+fn three_rules_in_order() {
+    let body = "type: temporal_ordered\nrules: [rule_a, rule_b, rule_c]\ngroup-by: [User]\ntimespan: 10s";
+    assert_eq!(found(body, &[(0, "a", ROOT), (3, "b", ROOT), (9, "c", ROOT)]).len(), 1);
+    assert_eq!(found(body, &[(0, "a", ROOT), (3, "c", ROOT), (9, "b", ROOT)]).len(), 0);
+    assert_eq!(found(body, &[(0, "a", ROOT), (8, "b", ROOT), (11, "c", ROOT)]).len(), 0);
+}
+
+#[test]
+fn what_a_correlation_cannot_say_is_refused_by_its_name() {
+    let good = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
+    for (from, to, word) in [
+        ("event_count", "value_avg", "value_avg"),
+        ("[rule_a]", "[nobody]", "nobody"),
+        ("[rule_a]", "[]", "1 to"),
+        ("1m", "1x", "1x"),
+        ("1m", "99d", "99d"),
+        ("[User]", "[Nowhere]", "Nowhere"),
+        ("{gte: 3}", "{about: 3}", "about"),
+        ("{gte: 3}", "{}", "no bound"),
+        ("{gte: 3}", "{gte: many}", "whole number"),
+        ("event_count", "value_count", "field"),
+        ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "no such rule"),
+    ] {
+        let conversion = convert(&[file("x.yml", &correlation(&good.replace(from, to)))], &lists()).remove(0);
+        let reasons: Vec<&str> = conversion.reasons.iter().map(|reason| reason.message.as_str()).collect();
+        assert_eq!(conversion.verdict, Verdict::Refused, "{to}: {reasons:?}");
+        assert!(reasons.iter().any(|reason| reason.contains(word)), "{to}: {reasons:?}");
+    }
+}
+
+#[test]
+fn rules_of_a_correlation_raise_nothing_by_themselves_unless_it_says_so() {
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
+    for (body, alone) in [(body.to_owned(), false), (format!("{body}\ngenerate: true"), true)] {
+        let conversions = convert(&[file("x.yml", &correlation(&body))], &lists());
+        assert_eq!(conversions[1].rule.is_some(), alone);
+        assert!(conversions[2].rule.is_some(), "rule_b is in no correlation");
+    }
+}
+
+#[test]
+fn a_hunt_says_that_it_leaves_correlations_out() {
+    let dir = tempfile::tempdir().unwrap();
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
+    std::fs::write(dir.path().join("x.yml"), correlation(body)).unwrap();
+    let (hunt, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert_eq!(hunt.rules(), 2);
+    assert!(notes.iter().any(|note| note.is_refusal && note.text.contains("event by event")), "{notes:?}");
+}
