@@ -35,6 +35,7 @@ pub(crate) fn run(settings: &Settings, dropped: Dropped, path: &Path) -> Result<
     let problems: Vec<_> = loaded.problems.into_iter().chain(refused).collect();
     problems.iter().for_each(|problem| eprintln!("not taken: {problem}"));
     let troubles = read(path, &mut |events| replay.take(&events).map(drop))?;
+    replay.finish()?;
     troubles.iter().for_each(|trouble| eprintln!("degraded: {trouble}"));
     print(&replay)?;
     Ok(match (problems.is_empty(), troubles.is_empty()) {

@@ -47,7 +47,19 @@ impl Replay {
         if !events.gaps.is_empty() {
             completeness.degrade(Degraded::EventsShed);
         }
-        let judged = self.exceptions.judge(self.set.evaluate(events, &completeness));
+        self.keep(self.set.evaluate(events, &completeness))
+    }
+
+    /// No more events will come: what window rules were still waiting for is decided.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store in memory fails.
+    pub fn finish(&mut self) -> Result<Vec<RuleMatch>, StoreError> {
+        self.keep(self.set.advance(i64::MAX))
+    }
+
+    fn keep(&mut self, found: Vec<RuleMatch>) -> Result<Vec<RuleMatch>, StoreError> {
+        let judged = self.exceptions.judge(found);
         self.matches = self.matches.saturating_add(judged.shown.len() as u64);
         self.store.commit_hidden(&judged.hidden)?;
         self.store.commit_matches(judged.shown.clone())?;

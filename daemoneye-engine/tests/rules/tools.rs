@@ -209,6 +209,21 @@ fn a_replay_gives_the_same_bytes_whatever_the_pieces_and_the_format() {
 }
 
 #[test]
+fn the_end_of_a_replay_decides_what_an_absence_still_waits_for() {
+    let absence = rule(
+        "SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.ppid = a.pid \
+         AND b.time BETWEEN a.time AND a.time + INTERVAL '30 seconds' WHERE a.name = 'nc' AND b.pid IS NULL",
+    );
+    let events: Vec<_> = history().into_iter().take(1).collect();
+    let alerts = replayed(vec![absence], |replay| {
+        let early = replay.take(&events_of(batch_from_json(&events).unwrap())).unwrap();
+        assert!(early.is_empty(), "its window is not over");
+        replay.finish().unwrap();
+    });
+    assert_eq!(alerts.lines().count(), 1);
+}
+
+#[test]
 fn rows_without_a_place_in_a_stream_are_refused_with_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events.jsonl");
