@@ -82,8 +82,8 @@ pub(crate) fn sigma(rule: &Rule) -> String {
     );
     let item = |item: &Item| {
         let modifier = match item.ask {
-            Ask::Contains => "|contains",
-            Ask::ContainsAll => "|contains|all",
+            Ask::ContainsAll if item.values.len() > 1 => "|contains|all",
+            Ask::Contains | Ask::ContainsAll => "|contains",
             Ask::Ends => "|endswith",
             Ask::Equal => "",
             Ask::Expression => "|re",
