@@ -127,7 +127,7 @@ fn tau(corpus: &Corpus, set: &str) {
     let rules: Vec<_> = corpus
         .tau
         .split("---\n")
-        .map(|rule| rule.parse::<tau_engine::Rule>().expect("a rule").optimise(tau_engine::Optimisations::default()))
+        .map(|rule| tau_engine::Rule::from_str(rule).expect("a rule").optimise(tau_engine::Optimisations::default()))
         .collect();
     let loading = began.elapsed();
     corpus.measure(set, "tau-engine 1.16", loading, |event| {
@@ -163,14 +163,17 @@ fn sqlite(corpus: &Corpus, set: &str) {
         let values = fields.map(text);
         let [a, b, c, d, e, f] = &values;
         database
-            .execute("INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)", rusqlite::params![at, a, b, c, d, e, f])
+            .execute(
+                "INSERT INTO events VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7)",
+                rusqlite::params![at as i64, a, b, c, d, e, f],
+            )
             .expect("a row");
     }
     let (working, mut found) = (cpu(), vec![BTreeSet::new(); count]);
     for (rule, statement) in statements.iter_mut().enumerate() {
-        let rows = statement.query_map([], |row| row.get::<_, usize>(0)).expect("an answer");
+        let rows = statement.query_map([], |row| row.get::<_, i64>(0)).expect("an answer");
         for row in rows {
-            found[row.expect("a row")].insert(rule);
+            found[usize::try_from(row.expect("a row")).expect("a number")].insert(rule);
         }
     }
     corpus.row(set, "SQLite (in memory, rusqlite 0.41)", loading, cpu() - working, &found);

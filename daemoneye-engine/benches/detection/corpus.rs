@@ -336,6 +336,7 @@ impl World {
         }
         let count = match ask {
             Ask::Expression => 1,
+            Ask::ContainsAll => 2 + random.below(3),
             _ => 1 + random.below((*left / 2).clamp(1, 12)),
         };
         *left = left.saturating_sub(count);

@@ -82,8 +82,8 @@ pub(crate) fn sigma(rule: &Rule) -> String {
     );
     let item = |item: &Item| {
         let modifier = match item.ask {
-            Ask::Contains => "|contains",
-            Ask::ContainsAll => "|contains|all",
+            Ask::ContainsAll if item.values.len() > 1 => "|contains|all",
+            Ask::Contains | Ask::ContainsAll => "|contains",
             Ask::Ends => "|endswith",
             Ask::Equal => "",
             Ask::Expression => "|re",
@@ -115,15 +115,24 @@ pub(crate) fn tau(rule: &Rule) -> String {
         };
         (if all { format!("all({field})") } else { field.to_owned() }, item.values.iter().map(one).collect())
     };
-    mappings(rule, item, &mut text);
-    let names = |kind: &str, count: usize, by: &str| {
-        let names: Vec<String> = (0..count).map(|at| format!("{kind}_{at}")).collect();
-        names.join(by)
+    // A key stands once in an identifier, so each item is one.
+    let mut group = |kind: &str, selections: &[Selection], by: &str| {
+        let of = |(at, selection): (usize, &Selection)| {
+            let names: Vec<String> = (0..selection.len()).map(|part| format!("{kind}_{at}_{part}")).collect();
+            for (name, (key, values)) in names.iter().zip(selection.iter().map(&item)) {
+                let values: Vec<String> = values;
+                writeln!(text, "  {name}:\n    {key}:").unwrap();
+                values.iter().for_each(|value| writeln!(text, "      - {value}").unwrap());
+            }
+            format!("({})", names.join(" and "))
+        };
+        selections.iter().enumerate().map(of).collect::<Vec<_>>().join(by)
     };
-    let selections = names("selection", rule.selections.len(), if rule.any { " or " } else { " and " });
+    let selections = group("selection", &rule.selections, if rule.any { " or " } else { " and " });
+    let filters = group("filter", &rule.filters, " or ");
     write!(text, "  condition: ({selections})").unwrap();
     if !rule.filters.is_empty() {
-        write!(text, " and not ({})", names("filter", rule.filters.len(), " or ")).unwrap();
+        write!(text, " and not ({filters})").unwrap();
     }
     text + "\ntrue_positives: []\ntrue_negatives: []\n"
 }
