@@ -24,7 +24,6 @@ const SUITES: &[&str] = &[
     "throughput",
     "database_operations",
     "alert_processing",
-    "query",
     "detection_engine",
 ];
 /// What enumerating 10,000 processes takes belongs to the table of capture.
@@ -42,6 +41,8 @@ const DETECTION: &str = "detection";
 /// Events of the full measurement of history: months of a quiet host.
 const HISTORY_ROWS: &str = "10000000";
 const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
+/// What the agent sets for its worker's allocator; the engine's `ALLOCATOR_SETTINGS`.
+const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "1000")];
 /// The Python that has the peers of history, and where the suites find the store of the one before.
 const PYTHON: &str = "DAEMONEYE_PYTHON";
 const STORE: &str = "DAEMONEYE_BENCH_STORE";
@@ -51,7 +52,7 @@ const STORE: &str = "DAEMONEYE_BENCH_STORE";
 const SAMPLING: &[&str] = &["--warm-up-time", "1", "--measurement-time", "3"];
 
 /// Sizes of the full measurement, unless the caller sets others.
-const SIZES: &[(&str, &str)] = &[("PROCESSES", "10000"), (ROWS, "1000000")];
+const SIZES: &[(&str, &str)] = &[("PROCESSES", "10000")];
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -95,7 +96,7 @@ fn history() -> anyhow::Result<String> {
     let python = python_with_peers();
     let rows = std::env::var_os(ROWS).unwrap_or_else(|| HISTORY_ROWS.into());
     let with = |command: &mut Command| {
-        command.env(ROWS, &rows).env(STORE, &place);
+        command.env(ROWS, &rows).env(STORE, &place).envs(ALLOCATOR);
         command.envs(python.as_ref().map(|python| (PYTHON, python)));
     };
     remove(&place)?;

@@ -21,8 +21,6 @@ use super::StoreError;
 use super::disk::{Disk, DiskFile};
 use super::history::HistoryTable;
 
-/// zstd's own default; 3 against 9 on process events: 4 % larger, five times faster.
-const ZSTD_LEVEL: i32 = 3;
 /// Rows of a row group: what a Bloom filter excludes at once, and what waits in memory until it is written. A lookup reads
 /// one filter for each, so few are better than many; half as many rows take 0.5 bytes more an event, and no less memory.
 const GROUP_ROWS: usize = 131_072;
@@ -55,6 +53,26 @@ const WITHOUT_ORDER: &[&str] = &[
     "truncated",
 ];
 
+/// How long a file is meant to stay.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Lasts {
+    /// Until it is merged.
+    Hours,
+    /// Until retention removes it.
+    Months,
+}
+
+impl Lasts {
+    /// zstd's level: 3 is its own default; against 9 on process events 4 % larger, five times faster. What is soon read and written
+    /// once more is packed with less care.
+    const fn zstd_level(self) -> i32 {
+        match self {
+            Self::Hours => 1,
+            Self::Months => 3,
+        }
+    }
+}
+
 /// What was written.
 #[derive(Debug)]
 pub(super) struct Written {
@@ -65,20 +83,18 @@ pub(super) struct Written {
     pub(super) last_us: i64,
 }
 
-/// A Parquet file that is being written.
-pub(super) struct Encoder {
+/// A Parquet file that is being written, to the disk or into memory.
+pub(super) struct Encoder<W: Write + Send = Hashing> {
     path: PathBuf,
-    writer: ArrowWriter<Hashing>,
+    writer: ArrowWriter<W>,
     rows: u64,
     times: Option<(i64, i64)>,
 }
 
-impl Encoder {
+impl<W: Write + Send> Encoder<W> {
     /// For about `rows` rows.
-    pub(super) fn create(disk: &dyn Disk, table: HistoryTable, path: &Path, rows: u64) -> Result<Self, StoreError> {
-        let file = disk.create(path).map_err(StoreError::io("create", path))?;
-        let sink = Hashing { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0 };
-        let properties = properties(table, rows).map_err(|error| failed(path, error))?;
+    fn into(sink: W, table: HistoryTable, path: &Path, rows: u64, lasts: Lasts) -> Result<Self, StoreError> {
+        let properties = properties(table, rows, lasts).map_err(|error| failed(path, error))?;
         let writer = ArrowWriter::try_new(sink, table.schema(), Some(properties));
         let writer = writer.map_err(|error| failed(path, error))?;
         Ok(Self { path: path.to_owned(), writer, rows: 0, times: None })
@@ -93,6 +109,19 @@ impl Encoder {
         }
         Ok(())
     }
+}
+
+impl Encoder {
+    /// For about `rows` rows.
+    pub(super) fn create(
+        disk: &dyn Disk,
+        table: HistoryTable,
+        path: &Path,
+        rows: u64,
+        lasts: Lasts,
+    ) -> Result<Self, StoreError> {
+        Self::into(Hashing::create(disk, path)?, table, path, rows, lasts)
+    }
 
     /// Bytes that have left for the file so far; they leave a row group at a time.
     pub(super) fn bytes(&self) -> u64 {
@@ -104,10 +133,40 @@ impl Encoder {
         let Self { path, mut writer, rows, times } = self;
         // Not `into_inner`, which tells a full disk as a failure of Parquet.
         writer.finish().map_err(|error| failed(&path, error))?;
-        let sink = writer.inner();
-        sink.file.get_ref().sync().map_err(StoreError::io("sync", &path))?;
-        let (first_us, last_us) = times.unwrap_or_default();
-        Ok(Written { rows, bytes: sink.bytes, hash: *sink.hasher.finalize().as_bytes(), first_us, last_us })
+        writer.inner().finish(&path, rows, times)
+    }
+}
+
+impl Encoder<Vec<u8>> {
+    /// For a file that will be at `path`, for about `rows` rows.
+    pub(super) fn in_memory(table: HistoryTable, path: &Path, rows: u64, lasts: Lasts) -> Result<Self, StoreError> {
+        Self::into(Vec::new(), table, path, rows, lasts)
+    }
+
+    /// Completes it; nothing is on the disk.
+    pub(super) fn encoded(self) -> Result<Encoded, StoreError> {
+        let Self { path, writer, rows, times } = self;
+        let bytes = writer.into_inner().map_err(|error| failed(&path, error))?;
+        Ok(Encoded { path, bytes, rows, times })
+    }
+}
+
+/// A whole file in memory.
+pub(super) struct Encoded {
+    path: PathBuf,
+    bytes: Vec<u8>,
+    rows: u64,
+    times: Option<(i64, i64)>,
+}
+
+impl Encoded {
+    /// Writes and syncs it.
+    pub(super) fn write(self, disk: &dyn Disk) -> Result<Written, StoreError> {
+        let Self { path, bytes, rows, times } = self;
+        let mut sink = Hashing::create(disk, &path)?;
+        let written = sink.write_all(&bytes).and_then(|()| sink.flush());
+        written.map_err(StoreError::io("write", &path))?;
+        sink.finish(&path, rows, times)
     }
 }
 
@@ -126,10 +185,10 @@ fn time_range(batch: &RecordBatch) -> Option<(i64, i64)> {
     min(times).zip(max(times))
 }
 
-fn properties(table: HistoryTable, rows: u64) -> Result<WriterProperties, ParquetError> {
+fn properties(table: HistoryTable, rows: u64, lasts: Lasts) -> Result<WriterProperties, ParquetError> {
     let version = KeyValue::new("daemoneye.schema_version".to_owned(), SCHEMA_VERSION.to_string());
     let builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(ZSTD_LEVEL)?))
+        .set_compression(Compression::ZSTD(ZstdLevel::try_new(lasts.zstd_level())?))
         .set_dictionary_enabled(true)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -162,11 +221,25 @@ fn encoded(builder: WriterPropertiesBuilder, name: &str, rows: u64) -> WriterPro
 }
 
 /// Hashes what passes, so that the file need not be read again.
-struct Hashing {
+pub(super) struct Hashing {
     file: io::BufWriter<Box<dyn DiskFile>>,
     hasher: blake3::Hasher,
     bytes: u64,
     synced: u64,
+}
+
+impl Hashing {
+    fn create(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
+        let file = disk.create(path).map_err(StoreError::io("create", path))?;
+        Ok(Self { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0 })
+    }
+
+    /// Syncs what has been flushed.
+    fn finish(&self, path: &Path, rows: u64, times: Option<(i64, i64)>) -> Result<Written, StoreError> {
+        self.file.get_ref().sync().map_err(StoreError::io("sync", path))?;
+        let (first_us, last_us) = times.unwrap_or_default();
+        Ok(Written { rows, bytes: self.bytes, hash: *self.hasher.finalize().as_bytes(), first_us, last_us })
+    }
 }
 
 impl Write for Hashing {

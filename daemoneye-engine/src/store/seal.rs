@@ -17,7 +17,7 @@ use redb::WriteTransaction;
 
 use super::dated::Dated;
 use super::disk::Disk;
-use super::encode::{Encoder, Written};
+use super::encode::{Encoded, Encoder, Lasts, Written};
 use super::held::Open;
 use super::history::HistoryTable;
 use super::live::Changes;
@@ -118,36 +118,59 @@ impl Store {
         Ok(())
     }
 
-    /// One file for each table that has rows, numbered one after the other.
+    /// One file for each table that has rows, numbered one after the other. They are encoded beside each other, which is most of
+    /// the time, and written in turn: what a disk sees is always the same.
     fn write_files(&self, open: &Open) -> Result<Vec<SegmentFile>, StoreError> {
-        let mut files: Vec<SegmentFile> = Vec::new();
-        let mut id = self.last_segment()?;
-        let stored_us = self.believed_us();
-        let tables = [
-            (HistoryTable::ProcessEvents, open.batches.clone(), open.ranges.values().cloned().collect()),
-            (HistoryTable::ProcessLifetimes, open.lifetimes.to_batches()?, open.lifetimes.ranges()),
-        ];
-        for (table, batches, ranges) in tables {
-            if batches.iter().all(|batch| batch.num_rows() == 0) {
-                continue;
-            }
-            id = id.saturating_add(1);
-            let written = self.write_file(table, &batches, Placed { id, level: 0, ranges, stored_us });
-            files.push(written.inspect_err(|_| files.iter().for_each(|file| self.discard(&file.path)))?);
-        }
-        Ok(files)
+        let ended = self.partial("lifetimes");
+        std::thread::scope(|scope| {
+            let beside = std::thread::Builder::new().name("seal".to_owned());
+            let lifetimes = beside
+                .spawn_scoped(scope, || {
+                    in_memory(HistoryTable::ProcessLifetimes, &ended, &open.lifetimes.to_batches()?)
+                })
+                .map_err(StoreError::io("start a thread for", &ended))?;
+            let events = self.write_events(open);
+            let lifetimes = lifetimes.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            let mut files: Vec<SegmentFile> = events?.into_iter().collect();
+            let written = lifetimes.and_then(|encoded| {
+                encoded.map(|file| self.write_lifetimes(open, &ended, file, files.len())).transpose()
+            });
+            files.extend(written.inspect_err(|_| files.iter().for_each(|file| self.discard(&file.path)))?);
+            Ok(files)
+        })
     }
 
-    fn write_file(
+    fn write_events(&self, open: &Open) -> Result<Option<SegmentFile>, StoreError> {
+        if open.batches.iter().all(|batch| batch.num_rows() == 0) {
+            return Ok(None);
+        }
+        let (partial, table) = (self.partial("events"), HistoryTable::ProcessEvents);
+        let written = encode(self.disk.as_ref(), table, &partial, &open.batches);
+        let ranges = open.ranges.values().cloned().collect();
+        self.place(table, &partial, written.inspect_err(|_| self.discard(&partial))?, self.placed(ranges, 0)?)
+            .map(Some)
+    }
+
+    fn write_lifetimes(
         &self,
-        table: HistoryTable,
-        batches: &[RecordBatch],
-        placed: Placed,
+        open: &Open,
+        partial: &Path,
+        file: Encoded,
+        before: usize,
     ) -> Result<SegmentFile, StoreError> {
-        let partial = self.options.dir.join(SEGMENTS_DIR).join("seal.parquet.tmp");
-        let written = encode(self.disk.as_ref(), table, &partial, batches);
-        let written = written.inspect_err(|_| self.discard(&partial))?;
-        self.place(table, &partial, written, placed)
+        let written = file.write(self.disk.as_ref()).inspect_err(|_| self.discard(partial))?;
+        let placed = self.placed(open.lifetimes.ranges(), before)?;
+        self.place(HistoryTable::ProcessLifetimes, partial, written, placed)
+    }
+
+    /// The place of a file that is registered together with `before` others.
+    fn placed(&self, ranges: Vec<SequenceRange>, before: usize) -> Result<Placed, StoreError> {
+        let id = self.last_segment()?.saturating_add(before as u64).saturating_add(1);
+        Ok(Placed { id, level: 0, ranges, stored_us: self.believed_us() })
+    }
+
+    fn partial(&self, of: &str) -> PathBuf {
+        self.options.dir.join(SEGMENTS_DIR).join(format!("seal-{of}.parquet.tmp"))
     }
 
     /// Gives a written file its number and its name. Nothing refers to it before [`insert`].
@@ -233,14 +256,33 @@ const fn last((epoch, number): (u64, u64)) -> Sequence {
 
 /// Writes and syncs `path`, its rows by time.
 fn encode(disk: &dyn Disk, table: HistoryTable, path: &Path, batches: &[RecordBatch]) -> Result<Written, StoreError> {
-    let rows = batches.iter().map(|batch| batch.num_rows() as u64).sum();
-    let mut encoder = Encoder::create(disk, table, path, rows)?;
-    if is_sorted(batches) {
-        batches.iter().try_for_each(|batch| encoder.write(batch))?;
-    } else if let Some(first) = batches.first() {
-        encoder.write(&by_time(&concat_batches(&first.schema(), batches)?)?)?;
-    }
+    let mut encoder = Encoder::create(disk, table, path, rows(batches), Lasts::Hours)?;
+    write_sorted(&mut encoder, batches)?;
     encoder.finish()
+}
+
+/// The same without the disk; `None` without rows.
+fn in_memory(table: HistoryTable, path: &Path, batches: &[RecordBatch]) -> Result<Option<Encoded>, StoreError> {
+    if rows(batches) == 0 {
+        return Ok(None);
+    }
+    let mut encoder = Encoder::in_memory(table, path, rows(batches), Lasts::Hours)?;
+    write_sorted(&mut encoder, batches)?;
+    encoder.encoded().map(Some)
+}
+
+fn rows(batches: &[RecordBatch]) -> u64 {
+    batches.iter().map(|batch| batch.num_rows() as u64).sum()
+}
+
+fn write_sorted<W: io::Write + Send>(encoder: &mut Encoder<W>, batches: &[RecordBatch]) -> Result<(), StoreError> {
+    if is_sorted(batches) {
+        return batches.iter().try_for_each(|batch| encoder.write(batch));
+    }
+    match batches.first() {
+        Some(first) => encoder.write(&by_time(&concat_batches(&first.schema(), batches)?)?),
+        None => Ok(()),
+    }
 }
 
 /// Events of several collectors, and those that a snapshot dates back, arrive out of order.

@@ -32,7 +32,7 @@ use self::setback::Group;
 use self::state::Progress;
 pub use self::state::{CompactionState, LevelState, RunningMerge};
 pub use self::vacuum::Vacuumed;
-use super::encode::{Encoder, Written};
+use super::encode::{Encoder, Lasts, Written};
 use super::seal::{Placed, SEGMENTS_DIR, insert};
 use super::segment::SegmentFile;
 use super::state::SEGMENTS;
@@ -285,7 +285,7 @@ impl Store {
 
     fn write_merged(&self, job: &Job, partial: &Path, budget: &mut Budget<'_>) -> Result<Written, Broken> {
         let mut merge = Merge::new(&job.inputs);
-        let mut encoder = Encoder::create(self.disk.as_ref(), job.table, partial, job.rows())?;
+        let mut encoder = Encoder::create(self.disk.as_ref(), job.table, partial, job.rows(), Lasts::Months)?;
         let mut written = 0;
         while let Some(batch) = merge.next(budget)? {
             encoder.write(&batch)?;
