@@ -66,16 +66,30 @@ fn main() {
         let place = place.as_ref().map(|place| Path::new(place).join(name.to_lowercase()));
         throughput(name, &world, &rules, sizes.events, place.as_deref());
     }
+    if let Some(place) = &place {
+        for_the_agent(&Path::new(place).join("rules"), sizes.many);
+    }
     scaling(&sizes);
     one_event(sizes.many);
+}
+
+/// Rules for the programs, which are measured with them afterwards.
+fn for_the_agent(dir: &Path, count: usize) {
+    let mut random = Random::new(11);
+    let world = World::new(false, &mut random);
+    let rules: Vec<Rule> = (0..count).map(|at| world.rule(at, &mut random)).collect();
+    fs::create_dir_all(dir).unwrap();
+    write_rules(dir, &rules);
+}
+
+fn write_rules(dir: &Path, rules: &[Rule]) {
+    rules.iter().for_each(|rule| fs::write(dir.join(&rule.id).with_extension("yaml"), render::ours(rule)).unwrap());
 }
 
 /// The rules as files, as they are on a host.
 fn written(rules: &[Rule]) -> tempfile::TempDir {
     let dir = tempfile::tempdir().unwrap();
-    rules
-        .iter()
-        .for_each(|rule| fs::write(dir.path().join(&rule.id).with_extension("yaml"), render::ours(rule)).unwrap());
+    write_rules(dir.path(), rules);
     dir
 }
 

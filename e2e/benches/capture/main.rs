@@ -1,5 +1,7 @@
 //! What capture misses, what it costs and how late it is, beside the tools of the field: the real programs, one run.
 //!
+//! `DAEMONEYE_BENCH_RULES` names a directory of rules: then only what they cost is measured.
+//!
 //! Needs root. Prints one Markdown table; a peer that is not installed is a row that says so. Reports; never fails because
 //! something was slow or was missed.
 
@@ -12,6 +14,8 @@ mod ours;
 mod peers;
 #[path = "../support/mod.rs"]
 mod support;
+
+use std::path::Path;
 
 use load::Load;
 
@@ -34,6 +38,9 @@ fn main() {
     if !rustix::process::geteuid().is_root() {
         println!("| capture | not measured: needs root |");
         return;
+    }
+    if let Some(rules) = std::env::var_os("DAEMONEYE_BENCH_RULES") {
+        return delay::with_rules("ebpf", Path::new(&rules));
     }
     let execs = number("DAEMONEYE_BENCH_EXECS", EXECS);
     for source in ["ebpf", "proc-connector"] {

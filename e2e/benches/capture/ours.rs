@@ -1,5 +1,7 @@
 //! DaemonEye under load: what it has seen of it, and the CPU time of all its processes.
 
+use std::path::Path;
+
 use e2e::{Agent, Home, procmonds};
 
 use crate::load::{self, Load, cost, settle};
@@ -14,7 +16,16 @@ pub(crate) struct Ours {
 impl Ours {
     /// The agent, its worker and procmond with this source; `None`, with a row that says why, when it does not start.
     pub(crate) fn start(source: &str) -> Option<Self> {
+        Self::start_with(source, None)
+    }
+
+    /// With other rules than the built-in ones.
+    pub(crate) fn start_with(source: &str, rules: Option<&Path>) -> Option<Self> {
         let home = Home::new().unwrap();
+        let home = match rules {
+            Some(rules) => home.rules(rules.to_owned()),
+            None => home,
+        };
         let home = home.set("PROCMOND__SNAPSHOT_INTERVAL_MS", "30000").set("PROCMOND__SOURCE", source);
         match home.start_ready() {
             Ok(agent) => {
@@ -33,6 +44,10 @@ impl Ours {
 
     pub(crate) fn stop(self) {
         self.agent.stop().unwrap();
+    }
+
+    pub(crate) fn worker(&self) -> Option<i32> {
+        self.agent.worker()
     }
 
     fn pids(&self) -> Vec<i32> {

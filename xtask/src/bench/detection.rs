@@ -1,4 +1,5 @@
-//! Detection: our own figures, then those of others over the rules and events that ours wrote down.
+//! Detection: our own figures, those of the programs with many rules, then those of others over the rules and events that ours
+//! wrote down.
 //!
 //! The others are a crate of their own outside the workspace, with its own lock file: nothing of them is in what is shipped.
 
@@ -7,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use anyhow::bail;
 
-use super::{printed_with, remove, target, workspace};
+use super::{CAPTURE, cargo, printed_with, remove, target, workspace};
 
 /// Where the suite leaves the corpus, and where the others find it.
 const CORPUS: &str = "DAEMONEYE_BENCH_CORPUS";
@@ -18,6 +19,13 @@ pub(super) fn run(suite: &str) -> anyhow::Result<String> {
     remove(&place)?;
     let tables = printed_with(suite, |command| {
         command.env(CORPUS, &place);
+    });
+    let tables = tables.and_then(|ours| {
+        cargo(&["build", "--profile", "bench", "--workspace", "--bins"])?;
+        let programs = printed_with(CAPTURE, |command| {
+            command.env("DAEMONEYE_BENCH_RULES", place.join("rules"));
+        });
+        Ok(format!("{ours}\n{}", programs?))
     });
     let tables = tables.map(|ours| {
         let others = peers(&place).unwrap_or_else(|error| format!("The others are not measured: {error}\n"));
