@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use collector_core::source::SourceContext;
 use collector_core::{EventSource, SourceCaps, SourceError, SourceHealth};
+use daemoneye_lib::columns::PROCESS_EVENTS;
 use daemoneye_lib::proto::{CollectionCapabilities, EventType, Sequence, TaskType};
 use daemoneye_lib::redaction::Redactor;
 use daemoneye_lib::topic::process_topic;
@@ -106,6 +107,9 @@ struct Station {
 
 /// The columns that are empty without hashing; rules that read them are shown as unhealthy then.
 const HASH_COLUMNS: [&str; 3] = ["executable_hash", "hash_algorithm", "hash_status"];
+
+/// Where the columns come from that no source here fills.
+const WINDOWS_FIELDS: &str = "process.windows.";
 
 /// The process source.
 pub struct ProcessMonitor {
@@ -256,9 +260,9 @@ impl EventSource for ProcessMonitor {
             let watch = lock(&self.watch);
             (watch.door.notes(), watch.door.hasher.is_some())
         };
-        if !hashes {
-            capabilities.missing_columns = HASH_COLUMNS.iter().map(ToString::to_string).collect();
-        }
+        let windows = PROCESS_EVENTS.iter().filter(|column| column.field.starts_with(WINDOWS_FIELDS));
+        let missing = windows.map(|column| column.name).chain(HASH_COLUMNS.into_iter().filter(|_| !hashes));
+        capabilities.missing_columns = missing.map(ToOwned::to_owned).collect();
         capabilities.notes =
             limit.into_iter().chain(seen.notes).chain(door).chain(self.snapshot_notes.iter().cloned()).collect();
         capabilities

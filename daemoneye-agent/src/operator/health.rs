@@ -370,6 +370,13 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
                 "narrow its conditions or its window",
             );
         }
+        if window.postponed > 0 {
+            let times = window.postponed;
+            findings.add(
+                format!("the window rule {name} was decided late {times} times: window rules have used up their share of time"),
+                "see cpu_ns per rule: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC",
+            );
+        }
         let undecided = window.timed_out.saturating_add(window.failed);
         if undecided > 0 {
             findings.add(
@@ -390,6 +397,8 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
         "kept_bytes": sum(&|_, window| window.kept_bytes),
         "shed": sum(&|_, window| window.shed),
         "late": sum(&|_, window| window.late),
+        "ahead": sum(&|_, window| window.ahead),
+        "postponed": sum(&|_, window| window.postponed),
         "timed_out": sum(&|_, window| window.timed_out),
         "failed": sum(&|_, window| window.failed),
         "over_budget": sum(&|_, window| window.over_budget),

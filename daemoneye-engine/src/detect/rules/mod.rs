@@ -18,6 +18,7 @@ mod testing;
 mod write;
 pub(crate) mod yaml;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -82,10 +83,16 @@ pub struct LoadedRule {
 }
 
 impl LoadedRule {
-    /// The columns of `process_events` that its condition reads.
+    /// The columns of `process_events` that its condition reads; those that its plan reads, of a window rule.
     #[must_use]
     pub fn columns(&self) -> Vec<&'static str> {
-        self.compiled.asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+        let asked = self.window.as_ref().map_or(&self.compiled.asked, |plan| &plan.asked);
+        asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+    }
+
+    /// What its exceptions read: the rows that a window rule keeps have it too.
+    pub(super) fn excepted(&self) -> BTreeSet<usize> {
+        self.exceptions.iter().flat_map(|exception| exception.compiled.columns.iter().copied()).collect()
     }
 
     /// Its SQL as any engine of SQL can run it: with the values of the lists in the place of their names.

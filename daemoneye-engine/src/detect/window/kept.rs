@@ -3,7 +3,7 @@
 //! They lie in few batches of growing size: a batch of one row for each event would cost more than the rows. What a row counts
 //! for does not depend on how they lie, so the bound sheds the same rows however they came.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
@@ -45,14 +45,14 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn of(columns: &[usize]) -> Self {
+    pub(super) fn of(columns: &BTreeSet<usize>) -> Self {
         let field = |at: &usize| {
             let column = PROCESS_EVENTS.get(*at);
             column.map(|column| Field::new(column.name, arrow_type(column.kind), true))
         };
         let fields = columns.iter().filter_map(field).chain([Field::new(PREFIX, DataType::Int64, false)]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let columns = columns.to_vec();
+        let columns = columns.iter().copied().collect();
         Self { columns, schema, chunks: VecDeque::new(), rows: VecDeque::new(), first: 0, bytes: 0 }
     }
 
@@ -69,13 +69,13 @@ impl Kept {
         self.first
     }
 
-    /// Adds rows of a batch, in order; `time_us` is for those that have no time.
+    /// Adds rows of a batch, in order, with the times at which they count.
     pub(super) fn push(
         &mut self,
         batch: &RecordBatch,
         columns: &Columns<'_>,
         rows: &[u32],
-        time_us: i64,
+        time_us: impl Fn(usize) -> i64,
     ) -> Result<(), ArrowError> {
         if rows.is_empty() {
             return Ok(());
@@ -90,7 +90,7 @@ impl Kept {
             let row = usize::try_from(*row).unwrap_or(usize::MAX);
             let bytes = self.columns.iter().map(|column| cell_bytes(columns, *column, row)).sum();
             self.bytes = self.bytes.saturating_add(bytes);
-            self.rows.push_back(Row { time_us: columns.time(row).unwrap_or(time_us), bytes });
+            self.rows.push_back(Row { time_us: time_us(row), bytes });
         }
         self.chunks.push_back(Chunk { held: batch.num_rows(), batch });
         self.merge()
@@ -116,6 +116,11 @@ impl Kept {
             self.chunks.push_back(Chunk { held: merged.num_rows(), batch: merged });
         }
         Ok(())
+    }
+
+    /// No row counts as younger than `to_us`.
+    pub(super) fn clamp(&mut self, to_us: i64) {
+        self.rows.iter_mut().for_each(|row| row.time_us = row.time_us.min(to_us));
     }
 
     /// Lets go of what is older than `from_us`.
