@@ -123,6 +123,8 @@ pub struct ProcessMonitor {
     snapshot_notes: Vec<String>,
     pace: Pace,
     checkpoint: PathBuf,
+    /// Hashing may be selected.
+    for_rules: bool,
     /// Whoever has it writes the checkpoint.
     pen: Arc<Mutex<()>>,
 }
@@ -161,6 +163,7 @@ impl ProcessMonitor {
             snapshot_notes: collector.capabilities().notes,
             table: Arc::new(Mutex::new(collector)),
             pace,
+            for_rules: false,
             checkpoint: wal_dir.join("tracker.checkpoint"),
             pen: Arc::default(),
         }
@@ -180,8 +183,28 @@ impl ProcessMonitor {
             }
         };
         let hasher = hashing.map(|options| Hasher::start(options, Box::new(deliver))).transpose()?;
-        lock(&self.watch).door = Arc::new(Door { redactor, hasher });
+        lock(&self.watch).door = Arc::new(Door::new(redactor, hasher));
         Ok(self)
+    }
+
+    /// Hashes only while the rules of the agent read them, as soon as it has said so.
+    #[must_use]
+    pub const fn for_rules(mut self, only: bool) -> Self {
+        self.for_rules = only;
+        self
+    }
+
+    /// What these columns leave empty. Until somebody selects, everything is read.
+    pub(crate) fn left_empty(columns: &[String]) -> Vec<&'static str> {
+        let is_read = columns.iter().any(|column| HASH_COLUMNS.contains(&column.as_str()));
+        if is_read { Vec::new() } else { HASH_COLUMNS.to_vec() }
+    }
+
+    /// From here on these columns are read; returns what stays empty.
+    pub(crate) fn select(&self, columns: &[String]) -> Vec<&'static str> {
+        let left_empty = Self::left_empty(columns);
+        lock(&self.watch).door.select_hashes(left_empty.is_empty());
+        left_empty
     }
 
     /// The interval that this source begins with.
@@ -260,6 +283,9 @@ impl EventSource for ProcessMonitor {
             let watch = lock(&self.watch);
             (watch.door.notes(), watch.door.hasher.is_some())
         };
+        if hashes && self.for_rules {
+            capabilities.tasks.push(TaskType::SelectColumns.into());
+        }
         let windows = PROCESS_EVENTS.iter().filter(|column| column.field.starts_with(WINDOWS_FIELDS));
         let missing = windows.map(|column| column.name).chain(HASH_COLUMNS.into_iter().filter(|_| !hashes));
         capabilities.missing_columns = missing.map(ToOwned::to_owned).collect();

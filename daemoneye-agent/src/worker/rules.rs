@@ -17,6 +17,7 @@ use daemoneye_lib::model::{Completeness, Degraded, RuleState};
 use uuid::Uuid;
 
 use super::rule_marks::Told;
+use crate::clock;
 
 /// Where vendor and local rules lie when the settings name no directory.
 const INSTALLED: &[&str] = &["/usr/share/daemoneye/rules", "/etc/daemoneye/rules.d"];
@@ -122,14 +123,14 @@ impl Rules {
     /// What is found in a batch; no event is younger than `now_us`.
     pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness, now_us: i64) -> Judged {
         let in_force = self.in_force();
-        in_force.set().set_clock(now_us);
+        in_force.set().set_clock(now_us, clock::now_us());
         self.sift(&in_force, in_force.set().evaluate(batch, completeness))
     }
 
     /// What window rules find when time passes and no event comes.
     pub(crate) fn advance(&self, now_us: i64) -> Judged {
         let in_force = self.in_force();
-        in_force.set().set_clock(now_us);
+        in_force.set().set_clock(now_us, clock::now_us());
         self.sift(&in_force, in_force.set().advance(now_us.saturating_sub(GRACE_US)))
     }
 
@@ -209,7 +210,7 @@ impl Rules {
         let in_force = InForce { set: Arc::new(set), exceptions: Exceptions::of(&fresh.rules) };
         compare_exceptions(before.exceptions(), in_force.exceptions(), &mut reloaded);
         let turn = in_force.set().lacks_past().then(|| {
-            in_force.set().set_clock(store.believed_us());
+            in_force.set().set_clock(store.believed_us(), clock::now_us());
             // Most of it while ingest goes on.
             let filling = in_force.set().fill(store);
             let turn = self.turn();

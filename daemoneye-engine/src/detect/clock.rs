@@ -15,18 +15,25 @@ const AHEAD_US: i64 = 2_000_000;
 #[derive(Debug)]
 pub(super) struct Clock {
     now_us: AtomicI64,
+    /// What the host's own clock says, which may be ahead of what is believed for a while.
+    host_us: AtomicI64,
     /// The time that events have reached.
     reached_us: AtomicI64,
 }
 
 impl Default for Clock {
     fn default() -> Self {
-        Self { now_us: AtomicI64::new(i64::MAX), reached_us: AtomicI64::new(i64::MIN) }
+        Self {
+            now_us: AtomicI64::new(i64::MAX),
+            host_us: AtomicI64::new(i64::MAX),
+            reached_us: AtomicI64::new(i64::MIN),
+        }
     }
 }
 
 impl Clock {
-    pub(super) fn set(&self, now_us: i64) {
+    pub(super) fn set(&self, now_us: i64, host_us: i64) {
+        self.host_us.store(host_us, Ordering::Relaxed);
         self.now_us.store(now_us, Ordering::Relaxed);
     }
 
@@ -36,6 +43,11 @@ impl Clock {
         (now != i64::MAX).then(|| (now.saturating_add(AHEAD_US), now))
     }
 
+    /// Whether an event's time cannot be true. One that the host's clock is ahead with is no wonder.
+    pub(super) fn is_ahead(&self, time: i64) -> bool {
+        time > self.host_us.load(Ordering::Relaxed).saturating_add(AHEAD_US)
+    }
+
     /// A time of an event as it counts.
     pub(super) fn believed(&self, time: i64) -> i64 {
         self.most().filter(|(most, _)| time > *most).map_or(time, |(_, now)| now)
@@ -43,7 +55,7 @@ impl Clock {
 
     /// Goes on from where another set's events were.
     pub(super) fn continue_from(&self, other: &Self) {
-        self.now_us.store(other.now_us.load(Ordering::Relaxed), Ordering::Relaxed);
+        self.set(other.now_us.load(Ordering::Relaxed), other.host_us.load(Ordering::Relaxed));
         self.reached_us.fetch_max(other.reached_us.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 

@@ -80,7 +80,8 @@ pub struct RuleStats {
     pub over_budget: u64,
     /// Whether it did so again and again.
     pub mark: Mark,
-    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor.
+    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor for them and for
+    /// finding and keeping rows.
     pub window: Option<WindowStats>,
 }
 
@@ -135,9 +136,10 @@ impl RuleSet {
         self
     }
 
-    /// No event is younger than this, µs since the Unix epoch: one that says so is taken for one of now.
-    pub fn set_clock(&self, now_us: i64) {
-        self.clock.set(now_us);
+    /// No event is younger than `now_us`, the time that is believed (µs since the Unix epoch): one that says so counts as of now. It is
+    /// told as wrong when it is also ahead of what the host's clock says.
+    pub fn set_clock(&self, now_us: i64, host_us: i64) {
+        self.clock.set(now_us, host_us);
     }
 
     /// Size of the automata that find candidates, in bytes.

@@ -439,7 +439,8 @@ GROUP BY user HAVING count(*) >= 20";
     let rows = rows(&events);
     let mut found = Vec::new();
     for at in 0..rows.num_rows() {
-        set.set_clock(T0 + i64::try_from(at).unwrap() * 1_000_000);
+        let now = T0 + i64::try_from(at).unwrap() * 1_000_000;
+        set.set_clock(now, now);
         found.extend(set.evaluate(&batch(rows.slice(at, 1)), &Completeness::complete()));
     }
     assert!(!found.is_empty(), "its tick is one of now");
@@ -451,11 +452,11 @@ GROUP BY user HAVING count(*) >= 20";
 fn a_clock_that_is_set_back_takes_the_time_that_events_have_reached_with_it() {
     let set = set(UNANSWERED, "");
     let rows = rows(&[event(7_200.0, "begin", "alice", 1), event(0.0, "begin", "root", 2)]);
-    set.set_clock(T0 + 7_200_000_000);
+    set.set_clock(T0 + 7_200_000_000, T0 + 7_200_000_000);
     assert!(set.evaluate(&batch(rows.slice(0, 1)), &Completeness::complete()).is_empty());
-    set.set_clock(T0);
+    set.set_clock(T0, T0);
     assert!(set.evaluate(&batch(rows.slice(1, 1)), &Completeness::complete()).is_empty());
-    set.set_clock(T0 + 60_000_000);
+    set.set_clock(T0 + 60_000_000, T0 + 60_000_000);
     let found = set.advance(T0 + 50_000_000);
     assert_eq!(found.len(), 2, "two hours are not waited for");
 }

@@ -22,7 +22,7 @@ use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use daemoneye_lib::columns::PROCESS_EVENTS;
+use daemoneye_lib::columns::{PROCESS_EVENTS, process_event_column};
 use daemoneye_lib::model::DetectionRule;
 use serde_json::{Map, Value};
 
@@ -88,6 +88,16 @@ impl LoadedRule {
     pub fn columns(&self) -> Vec<&'static str> {
         let asked = self.window.as_ref().map_or(&self.compiled.asked, |plan| &plan.asked);
         asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+    }
+
+    /// Every column of `process_events` that it needs: for its condition, its answer, its exceptions and to tell alerts apart.
+    #[must_use]
+    pub fn reads(&self) -> BTreeSet<&'static str> {
+        let excepted = self.excepted();
+        let own = self.window.as_ref().map_or(&self.compiled.columns, |plan| &plan.kept);
+        let named = self.rule.dedup.iter().filter_map(|name| process_event_column(name)).map(|column| column.name);
+        let read = own.iter().chain(&excepted).filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name);
+        read.chain(named).collect()
     }
 
     /// What its exceptions read: the rows that a window rule keeps have it too.

@@ -78,7 +78,7 @@ pub(in crate::detect) struct Planned {
     /// The columns that its answer depends on, by place in the column table: without one of them it cannot decide.
     pub(in crate::detect) asked: BTreeSet<usize>,
     /// Those of a kept row.
-    pub(super) kept: BTreeSet<usize>,
+    pub(in crate::detect) kept: BTreeSet<usize>,
     /// What the file says bounds the scans that the SELECT does not.
     pub(in crate::detect) window_us: Option<i64>,
     pub(in crate::detect) sees_forks: bool,

@@ -42,7 +42,7 @@ impl<'a> Sight<'a> {
 
     /// Whether a row's own time is ahead of the clock.
     pub(super) fn is_ahead(&self, row: usize) -> bool {
-        self.columns.time(row) != self.time(row)
+        self.columns.time(row).is_some_and(|time| self.clock.is_ahead(time))
     }
 
     /// The latest time from one row to another.
