@@ -122,7 +122,7 @@ struct Thread {
     found: RefCell<Judged>,
     /// The batch that was judged last: one that has to wait for the disk is not judged twice.
     judged: RefCell<Option<(Arc<str>, Sequence)>>,
-    /// The next batch is the first one after nobody collected.
+    /// Nobody collected for a while, and what was captured since then is not all here.
     after_outage: Cell<bool>,
 }
 
@@ -306,9 +306,10 @@ impl Thread {
         let key = Some((Arc::clone(&batch.collector), batch.last));
         if *self.judged.borrow() != key {
             self.note_outage();
-            // What comes first after an outage may be what began in it.
-            if self.after_outage.take() {
+            // What comes until all is here that was captured may be what began in the outage.
+            if self.after_outage.get() {
                 completeness.degrade(Degraded::CollectorUnavailable);
+                self.after_outage.set(!self.worker.roster.is_caught_up(&batch.collector));
             }
             let found = self.worker.rules.judge(batch, &completeness, self.worker.store.believed_us());
             self.found.borrow_mut().extend(found);

@@ -474,6 +474,38 @@ fn matches_beyond_what_one_run_hands_on_come_with_the_next() {
 }
 
 #[test]
+fn a_table_without_events_keeps_no_rule_from_finding_what_does_not_need_it() {
+    let events = [event(0.0, "b", "alice", 1)];
+    let within = "time > now() - INTERVAL '1 minute'";
+    let other = format!("SELECT user FROM process_events WHERE name = 'a' AND {within}");
+    for sql in [
+        format!(
+            "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND (e.user = 'alice' OR e.user IN ({other}))"
+        ),
+        format!(
+            "WITH f AS ({other}) SELECT pid FROM process_events WHERE name = 'b' AND {within} AND (user = 'alice' OR user IN (SELECT user FROM f))"
+        ),
+        format!(
+            "WITH f AS ({other}) SELECT e.pid FROM process_events e LEFT JOIN f ON f.user = e.user WHERE e.name = 'b' AND e.{within}"
+        ),
+        format!(
+            "SELECT pid FROM process_events WHERE name = 'b' AND {within} UNION SELECT pid FROM process_events WHERE name = 'a' AND {within}"
+        ),
+        format!(
+            "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND NOT EXISTS (SELECT 1 FROM process_events f WHERE f.user = e.user AND f.name = 'a' AND f.time BETWEEN e.time AND e.time + INTERVAL '2 seconds')"
+        ),
+        format!(
+            "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND (SELECT count(*) FROM process_events f WHERE f.name = 'a' AND f.{within}) = 0"
+        ),
+    ] {
+        assert_eq!(found(&sql, &events), [r#"1 {"pid":1}"#], "{sql}");
+    }
+    let needed =
+        format!("SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND e.user IN ({other})");
+    assert!(found(&needed, &events).is_empty());
+}
+
+#[test]
 fn what_finding_and_keeping_rows_costs_is_counted() {
     let set = set(SEQUENCE, "");
     let events: Vec<Value> = (0..500).map(|at| event(f64::from(at) / 100.0, "sh", "root", at.into())).collect();

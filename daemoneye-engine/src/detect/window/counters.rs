@@ -53,10 +53,15 @@ impl Default for Counters {
 
 impl Counters {
     pub(super) fn ran(&self, cpu_ns: u64, degraded: bool) {
-        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.decided(degraded);
         self.nanoseconds.fetch_add(cpu_ns, Ordering::Relaxed);
-        self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
         self.pace.ran(Duration::from_nanos(cpu_ns));
+    }
+
+    /// With or without a run.
+    pub(super) fn decided(&self, degraded: bool) {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
     }
 
     /// Beside the runs of its plan: finding and keeping rows.

@@ -13,6 +13,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 use super::super::row::{Cell, Columns};
+use super::plan::Scans;
 use super::provenance::PREFIX;
 use crate::schema::arrow_type;
 
@@ -23,6 +24,7 @@ const CELL_BYTES: usize = 16;
 struct Row {
     time_us: i64,
     bytes: usize,
+    scans: Scans,
 }
 
 #[derive(Debug)]
@@ -74,7 +76,7 @@ impl Kept {
         &mut self,
         batch: &RecordBatch,
         columns: &Columns<'_>,
-        rows: &[u32],
+        rows: &[(u32, Scans)],
         time_us: impl Fn(usize) -> i64,
     ) -> Result<(), ArrowError> {
         if rows.is_empty() {
@@ -82,15 +84,16 @@ impl Kept {
         }
         let next = self.first.saturating_add(count(self.rows.len()));
         let numbers = Int64Array::from_iter_values((0..count(rows.len())).map(|at| next.saturating_add(at)));
-        let taken = take_record_batch(&self.narrow(batch)?, &UInt32Array::from(rows.to_vec()))?;
+        let taken =
+            take_record_batch(&self.narrow(batch)?, &UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row)))?;
         let mut arrays = taken.columns().to_vec();
         arrays.push(Arc::new(numbers));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
-        for row in rows {
+        for (row, scans) in rows {
             let row = usize::try_from(*row).unwrap_or(usize::MAX);
             let bytes = self.columns.iter().map(|column| cell_bytes(columns, *column, row)).sum();
             self.bytes = self.bytes.saturating_add(bytes);
-            self.rows.push_back(Row { time_us: time_us(row), bytes });
+            self.rows.push_back(Row { time_us: time_us(row), bytes, scans: *scans });
         }
         self.chunks.push_back(Chunk { held: batch.num_rows(), batch });
         self.merge()
@@ -168,6 +171,11 @@ impl Kept {
                 *front = Chunk { held: rows, batch };
             }
         }
+    }
+
+    /// Whether a scan takes a row with a time from `from_us` on and up to `to_us`.
+    pub(super) fn has(&self, scan: usize, from_us: i64, to_us: i64) -> bool {
+        self.rows.iter().any(|row| row.scans.has(scan) && row.time_us >= from_us && row.time_us <= to_us)
     }
 
     /// The rows with a time from `from_us` on and up to `to_us`.

@@ -30,7 +30,7 @@ use super::super::matcher::Test;
 use super::bounds::Reach;
 use super::kind::decided_by;
 use super::provenance::{self, PREFIX};
-use super::shape::{Shape, table_name};
+use super::shape::{MAX_SCANS, Shape, table_name};
 use crate::schema::{TIME_ZONE, process_events_schema};
 use crate::sql::window::{Allowance, Batches, block_on, gated, made_rows, plan, refusal, with_tables};
 use crate::sql::{Checked, on_large_stack};
@@ -62,12 +62,35 @@ static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(|| {
     built.unwrap_or_default()
 });
 
+/// Which scans of a rule take a row, a bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Scans(u16);
+
+// A bit for each.
+const _: () = assert!(MAX_SCANS <= u16::BITS as usize);
+
+impl Scans {
+    pub(super) fn only(scan: usize) -> Self {
+        Self(u32::try_from(scan).ok().and_then(|scan| 1_u16.checked_shl(scan)).unwrap_or(0))
+    }
+
+    pub(super) fn has(self, scan: usize) -> bool {
+        self.0 & Self::only(scan).0 != 0
+    }
+
+    pub(super) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// One scan as it runs.
 #[derive(Debug)]
 pub(in crate::detect) struct Scan {
     /// What the row matcher knows of its conditions.
     pub(super) condition: Test,
     pub(super) absent: bool,
+    /// Where it has nothing, the rule finds nothing.
+    pub(super) needed: bool,
     pub(super) reach: Reach,
 }
 
@@ -117,6 +140,11 @@ impl Planned {
         }
     }
 
+    /// Whether something may begin to be true with a row that these scans take.
+    pub(super) fn begins_with(&self, scans: Scans) -> bool {
+        self.scans.iter().enumerate().any(|(at, scan)| !scan.absent && scans.has(at))
+    }
+
     /// How far back rows are kept, in µs.
     pub(super) fn back_us(&self) -> i64 {
         self.scans.iter().map(|scan| scan.reach.back_us).max().unwrap_or(0)
@@ -140,7 +168,8 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     let shape = Shape::of(checked.query().clone())?;
     let reach = shape.bounds.reach(&shape.scans, shape.gathers, window_us)?;
     let input = Arc::new(Input { rows: Mutex::default(), now_us: AtomicI64::new(0), read: Mutex::default() });
-    let scans: Vec<Scan> = shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, reach)).collect();
+    let scans: Vec<Scan> =
+        shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, shape.gathers, reach)).collect();
     let rewritten = Checked { query: shape.query, ..checked.clone() };
     let made = physical(&rewritten, scans.len(), &input);
     let made = made.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
@@ -179,9 +208,10 @@ fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked)
 }
 
 /// Conditions that the row matcher does not know are left to the plan.
-fn compiled(scan: &super::shape::Scan, reach: Reach) -> Scan {
+fn compiled(scan: &super::shape::Scan, gathers: bool, reach: Reach) -> Scan {
     let known = scan.conditions.iter().filter_map(|condition| compile::condition(condition, &scan.alias).ok());
-    Scan { condition: Test::All(known.collect()), absent: scan.absent, reach }
+    let needed = !(gathers || scan.absent || scan.aside || scan.in_with);
+    Scan { condition: Test::All(known.collect()), absent: scan.absent, needed, reach }
 }
 
 fn kept(read: &BTreeSet<usize>, dedup: &[String]) -> BTreeSet<usize> {

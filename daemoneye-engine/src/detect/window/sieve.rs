@@ -6,11 +6,11 @@ use std::time::Instant;
 
 use super::super::prefilter::{Candidates, Prefilter};
 use super::super::row::Columns;
-use super::plan::Planned;
+use super::plan::{Planned, Scans};
 use super::{Window, read};
 
-/// A row that is kept, and whether something may begin to be true with it.
-pub(super) type Taken = (usize, bool);
+/// A row that is kept, and the scans that take it.
+pub(super) type Taken = (usize, Scans);
 
 /// The scans of a set.
 #[derive(Debug, Default)]
@@ -59,8 +59,14 @@ impl Sieve {
             self.ask(rules, columns, candidates, &mut taken);
         }
         for rows in &mut taken {
-            rows.sort_unstable_by_key(|(row, begins)| (*row, !begins));
-            rows.dedup_by_key(|(row, _)| *row);
+            rows.sort_unstable_by_key(|(row, _)| *row);
+            rows.dedup_by(|(row, scans), (kept, all)| {
+                let same = row == kept;
+                if same {
+                    *all = all.with(*scans);
+                }
+                same
+            });
         }
         taken
     }
@@ -71,10 +77,11 @@ impl Sieve {
         for at in candidates.rules() {
             let Some((rule, scan)) = self.scans.get(at).copied() else { continue };
             let (Some(window), Some(rows)) = (rules.get(rule), taken.get_mut(rule)) else { continue };
+            let scans = Scans::only(scan);
             let Some(scan) = window.plan.scans.get(scan) else { continue };
             let seen = |row: &usize| window.plan.sees_forks || !columns.is_fork(*row);
             let found = candidates.rows(at).filter(seen).filter(|row| scan.condition.holds(columns, *row));
-            rows.extend(found.map(|row| (row, !scan.absent)));
+            rows.extend(found.map(|row| (row, scans)));
             let now = Instant::now();
             read(&window.counters).took(now.saturating_duration_since(started));
             started = now;

@@ -17,7 +17,7 @@ use super::super::row::Columns;
 use super::counters::Counters;
 use super::found::Found;
 use super::kept::Kept;
-use super::plan::Planned;
+use super::plan::{Planned, Scan, Scans};
 use super::run::{Failure, Runner};
 use super::share::Share;
 use super::sieve::Taken;
@@ -125,7 +125,7 @@ impl State {
             self.lack(work, Degraded::SchemaUnavailable, self.reached_us.max(last));
         }
         let (mut fresh, mut since) = (Vec::new(), 0);
-        for (row, begins) in taken.iter().copied() {
+        for (row, scans) in taken.iter().copied() {
             let reached = self.reached_us.max(sight.reached(since, row));
             self.tick(work, sight, &mut fresh, reached, matches);
             self.reached_us = reached;
@@ -135,8 +135,8 @@ impl State {
                 (fresh, since) = (Vec::new(), row);
                 self.begin_again(work, time);
             }
-            fresh.push(u32::try_from(row).unwrap_or(u32::MAX));
-            if begins {
+            fresh.push((u32::try_from(row).unwrap_or(u32::MAX), scans));
+            if work.plan.begins_with(scans) {
                 self.begin(work, sight, &mut fresh, time, matches);
             }
         }
@@ -207,7 +207,7 @@ impl State {
         &mut self,
         work: &Work<'_>,
         sight: &Sight<'_>,
-        fresh: &mut Vec<u32>,
+        fresh: &mut Vec<(u32, Scans)>,
         time: i64,
         matches: &mut Vec<RuleMatch>,
     ) {
@@ -237,7 +237,7 @@ impl State {
         &mut self,
         work: &Work<'_>,
         sight: &Sight<'_>,
-        fresh: &mut Vec<u32>,
+        fresh: &mut Vec<(u32, Scans)>,
         reached: i64,
         matches: &mut Vec<RuleMatch>,
     ) {
@@ -248,7 +248,7 @@ impl State {
     }
 
     /// Moves the rows that were taken into what is kept.
-    fn keep(&mut self, work: &Work<'_>, sight: &Sight<'_>, fresh: &mut Vec<u32>) {
+    fn keep(&mut self, work: &Work<'_>, sight: &Sight<'_>, fresh: &mut Vec<(u32, Scans)>) {
         if fresh.is_empty() {
             return;
         }
@@ -308,9 +308,13 @@ impl State {
         self.lacks.retain(|_, until| *until >= now);
         let mut completeness = Completeness::complete();
         self.lacks.keys().for_each(|reason| completeness.degrade(*reason));
-        let scans = work.plan.scans.iter();
-        let seen = scans
-            .map(|scan| self.kept.between(since.saturating_sub(scan.reach.back_us), latest(now, scan.reach.wait_us)));
+        let reach = |scan: &Scan| (since.saturating_sub(scan.reach.back_us), latest(now, scan.reach.wait_us));
+        let scans = work.plan.scans.iter().enumerate().map(|(at, scan)| (at, scan.needed, reach(scan)));
+        // Of a join whose rarer side has not come, which is most of them most of the time.
+        if scans.clone().any(|(at, needed, (from, to))| needed && !self.kept.has(at, from, to)) {
+            return work.counters.decided(!completeness.is_complete());
+        }
+        let seen = scans.map(|(_, _, (from, to))| self.kept.between(from, to));
         let answer = match seen.collect::<Result<Vec<_>, ArrowError>>() {
             Err(error) => Err(Failure::Failed(error.to_string())),
             Ok(rows) => {
