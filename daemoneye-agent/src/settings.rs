@@ -15,7 +15,8 @@ use crate::sinks::format::Format;
 const SOCKET_PATH_LIMIT: usize = 107;
 
 /// Settings of the started procmond that stand in the agent's table too; an unset one is left to procmond.
-const PASSED_ON: &[&str] = &["hashing.enabled", "redaction", "sandbox.required", "snapshot_interval_ms", "source"];
+const PASSED_ON: &[&str] =
+    &["hashing.enabled", "hashing.scope", "redaction", "sandbox.required", "snapshot_interval_ms", "source"];
 
 /// Everything that a start needs to know.
 #[derive(Debug, Clone)]

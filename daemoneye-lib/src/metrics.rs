@@ -236,6 +236,10 @@ pub const METRICS: &[Metric] = metrics! {
         "events that found no room in a window";
     "daemoneye_window_rule_late_total" Counter "events" "/rules/windows/late" ""
         "events that came after the grace period";
+    "daemoneye_window_rule_ahead_total" Counter "events" "/rules/windows/ahead" ""
+        "events that were ahead of the clock, and times that it was set back";
+    "daemoneye_window_rule_postponed_total" Counter "decisions" "/rules/windows/postponed" ""
+        "decisions that their share of time was spent for";
     "daemoneye_window_rule_timed_out_total" Counter "evaluations" "/rules/windows/timed_out" ""
         "runs that had no answer in time";
     "daemoneye_window_rule_failed_total" Counter "evaluations" "/rules/windows/failed" ""

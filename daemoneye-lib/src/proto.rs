@@ -80,6 +80,7 @@ words!(TaskType {
     MonitorNetwork = "monitor_network",
     MonitorFilesystem = "monitor_filesystem",
     MonitorPerformance = "monitor_performance",
+    SelectColumns = "select_columns",
 });
 
 impl ProcessRecord {

@@ -119,7 +119,8 @@ async fn run(config: &Config, follow: bool, shutdown: CancellationToken) -> Resu
     let (report, lacking) = jailed(config)?;
     let monitor = ProcessMonitor::new(chosen, pace, ID, &data_dir.join("wal"))
         .with(redactor, configured::hashing(config))
-        .map_err(|error| Failure(Exit::StartupFailed, error.into()))?;
+        .map_err(|error| Failure(Exit::StartupFailed, error.into()))?
+        .for_rules(config.text("hashing.scope") == "rules");
     let monitor = Arc::new(monitor);
     let (source, shown) = (monitor.name().to_owned(), data_dir.display().to_string());
     let opened = move || tracing::info!(source, reason, mode = name, data_dir = shown, "capturing");

@@ -16,6 +16,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use collector_core::source::SourceContext;
 use collector_core::{EventSource, SourceCaps, SourceError, SourceHealth};
+use daemoneye_lib::columns::PROCESS_EVENTS;
 use daemoneye_lib::proto::{CollectionCapabilities, EventType, Sequence, TaskType};
 use daemoneye_lib::redaction::Redactor;
 use daemoneye_lib::topic::process_topic;
@@ -107,6 +108,9 @@ struct Station {
 /// The columns that are empty without hashing; rules that read them are shown as unhealthy then.
 const HASH_COLUMNS: [&str; 3] = ["executable_hash", "hash_algorithm", "hash_status"];
 
+/// Where the columns come from that no source here fills.
+const WINDOWS_FIELDS: &str = "process.windows.";
+
 /// The process source.
 pub struct ProcessMonitor {
     watch: Arc<Mutex<Watch>>,
@@ -119,6 +123,8 @@ pub struct ProcessMonitor {
     snapshot_notes: Vec<String>,
     pace: Pace,
     checkpoint: PathBuf,
+    /// Hashing may be selected.
+    for_rules: bool,
     /// Whoever has it writes the checkpoint.
     pen: Arc<Mutex<()>>,
 }
@@ -157,6 +163,7 @@ impl ProcessMonitor {
             snapshot_notes: collector.capabilities().notes,
             table: Arc::new(Mutex::new(collector)),
             pace,
+            for_rules: false,
             checkpoint: wal_dir.join("tracker.checkpoint"),
             pen: Arc::default(),
         }
@@ -176,8 +183,28 @@ impl ProcessMonitor {
             }
         };
         let hasher = hashing.map(|options| Hasher::start(options, Box::new(deliver))).transpose()?;
-        lock(&self.watch).door = Arc::new(Door { redactor, hasher });
+        lock(&self.watch).door = Arc::new(Door::new(redactor, hasher));
         Ok(self)
+    }
+
+    /// Hashes only while the rules of the agent read them, as soon as it has said so.
+    #[must_use]
+    pub const fn for_rules(mut self, only: bool) -> Self {
+        self.for_rules = only;
+        self
+    }
+
+    /// What these columns leave empty. Until somebody selects, everything is read.
+    pub(crate) fn left_empty(columns: &[String]) -> Vec<&'static str> {
+        let is_read = columns.iter().any(|column| HASH_COLUMNS.contains(&column.as_str()));
+        if is_read { Vec::new() } else { HASH_COLUMNS.to_vec() }
+    }
+
+    /// From here on these columns are read; returns what stays empty.
+    pub(crate) fn select(&self, columns: &[String]) -> Vec<&'static str> {
+        let left_empty = Self::left_empty(columns);
+        lock(&self.watch).door.select_hashes(left_empty.is_empty());
+        left_empty
     }
 
     /// The interval that this source begins with.
@@ -256,9 +283,12 @@ impl EventSource for ProcessMonitor {
             let watch = lock(&self.watch);
             (watch.door.notes(), watch.door.hasher.is_some())
         };
-        if !hashes {
-            capabilities.missing_columns = HASH_COLUMNS.iter().map(ToString::to_string).collect();
+        if hashes && self.for_rules {
+            capabilities.tasks.push(TaskType::SelectColumns.into());
         }
+        let windows = PROCESS_EVENTS.iter().filter(|column| column.field.starts_with(WINDOWS_FIELDS));
+        let missing = windows.map(|column| column.name).chain(HASH_COLUMNS.into_iter().filter(|_| !hashes));
+        capabilities.missing_columns = missing.map(ToOwned::to_owned).collect();
         capabilities.notes =
             limit.into_iter().chain(seen.notes).chain(door).chain(self.snapshot_notes.iter().cloned()).collect();
         capabilities

@@ -1,15 +1,18 @@
-//! Answers to the agent's tasks. Only the enumeration is announced, so no other one comes here; it is answered from the tracker's state, in pages, so that
-//! it agrees with the event stream at a known position.
+//! Answers to the agent's tasks; only those that are announced come here. The enumeration is answered from the tracker's state, in pages, so that
+//! it agrees with the event stream at a known position; a selection of columns decides what is worth its price from now on.
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use collector_core::{SourceError, Tasks};
-use daemoneye_lib::proto::{DetectionResult, DetectionTask, ProcessFilter, ProcessRecord};
+use daemoneye_lib::proto::{
+    ColumnSelection, DetectionResult, DetectionTask, HashResult, ProcessFilter, ProcessRecord, TaskType,
+};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
+use crate::hashing;
 use crate::monitor::ProcessMonitor;
 
 /// Bytes of records in one page before it is sent. One more record (at most 256 KiB) still keeps it under the frame (1 MiB).
@@ -59,6 +62,21 @@ impl ProcessTasks {
         }
         send(pages, page(records, false)).await
     }
+
+    fn select(&self, task: DetectionTask) -> DetectionResult {
+        let ColumnSelection { columns, rehearsal } = task.selection.unwrap_or_default();
+        let left_empty = match rehearsal {
+            Some(_) => ProcessMonitor::left_empty(&columns),
+            None => self.monitor.select(&columns),
+        };
+        let hash = rehearsal.filter(|_| left_empty.is_empty()).map(|executable| HashResult {
+            algorithm: hashing::ALGORITHM.to_owned(),
+            hash: hashing::digest(&executable),
+            ..HashResult::default()
+        });
+        let left_empty = left_empty.into_iter().map(ToOwned::to_owned).collect();
+        DetectionResult { task_id: task.task_id, success: true, left_empty, hash, ..DetectionResult::default() }
+    }
 }
 
 #[async_trait]
@@ -69,7 +87,10 @@ impl Tasks for ProcessTasks {
         pages: mpsc::Sender<DetectionResult>,
         cancel: CancellationToken,
     ) -> Result<(), SourceError> {
-        self.enumerate(task, &pages, &cancel).await
+        match task.task_type() {
+            TaskType::SelectColumns => send(&pages, self.select(task)).await,
+            _ => self.enumerate(task, &pages, &cancel).await,
+        }
     }
 }
 

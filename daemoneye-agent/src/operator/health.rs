@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Operators, losses};
 use crate::clock::now_us;
-use crate::worker::{Collector, Phase, Summary, Worker, host};
+use crate::worker::{Collector, Phase, Pushdown, Summary, Worker, host};
 
 /// Coverage gaps that the report lists; all of them stand in the table `coverage`.
 const GAPS: usize = 20;
@@ -225,6 +225,12 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
             "its log keeps the events; look at the agent's messages and at the room on its disk",
         );
     }
+    if let Some(Pushdown::Refused(why)) = &collector.pushdown {
+        findings.add(
+            format!("{id} failed its conformance vectors: {why}"),
+            "it is not told what the rules need and does all that its settings say; use a collector of this agent's version",
+        );
+    }
     if let Some(trouble) = collector.trouble() {
         findings.add(
             format!("{id} does not collect as it should: {trouble}"),
@@ -238,6 +244,15 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
     }
     for note in collector.health.iter().flat_map(|health| &health.notes).filter(|note| note.starts_with(jail::WRONG)) {
         findings.add(format!("{id}: {note}"), "stop it, and look at what has changed on this host since it was right");
+    }
+}
+
+/// What a collector that goes by the rules leaves empty, or why it is not told of them.
+fn pushdown(collector: &Collector) -> Value {
+    match &collector.pushdown {
+        None => Value::Null,
+        Some(Pushdown::Selected(left_empty)) => json!({ "left_empty": left_empty }),
+        Some(Pushdown::Refused(why)) => json!({ "refused": why }),
     }
 }
 
@@ -256,6 +271,7 @@ fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
         "connected": collector.connected,
         "pid": collector.register.pid,
         "version": collector.register.version,
+        "pushdown": pushdown(collector),
         "registered_us": collector.registered_us,
         "last_heartbeat_us": collector.last_heartbeat_us,
         "missed_heartbeats": collector.missed,
@@ -370,6 +386,13 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
                 "narrow its conditions or its window",
             );
         }
+        if window.postponed > 0 {
+            let times = window.postponed;
+            findings.add(
+                format!("the window rule {name} was decided late {times} times: window rules have used up their share of time"),
+                "see cpu_ns per rule: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC",
+            );
+        }
         let undecided = window.timed_out.saturating_add(window.failed);
         if undecided > 0 {
             findings.add(
@@ -390,6 +413,8 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
         "kept_bytes": sum(&|_, window| window.kept_bytes),
         "shed": sum(&|_, window| window.shed),
         "late": sum(&|_, window| window.late),
+        "ahead": sum(&|_, window| window.ahead),
+        "postponed": sum(&|_, window| window.postponed),
         "timed_out": sum(&|_, window| window.timed_out),
         "failed": sum(&|_, window| window.failed),
         "over_budget": sum(&|_, window| window.over_budget),

@@ -14,7 +14,7 @@ use daemoneye_lib::proto::{
 use daemoneye_lib::topic::Topic;
 use prost::Message as _;
 
-use super::{Phase, Worker, host};
+use super::{Phase, Worker, host, pushdown};
 use crate::clock::now_us;
 
 /// How long a collector may take to list every process: 10,000 of them take it far less than a second.
@@ -39,6 +39,7 @@ pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     if let Err(error) = worker.broker.call(&id, capabilities, DEADLINE).await {
         tracing::warn!(collector = %id, %error, "did not tell its capabilities");
     }
+    pushdown::greet(&worker, &register).await;
     let _cycles = ask(&worker, &id).await;
     begin_monitoring(&worker);
     let repeated = async {
@@ -105,7 +106,7 @@ async fn enumerate(worker: &Arc<Worker>, id: &str) {
         task_id: "live".to_owned(),
         task_type: TaskType::EnumerateProcesses.into(),
         process_filter: Some(ProcessFilter::default()),
-        hash_check: None,
+        ..DetectionTask::default()
     };
     let request = CollectorRequest { verb: Some(Verb::ExecuteTask(task)) };
     let mut pages = match worker.broker.call_stream(id, request, DEADLINE).await {

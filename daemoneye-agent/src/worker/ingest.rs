@@ -5,12 +5,11 @@
 //! credit the collectors keep their events. When the store refuses for another reason, the worker ends: nothing was
 //! acknowledged, so the next one gets everything again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use daemoneye_engine::detect::GRACE_US;
 use daemoneye_engine::detect::Judged;
 use daemoneye_engine::ingest::{EventBatch, decode};
 use daemoneye_engine::store::{RuleMatch, StoreError};
@@ -90,7 +89,14 @@ impl Ingest {
 pub(crate) fn start(worker: Arc<Worker>, runs: mpsc::Receiver<Run>) -> std::io::Result<Ingest> {
     let (commands, receiver) = mpsc::channel(4);
     let runtime = Handle::current();
-    let thread = Thread { worker, runs, commands: receiver, found: RefCell::default(), judged: RefCell::default() };
+    let thread = Thread {
+        worker,
+        runs,
+        commands: receiver,
+        found: RefCell::default(),
+        judged: RefCell::default(),
+        after_outage: Cell::default(),
+    };
     std::thread::Builder::new().name("ingest".to_owned()).spawn(move || thread.work(&runtime))?;
     Ok(Ingest { commands })
 }
@@ -116,6 +122,8 @@ struct Thread {
     found: RefCell<Judged>,
     /// The batch that was judged last: one that has to wait for the disk is not judged twice.
     judged: RefCell<Option<(Arc<str>, Sequence)>>,
+    /// Nobody collected for a while, and what was captured since then is not all here.
+    after_outage: Cell<bool>,
 }
 
 impl Thread {
@@ -278,7 +286,7 @@ impl Thread {
             self.raise(integrity::matches(&batch.gaps))?;
         }
         let _turn = worker.rules.turn();
-        self.judge(&batch, &completeness);
+        self.judge(&batch, completeness);
         self.raise_found()?;
         let (rows, gaps) = (batch.batch.clone(), batch.gaps.clone());
         let appended = worker.store.append(batch)?;
@@ -294,11 +302,17 @@ impl Thread {
         Ok(())
     }
 
-    fn judge(&self, batch: &EventBatch, completeness: &Completeness) {
+    fn judge(&self, batch: &EventBatch, mut completeness: Completeness) {
         let key = Some((Arc::clone(&batch.collector), batch.last));
         if *self.judged.borrow() != key {
             self.note_outage();
-            self.found.borrow_mut().extend(self.worker.rules.judge(batch, completeness));
+            // What comes until all is here that was captured may be what began in the outage.
+            if self.after_outage.get() {
+                completeness.degrade(Degraded::CollectorUnavailable);
+                self.after_outage.set(!self.worker.roster.is_caught_up(&batch.collector));
+            }
+            let found = self.worker.rules.judge(batch, &completeness, self.worker.store.believed_us());
+            self.found.borrow_mut().extend(found);
             self.judged.replace(key);
         }
     }
@@ -309,7 +323,7 @@ impl Thread {
         if worker.roster.is_current() {
             let _turn = worker.rules.turn();
             self.note_outage();
-            self.found.borrow_mut().extend(worker.rules.advance(now_us().saturating_sub(GRACE_US)));
+            self.found.borrow_mut().extend(worker.rules.advance(worker.store.believed_us()));
         }
         self.raise_found()
     }
@@ -317,7 +331,8 @@ impl Thread {
     /// Nobody collected until a moment ago.
     fn note_outage(&self) {
         if self.worker.outage.swap(false, Ordering::Relaxed) {
-            self.worker.rules.set().lack(Degraded::CollectorUnavailable, now_us());
+            self.worker.rules.set().lack(Degraded::CollectorUnavailable, self.worker.store.believed_us());
+            self.after_outage.set(true);
         }
     }
 

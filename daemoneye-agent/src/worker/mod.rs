@@ -13,6 +13,7 @@ mod ingest;
 mod integrity;
 mod notices;
 mod phase;
+mod pushdown;
 mod refusals;
 mod roster;
 mod rounds;
@@ -36,6 +37,7 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use self::followers::Followers;
 pub(crate) use self::ingest::Counters;
 pub(crate) use self::phase::Phase;
+pub(crate) use self::pushdown::Pushdown;
 use self::refusals::Refusals;
 pub(crate) use self::roster::{Collector, Roster};
 pub(crate) use self::rule_life::Summary;
@@ -75,6 +77,8 @@ pub(crate) struct Worker {
     late: AtomicBool,
     /// Nobody collected for a while, and the rules have not been told.
     outage: AtomicBool,
+    /// Held while collectors are told what the rules need.
+    pushing: tokio::sync::Mutex<()>,
     /// What the kernel holds this process to; set once everything listens.
     pub(crate) jail: OnceLock<Report>,
     pub(crate) phase: watch::Sender<Phase>,
@@ -142,6 +146,7 @@ impl Worker {
             tracing::warn!("rule not taken: {problem}");
         }
         if reloaded.is_change() {
+            pushdown::push(self).await;
             tracing::info!(
                 rules = reloaded.loaded,
                 added = reloaded.added.len(),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use daemoneye_engine::sql::CollectorRow;
 use daemoneye_lib::proto::{CollectorHealth, CoverageGap, Heartbeat, Register, Sequence};
 
+use super::pushdown::Pushdown;
 use crate::clock::now_us;
 
 /// Heartbeats that may be missing before a collector counts as failed; one or two are `degraded`.
@@ -40,6 +41,8 @@ pub(crate) struct Collector {
     pub(crate) away: Option<(i64, String)>,
     behind: Option<Behind>,
     pending: Option<Pending>,
+    /// How it stands with what the rules need; `None`: it does not ask.
+    pub(crate) pushdown: Option<Pushdown>,
     /// For how long nothing that it recorded was committed, once that is longer than any seal takes.
     pub(crate) stuck: Option<Duration>,
 }
@@ -189,6 +192,7 @@ impl Roster {
             missed: 0,
             away: None,
             pending: None,
+            pushdown: None,
             stuck: None,
             register,
         };
@@ -221,6 +225,22 @@ impl Roster {
             outages.push(Outage { gap, begins: before.is_none() });
         }
         outages
+    }
+
+    /// How it stands with what the rules need.
+    pub(crate) fn pushed(&self, id: &str, pushdown: Pushdown) {
+        if let Some(collector) = self.lock().get_mut(id) {
+            collector.pushdown = Some(pushdown);
+        }
+    }
+
+    /// The connected collectors that are told what the rules need.
+    pub(crate) fn selecting(&self) -> Vec<String> {
+        let collectors = self.lock();
+        let told = collectors
+            .iter()
+            .filter(|(_, collector)| collector.connected && matches!(collector.pushdown, Some(Pushdown::Selected(_))));
+        told.map(|(id, _)| id.clone()).collect()
     }
 
     /// Who is not connected, since when and why; the expected one also when it never was.

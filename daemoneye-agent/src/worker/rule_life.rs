@@ -258,6 +258,16 @@ mod tests {
     }
 
     #[test]
+    fn a_window_rule_is_unhealthy_without_a_column_that_decides_it() {
+        let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: a rule\nseverity: low\nwindow: 1m\n\
+                    sql: SELECT user, count(*) AS n FROM process_events WHERE product = 'x' GROUP BY user\n";
+        let rule = parse(Path::new("pack/rule.yaml"), yaml).unwrap();
+        let roster = Roster::after(0);
+        roster.registered(register(&["product", "company"]));
+        assert_eq!(Sight::of(&roster.all()).lacks(&rule).as_deref(), Some("no collector fills product"));
+    }
+
+    #[test]
     fn a_rule_is_unhealthy_without_its_collector_or_column_and_heals_when_a_collector_comes_back_with_it() {
         let roster = Roster::after(0);
         let why = |column: &str| Sight::of(&roster.all()).lacks(&rule(column));

@@ -10,13 +10,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
 use daemoneye_engine::detect::rules::{Lists, Pack};
-use daemoneye_engine::detect::{Exception, Exceptions, Judged, LoadedRule, Refusal, RuleSet, rules};
+use daemoneye_engine::detect::{Exception, Exceptions, GRACE_US, Judged, LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::EventBatch;
 use daemoneye_engine::store::{RuleMatch, Store, StoreError};
 use daemoneye_lib::model::{Completeness, Degraded, RuleState};
 use uuid::Uuid;
 
 use super::rule_marks::Told;
+use crate::clock;
 
 /// Where vendor and local rules lie when the settings name no directory.
 const INSTALLED: &[&str] = &["/usr/share/daemoneye/rules", "/etc/daemoneye/rules.d"];
@@ -87,7 +88,7 @@ pub(crate) struct Rules {
     blind: RwLock<BTreeSet<Uuid>>,
     /// What was told of slow rules and ended exceptions.
     pub(super) told: Told,
-    /// Held while a batch is judged and enters the store, and while a set is filled from there and takes over.
+    /// Held while a batch is judged and enters the store, and while a set gets the last of it from there and takes over.
     turn: Mutex<()>,
 }
 
@@ -119,16 +120,18 @@ impl Rules {
         Arc::clone(&self.in_force.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// What is found in a batch.
-    pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness) -> Judged {
+    /// What is found in a batch; no event is younger than `now_us`.
+    pub(crate) fn judge(&self, batch: &EventBatch, completeness: &Completeness, now_us: i64) -> Judged {
         let in_force = self.in_force();
+        in_force.set().set_clock(now_us, clock::now_us());
         self.sift(&in_force, in_force.set().evaluate(batch, completeness))
     }
 
     /// What window rules find when time passes and no event comes.
-    pub(crate) fn advance(&self, to_us: i64) -> Judged {
+    pub(crate) fn advance(&self, now_us: i64) -> Judged {
         let in_force = self.in_force();
-        self.sift(&in_force, in_force.set().advance(to_us))
+        in_force.set().set_clock(now_us, clock::now_us());
+        self.sift(&in_force, in_force.set().advance(now_us.saturating_sub(GRACE_US)))
     }
 
     /// Takes out what exceptions hide. The alerts of a rule that lacks a column say so.
@@ -199,16 +202,21 @@ impl Rules {
             }
         }
         let (set, refused) = RuleSet::compile(fresh.rules.clone());
+        let set = set.sharing_time();
         fresh.problems.extend(refused);
         let before = self.in_force();
         let mut reloaded = difference(&loaded.rules, &fresh, set.len());
         set.continue_counters_of(before.set());
         let in_force = InForce { set: Arc::new(set), exceptions: Exceptions::of(&fresh.rules) };
         compare_exceptions(before.exceptions(), in_force.exceptions(), &mut reloaded);
-        let turn = in_force.set().lacks_past().then(|| self.turn());
-        if turn.is_some() {
-            in_force.set().fill(store);
-        }
+        let turn = in_force.set().lacks_past().then(|| {
+            in_force.set().set_clock(store.believed_us(), clock::now_us());
+            // Most of it while ingest goes on.
+            let filling = in_force.set().fill(store);
+            let turn = self.turn();
+            in_force.set().catch_up(store, filling);
+            turn
+        });
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(in_force);
         drop(turn);
         let rules::Loaded { rules, lists, packs, problems } = fresh;

@@ -121,6 +121,7 @@ impl Loading {
             started: Instant::now(),
             late: AtomicBool::new(false),
             outage: AtomicBool::new(false),
+            pushing: tokio::sync::Mutex::default(),
             jail: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),
             children: Mutex::default(),

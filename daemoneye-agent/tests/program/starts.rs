@@ -14,8 +14,8 @@ use std::time::{Duration, Instant};
 use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, OperatorClient};
 use daemoneye_lib::metrics::{METRICS, Sample};
 use daemoneye_lib::proto::{
-    CollectorHealth, CollectorResponse, ConfigEntry, ConfigShow, Empty, OperatorRequest, QueryRequest, Register, Role,
-    collector_response, operator_request, operator_response, value::Kind,
+    CollectionCapabilities, CollectorHealth, CollectorResponse, ConfigEntry, ConfigShow, Empty, OperatorRequest,
+    QueryRequest, Register, Role, TaskType, collector_response, operator_request, operator_response, value::Kind,
 };
 use serde_json::Value;
 
@@ -302,10 +302,18 @@ fn procmond_registers_and_everything_stops_with_0() {
 
 /// Registers as procmond and answers every request with health, until the test ends; returns once it is registered.
 async fn play_procmond(bus: &Path) -> Client {
+    play_with(bus, &[]).await
+}
+
+/// As [`play_procmond`], announcing these tasks.
+async fn play_with(bus: &Path, tasks: &[TaskType]) -> Client {
     let mut options = ClientOptions::new(bus.to_owned(), "procmond", Role::Collector, vec![7; 32]);
     let pid = std::process::id();
+    let tasks = tasks.iter().map(|task| i32::from(*task)).collect();
+    let capabilities = Some(CollectionCapabilities { tasks, ..CollectionCapabilities::default() });
+    let collector_type = "process".into();
     let register =
-        Register { collector_id: "procmond".into(), collector_type: "process".into(), pid, ..Register::default() };
+        Register { collector_id: "procmond".into(), collector_type, pid, capabilities, ..Register::default() };
     options.register = Some(Arc::new(move || register.clone()));
     let (client, mut events) = Client::start(options).unwrap();
     let first = tokio::time::timeout(PATIENCE, async {
@@ -498,6 +506,18 @@ async fn an_outage_is_in_answers_at_once_and_in_coverage_while_it_lasts() {
     assert_eq!(before.get("from_us").cloned(), first);
     assert!(second.get("from_us").unwrap().as_i64() > before.get("to_us").unwrap().as_i64(), "{again}");
     assert!(is_unavailable(&socket).await, "it has left");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_fails_its_conformance_vectors_is_not_told_what_rules_need_and_health_says_so() {
+    let dir = tempfile::tempdir().unwrap();
+    let agent = Running::start(external(dir.path()));
+    agent.wait_for_line("stop");
+    let _procmond = play_with(&dir.path().join("run/bus.sock"), &[TaskType::SelectColumns]).await;
+    let refused = |document: &Value| document.pointer("/collectors/0/pushdown/refused").is_some();
+    let told = health_that(&dir.path().join("run/cli.sock"), refused).await;
+    let findings = told.get("findings").unwrap().to_string();
+    assert!(findings.contains("procmond failed its conformance vectors: it answers something else"), "{findings}");
 }
 
 /// The place of every number below `value`, elements of lists as `*`.

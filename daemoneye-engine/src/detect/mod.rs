@@ -8,6 +8,7 @@
 //! know is refused by name at load, never approximated. A rule that needs more than one event is a window rule: DataFusion runs its
 //! plan over the rows that it keeps.
 
+mod clock;
 mod compile;
 mod exceptions;
 mod explain;
@@ -23,10 +24,10 @@ mod set;
 mod window;
 
 pub use exceptions::{Exception, Exceptions, Judged};
-pub use explain::{Exempted, Explanation, Part, explain};
+pub use explain::{Exempted, Explanation, Part, ScanSaid, explain};
 pub use history::history_sql;
 pub use pace::{BUDGET, Mark};
 pub use refusal::Refusal;
 pub use rules::{Loaded, LoadedRule, RuleTest, TestFailure, TestReport};
 pub use set::{RuleSet, RuleStats};
-pub use window::{GRACE_US, WindowStats};
+pub use window::{Filling, GRACE_US, WindowStats};

@@ -10,11 +10,12 @@ use std::time::{Duration, Instant};
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
+use super::clock::Clock;
 use super::compile::Compiled;
 use super::pace::{Mark, Meter, Pace, Watch};
 use super::prefilter::{Candidates, Prefilter};
 use super::row::Columns;
-use super::window::{WindowStats, Windows};
+use super::window::{self, Filling, WindowStats, Windows};
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
 use crate::store::{RuleMatch, Store};
@@ -31,6 +32,7 @@ pub struct RuleSet {
     batches: AtomicU64,
     rows: AtomicU64,
     candidates_found: AtomicU64,
+    clock: Clock,
     windows: Windows,
 }
 
@@ -78,7 +80,8 @@ pub struct RuleStats {
     pub over_budget: u64,
     /// Whether it did so again and again.
     pub mark: Mark,
-    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor.
+    /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor for them and for
+    /// finding and keeping rows.
     pub window: Option<WindowStats>,
 }
 
@@ -87,7 +90,9 @@ impl RuleSet {
     #[must_use]
     pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
         let (mut running, mut windows, mut refusals) = (BTreeMap::new(), Vec::new(), Vec::new());
-        for LoadedRule { rule, compiled, path, window, .. } in rules {
+        for loaded in rules {
+            let excepted = loaded.excepted();
+            let LoadedRule { rule, compiled, path, window, .. } = loaded;
             if !matches!(rule.state, RuleState::Active | RuleState::Draft) {
                 continue;
             }
@@ -95,7 +100,8 @@ impl RuleSet {
                 Entry::Vacant(free) => {
                     let (counters, pace) = (Counters::default(), Pace::default());
                     let rule = Arc::new(rule);
-                    windows.extend(window.map(|plan| (Arc::clone(&rule), plan)));
+                    let member = |plan| window::Member { rule: Arc::clone(&rule), plan, excepted };
+                    windows.extend(window.map(member));
                     free.insert(Running { rule, compiled, counters, pace });
                 }
                 Entry::Occupied(_) => {
@@ -119,7 +125,21 @@ impl RuleSet {
     #[must_use]
     pub fn without_prefilter(mut self) -> Self {
         self.prefilter = Prefilter::open(self.rules.len());
+        self.windows.open();
         self
+    }
+
+    /// Ingest waits for it: window rules get a share of each second. What there is no time for is decided later, and told.
+    #[must_use]
+    pub fn sharing_time(mut self) -> Self {
+        self.windows.share_time(window::passing);
+        self
+    }
+
+    /// No event is younger than `now_us`, the time that is believed (µs since the Unix epoch): one that says so counts as of now. It is
+    /// told as wrong when it is also ahead of what the host's clock says.
+    pub fn set_clock(&self, now_us: i64, host_us: i64) {
+        self.clock.set(now_us, host_us);
     }
 
     /// Size of the automata that find candidates, in bytes.
@@ -160,7 +180,11 @@ impl RuleSet {
         self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
         matches.sort_unstable_by_key(|(rule, found)| (*rule, found.row));
         let mut matches: Vec<RuleMatch> = matches.into_iter().map(|(_, found)| found).collect();
-        self.windows.observe(events, &columns, completeness, &mut matches);
+        let late = self.clock.pass(&columns, matches.iter().map(|found| found.row));
+        for (found, _) in matches.iter_mut().zip(late).filter(|(_, is_late)| *is_late) {
+            found.completeness.degrade(Degraded::Late);
+        }
+        self.windows.observe(&events.batch, &columns, completeness, &self.clock, &mut matches);
         matches
     }
 
@@ -203,9 +227,15 @@ impl RuleSet {
     }
 
     /// Gives window rules that have seen no event the ones of the store that they look back over. Blocking, for as long as
-    /// reading these takes; no event may be evaluated or appended meanwhile, or it would be missing or there twice.
-    pub fn fill(&self, store: &Store) {
-        self.windows.fill(store);
+    /// reading these takes; what is appended meanwhile, [`RuleSet::catch_up`] brings.
+    pub fn fill(&self, store: &Store) -> Filling {
+        self.windows.fill(store, &self.clock)
+    }
+
+    /// Gives the same rules what the store has got since. No event may be evaluated or appended meanwhile, or it would be
+    /// missing or there twice.
+    pub fn catch_up(&self, store: &Store, mut filling: Filling) {
+        self.windows.catch_up(store, &self.clock, &mut filling);
     }
 
     /// What window rules find when time passes and no event comes: no event older than `to_us` (µs since the Unix epoch) will
@@ -213,7 +243,7 @@ impl RuleSet {
     #[must_use]
     pub fn advance(&self, to_us: i64) -> Vec<RuleMatch> {
         let mut matches = Vec::new();
-        self.windows.advance(to_us, &mut matches);
+        self.windows.advance(to_us, &self.clock, &mut matches);
         matches
     }
 
@@ -244,6 +274,7 @@ impl RuleSet {
                 running.pace.continue_from(&old.pace);
             }
         }
+        self.clock.continue_from(&previous.clock);
         self.windows.continue_with(&previous.windows);
     }
 

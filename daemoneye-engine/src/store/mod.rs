@@ -72,6 +72,7 @@ pub use history::HistoryTable;
 pub use living::{Living, OpenLifetimes};
 pub use matches::{HiddenMatch, RuleMatch};
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
+pub use past::PastRead;
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;

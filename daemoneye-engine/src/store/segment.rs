@@ -158,7 +158,7 @@ pub struct Snapshot {
 }
 
 impl Held {
-    fn snapshot(&self) -> Snapshot {
+    pub(super) fn snapshot(&self) -> Snapshot {
         let sealing = self.sealing.iter().flat_map(|open| open.batches.iter());
         let mut completeness = Completeness::complete();
         if !self.damaged.is_empty() {

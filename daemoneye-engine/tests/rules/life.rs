@@ -7,7 +7,7 @@ use daemoneye_engine::detect::rules::{self, Checked, Lists, Loaded};
 use daemoneye_engine::detect::{Exceptions, LoadedRule, RuleSet};
 use daemoneye_engine::ingest::{EventBatch, batch_from_json};
 use daemoneye_engine::store::{AlertFilter, Store, StoreOptions};
-use daemoneye_lib::model::{AlertStatus, Completeness, RuleState, Severity};
+use daemoneye_lib::model::{AlertStatus, Completeness, Degraded, RuleState, Severity};
 use daemoneye_lib::proto::Sequence;
 use serde_json::{Map, Value, json};
 
@@ -318,4 +318,84 @@ fn each_kind_of_file_is_known_by_its_fields() {
     assert!(matches!(check(&rule("pid > 1")), Ok(Checked::Rule(_))));
     let told = check(&format!("{}list: a\n", rule("pid > 1"))).unwrap_err();
     assert!(told[0].message.contains("a rule has no field list"), "{told:#?}");
+}
+
+const COUNTED: &str =
+    "SELECT user, count(*) AS n FROM process_events WHERE name = 'ssh' GROUP BY user HAVING count(*) >= 2";
+
+fn counted() -> String {
+    format!("id: {ID}\nname: a rule\nseverity: low\nwindow: 1m\nsql: {COUNTED}\n")
+}
+
+/// An event `at` seconds after noon.
+fn ssh(at: i64, cwd: &str) -> Value {
+    json!({"time": NOON_US + at * 1_000_000, "event_type": "start", "name": "ssh", "user": "root", "pid": at, "cwd": cwd,
+        "collector": "test", "epoch": 1, "seq": at + 1, "entity_id": format!("{at:032x}")})
+}
+
+#[test]
+fn an_exception_of_a_window_rule_sees_what_the_rule_itself_does_not_read() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/rule.yaml", &counted());
+    let plain = RuleSet::compile(vec![dirs.rule()]).0;
+    dirs.write(
+        "local/known.yaml",
+        &format!("override: {ID}\nexceptions:\n  - {{where: cwd = '/srv/backup', owner: alice, reason: known, expires: never}}\n"),
+    );
+    let rule = dirs.rule();
+    let (exceptions, set) = (Exceptions::of(std::slice::from_ref(&rule)), RuleSet::compile(vec![rule.clone()]).0);
+    let judged = |events: &[Value]| {
+        let judged = exceptions.judge(set.evaluate(&batch(events), &Completeness::complete()));
+        (judged.shown.len(), judged.hidden.len())
+    };
+    assert_eq!(judged(&[ssh(0, "/srv/backup"), ssh(1, "/srv/backup")]), (0, 1));
+    assert_eq!(judged(&[ssh(2, "/home/mallory")]), (1, 0));
+
+    let _found = plain.evaluate(&batch(&[ssh(0, "/srv/backup")]), &Completeness::complete());
+    let (excepted, alike) = (RuleSet::compile(vec![rule.clone()]).0, RuleSet::compile(vec![rule]).0);
+    excepted.continue_counters_of(&plain);
+    assert!(excepted.lacks_past(), "the rows that were kept lack cwd");
+    alike.continue_counters_of(&set);
+    assert!(!alike.lacks_past());
+}
+
+#[test]
+fn an_override_of_the_window_or_of_dedup_plans_a_window_rule_anew() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/rule.yaml", &counted());
+    let found = |events: &[Value]| {
+        let set = RuleSet::compile(vec![dirs.rule()]).0;
+        set.evaluate(&batch(events), &Completeness::complete())
+    };
+    let apart = [ssh(0, "/"), ssh(600, "/")];
+    assert!(found(&apart).is_empty());
+    dirs.write("local/longer.yaml", &format!("override: {ID}\nwindow: 1h\ndedup: [user, n]\n"));
+    assert_eq!(found(&apart).len(), 1);
+    assert_eq!(dirs.rule().rule.dedup, ["user", "n"]);
+    dirs.write("local/longer.yaml", &format!("override: {ID}\nwindow: 1h\ndedup: [cwd]\n"));
+    let found = found(&apart);
+    let event = daemoneye_engine::ingest::row_to_json(&found[0].batch, found[0].row);
+    assert_eq!(event["cwd"], "/", "what tells alerts apart is kept");
+    dirs.write("local/longer.yaml", &format!("override: {ID}\ndedup: [nobody]\n"));
+    assert_eq!(dirs.problems().len(), 1);
+    assert!(
+        dirs.problems()[0].contains("longer.yaml:2:8: process_events has no column nobody"),
+        "{:?}",
+        dirs.problems()
+    );
+    dirs.write("local/longer.yaml", &format!("override: {ID}\ndedup: []\n"));
+    assert_eq!(dirs.rule().rule.dedup, ["user"], "what it groups by");
+}
+
+#[test]
+fn an_alert_of_an_event_that_came_late_says_so() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/rule.yaml", &rule("name = 'ssh'"));
+    let set = RuleSet::compile(vec![dirs.rule()]).0;
+    let found =
+        set.evaluate(&batch(&[ssh(0, "/"), ssh(60, "/"), ssh(56, "/"), ssh(50, "/")]), &Completeness::complete());
+    let late: Vec<bool> = found.iter().map(|found| found.completeness.degraded.contains(&Degraded::Late)).collect();
+    assert_eq!(late, [false, false, false, true]);
+    let found = set.evaluate(&batch(&[ssh(40, "/")]), &Completeness::complete());
+    assert_eq!(found[0].completeness.degraded, [Degraded::Late]);
 }

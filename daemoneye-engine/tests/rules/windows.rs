@@ -394,13 +394,139 @@ fn a_restart_reads_what_a_rule_looks_back_over_and_finds_nothing_twice() {
     assert_eq!(alerts(&first, 3, 3).len(), 1);
     // Some of it is sealed, some in memory only.
     let second = set(MANY, "");
-    second.fill(&store);
+    let filling = second.fill(&store);
     assert!(!second.lacks_past());
+    second.catch_up(&store, filling);
     assert_eq!(second.stats()[0].window.unwrap().kept_rows, 5);
     let alerts = alerts(&second, 6, 1);
     assert_eq!(alerts.len(), 1, "what the first set found is there already: {alerts:?}");
     assert_eq!(alerts[0].row["user"], "alice");
     assert_eq!(store.alerts(&AlertFilter::default()).unwrap().len(), 2);
+}
+
+#[test]
+fn what_the_store_gets_while_a_rule_is_filled_is_there_once() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    let rows = rows(&(0..9).map(|at| event(f64::from(at), "ssh", "root", 1)).collect::<Vec<_>>());
+    let append = |from: usize, taken: usize| {
+        let at = |row: usize| Sequence { epoch: 1, number: u64::try_from(row).unwrap() };
+        let batch = EventBatch { first: at(from + 1), last: at(from + taken), ..batch(rows.slice(from, taken)) };
+        store.append(batch).unwrap();
+    };
+    append(0, 2);
+    store.seal().unwrap();
+    append(2, 2);
+    let set = set(MANY, "");
+    let filling = set.fill(&store);
+    let kept = || set.stats()[0].window.unwrap().kept_rows;
+    assert_eq!(kept(), 4);
+    append(4, 2);
+    // What was in memory when the first part was read lies in a file together with what was not.
+    store.seal().unwrap();
+    append(6, 3);
+    set.catch_up(&store, filling);
+    assert_eq!(kept(), 9);
+}
+
+#[test]
+fn an_event_ahead_of_the_clock_counts_as_of_now_and_blinds_no_rule() {
+    let sql = "SELECT user, count(*) AS n FROM process_events WHERE name = 'ssh' AND time > now() - INTERVAL '1 day'
+GROUP BY user HAVING count(*) >= 20";
+    let set = set(sql, "");
+    let mut events = vec![event(3.0 * 3_600.0, "ssh", "alice", 1)];
+    events.extend((1..40).map(|at| event(f64::from(at), "ssh", "root", 1)));
+    let rows = rows(&events);
+    let mut found = Vec::new();
+    for at in 0..rows.num_rows() {
+        let now = T0 + i64::try_from(at).unwrap() * 1_000_000;
+        set.set_clock(now, now);
+        found.extend(set.evaluate(&batch(rows.slice(at, 1)), &Completeness::complete()));
+    }
+    assert!(!found.is_empty(), "its tick is one of now");
+    assert_eq!(found[0].completeness.degraded, [Degraded::Late]);
+    assert_eq!(set.stats()[0].window.unwrap().ahead, 1);
+}
+
+#[test]
+fn a_clock_that_is_set_back_takes_the_time_that_events_have_reached_with_it() {
+    let set = set(UNANSWERED, "");
+    let rows = rows(&[event(7_200.0, "begin", "alice", 1), event(0.0, "begin", "root", 2)]);
+    set.set_clock(T0 + 7_200_000_000, T0 + 7_200_000_000);
+    assert!(set.evaluate(&batch(rows.slice(0, 1)), &Completeness::complete()).is_empty());
+    set.set_clock(T0, T0);
+    assert!(set.evaluate(&batch(rows.slice(1, 1)), &Completeness::complete()).is_empty());
+    set.set_clock(T0 + 60_000_000, T0 + 60_000_000);
+    let found = set.advance(T0 + 50_000_000);
+    assert_eq!(found.len(), 2, "two hours are not waited for");
+}
+
+#[test]
+fn matches_beyond_what_one_run_hands_on_come_with_the_next() {
+    let names = (0..40).map(|pid| (0.5, "curl", pid)).chain((40..80).map(|pid| (0.9, "sh", pid)));
+    let events: Vec<Value> = names.map(|(at, name, pid)| event(at, name, "root", pid)).collect();
+    let sql = SEQUENCE.replace("SELECT a.name", "SELECT a.pid AS other, a.name");
+    let set = set(&sql, "");
+    let found = matches(&set, &rows(&events), &[]);
+    let all: std::collections::BTreeSet<String> = told(&found).into_iter().collect();
+    assert_eq!((found.len(), all.len()), (1_600, 1_600));
+    assert_eq!(found.last().unwrap().completeness.degraded, [Degraded::Capped]);
+}
+
+#[test]
+fn a_table_without_events_keeps_no_rule_from_finding_what_does_not_need_it() {
+    let events = [event(0.0, "b", "alice", 1)];
+    let within = "time > now() - INTERVAL '1 minute'";
+    let other = format!("SELECT user FROM process_events WHERE name = 'a' AND {within}");
+    for sql in [
+        format!(
+            "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND (e.user = 'alice' OR e.user IN ({other}))"
+        ),
+        format!(
+            "WITH f AS ({other}) SELECT pid FROM process_events WHERE name = 'b' AND {within} AND (user = 'alice' OR user IN (SELECT user FROM f))"
+        ),
+        format!(
+            "WITH f AS ({other}) SELECT e.pid FROM process_events e LEFT JOIN f ON f.user = e.user WHERE e.name = 'b' AND e.{within}"
+        ),
+        format!(
+            "SELECT pid FROM process_events WHERE name = 'b' AND {within} UNION SELECT pid FROM process_events WHERE name = 'a' AND {within}"
+        ),
+        format!(
+            "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND NOT EXISTS (SELECT 1 FROM process_events f WHERE f.user = e.user AND f.name = 'a' AND f.time BETWEEN e.time AND e.time + INTERVAL '2 seconds')"
+        ),
+        format!(
+            "SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND (SELECT count(*) FROM process_events f WHERE f.name = 'a' AND f.{within}) = 0"
+        ),
+    ] {
+        assert_eq!(found(&sql, &events), [r#"1 {"pid":1}"#], "{sql}");
+    }
+    let needed =
+        format!("SELECT e.pid FROM process_events e WHERE e.name = 'b' AND e.{within} AND e.user IN ({other})");
+    assert!(found(&needed, &events).is_empty());
+}
+
+#[test]
+fn what_finding_and_keeping_rows_costs_is_counted() {
+    let set = set(SEQUENCE, "");
+    let events: Vec<Value> = (0..500).map(|at| event(f64::from(at) / 100.0, "sh", "root", at.into())).collect();
+    assert!(matches(&set, &rows(&events), &[]).is_empty());
+    let stats = set.stats().remove(0);
+    assert_eq!((stats.rows, stats.window.unwrap().kept_rows), (500, 500));
+    assert!(stats.nanoseconds > 0);
+}
+
+#[test]
+fn a_window_rule_depends_on_the_columns_that_decide_it_and_not_on_those_that_it_returns() {
+    let rule = parse(
+        "SELECT a.executable_hash AS h, a.cwd, count(*) OVER (PARTITION BY a.user) AS n FROM process_events a WHERE a.product = 'x' AND a.time > now() - INTERVAL '1 minute'",
+        "",
+    );
+    let columns = rule.unwrap().columns();
+    for (column, decides) in
+        [("executable_hash", false), ("cwd", false), ("user", true), ("product", true), ("time", true)]
+    {
+        assert_eq!(columns.contains(&column), decides, "{column} of {columns:?}");
+    }
 }
 
 #[test]
@@ -446,6 +572,7 @@ proptest! {
             let whole = told(&matches(&set(sql, ""), &rows, &[]));
             prop_assert_eq!(&told(&matches(&set(sql, ""), &rows, &[1])), &whole, "one by one: {}", sql);
             prop_assert_eq!(&told(&matches(&set(sql, ""), &rows, &sizes)), &whole, "cut: {}", sql);
+            prop_assert_eq!(&told(&matches(&set(sql, "").without_prefilter(), &rows, &[])), &whole, "every row: {}", sql);
         }
     }
 }

@@ -235,6 +235,12 @@ pub static PROCMOND: Component = Component {
         integer("ledger.segment_bytes", 4 * MIB, (64 * KIB, GIB), "bytes", "size at which a ledger file is closed"),
         choice("redaction", ON_OFF, "on", "replace secrets in command lines by tokens before they are written"),
         boolean("hashing.enabled", true, "hash the executable of every process"),
+        choice(
+            "hashing.scope",
+            SCOPES,
+            "all",
+            "hash always, so that history has it, or only while a rule in force of the agent reads a hash",
+        ),
         integer(
             "hashing.max_file_bytes",
             512 * MIB,
@@ -248,6 +254,9 @@ pub static PROCMOND: Component = Component {
         LOG_FORMAT,
     ],
 };
+
+/// What executables are hashed for.
+const SCOPES: &[&str] = &["all", "rules"];
 
 /// `daemoneye-agent`.
 pub static AGENT: Component = Component {
@@ -294,6 +303,11 @@ pub static AGENT: Component = Component {
             "procmond.hashing.enabled",
             Kind::Boolean,
             "whether procmond hashes executables; unset: procmond's own, true",
+        ),
+        passed_on(
+            "procmond.hashing.scope",
+            Kind::Choice(SCOPES),
+            "whether procmond hashes always or only for rules; unset: procmond's own, all",
         ),
         passed_on(
             "procmond.sandbox.required",

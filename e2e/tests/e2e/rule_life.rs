@@ -240,3 +240,37 @@ fn a_rule_over_hashes_is_unhealthy_without_hashing_and_its_alerts_say_so() {
     let alert = home.delivered().unwrap().pop().unwrap();
     assert_eq!(alert["completeness"]["degraded"], serde_json::json!(["schema_unavailable"]));
 }
+
+#[test]
+fn executables_are_hashed_only_while_a_rule_reads_their_hash_where_that_is_asked_for() {
+    let rules = tempfile::tempdir().unwrap();
+    let programs = tempfile::tempdir().unwrap();
+    fs::write(rules.path().join("rule.yaml"), rule("name = 'w-plain'")).unwrap();
+    let home = Home::new().unwrap().rules(rules.path().to_owned()).variable("PROCMOND_HASHING__SCOPE", "rules");
+    let _agent = home.start_ready().unwrap();
+    let told = |left_empty: &Value| {
+        let health = home.health()?;
+        Ok((health["collectors"][0]["pushdown"]["left_empty"] == *left_empty).then_some(health))
+    };
+    let hashes = serde_json::json!(["executable_hash", "hash_algorithm", "hash_status"]);
+    let health = wait_for("the selection without hashes", || told(&hashes)).unwrap();
+    assert!(health.to_string().contains("no rule in force reads a hash"), "{health}");
+    let plain = Sleepers::start(programs.path(), "w-plain", 1);
+    wait_alerted(&home, plain.pids()[0]);
+    let hashed = |name: &str| {
+        let sql =
+            format!("SELECT count(*) AS n, count(hash_status) AS hashed FROM process_events WHERE name = '{name}'");
+        one(&home, &sql)
+    };
+    let seen = hashed("w-plain").unwrap();
+    assert!(seen["n"].as_u64().unwrap() > 0 && seen["hashed"] == 0, "{seen}");
+
+    let other = rule("name = 'w-never' AND executable_hash = 'x'").replace(ID, &ID.replace("7a11", "7a12"));
+    fs::write(rules.path().join("hash.yaml"), other).unwrap();
+    wait_for("the selection with hashes", || told(&serde_json::json!([]))).unwrap();
+    let _hashed = Sleepers::start(programs.path(), "w-hashed", 1);
+    wait_for("the hash", || Ok((hashed("w-hashed")?["hashed"].as_u64() > Some(0)).then_some(()))).unwrap();
+
+    fs::remove_file(rules.path().join("hash.yaml")).unwrap();
+    wait_for("the selection without hashes again", || told(&hashes)).unwrap();
+}

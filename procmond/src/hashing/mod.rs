@@ -27,6 +27,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemoneye_lib::entity::EntityId;
+use sha2::{Digest as _, Sha256};
 
 pub use self::file::FileKey;
 use self::file::Source;
@@ -35,6 +36,16 @@ use self::pool::Pool;
 
 /// The column's word for the algorithm.
 pub const ALGORITHM: &str = "sha256";
+
+/// The column's value for an executable of these bytes.
+#[must_use]
+pub fn digest(executable: &[u8]) -> String {
+    hex(&Sha256::digest(executable).into())
+}
+
+fn hex(hash: &[u8; 32]) -> String {
+    hash.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"))
+}
 
 /// Whether this system shows the executables of its processes.
 pub const AVAILABLE: bool = system::AVAILABLE;

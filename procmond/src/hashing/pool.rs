@@ -11,7 +11,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::cache::Cache;
 use super::file::{FileKey, Source, Waiting, hash};
 use super::seek::Seeking;
-use super::{Answer, Deliver, HashOptions, HashStatus, HashWish, Hashed};
+use super::{Answer, Deliver, HashOptions, HashStatus, HashWish, Hashed, hex};
 
 /// Files that are held open while they wait: few enough for the usual bound of 1,024 descriptors a process.
 const PINNED: usize = 256;
@@ -395,7 +395,7 @@ impl Pool {
 fn answer(outcome: Result<[u8; 32], HashStatus>) -> Answer {
     match outcome {
         Ok(hash) => {
-            let hash = hash.iter().fold(String::with_capacity(64), |hex, byte| hex + &format!("{byte:02x}"));
+            let hash = hex(&hash);
             Answer { hash: Some(hash), status: HashStatus::Ok }
         }
         Err(status) => Answer::without(status),

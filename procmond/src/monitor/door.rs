@@ -1,6 +1,8 @@
 //! The door that every record passes before anything else sees it: secrets leave it, and the hash of its executable joins it
 //! when it is known.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
 use daemoneye_lib::redaction::Redactor;
@@ -20,12 +22,27 @@ fn wish(record: &ProcessRecord, entity: EntityId, file: Option<FileKey>) -> Opti
 pub(super) struct Door {
     pub(super) redactor: Option<Redactor>,
     pub(super) hasher: Option<Hasher>,
+    /// Nobody reads a hash.
+    unread: AtomicBool,
 }
 
 impl Door {
+    pub(super) const fn new(redactor: Option<Redactor>, hasher: Option<Hasher>) -> Self {
+        Self { redactor, hasher, unread: AtomicBool::new(false) }
+    }
+
+    /// Whether hashes are read from now on.
+    pub(super) fn select_hashes(&self, read: bool) {
+        self.unread.store(!read, Ordering::Relaxed);
+    }
+
+    fn hasher(&self) -> Option<&Hasher> {
+        self.hasher.as_ref().filter(|_| !self.unread.load(Ordering::Relaxed))
+    }
+
     /// What the process runs, asked of the file system, which may hang: before any lock.
     pub(super) fn look(&self, record: &ProcessRecord) -> Looked {
-        let (hasher, entity) = (self.hasher.as_ref()?, EntityId::from_bytes(&record.entity_id)?);
+        let (hasher, entity) = (self.hasher()?, EntityId::from_bytes(&record.entity_id)?);
         Some(hasher.look(&wish(record, entity, None)?))
     }
 
@@ -56,7 +73,7 @@ impl Door {
     }
 
     fn hash(&self, record: &ProcessRecord, entity: Option<EntityId>, looked: Looked) -> Option<Answer> {
-        let hasher = self.hasher.as_ref()?;
+        let hasher = self.hasher()?;
         match looked.transpose() {
             Ok(file) => hasher.ask(wish(record, entity?, file)?),
             Err(status) => Some(Answer { hash: None, status }),
@@ -73,6 +90,9 @@ impl Door {
             notes.push("executable hashing is off".to_owned());
             return notes;
         };
+        if self.unread.load(Ordering::Relaxed) {
+            notes.push("executables are not hashed: no rule in force reads a hash".to_owned());
+        }
         let counters = hasher.counters();
         let counted = [
             (counters.timeouts, "executables took too long to hash"),

@@ -169,7 +169,12 @@ async fn ask(broker: &Broker, verb: Verb) -> Result<Vec<Answer>, RpcError> {
 
 fn task(kind: TaskType, pids: &[u32]) -> Verb {
     let process_filter = Some(ProcessFilter { pids: pids.to_vec(), ..ProcessFilter::default() });
-    Verb::ExecuteTask(DetectionTask { task_id: "t".into(), task_type: kind.into(), process_filter, hash_check: None })
+    Verb::ExecuteTask(DetectionTask {
+        task_id: "t".into(),
+        task_type: kind.into(),
+        process_filter,
+        ..DetectionTask::default()
+    })
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,5 +1,5 @@
 //! Detection: our own figures, those of the programs with many rules, then those of others over the rules and events that ours
-//! wrote down.
+//! wrote down, then window rules.
 //!
 //! The others are a crate of their own outside the workspace, with its own lock file: nothing of them is in what is shipped.
 
@@ -8,12 +8,15 @@ use std::process::{Command, Stdio};
 
 use anyhow::bail;
 
-use super::{CAPTURE, cargo, printed_with, remove, target, workspace};
+use super::{CAPTURE, cargo, printed, printed_with, remove, target, workspace};
 
 /// Where the suite leaves the corpus, and where the others find it.
 const CORPUS: &str = "DAEMONEYE_BENCH_CORPUS";
 
-/// Both tables.
+/// The suite of window rules; it has no peers.
+const WINDOWS: &str = "window_rules";
+
+/// All tables.
 pub(super) fn run(suite: &str) -> anyhow::Result<String> {
     let place = target()?.join("bench-detection");
     remove(&place)?;
@@ -32,7 +35,8 @@ pub(super) fn run(suite: &str) -> anyhow::Result<String> {
         format!("{ours}\n{others}")
     });
     remove(&place)?;
-    tables
+    let windows = printed(WINDOWS)?;
+    Ok(format!("{}\n### Window rules (bar: 5 % of a core)\n\n{windows}", tables?))
 }
 
 fn peers(corpus: &Path) -> anyhow::Result<String> {

@@ -34,8 +34,15 @@ impl Operators {
         } else {
             given_event(&asked.event_json)?
         };
+        let (id, hash) = (rule.rule.id, rule.rule.hash.clone());
         let explained = tokio::task::spawn_blocking(move || explain(&rule, &events));
-        shown(&explained.await.map_err(|error| internal(&error))??, true)
+        let mut explained = explained.await.map_err(|error| internal(&error))??;
+        let stats = self.worker.as_ref().map(|worker| worker.rules.set().stats()).unwrap_or_default();
+        let of_rule = stats.iter().find(|stats| stats.rule.id == id && stats.rule.hash == hash);
+        if let (Some(kept), Some(members)) = (of_rule.and_then(|stats| stats.window), explained.as_object_mut()) {
+            members.insert("kept_rows".to_owned(), kept.kept_rows.into());
+        }
+        shown(&explained, true)
     }
 
     /// The events that something names: an alert its first one, a position itself, an entity all of its own.

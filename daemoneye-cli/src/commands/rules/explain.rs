@@ -75,13 +75,20 @@ fn event_file(event: &str) -> Result<String, CliError> {
 
 fn text(document: &Json) -> String {
     let mut out = format!("rule    {} ({})\n", word(document, "rule"), word(document, "rule_id"));
+    if let Some(kept) = document.get("kept_rows").and_then(Json::as_u64) {
+        out.push_str(&format!("keeps   {kept} events now\n"));
+    }
     for event in document.get("events").and_then(Json::as_array).into_iter().flatten() {
         let named = event.get("event").and_then(Json::as_object).map(|columns| {
             columns.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect::<Vec<_>>().join(" ")
         });
         out.push_str(&format!("\nevent   {}\n", named.unwrap_or_default()));
-        let matches = event.get("matches").and_then(Json::as_bool).unwrap_or_default();
-        out.push_str(&format!("result  {}\n", if matches { "MATCHES" } else { "does not match" }));
+        let result = match event.get("matches").and_then(Json::as_bool) {
+            Some(true) => "MATCHES",
+            Some(false) => "does not match",
+            None => "more than one event decides this rule; what each of its tables says to this one:",
+        };
+        out.push_str(&format!("result  {result}\n"));
         if let Some(why) = event.get("unseen").and_then(Json::as_str) {
             out.push_str(&format!("unseen  {why}\n"));
         }
@@ -98,12 +105,32 @@ fn text(document: &Json) -> String {
         for hidden in event.get("exceptions").and_then(Json::as_array).into_iter().flatten() {
             out.push_str(&format!("exception  {}\n", shown(hidden)));
         }
+        let scans = event.get("scans").and_then(Json::as_array);
+        scans.into_iter().flatten().for_each(|of| scan(of, &mut out));
         match event.get("condition").filter(|condition| condition.is_object()) {
+            _ if scans.is_some() => {}
             Some(condition) => part(condition, 0, &mut out),
             None => out.push_str("the rule has no condition: it matches every event that it sees\n"),
         }
     }
     out
+}
+
+/// A table of a window rule.
+fn scan(of: &Json, out: &mut String) {
+    let is = |name: &str| of.get(name).and_then(Json::as_bool).unwrap_or_default();
+    let number = |name: &str| of.get(name).and_then(Json::as_i64).unwrap_or_default();
+    let role = if is("may_be_absent") { "what may be absent" } else { "what is there" };
+    let takes = if is("takes") { "TAKES it" } else { "does not take it" };
+    let (table, back, waits) = (word(of, "table"), number("looks_back_s"), number("waits_s"));
+    let waits = if waits > 0 { format!(", its events wait {waits} s") } else { String::new() };
+    out.push_str(&format!("\ntable {table}: {role}; {takes}; looks back {back} s{waits}\n"));
+    for condition in of.get("conditions").and_then(Json::as_array).into_iter().flatten() {
+        part(condition, 0, out);
+    }
+    for condition in of.get("left_to_the_plan").and_then(Json::as_array).into_iter().flatten() {
+        out.push_str(&format!("later  {}\n", cut(&harmless(condition.as_str().unwrap_or_default()))));
+    }
 }
 
 fn part(part_of: &Json, depth: usize, out: &mut String) {
@@ -153,6 +180,25 @@ fn cut(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn a_window_rule_shows_what_each_of_its_tables_says() {
+        let condition =
+            json!({ "kind": "predicate", "sql": "a.name = 'x'", "outcome": true, "values": { "name": "x" } });
+        let scan = json!({ "table": "a", "may_be_absent": false, "takes": true, "looks_back_s": 37, "waits_s": 35,
+            "conditions": [condition], "left_to_the_plan": ["md5(a.name) = 'y'"] });
+        let event = json!({ "event": { "pid": 7 }, "matches": null, "missing_columns": [], "condition": null, "scans": [scan] });
+        let text = text(&json!({ "rule": "r", "rule_id": "i", "kept_rows": 3, "events": [event] }));
+        for line in [
+            "keeps   3 events now",
+            "table a: what is there; TAKES it; looks back 37 s, its events wait 35 s",
+            "TRUE   a.name = 'x'",
+            "later  md5(a.name) = 'y'",
+        ] {
+            assert!(text.contains(&format!("{line}\n")), "{line:?} in\n{text}");
+        }
+        assert!(!text.contains("no condition"), "{text}");
+    }
 
     #[test]
     fn a_tree_shows_outcome_text_and_values_of_every_part() {

@@ -18,6 +18,16 @@ pub(in crate::detect) fn explain(query: &Query, columns: &Columns<'_>, row: usiz
     condition.map(|condition| explainer.part(condition)).transpose()
 }
 
+/// One condition over the columns of a table that is called `alias`.
+pub(in crate::detect) fn explain_one(
+    condition: &Expr,
+    alias: &str,
+    columns: &Columns<'_>,
+    row: usize,
+) -> Result<Part, Problem> {
+    Explainer { table: alias.to_owned(), columns, row }.part(condition)
+}
+
 struct Explainer<'a> {
     table: String,
     columns: &'a Columns<'a>,

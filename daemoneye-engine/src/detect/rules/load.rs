@@ -108,7 +108,7 @@ impl Loading<'_> {
         for document in of_kind(documents, Kind::Override) {
             match overrides::read(document, &self.lists) {
                 Ok(over) => match self.rules.get_mut(&over.rule) {
-                    Some(rule) => over.apply(rule),
+                    Some(rule) => self.problems.extend(over.apply(rule).err()),
                     None => self.problems.push(over.without_rule(self.rules.values())),
                 },
                 Err(problems) => self.problems.extend(problems),

@@ -18,10 +18,11 @@ mod testing;
 mod write;
 pub(crate) mod yaml;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use daemoneye_lib::columns::PROCESS_EVENTS;
+use daemoneye_lib::columns::{PROCESS_EVENTS, process_event_column};
 use daemoneye_lib::model::DetectionRule;
 use serde_json::{Map, Value};
 
@@ -82,10 +83,26 @@ pub struct LoadedRule {
 }
 
 impl LoadedRule {
-    /// The columns of `process_events` that its condition reads.
+    /// The columns of `process_events` that its condition reads; those that its plan reads, of a window rule.
     #[must_use]
     pub fn columns(&self) -> Vec<&'static str> {
-        self.compiled.asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+        let asked = self.window.as_ref().map_or(&self.compiled.asked, |plan| &plan.asked);
+        asked.iter().filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name).collect()
+    }
+
+    /// Every column of `process_events` that it needs: for its condition, its answer, its exceptions and to tell alerts apart.
+    #[must_use]
+    pub fn reads(&self) -> BTreeSet<&'static str> {
+        let excepted = self.excepted();
+        let own = self.window.as_ref().map_or(&self.compiled.columns, |plan| &plan.kept);
+        let named = self.rule.dedup.iter().filter_map(|name| process_event_column(name)).map(|column| column.name);
+        let read = own.iter().chain(&excepted).filter_map(|at| PROCESS_EVENTS.get(*at)).map(|column| column.name);
+        read.chain(named).collect()
+    }
+
+    /// What its exceptions read: the rows that a window rule keeps have it too.
+    pub(super) fn excepted(&self) -> BTreeSet<usize> {
+        self.exceptions.iter().flat_map(|exception| exception.compiled.columns.iter().copied()).collect()
     }
 
     /// Its SQL as any engine of SQL can run it: with the values of the lists in the place of their names.

@@ -6,17 +6,23 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use daemoneye_lib::columns::process_event_column;
 use daemoneye_lib::model::{DetectionRule, RuleState, Severity};
 use serde_json::{Value, json};
+use serde_saphyr::Location;
 use uuid::Uuid;
 
 use super::super::Refusal;
+use super::super::compile::{self, Problem};
 use super::super::exceptions::Exception;
+use super::super::window::Planned;
 use super::document::Document;
 use super::lists::Lists;
 use super::reader::{Fields, Reader};
 use super::yaml::{Node, Yaml};
 use super::{LoadedRule, part};
+use crate::sql;
+use crate::sql::names::column_hint;
 
 const FIELDS: &[&str] = &["override", "description", "enabled", "state", "severity", "dedup", "window", "exceptions"];
 
@@ -29,7 +35,8 @@ pub(super) struct Override {
     place: (u64, u64),
     state: Option<RuleState>,
     severity: Option<Severity>,
-    dedup: Option<Vec<String>>,
+    /// With its place.
+    dedup: Option<(Vec<String>, Location)>,
     window_s: Option<u32>,
     exceptions: Vec<Arc<Exception>>,
 }
@@ -51,7 +58,7 @@ impl Reader<'_> {
         let _for_people = self.text(&fields, "description");
         let state = self.state(&fields);
         let severity = fields.of("severity").and_then(|_| self.severity(&fields));
-        let dedup = fields.of("dedup").map(|_| self.dedup(&fields, None));
+        let dedup = fields.of("dedup").map(|_| (self.texts(&fields, "dedup"), fields.place("dedup")));
         let window_s = self.window(&fields);
         let exceptions = self.exceptions(&fields, rule.unwrap_or_default());
         let file = self.file.to_owned();
@@ -69,10 +76,16 @@ impl Reader<'_> {
 }
 
 impl Override {
-    /// Puts its words in place of the rule's.
-    pub(super) fn apply(self, loaded: &mut LoadedRule) {
+    /// Puts its words in place of the rule's; where they do not fit the rule, none of them.
+    pub(super) fn apply(self, loaded: &mut LoadedRule) -> Result<(), Refusal> {
+        let dedup = self.dedup_of(loaded)?;
+        if let Some(planned) = self.planned(loaded, dedup.as_deref())? {
+            loaded.window = Some(Arc::new(planned));
+        }
+        let identity = loaded.window.as_ref().map(|plan| plan.identity()).unwrap_or_default();
+        let dedup = dedup.map(|columns| if columns.is_empty() { identity } else { columns });
         let changed = self.changed();
-        let Self { file, state, severity, dedup, window_s, exceptions, .. } = self;
+        let Self { file, state, severity, window_s, exceptions, .. } = self;
         let rule = &mut loaded.rule;
         if changed != json!({}) {
             rule.hash = blake3::hash(format!("{}\n{changed}", rule.hash).as_bytes()).to_hex().to_string();
@@ -90,6 +103,36 @@ impl Override {
             loaded.exceptions.push(exception);
         }
         loaded.overrides.push(file);
+        Ok(())
+    }
+
+    /// The columns that are to tell matches of the rule apart.
+    fn dedup_of(&self, loaded: &LoadedRule) -> Result<Option<Vec<String>>, Refusal> {
+        let Some((columns, at)) = &self.dedup else { return Ok(None) };
+        let returned = |column: &str| loaded.window.as_ref().is_some_and(|plan| plan.returns(column));
+        match columns.iter().find(|column| process_event_column(column).is_none() && !returned(column)) {
+            Some(unknown) => {
+                let hint = Some(column_hint(unknown));
+                let message = format!("process_events has no column {unknown}");
+                Err(Refusal { file: self.file.clone(), line: at.line(), column: at.column(), message, hint })
+            }
+            None => Ok(Some(columns.clone())),
+        }
+    }
+
+    /// A window rule's plan over what it keeps for the other columns and the other time.
+    fn planned(&self, loaded: &LoadedRule, dedup: Option<&[String]>) -> Result<Option<Planned>, Refusal> {
+        let Some(before) = loaded.window.as_ref().filter(|_| dedup.is_some() || self.window_s.is_some()) else {
+            return Ok(None);
+        };
+        let window_us = self.window_s.map(|seconds| i64::from(seconds).saturating_mul(1_000_000)).or(before.window_us);
+        let planned = sql::check_rule(loaded.plain_sql(), compile::functions::instead, &Lists::default())
+            .map_err(Problem::from)
+            .and_then(|checked| Planned::of(&checked, window_us, dedup.unwrap_or(&loaded.rule.dedup)));
+        planned.map(Some).map_err(|problem| {
+            let (line, column) = self.place;
+            Refusal { file: self.file.clone(), line, column, message: problem.message, hint: problem.hint }
+        })
     }
 
     /// What it changes about the rule's alerts; whether the rule runs is no part of its text.
@@ -98,7 +141,7 @@ impl Override {
         let mut set =
             |name: &str, value: Option<Value>| drop(value.map(|value| changed.insert(name.to_owned(), value)));
         set("severity", self.severity.map(|severity| severity.as_str().into()));
-        set("dedup", self.dedup.as_ref().map(|dedup| dedup.clone().into()));
+        set("dedup", self.dedup.as_ref().map(|(dedup, _)| dedup.clone().into()));
         set("window", self.window_s.map(Into::into));
         Value::Object(changed)
     }

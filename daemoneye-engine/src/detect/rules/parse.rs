@@ -227,7 +227,7 @@ impl Reader<'_> {
     }
 
     /// A window rule also tells matches apart by what it returns, and by the columns that it groups by where the file names none.
-    pub(super) fn dedup(&mut self, fields: &Fields<'_>, window: Option<&Planned>) -> Vec<String> {
+    fn dedup(&mut self, fields: &Fields<'_>, window: Option<&Planned>) -> Vec<String> {
         let columns = self.texts(fields, "dedup");
         let returned = |column: &String| window.is_some_and(|window| window.returns(column));
         for column in columns.iter().filter(|column| !returned(column)) {

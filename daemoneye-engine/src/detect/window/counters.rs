@@ -21,6 +21,8 @@ pub(super) struct Counters {
     last_match_us: AtomicI64,
     pub(super) shed: AtomicU64,
     pub(super) late: AtomicU64,
+    pub(super) ahead: AtomicU64,
+    pub(super) postponed: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) failed: AtomicU64,
     pace: Pace,
@@ -29,7 +31,7 @@ pub(super) struct Counters {
 impl Default for Counters {
     fn default() -> Self {
         let [evaluations, rows, matches, nanoseconds, degraded] = [const { AtomicU64::new(0) }; 5];
-        let [shed, late, timed_out, failed] = [const { AtomicU64::new(0) }; 4];
+        let [shed, late, ahead, postponed, timed_out, failed] = [const { AtomicU64::new(0) }; 6];
         let last_match_us = AtomicI64::new(i64::MIN);
         Self {
             evaluations,
@@ -40,6 +42,8 @@ impl Default for Counters {
             last_match_us,
             shed,
             late,
+            ahead,
+            postponed,
             timed_out,
             failed,
             pace: Pace::default(),
@@ -49,10 +53,20 @@ impl Default for Counters {
 
 impl Counters {
     pub(super) fn ran(&self, cpu_ns: u64, degraded: bool) {
-        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.decided(degraded);
         self.nanoseconds.fetch_add(cpu_ns, Ordering::Relaxed);
-        self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
         self.pace.ran(Duration::from_nanos(cpu_ns));
+    }
+
+    /// With or without a run.
+    pub(super) fn decided(&self, degraded: bool) {
+        self.evaluations.fetch_add(1, Ordering::Relaxed);
+        self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
+    }
+
+    /// Beside the runs of its plan: finding and keeping rows.
+    pub(super) fn took(&self, time: Duration) {
+        self.nanoseconds.fetch_add(u64::try_from(time.as_nanos()).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
     pub(super) fn matched(&self, time: Option<i64>) {
@@ -79,6 +93,8 @@ impl Counters {
                 kept_bytes: bytes as u64,
                 shed: read(&self.shed),
                 late: read(&self.late),
+                ahead: read(&self.ahead),
+                postponed: read(&self.postponed),
                 timed_out: read(&self.timed_out),
                 failed: read(&self.failed),
                 over_budget: self.pace.misses(),

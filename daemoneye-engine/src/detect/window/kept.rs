@@ -3,7 +3,7 @@
 //! They lie in few batches of growing size: a batch of one row for each event would cost more than the rows. What a row counts
 //! for does not depend on how they lie, so the bound sheds the same rows however they came.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
@@ -13,6 +13,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 use super::super::row::{Cell, Columns};
+use super::plan::Scans;
 use super::provenance::PREFIX;
 use crate::schema::arrow_type;
 
@@ -23,6 +24,7 @@ const CELL_BYTES: usize = 16;
 struct Row {
     time_us: i64,
     bytes: usize,
+    scans: Scans,
 }
 
 #[derive(Debug)]
@@ -45,14 +47,14 @@ pub(super) struct Kept {
 }
 
 impl Kept {
-    pub(super) fn of(columns: &[usize]) -> Self {
+    pub(super) fn of(columns: &BTreeSet<usize>) -> Self {
         let field = |at: &usize| {
             let column = PROCESS_EVENTS.get(*at);
             column.map(|column| Field::new(column.name, arrow_type(column.kind), true))
         };
         let fields = columns.iter().filter_map(field).chain([Field::new(PREFIX, DataType::Int64, false)]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
-        let columns = columns.to_vec();
+        let columns = columns.iter().copied().collect();
         Self { columns, schema, chunks: VecDeque::new(), rows: VecDeque::new(), first: 0, bytes: 0 }
     }
 
@@ -69,28 +71,29 @@ impl Kept {
         self.first
     }
 
-    /// Adds rows of a batch, in order; `time_us` is for those that have no time.
+    /// Adds rows of a batch, in order, with the times at which they count.
     pub(super) fn push(
         &mut self,
         batch: &RecordBatch,
         columns: &Columns<'_>,
-        rows: &[u32],
-        time_us: i64,
+        rows: &[(u32, Scans)],
+        time_us: impl Fn(usize) -> i64,
     ) -> Result<(), ArrowError> {
         if rows.is_empty() {
             return Ok(());
         }
         let next = self.first.saturating_add(count(self.rows.len()));
         let numbers = Int64Array::from_iter_values((0..count(rows.len())).map(|at| next.saturating_add(at)));
-        let taken = take_record_batch(&self.narrow(batch)?, &UInt32Array::from(rows.to_vec()))?;
+        let taken =
+            take_record_batch(&self.narrow(batch)?, &UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row)))?;
         let mut arrays = taken.columns().to_vec();
         arrays.push(Arc::new(numbers));
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
-        for row in rows {
+        for (row, scans) in rows {
             let row = usize::try_from(*row).unwrap_or(usize::MAX);
             let bytes = self.columns.iter().map(|column| cell_bytes(columns, *column, row)).sum();
             self.bytes = self.bytes.saturating_add(bytes);
-            self.rows.push_back(Row { time_us: columns.time(row).unwrap_or(time_us), bytes });
+            self.rows.push_back(Row { time_us: time_us(row), bytes, scans: *scans });
         }
         self.chunks.push_back(Chunk { held: batch.num_rows(), batch });
         self.merge()
@@ -116,6 +119,11 @@ impl Kept {
             self.chunks.push_back(Chunk { held: merged.num_rows(), batch: merged });
         }
         Ok(())
+    }
+
+    /// No row counts as younger than `to_us`.
+    pub(super) fn clamp(&mut self, to_us: i64) {
+        self.rows.iter_mut().for_each(|row| row.time_us = row.time_us.min(to_us));
     }
 
     /// Lets go of what is older than `from_us`.
@@ -163,6 +171,11 @@ impl Kept {
                 *front = Chunk { held: rows, batch };
             }
         }
+    }
+
+    /// Whether a scan takes a row with a time from `from_us` on and up to `to_us`.
+    pub(super) fn has(&self, scan: usize, from_us: i64, to_us: i64) -> bool {
+        self.rows.iter().any(|row| row.scans.has(scan) && row.time_us >= from_us && row.time_us <= to_us)
     }
 
     /// The rows with a time from `from_us` on and up to `to_us`.

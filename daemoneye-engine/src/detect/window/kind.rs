@@ -1,5 +1,6 @@
 //! What kind of SELECT it is: whether one event decides it, whether it puts rows together, and what it groups by.
 
+use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
@@ -72,6 +73,28 @@ pub(super) fn groups(query: &Query) -> Result<Option<Vec<String>>, Problem> {
             .hint("select it too: it tells one alert from the next"));
     }
     Ok(Some(names))
+}
+
+/// The names that its answer depends on: all but those of columns that are only returned.
+pub(super) fn decided_by(query: &Query) -> BTreeSet<String> {
+    let mut query = query.clone();
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        let is_bare = |expr: &Expr| matches!(expr, Expr::Identifier(_) | Expr::CompoundIdentifier(_));
+        select.projection.retain(|item| match item {
+            SelectItem::ExprWithAlias { expr, .. } | SelectItem::UnnamedExpr(expr) => !is_bare(expr),
+            _ => false,
+        });
+    }
+    let mut names = BTreeSet::new();
+    let _all: ControlFlow<()> = visit_expressions(&query, |expr| {
+        match expr {
+            Expr::Identifier(ident) => drop(names.insert(normal(ident))),
+            Expr::CompoundIdentifier(parts) => names.extend(parts.last().map(normal)),
+            _ => {}
+        }
+        ControlFlow::Continue(())
+    });
+    names
 }
 
 fn output_name(item: &SelectItem) -> Option<String> {

@@ -8,6 +8,9 @@
 
 mod bounds;
 mod counters;
+mod explain;
+mod fill;
+mod found;
 mod kept;
 mod kind;
 mod plan;
@@ -15,27 +18,36 @@ mod provenance;
 mod run;
 mod scope;
 mod shape;
+mod share;
+mod sieve;
+mod sight;
 mod state;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
-use daemoneye_lib::columns::PROCESS_EVENTS;
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule};
 use datafusion::arrow::array::RecordBatch;
 
+use super::clock::Clock;
 use super::compile::Problem;
 use super::row::Columns;
 use super::set::RuleStats;
-use crate::ingest::EventBatch;
-use crate::store::{RuleMatch, Store};
+use crate::cpu;
+use crate::store::RuleMatch;
 
 use counters::Counters;
+pub(super) use explain::scans_said;
+pub use fill::Filling;
 pub(super) use kind::needs_window;
 pub(super) use plan::Planned;
 use run::Runner;
-use state::{Sight, State};
+use share::Share;
+pub(super) use share::passing;
+use sieve::{Sieve, Taken};
+use sight::Sight;
+use state::State;
 
 /// Events older than this, against the youngest that has been seen, are late: sources that deliver within seconds are not.
 pub const GRACE_US: i64 = 5_000_000;
@@ -64,6 +76,10 @@ pub struct WindowStats {
     pub shed: u64,
     /// Rows that came after the grace period.
     pub late: u64,
+    /// Rows that were ahead of the clock, and times that it was set back.
+    pub ahead: u64,
+    /// Times that there was no time to decide it when it was due.
+    pub postponed: u64,
     /// Runs that had no answer in time.
     pub timed_out: u64,
     /// Runs that failed otherwise.
@@ -78,32 +94,56 @@ pub struct WindowStats {
 #[derive(Debug, Default)]
 pub(super) struct Windows {
     rules: Vec<Window>,
+    sieve: Sieve,
     runner: Option<Runner>,
+    /// That of all of them, where something waits for them.
+    share: Option<Share>,
+}
+
+/// A rule of a set as it is loaded.
+#[derive(Debug)]
+pub(super) struct Member {
+    pub(super) rule: Arc<DetectionRule>,
+    pub(super) plan: Arc<Planned>,
+    /// The columns that its exceptions read.
+    pub(super) excepted: BTreeSet<usize>,
 }
 
 #[derive(Debug)]
 struct Window {
     rule: Arc<DetectionRule>,
     plan: Arc<Planned>,
+    /// Those of a kept row.
+    columns: BTreeSet<usize>,
+    share: Option<Share>,
     counters: RwLock<Arc<Counters>>,
     /// Shared with the set that this one replaces, where both have the rule: an event in flight is in both.
     state: RwLock<Arc<Mutex<State>>>,
 }
 
 impl Windows {
-    pub(super) fn of(rules: Vec<(Arc<DetectionRule>, Arc<Planned>)>) -> Result<Self, Problem> {
-        if rules.is_empty() {
+    pub(super) fn of(members: Vec<Member>) -> Result<Self, Problem> {
+        if members.is_empty() {
             return Ok(Self::default());
         }
         let runner = Runner::start().map_err(|error| {
             let at = datafusion::sql::sqlparser::tokenizer::Location { line: 0, column: 0 };
             Problem::at(at, format!("no thread for window rules: {error}"))
         })?;
-        let window = |(rule, plan): (_, Arc<Planned>)| {
-            let state = RwLock::new(Arc::new(Mutex::new(State::of(&plan))));
-            Window { rule, plan, counters: RwLock::default(), state }
-        };
-        Ok(Self { rules: rules.into_iter().map(window).collect(), runner: Some(runner) })
+        let rules: Vec<Window> = members.into_iter().map(Window::of).collect();
+        let sieve = Sieve::of(rules.iter().map(|window| window.plan.as_ref()));
+        Ok(Self { rules, sieve, runner: Some(runner), share: None })
+    }
+
+    /// Something waits for them: they get a share of each second by this clock.
+    pub(super) fn share_time(&mut self, clock: fn() -> Duration) {
+        self.share = Some(Share::of_all(clock));
+        self.rules.iter_mut().for_each(|window| window.share = Some(Share::of_one(clock)));
+    }
+
+    /// Without the prefilter.
+    pub(super) fn open(&mut self) {
+        self.sieve.open();
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -118,9 +158,11 @@ impl Windows {
     pub(super) fn continue_with(&self, previous: &Self) {
         for window in &self.rules {
             let same = |old: &&Window| old.rule.id == window.rule.id && old.rule.hash == window.rule.hash;
-            if let Some(old) = previous.rules.iter().find(same) {
+            let Some(old) = previous.rules.iter().find(same) else { continue };
+            write(&window.counters, read(&old.counters));
+            // Rows that lack what an exception reads now are of no use; a set that has seen nothing is filled by itself.
+            if old.columns == window.columns && !old.is_new() {
                 write(&window.state, read(&old.state));
-                write(&window.counters, read(&old.counters));
             }
         }
     }
@@ -128,82 +170,59 @@ impl Windows {
     /// The events of a batch, in order.
     pub(super) fn observe(
         &self,
-        events: &EventBatch,
-        columns: &Columns<'_>,
-        completeness: &Completeness,
-        matches: &mut Vec<RuleMatch>,
-    ) {
-        self.watch(&events.batch, columns, completeness, matches);
-    }
-
-    fn watch(
-        &self,
         batch: &RecordBatch,
         columns: &Columns<'_>,
         completeness: &Completeness,
+        clock: &Clock,
         matches: &mut Vec<RuleMatch>,
     ) {
         let Some(runner) = &self.runner else { return };
-        let sight = Sight::of(batch, columns, completeness);
-        for window in &self.rules {
-            window.with_state(self.rules.len(), Some(runner), |state, work| state.observe(work, &sight, matches));
+        let sight = Sight::of(batch, columns, completeness, clock);
+        let taken = self.sieve.sift(&self.rules, columns);
+        for (window, taken) in self.rules.iter().zip(taken) {
+            self.with_state(window, Some(runner), |state, work| {
+                measured(work, &taken, || state.observe(work, &sight, &taken, matches));
+            });
         }
     }
 
     /// Whether a rule has seen no event yet.
     pub(super) fn lacks_past(&self) -> bool {
-        self.without_past().next().is_some()
-    }
-
-    fn without_past(&self) -> impl Iterator<Item = &Window> {
-        self.rules.iter().filter(|window| {
-            let state = read(&window.state);
-            let state = state.lock().unwrap_or_else(PoisonError::into_inner);
-            state.is_new()
-        })
-    }
-
-    /// Gives the rules that have seen no event those of the past that they would have kept. Nothing is decided by that: what
-    /// there was to find in it was found when it came, or is found with the next event.
-    pub(super) fn fill(&self, store: &Store) {
-        let new: Vec<&Window> = self.without_past().collect();
-        let snapshot = store.snapshot();
-        let sealed = snapshot.segments.iter().map(|file| file.last_us).max();
-        let open = snapshot.open.iter().filter_map(|batch| Sight::latest(&Columns::of(batch))).max();
-        let (Some(back_us), Some(latest)) = (new.iter().map(|window| window.plan.back_us()).max(), sealed.max(open))
-        else {
-            return;
-        };
-        let mut columns: BTreeSet<&str> = BTreeSet::from(["start_kind"]);
-        let kept = new.iter().flat_map(|window| &window.plan.kept);
-        columns.extend(kept.filter_map(|at| Some(PROCESS_EVENTS.get(*at)?.name)));
-        let columns: Vec<&str> = columns.into_iter().collect();
-        let from_us = latest.saturating_sub(back_us).saturating_sub(EAGER_US);
-        let whole = store.past(from_us, &columns, |batch| {
-            let (seen, complete) = (Columns::of(batch), Completeness::complete());
-            let sight = Sight::of(batch, &seen, &complete);
-            for window in &new {
-                window.with_state(self.rules.len(), None, |state, work| state.fill(work, &sight));
-            }
-        });
-        if !whole {
-            self.lack(Degraded::DataUnreadable, latest);
-        }
+        self.rules.iter().any(Window::is_new)
     }
 
     /// Something is missing from the time before `at_us`: what looks back over it says so.
     pub(super) fn lack(&self, reason: Degraded, at_us: i64) {
         for window in &self.rules {
-            window.with_state(self.rules.len(), None, |state, work| state.lack(work, reason, at_us));
+            self.with_state(window, None, |state, work| state.lack(work, reason, at_us));
         }
     }
 
     /// Decides what is due when no older event can come any more than those of `to_us`.
-    pub(super) fn advance(&self, to_us: i64, matches: &mut Vec<RuleMatch>) {
+    pub(super) fn advance(&self, to_us: i64, clock: &Clock, matches: &mut Vec<RuleMatch>) {
         let Some(runner) = &self.runner else { return };
         for window in &self.rules {
-            window.with_state(self.rules.len(), Some(runner), |state, work| state.advance(work, to_us, matches));
+            self.with_state(window, Some(runner), |state, work| {
+                state.clamp(work, clock.most());
+                state.advance(work, to_us, matches);
+            });
         }
+    }
+
+    fn with_state(&self, window: &Window, runner: Option<&Runner>, work: impl FnOnce(&mut State, &state::Work<'_>)) {
+        let (counters, state) = (read(&window.counters), read(&window.state));
+        let bytes = (ALL_BYTES / self.rules.len().max(1)).min(RULE_BYTES);
+        let shares: Vec<&Share> = self.share.iter().chain(&window.share).collect();
+        let with = state::Work {
+            rule: &window.rule,
+            plan: &window.plan,
+            counters: &counters,
+            runner,
+            bytes,
+            columns: &window.columns,
+            shares: &shares,
+        };
+        work(&mut state.lock().unwrap_or_else(PoisonError::into_inner), &with);
     }
 
     pub(super) fn stats(&self) -> impl Iterator<Item = RuleStats> {
@@ -215,21 +234,38 @@ impl Windows {
     }
 }
 
+/// Counts what keeping rows costs; runs have a thread of their own, and a rule that keeps nothing of a batch costs nothing.
+fn measured(work: &state::Work<'_>, taken: &[Taken], observe: impl FnOnce()) {
+    if taken.is_empty() {
+        return observe();
+    }
+    let began = cpu::thread_ns();
+    observe();
+    work.counters.took(Duration::from_nanos(cpu::thread_ns().saturating_sub(began)));
+}
+
 /// Whether a rule finds something in these events, once nothing older can come any more.
 pub(super) fn matches(rule: &DetectionRule, plan: &Arc<Planned>, batch: &RecordBatch) -> bool {
-    let Ok(windows) = Windows::of(vec![(Arc::new(rule.clone()), Arc::clone(plan))]) else { return false };
+    let (rule, plan, excepted) = (Arc::new(rule.clone()), Arc::clone(plan), BTreeSet::new());
+    let Ok(windows) = Windows::of(vec![Member { rule, plan, excepted }]) else { return false };
     let (columns, complete, mut matches) = (Columns::of(batch), Completeness::complete(), Vec::new());
-    windows.watch(batch, &columns, &complete, &mut matches);
-    windows.advance(i64::MAX, &mut matches);
+    let clock = Clock::default();
+    windows.observe(batch, &columns, &complete, &clock, &mut matches);
+    windows.advance(i64::MAX, &clock, &mut matches);
     !matches.is_empty()
 }
 
 impl Window {
-    fn with_state(&self, rules: usize, runner: Option<&Runner>, work: impl FnOnce(&mut State, &state::Work<'_>)) {
-        let (counters, state) = (read(&self.counters), read(&self.state));
-        let bytes = (ALL_BYTES / rules.max(1)).min(RULE_BYTES);
-        let with = state::Work { rule: &self.rule, plan: &self.plan, counters: &counters, runner, bytes };
-        work(&mut state.lock().unwrap_or_else(PoisonError::into_inner), &with);
+    fn of(Member { rule, plan, excepted }: Member) -> Self {
+        let columns: BTreeSet<usize> = plan.kept.union(&excepted).copied().collect();
+        let state = RwLock::new(Arc::new(Mutex::new(State::of(&columns))));
+        Self { rule, plan, columns, share: None, counters: RwLock::default(), state }
+    }
+
+    /// It has seen no event.
+    fn is_new(&self) -> bool {
+        let state = read(&self.state);
+        state.lock().unwrap_or_else(PoisonError::into_inner).is_new()
     }
 }
 
@@ -239,4 +275,54 @@ fn read<T>(lock: &RwLock<Arc<T>>) -> Arc<T> {
 
 fn write<T>(lock: &RwLock<Arc<T>>, value: Arc<T>) {
     *lock.write().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::detect::rules::parse;
+    use crate::ingest::batch_from_json;
+    use std::cell::Cell;
+    use std::path::Path;
+
+    thread_local! {
+        static NOW: Cell<Duration> = const { Cell::new(Duration::ZERO) };
+    }
+
+    /// 2026-01-31T12:00:00Z
+    const T0: i64 = 1_769_860_800_000_000;
+
+    #[test]
+    fn a_rule_whose_share_of_time_is_spent_is_decided_later_and_says_so() {
+        let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: x\nseverity: low\nsql: SELECT count(*) AS n FROM process_events \
+                    WHERE name = 'a' AND time > now() - INTERVAL '1 hour' HAVING count(*) >= 2\n";
+        let loaded = parse(Path::new("pack/x.yaml"), yaml).unwrap();
+        let (rule, plan) = (Arc::new(loaded.rule.clone()), Arc::clone(loaded.window.as_ref().unwrap()));
+        let mut windows = Windows::of(vec![Member { rule, plan, excepted: BTreeSet::new() }]).unwrap();
+        windows.share_time(|| NOW.get());
+        let (clock, complete) = (Clock::default(), Completeness::complete());
+        let observe = |second: i64| {
+            let row = serde_json::json!({"time": T0 + second * 1_000_000, "name": "a", "collector": "c", "epoch": 1, "seq": second});
+            let batch = batch_from_json(&[row.as_object().unwrap().clone()]).unwrap();
+            let mut found = Vec::new();
+            windows.observe(&batch, &Columns::of(&batch), &complete, &clock, &mut found);
+            found
+        };
+        assert!(observe(0).is_empty());
+        windows.share.as_ref().unwrap().spend(Duration::from_secs(1));
+        let runs = || windows.stats().next().unwrap().evaluations;
+        let before = runs();
+        for second in 1..20 {
+            assert!(observe(second).is_empty(), "there is no time for a run");
+        }
+        let mut found = Vec::new();
+        windows.advance(T0 + 30_000_000, &clock, &mut found);
+        assert_eq!((found.len(), runs()), (0, before), "nor when time passes");
+        NOW.set(Duration::from_secs(60));
+        windows.advance(T0 + 30_000_000, &clock, &mut found);
+        assert_eq!((found.len(), runs()), (1, before + 1), "all that was due is one run");
+        assert_eq!(found[0].output["n"], 20);
+        assert_eq!(found[0].completeness.degraded, [Degraded::TimedOut]);
+        assert_eq!(windows.stats().next().unwrap().window.unwrap().postponed, 1);
+    }
 }

@@ -27,10 +27,10 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::compile::{self, Problem};
 use super::super::matcher::Test;
-use super::super::row::Columns;
 use super::bounds::Reach;
+use super::kind::decided_by;
 use super::provenance::{self, PREFIX};
-use super::shape::{Shape, table_name};
+use super::shape::{MAX_SCANS, Shape, table_name};
 use crate::schema::{TIME_ZONE, process_events_schema};
 use crate::sql::window::{Allowance, Batches, block_on, gated, made_rows, plan, refusal, with_tables};
 use crate::sql::{Checked, on_large_stack};
@@ -62,27 +62,49 @@ static RUNTIME: LazyLock<Arc<RuntimeEnv>> = LazyLock::new(|| {
     built.unwrap_or_default()
 });
 
+/// Which scans of a rule take a row, a bit each.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) struct Scans(u16);
+
+// A bit for each.
+const _: () = assert!(MAX_SCANS <= u16::BITS as usize);
+
+impl Scans {
+    pub(super) fn only(scan: usize) -> Self {
+        Self(u32::try_from(scan).ok().and_then(|scan| 1_u16.checked_shl(scan)).unwrap_or(0))
+    }
+
+    pub(super) fn has(self, scan: usize) -> bool {
+        self.0 & Self::only(scan).0 != 0
+    }
+
+    pub(super) const fn with(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+}
+
 /// One scan as it runs.
 #[derive(Debug)]
 pub(in crate::detect) struct Scan {
-    conditions: Vec<Test>,
+    /// What the row matcher knows of its conditions.
+    pub(super) condition: Test,
     pub(super) absent: bool,
+    /// Where it has nothing, the rule finds nothing.
+    pub(super) needed: bool,
     pub(super) reach: Reach,
-}
-
-impl Scan {
-    pub(super) fn takes(&self, columns: &Columns<'_>, row: usize) -> bool {
-        self.conditions.iter().all(|condition| condition.holds(columns, row))
-    }
 }
 
 /// A window rule ready to run.
 #[derive(Debug)]
 pub(in crate::detect) struct Planned {
     pub(super) scans: Vec<Scan>,
-    /// The columns of a kept row, by place in the column table, and then its number.
-    pub(super) kept: Vec<usize>,
-    pub(super) sees_forks: bool,
+    /// The columns that its answer depends on, by place in the column table: without one of them it cannot decide.
+    pub(in crate::detect) asked: BTreeSet<usize>,
+    /// Those of a kept row.
+    pub(in crate::detect) kept: BTreeSet<usize>,
+    /// What the file says bounds the scans that the SELECT does not.
+    pub(in crate::detect) window_us: Option<i64>,
+    pub(in crate::detect) sees_forks: bool,
     /// Something is found where a scan has nothing, so it is decided when the wait is over.
     pub(super) awaits: bool,
     /// How many columns of the answer number the events; they come last.
@@ -118,6 +140,11 @@ impl Planned {
         }
     }
 
+    /// Whether something may begin to be true with a row that these scans take.
+    pub(super) fn begins_with(&self, scans: Scans) -> bool {
+        self.scans.iter().enumerate().any(|(at, scan)| !scan.absent && scans.has(at))
+    }
+
     /// How far back rows are kept, in µs.
     pub(super) fn back_us(&self) -> i64 {
         self.scans.iter().map(|scan| scan.reach.back_us).max().unwrap_or(0)
@@ -137,18 +164,24 @@ impl Planned {
 
 fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Result<Planned, Problem> {
     gated(checked)?;
+    let decided_by = decided_by(checked.query());
     let shape = Shape::of(checked.query().clone())?;
     let reach = shape.bounds.reach(&shape.scans, shape.gathers, window_us)?;
     let input = Arc::new(Input { rows: Mutex::default(), now_us: AtomicI64::new(0), read: Mutex::default() });
-    let scans: Vec<Scan> = shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, reach)).collect();
+    let scans: Vec<Scan> =
+        shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, shape.gathers, reach)).collect();
     let rewritten = Checked { query: shape.query, ..checked.clone() };
     let made = physical(&rewritten, scans.len(), &input);
     let made = made.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
     let Made { physical, context, allowance, numbers } = made;
+    let read = std::mem::take(&mut *input.read.lock().unwrap_or_else(PoisonError::into_inner));
+    let decides = |at: &usize| PROCESS_EVENTS.get(*at).is_some_and(|column| decided_by.contains(column.name));
     Ok(Planned {
         awaits: scans.iter().any(|scan| scan.absent),
         scans,
-        kept: kept(&input, dedup),
+        kept: kept(&read, dedup),
+        asked: read.into_iter().filter(decides).collect(),
+        window_us,
         sees_forks: shape.sees_forks,
         numbers,
         groups: shape.groups,
@@ -175,16 +208,16 @@ fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked)
 }
 
 /// Conditions that the row matcher does not know are left to the plan.
-fn compiled(scan: &super::shape::Scan, reach: Reach) -> Scan {
+fn compiled(scan: &super::shape::Scan, gathers: bool, reach: Reach) -> Scan {
     let known = scan.conditions.iter().filter_map(|condition| compile::condition(condition, &scan.alias).ok());
-    Scan { conditions: known.collect(), absent: scan.absent, reach }
+    let needed = !(gathers || scan.absent || scan.aside || scan.in_with);
+    Scan { condition: Test::All(known.collect()), absent: scan.absent, needed, reach }
 }
 
-fn kept(input: &Input, dedup: &[String]) -> Vec<usize> {
-    let mut kept = std::mem::take(&mut *input.read.lock().unwrap_or_else(PoisonError::into_inner));
+fn kept(read: &BTreeSet<usize>, dedup: &[String]) -> BTreeSet<usize> {
     let names = FACE.iter().copied().chain(dedup.iter().map(String::as_str));
-    kept.extend(names.filter_map(|name| PROCESS_EVENTS.iter().position(|column| column.name == name)));
-    kept.into_iter().collect()
+    let named = names.filter_map(|name| PROCESS_EVENTS.iter().position(|column| column.name == name));
+    read.iter().copied().chain(named).collect()
 }
 
 struct Made {

@@ -19,7 +19,7 @@ use crate::sql::names::normal;
 
 const TABLE: &str = "process_events";
 /// More scans than this are more joins than a run of 100 ms takes.
-const MAX_SCANS: usize = 16;
+pub(super) const MAX_SCANS: usize = 16;
 
 /// One place where the rule reads `process_events`.
 #[derive(Debug)]
@@ -32,6 +32,8 @@ pub(super) struct Scan {
     pub(super) absent: bool,
     /// It stands in a condition that need not hold, so what is said there bounds this scan only.
     pub(super) aside: bool,
+    /// It belongs to an entry of WITH, which may be used anywhere or not at all.
+    pub(super) in_with: bool,
     /// Where it stands.
     pub(super) at: Location,
 }
@@ -72,7 +74,7 @@ impl Shape {
             _ => false,
         };
         let (sees_forks, groups) = (any(&query, &names_kind), groups(&query)?);
-        let mut reader = Reader { scans: Vec::new(), bounds: Bounds::default(), gathers: false, ctes: Vec::new() };
+        let mut reader = Reader::default();
         reader.query(&mut query, None, false)?;
         let Reader { scans, bounds, gathers, .. } = reader;
         if scans.is_empty() {
@@ -82,11 +84,13 @@ impl Shape {
     }
 }
 
+#[derive(Default)]
 struct Reader {
     scans: Vec<Scan>,
     bounds: Bounds,
     gathers: bool,
     ctes: Vec<String>,
+    in_with: bool,
 }
 
 /// A side of a join.
@@ -112,7 +116,9 @@ impl Reader {
         let known = self.ctes.len();
         if let Some(with) = &mut query.with {
             for cte in &mut with.cte_tables {
+                let outside = std::mem::replace(&mut self.in_with, true);
                 self.query(&mut cte.query, None, absent)?;
+                self.in_with = outside;
                 self.ctes.push(normal(&cte.alias.name));
             }
         }
@@ -257,7 +263,14 @@ impl Reader {
             at: None,
         });
         scope.sources.push(Source { name: called.clone(), scan: Some(self.scans.len()), nullable: false });
-        self.scans.push(Scan { alias: called, conditions: Vec::new(), absent, aside: absent, at });
+        self.scans.push(Scan {
+            alias: called,
+            conditions: Vec::new(),
+            absent,
+            aside: absent,
+            in_with: self.in_with,
+            at,
+        });
         Ok(())
     }
 

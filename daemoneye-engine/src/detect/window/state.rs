@@ -1,8 +1,9 @@
 //! What one window rule knows: the rows kept, the time that events have reached, and what is still to be decided.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule};
 use daemoneye_lib::proto::value::Kind;
@@ -14,14 +15,18 @@ use serde_json::{Map, Value};
 use super::super::output;
 use super::super::row::Columns;
 use super::counters::Counters;
+use super::found::Found;
 use super::kept::Kept;
-use super::plan::Planned;
+use super::plan::{Planned, Scan, Scans};
 use super::run::{Failure, Runner};
+use super::share::Share;
+use super::sieve::Taken;
+use super::sight::Sight;
 use super::{EAGER_RUNS, EAGER_US, GRACE_US, RULE_ROWS, TICK_US};
 use crate::sql::value_at;
 use crate::store::RuleMatch;
 
-/// Matches that one run hands on; a rule that finds more finds everything, and the rate limit would fold them.
+/// Matches that one run hands on; the others wait for the next.
 const MATCHES_A_RUN: usize = 1_024;
 
 /// Rows in a row that are older than the rule looks back, after which the time before them is taken for a mistake: the clock of
@@ -37,38 +42,15 @@ pub(super) struct Work<'a> {
     pub(super) runner: Option<&'a Runner>,
     /// What its rows may count for.
     pub(super) bytes: usize,
+    /// Columns of a kept row.
+    pub(super) columns: &'a BTreeSet<usize>,
+    /// That of all rules and its own; empty where nobody waits.
+    pub(super) shares: &'a [&'a Share],
 }
 
-/// A batch as all rules see it.
-pub(super) struct Sight<'a> {
-    batch: &'a RecordBatch,
-    columns: &'a Columns<'a>,
-    completeness: &'a Completeness,
-    /// For each row the latest time up to it.
-    reached: Vec<i64>,
-}
-
-impl<'a> Sight<'a> {
-    pub(super) fn of(batch: &'a RecordBatch, columns: &'a Columns<'a>, completeness: &'a Completeness) -> Self {
-        let mut latest = i64::MIN;
-        let reached = (0..columns.rows()).map(|row| {
-            latest = latest.max(columns.time(row).unwrap_or(i64::MIN));
-            latest
-        });
-        Self { reached: reached.collect(), batch, columns, completeness }
-    }
-
-    /// The latest time from one row to another.
-    fn reached(&self, since: usize, row: usize) -> i64 {
-        match since {
-            0 => self.reached.get(row).copied().unwrap_or(i64::MIN),
-            since => (since..=row).filter_map(|row| self.columns.time(row)).max().unwrap_or(i64::MIN),
-        }
-    }
-
-    /// The latest time in a batch.
-    pub(super) fn latest(columns: &Columns<'_>) -> Option<i64> {
-        (0..columns.rows()).filter_map(|row| columns.time(row)).max()
+impl Work<'_> {
+    fn may_run(&self) -> bool {
+        self.runner.is_none() || self.shares.iter().all(|share| share.is_left())
     }
 }
 
@@ -84,21 +66,23 @@ pub(super) struct State {
     ticks: BTreeSet<i64>,
     /// How many of the latest rows were too old to be looked at.
     behind: u32,
-    /// What was found, and the number of its latest row.
-    found: HashMap<u128, i64>,
+    found: Found,
+    /// Runs are due that there was no time for.
+    postponed: bool,
     /// Until when answers lack something.
     lacks: BTreeMap<Degraded, i64>,
 }
 
 impl State {
-    pub(super) fn of(plan: &Planned) -> Self {
+    pub(super) fn of(columns: &BTreeSet<usize>) -> Self {
         Self {
-            kept: Kept::of(&plan.kept),
+            kept: Kept::of(columns),
             reached_us: i64::MIN,
             eager: (i64::MIN, 0),
             ticks: BTreeSet::new(),
             behind: 0,
-            found: HashMap::new(),
+            found: Found::default(),
+            postponed: false,
             lacks: BTreeMap::new(),
         }
     }
@@ -110,38 +94,49 @@ impl State {
 
     /// Rows and bytes.
     pub(super) fn kept(&self) -> (usize, usize) {
-        (self.kept.len(), self.kept.bytes())
+        (self.kept.len(), self.bytes())
     }
 
-    pub(super) fn fill(&mut self, work: &Work<'_>, sight: &Sight<'_>) {
+    fn bytes(&self) -> usize {
+        self.kept.bytes().saturating_add(self.found.bytes())
+    }
+
+    pub(super) fn fill(&mut self, work: &Work<'_>, sight: &Sight<'_>, taken: &[Taken]) {
         let mut nothing = Vec::new();
-        self.observe(work, sight, &mut nothing);
+        self.observe(work, sight, taken, &mut nothing);
     }
 
-    pub(super) fn observe(&mut self, work: &Work<'_>, sight: &Sight<'_>, matches: &mut Vec<RuleMatch>) {
-        let Some(last_row) = sight.reached.len().checked_sub(1) else { return };
+    /// A batch of which it keeps the rows `taken`.
+    pub(super) fn observe(
+        &mut self,
+        work: &Work<'_>,
+        sight: &Sight<'_>,
+        taken: &[Taken],
+        matches: &mut Vec<RuleMatch>,
+    ) {
+        let Some(last_row) = sight.rows().checked_sub(1) else { return };
+        self.clamp(work, sight.clock.most());
         let last = sight.reached(0, last_row);
-        work.counters.rows.fetch_add(sight.reached.len() as u64, Ordering::Relaxed);
+        work.counters.rows.fetch_add(sight.rows() as u64, Ordering::Relaxed);
         for reason in &sight.completeness.degraded {
             self.lack(work, *reason, self.reached_us.max(last));
         }
-        if work.runner.is_some() && !work.plan.kept.iter().all(|column| sight.columns.has(*column)) {
+        if work.runner.is_some() && !work.columns.iter().all(|column| sight.columns.has(*column)) {
             self.lack(work, Degraded::SchemaUnavailable, self.reached_us.max(last));
         }
         let (mut fresh, mut since) = (Vec::new(), 0);
-        for row in 0..=last_row {
-            let Some(begins) = taken(work.plan, sight.columns, row) else { continue };
+        for (row, scans) in taken.iter().copied() {
             let reached = self.reached_us.max(sight.reached(since, row));
             self.tick(work, sight, &mut fresh, reached, matches);
             self.reached_us = reached;
-            let time = sight.columns.time(row).unwrap_or(reached);
-            self.note_late(work, time);
+            let time = sight.time(row).unwrap_or(reached);
+            self.note_late(work, time, sight.is_ahead(row));
             if self.is_set_back(work, time) {
                 (fresh, since) = (Vec::new(), row);
                 self.begin_again(work, time);
             }
-            fresh.push(u32::try_from(row).unwrap_or(u32::MAX));
-            if begins {
+            fresh.push((u32::try_from(row).unwrap_or(u32::MAX), scans));
+            if work.plan.begins_with(scans) {
                 self.begin(work, sight, &mut fresh, time, matches);
             }
         }
@@ -152,9 +147,58 @@ impl State {
     }
 
     pub(super) fn advance(&mut self, work: &Work<'_>, to_us: i64, matches: &mut Vec<RuleMatch>) {
-        while let Some(due) = self.ticks.first().copied().filter(|due| *due <= to_us) {
+        while let Some((due, since)) = self.due(work, to_us) {
+            self.run(work, due, since, matches);
+        }
+    }
+
+    /// The next decision up to a time, and the one that its look back begins at: what was postponed is decided together.
+    fn due(&mut self, work: &Work<'_>, to_us: i64) -> Option<(i64, i64)> {
+        let first = self.ticks.first().copied().filter(|due| *due <= to_us)?;
+        if !work.may_run() {
+            self.postpone(work);
+            return None;
+        }
+        if !std::mem::take(&mut self.postponed) {
             self.ticks.pop_first();
-            self.run(work, due, matches);
+            return Some((first, first));
+        }
+        let later = self.ticks.split_off(&to_us.saturating_add(1));
+        let due = std::mem::replace(&mut self.ticks, later).last().copied().unwrap_or(first);
+        // Of another rule the rows that are older than it looks back have nothing to do with the answer.
+        Some((due, if work.plan.awaits { first } else { due }))
+    }
+
+    /// There is no time now.
+    fn postpone(&mut self, work: &Work<'_>) {
+        if !std::mem::replace(&mut self.postponed, true) {
+            work.counters.postponed.fetch_add(1, Ordering::Relaxed);
+            self.lack(work, Degraded::TimedOut, self.reached_us);
+        }
+    }
+
+    /// The clock says that events cannot have reached the time which they have: one of them was ahead of it, or the clock was set
+    /// back. What was kept stays, and counts as of now.
+    pub(super) fn clamp(&mut self, work: &Work<'_>, most: Option<(i64, i64)>) {
+        let Some((_, now)) = most.filter(|(most, _)| self.reached_us > *most) else { return };
+        work.counters.ahead.fetch_add(1, Ordering::Relaxed);
+        self.reached_us = now;
+        self.eager = (i64::MIN, 0);
+        self.kept.clamp(now);
+        let latest = tick_from(now.saturating_add(work.plan.wait_us()).saturating_add(1));
+        if self.ticks.last().is_some_and(|last| *last > latest) {
+            self.ticks.split_off(&latest);
+            self.ticks.insert(latest);
+        }
+        self.lack(work, Degraded::Late, now);
+    }
+
+    /// Something is to be decided at that time. As many as there may be rows are enough: those of the oldest were shed.
+    fn schedule(&mut self, work: &Work<'_>, due: i64) {
+        self.ticks.insert(due);
+        if self.ticks.len() > RULE_ROWS {
+            self.ticks.pop_first();
+            self.lack(work, Degraded::Capped, self.reached_us);
         }
     }
 
@@ -163,26 +207,29 @@ impl State {
         &mut self,
         work: &Work<'_>,
         sight: &Sight<'_>,
-        fresh: &mut Vec<u32>,
+        fresh: &mut Vec<(u32, Scans)>,
         time: i64,
         matches: &mut Vec<RuleMatch>,
     ) {
         if work.plan.awaits {
             let due = tick_from(time.saturating_add(work.plan.wait_us()));
-            self.ticks.insert(due.max(tick_from(self.reached_us.saturating_add(1))));
+            self.schedule(work, due.max(tick_from(self.reached_us.saturating_add(1))));
             return;
         }
         let span = self.reached_us.div_euclid(EAGER_US);
         if self.eager.0 != span {
             self.eager = (span, 0);
         }
-        if self.eager.1 == EAGER_RUNS {
-            self.ticks.insert(tick_from(self.reached_us.saturating_add(1)));
-            return;
+        let may_run = self.eager.1 < EAGER_RUNS && work.may_run();
+        if self.eager.1 < EAGER_RUNS && !may_run {
+            self.postpone(work);
+        }
+        if !may_run {
+            return self.schedule(work, tick_from(self.reached_us.saturating_add(1)));
         }
         self.eager.1 += 1;
         self.keep(work, sight, fresh);
-        self.run(work, self.reached_us, matches);
+        self.run(work, self.reached_us, self.reached_us, matches);
     }
 
     /// Decides what is due before an event of time `reached` is looked at.
@@ -190,31 +237,33 @@ impl State {
         &mut self,
         work: &Work<'_>,
         sight: &Sight<'_>,
-        fresh: &mut Vec<u32>,
+        fresh: &mut Vec<(u32, Scans)>,
         reached: i64,
         matches: &mut Vec<RuleMatch>,
     ) {
-        while let Some(due) = self.ticks.first().copied().filter(|due| *due <= reached) {
-            self.ticks.pop_first();
+        while let Some((due, since)) = self.due(work, reached) {
             self.keep(work, sight, fresh);
-            self.run(work, due, matches);
+            self.run(work, due, since, matches);
         }
     }
 
     /// Moves the rows that were taken into what is kept.
-    fn keep(&mut self, work: &Work<'_>, sight: &Sight<'_>, fresh: &mut Vec<u32>) {
+    fn keep(&mut self, work: &Work<'_>, sight: &Sight<'_>, fresh: &mut Vec<(u32, Scans)>) {
         if fresh.is_empty() {
             return;
         }
-        let pushed = self.kept.push(sight.batch, sight.columns, fresh, self.reached_us);
+        let reached = self.reached_us;
+        let pushed = self.kept.push(sight.batch, sight.columns, fresh, |row| sight.time(row).unwrap_or(reached));
         let taken = std::mem::take(fresh).len();
         if let Err(error) = pushed {
             let rule = &work.rule.name;
             tracing::warn!(rule, %error, "rows for a window rule were not kept");
             self.shed(work, taken, self.reached_us);
         }
-        self.kept.expire(self.reached_us.saturating_sub(work.plan.back_us().saturating_add(GRACE_US)));
-        if let Some((rows, last)) = self.kept.shed(RULE_ROWS, work.bytes) {
+        let waiting = self.ticks.first().copied().filter(|_| self.postponed).unwrap_or(i64::MAX);
+        let now = self.reached_us.min(waiting);
+        self.kept.expire(now.saturating_sub(work.plan.back_us().saturating_add(GRACE_US)));
+        if let Some((rows, last)) = self.kept.shed(RULE_ROWS, work.bytes.saturating_sub(self.found.bytes())) {
             self.shed(work, rows, last);
         }
     }
@@ -224,9 +273,11 @@ impl State {
         self.lack(work, Degraded::Capped, time);
     }
 
-    fn note_late(&mut self, work: &Work<'_>, time: i64) {
-        if time < self.reached_us.saturating_sub(GRACE_US) && work.runner.is_some() {
-            work.counters.late.fetch_add(1, Ordering::Relaxed);
+    fn note_late(&mut self, work: &Work<'_>, time: i64, is_ahead: bool) {
+        let is_late = time < self.reached_us.saturating_sub(GRACE_US) && work.runner.is_some();
+        work.counters.late.fetch_add(u64::from(is_late), Ordering::Relaxed);
+        work.counters.ahead.fetch_add(u64::from(is_ahead), Ordering::Relaxed);
+        if is_late || is_ahead {
             self.lack(work, Degraded::Late, self.reached_us);
         }
     }
@@ -240,7 +291,7 @@ impl State {
 
     fn begin_again(&mut self, work: &Work<'_>, time: i64) {
         let lacks = std::mem::take(&mut self.lacks);
-        *self = Self { reached_us: time, lacks, ..Self::of(work.plan) };
+        *self = Self { reached_us: time, lacks, ..Self::of(work.columns) };
         self.lack(work, Degraded::Late, time);
     }
 
@@ -251,27 +302,32 @@ impl State {
         *known = until.max(*known);
     }
 
-    /// Runs the plan at a time of events.
-    fn run(&mut self, work: &Work<'_>, now: i64, matches: &mut Vec<RuleMatch>) {
+    /// Runs the plan at a time of events, over what it would have seen from `since` on.
+    fn run(&mut self, work: &Work<'_>, now: i64, since: i64, matches: &mut Vec<RuleMatch>) {
         let Some(runner) = work.runner else { return };
         self.lacks.retain(|_, until| *until >= now);
         let mut completeness = Completeness::complete();
         self.lacks.keys().for_each(|reason| completeness.degrade(*reason));
-        let scans = work.plan.scans.iter();
-        let seen = scans
-            .map(|scan| self.kept.between(now.saturating_sub(scan.reach.back_us), latest(now, scan.reach.wait_us)));
+        let reach = |scan: &Scan| (since.saturating_sub(scan.reach.back_us), latest(now, scan.reach.wait_us));
+        let scans = work.plan.scans.iter().enumerate().map(|(at, scan)| (at, scan.needed, reach(scan)));
+        // Of a join whose rarer side has not come, which is most of them most of the time.
+        if scans.clone().any(|(at, needed, (from, to))| needed && !self.kept.has(at, from, to)) {
+            return work.counters.decided(!completeness.is_complete());
+        }
+        let seen = scans.map(|(_, _, (from, to))| self.kept.between(from, to));
         let answer = match seen.collect::<Result<Vec<_>, ArrowError>>() {
             Err(error) => Err(Failure::Failed(error.to_string())),
             Ok(rows) => {
                 work.plan.feed(rows, now);
                 let outcome = runner.run(work.plan);
                 work.counters.ran(outcome.cpu_ns, !completeness.is_complete());
+                work.shares.iter().for_each(|share| share.spend(Duration::from_nanos(outcome.cpu_ns)));
                 outcome.answer
             }
         };
         match answer {
             Ok(batches) => {
-                if let Err(error) = self.found(work, &batches, &completeness, matches) {
+                if let Err(error) = self.found(work, now, &batches, &completeness, matches) {
                     self.failed(work, &Failure::Failed(error.to_string()), now);
                 }
             }
@@ -297,24 +353,32 @@ impl State {
     fn found(
         &mut self,
         work: &Work<'_>,
+        now: i64,
         batches: &[RecordBatch],
         completeness: &Completeness,
         matches: &mut Vec<RuleMatch>,
     ) -> Result<(), ArrowError> {
-        let oldest = self.kept.first();
-        self.found.retain(|_, latest| *latest >= oldest);
-        let mut handed = 0_usize;
+        self.found.forget_before(self.kept.first());
+        let (mut handed, mut has_room) = (0_usize, true);
         for (batch, row) in batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row))) {
             let numbers = numbers(batch, row, work.plan.numbers);
             let Some(latest) = numbers.last().copied() else { continue };
             let output = output(work.plan, batch, row);
-            if self.found.insert(identity(work.rule, &output, &numbers), latest).is_some() {
+            let identity = identity(work.rule, &output, &numbers);
+            if self.found.contains(identity) {
                 continue;
             }
-            handed = handed.saturating_add(1);
-            if handed > MATCHES_A_RUN {
-                self.lack(work, Degraded::Capped, self.reached_us);
+            if handed == MATCHES_A_RUN {
+                self.lack(work, Degraded::Capped, now);
+                if has_room {
+                    self.schedule(work, tick_from(now.saturating_add(1)));
+                }
                 break;
+            }
+            handed = handed.saturating_add(1);
+            if !self.found.add(identity, latest, work.bytes / 2) {
+                has_room = false;
+                self.lack(work, Degraded::Capped, now);
             }
             let events = self.kept.rows(&numbers)?;
             let Some(last) = events.num_rows().checked_sub(1) else { continue };
@@ -329,21 +393,6 @@ impl State {
         }
         Ok(())
     }
-}
-
-/// Whether a row is kept, and then whether something may begin to be true with it.
-fn taken(plan: &Planned, columns: &Columns<'_>, row: usize) -> Option<bool> {
-    if columns.is_fork(row) && !plan.sees_forks {
-        return None;
-    }
-    let mut taken = None;
-    for scan in plan.scans.iter().filter(|scan| scan.takes(columns, row)) {
-        if !scan.absent {
-            return Some(true);
-        }
-        taken = Some(false);
-    }
-    taken
 }
 
 /// Without a wait there is no such time: what has come counts.

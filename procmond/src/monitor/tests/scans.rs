@@ -50,7 +50,7 @@ async fn a_scan_that_hangs_is_shown_and_announcements_go_on() {
 #[cfg(target_os = "linux")]
 async fn executables_on_a_file_system_that_does_not_answer_hold_up_no_announcement() {
     let ((steps, kernel), (let_go, hasher)) = (script(), crate::hashing::tests::that_hangs());
-    let door = Door { hasher: Some(hasher), ..Door::default() };
+    let door = Door::new(None, Some(hasher));
     let mut running = Running::behind(door, chosen(Table::of(3), Some(kernel)), HOUR);
     until(async || lock(&running.monitor.seen).scanning.is_some()).await;
     // One that the source knows nothing of but its path, one with what the kernel keeps of the file, and one without any.

@@ -1,0 +1,79 @@
+//! The time that events have reached, and the clock that none of them is ahead of.
+//!
+//! Events are judged by their own times, so that a replay decides the same. One that is ahead of the clock would carry all later ones
+//! into its past; it counts as of now.
+
+use std::sync::atomic::{AtomicI64, Ordering};
+
+use super::row::Columns;
+use super::window::GRACE_US;
+
+/// How far events may be ahead of the clock, µs: they are dated by the same one and a moment before.
+const AHEAD_US: i64 = 2_000_000;
+
+/// The clock that no event is ahead of; a replay has none.
+#[derive(Debug)]
+pub(super) struct Clock {
+    now_us: AtomicI64,
+    /// What the host's own clock says, which may be ahead of what is believed for a while.
+    host_us: AtomicI64,
+    /// The time that events have reached.
+    reached_us: AtomicI64,
+}
+
+impl Default for Clock {
+    fn default() -> Self {
+        Self {
+            now_us: AtomicI64::new(i64::MAX),
+            host_us: AtomicI64::new(i64::MAX),
+            reached_us: AtomicI64::new(i64::MIN),
+        }
+    }
+}
+
+impl Clock {
+    pub(super) fn set(&self, now_us: i64, host_us: i64) {
+        self.host_us.store(host_us, Ordering::Relaxed);
+        self.now_us.store(now_us, Ordering::Relaxed);
+    }
+
+    /// The latest time that is believed, and what a later one counts as.
+    pub(super) fn most(&self) -> Option<(i64, i64)> {
+        let now = self.now_us.load(Ordering::Relaxed);
+        (now != i64::MAX).then(|| (now.saturating_add(AHEAD_US), now))
+    }
+
+    /// Whether an event's time cannot be true. One that the host's clock is ahead with is no wonder.
+    pub(super) fn is_ahead(&self, time: i64) -> bool {
+        time > self.host_us.load(Ordering::Relaxed).saturating_add(AHEAD_US)
+    }
+
+    /// A time of an event as it counts.
+    pub(super) fn believed(&self, time: i64) -> i64 {
+        self.most().filter(|(most, _)| time > *most).map_or(time, |(_, now)| now)
+    }
+
+    /// Goes on from where another set's events were.
+    pub(super) fn continue_from(&self, other: &Self) {
+        self.set(other.now_us.load(Ordering::Relaxed), other.host_us.load(Ordering::Relaxed));
+        self.reached_us.fetch_max(other.reached_us.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+
+    /// Takes note of the times of a batch; those of `rows` that came after the grace period.
+    pub(super) fn pass(&self, columns: &Columns<'_>, rows: impl Iterator<Item = usize>) -> Vec<bool> {
+        let before = self.believed(self.reached_us.load(Ordering::Relaxed));
+        let mut reached = before;
+        let reached: Vec<i64> = (0..columns.rows())
+            .map(|row| {
+                reached = reached.max(columns.time(row).map_or(i64::MIN, |time| self.believed(time)));
+                reached
+            })
+            .collect();
+        self.reached_us.store(reached.last().copied().unwrap_or(before), Ordering::Relaxed);
+        let is_late = |row: usize| {
+            let reached = reached.get(row).map_or(i64::MIN, |reached| reached.saturating_sub(GRACE_US));
+            columns.time(row).is_some_and(|time| time < reached)
+        };
+        rows.map(is_late).collect()
+    }
+}
