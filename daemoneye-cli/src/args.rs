@@ -307,8 +307,9 @@ pub(crate) struct Import {
                   daemoneye-cli hunt --rules sigma/rules/windows --events sysmon.jsonl > matches.jsonl\n\
                   An event is one JSON object a line, with the columns of process_events, or with the field names of Sysmon's \
                   event 1 or Security's event 4688, flat or inside Event.EventData or winlog.event_data. A match is one line: \
-                  {\"rule_id\":\"…\",\"event\":<line, from 0>}, in order of event, then of rule.\n\
-                  Exits with 0 when every line and rule was used, 3 when some could not be (told on standard error), 4 when a path \
+                  {\"rule_id\":\"…\",\"event\":<line, from 0>}, in order of event, then of rule; a rule over several events names \
+                  the one that completed them.\n\
+                  Exits with 0 when the answer is whole, 3 when a line or rule could not be used (told on standard error), 4 when a path \
                   does not exist, 5 when no rule can run. Needs no running agent.")]
 pub(crate) struct Hunt {
     /// A directory of rules, ours, Sigma's or both, or one file; may be repeated

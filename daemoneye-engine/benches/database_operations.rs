@@ -68,7 +68,7 @@ fn matches(events: &EventBatch) -> Vec<RuleMatch> {
     let rule = Arc::new(rule());
     let one = |row| RuleMatch {
         rule: Arc::clone(&rule),
-        batch: events.batch.clone(),
+        batch: std::sync::Arc::new(events.batch.clone()),
         row,
         output: serde_json::Map::new(),
         completeness: Completeness::complete(),

@@ -36,6 +36,7 @@ pub const FUNCTIONS: &[(&str, Class)] = &[
     ("ci_contains", Class::Scalar),
     ("ci_ends", Class::Scalar),
     ("ci_eq", Class::Scalar),
+    ("ci_fold", Class::Scalar),
     ("ci_like", Class::Scalar),
     ("ci_starts", Class::Scalar),
     ("cidr", Class::Scalar),

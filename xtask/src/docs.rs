@@ -65,7 +65,8 @@ fn tables() -> anyhow::Result<String> {
          of the values fits, with ASCII letters folded; `cs_eq` to `cs_like` regard case. `re_match(x, 'pattern'[, 'flags'])` finds an \
          expression anywhere (flags of `imsx`), `cidr(x, '10.0.0.0/8', …)` an address in a network. NULL does not fit, so \
          `NOT ci_eq(NULL, 'v')` is TRUE where `NOT (NULL = 'v')` is unknown. Values are literals; in a pattern of LIKE, `ci_like` and \
-         `cs_like` `%` is any run, `_` one character, and `\\` takes the next one as it is.\n"
+         `cs_like` `%` is any run, `_` one character, and `\\` takes the next one as it is. `ci_fold(x)` is a text with its ASCII letters \
+         small, for comparing two columns.\n"
     )?;
     for table in TABLES {
         table_columns(&mut out, table)?;

@@ -244,7 +244,7 @@ mod tests {
         let batch = batch_from_json(&rows).unwrap();
         let matches = (0..rows.len()).map(|row| RuleMatch {
             rule: rule(),
-            batch: batch.clone(),
+            batch: batch.clone().into(),
             row,
             output: serde_json::Map::new(),
             completeness: Completeness::complete(),

@@ -60,7 +60,9 @@ pub(crate) fn run(asked: &Asked) -> Result<Exit, AgentError> {
         }
         read.map_err(|source| AgentError::io("read", &asked.events, source))
     })?;
-    Ok(ended(is_whole && !notes.iter().any(|note| note.is_refusal)))
+    let shortfalls = hunt.shortfalls();
+    shortfalls.iter().for_each(|shortfall| eprintln!("not whole: {shortfall}"));
+    Ok(ended(is_whole && shortfalls.is_empty() && !notes.iter().any(|note| note.is_refusal)))
 }
 
 /// The events and how many bytes of them there are, where that is known.
@@ -79,8 +81,11 @@ fn open(events: &Path) -> Result<(Box<dyn io::Read + Send>, u64), AgentError> {
 
 fn write(hunt: &Hunt, batches: Receiver<Lines>, progress: &Progress) -> io::Result<()> {
     let mut out = io::BufWriter::new(io::stdout().lock());
-    for lines in batches {
-        for found in hunt.matches(lines) {
+    let found = batches.into_iter().map(|lines| hunt.matches(lines));
+    // What waits for something that does not come is decided at the end of the file.
+    let last = std::iter::once_with(|| hunt.finish());
+    for matches in found.chain(last) {
+        for found in matches {
             print(&mut out, &found)?;
             progress.matches.fetch_add(1, Ordering::Relaxed);
         }

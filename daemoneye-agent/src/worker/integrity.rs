@@ -48,7 +48,7 @@ fn damage(at: &GapAt) -> Option<RuleMatch> {
             .clone();
     let mut completeness = Completeness::complete();
     completeness.degrade(Degraded::EventsShed);
-    Some(RuleMatch { rule: Arc::new(wal_damaged()), batch, row: 0, output, completeness })
+    Some(RuleMatch { rule: Arc::new(wal_damaged()), batch: Arc::new(batch), row: 0, output, completeness })
 }
 
 fn wal_damaged() -> DetectionRule {

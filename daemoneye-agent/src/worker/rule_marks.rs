@@ -125,7 +125,8 @@ fn found(stats: &RuleStats, now: i64) -> Option<RuleMatch> {
         "over_budget": stats.over_budget });
     let mut completeness = Completeness::complete();
     completeness.degrade(Degraded::TimedOut);
-    Some(RuleMatch { rule: Arc::new(degraded()), batch, row: 0, output: output.as_object()?.clone(), completeness })
+    let (batch, output) = (Arc::new(batch), output.as_object()?.clone());
+    Some(RuleMatch { rule: Arc::new(degraded()), batch, row: 0, output, completeness })
 }
 
 fn degraded() -> DetectionRule {

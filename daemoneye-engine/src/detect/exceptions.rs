@@ -114,7 +114,7 @@ impl Exceptions {
     /// For each match the exception that hides it: the first one that holds.
     fn verdicts(&self, matches: &[RuleMatch]) -> Vec<Option<Uuid>> {
         // Matches of one batch come together, and its columns are brought to their types once.
-        let mut current: Option<(&RecordBatch, Columns<'_>)> = None;
+        let mut current: Option<(&Arc<RecordBatch>, Columns<'_>)> = None;
         let mut verdicts = Vec::with_capacity(matches.len());
         for found in matches {
             let Some(exceptions) = self.of.get(&found.rule.id) else {
@@ -122,7 +122,7 @@ impl Exceptions {
                 continue;
             };
             let columns = match current.take() {
-                Some((batch, columns)) if same(batch, &found.batch) => columns,
+                Some((batch, columns)) if Arc::ptr_eq(batch, &found.batch) => columns,
                 _ => Columns::of(&found.batch),
             };
             let (_, columns) = current.insert((&found.batch, columns));
@@ -130,12 +130,5 @@ impl Exceptions {
             verdicts.push(held.map(|exception| exception.id));
         }
         verdicts
-    }
-}
-
-fn same(a: &RecordBatch, b: &RecordBatch) -> bool {
-    match (a.columns().first(), b.columns().first()) {
-        (Some(a), Some(b)) => Arc::ptr_eq(a, b),
-        _ => false,
     }
 }

@@ -1,4 +1,4 @@
-//! A rule as a query over history: whole rows of the events that it would have matched, in the order of their streams.
+//! A rule as a query over history: whole rows of the events that it would have matched, in the order of time.
 
 use daemoneye_lib::model::RuleKind;
 
@@ -26,5 +26,5 @@ fn narrowed(rule: &LoadedRule) -> Option<String> {
 
 fn rows(table: &str, further: &str) -> String {
     let from = if table == "process_events" { table.to_owned() } else { format!("process_events AS {table}") };
-    format!("SELECT * FROM {from} WHERE time >= $1 AND time < $2{further} ORDER BY collector, epoch, seq")
+    format!("SELECT * FROM {from} WHERE time >= $1 AND time < $2{further} ORDER BY time, collector, epoch, seq")
 }

@@ -72,6 +72,8 @@ pub(super) enum Scalar {
     Coalesce(Vec<Scalar>),
     /// `concat`: NULL counts as empty.
     Concat(Vec<Scalar>),
+    /// ASCII letters small.
+    Fold(Box<Scalar>),
     Integer(i64),
     /// `||`: NULL if one side is.
     Join(Box<Scalar>, Box<Scalar>),
@@ -193,6 +195,7 @@ impl Scalar {
                 let parts = parts.iter().filter_map(|part| part.text(columns, row));
                 Some(Cell::Text(Cow::Owned(parts.collect())))
             }
+            Self::Fold(text) => Some(Cell::Text(Cow::Owned(text.text(columns, row)?.to_ascii_lowercase()))),
             Self::Integer(value) => Some(Cell::Integer(*value)),
             Self::Join(left, right) => {
                 let (left, right) = (left.text(columns, row)?, right.text(columns, row)?);

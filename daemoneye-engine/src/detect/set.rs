@@ -1,5 +1,6 @@
 //! The rules that run together, and what each of them has cost and found.
 
+use std::cell::OnceCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -163,7 +164,7 @@ impl RuleSet {
             Err(TryLockError::WouldBlock) => None,
         };
         let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
-        let mut matches = Vec::new();
+        let (mut matches, shared) = (Vec::new(), Shared { batch: &events.batch, once: OnceCell::new() });
         self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
             let mut row = 0;
             while row < columns.rows() {
@@ -173,7 +174,7 @@ impl RuleSet {
                 }
                 row = next;
                 self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
-                self.decide(&events.batch, &columns, completeness, candidates, watch, &mut matches);
+                self.decide(&shared, &columns, completeness, candidates, watch, &mut matches);
             }
         });
         self.batches.fetch_add(1, Ordering::Relaxed);
@@ -197,7 +198,7 @@ impl RuleSet {
     /// Evaluates the candidates. The clock is read once between two rules.
     fn decide(
         &self,
-        batch: &RecordBatch,
+        batch: &Shared<'_>,
         columns: &Columns<'_>,
         completeness: &Completeness,
         candidates: &Candidates,
@@ -296,15 +297,27 @@ impl RuleSet {
     }
 }
 
+/// A batch as all its matches have it: its columns are some fifty references, which each would count anew.
+struct Shared<'a> {
+    batch: &'a RecordBatch,
+    once: OnceCell<Arc<RecordBatch>>,
+}
+
+impl Shared<'_> {
+    fn owned(&self) -> Arc<RecordBatch> {
+        Arc::clone(self.once.get_or_init(|| Arc::new(self.batch.clone())))
+    }
+}
+
 impl Running {
-    fn found(&self, batch: &RecordBatch, columns: &Columns<'_>, row: usize, completeness: &Completeness) -> RuleMatch {
+    fn found(&self, batch: &Shared<'_>, columns: &Columns<'_>, row: usize, completeness: &Completeness) -> RuleMatch {
         self.counters.matched(columns.time(row));
         let mut completeness = completeness.clone();
         if self.lacks(columns) {
             completeness.degrade(Degraded::SchemaUnavailable);
         }
         let output = output::row(&self.compiled.outputs, columns, row);
-        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.clone(), row, output, completeness }
+        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.owned(), row, output, completeness }
     }
 
     /// Whether it reads a column that the batch does not have.

@@ -1,24 +1,27 @@
 //! Rules over events from anywhere: our rules and Sigma's, one JSON object a line, and the same matcher as on live events.
 //!
-//! Every event is decided by itself and every rule by every event, so the answer does not depend on how lines fall into batches.
-//! What cannot be used, of the rules or of the lines, is told and stops nothing else.
+//! How lines fall into batches changes nothing about what is found. A rule that needs several events goes by their time and names
+//! the line of the one that completed it. What cannot be used, of the rules or of the lines, is told and stops nothing else.
 
 mod read;
 mod rows;
 
-use std::collections::{BTreeSet, HashMap};
-use std::path::{Path, PathBuf};
+use std::collections::HashMap;
+use std::path::PathBuf;
 
-use daemoneye_lib::model::{Completeness, RuleKind, RuleState};
+use daemoneye_lib::model::{Completeness, RuleState};
 use daemoneye_lib::proto::Sequence;
+use datafusion::arrow::array::AsArray as _;
+use datafusion::arrow::datatypes::Int64Type;
 use serde::Serialize;
 use uuid::Uuid;
 
 pub use self::rows::{Line, Lines, Rows};
 
-use crate::detect::{LoadedRule, Refusal, RuleSet, rules};
+use crate::detect::{Exceptions, LoadedRule, RuleSet, rules};
 use crate::ingest::EventBatch;
 use crate::sigma::{self, Lists, Verdict};
+use crate::store::RuleMatch;
 
 /// One match, as it is printed.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -42,20 +45,37 @@ pub struct Note {
 #[derive(Debug)]
 pub struct Hunt {
     set: RuleSet,
+    exceptions: Exceptions,
     /// Ids as they are printed.
     ids: HashMap<Uuid, String>,
 }
 
 impl Hunt {
-    /// Takes every rule below the paths, ours and Sigma's, and tells what it could not take.
+    /// Takes every rule below the paths, ours and Sigma's, with the lists, overrides and exceptions in any of them, and tells what it
+    /// could not take.
     #[must_use]
     pub fn load(paths: &[PathBuf], lists: &Lists) -> (Self, Vec<Note>) {
-        let mut loading = Loading { lists, rules: Vec::new(), ids: HashMap::new(), notes: Vec::new() };
-        paths.iter().for_each(|path| loading.path(path));
-        let Loading { rules, ids, mut notes, .. } = loading;
+        let mut loading = Loading { rules: Vec::new(), ids: HashMap::new(), notes: Vec::new() };
+        let (mut foreign, mut own) = (Vec::new(), Vec::new());
+        for path in paths {
+            let (files, problems) = sigma::files(path);
+            for (file, problem) in problems {
+                loading.note(true, format!("{}: {problem}", file.display()));
+            }
+            let (of_sigma, ours): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| sigma::is_sigma(&file.text));
+            foreign.extend(of_sigma);
+            own.push(ours.into_iter().map(|file| (file.path, file.text)).collect());
+        }
+        sigma::convert(&foreign, lists).into_iter().for_each(|one| loading.sigma(one));
+        // Through the loader of rule directories, so that what such a directory means is decided in one place.
+        let loaded = rules::load_texts(&own);
+        loaded.problems.iter().for_each(|problem| loading.note(true, problem.to_string()));
+        loaded.rules.into_iter().for_each(|rule| loading.rule(rule));
+        let Loading { rules, ids, mut notes } = loading;
+        let exceptions = Exceptions::of(&rules);
         let (set, refusals) = RuleSet::compile(rules);
         notes.extend(refusals.iter().map(|refusal| Note { is_refusal: true, text: refusal.to_string() }));
-        (Self { set, ids }, notes)
+        (Self { set, exceptions, ids }, notes)
     }
 
     /// How many rules run.
@@ -64,78 +84,67 @@ impl Hunt {
         self.set.len()
     }
 
-    /// Every match in the lines, in order of line, then of id.
+    /// What is found with these lines and no exception hides, in order of line, then of id. A rule that needs several events may
+    /// name a line of the batch before.
     #[must_use]
     pub fn matches(&self, lines: Lines) -> Vec<Match<'_>> {
-        let Lines { batch, numbers } = lines;
-        let (at, collector) = (Sequence::new(1, 1), "hunt".into());
-        let events = EventBatch { batch, collector, first: at, last: at, gaps: Vec::new(), live: Vec::new() };
-        let found = self.set.evaluate(&events, &Completeness::complete());
-        let one = |found: &crate::store::RuleMatch| {
-            let rule_id = self.ids.get(&found.rule.id).map_or("", String::as_str);
-            Some(Match { rule_id, event: *numbers.get(found.row)? })
+        let at = Sequence::new(1, 1);
+        let batch = lines.batch;
+        let events =
+            EventBatch { batch, collector: "hunt".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
+        self.shown(self.set.evaluate(&events, &Completeness::complete()))
+    }
+
+    /// What is found because nothing more comes.
+    #[must_use]
+    pub fn finish(&self) -> Vec<Match<'_>> {
+        self.shown(self.set.advance(i64::MAX))
+    }
+
+    fn shown(&self, found: Vec<RuleMatch>) -> Vec<Match<'_>> {
+        let one = |found: &RuleMatch| {
+            let seq = found.batch.column_by_name("seq")?.as_primitive_opt::<Int64Type>()?;
+            let line = seq.values().get(found.row).and_then(|line| u64::try_from(*line).ok())?;
+            Some(Match { rule_id: self.ids.get(&found.rule.id)?, event: line })
         };
-        let mut matches: Vec<Match<'_>> = found.iter().filter_map(one).collect();
+        let mut matches: Vec<Match<'_>> = self.exceptions.judge(found).shown.iter().filter_map(one).collect();
         matches.sort_unstable_by_key(|found| (found.event, found.rule_id));
         matches
     }
+
+    /// Rules that need several events and could not see all that they need, each with what was missing.
+    #[must_use]
+    pub fn shortfalls(&self) -> Vec<String> {
+        let told = |stats: &crate::detect::RuleStats| {
+            let window = stats.window?;
+            let failed = window.failed.saturating_add(window.timed_out);
+            let lacks = [
+                (window.late, "events came too late for it: order the file by time"),
+                (window.shed, "events were let go before it was done with them"),
+                (failed, "times it could not be decided"),
+            ];
+            let lacks: Vec<String> =
+                lacks.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
+            (!lacks.is_empty()).then(|| format!("{}: {}", stats.rule.name, lacks.join("; ")))
+        };
+        self.set.stats().iter().filter_map(told).collect()
+    }
 }
 
-struct Loading<'a> {
-    lists: &'a Lists,
+struct Loading {
     rules: Vec<LoadedRule>,
     ids: HashMap<Uuid, String>,
     notes: Vec<Note>,
 }
 
-impl Loading<'_> {
-    fn path(&mut self, path: &Path) {
-        let (files, problems) = sigma::files(path);
-        for (file, problem) in problems {
-            self.note(true, format!("{}: {problem}", file.display()));
-        }
-        let (foreign, own): (Vec<_>, Vec<_>) = files.into_iter().partition(|file| sigma::is_sigma(&file.text));
-        sigma::convert(&foreign, self.lists).into_iter().for_each(|one| self.sigma(one));
-        if !own.is_empty() {
-            let foreign: BTreeSet<&Path> = foreign.iter().map(|file| file.path.as_path()).collect();
-            self.own(path, &own, &foreign);
-        }
-    }
-
-    /// Through the loader of rule directories, so that what such a directory means is decided in one place.
-    fn own(&mut self, path: &Path, own: &[sigma::RuleFile], foreign: &BTreeSet<&Path>) {
-        if path.is_dir() {
-            let loaded = rules::load_dirs(&[path.to_owned()]);
-            loaded
-                .problems
-                .iter()
-                .filter(|problem| !foreign.contains(problem.file.as_path()))
-                .for_each(|p| self.refused(p));
-            loaded.rules.into_iter().for_each(|rule| self.rule(rule));
-            return;
-        }
-        for file in own {
-            match rules::parse(&file.path, &file.text) {
-                Ok(rule) => self.rule(rule),
-                Err(problems) => problems.iter().for_each(|problem| self.refused(problem)),
-            }
-        }
-    }
-
+impl Loading {
     fn rule(&mut self, rule: LoadedRule) {
-        let whose = rule.path.display();
-        if rule.rule.kind == RuleKind::Window {
-            self.note(true, format!("{whose}: a hunt decides event by event, and this rule needs several"));
-        } else if rule.rule.state == RuleState::Active {
+        if rule.rule.state == RuleState::Active {
             self.ids.insert(rule.rule.id, rule.rule.id.to_string());
             self.rules.push(rule);
         } else {
-            self.note(false, format!("{whose}: the rule is not active and does not run"));
+            self.note(false, format!("{}: the rule is not active and does not run", rule.path.display()));
         }
-    }
-
-    fn refused(&mut self, problem: &Refusal) {
-        self.note(true, problem.to_string());
     }
 
     fn sigma(&mut self, conversion: sigma::Conversion) {
@@ -145,13 +154,9 @@ impl Loading<'_> {
             let line = if reason.line > 0 { format!(":{}", reason.line) } else { String::new() };
             self.note(verdict == Verdict::Refused, format!("{file}{line}: {}: {}", verdict.as_str(), reason.message));
         }
-        match rule {
-            Some(rule) if rule.rule.kind == RuleKind::Window => self.rule(rule),
-            Some(rule) => {
-                self.ids.insert(id, sigma_id);
-                self.rules.push(rule);
-            }
-            None => {}
+        if let Some(rule) = rule {
+            self.ids.insert(id, sigma_id);
+            self.rules.push(rule);
         }
     }
 

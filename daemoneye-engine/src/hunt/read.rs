@@ -67,6 +67,14 @@ impl<'a> Fields<'a> {
         self.slot(PROCESS_EVENTS.len() + special as usize)
     }
 
+    /// Exporters put some fields into an event twice, one of them as an object or null; the value stays.
+    fn put(&mut self, at: usize, value: Option<Cell<'a>>) {
+        let slot = self.slot(at);
+        if slot.is_none() || !matches!(value, None | Some(Cell::Nested)) {
+            *slot = value;
+        }
+    }
+
     #[expect(clippy::indexing_slicing, reason = "every place comes from the table that this list is as long as")]
     fn slot(&mut self, at: usize) -> &mut Option<Cell<'a>> {
         &mut self.0[at]
@@ -216,7 +224,7 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
                 }
                 Key::Named => map.next_value_seed(Named { fields: &mut *self.fields })?,
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
-                Key::Slot(at) => *self.fields.slot(at) = map.next_value_seed(CellSeed)?,
+                Key::Slot(at) => self.fields.put(at, map.next_value_seed(CellSeed)?),
             }
         }
         Ok(true)
@@ -265,7 +273,7 @@ impl<'de> Visitor<'de> for Named<'_, 'de> {
             }
         }
         if let Key::Slot(at) = found {
-            *self.fields.slot(at) = value;
+            self.fields.put(at, value);
         }
         Ok(())
     }

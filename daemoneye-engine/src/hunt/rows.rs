@@ -17,7 +17,7 @@ use jiff::tz::TimeZone;
 
 use super::read::{Cell, Fields, Special, fields};
 use crate::schema::{TIME_ZONE, arrow_type, process_events_schema};
-use crate::sigma::fields::{event_type_of, identity_of, level_of};
+use crate::sigma::fields::{UNIX, WINDOWS, event_type_of, identity_of, level_of};
 use crate::sigma::leaf::parse_integer;
 
 /// Rows of a batch: enough that what a batch costs by itself does not count.
@@ -29,15 +29,14 @@ const BATCH_BYTES: usize = 8 * 1024 * 1024;
 #[derive(Debug)]
 pub struct Rows {
     columns: Vec<Column>,
-    lines: Vec<u64>,
+    rows: usize,
     bytes: usize,
 }
 
-/// Rows as they are evaluated, with the number of the line that each came from.
+/// Rows as they are evaluated; `seq` is the number of the line that each came from.
 #[derive(Debug)]
 pub struct Lines {
     pub(super) batch: RecordBatch,
-    pub(super) numbers: Vec<u64>,
 }
 
 impl Lines {
@@ -96,6 +95,8 @@ struct Places {
     parent_name: usize,
     pid: usize,
     ppid: usize,
+    seq: usize,
+    source: usize,
     start_kind: usize,
     time: usize,
     user: usize,
@@ -117,6 +118,8 @@ static PLACES: LazyLock<Places> = LazyLock::new(|| {
         parent_name: place("parent_name"),
         pid: place("pid"),
         ppid: place("ppid"),
+        seq: place("seq"),
+        source: place("source"),
         start_kind: place("start_kind"),
         time: place("time"),
         user: place("user"),
@@ -131,7 +134,7 @@ impl Default for Rows {
             values: None,
             nulls: 0,
         };
-        Self { columns: PROCESS_EVENTS.iter().map(column).collect(), lines: Vec::new(), bytes: 0 }
+        Self { columns: PROCESS_EVENTS.iter().map(column).collect(), rows: 0, bytes: 0 }
     }
 }
 
@@ -145,13 +148,15 @@ impl Rows {
         if !settle(&mut fields) {
             return Line::Other;
         }
+        // What a window rule finds names its events by their place.
+        *fields.column(PLACES.seq) = i64::try_from(number).ok().map(Cell::Integer);
         let mut without = Vec::new();
         for (at, column) in self.columns.iter_mut().enumerate() {
             if !column.push(fields.column(at).take()) {
                 without.push(column.name);
             }
         }
-        self.lines.push(number);
+        self.rows += 1;
         self.bytes = self.bytes.saturating_add(line.len());
         if without.is_empty() { Line::Taken } else { Line::Without(without) }
     }
@@ -159,7 +164,7 @@ impl Rows {
     /// Whether it is time to evaluate.
     #[must_use]
     pub const fn is_full(&self) -> bool {
-        self.lines.len() >= BATCH_ROWS || self.bytes >= BATCH_BYTES
+        self.rows >= BATCH_ROWS || self.bytes >= BATCH_BYTES
     }
 
     /// The rows so far, of which there may be none.
@@ -167,9 +172,9 @@ impl Rows {
     /// # Errors
     /// Arrow would not take the columns; a defect of this program.
     pub fn finish(&mut self) -> Result<Lines, ArrowError> {
-        let Self { columns, lines, .. } = std::mem::take(self);
-        let arrays = columns.into_iter().map(|column| column.finish(lines.len())).collect();
-        Ok(Lines { batch: RecordBatch::try_new(process_events_schema(), arrays)?, numbers: lines })
+        let Self { columns, rows, .. } = std::mem::take(self);
+        let arrays = columns.into_iter().map(|column| column.finish(rows)).collect();
+        Ok(Lines { batch: RecordBatch::try_new(process_events_schema(), arrays)? })
     }
 }
 
@@ -263,11 +268,12 @@ fn settle(fields: &mut Fields<'_>) -> bool {
     let channel = fields.special(Special::Channel).take();
     let channel = channel.as_ref().and_then(|cell| text(cell).map(|text| text.to_ascii_lowercase()));
     let wanted = event_id.map(|id| if id < 100 { "sysmon" } else { "security" });
-    let elsewhere = channel.zip(wanted).is_some_and(|(channel, wanted)| !channel.contains(wanted));
+    let elsewhere = channel.as_deref().zip(wanted).is_some_and(|(channel, wanted)| !channel.contains(wanted));
     let event_type = event_id.map(event_type_of);
     if elsewhere || event_type == Some(None) {
         return false;
     }
+    source(fields, channel.as_deref(), event_id);
     process_ids(fields, event_id);
     let kind = event_type.flatten().unwrap_or("start");
     if fields.column(places.event_type).is_none() {
@@ -283,9 +289,37 @@ fn settle(fields: &mut Fields<'_>) -> bool {
     true
 }
 
+/// Takes a value where there is none; an object that some exporter has under the column's name is none.
 fn default<'a>(slot: &mut Option<Cell<'a>>, value: impl FnOnce() -> Option<Cell<'a>>) {
-    if slot.is_none() {
-        *slot = value();
+    if matches!(slot, None | Some(Cell::Nested)) {
+        *slot = value().or_else(|| slot.take());
+    }
+}
+
+/// The system that an event is of, where it shows: by its path, or else by the channel or number of its log.
+fn source(fields: &mut Fields<'_>, channel: Option<&str>, event_id: Option<i64>) {
+    let places = &*PLACES;
+    let mut system = None;
+    for path in [places.executable_path, places.parent_executable_path] {
+        let Some(Cell::Text(path)) = fields.column(path) else { continue };
+        system = system.or_else(|| system_of(path));
+    }
+    let of_security = event_id.is_some_and(|id| id > 100);
+    system = system.or_else(|| match channel {
+        Some(channel) if channel.contains("linux") => Some(UNIX),
+        Some(channel) => (channel.contains("windows") || of_security).then_some(WINDOWS),
+        None => of_security.then_some(WINDOWS),
+    });
+    default(fields.column(places.source), || system.map(|system| Cell::Text(Cow::Borrowed(system))));
+}
+
+/// Drives, shares and names of devices are those of Windows.
+fn system_of(path: &str) -> Option<&'static str> {
+    match path.as_bytes() {
+        [b'/', ..] => Some(UNIX),
+        [b'\\', ..] => Some(WINDOWS),
+        [drive, b':', b'\\' | b'/', ..] if drive.is_ascii_alphabetic() => Some(WINDOWS),
+        _ => None,
     }
 }
 

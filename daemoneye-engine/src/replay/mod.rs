@@ -3,12 +3,14 @@
 //! Everything is decided by event time and stream position, so the same events and rules give the same alerts with the same
 //! ids every time. Nothing is delivered, audited or kept.
 
+mod merge;
 mod read;
 mod rows;
 
 use daemoneye_lib::model::{Alert, Completeness, Degraded};
 use daemoneye_lib::proto::Sequence;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
+use datafusion::arrow::datatypes::TimestampMicrosecondType;
 
 pub use self::read::{ReplayError, read};
 pub use self::rows::{batch_of_rows, process_events};
@@ -24,6 +26,8 @@ pub struct Replay {
     exceptions: Exceptions,
     store: Store,
     matches: u64,
+    /// Matches of events before it are not kept, µs since the Unix epoch.
+    from_us: i64,
 }
 
 impl Replay {
@@ -35,7 +39,13 @@ impl Replay {
         let exceptions = Exceptions::of(&rules);
         let (set, refusals) = RuleSet::compile(rules);
         let store = Store::in_memory(options)?;
-        Ok((Self { set, exceptions, store, matches: 0 }, refusals))
+        Ok((Self { set, exceptions, store, matches: 0, from_us: i64::MIN }, refusals))
+    }
+
+    /// Events before that time (µs since the Unix epoch) are there for rules that look back over them: what matches them is left out.
+    #[must_use]
+    pub fn since(self, from_us: i64) -> Self {
+        Self { from_us, ..self }
     }
 
     /// Takes the next events and returns what matched and no exception hides.
@@ -55,10 +65,19 @@ impl Replay {
     /// # Errors
     /// [`StoreError`] when the store in memory fails.
     pub fn finish(&mut self) -> Result<Vec<RuleMatch>, StoreError> {
-        self.keep(self.set.advance(i64::MAX))
+        self.advance(i64::MAX)
     }
 
-    fn keep(&mut self, found: Vec<RuleMatch>) -> Result<Vec<RuleMatch>, StoreError> {
+    /// No event older than `to_us` (µs since the Unix epoch) will come: what window rules were waiting for until then is decided.
+    ///
+    /// # Errors
+    /// [`StoreError`] when the store in memory fails.
+    pub fn advance(&mut self, to_us: i64) -> Result<Vec<RuleMatch>, StoreError> {
+        self.keep(self.set.advance(to_us))
+    }
+
+    fn keep(&mut self, mut found: Vec<RuleMatch>) -> Result<Vec<RuleMatch>, StoreError> {
+        found.retain(|found| self.from_us == i64::MIN || found.time_us() >= self.from_us);
         let judged = self.exceptions.judge(found);
         self.matches = self.matches.saturating_add(judged.shown.len() as u64);
         self.store.commit_hidden(&judged.hidden)?;
@@ -89,4 +108,10 @@ impl Replay {
 pub fn events_of(batch: RecordBatch) -> EventBatch {
     let nowhere = Sequence::new(0, 0);
     EventBatch { batch, collector: "".into(), first: nowhere, last: nowhere, gaps: Vec::new(), live: Vec::new() }
+}
+
+/// The event times of a batch in µs since the Unix epoch, by row.
+fn times(batch: &RecordBatch) -> impl Iterator<Item = Option<i64>> {
+    let times = batch.column_by_name("time").and_then(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
+    (0..batch.num_rows()).map(move |row| times.filter(|times| times.is_valid(row)).map(|times| times.value(row)))
 }

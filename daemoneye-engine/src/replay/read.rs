@@ -4,19 +4,22 @@ use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
-use daemoneye_lib::segment::DirReader;
-use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::array::{RecordBatch, UInt32Array};
+use datafusion::arrow::compute::{SortColumn, concat_batches, lexsort_to_indices, take_record_batch};
 use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::parquet::errors::ParquetError;
 use serde_json::{Map, Value};
 
-use super::{events_of, process_events};
+use super::{events_of, merge, process_events, times};
+use crate::detect::GRACE_US;
 use crate::ingest::{self, EventBatch, JsonRowError};
 use crate::store::{StoreError, WAL_DIR, collectors};
 
 /// Rows or records of one piece: large enough that a piece costs nothing, small enough to be held.
-const PIECE: usize = 4_096;
+pub(super) const PIECE: usize = 4_096;
+/// Most bytes of an export that is brought into the order of time in memory: some million events.
+const SORTED_BYTES: usize = 1024 * 1024 * 1024;
 /// Longest line of an export in bytes: an event has at most 1 MiB, and JSON escapes some of it.
 const LINE_BYTES: u64 = 8 * 1024 * 1024;
 /// A Parquet file begins with this.
@@ -61,6 +64,16 @@ pub enum ReplayError {
         /// Why not.
         source: io::Error,
     },
+    /// Events in disorder, and too many of them.
+    #[error(
+        "{} is not in the order of time, and larger than the {SORTED_BYTES} bytes that are sorted here; export it with \
+         \"SELECT * FROM process_events ORDER BY time, collector, epoch, seq\", or a part of it with --from and --to",
+        path.display()
+    )]
+    MisuseOrder {
+        /// The export.
+        path: PathBuf,
+    },
     /// Rows without their place in a stream.
     #[error("{} has no column {column}: export whole rows, `daemoneye-cli data export` without a SELECT", path.display())]
     MisuseColumns {
@@ -80,7 +93,7 @@ pub enum ReplayError {
     Store(#[from] StoreError),
 }
 
-/// Hands over what `path` holds, piece by piece, in its order, and returns what could not be read of it.
+/// Hands over what `path` holds, piece by piece, in the order of event time, and returns what could not be read of it.
 ///
 /// # Errors
 /// [`ReplayError`] when nothing more can be read, or `each` fails.
@@ -94,19 +107,60 @@ pub fn read(
     let mut file = File::open(path).map_err(io_of(path))?;
     let mut begins = Vec::with_capacity(PARQUET.len());
     file.by_ref().take(PARQUET.len() as u64).read_to_end(&mut begins).map_err(io_of(path))?;
-    if begins == PARQUET {
-        parquet(path, each)?;
+    let pieces = if begins == PARQUET { parquet } else { lines };
+    if is_in_order(path, pieces)? {
+        pieces(path, &mut |batch| Ok(each(events_of(batch))?))?;
     } else {
-        lines(path, each)?;
+        sorted(path, pieces, each)?;
     }
     Ok(Vec::new())
+}
+
+/// What hands over an export as batches of the table's columns.
+type Pieces = fn(&Path, &mut dyn FnMut(RecordBatch) -> Result<(), ReplayError>) -> Result<(), ReplayError>;
+
+/// Whether no event is further behind an earlier one than live ones may be.
+fn is_in_order(path: &Path, pieces: Pieces) -> Result<bool, ReplayError> {
+    let (mut latest, mut in_order) = (i64::MIN, true);
+    pieces(path, &mut |batch| {
+        for time in times(&batch).flatten() {
+            in_order &= time >= latest.saturating_sub(GRACE_US);
+            latest = latest.max(time);
+        }
+        Ok(())
+    })?;
+    Ok(in_order)
+}
+
+fn sorted(
+    path: &Path,
+    pieces: Pieces,
+    each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>,
+) -> Result<(), ReplayError> {
+    let (mut all, mut bytes) = (Vec::new(), 0_usize);
+    pieces(path, &mut |batch| {
+        bytes = bytes.saturating_add(batch.get_array_memory_size());
+        all.push(batch);
+        if bytes > SORTED_BYTES { Err(ReplayError::MisuseOrder { path: path.to_owned() }) } else { Ok(()) }
+    })?;
+    let columns = |source| ReplayError::CorruptColumns { path: path.to_owned(), source };
+    let Some(schema) = all.first().map(RecordBatch::schema) else { return Ok(()) };
+    let whole = concat_batches(&schema, &all).map_err(columns)?;
+    drop(all);
+    let keys = POSITION.iter().filter_map(|name| whole.column_by_name(name).cloned());
+    let keys: Vec<SortColumn> = keys.map(|values| SortColumn { values, options: None }).collect();
+    let order: UInt32Array = lexsort_to_indices(&keys, None).map_err(columns)?;
+    for first in (0..order.len()).step_by(PIECE) {
+        let rows = order.slice(first, PIECE.min(order.len().saturating_sub(first)));
+        each(events_of(take_record_batch(&whole, &rows).map_err(columns)?))?;
+    }
+    Ok(())
 }
 
 fn io_of(path: &Path) -> impl Fn(io::Error) -> ReplayError {
     move |source| ReplayError::Io { path: path.to_owned(), source }
 }
 
-/// A log that ends in the middle has been read up to there.
 fn logs(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>) -> Result<Vec<String>, ReplayError> {
     let below = path.join(WAL_DIR);
     let dir = if below.is_dir() { below } else { path.to_owned() };
@@ -115,49 +169,11 @@ fn logs(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>)
         return Err(ReplayError::MisuseDirectory { path: path.to_owned() });
     }
     let mut troubles = Vec::new();
-    for collector in &found {
-        let records = match DirReader::open(&dir, collector, None) {
-            Ok(records) => records,
-            Err(error) => {
-                troubles.push(format!("{collector}: {error}"));
-                continue;
-            }
-        };
-        let mut run = Vec::with_capacity(PIECE);
-        for record in records {
-            match record {
-                Ok(record) => run.push(record),
-                Err(error) => {
-                    troubles.push(format!("{collector}: {error}"));
-                    break;
-                }
-            }
-            if run.len() == PIECE {
-                hand_over(collector, &mut run, each, &mut troubles)?;
-            }
-        }
-        hand_over(collector, &mut run, each, &mut troubles)?;
-    }
+    merge::logs(&dir, &found, &mut troubles, each)?;
     Ok(troubles)
 }
 
-fn hand_over(
-    collector: &str,
-    run: &mut Vec<daemoneye_lib::proto::Record>,
-    each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>,
-    troubles: &mut Vec<String>,
-) -> Result<(), StoreError> {
-    if !run.is_empty() {
-        match ingest::decode(collector, run) {
-            Ok(events) => each(events)?,
-            Err(error) => troubles.push(error.to_string()),
-        }
-        run.clear();
-    }
-    Ok(())
-}
-
-fn parquet(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>) -> Result<(), ReplayError> {
+fn parquet(path: &Path, each: &mut dyn FnMut(RecordBatch) -> Result<(), ReplayError>) -> Result<(), ReplayError> {
     let corrupt = |source| ReplayError::CorruptParquet { path: path.to_owned(), source };
     let columns = |source| ReplayError::CorruptColumns { path: path.to_owned(), source };
     let file = File::open(path).map_err(io_of(path))?;
@@ -167,12 +183,12 @@ fn parquet(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreErro
         if let Some(column) = POSITION.into_iter().find(|name| batch.column_by_name(name).is_none()) {
             return Err(ReplayError::MisuseColumns { path: path.to_owned(), column });
         }
-        each(events_of(process_events(&batch).map_err(columns)?))?;
+        each(process_events(&batch).map_err(columns)?)?;
     }
     Ok(())
 }
 
-fn lines(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>) -> Result<(), ReplayError> {
+fn lines(path: &Path, each: &mut dyn FnMut(RecordBatch) -> Result<(), ReplayError>) -> Result<(), ReplayError> {
     let mut reader = BufReader::new(File::open(path).map_err(io_of(path))?);
     let (mut line, mut rows, mut text) = (0_u64, Vec::with_capacity(PIECE), String::new());
     loop {
@@ -188,7 +204,7 @@ fn lines(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>
         }
         if rows.len() == PIECE || (read == 0 && !rows.is_empty()) {
             let batch = ingest::batch_from_json(&rows).map_err(|error| corrupt(before(&error, line, rows.len())))?;
-            each(events_of(batch))?;
+            each(batch)?;
             rows.clear();
         }
         if read == 0 {

@@ -57,7 +57,7 @@ pub(super) fn convert(node: &Node, parts: &[Part]) -> Result<Correlated, String>
     Ok(Correlated { sql, dedup: wanted.group })
 }
 
-/// The ids of the rules that raise nothing by themselves because a correlation refers to them, whether it could be converted or not.
+/// The ids of the rules that raise nothing by themselves because a correlation refers to them.
 pub(super) fn replaced(node: &Node, parts: &[Part]) -> Vec<String> {
     if matches!(field(node, "generate").map(|node| &node.value), Some(Yaml::Boolean(true))) {
         return Vec::new();

@@ -43,16 +43,17 @@ pub(super) fn base64(bytes: &[u8]) -> String {
     text
 }
 
-/// What is the same of the encoded value wherever it begins: one text for each offset within three bytes.
-pub(super) fn base64_at_offsets(bytes: &[u8]) -> Vec<String> {
+/// What is the same of the encoded value wherever it begins: one text for each offset within three bytes. `None`: at one of them no
+/// digit is the value's alone.
+pub(super) fn base64_at_offsets(bytes: &[u8]) -> Option<Vec<String>> {
     let at = |offset: usize| {
         let shifted: Vec<u8> = std::iter::repeat_n(b' ', offset).chain(bytes.iter().copied()).collect();
         let whole = base64(&shifted);
         // Digits that hold bits of what stands before or behind the value.
         let (before, behind) = ([0, 2, 3].get(offset).copied()?, [0, 3, 2].get(shifted.len() % 3).copied()?);
-        whole.get(before..whole.len().saturating_sub(behind)).map(str::to_owned)
+        whole.get(before..whole.len().saturating_sub(behind)).filter(|own| !own.is_empty()).map(str::to_owned)
     };
-    (0..3).filter_map(at).collect()
+    (0..3).map(at).collect()
 }
 
 /// Every spelling of the options in a value: a dash or slash that does not stand behind a word character and stands before one.
@@ -96,7 +97,7 @@ mod tests {
     #[test]
     fn every_offset_is_found_in_the_encoding_of_a_longer_text() {
         let needle = "/bin/bash";
-        let shifts = base64_at_offsets(needle.as_bytes());
+        let shifts = base64_at_offsets(needle.as_bytes()).unwrap();
         assert_eq!(shifts, ["L2Jpbi9iYXNo", "9iaW4vYmFza", "vYmluL2Jhc2"]);
         for before in ["", "x", "xy", "xyz", "wxyz"] {
             for behind in ["", "1", "12"] {
@@ -104,6 +105,13 @@ mod tests {
                 assert!(shifts.iter().any(|shift| whole.contains(shift)), "{before:?} {behind:?}");
             }
         }
+    }
+
+    #[test]
+    fn one_byte_has_no_digit_of_its_own_at_one_offset() {
+        assert_eq!(base64_at_offsets(b"a"), None);
+        assert_eq!(base64_at_offsets(b""), None);
+        assert!(base64_at_offsets(b"ab").is_some_and(|shifts| shifts.iter().all(|shift| !shift.is_empty())));
     }
 
     #[test]

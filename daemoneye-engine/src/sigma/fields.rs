@@ -58,8 +58,20 @@ pub(crate) const FIELDS: &[(&str, Target)] = &[
     ("User", Target::Column("user")),
 ];
 
-/// Sources that exist on Linux only: an event of one of them is no event of another system.
-pub(super) const LINUX_SOURCES: &[&str] = &["ebpf", "proc-connector", "procfs"];
+/// What a file's event has for a source when its paths, or what its exporter says, are those of Windows.
+pub(crate) const WINDOWS: &str = "windows";
+/// The same of a system whose paths begin with `/`.
+pub(crate) const UNIX: &str = "unix";
+
+/// The sources of events that are none of a product; what tells no source is looked at by the rules of every product.
+pub(super) fn foreign_sources(product: &str) -> Option<&'static [&'static str]> {
+    match product {
+        "linux" => Some(&[WINDOWS]),
+        "macos" => Some(&["ebpf", "proc-connector", "procfs", WINDOWS]),
+        "windows" => Some(&["ebpf", "proc-connector", "procfs", UNIX]),
+        _ => None,
+    }
+}
 
 /// Columns that tell how an event was captured rather than what the process says: a keyword does not look at them.
 const NOT_SEARCHED: &[&str] = &[

@@ -5,6 +5,7 @@ use daemoneye_lib::columns::{self, process_event_column};
 use super::expr::{Expr, quoted};
 use super::fields::{self, Target};
 use super::modifiers::{Item, Kind, Place, Value, text_of};
+use super::pcre;
 use super::text::{Pattern, Shape};
 
 /// Longest run of a pattern in bytes; more than this is no rule.
@@ -131,7 +132,7 @@ fn literal(text: &str) -> Result<String, String> {
 fn regex(column: &str, pattern: &Pattern, flags: &str) -> Result<Expr, String> {
     let text = pattern.plain().ok_or("a list with wildcards cannot be put into a regular expression")?;
     let flags = if flags.is_empty() { String::new() } else { format!(", {}", quoted(flags)) };
-    Ok(Expr::Leaf(format!("re_match({column}, {}{flags})", literal(&text)?)))
+    Ok(Expr::Leaf(format!("re_match({column}, {}{flags})", literal(&pcre::translated(&text)?)?)))
 }
 
 /// Compared with other columns of the same event.
@@ -147,7 +148,7 @@ fn references(column: &str, place: Place, cased: bool, values: &[Value], in_secu
             return Err(format!("fieldref: {column} and {other_column} are of different kinds"));
         }
         let folds = !cased && kind(column) == Some(columns::Kind::Text);
-        let side = |name: &str| if folds { format!("lower({name})") } else { name.to_owned() };
+        let side = |name: &str| if folds { format!("ci_fold({name})") } else { name.to_owned() };
         let (left, right) = (side(column), side(other_column));
         let sql = match place {
             Place::Whole => format!("({left} = {right}) IS TRUE"),

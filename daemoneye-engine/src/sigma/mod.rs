@@ -14,6 +14,7 @@ mod folder;
 pub(crate) mod leaf;
 mod lists;
 mod modifiers;
+mod pcre;
 mod text;
 mod write;
 
@@ -148,9 +149,15 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
     let mut replaced = BTreeSet::new();
     let mut convert = |(draft, node): (Draft<'_>, Node)| {
         let Some(correlation) = document::field(&node, "correlation") else { return draft.refused(Vec::new()) };
-        replaced.extend(correlation::replaced(correlation, &parts));
         match correlation::convert(correlation, &parts) {
-            Ok(correlated) => draft.finish(&correlated.sql, &correlated.dedup, Vec::new()),
+            Ok(correlated) => {
+                let conversion = draft.finish(&correlated.sql, &correlated.dedup, Vec::new());
+                // Where nothing stands in their place they go on by themselves: too much is better than nothing.
+                if conversion.rule.is_some() {
+                    replaced.extend(correlation::replaced(correlation, &parts));
+                }
+                conversion
+            }
             Err(problem) => draft.refused(vec![Reason::new(correlation.referenced, problem)]),
         }
     };
@@ -290,14 +297,12 @@ impl<'a> Draft<'a> {
         if let Some(service) = service.as_deref().filter(|service| !matches!(*service, "sysmon" | "security")) {
             return Err(Reason::new(at, format!("no table holds events of the service {service}")));
         }
-        match product.as_deref() {
-            // The sources of another system exclude it; a foreign event names none and passes.
-            Some("windows" | "macos") => {
-                let sources: Vec<String> = fields::LINUX_SOURCES.iter().map(|source| quoted(source)).collect();
-                source.push(Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", sources.join(", "))));
-            }
-            Some("linux") | None => {}
-            Some(other) => return Err(Reason::new(at, format!("no table holds events of the product {other}"))),
+        if let Some(product) = product.as_deref() {
+            let Some(foreign) = fields::foreign_sources(product) else {
+                return Err(Reason::new(at, format!("no table holds events of the product {product}")));
+            };
+            let foreign: Vec<String> = foreign.iter().map(|source| quoted(source)).collect();
+            source.push(Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", foreign.join(", "))));
         }
         Ok((source, reasons))
     }

@@ -178,7 +178,11 @@ impl Chain<'_> {
         self.each(|value| {
             Ok(match modifier {
                 "base64" => vec![literal(encode::base64(&bytes(value)?))],
-                "base64offset" => encode::base64_at_offsets(&bytes(value)?).into_iter().map(literal).collect(),
+                "base64offset" => {
+                    let shifts = encode::base64_at_offsets(&bytes(value)?);
+                    let shifts = shifts.ok_or("base64offset: a value of one byte leaves nothing to look for")?;
+                    shifts.into_iter().map(literal).collect()
+                }
                 "utf16be" => vec![Value::Bytes(encode::utf16(&plain(&value)?, Wide::Big))],
                 "utf16" => vec![Value::Bytes(encode::utf16(&plain(&value)?, Wide::Marked))],
                 "windash" => {

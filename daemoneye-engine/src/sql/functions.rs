@@ -4,7 +4,7 @@
 
 use super::names::{self, Class};
 use super::{numbers, strict, sum};
-use datafusion::arrow::array::{Array, AsArray as _};
+use datafusion::arrow::array::{Array, AsArray as _, StringArray};
 use datafusion::arrow::compute::kernels::concat_elements::concat_elements_utf8;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::cast::as_string_array;
@@ -42,6 +42,7 @@ pub(crate) static FUNCTIONS: LazyLock<Functions> = LazyLock::new(|| {
         .map(bounded)
         .collect();
     scalar.push(Arc::new(ScalarUDF::from(TextConcat::new())));
+    scalar.push(Arc::new(ScalarUDF::from(Fold::new())));
     scalar.extend(numbers::functions());
     scalar.extend(strict::functions());
     Functions {
@@ -207,6 +208,41 @@ impl ScalarUDFImpl for TextConcat {
         };
         let joined = concat_elements_utf8(as_string_array(left)?, as_string_array(right)?)?;
         Ok(ColumnarValue::Array(Arc::new(joined)))
+    }
+}
+
+/// `ci_fold(a)`: ASCII letters small, so that two columns compare as the `ci_` functions compare one with a value.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Fold {
+    signature: Signature,
+}
+
+impl Fold {
+    fn new() -> Self {
+        Self { signature: Signature::uniform(1, vec![DataType::Utf8], Volatility::Immutable) }
+    }
+}
+
+impl ScalarUDFImpl for Fold {
+    fn name(&self) -> &str {
+        "ci_fold"
+    }
+
+    fn signature(&self) -> &Signature {
+        &self.signature
+    }
+
+    fn return_type(&self, _: &[DataType]) -> Result<DataType> {
+        Ok(DataType::Utf8)
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        let arrays = ColumnarValue::values_to_arrays(&args.args)?;
+        let [texts] = arrays.as_slice() else {
+            return Err(DataFusionError::Internal("ci_fold takes one text".to_owned()));
+        };
+        let folded = as_string_array(texts)?.iter().map(|text| text.map(str::to_ascii_lowercase));
+        Ok(ColumnarValue::Array(Arc::new(folded.collect::<StringArray>())))
     }
 }
 

@@ -6,6 +6,7 @@
 
 use super::SqlRefusal;
 use super::names::normal;
+use crate::text::FUNCTIONS;
 use datafusion::sql::sqlparser::ast::{
     Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, ObjectNamePart, Query, Spanned as _, Value,
     ValueWithSpan, VisitMut as _, VisitorMut,
@@ -17,21 +18,6 @@ use std::sync::Arc;
 
 /// How a list is named in SQL.
 const CALL: &str = "list";
-
-/// The functions that take a list where they take values.
-const TAKE_LISTS: &[&str] = &[
-    "ci_contains",
-    "ci_ends",
-    "ci_eq",
-    "ci_like",
-    "ci_starts",
-    "cidr",
-    "cs_contains",
-    "cs_ends",
-    "cs_eq",
-    "cs_like",
-    "cs_starts",
-];
 
 /// One value of a list.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -169,12 +155,17 @@ fn is_call(function: &Function) -> bool {
     name(function).is_some_and(|name| name == CALL)
 }
 
+/// The matching functions, but for the one whose further arguments are a pattern and its flags.
+fn takes_values(name: &str) -> bool {
+    name != "re_match" && FUNCTIONS.contains(&name)
+}
+
 /// With a list among its arguments.
 fn takes_lists(function: &Function) -> bool {
     let FunctionArguments::List(list) = &function.args else { return false };
     let lists =
         list.args.iter().any(|arg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) if is_list(expr)));
-    lists && name(function).is_some_and(|name| TAKE_LISTS.contains(&name.as_str()))
+    lists && name(function).is_some_and(|name| takes_values(&name))
 }
 
 fn name(function: &Function) -> Option<String> {

@@ -59,6 +59,17 @@ impl StoredAlert {
         Ok(Alert { count, last_seen_us, status, events, completeness, ..born })
     }
 
+    /// The exception that hid it and its rule, without the rest of what it was born with.
+    pub(super) fn hidden(&self) -> Result<Option<(Uuid, Uuid)>, StoreError> {
+        #[derive(Deserialize)]
+        struct Born {
+            rule_id: Uuid,
+            suppressed_by: Option<Uuid>,
+        }
+        let born: Born = serde_json::from_str(&self.json).map_err(|error| unreadable(&error))?;
+        Ok(born.suppressed_by.map(|exception| (exception, born.rule_id)))
+    }
+
     /// Whether the event at `cause` was counted before.
     pub(super) fn has_counted(&self, cause: &EventPointer) -> bool {
         self.raised.iter().any(|last| last.collector == cause.collector && last >= cause)
@@ -177,7 +188,7 @@ impl Store {
     }
 }
 
-fn newest(
+pub(super) fn newest(
     transaction: &ReadTransaction,
     status: AlertStatus,
     filter: &AlertFilter,

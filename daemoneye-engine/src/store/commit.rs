@@ -11,7 +11,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, status_key};
+use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, newest, status_key};
 use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
@@ -65,11 +65,14 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an alert cannot be read.
     pub fn hidden(&self) -> Result<Vec<HiddenCount>, StoreError> {
-        let filter = AlertFilter { status: Some(AlertStatus::Suppressed), ..AlertFilter::default() };
+        let transaction = self.state.read()?;
+        let table = transaction.open_table(ALERTS)?;
         let mut counts: BTreeMap<Uuid, HiddenCount> = BTreeMap::new();
-        for alert in self.alerts(&filter)? {
-            let Some(exception) = alert.suppressed_by else { continue };
-            let fresh = HiddenCount { exception, rule: alert.rule_id, matches: 0, last_us: i64::MIN };
+        for (_, id) in newest(&transaction, AlertStatus::Suppressed, &AlertFilter::default())? {
+            let Some(alert) = table.get(id)? else { continue };
+            let alert = alert.value().decode()?;
+            let Some((exception, rule)) = alert.hidden()? else { continue };
+            let fresh = HiddenCount { exception, rule, matches: 0, last_us: i64::MIN };
             let count = counts.entry(exception).or_insert(fresh);
             count.matches = count.matches.saturating_add(alert.count);
             count.last_us = count.last_us.max(alert.last_seen_us);

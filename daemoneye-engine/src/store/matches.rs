@@ -19,7 +19,7 @@ pub struct RuleMatch {
     /// The rule, with the version that [`super::Store::set_rules`] gave it.
     pub rule: Arc<DetectionRule>,
     /// The batch that holds the event; of a window rule the events that were put together, in order.
-    pub batch: RecordBatch,
+    pub batch: Arc<RecordBatch>,
     /// The event's row in it; of a window rule the latest.
     pub row: usize,
     /// What the rule's SELECT returned for it.
@@ -53,7 +53,8 @@ impl RuleMatch {
     }
 
     /// Event time, µs since the Unix epoch.
-    pub(super) fn time_us(&self) -> i64 {
+    #[must_use]
+    pub fn time_us(&self) -> i64 {
         self.number::<TimestampMicrosecondType>("time").unwrap_or_default()
     }
 

@@ -137,6 +137,7 @@ fn text_value() -> impl Strategy<Value = String> {
     leaf.prop_recursive(2, 6, 2, |inner| {
         prop_oneof![
             inner.clone().prop_map(|a| format!("lower({a})")),
+            inner.clone().prop_map(|a| format!("ci_fold({a})")),
             inner.clone().prop_map(|a| format!("upper({a})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("coalesce({a}, {b})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("concat({a}, {b})")),

@@ -399,3 +399,18 @@ fn an_alert_of_an_event_that_came_late_says_so() {
     let found = set.evaluate(&batch(&[ssh(40, "/")]), &Completeness::complete());
     assert_eq!(found[0].completeness.degraded, [Degraded::Late]);
 }
+
+#[test]
+fn a_rule_is_tried_out_under_what_overrides_the_loaded_one() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/r.yaml", &rule("pid > 0"));
+    dirs.write("local/l.yaml", "list: known\nvalues: [3]\n");
+    dirs.write("local/o.yaml", &(exception("never") + "dedup: [pid]\nseverity: high\n"));
+    let loaded = dirs.rule();
+    let file = rules::parse(Path::new("r.yaml"), &(rule("pid > 1") + "window: 7\n")).unwrap();
+    let tried = file.overridden_as(&loaded, &Lists::default());
+    assert_eq!((tried.exceptions.len(), tried.rule.severity), (1, Severity::High));
+    assert_eq!(tried.rule.dedup, ["pid"]);
+    assert_eq!(tried.rule.dedup_window_s, 7, "what no override sets is the file's own");
+    assert!(tried.rule.sql.ends_with("pid > 1"));
+}

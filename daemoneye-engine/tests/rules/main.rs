@@ -3,6 +3,7 @@
 
 mod differential;
 mod files;
+mod foreign;
 mod life;
 mod pack;
 mod prefilter;

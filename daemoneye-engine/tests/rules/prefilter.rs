@@ -188,3 +188,18 @@ fn more_candidates_than_are_held_at_once_are_all_evaluated_and_in_order() {
         (0..400).map(|at| (format!("00000000-0000-4000-8000-{at:012}"), at)).collect();
     assert_eq!(found, expected);
 }
+
+#[test]
+fn a_rule_is_no_candidate_where_another_part_of_it_cannot_hold() {
+    let events = rows(&[
+        json!({"command_line": "x sekurlsa", "executable_path": "/bin/vi", "user": "root"}),
+        json!({"command_line": "x sekurlsa", "executable_path": "/bin/sh", "user": "eve"}),
+        json!({"command_line": "x", "executable_path": "/bin/sh", "user": "root"}),
+        json!({"command_line": "x sekurlsa", "executable_path": "/bin/bash", "user": "root"}),
+    ]);
+    let condition =
+        "ci_contains(command_line, 'SEKURLSA') AND ci_ends(executable_path, '/sh', '/bash') AND user = 'root'";
+    let (set, _) = RuleSet::compile(vec![numbered(0, condition).unwrap()]);
+    assert_eq!(found(&set, &self::events(&events)).iter().map(|(_, row)| *row).collect::<Vec<_>>(), [3]);
+    assert_eq!(set.candidates(), 1);
+}

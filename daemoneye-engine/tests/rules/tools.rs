@@ -242,6 +242,29 @@ fn the_end_of_a_replay_decides_what_an_absence_still_waits_for() {
 }
 
 #[test]
+fn an_export_in_disorder_is_replayed_in_the_order_of_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events.jsonl");
+    let mut events = history();
+    let write = |events: &[Map<String, Value>]| {
+        let lines: String = events.iter().map(|event| Value::Object(event.clone()).to_string() + "\n").collect();
+        std::fs::write(&file, lines).unwrap();
+        let mut seen = Vec::new();
+        read(&file, &mut |events| {
+            let seqs = events.batch.column_by_name("seq").unwrap().as_primitive::<Int64Type>().values().to_vec();
+            seen.extend(seqs);
+            Ok(())
+        })
+        .unwrap();
+        seen
+    };
+    let in_order = write(&events);
+    events.reverse();
+    assert_eq!(write(&events), in_order);
+    assert_eq!(in_order, (1..=200).collect::<Vec<_>>());
+}
+
+#[test]
 fn rows_without_a_place_in_a_stream_are_refused_with_what_is_missing() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("events.jsonl");

@@ -117,7 +117,7 @@ fn matches(rule: &DetectionRule, batch: &EventBatch) -> Vec<RuleMatch> {
     let rule = Arc::new(rule.clone());
     let one = |row| RuleMatch {
         rule: Arc::clone(&rule),
-        batch: batch.batch.clone(),
+        batch: Arc::new(batch.batch.clone()),
         row,
         output: serde_json::Map::from_iter([("pid".to_owned(), serde_json::json!(row))]),
         completeness: Completeness::complete(),

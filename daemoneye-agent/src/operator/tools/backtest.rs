@@ -29,6 +29,8 @@ struct Backtest {
     tally: Tally,
     sql: String,
     in_use: Option<(u32, Tally, String)>,
+    /// Where reading begins: before `from_us` by what the rules look back over.
+    begin_us: i64,
     from_us: i64,
     to_us: i64,
     lacks: Vec<String>,
@@ -52,9 +54,10 @@ impl Operators {
         // Whoever tries a rule out may not have switched it on yet.
         rule.rule.state = RuleState::Active;
         let mut backtest = self.begin(rule.clone(), &asked)?;
-        let bounds = (time(backtest.from_us), time(backtest.to_us));
-        let total = self.number(COUNT, vec![bounds.0, bounds.1], cancel.clone()).await?;
-        let (mut at, mut done) = (backtest.from_us, 0_u64);
+        let to = time(backtest.to_us);
+        let total = self.number(COUNT, vec![time(backtest.begin_us), to.clone()], cancel.clone()).await?;
+        let events = self.number(COUNT, vec![time(backtest.from_us), to], cancel.clone()).await?;
+        let (mut at, mut done) = (backtest.begin_us, 0_u64);
         while at < backtest.to_us {
             let until = at.saturating_add(PIECE_US).min(backtest.to_us);
             let events = self.number(COUNT, vec![time(at), time(until)], cancel.clone()).await?;
@@ -66,8 +69,9 @@ impl Operators {
                 return Ok(());
             }
         }
+        block_in_place(|| backtest.finish()).map_err(|error| internal(&error))?;
         let sample = self.sample(rule.clone(), &backtest, cancel).await?;
-        let document = block_in_place(|| backtest.document(&rule, total, sample, began.elapsed()));
+        let document = block_in_place(|| backtest.document(&rule, events, sample, began.elapsed()));
         let document = document.map_err(|error| internal(&error))?;
         say(answers, Answer::Data(shown(&document, backtest.degraded.is_empty())?)).await;
         Ok(())
@@ -75,16 +79,23 @@ impl Operators {
 
     fn begin(&self, rule: LoadedRule, asked: &RulesBacktest) -> Result<Backtest, Fault> {
         let failed = |error: StoreError| internal(&error);
-        let in_use = self.loaded().into_iter().find(|loaded| loaded.rule.id == rule.rule.id);
-        let in_use = in_use.filter(|loaded| loaded.rule.state == RuleState::Active);
+        let loaded = self.loaded().into_iter().find(|loaded| loaded.rule.id == rule.rule.id);
+        // Both are tried under the same local words, or the difference would be theirs.
+        let rule = match &loaded {
+            Some(loaded) => rule.overridden_as(loaded, &self.lists()),
+            None => rule,
+        };
+        let in_use = loaded.filter(|loaded| loaded.rule.state == RuleState::Active);
+        let back_us = in_use.iter().map(LoadedRule::look_back_us).fold(rule.look_back_us(), i64::max);
         let in_use = in_use.map(|rule| -> Result<_, StoreError> {
             let (version, sql) = (rule.rule.version, history_sql(&rule));
-            Ok((version, Tally::new(rule, self.like_ours())?, sql))
+            Ok((version, Tally::new(rule, self.like_ours(), asked.from_us)?, sql))
         });
         Ok(Backtest {
             sql: history_sql(&rule),
-            tally: Tally::new(rule, self.like_ours()).map_err(failed)?,
+            tally: Tally::new(rule, self.like_ours(), asked.from_us).map_err(failed)?,
             in_use: in_use.transpose().map_err(failed)?,
+            begin_us: asked.from_us.saturating_sub(back_us),
             from_us: asked.from_us,
             to_us: asked.to_us,
             lacks: Vec::new(),
@@ -154,6 +165,11 @@ impl Operators {
 }
 
 impl Backtest {
+    fn finish(&mut self) -> Result<(), StoreError> {
+        self.tally.finish(self.to_us)?;
+        self.in_use.as_mut().map_or(Ok(()), |(_, tally, _)| tally.finish(self.to_us))
+    }
+
     fn note(&mut self, done: &QueryDone) {
         let degraded = done.completeness.iter().flat_map(|known| known.degraded.iter());
         for reason in degraded {

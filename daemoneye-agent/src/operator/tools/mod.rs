@@ -45,11 +45,16 @@ impl Operators {
 }
 
 impl Operators {
+    /// The lists in force; over a copied store there are none.
+    fn lists(&self) -> rules::Lists {
+        let lists = self.worker.as_ref().map(|worker| worker.rules.read(|_, lists, _| lists.clone()));
+        lists.unwrap_or_default()
+    }
+
     /// A rule that came as text, which may name the lists in force; its problems stand in the fault.
     fn parse(&self, file: &RuleText) -> Result<LoadedRule, Fault> {
         let refused = || Fault::new(FaultKind::Refused, format!("{} is no rule that can be loaded", file.name));
-        let lists = self.worker.as_ref().map(|worker| worker.rules.read(|_, lists, _| lists.clone()));
-        match rules::check_file(Path::new(&file.name), &file.yaml, &lists.unwrap_or_default()) {
+        match rules::check_file(Path::new(&file.name), &file.yaml, &self.lists()) {
             Ok(Checked::Rule(rule)) => Ok(*rule),
             Ok(Checked::List(_) | Checked::Override(_) | Checked::Pack(_)) => Err(refused()),
             Err(problems) => Err(Fault { problems: problems.iter().map(refusal).collect(), ..refused() }),

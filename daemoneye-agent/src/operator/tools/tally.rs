@@ -22,6 +22,9 @@ const EXAMPLES: usize = 10;
 /// Columns of an example.
 const EXAMPLE: [&str; 6] = ["time", "name", "command_line", "parent_name", "user", "entity_id"];
 
+/// Rows that came together are decided together, at the latest so many µs after their time.
+const TICK_US: i64 = 1_000_000;
+
 /// An event's place: epoch and number in its collector's stream.
 type Position = (String, u64, u64);
 
@@ -32,25 +35,44 @@ pub(super) struct Tally {
     days: BTreeMap<String, u64>,
     values: BTreeMap<String, HashMap<String, u64>>,
     uncounted: BTreeSet<String>,
-    positions: BTreeMap<Position, Option<Value>>,
+    positions: BTreeMap<Position, Seen>,
+    /// Hits at these positions.
+    placed: u64,
+}
+
+/// The hits on one event: a window rule may have several.
+#[derive(Debug, Clone, Default)]
+struct Seen {
+    hits: u64,
+    example: Option<Value>,
 }
 
 impl Tally {
-    pub(super) fn new(rule: LoadedRule, options: StoreOptions) -> Result<Self, StoreError> {
+    /// Of events before `from_us` nothing is counted.
+    pub(super) fn new(rule: LoadedRule, options: StoreOptions, from_us: i64) -> Result<Self, StoreError> {
         let (replay, _) = Replay::new(vec![rule], options)?;
         Ok(Self {
-            replay,
+            replay: replay.since(from_us),
             hits: 0,
             days: BTreeMap::new(),
             values: BTreeMap::new(),
             uncounted: BTreeSet::new(),
             positions: BTreeMap::new(),
+            placed: 0,
         })
     }
 
     /// Takes the next rows in their order.
     pub(super) fn take(&mut self, events: RecordBatch) -> Result<(), StoreError> {
         for found in self.replay.take(&events_of(events))? {
+            self.count(&found);
+        }
+        Ok(())
+    }
+
+    /// All events before `to_us` have been taken: what was waited for until then is decided.
+    pub(super) fn finish(&mut self, to_us: i64) -> Result<(), StoreError> {
+        for found in self.replay.advance(to_us.saturating_add(TICK_US))? {
             self.count(&found);
         }
         Ok(())
@@ -72,13 +94,22 @@ impl Tally {
                 self.uncounted.insert(column.clone());
             }
         }
-        if self.positions.len() < POSITIONS {
-            let number = |name: &str| process.get(name).and_then(Value::as_u64).unwrap_or_default();
-            let collector = process.get("collector").and_then(Value::as_str).unwrap_or_default().to_owned();
-            // Examples are those of the beginning; the rest are only positions.
-            let example = (self.positions.len() < POSITIONS / 10).then(|| example(&process));
-            self.positions.insert((collector, number("epoch"), number("seq")), example);
+        self.place(&process);
+    }
+
+    /// Examples are those of the beginning; the rest are only positions.
+    fn place(&mut self, process: &Map<String, Value>) {
+        let number = |name: &str| process.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let collector = process.get("collector").and_then(Value::as_str).unwrap_or_default().to_owned();
+        let position = (collector, number("epoch"), number("seq"));
+        let places = self.positions.len();
+        if places >= POSITIONS && !self.positions.contains_key(&position) {
+            return;
         }
+        let fresh = || Seen { hits: 0, example: (places < POSITIONS / 10).then(|| example(process)) };
+        let seen = self.positions.entry(position).or_insert_with(fresh);
+        seen.hits = seen.hits.saturating_add(1);
+        self.placed = self.placed.saturating_add(1);
     }
 
     pub(super) const fn hits(&self) -> u64 {
@@ -87,7 +118,7 @@ impl Tally {
 
     /// Whether every hit's position was kept.
     fn is_whole(&self) -> bool {
-        self.positions.len() as u64 == self.hits
+        self.placed == self.hits
     }
 
     /// Hits and alerts of each day that has any, and the most alerts of one day.
@@ -131,10 +162,11 @@ impl Tally {
         let only = |a: &Self, b: &Self| {
             let mut count = 0_u64;
             let mut examples = Vec::new();
-            for (position, example) in &a.positions {
-                if !b.positions.contains_key(position) {
-                    count = count.saturating_add(1);
-                    examples.extend(example.clone().filter(|_| examples.len() < EXAMPLES));
+            for (position, seen) in &a.positions {
+                let more = seen.hits.saturating_sub(b.positions.get(position).map_or(0, |other| other.hits));
+                if more > 0 {
+                    count = count.saturating_add(more);
+                    examples.extend(seen.example.clone().filter(|_| examples.len() < EXAMPLES));
                 }
             }
             (count, examples)
@@ -166,4 +198,66 @@ fn day(time: &str) -> String {
 fn example(process: &Map<String, Value>) -> Value {
     let known = EXAMPLE.iter().filter_map(|name| Some(((*name).to_owned(), process.get(*name)?.clone())));
     Value::Object(known.collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemoneye_engine::detect::rules;
+    use daemoneye_engine::ingest::batch_from_json;
+
+    /// Counts processes by user within ten seconds; each event with which a group reaches two is a hit.
+    const COUNTED: &str = "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '10 seconds' \
+                           GROUP BY user HAVING count(*) >= 2";
+    const ABSENT: &str = "SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.ppid = a.pid AND b.time \
+                          BETWEEN a.time AND a.time + INTERVAL '3 seconds' WHERE a.name = 'a' AND b.pid IS NULL";
+    const START_US: i64 = 1_769_860_800_000_000;
+
+    fn tally(sql: &str, from_s: i64) -> Tally {
+        let yaml =
+            format!("id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: r\nseverity: low\nsql: {}\n", Value::from(sql));
+        let rule = rules::parse(std::path::Path::new("local/r.yaml"), &yaml).unwrap();
+        Tally::new(rule, StoreOptions::new("nowhere"), START_US + from_s * 1_000_000).unwrap()
+    }
+
+    fn events(seconds: &[i64]) -> RecordBatch {
+        let event = |second: &i64| {
+            let event = json!({"time": START_US + second * 1_000_000, "name": "a", "user": "u", "pid": second, "ppid": 0,
+                "collector": "c", "epoch": 1, "seq": second + 1, "entity_id": format!("{second:032x}")});
+            event.as_object().unwrap().clone()
+        };
+        batch_from_json(&seconds.iter().map(event).collect::<Vec<_>>()).unwrap()
+    }
+
+    #[test]
+    fn what_came_before_is_looked_back_at_and_not_counted() {
+        let mut tally = tally(COUNTED, 10);
+        tally.take(events(&[1, 2, 9, 11])).unwrap();
+        tally.finish(START_US + 20_000_000).unwrap();
+        assert_eq!((tally.hits(), tally.alerts().unwrap()), (1, 1), "only the event at 11 s, with the one at 9 s");
+    }
+
+    #[test]
+    fn an_absence_is_decided_at_the_end_if_its_time_is_over_there() {
+        let of = |end_s: i64| {
+            let mut tally = tally(ABSENT, 0);
+            tally.take(events(&[1, 20])).unwrap();
+            tally.finish(START_US + end_s * 1_000_000).unwrap();
+            tally.hits()
+        };
+        assert_eq!((of(21), of(60)), (1, 2));
+    }
+
+    #[test]
+    fn two_hits_on_one_event_are_both_in_the_difference() {
+        let (mut new, old) = (tally(COUNTED, 0), tally(COUNTED, 0));
+        let process = events(&[1]);
+        let process = row_to_json(&process, 0);
+        for _ in 0..2 {
+            new.hits += 1;
+            new.place(&process);
+        }
+        let difference = new.difference(&old);
+        assert_eq!((&difference["only_new"], &difference["only_in_use"]), (&json!(2), &json!(0)));
+    }
 }

@@ -18,6 +18,7 @@ const KNOWN: &[&str] = &[
     "ci_contains",
     "ci_ends",
     "ci_eq",
+    "ci_fold",
     "ci_like",
     "ci_starts",
     "cidr",
@@ -80,6 +81,7 @@ impl Compiler {
     pub(super) fn call(&mut self, function: &Function) -> Result<Typed, Problem> {
         let arguments = arguments(function)?;
         match (name(function).as_str(), arguments.as_slice()) {
+            ("ci_fold", [text]) => self.text_call(text, Scalar::Fold),
             ("lower", [text]) => self.text_call(text, Scalar::Lower),
             ("upper", [text]) => self.text_call(text, Scalar::Upper),
             ("length" | "char_length" | "character_length", [text]) => {

@@ -1,4 +1,4 @@
-//! The witnesses of one column, and which rules each of them makes a candidate.
+//! The witnesses of one column, and which of them a value has.
 //!
 //! Values and base names are looked up by hash; needles are found by one automaton, all of them in one pass. What a value
 //! has given is remembered: paths, users and parents come again and again.
@@ -16,25 +16,28 @@ use super::values::base_of;
 
 /// Remembered values of one column. A busy host has some hundred paths and some thousand command lines.
 const REMEMBERED: usize = 2_048;
-/// Longest value that is remembered, in bytes: bounds the memory to a megabyte a column.
+/// Longest value that is remembered, in bytes: what is longer hardly comes again.
 const REMEMBERED_BYTES: usize = 512;
+/// What all columns remember together, in bytes: a busy host's paths and command lines several times over. What does not fit is
+/// looked up each time.
+pub(super) const ALL_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
 
-/// The place of a rule in its set.
-pub(super) type RuleAt = u32;
+/// The place of a witness in its set of rules.
+pub(super) type WitnessAt = u32;
 
-type Named = HashMap<Box<str>, Box<[RuleAt]>, RandomState>;
+type Named = HashMap<Box<str>, WitnessAt, RandomState>;
 
 /// Built once per set.
 #[derive(Debug)]
 pub(super) struct ColumnIndex {
     pub(super) column: usize,
-    /// Rules for every row where the column is not NULL.
-    pub(super) present: Box<[RuleAt]>,
+    /// On every row where the column is not NULL.
+    pub(super) present: Option<WitnessAt>,
     exact: Named,
     bases: Named,
     needles: Option<NFA>,
-    /// Rules by needle.
-    rules: Box<[Box<[RuleAt]>]>,
+    /// Witnesses by needle.
+    witnesses: Box<[WitnessAt]>,
     hasher: RandomState,
 }
 
@@ -45,7 +48,7 @@ pub(super) struct Memory {
     /// By needle: the last value that had it, so that a text full of one needle counts it once.
     stamps: Vec<u32>,
     stamp: u32,
-    hits: Vec<RuleAt>,
+    hits: Vec<WitnessAt>,
 }
 
 /// A value is remembered when it comes a second time: most command lines never do, and would only push out those that do.
@@ -59,29 +62,29 @@ struct Slot {
 #[derive(Debug)]
 struct Remembered {
     text: Box<str>,
-    rules: Box<[RuleAt]>,
+    witnesses: Box<[WitnessAt]>,
 }
 
 impl ColumnIndex {
     /// `None` when an automaton of so many needles cannot be built.
-    pub(super) fn new(column: usize, witnesses: BTreeMap<Witness, Vec<RuleAt>>) -> Option<Self> {
-        let (mut present, mut exact, mut bases) = (Box::default(), Named::default(), Named::default());
-        let (mut needles, mut rules): (Vec<Box<str>>, Vec<Box<[RuleAt]>>) = Default::default();
-        for (witness, of) in witnesses {
+    pub(super) fn new(column: usize, of: BTreeMap<&Witness, WitnessAt>) -> Option<Self> {
+        let (mut present, mut exact, mut bases) = (None, Named::default(), Named::default());
+        let (mut needles, mut witnesses) = (Vec::new(), Vec::new());
+        for (witness, at) in of {
             match witness {
-                Witness::Base(_, name) => drop(bases.insert(name, of.into())),
-                Witness::Exact(_, text) => drop(exact.insert(text, of.into())),
+                Witness::Base(_, name) => drop(bases.insert(name.clone(), at)),
+                Witness::Exact(_, text) => drop(exact.insert(text.clone(), at)),
                 Witness::Needle(_, text) => {
-                    needles.push(text);
-                    rules.push(of.into());
+                    needles.push(text.as_bytes());
+                    witnesses.push(at);
                 }
-                Witness::Present(_) => present = of.into(),
+                Witness::Present(_) => present = Some(at),
             }
         }
-        let patterns = needles.iter().map(|needle| needle.as_bytes());
         let needles =
-            if needles.is_empty() { None } else { Some(NFA::builder().prefilter(false).build(patterns).ok()?) };
-        Some(Self { column, present, exact, bases, needles, rules: rules.into(), hasher: RandomState::default() })
+            if needles.is_empty() { None } else { Some(NFA::builder().prefilter(false).build(needles).ok()?) };
+        let (witnesses, hasher) = (witnesses.into(), RandomState::default());
+        Some(Self { column, present, exact, bases, needles, witnesses, hasher })
     }
 
     /// Size of the automaton in bytes.
@@ -94,13 +97,15 @@ impl ColumnIndex {
         self.needles.is_some() || !self.exact.is_empty() || !self.bases.is_empty()
     }
 
-    /// The rules that a value makes candidates, each once. `folded` is asked for when the value is not remembered.
-    pub(super) fn rules_of<'m>(
+    /// The witnesses that a value has, each once. `folded` is asked for when the value is not remembered; `bytes` is what all
+    /// columns remember.
+    pub(super) fn witnesses_of<'m>(
         &self,
         text: &str,
         folded: impl FnOnce() -> Option<&'m str>,
         memory: &'m mut Memory,
-    ) -> &'m [RuleAt] {
+        bytes: &mut usize,
+    ) -> &'m [WitnessAt] {
         if text.len() > REMEMBERED_BYTES {
             self.find(folded().unwrap_or_default(), memory);
             return &memory.hits;
@@ -113,29 +118,30 @@ impl ColumnIndex {
         let is_known = memory.slots.get(place).is_some_and(|slot| slot.holds(text));
         if !is_known {
             self.find(folded().unwrap_or_default(), memory);
-            let Some(slot) = memory.slots.get_mut(place) else { return &memory.hits };
-            if std::mem::replace(&mut slot.passed, hash) == hash {
-                slot.known = Some(Remembered { text: text.into(), rules: memory.hits.as_slice().into() });
+            if let Some(slot) = memory.slots.get_mut(place)
+                && std::mem::replace(&mut slot.passed, hash) == hash
+            {
+                slot.remember(text, &memory.hits, bytes);
             }
             return &memory.hits;
         }
-        memory.slots.get(place).and_then(|slot| slot.known.as_ref()).map_or(&[], |known| &known.rules)
+        memory.slots.get(place).and_then(|slot| slot.known.as_ref()).map_or(&[], |known| &known.witnesses)
     }
 
     fn find(&self, folded: &str, memory: &mut Memory) {
         memory.hits.clear();
-        memory.hits.extend(self.exact.get(folded).into_iter().flatten());
-        memory.hits.extend(self.bases.get(base_of(folded)).into_iter().flatten());
+        memory.hits.extend(self.exact.get(folded));
+        if !self.bases.is_empty() {
+            memory.hits.extend(self.bases.get(base_of(folded)));
+        }
         if let Some(needles) = &self.needles {
             self.find_needles(needles, folded, memory);
         }
-        memory.hits.sort_unstable();
-        memory.hits.dedup();
     }
 
     fn find_needles(&self, needles: &NFA, folded: &str, memory: &mut Memory) {
         let Ok(mut state) = needles.start_state(Anchored::No) else { return };
-        memory.next_stamp(self.rules.len());
+        memory.next_stamp(self.witnesses.len());
         for byte in folded.bytes() {
             state = needles.next_state(Anchored::No, state, byte);
             if !needles.is_match(state) {
@@ -144,7 +150,7 @@ impl ColumnIndex {
             for at in 0..needles.match_len(state) {
                 let needle = needles.match_pattern(state, at).as_usize();
                 if memory.is_new(needle) {
-                    memory.hits.extend(self.rules.get(needle).into_iter().flatten());
+                    memory.hits.extend(self.witnesses.get(needle));
                 }
             }
         }
@@ -154,6 +160,22 @@ impl ColumnIndex {
 impl Slot {
     fn holds(&self, text: &str) -> bool {
         self.known.as_ref().is_some_and(|known| &*known.text == text)
+    }
+
+    fn remember(&mut self, text: &str, witnesses: &[WitnessAt], bytes: &mut usize) {
+        let before = self.known.as_ref().map_or(0, Remembered::bytes);
+        let known = Remembered { text: text.into(), witnesses: witnesses.into() };
+        let after = bytes.saturating_sub(before).saturating_add(known.bytes());
+        if after <= ALL_REMEMBERED_BYTES {
+            *bytes = after;
+            self.known = Some(known);
+        }
+    }
+}
+
+impl Remembered {
+    fn bytes(&self) -> usize {
+        self.text.len().saturating_add(size_of_val::<[WitnessAt]>(&self.witnesses))
     }
 }
 
@@ -170,5 +192,23 @@ impl Memory {
     fn is_new(&mut self, needle: usize) -> bool {
         let stamp = self.stamp;
         self.stamps.get_mut(needle).is_some_and(|last| std::mem::replace(last, stamp) != stamp)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_the_memory_is_found_all_the_same_and_not_remembered() {
+        let needle = Witness::Needle(0, "ab".into());
+        let index = ColumnIndex::new(0, BTreeMap::from([(&needle, 7)])).unwrap();
+        for (mut bytes, grows) in [(0, 6 + 4), (ALL_REMEMBERED_BYTES - 9, 0)] {
+            let (before, mut memory) = (bytes, Memory::default());
+            for _ in 0..3 {
+                assert_eq!(index.witnesses_of("x ab y", || Some("x ab y"), &mut memory, &mut bytes), [7]);
+            }
+            assert_eq!(bytes - before, grows);
+        }
     }
 }

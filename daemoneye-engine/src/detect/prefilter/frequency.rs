@@ -35,6 +35,11 @@ const FEW_VALUES: &[&str] = &[
     "user",
 ];
 
+/// Values of these columns that nearly every row has which a rule is for.
+const ON_MOST_ROWS: &[&str] = &["complete", "exec", "start"];
+/// Share of such a value.
+const MOST: u64 = 900_000;
+
 /// Columns that are NULL on most rows.
 const SELDOM_THERE: &[&str] =
     &["container_id", "exit_code", "modified_fields", "reason", "runtime_ms", "severity", "truncated"];
@@ -140,7 +145,13 @@ pub(super) fn cost(witness: &Witness) -> u64 {
             let known = BASES.iter().filter(|base| **base == &**name).count();
             share(known, UNKNOWN)
         }
-        Witness::Exact(column, _) if is_in(FEW_VALUES, *column) => ONE_OF_FEW,
+        Witness::Exact(column, text) if is_in(FEW_VALUES, *column) => {
+            if ON_MOST_ROWS.contains(&&**text) {
+                MOST
+            } else {
+                ONE_OF_FEW
+            }
+        }
         Witness::Exact(_, text) => share(TEXTS.iter().filter(|known| **known == &**text).count(), UNKNOWN / 2),
         Witness::Needle(_, text) => {
             share(TEXTS.iter().filter(|known| known.contains(&**text)).count(), by_length(text))

@@ -1,18 +1,21 @@
 //! Which rules can match which rows, found without evaluating a rule.
 //!
-//! Each rule is filed under witnesses of which one is on every row that it matches. The columns of a batch are looked up and
-//! scanned for all witnesses of all rules at once; a rule is a candidate on the rows that have one of its own. A rule whose
-//! condition has none is a candidate everywhere. Candidates are then evaluated, so this saves work and never decides.
+//! Each rule is filed under witnesses of which one is on every row that it matches, each with further ones that are there with it.
+//! The columns of a batch are looked up and scanned for all witnesses of all rules at once; a rule is a candidate on the rows
+//! that have one of its own and what goes with it. A rule whose condition has none is a candidate everywhere. Candidates are then evaluated, so this saves work and never decides.
 
+mod clue;
 mod column;
 mod frequency;
 mod need;
 mod values;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
-use self::column::{ColumnIndex, Memory, RuleAt};
-use self::need::{Need, Witness, when_true};
+use self::clue::{Clue, Clues, MAX_FURTHER, when_true};
+use self::column::{ColumnIndex, Memory, WitnessAt};
+use self::need::Witness;
 use super::matcher::Test;
 use super::row::Columns;
 
@@ -21,24 +24,54 @@ const AT_ONCE: usize = 128 * 1024;
 /// Marks the end of a list of rows.
 const END: u32 = u32::MAX;
 
+/// No set of witnesses.
+const NO_SET: u32 = u32::MAX;
+
+/// The place of a rule in its set.
+type RuleAt = u32;
+
 /// The witnesses of one set of rules.
 #[derive(Debug, Default)]
 pub(super) struct Prefilter {
     columns: Vec<ColumnIndex>,
+    /// Rules by witness: where those of each begin in `filed`, and one more.
+    starts: Vec<u32>,
+    filed: Vec<Filed>,
+    /// Of each set of witnesses where it ends in `sets`.
+    set_ends: Vec<u32>,
+    sets: Vec<WitnessAt>,
     /// Rules that are candidates on every row.
     open: Vec<RuleAt>,
     rules: usize,
+}
+
+/// A rule under one of its witnesses, and the sets of which each has one on the row too.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Filed {
+    rule: RuleAt,
+    sets: [u32; MAX_FURTHER],
 }
 
 /// The candidates of some rows, and what is remembered from rows before them.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     memories: Vec<Memory>,
+    remembered_bytes: usize,
+    row: Row,
     /// By rule: the first of its rows in `rows`.
     heads: Vec<u32>,
     rows: Vec<Link>,
     /// The rules that have rows.
     touched: Vec<RuleAt>,
+}
+
+/// The witnesses that one row has.
+#[derive(Debug, Default)]
+struct Row {
+    found: Vec<WitnessAt>,
+    /// By witness: the last row that had it.
+    stamps: Vec<u32>,
+    stamp: u32,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -51,32 +84,89 @@ impl Prefilter {
     /// Conditions in the order of the set's rules.
     pub(super) fn new<'a>(conditions: impl ExactSizeIterator<Item = &'a Test>) -> Self {
         let mut this = Self { rules: conditions.len(), ..Self::default() };
-        let mut columns: BTreeMap<usize, BTreeMap<Witness, Vec<RuleAt>>> = BTreeMap::new();
+        let mut clues: Vec<(RuleAt, Vec<Clue>)> = Vec::with_capacity(conditions.len());
         for (rule, condition) in (0..).zip(conditions) {
             match when_true(condition) {
-                Need::Any(witnesses) => {
-                    for witness in witnesses {
-                        columns.entry(witness.column()).or_default().entry(witness).or_default().push(rule);
-                    }
-                }
-                Need::Open => this.open.push(rule),
+                Clues::Any(of_rule) => clues.push((rule, of_rule)),
+                Clues::Open => this.open.push(rule),
             }
         }
-        for (column, witnesses) in columns {
-            let all: Vec<RuleAt> = witnesses.values().flatten().copied().collect();
-            match ColumnIndex::new(column, witnesses) {
-                Some(index) => this.columns.push(index),
-                None => this.open.extend(all),
-            }
+        let witnesses = this.index(clues.iter().flat_map(|(_, clues)| clues));
+        let mut filing = Filing { filed: vec![Vec::new(); witnesses.len()], known: HashMap::new() };
+        for (rule, clues) in &clues {
+            this.file(*rule, clues, &witnesses, &mut filing);
         }
+        for mut of_witness in filing.filed {
+            this.starts.push(u32::try_from(this.filed.len()).unwrap_or(u32::MAX));
+            of_witness.sort_unstable();
+            of_witness.dedup();
+            this.filed.append(&mut of_witness);
+        }
+        this.starts.push(u32::try_from(this.filed.len()).unwrap_or(u32::MAX));
         this.open.sort_unstable();
         this.open.dedup();
         this
     }
 
+    /// Gives every witness its place and every column its index; those of a column that cannot have one have no place.
+    fn index<'c>(&mut self, clues: impl Iterator<Item = &'c Clue>) -> HashMap<&'c Witness, WitnessAt> {
+        let mut columns: BTreeMap<usize, BTreeMap<&Witness, WitnessAt>> = BTreeMap::new();
+        for clue in clues {
+            let further = clue.further.iter().flat_map(|further| further.witnesses.iter());
+            for witness in std::iter::once(&clue.witness).chain(further) {
+                columns.entry(witness.column()).or_default().entry(witness).or_default();
+            }
+        }
+        let (mut places, mut next) = (HashMap::new(), 0);
+        for (column, mut witnesses) in columns {
+            let first = next;
+            for at in witnesses.values_mut() {
+                *at = next;
+                next = next.saturating_add(1);
+            }
+            match ColumnIndex::new(column, witnesses.clone()) {
+                Some(index) => {
+                    self.columns.push(index);
+                    places.extend(witnesses);
+                }
+                None => next = first,
+            }
+        }
+        places
+    }
+
+    fn file<'c>(
+        &mut self,
+        rule: RuleAt,
+        clues: &'c [Clue],
+        witnesses: &HashMap<&Witness, WitnessAt>,
+        filing: &mut Filing<'c>,
+    ) {
+        for clue in clues {
+            let place = witnesses.get(&clue.witness).and_then(|at| usize::try_from(*at).ok());
+            let Some(filed) = place.and_then(|place| filing.filed.get_mut(place)) else {
+                self.open.push(rule);
+                return;
+            };
+            let mut sets = [NO_SET; MAX_FURTHER];
+            for (set, further) in sets.iter_mut().zip(&clue.further) {
+                *set = *filing.known.entry(&further.witnesses).or_insert_with(|| {
+                    let places: Option<Vec<WitnessAt>> =
+                        further.witnesses.iter().map(|witness| witnesses.get(witness).copied()).collect();
+                    // What cannot be looked for rules nothing out.
+                    let Some(places) = places else { return NO_SET };
+                    self.sets.extend(places);
+                    self.set_ends.push(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
+                    u32::try_from(self.set_ends.len().saturating_sub(1)).unwrap_or(NO_SET)
+                });
+            }
+            filed.push(Filed { rule, sets });
+        }
+    }
+
     /// Every rule on every row, for holding the other to.
     pub(super) fn open(rules: usize) -> Self {
-        Self { columns: Vec::new(), open: (0..).take(rules).collect(), rules }
+        Self { open: (0..).take(rules).collect(), rules, ..Self::default() }
     }
 
     /// Size of the automata in bytes.
@@ -90,14 +180,72 @@ impl Prefilter {
         let mut row = first;
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
             let Ok(at) = u32::try_from(row) else { break };
-            candidates.push(&self.open, at);
+            push(&mut candidates.heads, &mut candidates.rows, &mut candidates.touched, self.open.iter().copied(), at);
+            candidates.row.begin(self.starts.len());
             for (place, index) in self.columns.iter().enumerate() {
-                candidates.look(place, index, columns, row, at);
+                candidates.look(place, index, columns, row);
             }
+            self.rules_of(candidates, at);
             row = row.saturating_add(1);
         }
         candidates.touched.sort_unstable();
         row
+    }
+
+    /// The rules that have a witness on the row, and what goes with it.
+    fn rules_of(&self, candidates: &mut Candidates, at: u32) {
+        let Candidates { row, heads, rows, touched, .. } = candidates;
+        for witness in &row.found {
+            let filed = self.filed_under(*witness).iter();
+            let there = filed.filter(|filed| filed.sets.iter().all(|set| *set == NO_SET || self.has_one(*set, row)));
+            push(heads, rows, touched, there.map(|filed| filed.rule), at);
+        }
+    }
+
+    fn filed_under(&self, witness: WitnessAt) -> &[Filed] {
+        let witness = usize::try_from(witness).unwrap_or(usize::MAX);
+        let Some([from, to]) = self.starts.get(witness..witness.saturating_add(2)) else { return &[] };
+        let range = usize::try_from(*from).unwrap_or(usize::MAX)..usize::try_from(*to).unwrap_or_default();
+        self.filed.get(range).unwrap_or_default()
+    }
+
+    fn has_one(&self, set: u32, row: &Row) -> bool {
+        let set = usize::try_from(set).unwrap_or(usize::MAX);
+        let end = |at: usize| self.set_ends.get(at).and_then(|end| usize::try_from(*end).ok()).unwrap_or_default();
+        let from = set.checked_sub(1).map_or(0, end);
+        self.sets.get(from..end(set)).unwrap_or_default().iter().any(|witness| row.has(*witness))
+    }
+}
+
+/// What is gathered while rules are filed.
+struct Filing<'c> {
+    filed: Vec<Vec<Filed>>,
+    /// Sets that have a place.
+    known: HashMap<&'c Arc<[Witness]>, u32>,
+}
+
+impl Row {
+    fn begin(&mut self, witnesses: usize) {
+        self.found.clear();
+        self.stamps.resize(witnesses, 0);
+        self.stamp = self.stamp.wrapping_add(1);
+        if self.stamp == 0 {
+            self.stamps.fill(0);
+            self.stamp = 1;
+        }
+    }
+
+    fn add(&mut self, witnesses: &[WitnessAt]) {
+        for witness in witnesses {
+            if let Some(stamp) = self.stamps.get_mut(usize::try_from(*witness).unwrap_or(usize::MAX)) {
+                *stamp = self.stamp;
+            }
+        }
+        self.found.extend_from_slice(witnesses);
+    }
+
+    fn has(&self, witness: WitnessAt) -> bool {
+        self.stamps.get(usize::try_from(witness).unwrap_or(usize::MAX)) == Some(&self.stamp)
     }
 }
 
@@ -113,21 +261,16 @@ impl Candidates {
         self.memories.resize_with(columns, Memory::default);
     }
 
-    fn look(&mut self, place: usize, index: &ColumnIndex, columns: &Columns<'_>, row: usize, at: u32) {
+    fn look(&mut self, place: usize, index: &ColumnIndex, columns: &Columns<'_>, row: usize) {
         if index.reads_values() {
             let Some(text) = columns.text(index.column, row, false) else { return };
             let Some(memory) = self.memories.get_mut(place) else { return };
             let folded = || columns.text(index.column, row, true).and_then(|text| text.folded);
-            let rules = index.rules_of(text.raw, folded, memory);
-            push(&mut self.heads, &mut self.rows, &mut self.touched, rules, at);
+            self.row.add(index.witnesses_of(text.raw, folded, memory, &mut self.remembered_bytes));
         } else if columns.cell(index.column, row).is_none() {
             return;
         }
-        self.push(&index.present, at);
-    }
-
-    fn push(&mut self, rules: &[RuleAt], row: u32) {
-        push(&mut self.heads, &mut self.rows, &mut self.touched, rules, row);
+        self.row.add(index.present.as_slice());
     }
 
     /// Rules on rows.
@@ -151,14 +294,20 @@ impl Candidates {
     }
 }
 
-fn push(heads: &mut [u32], rows: &mut Vec<Link>, touched: &mut Vec<RuleAt>, rules: &[RuleAt], row: u32) {
+fn push(
+    heads: &mut [u32],
+    rows: &mut Vec<Link>,
+    touched: &mut Vec<RuleAt>,
+    rules: impl Iterator<Item = RuleAt>,
+    row: u32,
+) {
     for rule in rules {
-        let Some(head) = heads.get_mut(usize::try_from(*rule).unwrap_or(usize::MAX)) else { continue };
+        let Some(head) = heads.get_mut(usize::try_from(rule).unwrap_or(usize::MAX)) else { continue };
         let last = usize::try_from(*head).ok().and_then(|head| rows.get(head));
         match last {
             Some(link) if link.row == row => continue,
             Some(_) => {}
-            None => touched.push(*rule),
+            None => touched.push(rule),
         }
         let Ok(next) = u32::try_from(rows.len()) else { return };
         rows.push(Link { row, next: *head });

@@ -1,18 +1,18 @@
-//! What a row must have for a condition to hold, derived from the whole condition.
+//! What a row must have for a predicate to have a truth value.
 //!
-//! A need is a set of witnesses of which one is there on every row where the condition holds; no witnesses at all: it never
-//! holds. Whatever is not known is open, so a need can only be too wide. NOT has been carried down to the leaves when the rule
-//! was compiled; where it could not be (IS NOT TRUE), the question turns around.
+//! A need is a set of witnesses of which one is there on every row where the predicate has it; no witnesses at all: it never
+//! holds. Whatever is not known is open, so a need can only be too wide.
 
+use super::clue::{Clues, when_true};
 use super::frequency::cost;
 use super::values;
-use crate::detect::matcher::{Comparison, Leaf, Scalar, Test};
+use crate::detect::matcher::{Comparison, Leaf, Scalar};
 
 /// Most witnesses of one rule: a list of names in a rule has some hundred; more would cost more than they save.
-const MAX_WITNESSES: usize = 4_096;
+pub(super) const MAX_WITNESSES: usize = 4_096;
 
 /// Something that is on a row; a column by its place in the column table, text after simple folding.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Witness {
     /// What stands behind the column's last `/` or `\`.
     Base(usize, Box<str>),
@@ -66,37 +66,16 @@ impl Need {
     }
 }
 
-/// What a row where the test holds must have.
-pub(super) fn when_true(test: &Test) -> Need {
-    match test {
-        Test::All(tests) => Need::cheapest(tests.iter().map(when_true)),
-        Test::Always => Need::Open,
-        Test::Any(tests) => Need::union(tests.iter().map(when_true)),
-        Test::Leaf(leaf, wanted) => of_leaf(leaf, *wanted),
-        Test::Never => Need::never(),
-        Test::Not(test) => when_false(test),
-    }
-}
-
-/// What a row where the test does not hold must have.
-fn when_false(test: &Test) -> Need {
-    match test {
-        Test::All(tests) => Need::union(tests.iter().map(when_false)),
-        Test::Always => Need::never(),
-        Test::Any(tests) => Need::cheapest(tests.iter().map(when_false)),
-        // NULL does not hold either, unless the leaf is never NULL.
-        Test::Leaf(
-            leaf @ (Leaf::Compare(_, Comparison::Distinct, _) | Leaf::Present(_) | Leaf::Strict(..)),
-            wanted,
-        ) => of_leaf(leaf, !wanted),
-        Test::Leaf(..) | Test::Never => Need::Open,
-        Test::Not(test) => when_true(test),
-    }
-}
-
-fn of_leaf(leaf: &Leaf, wanted: bool) -> Need {
+/// What a row must have where a leaf has this truth value.
+pub(super) fn of_leaf(leaf: &Leaf, wanted: bool) -> Clues {
     match (leaf, wanted) {
         (Leaf::Boolean(Scalar::Truth { yes, no }), wanted) => when_true(if wanted { yes } else { no }),
+        _ => of_predicate(leaf, wanted).into(),
+    }
+}
+
+fn of_predicate(leaf: &Leaf, wanted: bool) -> Need {
+    match (leaf, wanted) {
         (Leaf::Boolean(scalar), _) => present(scalar),
         (Leaf::Compare(left, Comparison::Distinct, right), false) => same(left, right),
         (Leaf::Compare(_, Comparison::Distinct, _), true) | (Leaf::Present(_) | Leaf::Strict(..), false) => Need::Open,
@@ -129,7 +108,8 @@ pub(super) fn present(scalar: &Scalar) -> Need {
         }
         Scalar::Coalesce(choices) => Need::union(choices.iter().map(present)),
         Scalar::Column(column) => Need::one(Witness::Present(*column)),
-        Scalar::Length(inner)
+        Scalar::Fold(inner)
+        | Scalar::Length(inner)
         | Scalar::Lower(inner)
         | Scalar::Negate(inner)
         | Scalar::ToReal(inner)
@@ -146,25 +126,45 @@ pub(super) fn present(scalar: &Scalar) -> Need {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::HashSet;
+pub(super) mod testing {
     use std::path::Path;
 
     use daemoneye_lib::columns::PROCESS_EVENTS;
     use serde_json::json;
 
-    use super::*;
+    use crate::detect::matcher::Test;
     use crate::detect::rules;
 
-    fn place(name: &str) -> usize {
+    pub(in crate::detect::prefilter) fn place(name: &str) -> usize {
         PROCESS_EVENTS.iter().position(|column| column.name == name).unwrap()
     }
 
-    fn need(condition: &str) -> Need {
+    pub(in crate::detect::prefilter) fn condition(condition: &str) -> Test {
         let sql = format!("SELECT pid FROM process_events WHERE {condition}");
         let yaml = json!({"id": "00000000-0000-4000-8000-000000000001", "name": "n", "severity": "info", "sql": sql});
         let rule = rules::parse(Path::new("rule.yaml"), &yaml.to_string()).unwrap();
-        when_true(&rule.compiled.condition)
+        std::sync::Arc::into_inner(rule.compiled).unwrap().condition
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::testing::{condition, place};
+    use super::*;
+    use crate::detect::matcher::Test;
+
+    /// The witnesses that find the rows.
+    fn firsts(clues: Clues) -> Need {
+        match clues {
+            Clues::Any(clues) => Need::Any(clues.into_iter().map(|clue| clue.witness).collect()),
+            Clues::Open => Need::Open,
+        }
+    }
+
+    fn need(text: &str) -> Need {
+        firsts(when_true(&condition(text)))
     }
 
     fn needle(column: &str, text: &str) -> Need {
@@ -207,8 +207,8 @@ mod tests {
             let subject = Scalar::Column(place("name"));
             Test::Leaf(Leaf::OneOf { subject, texts: HashSet::new(), with_null: false }, wanted)
         };
-        assert_eq!(when_true(&leaf(true)), Need::never());
-        assert_eq!(when_true(&leaf(false)), Need::one(Witness::Present(place("name"))));
-        assert_eq!(when_true(&Test::Not(Box::new(leaf(true)))), Need::Open);
+        assert_eq!(firsts(when_true(&leaf(true))), Need::never());
+        assert_eq!(firsts(when_true(&leaf(false))), Need::one(Witness::Present(place("name"))));
+        assert_eq!(firsts(when_true(&Test::Not(Box::new(leaf(true))))), Need::Open);
     }
 }

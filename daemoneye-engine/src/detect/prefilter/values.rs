@@ -43,6 +43,8 @@ pub(super) fn of_texts(subject: &Scalar, texts: &mut dyn Iterator<Item = &str>) 
 fn place(subject: &Scalar) -> Option<Place> {
     match subject {
         Scalar::Column(column) => Some(Place { column: *column, lowered: false }),
+        // Folding simply folds all that this folds.
+        Scalar::Fold(inner) => place(inner),
         Scalar::Lower(inner) => place(inner).map(|place| Place { lowered: true, ..place }),
         _ => None,
     }

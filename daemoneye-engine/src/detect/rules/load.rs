@@ -32,22 +32,25 @@ pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
     sql::on_large_stack(|| Ok(load_here(dirs, in_force))).unwrap_or_else(|_| load_here(dirs, in_force))
 }
 
+/// As [`load_dirs`] of files that have been read: each list is what one directory holds.
+#[must_use]
+pub fn load_texts(dirs: &[Vec<(PathBuf, String)>]) -> Loaded {
+    let load = || {
+        let mut loading = Loading::default();
+        let documents = dirs.iter().map(|files| {
+            let read = files.iter().map(|(file, text)| bounded(file, text).and_then(|()| Document::new(file, text)));
+            loading.taken(read)
+        });
+        let documents = documents.collect();
+        loading.finish(documents)
+    };
+    sql::on_large_stack(|| Ok(load())).unwrap_or_else(|_| load())
+}
+
 fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
     let mut loading = Loading { in_force, ..Loading::default() };
     let documents: Vec<Vec<Document>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
-    // What others refer to comes first: packs and lists, then rules, then what overrides them.
-    documents.iter().for_each(|of_dir| loading.packs(of_dir));
-    documents.iter().for_each(|of_dir| loading.lists(of_dir));
-    for of_dir in &documents {
-        let mut of_this_dir = BTreeMap::new();
-        for document in of_kind(of_dir, Kind::Rule) {
-            loading.rule(document, &mut of_this_dir);
-        }
-        loading.rules.extend(of_this_dir);
-    }
-    documents.iter().for_each(|of_dir| loading.overrides(of_dir));
-    let Loading { rules, lists, packs, problems, .. } = loading;
-    Loaded { rules: rules.into_values().collect(), lists, packs, problems }
+    loading.finish(documents)
 }
 
 fn of_kind(documents: &[Document], kind: Kind) -> impl Iterator<Item = &Document> {
@@ -65,14 +68,39 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
+    fn finish(mut self, documents: Vec<Vec<Document>>) -> Loaded {
+        // What others refer to comes first: packs and lists, then rules, then what overrides them.
+        documents.iter().for_each(|of_dir| self.packs(of_dir));
+        documents.iter().for_each(|of_dir| self.lists(of_dir));
+        for of_dir in &documents {
+            let mut of_this_dir = BTreeMap::new();
+            for document in of_kind(of_dir, Kind::Rule) {
+                self.rule(document, &mut of_this_dir);
+            }
+            self.rules.extend(of_this_dir);
+        }
+        documents.iter().for_each(|of_dir| self.overrides(of_dir));
+        let Self { rules, lists, packs, problems, .. } = self;
+        Loaded { rules: rules.into_values().collect(), lists, packs, problems }
+    }
+
     /// What can be read as YAML below one directory, in the order of the paths.
     fn documents(&mut self, dir: &Path) -> Vec<Document> {
         let mut files = Vec::new();
         self.walk(dir, 0, &mut files);
         files.sort();
-        let mut documents = Vec::with_capacity(files.len());
-        for file in files {
-            match read(&file).map_err(|refusal| vec![refusal]).and_then(|text| Document::new(&file, &text)) {
+        let read = files.iter().map(|file| {
+            let text = read(file).map_err(|refusal| vec![refusal])?;
+            bounded(file, &text)?;
+            Document::new(file, &text)
+        });
+        self.taken(read)
+    }
+
+    fn taken(&mut self, read: impl Iterator<Item = Result<Document, Vec<Refusal>>>) -> Vec<Document> {
+        let mut documents = Vec::new();
+        for document in read {
+            match document {
                 Ok(document) => documents.push(document),
                 Err(problems) => self.problems.extend(problems),
             }
@@ -188,13 +216,14 @@ fn read(file: &Path) -> Result<String, Refusal> {
     }
     let mut text = String::new();
     let opened = fs::File::open(file).map_err(unreadable)?;
-    let bytes = opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
-    if u64::try_from(bytes).unwrap_or(u64::MAX) > MAX_FILE_BYTES {
-        return Err(Refusal::whole(
-            file,
-            format!("the file is larger than {MAX_FILE_BYTES} bytes"),
-            Some("one file holds one rule"),
-        ));
-    }
+    opened.take(MAX_FILE_BYTES + 1).read_to_string(&mut text).map_err(unreadable)?;
     Ok(text)
+}
+
+fn bounded(file: &Path, text: &str) -> Result<(), Vec<Refusal>> {
+    if u64::try_from(text.len()).unwrap_or(u64::MAX) <= MAX_FILE_BYTES {
+        return Ok(());
+    }
+    let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
+    Err(vec![Refusal::whole(file, message, Some("one file holds one rule"))])
 }

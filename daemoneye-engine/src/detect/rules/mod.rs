@@ -28,7 +28,7 @@ use serde_json::{Map, Value};
 
 pub use check::{Checked, check_file, lists_with};
 pub use lists::{Lists, MAX_LIST_VALUES, ValueList};
-pub use load::{load_dirs, load_dirs_over};
+pub use load::{load_dirs, load_dirs_over, load_texts};
 pub use packs::Pack;
 pub use parse::parse;
 pub use testing::run_tests;
@@ -103,6 +103,30 @@ impl LoadedRule {
     /// What its exceptions read: the rows that a window rule keeps have it too.
     pub(super) fn excepted(&self) -> BTreeSet<usize> {
         self.exceptions.iter().flat_map(|exception| exception.compiled.columns.iter().copied()).collect()
+    }
+
+    /// How far back it looks, in µs; a rule that one event decides does not.
+    #[must_use]
+    pub fn look_back_us(&self) -> i64 {
+        self.window.as_ref().map_or(0, |plan| plan.back_us())
+    }
+
+    /// The rule under what overrides a loaded one with its id: its exceptions, and what they set in place of the file's own words.
+    /// `lists` are those that the loaded one was read with.
+    #[must_use]
+    pub fn overridden_as(mut self, loaded: &Self, lists: &Lists) -> Self {
+        self.exceptions.clone_from(&loaded.exceptions);
+        let Ok(Checked::Rule(plain)) = check_file(&loaded.path, &loaded.source, lists) else { return self };
+        if plain.rule.dedup != loaded.rule.dedup {
+            self.rule.dedup.clone_from(&loaded.rule.dedup);
+        }
+        if plain.rule.dedup_window_s != loaded.rule.dedup_window_s {
+            self.rule.dedup_window_s = loaded.rule.dedup_window_s;
+        }
+        if plain.rule.severity != loaded.rule.severity {
+            self.rule.severity = loaded.rule.severity;
+        }
+        self
     }
 
     /// Its SQL as any engine of SQL can run it: with the values of the lists in the place of their names.

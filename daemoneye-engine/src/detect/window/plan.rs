@@ -146,7 +146,7 @@ impl Planned {
     }
 
     /// How far back rows are kept, in µs.
-    pub(super) fn back_us(&self) -> i64 {
+    pub(in crate::detect) fn back_us(&self) -> i64 {
         self.scans.iter().map(|scan| scan.reach.back_us).max().unwrap_or(0)
     }
 

@@ -385,7 +385,7 @@ impl State {
             work.counters.matched(Columns::of(&events).time(last));
             matches.push(RuleMatch {
                 rule: Arc::clone(work.rule),
-                batch: events,
+                batch: Arc::new(events),
                 row: last,
                 output,
                 completeness: completeness.clone(),

@@ -75,7 +75,7 @@ pub(super) fn matches(batch: &EventBatch) -> Vec<RuleMatch> {
     });
     let one = |row| RuleMatch {
         rule: Arc::clone(&rule),
-        batch: batch.batch.clone(),
+        batch: Arc::new(batch.batch.clone()),
         row,
         output: serde_json::Map::new(),
         completeness: Completeness::complete(),

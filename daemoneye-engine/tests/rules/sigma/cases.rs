@@ -211,6 +211,10 @@ fn expressions_and_networks() {
         ("i and s", "CommandLine|re|i|s: 'a.b'", &["A\nB"], &["ab"]),
         ("i, m and s", "CommandLine|re|i|m|s: '^b.c$'", &["a\nB\nC\nd"], &["abc"]),
         ("flags inside", "CommandLine|re: '(?i)abc'", &["ABC"], &["ab"]),
+        ("a word's start is a bracket", r"CommandLine|re: 'a\<b'", &["a<b"], &["a b", "b"]),
+        ("two signs in a class", "CommandLine|re: '^[a&&b]$'", &["a", "b", "&"], &["c"]),
+        ("letters are ASCII", r"CommandLine|re: '^\w+\d$'", &["ab1"], &["é1", "a\u{661}"]),
+        ("a line end at the end", "CommandLine|re: 'b$'", &["ab", "ab\n"], &["ab\n\n", "b c"]),
         ("expression with quotes", "CommandLine|re: \"it's\"", &["it's"], &["its"]),
         (
             "address in a network",
@@ -328,6 +332,12 @@ fn presence_references_and_numbers() {
             "CommandLine|fieldref: ParentCommandLine",
             &[r#"{"CommandLine": "A", "ParentCommandLine": "a"}"#],
             &[r#"{"CommandLine": "a", "ParentCommandLine": "b"}"#, "a", "{}"],
+        ),
+        (
+            "fieldref folds ASCII only",
+            "CommandLine|fieldref: ParentCommandLine",
+            &[r#"{"CommandLine": "É a", "ParentCommandLine": "É A"}"#],
+            &[r#"{"CommandLine": "é", "ParentCommandLine": "É"}"#],
         ),
         (
             "fieldref cased",

@@ -144,11 +144,79 @@ fn rules_of_a_correlation_raise_nothing_by_themselves_unless_it_says_so() {
 }
 
 #[test]
-fn a_hunt_says_that_it_leaves_correlations_out() {
+fn rules_of_a_refused_correlation_go_on_by_themselves() {
+    let body = "type: value_avg\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
+    let conversions = convert(&[file("x.yml", &correlation(body))], &lists());
+    assert_eq!(conversions[0].verdict, Verdict::Refused);
+    assert!(conversions[1].rule.is_some());
+}
+
+/// What a hunt with these rule files prints, in batches of so many lines.
+fn hunted(rules: &[(&str, &str)], events: &[Value], lines: usize) -> (Vec<(String, u64)>, Hunt) {
     let dir = tempfile::tempdir().unwrap();
-    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
-    std::fs::write(dir.path().join("x.yml"), correlation(body)).unwrap();
-    let (hunt, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
-    assert_eq!(hunt.rules(), 2);
-    assert!(notes.iter().any(|note| note.is_refusal && note.text.contains("event by event")), "{notes:?}");
+    let paths: Vec<_> = rules.iter().map(|(name, _)| dir.path().join(name)).collect();
+    for (path, (_, text)) in paths.iter().zip(rules) {
+        std::fs::write(path, text).unwrap();
+    }
+    let (hunt, notes) = Hunt::load(&paths, &lists());
+    assert!(notes.iter().all(|note| !note.is_refusal), "{notes:?}");
+    let mut rows = Rows::default();
+    let (mut found, mut number) = (Vec::new(), 0);
+    for some in events.chunks(lines) {
+        for event in some {
+            assert_eq!(rows.take(number, event.to_string().as_bytes()), Line::Taken);
+            number += 1;
+        }
+        let matches = hunt.matches(rows.finish().unwrap());
+        found.extend(matches.iter().map(|found| (found.rule_id.to_owned(), found.event)));
+    }
+    found.extend(hunt.finish().iter().map(|found| (found.rule_id.to_owned(), found.event)));
+    (found, hunt)
+}
+
+fn at(second: i64, command_line: &str) -> Value {
+    json!({"UtcTime": format!("2026-01-31 12:00:{second:02}.000"), "CommandLine": command_line, "User": "root", "seq": 99})
+}
+
+#[test]
+fn a_hunt_runs_correlations_and_names_the_line_that_completed_each() {
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 10s\ncondition: {gte: 3}";
+    let events = [at(0, "a"), at(1, "b"), at(2, "a"), at(3, "c"), at(4, "a"), at(40, "a")];
+    for lines in [1, 2, 100] {
+        let (found, hunt) = hunted(&[("x.yml", &correlation(body))], &events, lines);
+        let of = |last: &str| {
+            found.iter().filter(|(id, _)| id.ends_with(last)).map(|(_, event)| *event).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (of("6f"), of("1a"), of("1b"), of("1c")),
+            (vec![4], vec![], vec![1], vec![3]),
+            "{lines} lines: {found:?}"
+        );
+        assert_eq!(hunt.shortfalls(), Vec::<String>::new());
+    }
+}
+
+const ABSENCE: &str = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: nobody follows\nseverity: low\n\
+    sql: SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.command_line = 'b' AND b.time BETWEEN a.time AND \
+    a.time + INTERVAL '5 seconds' WHERE a.command_line = 'a' AND b.time IS NULL\n";
+
+#[test]
+fn a_hunt_decides_at_the_end_of_the_file_what_does_not_come_and_tells_what_came_too_late() {
+    let (found, hunt) = hunted(&[("own.yaml", ABSENCE)], &[at(0, "a"), at(2, "b"), at(50, "a")], 1);
+    let id = "3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01".to_owned();
+    assert_eq!((found, hunt.shortfalls()), (vec![(id, 2)], Vec::new()));
+    let (_, hunt) = hunted(&[("own.yaml", ABSENCE)], &[at(50, "a"), at(0, "a")], 1);
+    assert!(hunt.shortfalls()[0].contains("1 events came too late"), "{:?}", hunt.shortfalls());
+}
+
+#[test]
+fn a_hunt_takes_lists_and_exceptions_from_any_of_its_paths() {
+    let rule = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: r\nseverity: low\nsql: \"SELECT pid FROM process_events WHERE \
+        command_line IN (list('tools'))\"\n";
+    let list = "list: tools\nvalues: [a, b]\n";
+    let over = "override: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nexceptions:\n  - where: command_line = 'b'\n    \
+        owner: ops\n    reason: ours\n    expires: never\n";
+    let files = [("rule.yaml", rule), ("list.yaml", list), ("over.yaml", over)];
+    let (found, _) = hunted(&files, &[at(0, "a"), at(1, "b"), at(2, "c")], 100);
+    assert_eq!(found.iter().map(|(_, event)| *event).collect::<Vec<_>>(), [0]);
 }

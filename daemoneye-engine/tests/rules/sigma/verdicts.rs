@@ -7,7 +7,7 @@ use daemoneye_engine::sigma::{RuleFile, Verdict, convert, is_sigma};
 use daemoneye_lib::model::Severity;
 use proptest::prelude::*;
 
-use super::{converted, file, lists, rule, told};
+use super::{converted, decides, file, lists, rule, told};
 
 #[test]
 fn what_cannot_be_said_is_refused_by_its_name() {
@@ -30,6 +30,10 @@ fn what_cannot_be_said_is_refused_by_its_name() {
         ("CommandLine|re: '(?<!a)b'", "look-"),
         ("CommandLine|re: '(a)\\1'", "backreference"),
         ("CommandLine|re: '('", "does not compile"),
+        ("CommandLine|re: 'a++'", "possessive"),
+        ("CommandLine|re: '[+--]'", "range"),
+        ("CommandLine|re: '\\p{Greek}'", "Greek"),
+        ("CommandLine|base64offset: a", "one byte"),
         ("CommandLine: []", "empty"),
         ("CommandLine: {a: b}", "a map"),
         ("CommandLine: [[a]]", "a list"),
@@ -240,4 +244,29 @@ proptest! {
         text.replace_range(from..to, piece);
         drop(convert(&[file("x.yml", &text)], &lists()));
     }
+}
+
+#[test]
+fn a_rule_of_one_system_does_not_look_at_events_of_another() {
+    let of = |product: &str| rule("sel: {CommandLine: a}\ncondition: sel").replace("windows", product);
+    let windows = r#"{"Image": "C:\\x.exe", "CommandLine": "a"}"#;
+    let logged = r#"{"Channel": "Security", "EventID": 4688, "CommandLine": "a"}"#;
+    let other = r#"{"Image": "/bin/x", "CommandLine": "a"}"#;
+    let captured = r#"{"source": "ebpf", "command_line": "a"}"#;
+    let nowhere = r#"{"CommandLine": "a"}"#;
+    decides("windows", &of("windows"), &[windows, logged, nowhere], &[other, captured]);
+    decides("linux", &of("linux"), &[other, captured, nowhere], &[windows, logged]);
+    decides("macos", &of("macos"), &[other, nowhere], &[windows, logged, captured]);
+}
+
+#[test]
+fn an_object_of_the_same_name_does_not_stand_in_the_way_of_a_value() {
+    let user = rule("sel: {User: bob}\ncondition: sel");
+    let events = [
+        r#"{"winlog": {"event_data": {"User": "bob"}, "user": {"name": "x", "type": "User"}}}"#,
+        r#"{"winlog": {"user": {"name": "x"}, "event_data": {"User": "bob"}}}"#,
+        r#"{"User": "bob", "user": null}"#,
+        r#"{"winlog": {"user": {"name": "x"}, "event_id": 4688, "event_data": {"SubjectUserName": "bob"}}}"#,
+    ];
+    decides("user", &user, &events, &[r#"{"User": "eve", "winlog": {"user": {"name": "bob"}}}"#]);
 }

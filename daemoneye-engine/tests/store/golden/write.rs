@@ -74,7 +74,7 @@ pub(crate) fn rule() -> DetectionRule {
 fn matches(batch: &EventBatch, rows: usize) -> Vec<RuleMatch> {
     let one = |row| RuleMatch {
         rule: Arc::new(rule()),
-        batch: batch.batch.clone(),
+        batch: Arc::new(batch.batch.clone()),
         row,
         output: serde_json::Map::from_iter([("row".to_owned(), serde_json::json!(row))]),
         completeness: Completeness::complete(),
