@@ -2,7 +2,8 @@
 //! heavy query does to ingest, with SQLite and DuckDB beside it over the same rows on the same disk.
 //!
 //! Rows by `DAEMONEYE_BENCH_ROWS` (1,000,000; 20,000 where nothing is measured). `DAEMONEYE_BENCH_STORE` names a directory that
-//! keeps the store for a suite that runs later. `DAEMONEYE_BENCH_SQLITE=0` leaves SQLite out. Prints Markdown tables; a peer that is not installed is a cell that says so.
+//! keeps the store for a suite that runs later. `DAEMONEYE_BENCH_SQLITE=0` leaves SQLite out. Prints Markdown tables; a
+//! peer that is not installed is a cell that says so.
 //!
 //! Run with `cargo xtask bench history`, which also prepares the peers.
 
