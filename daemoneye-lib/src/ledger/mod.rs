@@ -6,7 +6,12 @@
 //!
 //! The payload is not chained itself, only its hash, so it can be withheld without breaking the chain.
 
+mod base64;
+pub mod checkpoint;
+pub mod keys;
+pub mod note;
 mod reader;
+pub mod tree;
 
 pub use reader::{
     LedgerError, LedgerFault, LedgerHeader, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier,
