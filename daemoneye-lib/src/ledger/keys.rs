@@ -9,6 +9,41 @@ use super::note::{Note, NoteError, NoteSigner, VerifierKey};
 
 const DOMAIN: &str = "daemoneye/key-rotation/v1";
 
+/// Action of the entry that names the ledger's first key; only the collector writes it.
+pub const CREATED: &str = "key-created";
+/// Action of the entry by which a key hands over to the next; only the collector writes it.
+pub const ROTATED: &str = "key-rotated";
+
+/// What the entries of both actions hold.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyEntry {
+    /// The key that signs from here on.
+    pub key: VerifierKey,
+    /// The note by which the key before hands over; empty in the first key's entry.
+    pub note: String,
+}
+
+impl KeyEntry {
+    /// Reads an entry's payload; `None` when it is not one of these.
+    #[must_use]
+    pub fn parse(payload: &[u8]) -> Option<Self> {
+        let json: serde_json::Value = serde_json::from_slice(payload).ok()?;
+        let text = |field: &str| json.get(field).and_then(serde_json::Value::as_str);
+        Some(Self { key: text("vkey")?.parse().ok()?, note: text("note").unwrap_or_default().to_owned() })
+    }
+
+    /// The payload.
+    #[must_use]
+    pub fn payload(&self) -> Vec<u8> {
+        let vkey = self.key.to_string();
+        let json = match self.note.as_str() {
+            "" => serde_json::json!({ "vkey": vkey }),
+            note => serde_json::json!({ "vkey": vkey, "note": note }),
+        };
+        json.to_string().into_bytes()
+    }
+}
+
 /// Why a chain of keys leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyChainError {
