@@ -413,6 +413,7 @@ pub static AGENT: Component = Component {
         boolean("sinks.file.enabled", true, "append alerts to a file"),
         path("sinks.file.path", Fallback::Under("data_dir", "alerts.jsonl"), "the file that alerts are appended to"),
         choice("sinks.file.format", &["json", "csv"], "json", "shape of alerts in the file"),
+        boolean("sinks.file.checkpoints", false, "append the ledger's newest checkpoints to the file too, as JSON"),
         SANDBOX_REQUIRED,
         LOG_LEVEL,
         LOG_FORMAT,

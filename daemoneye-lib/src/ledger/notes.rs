@@ -36,8 +36,12 @@ pub fn keys_file(dir: &Path) -> PathBuf {
 /// # Errors
 /// It cannot be read. Bytes that are no text are replaced, and then verify nowhere.
 pub fn read_text(path: &Path) -> Result<Option<String>, SegmentError> {
+    Ok(read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
+}
+
+fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, SegmentError> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
+        Ok(bytes) => Ok(Some(bytes)),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(SegmentError::io("read", path, error)),
     }
@@ -90,26 +94,30 @@ impl StoredCheckpoints {
     /// [`NotesError`].
     pub fn read(dir: &Path) -> Result<Self, NotesError> {
         let newest = read_text(&checkpoint_file(dir))?;
-        let log = read_text(&checkpoints_log(dir))?.unwrap_or_default();
+        let bytes = read_bytes(&checkpoints_log(dir))?.unwrap_or_default();
+        // A tear may lie inside a character.
+        let log = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         let corrupt = |file: PathBuf, offset| move |what| NotesError::Corrupt { file, offset, what };
         let mut found = Self::default();
-        let mut rest = log.as_str();
+        let mut rest = log;
         while let Some((note, behind)) = next_note(rest) {
             let offset = (log.len() - rest.len()) as u64;
             found.take(note, offset).map_err(corrupt(checkpoints_log(dir), offset))?;
             rest = behind;
         }
-        found.log_end = (log.len() - rest.len()) as u64;
+        let log_end = log.len() - rest.len();
+        found.log_end = log_end as u64;
+        let tail = bytes.get(log_end..).unwrap_or_default();
         let nothing = || CheckpointError::Note(NoteError::CorruptNote);
         let Some(newest) = newest else {
-            return if log.is_empty() { Ok(found) } else { Err(corrupt(checkpoint_file(dir), 0)(nothing())) };
+            return if bytes.is_empty() { Ok(found) } else { Err(corrupt(checkpoint_file(dir), 0)(nothing())) };
         };
         found.unlogged = found.all.last().is_none_or(|last| last.note != newest);
         if found.unlogged {
             found.take(&newest, 0).map_err(corrupt(checkpoint_file(dir), 0))?;
         }
-        let torn = found.unlogged && is_tear(rest.as_bytes(), newest.as_bytes(), log.len() - rest.len());
-        if rest.is_empty() || torn {
+        let torn = found.unlogged && is_tear(tail, newest.as_bytes(), log_end);
+        if tail.is_empty() || torn {
             return Ok(found);
         }
         Err(corrupt(checkpoints_log(dir), found.log_end)(nothing()))
@@ -175,7 +183,6 @@ mod tests {
         assert_eq!(sizes(dir.path()), Some(vec![3, 9]));
         std::fs::write(checkpoint_file(dir.path()), note(12)).unwrap();
         for length in 0..note(12).len() {
-            std::fs::write(checkpoints_log(dir.path()), format!("{log}{}", &note(12)[..1])).unwrap();
             let torn = [log.as_bytes(), &note(12).as_bytes()[..length]].concat();
             std::fs::write(checkpoints_log(dir.path()), torn).unwrap();
             assert_eq!(sizes(dir.path()), Some(vec![3, 9, 12]), "{length}");
