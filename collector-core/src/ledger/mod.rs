@@ -135,7 +135,6 @@ pub struct Ledger {
     synced: Arc<Mutex<LedgerHead>>,
     /// Held while a checkpoint is made, which appends do not wait for. Before `inner`, never behind it.
     signing: Option<Mutex<Signing>>,
-    log: LogOptions,
     due: Arc<Notify>,
     _lock: DirLock,
 }
@@ -188,9 +187,9 @@ impl Ledger {
             due: Arc::clone(&due),
         };
         let mut signing = None;
-        if let Some((growth, tree)) = grown.zip(options.tree) {
-            inner.tree = growth.tree;
-            let begun = Signing::begin(&log, tree, &growth.stored, growth.keys, growth.refused)?;
+        if let Some((mut growth, tree)) = grown.zip(options.tree) {
+            inner.tree = growth.tree.take();
+            let begun = Signing::begin(&log, tree, growth)?;
             if let Some(draft) = begun.entry {
                 inner.append(&dir, &[(&draft, 0)], tail.head.covered)?;
             }
@@ -201,7 +200,7 @@ impl Ledger {
             signing = Some(Mutex::new(begun.signing));
         }
         let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage, last_us: tail.last_us };
-        Ok((Self { dir, inner: Mutex::new(inner), synced, signing, log, due, _lock: lock }, found))
+        Ok((Self { dir, inner: Mutex::new(inner), synced, signing, due, _lock: lock }, found))
     }
 
     /// Chains one entry and syncs it.
@@ -292,7 +291,7 @@ impl Ledger {
         };
         let mut waiting = tiles.into_iter();
         while let Some(tile) = waiting.next() {
-            if let Err(error) = growth::write_tile(&self.log, &tile) {
+            if let Err(error) = signing.write_tile(&tile) {
                 let mut inner = self.lock();
                 let newer = std::mem::take(&mut inner.tiles);
                 inner.tiles = std::iter::once(tile).chain(waiting).chain(newer).collect();

@@ -9,10 +9,11 @@ use daemoneye_lib::ledger::checkpoint::{self, Checkpoint};
 use daemoneye_lib::ledger::keys::{CREATED, KeyEntry, ROTATED, rotation_note};
 use daemoneye_lib::ledger::note::{NoteSigner, VerifierKey};
 use daemoneye_lib::ledger::notes::{StoredCheckpoints, checkpoint_file, checkpoints_log, keys_file, read_text};
+use daemoneye_lib::ledger::tiles::Tile;
 use daemoneye_lib::ledger::tree::TreeHash;
 
 use super::Draft;
-use super::growth::write_whole;
+use super::growth::{Grown, UnsyncedTiles, write_tile, write_whole};
 use super::seed::{SeedError, Seeds};
 use crate::error::CollectorError;
 use crate::writer::LogOptions;
@@ -59,6 +60,7 @@ pub(super) struct Signing {
     actor: String,
     signer: Result<NoteSigner, String>,
     keys: Vec<VerifierKey>,
+    unsynced: UnsyncedTiles,
     last_size: u64,
     log_end: u64,
 }
@@ -70,14 +72,8 @@ pub(super) struct Begun {
 }
 
 impl Signing {
-    /// `refused`: why nothing may be signed. `seen`: keys that the entries behind the newest checkpoint name.
-    pub(super) fn begin(
-        log: &LogOptions,
-        options: TreeOptions,
-        stored: &StoredCheckpoints,
-        seen: Vec<VerifierKey>,
-        refused: Option<String>,
-    ) -> Result<Begun, CollectorError> {
+    pub(super) fn begin(log: &LogOptions, options: TreeOptions, grown: Grown) -> Result<Begun, CollectorError> {
+        let Grown { stored, unsynced, keys: seen, refused, .. } = grown;
         let text = read_text(&keys_file(&log.dir))?.unwrap_or_default();
         let mut keys: Vec<VerifierKey> = text.lines().filter_map(|line| line.parse().ok()).collect();
         keys.extend(seen.into_iter().filter(|key| !text.contains(&key.to_string())));
@@ -87,6 +83,7 @@ impl Signing {
             actor: options.actor,
             signer: Err(String::new()),
             keys,
+            unsynced,
             last_size: stored.all.last().map_or(0, |last| last.checkpoint.size),
             log_end: stored.log_end,
         };
@@ -95,10 +92,10 @@ impl Signing {
         let mut entry = None;
         signing.signer = match refused {
             Some(why) => Err(why),
-            None => signing.key(&name, stored, &mut entry),
+            None => signing.key(&name, &stored, &mut entry),
         };
         if signing.signer.is_ok() {
-            signing.mend(stored)?;
+            signing.mend(&stored)?;
         }
         Ok(Begun { signing, entry })
     }
@@ -178,8 +175,15 @@ impl Signing {
         self.signer.as_ref().err().map(String::as_str)
     }
 
+    pub(super) fn write_tile(&mut self, tile: &Tile) -> Result<(), CollectorError> {
+        write_tile(&self.log, tile)?;
+        self.unsynced.add(&self.log, tile);
+        Ok(())
+    }
+
     /// Signs a tree and keeps the note; it is on disk when this returns. `None`: nothing is new.
     pub(super) fn sign(&mut self, size: u64, root: [u8; 32]) -> Result<Option<String>, SigningError> {
+        self.unsynced.sync_some(&self.log, size)?;
         let signer = self.signer.as_ref().map_err(|why| SigningError::Refused(why.clone()))?;
         if size <= self.last_size {
             return Ok(None);

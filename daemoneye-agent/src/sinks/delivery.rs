@@ -274,7 +274,11 @@ mod tests {
         let (broken, taken) = (Arc::new(Mutex::new(broken)), Arc::new(Mutex::new(Vec::new())));
         let sink = Box::new(Double { name, broken: Arc::clone(&broken), taken: Arc::clone(&taken) });
         let state = SinkState::new(name);
-        (Feeder { store: Arc::clone(store), sink, state, breaker: Breaker::default() }, broken, taken)
+        (
+            Feeder { store: Arc::clone(store), sink, state, breaker: Breaker::default(), checkpoint: None },
+            broken,
+            taken,
+        )
     }
 
     fn store(dir: &std::path::Path) -> Arc<Store> {

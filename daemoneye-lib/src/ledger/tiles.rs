@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Hash;
 use super::entries::Entries;
 use super::tree::{self, Frontier, Nodes, TreeHash};
-use crate::segment::SegmentError;
+use crate::segment::{SegmentError, SegmentName};
 
 /// Hashes of a full tile.
 pub const TILE_WIDTH: usize = 256;
@@ -72,6 +72,12 @@ pub fn partial_path(full: &Path, width: usize) -> PathBuf {
 #[must_use]
 pub fn tree_file(dir: &Path) -> PathBuf {
     dir.join(TREE_FILE)
+}
+
+/// How the durable note of the tiles is called: `tiles.durable`.
+#[must_use]
+pub fn tiles_name() -> SegmentName {
+    SegmentName { prefix: "tiles".to_owned(), extension: "log" }
 }
 
 /// What the tree of this ledger is hashed with; `None` for a ledger that has none yet.

@@ -12,7 +12,7 @@ use super::note::{NoteError, VerifierKey};
 use super::notes::{
     NotesError, StoredCheckpoint, StoredCheckpoints, checkpoint_file, checkpoints_log, keys_file, read_text,
 };
-use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tree_file, tree_hash};
+use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
 use super::{
     LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier, Patience,
 };
@@ -111,6 +111,10 @@ struct Walk<'a> {
     ahead: VecDeque<(PathBuf, StoredCheckpoint)>,
     /// The one from elsewhere.
     exported: Option<(&'a str, Checkpoint)>,
+    /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
+    keys_text: Option<String>,
+    /// Tiles over the entries up to here were on the disk when the writer said so; a power failure may have spoilt later ones.
+    tiles_synced: u64,
     checkpoints: u64,
     signed_entries: u64,
 }
@@ -125,6 +129,13 @@ fn tree_fault(dir: &Path, error: super::tiles::TreeError) -> LedgerError {
 
 impl<'a> Walk<'a> {
     fn begin(dir: &'a Path, demands: &'a Demands) -> Result<Self, LedgerError> {
+        let tiles_synced = DurableNote::read(dir, &tiles_name()).ok().flatten().map_or(0, |note| note.number);
+        let keys_text = read_text(&keys_file(dir)).map_err(|error: SegmentError| LedgerError {
+            sequence: 0,
+            file: keys_file(dir),
+            offset: 0,
+            what: LedgerFault::Segment(error),
+        })?;
         let tree = tree_hash(dir).map_err(|error| tree_fault(dir, error))?.map(GrowingTree::new);
         let stored = patient(dir, demands.patience).map_err(|error| match error {
             NotesError::Corrupt { file, offset, what } => {
@@ -149,14 +160,30 @@ impl<'a> Walk<'a> {
             LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what }
         })?;
         let trusted = demands.key.as_ref();
-        Ok(Self { dir, tree, keys: None, trusted, ahead, exported, checkpoints: 0, signed_entries: 0 })
+        Ok(Self {
+            tiles_synced,
+            keys_text,
+            dir,
+            tree,
+            keys: None,
+            trusted,
+            ahead,
+            exported,
+            checkpoints: 0,
+            signed_entries: 0,
+        })
     }
 
     fn take(&mut self, record: &LedgerRecord) -> Result<(), Fault> {
         self.follow_keys(record).map_err(|what| (None, what))?;
         let (Some(tree), Some(leaf)) = (self.tree.as_mut(), record.leaf) else { return Ok(()) };
         let mut wrong = None;
-        tree.push(leaf, |tile| wrong = wrong.take().or_else(|| check_tile(self.dir, &tile)));
+        let synced = record.entry.sequence < self.tiles_synced;
+        tree.push(leaf, |tile| {
+            if synced && wrong.is_none() {
+                wrong = check_tile(self.dir, &tile);
+            }
+        });
         match wrong {
             Some(fault) => Err(fault),
             None => self.check_notes(record.entry.sequence + 1),
@@ -236,10 +263,8 @@ impl<'a> Walk<'a> {
     /// What `audit key` prints has to be what the entries say.
     fn check_keys_file(&self) -> Result<(), Fault> {
         let path = keys_file(self.dir);
-        let text = read_text(&path).map_err(|error: SegmentError| (None, LedgerFault::Segment(error)))?;
-        let Some(text) = text else { return Ok(()) };
+        let Some(text) = &self.keys_text else { return Ok(()) };
         let wanted = self.keys.as_ref().map(|keys| keys.current().to_string()).unwrap_or_default();
-        // A rotation is in the ledger before it is in the file.
         let named = text.lines().all(|line| line.parse::<VerifierKey>().is_ok())
             && self.keys.iter().flat_map(KeyChain::keys).any(|key| text.lines().last() == Some(&key.to_string()));
         if named && text.ends_with('\n') || wanted.is_empty() && text.is_empty() {
