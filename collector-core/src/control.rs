@@ -1,4 +1,4 @@
-//! The agent's requests: all thirteen verbs and `AppendAudit`.
+//! The agent's requests: all thirteen verbs, `AppendAudit` and `RotateAuditKey`.
 //!
 //! What changes the state goes through the collector's mailbox, in order; everything else is answered on a task of its own, so a long
 //! task delays neither health nor shutdown. How many run at a time is bounded by the connection.
@@ -10,13 +10,14 @@ use daemoneye_eventbus::{Client, DEFAULT_DEADLINE, IncomingCall, RpcError};
 use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
 use daemoneye_lib::proto::{
-    AppendAudit, CapabilityResponse, CollectorRequest, CollectorResponse, ConfigUpdate, DetectionTask, Empty, Fault,
-    FaultKind, Word as _,
+    AppendAudit, AuditKey, CapabilityResponse, CollectorRequest, CollectorResponse, ConfigUpdate, DetectionTask,
+    Empty, Fault, FaultKind, Word as _,
 };
 use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use crate::ledger::SigningError;
 use crate::runtime::{Message, Shared, millis};
 use crate::source::SourceError;
 
@@ -89,6 +90,7 @@ async fn serve(shared: &Arc<Shared>, client: &Client, mut call: IncomingCall) {
         }
         Verb::UpdateConfig(update) => configure(shared, &update).await.map(|()| Answer::Done(Empty {})),
         Verb::AppendAudit(append) => audit(shared, append).await,
+        Verb::RotateAuditKey(_) => rotate(shared).await,
         Verb::Register(_) => announce(client, Verb::Register(shared.registration())).await,
         Verb::Deregister(_) => announce(client, Verb::Deregister(Empty {})).await,
         // The others went to the mailbox.
@@ -146,6 +148,22 @@ async fn audit(shared: &Arc<Shared>, append: AppendAudit) -> Result<Answer, Faul
             Err(Fault::new(FaultKind::Unavailable, "the ledger cannot be written; keep the entries and ask again"))
         }
         Err(_) => Err(Fault::new(FaultKind::Internal, "the ledger's writer ended")),
+    }
+}
+
+async fn rotate(shared: &Arc<Shared>) -> Result<Answer, Fault> {
+    let ledger = Arc::clone(&shared.ledger);
+    let rotated = tokio::task::spawn_blocking(move || ledger.rotate_key()).await;
+    match rotated.map_err(|_| Fault::new(FaultKind::Internal, "the ledger's writer ended"))? {
+        Ok((key, note)) => {
+            shared.publish(&note);
+            Ok(Answer::AuditKey(AuditKey { vkey: key.to_string() }))
+        }
+        Err(SigningError::Disk(error)) => {
+            shared.failed(error, "rotate-audit-key");
+            Err(Fault::new(FaultKind::Unavailable, "the ledger cannot be written; ask again"))
+        }
+        Err(error) => Err(Fault::new(FaultKind::Refused, error.to_string())),
     }
 }
 

@@ -77,3 +77,12 @@ pub fn private_file(path: &std::path::Path) -> std::io::Result<std::fs::File> {
         _ => platform::create_file(path, 0o600),
     }
 }
+
+/// Opens a file that only this user may read, as [`private_file`] makes it; `None` when others may as well.
+///
+/// # Errors
+/// What the operating system says; a link is not followed.
+pub fn open_private(path: &std::path::Path) -> std::io::Result<Option<std::fs::File>> {
+    let file = platform::open_no_follow(path)?;
+    Ok(platform::is_private(&file.metadata()?).then_some(file))
+}

@@ -70,6 +70,9 @@ pub(crate) enum AgentError {
         "procmond is not at {}: set procmond.path, or procmond.mode = external when it has its own service", path.display()
     )]
     MissingCollector { path: PathBuf },
+    /// A checkpoint has no columns.
+    #[error("sinks.file.checkpoints needs sinks.file.format = json: a checkpoint does not fit the columns of alerts")]
+    MisuseCheckpointFormat,
     /// `external` without a token.
     #[error("procmond.mode is external and procmond.token_file is not set: name the file that holds its token")]
     MisuseNoToken,
@@ -136,9 +139,11 @@ impl AgentError {
             Self::CollectorFailed { .. } | Self::CollectorRefused { .. } | Self::MissingCollector { .. } => {
                 Exit::CollectorFailed
             }
-            Self::Config(_) | Self::LimitSocketPath { .. } | Self::MisuseNoToken | Self::MisuseToken { .. } => {
-                Exit::Config
-            }
+            Self::Config(_)
+            | Self::LimitSocketPath { .. }
+            | Self::MisuseCheckpointFormat
+            | Self::MisuseNoToken
+            | Self::MisuseToken { .. } => Exit::Config,
             Self::Jail(error) => error.exit(),
             Self::Replay(ReplayError::MisuseColumns { .. } | ReplayError::MisuseDirectory { .. }) => Exit::Usage,
             Self::Replay(ReplayError::Store(error)) => error.exit(),

@@ -91,6 +91,8 @@ pub(crate) struct Alerts {
 pub(crate) struct FileSink {
     pub(crate) path: PathBuf,
     pub(crate) format: Format,
+    /// The ledger's checkpoints go there as well.
+    pub(crate) checkpoints: bool,
 }
 
 impl Settings {
@@ -125,6 +127,7 @@ impl Settings {
             file: config.boolean("sinks.file.enabled").then(|| FileSink {
                 path: absolute(config.path("sinks.file.path")),
                 format: Format::named(config.text("sinks.file.format")),
+                checkpoints: config.boolean("sinks.file.checkpoints"),
             }),
             sandbox_required: Required::of_setting(config.text("sandbox.required")),
             data_dir,
@@ -143,6 +146,9 @@ impl Settings {
         }
         if !self.procmond.spawn && self.procmond.token_file.is_none() {
             return Err(AgentError::MisuseNoToken);
+        }
+        if self.file.as_ref().is_some_and(|file| file.checkpoints && file.format == Format::Csv) {
+            return Err(AgentError::MisuseCheckpointFormat);
         }
         Ok(self)
     }

@@ -1,5 +1,6 @@
 //! The command line. Every command's help has an example.
 
+mod ledger;
 mod tools;
 
 use std::ffi::OsString;
@@ -10,6 +11,7 @@ use clap::{Arg, ArgMatches, Args, FromArgMatches, Parser, Subcommand, ValueHint}
 use clap_complete::Shell as ShellName;
 use daemoneye_lib::config::{CLI, Flag};
 
+pub(crate) use self::ledger::{Checkpoint, ExportTiles, Key, LedgerDir, Verify};
 pub(crate) use self::tools::{Replay, RulesBacktest, RulesCoverage, RulesExplain, RulesNew, Selftest};
 use crate::settings::Settings;
 
@@ -121,7 +123,7 @@ pub(crate) enum Command {
     /// Follow events as they come
     #[command(subcommand)]
     Events(Events),
-    /// Check the audit ledger
+    /// Check, sign and take out the audit ledger
     #[command(subcommand)]
     Audit(Audit),
     /// Look at and check settings
@@ -337,14 +339,17 @@ pub(crate) enum Events {
 #[derive(Debug, Subcommand)]
 pub(crate) enum Audit {
     /// Verify every entry of the ledger, live or copied; exits with 76 at the first bad one
-    #[command(
-        after_help = "Examples:\n  daemoneye-cli audit verify\n  daemoneye-cli audit verify --audit-dir /mnt/evidence/daemoneye/audit"
-    )]
-    Verify {
-        /// The ledger's directory; otherwise `audit` in --data-dir, or where the agent says that it lies
-        #[arg(long, value_name = "DIR", value_hint = ValueHint::DirPath)]
-        audit_dir: Option<PathBuf>,
-    },
+    Verify(Verify),
+    /// Print the key that verifies the ledger's checkpoints
+    Key(Key),
+    /// Print the newest checkpoint: who keeps it elsewhere can show later that history was changed
+    Checkpoint(Checkpoint),
+    /// Write the ledger as a static log that the tools of transparency logs read
+    Export(ExportTiles),
+    /// Let the key of the ledger hand over to a new one
+    #[command(after_help = "Example: daemoneye-cli audit rotate-key\n\
+                            The old key signs the new one over; whoever has kept the old one still verifies everything.")]
+    RotateKey,
 }
 
 #[derive(Debug, Subcommand)]

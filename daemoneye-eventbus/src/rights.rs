@@ -10,6 +10,8 @@ use daemoneye_lib::proto::{Role, collector_request, operator_request};
 pub enum Verb {
     /// Show one alert.
     AlertShow,
+    /// Let the ledger's key hand over to a new one.
+    AuditRotateKey,
     /// Cancel a request of one's own connection.
     Cancel,
     /// Show the configuration.
@@ -97,6 +99,7 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Operator, Verb::RulesExport),
     plain(Role::Operator, Verb::RulesReload),
     plain(Role::Operator, Verb::AlertShow),
+    plain(Role::Operator, Verb::AuditRotateKey),
     plain(Role::Operator, Verb::EventsFollow),
     plain(Role::Operator, Verb::ConfigShow),
     plain(Role::Operator, Verb::DataBackup),
@@ -172,6 +175,7 @@ pub(crate) const fn operator_verb(verb: &operator_request::Verb) -> Verb {
         operator_request::Verb::RulesExport(_) => Verb::RulesExport,
         operator_request::Verb::RulesReload(_) => Verb::RulesReload,
         operator_request::Verb::AlertShow(_) => Verb::AlertShow,
+        operator_request::Verb::AuditRotateKey(_) => Verb::AuditRotateKey,
         operator_request::Verb::EventsFollow(_) => Verb::EventsFollow,
         operator_request::Verb::ConfigShow(_) => Verb::ConfigShow,
         operator_request::Verb::DataStats(_) => Verb::DataStats,
@@ -220,6 +224,7 @@ mod tests {
     fn a_viewer_reads_and_changes_nothing() {
         assert!(may(Role::Viewer, Verb::Query) && may(Role::Operator, Verb::RulesReload));
         assert!(!may(Role::Viewer, Verb::RulesReload) && !may(Role::Viewer, Verb::Register));
+        assert!(may(Role::Operator, Verb::AuditRotateKey) && !may(Role::Viewer, Verb::AuditRotateKey));
         assert!(!may(Role::Viewer, Verb::DataVacuum) && !may(Role::Viewer, Verb::DataBackup));
         assert!(!may(Role::Unspecified, Verb::Health) && !may(Role::Collector, Verb::Query));
     }

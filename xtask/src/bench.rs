@@ -1,4 +1,4 @@
-//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, those of capture, history and detection under
+//! Runs every benchmark with the `bench` profile and writes its tables to docs/benchmarks.md, those of capture, history, detection and the ledger under
 //! headings of their own.
 //!
 //! Criterion suites leave their estimates in files, of which one table is made; the other suites print tables of their own.
@@ -38,6 +38,8 @@ const HISTORY: &str = "history";
 const HISTORY_AGENT: &str = "history_agent";
 /// Stream rules, and others over the same rules and events; one section.
 const DETECTION: &str = "detection";
+/// The ledger at its size; one section.
+const LEDGER: &str = "ledger_growth";
 /// Events of the full measurement of history: months of a quiet host.
 const HISTORY_ROWS: &str = "10000000";
 const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
@@ -83,6 +85,9 @@ pub(crate) fn run(options: &Options) -> anyhow::Result<()> {
     }
     if wanted(DETECTION) {
         publish(&[detection::run(DETECTION)?], DETECTION, !options.print)?;
+    }
+    if wanted(LEDGER) {
+        publish(&[printed(LEDGER)?], "ledger", !options.print)?;
     }
     if wanted(HISTORY) {
         publish(&[history()?], HISTORY, !options.print)?;

@@ -1,6 +1,6 @@
 //! Elsewhere: access is governed by the directory's own rights, and directories cannot be synced.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, Metadata, OpenOptions};
 use std::io::{self, Seek as _, SeekFrom, Write as _};
 use std::path::Path;
 
@@ -14,6 +14,14 @@ pub(crate) fn create_file(path: &Path, _mode: u32) -> io::Result<File> {
 
 pub(crate) fn open_or_create(path: &Path, _mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path)
+}
+
+pub(crate) fn open_no_follow(path: &Path) -> io::Result<File> {
+    File::open(path)
+}
+
+pub(crate) fn is_private(metadata: &Metadata) -> bool {
+    metadata.is_file()
 }
 
 pub(crate) fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {

@@ -1,9 +1,11 @@
 //! Unix: modes at creation, `pwrite`, directories that can be synced.
 
-use std::fs::{DirBuilder, File, OpenOptions};
+use std::fs::{DirBuilder, File, Metadata, OpenOptions};
 use std::io;
-use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, FileExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::Path;
+
+use rustix::fs::{Mode, OFlags};
 
 /// Creates a directory and its parents with `mode`; one that exists keeps its own.
 pub(crate) fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
@@ -18,6 +20,18 @@ pub(crate) fn create_file(path: &Path, mode: u32) -> io::Result<File> {
 /// Opens a file for writing and leaves its contents; one that exists keeps its mode.
 pub(crate) fn open_or_create(path: &Path, mode: u32) -> io::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).mode(mode).open(path)
+}
+
+/// Opens a file for reading; neither a link nor a pipe that was put in its place.
+pub(crate) fn open_no_follow(path: &Path) -> io::Result<File> {
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NOFOLLOW | OFlags::NONBLOCK;
+    Ok(File::from(rustix::fs::open(path, flags, Mode::empty())?))
+}
+
+/// Whether nobody else may read or write it. Root's file is as good as one's own: root reads everything anyway.
+pub(crate) fn is_private(metadata: &Metadata) -> bool {
+    let own = rustix::process::geteuid().as_raw();
+    metadata.is_file() && metadata.mode() & 0o077 == 0 && [own, 0].contains(&metadata.uid())
 }
 
 /// Writes all of `bytes` at `offset`.

@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::ranges::{Cover, keep_covered};
 use super::shared::Shared;
+use super::signatures::keep_signed;
 use super::source_task::{Order, SourceHandle, SourceTask};
 use super::state::{Phase, State, WaitingForAgent};
 use super::{RuntimeBuilder, Stopped};
@@ -71,6 +72,7 @@ pub(super) async fn run(builder: RuntimeBuilder, shutdown: CancellationToken) ->
     let for_source = Arc::clone(&shared);
     let source = tokio::spawn(source_task.run(move |token| context(&for_source, token)));
     tasks.spawn(keep_covered(Arc::clone(&shared), background.clone()));
+    tasks.spawn(keep_signed(Arc::clone(&shared), background.clone()));
     tasks.spawn(keep_pressure(Arc::clone(&shared), background.clone()));
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let client = match &builder.bus {
@@ -137,6 +139,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         heartbeat_interval: watch::Sender::new(builder.heartbeat_interval),
         committed: watch::Sender::new(None),
         sent: watch::Sender::new(None),
+        checkpoint: watch::Sender::new(String::new()),
         sent_place: AtomicU64::new(0),
         connected: AtomicBool::new(false),
         pressure_count: AtomicU64::new(0),
@@ -223,6 +226,7 @@ async fn drain(shared: &Arc<Shared>, client: Option<Client>, forced: bool, reaso
         shared.cover_now().await;
     }
     shared.note("stop", json!({ "collector": shared.id, "reason": reason })).await;
+    shared.sign_now().await;
     if let Err(error) = shared.wal.synced().await {
         shared.failed(error, "wal");
     }

@@ -7,6 +7,7 @@ mod actor;
 mod pressure;
 mod ranges;
 mod shared;
+mod signatures;
 mod silence;
 mod sink;
 mod source_task;
@@ -28,7 +29,7 @@ pub use state::State;
 
 use crate::disk::Disk;
 use crate::error::CollectorError;
-use crate::ledger::LedgerOptions;
+use crate::ledger::{LedgerOptions, TreeOptions};
 use crate::source::{EventSource, Tasks, TriggerableCollector};
 use crate::wal::{SyncMode, WalOptions};
 
@@ -201,6 +202,13 @@ impl RuntimeBuilder {
     #[must_use]
     pub const fn ledger_segment_bytes(mut self, bytes: u64) -> Self {
         self.ledger.segment_bytes = bytes;
+        self
+    }
+
+    /// The ledger's tree and who signs it; default: a plain chain.
+    #[must_use]
+    pub fn ledger_tree(mut self, tree: TreeOptions) -> Self {
+        self.ledger.tree = Some(tree);
         self
     }
 

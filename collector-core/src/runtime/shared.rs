@@ -35,6 +35,8 @@ pub(crate) struct Shared {
     pub(crate) committed: watch::Sender<Option<Sequence>>,
     /// Last record given to the bus or the follower.
     pub(crate) sent: watch::Sender<Option<Sequence>>,
+    /// The newest checkpoint's note of this run; empty without one.
+    pub(crate) checkpoint: watch::Sender<String>,
     /// Where the next record to be sent begins in the stream.
     pub(crate) sent_place: AtomicU64,
     pub(crate) connected: AtomicBool,
@@ -140,10 +142,11 @@ impl Shared {
             wal_max_bytes: self.wal_max_bytes,
             buffer_bytes: self.buffer_bytes,
             max_events_in_flight: settings.max_events_in_flight,
+            ledger_checkpoint: self.checkpoint.borrow().clone(),
         }
     }
 
-    async fn source_health(&self) -> SourceHealth {
+    pub(super) async fn source_health(&self) -> SourceHealth {
         let asked = tokio::time::timeout(HEALTH_TIMEOUT, self.source.health()).await;
         asked.unwrap_or_else(|_| SourceHealth {
             unhealthy: true,

@@ -93,7 +93,7 @@ fn verify_from(dir: &Path, from: &LedgerVerifier) -> Result<u64, daemoneye_lib::
     Ok(reader.verifier().summary().entries)
 }
 
-fn poke(path: &Path, at: usize, byte: u8) {
+pub(crate) fn poke(path: &Path, at: usize, byte: u8) {
     let mut file = std::fs::OpenOptions::new().write(true).open(path).unwrap();
     file.seek(SeekFrom::Start(at as u64)).unwrap();
     file.write_all(&[byte]).unwrap();

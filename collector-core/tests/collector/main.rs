@@ -10,4 +10,5 @@ mod runtime;
 #[path = "../../../daemoneye-lib/tests/jail/skip.rs"]
 mod skip;
 mod support;
+mod tree;
 mod wal;

@@ -4,6 +4,7 @@
 mod data;
 mod follow;
 mod health;
+mod keys;
 mod losses;
 pub(crate) mod offline;
 mod query;
@@ -140,6 +141,7 @@ impl Operators {
             Some(Verb::RulesExplain(explain)) => Answer::Data(self.rules_explain(explain, cancel).await?),
             Some(Verb::RulesReload(Empty {})) => Answer::RulesReloaded(self.rules_reload(caller).await?),
             Some(Verb::AlertShow(show)) => Answer::Alert(self.alert(show.id).await?),
+            Some(Verb::AuditRotateKey(Empty {})) => Answer::AuditKey(self.audit_rotate_key(caller).await?),
             Some(Verb::ConfigShow(_)) => Answer::Config(self.config()),
             None => {
                 return Err(Fault::new(FaultKind::InvalidRequest, "the request names nothing that this build knows"));

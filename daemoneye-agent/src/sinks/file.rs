@@ -15,12 +15,22 @@ use crate::platform;
 pub(crate) struct File {
     path: PathBuf,
     format: Format,
+    checkpoints: bool,
     open: Option<std::fs::File>,
 }
 
 impl File {
-    pub(crate) const fn new(path: PathBuf, format: Format) -> Self {
-        Self { path, format, open: None }
+    pub(crate) const fn new(path: PathBuf, format: Format, checkpoints: bool) -> Self {
+        Self { path, format, checkpoints, open: None }
+    }
+
+    async fn append(&mut self, heading: String, text: String) -> Result<(), SinkError> {
+        let open = self.take_open();
+        let path = self.path.clone();
+        let written = tokio::task::spawn_blocking(move || append(&path, open, &heading, &text)).await;
+        let failed = self.failed();
+        self.open = Some(written.map_err(std::io::Error::other).and_then(|result| result).map_err(failed)?);
+        Ok(())
     }
 
     fn failed(&self) -> impl FnOnce(std::io::Error) -> SinkError + 'static {
@@ -72,13 +82,15 @@ impl AlertSink for File {
 
     async fn send(&mut self, alert: &Alert) -> Result<(), SinkError> {
         let text = self.format.render(alert)?;
-        let heading = self.format.heading();
-        let open = self.take_open();
-        let path = self.path.clone();
-        let written = tokio::task::spawn_blocking(move || append(&path, open, &heading, &text)).await;
-        let failed = self.failed();
-        self.open = Some(written.map_err(std::io::Error::other).and_then(|result| result).map_err(failed)?);
-        Ok(())
+        self.append(self.format.heading(), text).await
+    }
+
+    fn takes_checkpoints(&self) -> bool {
+        self.checkpoints
+    }
+
+    async fn checkpoint(&mut self, note: &str) -> Result<(), SinkError> {
+        self.append(String::new(), format!("{}\n", serde_json::json!({ "checkpoint": note }))).await
     }
 
     async fn health_check(&mut self) -> Result<(), SinkError> {
@@ -102,7 +114,7 @@ mod tests {
     async fn a_rotated_file_is_opened_again_and_is_private() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("alerts.jsonl");
-        let mut sink = File::new(path.clone(), Format::Json);
+        let mut sink = File::new(path.clone(), Format::Json, false);
         sink.send(&sample::alert(1)).await.unwrap();
         sink.send(&sample::alert(2)).await.unwrap();
         std::fs::rename(&path, dir.path().join("alerts.1")).unwrap();
@@ -117,7 +129,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("alerts.jsonl");
         std::fs::write(&path, "{\"id\":\"half").unwrap();
-        File::new(path.clone(), Format::Json).send(&sample::alert(1)).await.unwrap();
+        File::new(path.clone(), Format::Json, false).send(&sample::alert(1)).await.unwrap();
         let lines = lines(&path);
         assert_eq!(lines.len(), 2);
         assert_eq!(serde_json::from_str::<Alert>(&lines[1]).unwrap(), sample::alert(1));
@@ -128,14 +140,26 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("alerts.csv");
         for number in 0..2 {
-            File::new(path.clone(), Format::Csv).send(&sample::alert(number)).await.unwrap();
+            File::new(path.clone(), Format::Csv, false).send(&sample::alert(number)).await.unwrap();
         }
         assert_eq!(lines(&path).len(), 3);
     }
 
     #[tokio::test]
+    async fn a_checkpoint_is_a_line_of_its_own_between_alerts() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("alerts.jsonl");
+        let mut sink = File::new(path.clone(), Format::Json, true);
+        sink.send(&sample::alert(1)).await.unwrap();
+        sink.checkpoint("daemoneye/m/audit\n7\n").await.unwrap();
+        let lines = lines(&path);
+        assert_eq!(lines[1..], [r#"{"checkpoint":"daemoneye/m/audit\n7\n"}"#]);
+        assert!(sink.takes_checkpoints() && !File::new(path, Format::Json, false).takes_checkpoints());
+    }
+
+    #[tokio::test]
     async fn an_unwritable_path_is_named() {
-        let mut sink = File::new(PathBuf::from("/proc/never/alerts.jsonl"), Format::Json);
+        let mut sink = File::new(PathBuf::from("/proc/never/alerts.jsonl"), Format::Json, false);
         let error = sink.send(&sample::alert(1)).await.unwrap_err();
         assert!(error.to_string().contains("/proc/never/alerts.jsonl"), "{error}");
         assert!(sink.health_check().await.is_err());

@@ -40,6 +40,16 @@ pub(crate) trait AlertSink: Send + Sync {
     /// Delivers one alert; when it returns without error, the alert has left our hands durably.
     async fn send(&mut self, alert: &Alert) -> Result<(), SinkError>;
 
+    /// Whether it asks for the ledger's checkpoints too.
+    fn takes_checkpoints(&self) -> bool {
+        false
+    }
+
+    /// Takes a checkpoint of the ledger, a whole signed note.
+    async fn checkpoint(&mut self, _note: &str) -> Result<(), SinkError> {
+        Ok(())
+    }
+
     /// Whether a delivery would work now.
     async fn health_check(&mut self) -> Result<(), SinkError>;
 }
@@ -51,7 +61,7 @@ pub(crate) fn make(settings: &Settings) -> Vec<Box<dyn AlertSink>> {
         sinks.push(Box::new(stdout::Stdout::new(format)));
     }
     if let Some(file) = &settings.file {
-        sinks.push(Box::new(file::File::new(file.path.clone(), file.format)));
+        sinks.push(Box::new(file::File::new(file.path.clone(), file.format, file.checkpoints)));
     }
     sinks
 }

@@ -282,6 +282,13 @@ impl Roster {
         }
     }
 
+    /// The newest checkpoint of the ledger, as the collector that keeps it told last.
+    pub(crate) fn checkpoint(&self) -> Option<String> {
+        let collectors = self.lock();
+        let notes = collectors.values().filter_map(|collector| collector.health.as_ref());
+        notes.map(|health| health.ledger_checkpoint.clone()).find(|note| !note.is_empty())
+    }
+
     pub(crate) fn heartbeat(&self, heartbeat: Heartbeat) {
         if let Some(collector) = self.lock().get_mut(&heartbeat.collector_id) {
             collector.missed = 0;

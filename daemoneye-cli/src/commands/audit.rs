@@ -1,4 +1,7 @@
-//! `audit verify`: walks the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
+//! `audit`: reads the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
+
+mod export;
+mod signed;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -6,14 +9,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::{LedgerError, LedgerProgress, LedgerSummary, verify_dir};
+use daemoneye_lib::ledger::{Demands, LedgerError, LedgerProgress, LedgerSummary, verify_with};
 use daemoneye_lib::proto::Row;
 use daemoneye_lib::segment::{DurableNote, SegmentName};
 use serde_json::Value as Json;
 
 use super::health;
 use crate::agent::Session;
-use crate::args::Audit;
+use crate::args::{Audit, LedgerDir, Verify};
 use crate::error::CliError;
 use crate::owner;
 use crate::render;
@@ -24,18 +27,33 @@ use crate::value;
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Columns of a ledger in which every entry verifies, and of one in which `entry` is the first that does not.
-const GOOD: [&str; 7] = ["result", "entries", "first", "last", "head", "segments", "directory"];
+const GOOD: [&str; 10] =
+    ["result", "entries", "first", "last", "head", "root", "checkpoints", "signed_entries", "segments", "directory"];
 const BAD: [&str; 6] = ["result", "entry", "file", "offset", "problem", "directory"];
 
 pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliError> {
-    let Audit::Verify { audit_dir } = verb;
-    let directory = match audit_dir {
-        Some(directory) => directory,
-        None => directory_of(settings).await?,
+    match verb {
+        Audit::Verify(verify) => run_verify(verify, settings).await,
+        Audit::Key(key) => signed::key(&directory_of(key.ledger, settings).await?),
+        Audit::Checkpoint(checkpoint) => {
+            signed::checkpoint(&directory_of(checkpoint.ledger, settings).await?, checkpoint.qr)
+        }
+        Audit::Export(export) => {
+            export::tiles(&directory_of(export.ledger, settings).await?, &export.tiles, settings.format)
+        }
+        Audit::RotateKey => signed::rotate(settings).await,
+    }
+}
+
+async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliError> {
+    let demands = Demands {
+        key: verify.vkey.as_deref().map(signed::parse_key).transpose()?,
+        checkpoint: verify.checkpoint.as_deref().map(signed::read_note).transpose()?,
+        ..Demands::default()
     };
-    look(&directory)?;
+    let directory = directory_of(verify.ledger, settings).await?;
     let mut progress = Progress::default();
-    let verified = verify_dir(&directory, |at| progress.show(at));
+    let verified = verify_with(&directory, &demands, |at| progress.show(at));
     progress.end();
     let summary = match verified {
         Ok(summary) => summary,
@@ -109,22 +127,36 @@ fn bad_row(error: &LedgerError, directory: &Path) -> Row {
 
 fn row(result: &str, summary: &LedgerSummary, directory: &Path) -> Row {
     let time = |ms: Option<i64>| ms.and_then(|ms| ms.checked_mul(1_000)).map(value::timestamp).unwrap_or_default();
-    let head = summary.head.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
+    let hex = |hash: &[u8; 32]| hash.iter().fold(String::new(), |hex, byte| format!("{hex}{byte:02x}"));
     Row {
         values: vec![
             value::of_text(result),
             value::of_number(summary.entries),
             value::of_text(time(summary.first_ms)),
             value::of_text(time(summary.last_ms)),
-            value::of_text(head),
+            value::of_text(hex(&summary.head)),
+            // A plain chain has none.
+            value::of_text(summary.root.as_ref().map(hex).unwrap_or_default()),
+            value::of_number(summary.checkpoints),
+            value::of_number(summary.signed_entries),
             value::of_number(summary.segments),
             value::of_text(directory.display().to_string()),
         ],
     }
 }
 
-/// A directory that was named, else the one that the running agent's collector writes, else the default one.
-async fn directory_of(settings: &Settings) -> Result<PathBuf, CliError> {
+/// A directory that is there.
+async fn directory_of(named: LedgerDir, settings: &Settings) -> Result<PathBuf, CliError> {
+    let directory = match named.audit_dir {
+        Some(directory) => directory,
+        None => usual_directory(settings).await?,
+    };
+    look(&directory)?;
+    Ok(directory)
+}
+
+/// A directory of the settings, else the one that the running agent's collector writes, else the default one.
+async fn usual_directory(settings: &Settings) -> Result<PathBuf, CliError> {
     if let Some(store) = &settings.store {
         return Ok(store.join("audit"));
     }

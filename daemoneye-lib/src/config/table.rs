@@ -233,6 +233,17 @@ pub static PROCMOND: Component = Component {
             "when records reach the disk: within 10 ms, at once, or when the system likes",
         ),
         integer("ledger.segment_bytes", 4 * MIB, (64 * KIB, GIB), "bytes", "size at which a ledger file is closed"),
+        choice(
+            "ledger.tree_hash",
+            &["sha256", "blake3"],
+            "sha256",
+            "hash of a new ledger's tree; outside tools verify sha256, and a ledger keeps the one it began with",
+        ),
+        path(
+            "ledger.seed_file",
+            Fallback::Unset,
+            "32 bytes that the service manager hands over as the signing key; without it one is made in the data directory",
+        ),
         choice("redaction", ON_OFF, "on", "replace secrets in command lines by tokens before they are written"),
         boolean("hashing.enabled", true, "hash the executable of every process"),
         choice(
@@ -402,6 +413,7 @@ pub static AGENT: Component = Component {
         boolean("sinks.file.enabled", true, "append alerts to a file"),
         path("sinks.file.path", Fallback::Under("data_dir", "alerts.jsonl"), "the file that alerts are appended to"),
         choice("sinks.file.format", &["json", "csv"], "json", "shape of alerts in the file"),
+        boolean("sinks.file.checkpoints", false, "append the ledger's newest checkpoints to the file too, as JSON"),
         SANDBOX_REQUIRED,
         LOG_LEVEL,
         LOG_FORMAT,

@@ -6,12 +6,23 @@
 //!
 //! The payload is not chained itself, only its hash, so it can be withheld without breaking the chain.
 
+mod base64;
+pub mod checkpoint;
+mod entries;
+pub mod keys;
+pub mod note;
+pub mod notes;
 mod reader;
+pub mod tiles;
+pub mod tree;
+mod verify;
 
+pub use entries::Entries;
 pub use reader::{
     LedgerError, LedgerFault, LedgerHeader, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier,
-    Patience, verify_dir,
+    Patience,
 };
+pub use verify::{Demands, verify_dir, verify_with};
 
 use serde::{Deserialize, Serialize};
 
@@ -53,6 +64,20 @@ impl AuditEntry {
         action: impl Into<String>,
         payload: &[u8],
     ) -> Self {
+        Self::link_canonical(sequence, previous_hash, timestamp_ms, actor, action, payload, &mut Vec::new())
+    }
+
+    /// As [`Self::link`]; leaves the canonical bytes in `canonical`, for whoever hashes them as well.
+    #[must_use]
+    pub fn link_canonical(
+        sequence: u64,
+        previous_hash: Hash,
+        timestamp_ms: i64,
+        actor: impl Into<String>,
+        action: impl Into<String>,
+        payload: &[u8],
+        canonical: &mut Vec<u8>,
+    ) -> Self {
         let mut entry = Self {
             sequence,
             timestamp_ms,
@@ -62,7 +87,9 @@ impl AuditEntry {
             previous_hash,
             entry_hash: GENESIS,
         };
-        entry.entry_hash = entry.computed_hash();
+        canonical.clear();
+        entry.write_canonical(canonical);
+        entry.entry_hash = *blake3::hash(canonical).as_bytes();
         entry
     }
 
@@ -70,6 +97,11 @@ impl AuditEntry {
     #[must_use]
     pub fn canonical_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(160 + self.actor.len() + self.action.len());
+        self.write_canonical(&mut bytes);
+        bytes
+    }
+
+    fn write_canonical(&self, bytes: &mut Vec<u8>) {
         bytes.extend_from_slice(DOMAIN);
         for field in [
             self.sequence.to_le_bytes().as_slice(),
@@ -82,11 +114,6 @@ impl AuditEntry {
             bytes.extend_from_slice(&u32::try_from(field.len()).unwrap_or(u32::MAX).to_le_bytes());
             bytes.extend_from_slice(field);
         }
-        bytes
-    }
-
-    fn computed_hash(&self) -> Hash {
-        *blake3::hash(&self.canonical_bytes()).as_bytes()
     }
 }
 
@@ -153,11 +180,21 @@ impl ChainVerifier {
     /// # Errors
     /// [`ChainError`] names the entry and what is wrong; the verifier stays where it was.
     pub fn step(&mut self, entry: &AuditEntry, payload: Option<&[u8]>) -> Result<(), ChainError> {
+        self.step_canonical(entry, &entry.canonical_bytes(), payload)
+    }
+
+    /// `canonical`: the entry's canonical bytes.
+    fn step_canonical(
+        &mut self,
+        entry: &AuditEntry,
+        canonical: &[u8],
+        payload: Option<&[u8]>,
+    ) -> Result<(), ChainError> {
         let sequence = self.next;
         if entry.sequence != sequence {
             return Err(ChainError::CorruptOrder { expected: sequence, found: entry.sequence });
         }
-        if entry.computed_hash() != entry.entry_hash {
+        if *blake3::hash(canonical).as_bytes() != entry.entry_hash {
             return Err(ChainError::CorruptEntryHash { sequence });
         }
         if entry.previous_hash != self.head {

@@ -10,15 +10,14 @@ use std::time::Duration;
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
+use super::checkpoint::CheckpointError;
+use super::tree::TreeHash;
 use super::{AuditEntry, ChainError, ChainVerifier, Hash};
 use crate::exit::Exit;
 use crate::proto::Sequence;
 use crate::segment::{
-    BadRecord, DurableNote, HEADER_BYTES, HeaderError, Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list,
+    BadRecord, HEADER_BYTES, HeaderError, Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list,
 };
-
-/// Entries between two calls of a progress callback: some milliseconds of work.
-const PROGRESS_ENTRIES: u64 = 4096;
 
 /// Postcard header of a ledger record: the entry, and what the writer must know again after a restart. The latter is protected by
 /// the record's checksum only; it is the writer's bookmark, not evidence.
@@ -53,6 +52,8 @@ pub struct LedgerRecord {
     pub outbox_id: u64,
     /// Last covered WAL record when it was written.
     pub covered: Option<Sequence>,
+    /// Its leaf in the ledger's tree, where a reader was asked for leaves.
+    pub leaf: Option<Hash>,
 }
 
 /// The first bad entry.
@@ -87,24 +88,52 @@ pub enum LedgerFault {
     /// Hash, order or payload.
     #[error(transparent)]
     CorruptChain(#[from] ChainError),
+    /// A checkpoint of the ledger itself.
+    #[error("a checkpoint is bad: {0}")]
+    CorruptCheckpoint(CheckpointError),
     /// The newest entries are gone.
     #[error("the ledger ends here, but it had {synced} entries on disk; its end was cut off")]
     CorruptEnd {
         /// Entries that the writer noted as synced.
         synced: u64,
     },
+    /// Another history than the one that a checkpoint is over.
+    #[error(
+        "the tree over the first {size} entries has another root than the checkpoint says; entries before were replaced"
+    )]
+    CorruptFork {
+        /// Entries that the checkpoint is over.
+        size: u64,
+    },
     /// The segment's header.
     #[error(transparent)]
     CorruptHeader(#[from] HeaderError),
+    /// The keys do not follow from each other, or not from the one that is trusted.
+    #[error("the chain of keys is broken: {0}")]
+    CorruptKeys(String),
     /// The segment does not continue the one before it.
     #[error("the segment does not continue the one before it; a segment was replaced or cut")]
     CorruptOrder,
     /// Checksum, length, link, record header, bytes after the end.
     #[error(transparent)]
     CorruptRecord(#[from] BadRecord),
+    /// A checkpoint is over more entries than there are.
+    #[error(
+        "a checkpoint is over {size} entries, and here the ledger ends; its end was cut off, or an older copy was put in its place"
+    )]
+    CorruptRollback {
+        /// Entries that there were.
+        size: u64,
+    },
     /// A segment file is gone.
     #[error("the segment file is missing")]
     CorruptSegmentMissing,
+    /// A tile holds something else than the entries below it say.
+    #[error("the tile does not fit the entries below it")]
+    CorruptTile,
+    /// The file that names the tree's hash, or one that has to be there with it.
+    #[error("{0}")]
+    CorruptTree(String),
     /// The file cannot be read.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -155,6 +184,9 @@ impl LedgerVerifier {
             first_ms: self.first_ms,
             last_ms: self.last_ms,
             segments: self.segment,
+            root: None,
+            checkpoints: 0,
+            signed_entries: 0,
         }
     }
 
@@ -183,18 +215,32 @@ impl LedgerVerifier {
         Ok(true)
     }
 
-    fn take(&mut self, raw: &RawRecord) -> Result<LedgerRecord, LedgerFault> {
+    fn take(
+        &mut self,
+        raw: &RawRecord,
+        tree: Option<TreeHash>,
+        canonical: &mut Vec<u8>,
+    ) -> Result<LedgerRecord, LedgerFault> {
         if raw.previous_crc != self.crc {
             return Err(BadRecord::CorruptLink.into());
         }
         let header: LedgerHeader = raw.header()?;
-        self.chain.step(&header.entry, Some(&raw.payload))?;
+        canonical.clear();
+        header.entry.write_canonical(canonical);
+        self.chain.step_canonical(&header.entry, canonical, Some(&raw.payload))?;
         self.offset = raw.offset + raw.bytes;
         self.crc = raw.crc;
         self.first_ms.get_or_insert(header.entry.timestamp_ms);
         self.last_ms = Some(header.entry.timestamp_ms);
         let covered = header.covered();
-        Ok(LedgerRecord { entry: header.entry, payload: raw.payload.clone(), outbox_id: header.outbox_id, covered })
+        let leaf = tree.map(|hash| hash.leaf(canonical));
+        Ok(LedgerRecord {
+            entry: header.entry,
+            payload: raw.payload.clone(),
+            outbox_id: header.outbox_id,
+            covered,
+            leaf,
+        })
     }
 }
 
@@ -211,6 +257,12 @@ pub struct LedgerSummary {
     pub last_ms: Option<i64>,
     /// Segment files begun.
     pub segments: u64,
+    /// The root of the tree over all entries; `None` for a ledger that is a chain and no tree.
+    pub root: Option<Hash>,
+    /// Checkpoints of the ledger itself that were verified.
+    pub checkpoints: u64,
+    /// Entries that the last one of them is over.
+    pub signed_entries: u64,
 }
 
 /// How far a verification is.
@@ -232,6 +284,9 @@ pub struct LedgerReader {
     patience: Patience,
     state: LedgerVerifier,
     reader: Option<SegmentReader>,
+    leaves: Option<TreeHash>,
+    /// Of the entry that is read; kept for its memory.
+    canonical: Vec<u8>,
 }
 
 impl LedgerReader {
@@ -250,7 +305,22 @@ impl LedgerReader {
     pub fn resume(dir: &Path, from: LedgerVerifier, patience: Patience) -> Result<Self, SegmentError> {
         let name = SegmentName::ledger();
         list(dir, &name)?;
-        Ok(Self { dir: dir.to_owned(), name, patience, state: from, reader: None })
+        Ok(Self {
+            dir: dir.to_owned(),
+            name,
+            patience,
+            state: from,
+            reader: None,
+            leaves: None,
+            canonical: Vec::new(),
+        })
+    }
+
+    /// Gives each entry's leaf in a tree of this hash as well.
+    #[must_use]
+    pub const fn with_leaves(mut self, hash: Option<TreeHash>) -> Self {
+        self.leaves = hash;
+        self
     }
 
     /// Where the verification stands.
@@ -281,11 +351,11 @@ impl LedgerReader {
         }
     }
 
-    fn path(&self, segment: u64) -> PathBuf {
+    pub(super) fn path(&self, segment: u64) -> PathBuf {
         self.dir.join(self.name.file(segment))
     }
 
-    fn fault(&self, segment: u64, offset: u64, what: impl Into<LedgerFault>) -> LedgerError {
+    pub(super) fn fault(&self, segment: u64, offset: u64, what: impl Into<LedgerFault>) -> LedgerError {
         LedgerError { sequence: self.state.chain.entries(), file: self.path(segment), offset, what: what.into() }
     }
 
@@ -302,7 +372,8 @@ impl LedgerReader {
             let step = reader.step().map_err(|e| self.fault(segment, offset, e))?;
             match step.map_err(|what| self.fault(segment, offset, what))? {
                 Some(raw) => {
-                    let record = self.state.take(&raw).map_err(|what| self.fault(segment, offset, what))?;
+                    let taken = self.state.take(&raw, self.leaves, &mut self.canonical);
+                    let record = taken.map_err(|what| self.fault(segment, offset, what))?;
                     self.reader = Some(reader);
                     return Ok(Some(record));
                 }
@@ -375,38 +446,4 @@ impl Iterator for LedgerReader {
     fn next(&mut self) -> Option<Self::Item> {
         self.advance().transpose()
     }
-}
-
-/// Verifies a whole ledger, also a live one. What the chain cannot know of itself, that its end is missing, the writer's note
-/// of what it synced tells.
-///
-/// # Errors
-/// [`LedgerError`] names the first bad entry.
-pub fn verify_dir(dir: &Path, mut progress: impl FnMut(LedgerProgress)) -> Result<LedgerSummary, LedgerError> {
-    let unreadable = |e| LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what: LedgerFault::Segment(e) };
-    let mut reader = LedgerReader::open(dir).map_err(unreadable)?;
-    // Before the walk: a live writer notes more meanwhile, never less.
-    let synced = DurableNote::read(dir, &reader.name).map_err(unreadable)?.map_or(0, |note| note.number);
-    let sizes: Vec<(u64, u64)> = list(dir, &reader.name)
-        .map_err(unreadable)?
-        .into_iter()
-        .map(|(number, path)| (number, std::fs::metadata(path).map_or(0, |m| m.len())))
-        .collect();
-    let total_bytes = sizes.iter().map(|(_, bytes)| bytes).sum();
-    let mut report = |state: &LedgerVerifier| {
-        let (segment, offset) = state.position();
-        let before: u64 = sizes.iter().filter(|(number, _)| *number < segment).map(|(_, bytes)| bytes).sum();
-        progress(LedgerProgress { entries: state.summary().entries, bytes: before + offset, total_bytes });
-    };
-    while reader.advance()?.is_some() {
-        if reader.state.chain.entries() % PROGRESS_ENTRIES == 0 {
-            report(&reader.state);
-        }
-    }
-    report(&reader.state);
-    let (segment, offset) = reader.state.position();
-    if reader.state.chain.entries() < synced {
-        return Err(reader.fault(segment, offset, LedgerFault::CorruptEnd { synced }));
-    }
-    Ok(reader.state.summary())
 }

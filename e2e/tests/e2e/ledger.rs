@@ -4,7 +4,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Output;
+use std::process::{Command, Output};
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::LedgerReader;
@@ -15,6 +15,16 @@ const SAMPLES: usize = 48;
 
 fn verify(home: &Home, dir: &Path) -> Output {
     home.cli(&["audit", "verify", "--audit-dir", dir.to_str().unwrap(), "--format", "json"]).unwrap()
+}
+
+/// The tiles stay behind: they are derived.
+fn copy_files(from: &Path, to: &Path) {
+    for entry in fs::read_dir(from).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_file() {
+            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+    }
 }
 
 #[test]
@@ -30,10 +40,7 @@ fn a_flipped_byte_is_found_and_the_first_bad_entry_named() {
 
     let copy = home.path().join("copy");
     fs::create_dir(&copy).unwrap();
-    for entry in fs::read_dir(home.data().join("audit")).unwrap() {
-        let path = entry.unwrap().path();
-        fs::copy(&path, copy.join(path.file_name().unwrap())).unwrap();
-    }
+    copy_files(&home.data().join("audit"), &copy);
     assert!(verify(&home, &copy).status.success(), "an untouched copy verifies");
 
     let mut ends = Vec::new();
@@ -63,4 +70,76 @@ fn a_flipped_byte_is_found_and_the_first_bad_entry_named() {
     }
     fs::write(&segment, &sound).unwrap();
     assert!(verify(&home, &copy).status.success(), "restored, it verifies again");
+}
+
+fn printed(home: &Home, args: &[&str]) -> String {
+    let output = home.cli(args).unwrap();
+    assert!(output.status.success(), "{args:?}: {}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// The Python to ask, or why there is none.
+fn python() -> Result<String, String> {
+    let asked = std::env::var("DAEMONEYE_PYTHON").ok();
+    let python = asked.clone().unwrap_or_else(|| "python3".to_owned());
+    match (Command::new(&python).args(["-c", "import cryptography"]).output(), asked) {
+        (Ok(found), _) if found.status.success() => Ok(python),
+        (found, Some(_)) => panic!("DAEMONEYE_PYTHON is {python}, which cannot import cryptography: {found:?}"),
+        (_, None) => Err(format!("{python} has no cryptography: pip install cryptography")),
+    }
+}
+
+#[test]
+fn a_checkpoint_that_left_the_host_outlives_a_rotation_and_finds_a_ledger_that_was_put_back() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    wait_for("a checkpoint", || Ok(home.cli(&["audit", "checkpoint"])?.status.success().then_some(()))).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let key = printed(&home, &["audit", "key"]);
+    assert_eq!(key.lines().count(), 1, "{key}");
+    let first = file("first.note", &printed(&home, &["audit", "checkpoint"]));
+    let older = home.path().join("older");
+    fs::create_dir(&older).unwrap();
+    copy_files(&home.data().join("audit"), &older);
+
+    let new_key = printed(&home, &["audit", "rotate-key"]);
+    assert_ne!(new_key, key);
+    assert_eq!(printed(&home, &["audit", "key"]), new_key);
+    let second = file("second.note", &printed(&home, &["audit", "checkpoint"]));
+    assert!(printed(&home, &["audit", "checkpoint", "--qr"]).lines().count() > 20);
+    for (vkey, checkpoint) in [(&key, &first), (&key, &second), (&new_key, &first), (&new_key, &second)] {
+        let args = ["audit", "verify", "--vkey", vkey.trim(), "--checkpoint", checkpoint, "--format", "json"];
+        let verified = home.json(&args).unwrap();
+        assert!(verified[0]["checkpoints"].as_u64() > Some(1), "{verified}");
+    }
+    // procmond's log holds each checkpoint as well, as what leaves the host with the system's log.
+    let (status, transcript) = agent.stop().unwrap();
+    assert_eq!(status.code(), Some(0));
+    let logged = transcript.lines().rfind(|line| line.contains("ledger signed")).unwrap().to_owned();
+    let logged = file("logged", &logged);
+    printed(&home, &["audit", "verify", "--data-dir", home.data().to_str().unwrap(), "--checkpoint", &logged]);
+
+    for checkpoint in [&second, &logged] {
+        let args = ["audit", "verify", "--audit-dir", older.to_str().unwrap(), "--checkpoint", checkpoint];
+        let output = home.cli(&args).unwrap();
+        let said = String::from_utf8_lossy(&output.stderr).into_owned();
+        assert_eq!(output.status.code(), Some(i32::from(Exit::Tampered.code())), "{said}");
+        assert!(said.contains("an older copy was put in its place"), "{said}");
+    }
+
+    let tiles = home.path().join("tiles");
+    let data = home.data();
+    printed(&home, &["audit", "export", "--tiles", tiles.to_str().unwrap(), "--data-dir", data.to_str().unwrap()]);
+    match python() {
+        Err(reason) => eprintln!("skipped: {reason}"),
+        Ok(python) => {
+            let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/verify_tiles.py");
+            let output = Command::new(python).arg(script).arg(&tiles).arg(new_key.trim()).output().unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        }
+    }
 }

@@ -25,6 +25,9 @@ use daemoneye_lib::jail::{
 /// they do not exist, a user id that nobody has stands in.
 pub const ACCOUNT: (&str, &str) = ("daemoneye-procmond", "daemoneye");
 
+/// Below the data directory: the seed of the key that signs the ledger, procmond's alone.
+pub const KEYS_DIR: &str = "keys";
+
 /// Everything that some part of procmond works with: sources that are opened before the rest is given away, the reader's
 /// priority, and what is kept.
 pub const USABLE: &[Capability] = &[

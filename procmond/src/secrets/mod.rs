@@ -57,18 +57,14 @@ pub enum KeyError {
 /// [`KeyError`]; a key that is damaged or exposed is never replaced by itself.
 pub fn host_key(data_dir: &Path) -> Result<[u8; KEY_BYTES], KeyError> {
     let path = data_dir.join(KEY_FILE);
-    let opened = match platform::open(&path) {
+    let opened = match collector_core::open_private(&path) {
         Err(error) if error.kind() == ErrorKind::NotFound => {
             make(data_dir, &path)?;
-            platform::open(&path)
+            collector_core::open_private(&path)
         }
         opened => opened,
     };
-    let file = opened.map_err(failed("open", &path))?;
-    let metadata = file.metadata().map_err(failed("look at", &path))?;
-    if !platform::is_private(&metadata) {
-        return Err(KeyError::Exposed { path });
-    }
+    let Some(file) = opened.map_err(failed("open", &path))? else { return Err(KeyError::Exposed { path }) };
     let mut bytes = Vec::with_capacity(KEY_BYTES);
     file.take(KEY_BYTES as u64 + 1).read_to_end(&mut bytes).map_err(failed("read", &path))?;
     bytes.try_into().map_err(|_other_length| KeyError::Corrupt { path })

@@ -119,9 +119,12 @@ fn dead() -> Error {
     Error::other("no power")
 }
 
-/// `procmond-00007.wal.tmp` is 7.
+/// `procmond-00007.wal.tmp` is 7; what is no segment is 0.
 fn number(path: &Path) -> u64 {
     let name = path.file_name().unwrap().to_str().unwrap();
+    if !name.contains('-') {
+        return 0;
+    }
     name.split(['-', '.']).find_map(|part| part.parse().ok()).unwrap_or(0)
 }
 
@@ -203,6 +206,7 @@ impl LossyDisk {
         let mut inodes = Vec::new();
         for (path, inode) in &mut names {
             let content = survive(&state.inodes[*inode], dice, keep);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             std::fs::write(path, &content).unwrap();
             *inode = inodes.len();
             inodes.push(Inode { durable: content, pending: Vec::new() });

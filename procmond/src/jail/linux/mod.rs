@@ -12,12 +12,16 @@ use rustix::fs::{Gid, MemfdFlags, Mode, OFlags, fchmod, fchown, fstat, memfd_cre
 use rustix::process::{Pid, chroot, geteuid, test_kill_process};
 
 pub(super) use self::calls::PROCMOND;
+use super::KEYS_DIR;
 
 /// The log belongs to procmond alone.
 const WAL_MODES: (u32, u32) = (0o700, 0o600);
 
 /// The ledger is read by the group; what is created in it later belongs to the group as well.
 const LEDGER_MODES: (u32, u32) = (0o2750, 0o640);
+
+/// The seed is read by procmond alone and written by nobody: a new one takes its place.
+const KEYS_MODES: (u32, u32) = (0o700, 0o400);
 
 /// Agent and operators come through here.
 const DATA_DIR_MODE: u32 = 0o750;
@@ -35,7 +39,7 @@ pub(super) fn give_directories(data_dir: &Path, account: (&str, &str)) -> Result
         .create(data_dir)
         .and_then(|()| named.map_or(Ok(()), |account| open_to_group(data_dir, account)))
         .map_err(|error| (data_dir.to_owned(), error))?;
-    for (name, (directory, file)) in [("wal", WAL_MODES), ("audit", LEDGER_MODES)] {
+    for (name, (directory, file)) in [("wal", WAL_MODES), ("audit", LEDGER_MODES), (KEYS_DIR, KEYS_MODES)] {
         let path = data_dir.join(name);
         let given = create(&path, directory).and_then(|()| give(&path, account, directory, file));
         given.map_err(|error| (path, error))?;

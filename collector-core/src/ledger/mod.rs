@@ -1,18 +1,30 @@
-//! Writes the audit ledger: a BLAKE3 chain in segment files, synced before a batch counts as written.
+//! Writes the audit ledger: a BLAKE3 chain in segment files, synced before a batch counts as written, with a Merkle tree over it
+//! whose checkpoints are signed.
 //!
 //! Reading and verifying is [`daemoneye_lib::ledger`]. A torn tail was never acknowledged to anybody and is cut at the next
 //! start. Damage to what had been synced is left exactly as it is, so that `audit verify` keeps naming it, and the chain goes on
 //! from the last entry that can be read.
 
+mod growth;
+mod seed;
+mod signing;
+mod tail;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use daemoneye_lib::ledger::{AuditEntry, GENESIS, Hash, LedgerHeader};
+use daemoneye_lib::ledger::keys::{CREATED, ROTATED};
+use daemoneye_lib::ledger::note::VerifierKey;
+use daemoneye_lib::ledger::tiles::{GrowingTree, Tile};
+use daemoneye_lib::ledger::{AuditEntry, Hash, LedgerHeader};
 use daemoneye_lib::proto::{AuditAppend, AuditAppended, Sequence};
-use daemoneye_lib::segment::{
-    DurableNote, HEADER_BYTES, HeaderError, Kind, MAX_RECORD_BYTES, SegmentName, SegmentReader, encode, encoded_len,
-    list,
-};
+use daemoneye_lib::segment::{Kind, MAX_RECORD_BYTES, SegmentName, encode, encoded_len};
+
+use tokio::sync::Notify;
+
+use self::signing::Signing;
+pub use self::signing::{SigningError, TreeOptions};
+use self::tail::Tail;
 
 use crate::disk::{Disk, RealDisk};
 use crate::error::CollectorError;
@@ -23,6 +35,12 @@ use crate::writer::{LogOptions, SegmentLog, SyncNote};
 /// Room that the header of a record takes besides actor and action: three hashes, numbers, prefix.
 const HEADERS_BYTES: usize = 192;
 
+/// New entries after which a checkpoint is due.
+const CHECKPOINT_ENTRIES: u64 = 1_000;
+/// Tiles that wait for the next checkpoint, in 8 KiB each: more than four minutes of a thousand entries a second. What does not
+/// fit is made again at the next start.
+const WAITING_TILES: usize = 1024;
+
 /// How a ledger is set up.
 #[derive(Clone)]
 pub struct LedgerOptions {
@@ -32,13 +50,15 @@ pub struct LedgerOptions {
     pub segment_bytes: u64,
     /// The disk; [`RealDisk`] outside tests.
     pub disk: Arc<dyn Disk>,
+    /// The tree and who signs it; `None`: a plain chain.
+    pub tree: Option<TreeOptions>,
 }
 
 impl LedgerOptions {
     /// The default: 4 MiB segments.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
-        Self { dir: dir.into(), segment_bytes: 4 * 1024 * 1024, disk: Arc::new(RealDisk) }
+        Self { dir: dir.into(), segment_bytes: 4 * 1024 * 1024, disk: Arc::new(RealDisk), tree: None }
     }
 }
 
@@ -98,6 +118,13 @@ struct Inner {
     failed: Option<String>,
     note: Option<SyncNote>,
     synced: Arc<Mutex<LedgerHead>>,
+    tree: Option<GrowingTree>,
+    /// Full and not yet on disk, oldest first.
+    tiles: Vec<Tile>,
+    canonical: Vec<u8>,
+    /// Size of the tree when it was last signed, or that was tried.
+    signed: u64,
+    due: Arc<Notify>,
 }
 
 /// An open ledger. Appends block until they are synced; from async code they belong on a blocking thread.
@@ -106,6 +133,9 @@ pub struct Ledger {
     inner: Mutex<Inner>,
     /// Apart from `inner`, which is held while the disk syncs: whoever only asks where the ledger stands does not wait for that.
     synced: Arc<Mutex<LedgerHead>>,
+    /// Held while a checkpoint is made, which appends do not wait for. Before `inner`, never behind it.
+    signing: Option<Mutex<Signing>>,
+    due: Arc<Notify>,
     _lock: DirLock,
 }
 
@@ -132,11 +162,45 @@ impl Ledger {
         let note = SyncNote::open(&log);
         let tail = Tail::find(&log)?;
         let entries = tail.head.entries;
-        let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage: tail.damage, last_us: tail.last_us };
-        let log = SegmentLog::begin(log, tail.segment + 1, tail.epoch + 1, entries + 1, tail.crc)?;
+        let mut damage = tail.damage;
+        let mut grown = None;
+        if let Some(tree) = &options.tree {
+            let mut growth = growth::grow(&log, tree.hash, entries)?;
+            // A tree over what is left of a damaged ledger would be another one than before.
+            growth.refused = growth.refused.or_else(|| damage.clone());
+            grown = Some(growth);
+        }
+        let begun = SegmentLog::begin(log.clone(), tail.segment + 1, tail.epoch + 1, entries + 1, tail.crc)?;
         let synced = Arc::new(Mutex::new(tail.head));
-        let inner = Inner { log, head: tail.head, durable: entries, failed: None, note, synced: Arc::clone(&synced) };
-        Ok((Self { dir, inner: Mutex::new(inner), synced, _lock: lock }, found))
+        let due = Arc::new(Notify::new());
+        let mut inner = Inner {
+            log: begun,
+            head: tail.head,
+            durable: entries,
+            failed: None,
+            note,
+            synced: Arc::clone(&synced),
+            tree: None,
+            tiles: Vec::new(),
+            canonical: Vec::new(),
+            signed: entries,
+            due: Arc::clone(&due),
+        };
+        let mut signing = None;
+        if let Some((mut growth, tree)) = grown.zip(options.tree) {
+            inner.tree = growth.tree.take();
+            let begun = Signing::begin(&log, tree, growth)?;
+            if let Some(draft) = begun.entry {
+                inner.append(&dir, &[(&draft, 0)], tail.head.covered)?;
+            }
+            match begun.signing.refused() {
+                Some(why) => damage = damage.or_else(|| Some(why.to_owned())),
+                None => begun.signing.write_keys()?,
+            }
+            signing = Some(Mutex::new(begun.signing));
+        }
+        let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage, last_us: tail.last_us };
+        Ok((Self { dir, inner: Mutex::new(inner), synced, signing, due, _lock: lock }, found))
     }
 
     /// Chains one entry and syncs it.
@@ -179,6 +243,10 @@ impl Ledger {
         for append in appends {
             if append.outbox_id > taken {
                 taken = append.outbox_id;
+                if [CREATED, ROTATED].contains(&append.action.as_str()) {
+                    tracing::warn!(action = append.action, "the agent may not name keys; its entry is left out");
+                    continue;
+                }
                 let AuditAppend { actor, action, timestamp_ms, payload, .. } = append.clone();
                 drafts.push((Draft { actor, action, timestamp_ms, payload }, append.outbox_id));
             }
@@ -198,6 +266,64 @@ impl Ledger {
     #[must_use]
     pub fn head(&self) -> LedgerHead {
         *self.synced.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Signs what the tree is now and keeps the note; on disk when this returns. `None`: nothing is new, or there is no tree. Appends
+    /// go on meanwhile.
+    ///
+    /// # Errors
+    /// [`SigningError`]; the next call tries again.
+    pub fn checkpoint(&self) -> Result<Option<String>, SigningError> {
+        let Some(signing) = &self.signing else { return Ok(None) };
+        self.sign(&mut signing.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn sign(&self, signing: &mut Signing) -> Result<Option<String>, SigningError> {
+        let (size, root, tiles) = {
+            let mut inner = self.lock();
+            let tiles = std::mem::take(&mut inner.tiles);
+            inner.signed = inner.head.entries;
+            // Behind a failed sync nobody knows what is on the disk.
+            match inner.tree.as_ref().filter(|_| inner.failed.is_none()) {
+                Some(tree) => (tree.size(), tree.root(), tiles),
+                None => return Ok(None),
+            }
+        };
+        let mut waiting = tiles.into_iter();
+        while let Some(tile) = waiting.next() {
+            if let Err(error) = signing.write_tile(&tile) {
+                let mut inner = self.lock();
+                let newer = std::mem::take(&mut inner.tiles);
+                inner.tiles = std::iter::once(tile).chain(waiting).chain(newer).collect();
+                return Err(error.into());
+            }
+        }
+        signing.sign(size, root)
+    }
+
+    /// Goes over to a new key: an entry that the old one signs, and a checkpoint of the new one. The key that verifies from now on, and
+    /// that checkpoint's note.
+    ///
+    /// # Errors
+    /// [`SigningError`]; the old key stays unless the entry is written.
+    pub fn rotate_key(&self) -> Result<(VerifierKey, String), SigningError> {
+        let none = || SigningError::Refused("this ledger has no tree".to_owned());
+        let mut signing = self.signing.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
+        let (next, draft) = signing.next_key()?;
+        let key = next.verifier().clone();
+        {
+            let mut inner = self.lock();
+            let covered = inner.head.covered;
+            inner.append(&self.dir, &[(&draft, 0)], covered)?;
+        }
+        signing.hand_over(next)?;
+        let note = self.sign(&mut signing)?.unwrap_or_default();
+        Ok((key, note))
+    }
+
+    /// Returns when there are enough new entries for a checkpoint.
+    pub async fn due(&self) {
+        self.due.notified().await;
     }
 
     /// The directory.
@@ -238,6 +364,9 @@ impl Inner {
         // Entries of an earlier write call of this batch are chained already, so they are synced even when a later one failed.
         self.sync_active()?;
         self.durable = self.head.entries;
+        if self.tree.is_some() && self.durable.saturating_sub(self.signed) >= CHECKPOINT_ENTRIES {
+            self.due.notify_one();
+        }
         *self.synced.lock().unwrap_or_else(PoisonError::into_inner) = self.head;
         written.map(|()| entries)
     }
@@ -262,7 +391,10 @@ impl Inner {
         let (mut bytes, mut crc, mut head, mut pending) = (Vec::new(), self.log.crc(), self.head, Vec::new());
         for (draft, outbox_id) in drafts {
             let Draft { actor, action, timestamp_ms, payload } = draft;
-            let entry = AuditEntry::link(head.entries, head.hash, *timestamp_ms, actor, action, payload);
+            let (sequence, canonical) = (head.entries, &mut self.canonical);
+            let entry =
+                AuditEntry::link_canonical(sequence, head.hash, *timestamp_ms, actor, action, payload, canonical);
+            let leaf = self.tree.as_ref().map(|tree| tree.hash().leaf(canonical));
             let outbox_id = head.outbox_id.max(*outbox_id);
             let place = covered.unwrap_or_default();
             let header = LedgerHeader { entry, outbox_id, covered_epoch: place.epoch, covered_number: place.number };
@@ -280,7 +412,7 @@ impl Inner {
             }
             crc = record_crc;
             head = LedgerHead { entries: head.entries + 1, hash: header.entry.entry_hash, outbox_id, covered };
-            pending.push(header.entry);
+            pending.push((header.entry, leaf));
         }
         self.put(&bytes, crc, head, &mut pending, entries)
     }
@@ -290,140 +422,21 @@ impl Inner {
         bytes: &[u8],
         crc: u32,
         head: LedgerHead,
-        pending: &mut Vec<AuditEntry>,
+        pending: &mut Vec<(AuditEntry, Option<Hash>)>,
         entries: &mut Vec<AuditEntry>,
     ) -> Result<(), CollectorError> {
         if !bytes.is_empty() {
             self.log.write(bytes, crc)?;
             self.head = head;
-            entries.append(pending);
+            for (entry, leaf) in pending.drain(..) {
+                entries.push(entry);
+                if let Some((tree, leaf)) = self.tree.as_mut().zip(leaf) {
+                    tree.push(leaf, |tile| self.tiles.push(tile));
+                }
+            }
+            let excess = self.tiles.len().saturating_sub(WAITING_TILES);
+            self.tiles.drain(..excess);
         }
         Ok(())
     }
-}
-
-/// The end of a ledger that was left at any instant.
-struct Tail {
-    segment: u64,
-    epoch: u64,
-    crc: u32,
-    head: LedgerHead,
-    torn_bytes: u64,
-    damage: Option<String>,
-    last_us: Option<i64>,
-}
-
-impl Tail {
-    /// Looks at the newest segments only: those before were complete and synced when the next one was begun.
-    fn find(log: &LogOptions) -> Result<Self, CollectorError> {
-        let head = LedgerHead { entries: 0, hash: GENESIS, outbox_id: 0, covered: None };
-        let mut tail = Self { segment: 0, epoch: 0, crc: 0, head, torn_bytes: 0, damage: None, last_us: None };
-        let mut durable = DurableNote::read(&log.dir, &log.name)?.map_or(0, |note| note.number);
-        for (number, path) in list(&log.dir, &log.name)?.into_iter().rev() {
-            let reader = SegmentReader::open(&path, Kind::Ledger)?;
-            let header = reader.header();
-            if matches!(header, Ok(None) | Err(HeaderError::CorruptShort)) && tail.segment == 0 {
-                // A spare, or one that was begun and never got its header.
-                log.remove(&path)?;
-                continue;
-            }
-            tail.segment = tail.segment.max(number);
-            tail.epoch = tail.epoch.max(header.ok().flatten().map_or(0, |h| h.epoch));
-            if let Err(what) = header {
-                tail.damage = Some(format!("segment {number}: {what}"));
-            }
-            if tail.walk(log, number, reader, durable)? {
-                break;
-            }
-            // What lies before a header was judged and synced before the header was written.
-            durable = durable.max(header.ok().flatten().map_or(0, |h| h.first.saturating_sub(1)));
-        }
-        let entries = tail.head.entries;
-        if entries < durable && tail.damage.is_none() {
-            tail.damage = Some(format!("entries {entries} to {} are missing at the end", durable - 1));
-        }
-        Ok(tail)
-    }
-
-    /// Reads one segment and judges its end; `true` when it held an entry.
-    fn walk(
-        &mut self,
-        log: &LogOptions,
-        number: u64,
-        mut reader: SegmentReader,
-        durable: u64,
-    ) -> Result<bool, CollectorError> {
-        let mut found = Walked::read(&mut reader)?;
-        let path = reader.path().to_owned();
-        let length = reader.length();
-        match found.bad {
-            Some((expected, what)) if expected <= durable.max(found.durable) => {
-                self.damage = Some(format!("segment {number}, entry {}: {what}", expected.saturating_sub(1)));
-            }
-            Some(_) => {
-                self.torn_bytes = length.saturating_sub(found.good_end);
-                found.last = found.last_good;
-                cut(log, &path, found.good_end)?;
-            }
-            None if length > found.good_end => cut(log, &path, found.good_end)?,
-            None => {}
-        }
-        let Some((header, crc)) = found.last else { return Ok(false) };
-        self.crc = crc;
-        self.last_us = Some(header.entry.timestamp_ms.saturating_mul(1000));
-        self.head = LedgerHead {
-            entries: header.entry.sequence + 1,
-            hash: header.entry.entry_hash,
-            outbox_id: header.outbox_id,
-            covered: header.covered(),
-        };
-        Ok(true)
-    }
-}
-
-/// What one segment holds.
-struct Walked {
-    durable: u64,
-    /// Last readable record, and the last one before the first bad place, each with its checksum.
-    last: Option<(LedgerHeader, u32)>,
-    last_good: Option<(LedgerHeader, u32)>,
-    good_end: u64,
-    /// Number of the record that had to stand at the first bad place, and what is wrong there.
-    bad: Option<(u64, String)>,
-}
-
-impl Walked {
-    fn read(reader: &mut SegmentReader) -> Result<Self, CollectorError> {
-        let first = reader.header().ok().flatten().map_or(0, |h| h.first);
-        let mut found = Self { durable: 0, last: None, last_good: None, good_end: HEADER_BYTES as u64, bad: None };
-        loop {
-            match reader.step()? {
-                Ok(Some(raw)) => {
-                    if let Ok(header) = raw.header::<LedgerHeader>() {
-                        found.durable = found.durable.max(raw.durable_upto);
-                        found.last = Some((header, raw.crc));
-                        if found.bad.is_none() {
-                            found.good_end = reader.offset();
-                            found.last_good.clone_from(&found.last);
-                        }
-                    }
-                }
-                Ok(None) if found.bad.is_none() && reader.zero_to_the_end()? => return Ok(found),
-                other => {
-                    let expected = found.last_good.as_ref().map_or(first, |(h, _)| h.entry.sequence + 2);
-                    let what = other.err().map_or_else(|| "bytes after the end".to_owned(), |e| e.to_string());
-                    found.bad.get_or_insert((expected, what));
-                    if !reader.resync()? {
-                        return Ok(found);
-                    }
-                }
-            }
-        }
-    }
-}
-
-/// Synced before anything new is written: a cut that a power failure takes back would be damage in the middle of the chain.
-fn cut(log: &LogOptions, path: &Path, length: u64) -> Result<(), CollectorError> {
-    let file = log.disk.open(path).and_then(|file| file.truncate(length).and_then(|()| file.sync()));
-    file.map_err(|e| CollectorError::io("cut", path, e))
 }

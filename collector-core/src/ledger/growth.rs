@@ -1,0 +1,237 @@
+//! The tree of a ledger that is opened: taken up from its tiles, held against the newest checkpoint, repaired where tiles are
+//! missing or wrong.
+//!
+//! A sync for each tile would bound the ledger at some hundred tiles a second, so tiles are synced behind the appends, and a note says
+//! up to which entry that is done. What lies behind the newest checkpoint or that note is read again from the entries, nothing before.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use daemoneye_lib::ledger::Entries;
+use daemoneye_lib::ledger::checkpoint::Checkpoint;
+use daemoneye_lib::ledger::keys::{CREATED, KeyEntry, ROTATED};
+use daemoneye_lib::ledger::note::VerifierKey;
+use daemoneye_lib::ledger::notes::StoredCheckpoints;
+use daemoneye_lib::ledger::tiles::{
+    GrowingTree, StoredTree, TILE_BYTES, TILE_WIDTH, Tile, TreeError, read_tile, tile_path, tiles_name, tree_file,
+    tree_hash,
+};
+use daemoneye_lib::ledger::tree::TreeHash;
+use daemoneye_lib::segment::DurableNote;
+
+use crate::error::CollectorError;
+use crate::platform;
+use crate::writer::{LogOptions, SyncNote};
+
+const WIDTH: u64 = TILE_WIDTH as u64;
+/// Tiles that one checkpoint syncs: more than a checkpoint's thousand entries fill, few enough for it to come at once.
+const SYNCED_AT_ONCE: usize = 16;
+
+/// The tree and what its beginning says.
+pub(super) struct Grown {
+    /// `None`: its entries cannot be read.
+    pub(super) tree: Option<GrowingTree>,
+    pub(super) stored: StoredCheckpoints,
+    /// Tiles that may not be on disk yet.
+    pub(super) unsynced: UnsyncedTiles,
+    /// Keys that entries behind the newest checkpoint name.
+    pub(super) keys: Vec<VerifierKey>,
+    /// Why nothing may be signed.
+    pub(super) refused: Option<String>,
+}
+
+/// Why a tree cannot be taken up.
+#[derive(Debug, thiserror::Error)]
+enum GrowthError {
+    #[error(transparent)]
+    Disk(#[from] CollectorError),
+    #[error(transparent)]
+    Tree(#[from] TreeError),
+}
+
+/// The tree over the first `entries` of a ledger.
+pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<Grown, CollectorError> {
+    let (stored, unreadable) = match StoredCheckpoints::read(&log.dir) {
+        Ok(stored) => (stored, None),
+        Err(error) => (StoredCheckpoints::default(), Some(error.to_string())),
+    };
+    let newest = stored.all.last().map(|last| last.checkpoint.clone());
+    let (unsynced, synced) = UnsyncedTiles::open(log)?;
+    let mut grown = Grown { tree: None, stored, unsynced, keys: Vec::new(), refused: unreadable };
+    let hash = match tree_hash(&log.dir) {
+        Ok(Some(hash)) => hash,
+        Ok(None) => {
+            write_whole(log, &tree_file(&log.dir), format!("{}\n", wanted.word()).as_bytes())?;
+            wanted
+        }
+        Err(error) => {
+            grown.refused.get_or_insert(error.to_string());
+            return Ok(grown);
+        }
+    };
+    if let Some(size) = newest.as_ref().map(|newest| newest.size).filter(|size| *size > entries) {
+        let text = format!(
+            "a checkpoint is over {size} entries, and there are {entries}: the end was cut off or an older copy put back"
+        );
+        grown.refused.get_or_insert(text);
+    }
+    let newest = newest.filter(|newest| newest.size <= entries);
+    match (Growth { log, hash, entries, newest, synced }).tree(&mut grown) {
+        Ok((tree, fits)) => {
+            grown.tree = Some(tree);
+            if !fits {
+                let text = "the newest checkpoint has another root than the entries: entries before it were replaced";
+                grown.refused.get_or_insert_with(|| text.to_owned());
+            }
+        }
+        Err(GrowthError::Disk(error)) => return Err(error),
+        Err(GrowthError::Tree(error)) => drop(grown.refused.get_or_insert(error.to_string())),
+    }
+    Ok(grown)
+}
+
+struct Growth<'a> {
+    log: &'a LogOptions,
+    hash: TreeHash,
+    entries: u64,
+    newest: Option<Checkpoint>,
+    /// Tiles over the entries up to here are on disk.
+    synced: u64,
+}
+
+impl Growth<'_> {
+    /// The tree, and whether it goes on from the newest checkpoint.
+    fn tree(&self, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
+        let base = self.newest.as_ref().map_or(0, |newest| newest.size.min(self.synced) / WIDTH * WIDTH);
+        self.fill_gaps(base)?;
+        let (tree, fits) = self.from(base, grown)?;
+        if fits || base == 0 {
+            return Ok((tree, fits));
+        }
+        tracing::warn!("the ledger's tiles do not have the root of the newest checkpoint; they are made again");
+        grown.keys.clear();
+        self.from(0, grown)
+    }
+
+    fn from(&self, base: u64, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
+        let dir = &self.log.dir;
+        let mut tree = match base {
+            0 => GrowingTree::new(self.hash),
+            _ => GrowingTree::resume(StoredTree::open(dir, self.hash, base)?)?,
+        };
+        let mut fits = self.newest.is_none();
+        let fit =
+            |tree: &GrowingTree| self.newest.as_ref().is_some_and(|n| n.size == tree.size() && n.root == tree.root());
+        fits |= fit(&tree);
+        let mut rest = Entries::from(dir, base)?;
+        while tree.size() < self.entries {
+            let sequence = tree.size();
+            let (entry, payload) = rest.advance()?.ok_or(TreeError::CorruptEntry { sequence })?;
+            let mut written = Ok(());
+            tree.push(self.hash.leaf(&entry.canonical_bytes()), |tile| {
+                if written.is_ok() {
+                    written = mend_tile(self.log, &tile).map(|()| grown.unsynced.add(self.log, &tile));
+                }
+            });
+            written?;
+            fits |= fit(&tree);
+            if [CREATED, ROTATED].contains(&entry.action.as_str()) {
+                grown.keys.extend(KeyEntry::parse(&payload).map(|entry| entry.key));
+            }
+        }
+        Ok((tree, fits))
+    }
+
+    /// Makes the tiles below `size` again that are missing, lowest level first.
+    fn fill_gaps(&self, size: u64) -> Result<(), GrowthError> {
+        let (mut level, mut count) = (0, size / WIDTH);
+        while count > 0 {
+            for index in 0..count {
+                let path = tile_path(&self.log.dir, level, index);
+                if std::fs::metadata(path).is_ok_and(|found| found.len() == TILE_BYTES as u64) {
+                    continue;
+                }
+                let mut stored = StoredTree::open(&self.log.dir, self.hash, 0)?;
+                let hashes = stored.tile(level, index)?;
+                // Found again as missing, should the power fail before it is on disk.
+                write_tile(self.log, &Tile { level, index, hashes })?;
+            }
+            (level, count) = (level + 1, count / WIDTH);
+        }
+        Ok(())
+    }
+}
+
+/// Tiles that were written and not synced, in the order in which they became full.
+pub(super) struct UnsyncedTiles {
+    /// With the number of entries that made each full.
+    queue: VecDeque<(u64, PathBuf)>,
+    note: Option<SyncNote>,
+}
+
+impl UnsyncedTiles {
+    /// Also says over how many entries the tiles are known to be on disk.
+    fn open(log: &LogOptions) -> Result<(Self, u64), CollectorError> {
+        let named = LogOptions { name: tiles_name(), ..log.clone() };
+        let synced = DurableNote::read(&named.dir, &named.name)?.map_or(0, |note| note.number);
+        Ok((Self { queue: VecDeque::new(), note: SyncNote::open(&named) }, synced))
+    }
+
+    pub(super) fn add(&mut self, log: &LogOptions, tile: &Tile) {
+        let entries = (tile.index + 1).checked_shl(8 * (tile.level + 1)).unwrap_or(u64::MAX);
+        self.queue.push_back((entries, tile_path(&log.dir, tile.level, tile.index)));
+    }
+
+    /// Syncs some of them; `entries` is what the tree has when none is left.
+    pub(super) fn sync_some(&mut self, log: &LogOptions, entries: u64) -> Result<(), CollectorError> {
+        for _ in 0..SYNCED_AT_ONCE {
+            let Some((_, path)) = self.queue.front() else { break };
+            let synced = log.disk.open(path).and_then(|file| file.sync());
+            synced.map_err(|e| CollectorError::io("sync", path, e))?;
+            self.queue.pop_front();
+        }
+        let upto = self.queue.front().map_or(entries, |(full_at, _)| full_at.saturating_sub(1));
+        if let Some(note) = &self.note {
+            note.write(0, upto);
+        }
+        Ok(())
+    }
+}
+
+/// Writes a tile that is not there yet, or differs.
+fn mend_tile(log: &LogOptions, tile: &Tile) -> Result<(), CollectorError> {
+    let found = read_tile(&log.dir, tile.level, tile.index);
+    if found.is_ok_and(|found| found.as_ref() == Some(&tile.hashes)) { Ok(()) } else { write_tile(log, tile) }
+}
+
+/// Writes a tile and does not sync it.
+pub(super) fn write_tile(log: &LogOptions, tile: &Tile) -> Result<(), CollectorError> {
+    let path = tile_path(&log.dir, tile.level, tile.index);
+    if let Some(parent) = path.parent() {
+        platform::create_dir(parent, 0o750).map_err(|e| CollectorError::io("create", parent, e))?;
+    }
+    replace(log, &path, &tile.bytes(), false)
+}
+
+/// A file that appears whole, synced, or not at all.
+pub(super) fn write_whole(log: &LogOptions, path: &Path, bytes: &[u8]) -> Result<(), CollectorError> {
+    replace(log, path, bytes, true)?;
+    log.directory.sync().map_err(|e| CollectorError::io("sync", &log.dir, e))
+}
+
+fn replace(log: &LogOptions, path: &Path, bytes: &[u8], sync: bool) -> Result<(), CollectorError> {
+    let mut name = path.as_os_str().to_owned();
+    name.push(".tmp");
+    let temporary = Path::new(&name);
+    let failed = |e| CollectorError::io("write", path, e);
+    let created = log.disk.create(temporary, log.mode).or_else(|error| match error.kind() {
+        // A crash left it.
+        std::io::ErrorKind::AlreadyExists => {
+            log.disk.remove(temporary).and_then(|()| log.disk.create(temporary, log.mode))
+        }
+        _ => Err(error),
+    });
+    let file = created.map_err(failed)?;
+    file.write_at(bytes, 0).and_then(|()| if sync { file.sync() } else { Ok(()) }).map_err(failed)?;
+    log.disk.rename(temporary, path).map_err(failed)
+}

@@ -1,0 +1,538 @@
+//! The tree over a ledger and what is signed of it: proofs from the files, repair of what is derived, refusal where history was
+//! changed, and that each bit of it counts.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use crate::ledger::poke;
+use collector_core::CollectorError;
+use collector_core::ledger::{Draft, Ledger, LedgerOptions, SigningError, TreeOptions};
+use daemoneye_lib::exit::Exit;
+use daemoneye_lib::ledger::checkpoint::Checkpoint;
+use daemoneye_lib::ledger::note::VerifierKey;
+use daemoneye_lib::ledger::notes::{checkpoint_file, checkpoints_log, keys_file};
+use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, tile_path, tree_file};
+use daemoneye_lib::ledger::tree::{TreeHash, verify_consistency, verify_inclusion};
+use daemoneye_lib::ledger::{
+    Demands, Entries, LedgerError, LedgerFault, LedgerReader, LedgerSummary, LedgerVerifier, Patience, verify_with,
+};
+use daemoneye_lib::proto::AuditAppend;
+use daemoneye_lib::segment::{HEADER_BYTES, Parsed, SegmentName, list, parse};
+
+pub(crate) fn tree_options(keys_dir: &Path) -> TreeOptions {
+    TreeOptions {
+        hash: TreeHash::Sha256,
+        machine: "4f3c".to_owned(),
+        actor: "test".to_owned(),
+        keys_dir: keys_dir.to_owned(),
+        credential: None,
+    }
+}
+
+/// A ledger in `audit` beside its keys in `keys`.
+struct Home(tempfile::TempDir);
+
+impl Home {
+    fn new() -> Self {
+        let memory = Path::new("/dev/shm");
+        Self(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
+    }
+
+    fn audit(&self) -> PathBuf {
+        self.0.path().join("audit")
+    }
+
+    fn options(&self) -> LedgerOptions {
+        let tree = Some(tree_options(&self.0.path().join("keys")));
+        LedgerOptions { segment_bytes: 4096, tree, ..LedgerOptions::new(self.audit()) }
+    }
+
+    fn open(&self) -> (Ledger, Option<String>) {
+        let (ledger, found) = Ledger::open(self.options()).unwrap();
+        (ledger, found.damage)
+    }
+
+    fn sound(&self) -> Ledger {
+        let (ledger, damage) = self.open();
+        assert_eq!(damage, None);
+        ledger
+    }
+
+    fn verify(&self) -> Result<LedgerSummary, LedgerError> {
+        self.demand(None, None)
+    }
+
+    fn demand(&self, key: Option<&VerifierKey>, checkpoint: Option<&str>) -> Result<LedgerSummary, LedgerError> {
+        let checkpoint = checkpoint.map(str::to_owned);
+        let demands = Demands { patience: Patience::NONE, key: key.cloned(), checkpoint };
+        verify_with(&self.audit(), &demands, |_| {})
+    }
+
+    fn key(&self) -> VerifierKey {
+        fs::read_to_string(keys_file(&self.audit())).unwrap().lines().last().unwrap().parse().unwrap()
+    }
+
+    /// The tree over the first entries.
+    fn tree(&self, size: u64) -> StoredTree {
+        StoredTree::open(&self.audit(), TreeHash::Sha256, size).unwrap()
+    }
+}
+
+fn drafts(count: u64) -> Vec<Draft> {
+    (0..count)
+        .map(|n| Draft { actor: "t".into(), action: "a".into(), timestamp_ms: 1, payload: n.to_string().into_bytes() })
+        .collect()
+}
+
+/// Everything below a directory.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut found = BTreeMap::new();
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        if path.is_dir() {
+            found.extend(files(&path));
+        } else {
+            found.insert(path.clone(), fs::read(&path).unwrap());
+        }
+    }
+    found
+}
+
+fn restore(dir: &Path, kept: &BTreeMap<PathBuf, Vec<u8>>) {
+    fs::remove_dir_all(dir).unwrap();
+    for (path, bytes) in kept {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+}
+
+#[test]
+fn every_entry_is_proven_against_every_checkpoint_also_after_restarts() {
+    let home = Home::new();
+    let mut notes = Vec::new();
+    for count in [1, 300, 5, 500, 300] {
+        let ledger = home.sound();
+        ledger.append_batch(&drafts(count)).unwrap();
+        notes.push(ledger.checkpoint().unwrap().unwrap());
+        assert_eq!(ledger.checkpoint().unwrap(), None, "nothing is new");
+    }
+    let summary = home.verify().unwrap();
+    // One entry more than was asked for: the one that names the key.
+    assert_eq!((summary.entries, summary.checkpoints, summary.signed_entries), (1_107, 5, 1_107));
+    let checkpoints: Vec<Checkpoint> =
+        notes.iter().map(|note| Checkpoint::verified(note, &home.key()).unwrap()).collect();
+    assert_eq!(summary.root, Some(checkpoints[4].root));
+    assert_eq!(checkpoints[4].origin, "daemoneye/4f3c/audit");
+    let mut newest = home.tree(1_107);
+    for older in &checkpoints {
+        let mut tree = home.tree(older.size);
+        assert_eq!(tree.root().unwrap(), older.root);
+        let proof = newest.consistency(older.size).unwrap().unwrap();
+        let (old, new) = ((older.size, &older.root), (1_107, &checkpoints[4].root));
+        verify_consistency(TreeHash::Sha256, old.0, old.1, new.0, new.1, &proof).unwrap();
+        let mut entries = Entries::from(&home.audit(), 0).unwrap();
+        for index in 0..older.size {
+            let (entry, _) = entries.advance().unwrap().unwrap();
+            let leaf = TreeHash::Sha256.leaf(&entry.canonical_bytes());
+            let proof = tree.inclusion(index).unwrap().unwrap();
+            verify_inclusion(TreeHash::Sha256, &leaf, index, older.size, &older.root, &proof).unwrap();
+        }
+    }
+}
+
+#[test]
+fn an_entry_is_found_by_its_number_wherever_it_lies() {
+    let home = Home::new();
+    home.sound().append_batch(&drafts(400)).unwrap();
+    for first in [0, 1, 2, 57, 200, 399, 400] {
+        let (entry, _) = Entries::from(&home.audit(), first).unwrap().advance().unwrap().unwrap();
+        assert_eq!(entry.sequence, first);
+    }
+    assert!(Entries::from(&home.audit(), 401).unwrap().advance().unwrap().is_none());
+}
+
+#[test]
+fn a_plain_chain_verifies_as_one_and_becomes_a_tree() {
+    let home = Home::new();
+    let plain = LedgerOptions { tree: None, ..home.options() };
+    Ledger::open(plain).unwrap().0.append_batch(&drafts(600)).unwrap();
+    let summary = home.verify().unwrap();
+    assert_eq!((summary.entries, summary.root, summary.checkpoints), (600, None, 0));
+    let ledger = home.sound();
+    let note = ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let checkpoint = Checkpoint::verified(&note, &home.key()).unwrap();
+    assert_eq!((checkpoint.size, home.verify().unwrap().root), (601, Some(checkpoint.root)));
+    assert_eq!(fs::metadata(tile_path(&home.audit(), 0, 1)).unwrap().len(), TILE_BYTES as u64);
+}
+
+#[test]
+fn a_blake3_tree_stays_one() {
+    let home = Home::new();
+    let mut options = home.options();
+    options.tree.as_mut().unwrap().hash = TreeHash::Blake3;
+    let (ledger, _) = Ledger::open(options).unwrap();
+    ledger.append_batch(&drafts(300)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(300)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    assert_eq!(fs::read_to_string(tree_file(&home.audit())).unwrap(), "blake3\n");
+    assert_eq!(home.verify().unwrap().checkpoints, 2);
+}
+
+#[test]
+fn tiles_that_are_missing_or_wrong_are_made_again_by_a_start() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(1_000)).unwrap();
+    ledger.checkpoint().unwrap();
+    drop(ledger);
+    let tiles = home.audit().join("tile");
+    let whole = files(&tiles);
+    assert_eq!(whole.len(), 3);
+    fs::remove_dir_all(&tiles).unwrap();
+    assert!(home.tree(1_001).root().is_ok(), "a prover does without");
+    assert!(home.verify().is_ok());
+    drop(home.sound());
+    assert_eq!(files(&tiles), whole);
+    for (path, bytes) in &whole {
+        let mut wrong = bytes.clone();
+        wrong[100] ^= 1;
+        fs::write(path, &wrong).unwrap();
+        let error = home.verify().unwrap_err();
+        assert!(matches!(error.what, LedgerFault::CorruptTile) && error.file == *path, "{error}");
+        drop(home.sound());
+        assert_eq!(files(&tiles), whole);
+    }
+}
+
+#[test]
+fn each_key_hands_over_to_the_next_and_any_of_them_verifies_everything() {
+    let home = Home::new();
+    let ledger = home.sound();
+    let first = home.key();
+    ledger.append_batch(&drafts(3)).unwrap();
+    let before = ledger.checkpoint().unwrap().unwrap();
+    let (second, _) = ledger.rotate_key().unwrap();
+    assert_eq!(home.key(), second);
+    ledger.append_batch(&drafts(3)).unwrap();
+    drop(ledger);
+    let ledger = home.sound();
+    let (third, _) = ledger.rotate_key().unwrap();
+    let after = ledger.checkpoint().unwrap();
+    assert_eq!(after, None, "a rotation ends in a checkpoint");
+    for key in [&first, &second, &third] {
+        assert_eq!(home.demand(Some(key), Some(&before)).unwrap().checkpoints, 3);
+    }
+    let newest = fs::read_to_string(checkpoint_file(&home.audit())).unwrap();
+    assert!(Checkpoint::verified(&newest, &third).is_ok() && Checkpoint::verified(&newest, &second).is_err());
+    let stranger = Home::new();
+    drop(stranger.sound());
+    let error = home.demand(Some(&stranger.key()), None).unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptKeys(_)), "{error}");
+}
+
+#[test]
+fn a_rotation_that_a_crash_broke_off_is_finished_or_forgotten() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(3)).unwrap();
+    ledger.checkpoint().unwrap();
+    let (audit, keys) = (home.audit(), home.0.path().join("keys"));
+    let (kept_audit, kept_keys) = (files(&audit), files(&keys));
+    let (next, _) = ledger.rotate_key().unwrap();
+    drop(ledger);
+    // The entry is written, the seed waits, and nothing else has happened.
+    let seed = keys.join("audit.seed");
+    fs::rename(&seed, keys.join("audit.seed.next")).unwrap();
+    fs::write(&seed, &kept_keys[&seed]).unwrap();
+    private(&seed);
+    for file in [keys_file(&audit), checkpoint_file(&audit), checkpoints_log(&audit)] {
+        fs::write(&file, &kept_audit[&file]).unwrap();
+    }
+    let ledger = home.sound();
+    assert_eq!(home.key(), next);
+    ledger.append_batch(&drafts(1)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    assert!(home.verify().is_ok() && !keys.join("audit.seed.next").exists());
+    // A seed that the ledger never named.
+    fs::write(keys.join("audit.seed.next"), [1; 32]).unwrap();
+    drop(home.sound());
+    assert!(!keys.join("audit.seed.next").exists());
+    assert_eq!(home.key(), next);
+}
+
+fn private(path: &Path) {
+    #[cfg(unix)]
+    fs::set_permissions(path, std::os::unix::fs::PermissionsExt::from_mode(0o400)).unwrap();
+    #[cfg(not(unix))]
+    assert!(path.exists());
+}
+
+#[test]
+fn a_ledger_whose_seed_is_gone_goes_on_and_signs_nothing() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.checkpoint().unwrap();
+    drop(ledger);
+    fs::remove_file(home.0.path().join("keys/audit.seed")).unwrap();
+    let (ledger, damage) = home.open();
+    assert!(damage.unwrap().contains("seed"));
+    ledger.append_batch(&drafts(3)).unwrap();
+    assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))));
+    assert!(matches!(ledger.rotate_key(), Err(SigningError::Refused(_))));
+    assert_eq!(home.verify().unwrap().entries, 4);
+}
+
+#[test]
+fn the_agent_cannot_name_a_key() {
+    let home = Home::new();
+    let ledger = home.sound();
+    let append = |id, action: &str| AuditAppend {
+        outbox_id: id,
+        actor: "agent".into(),
+        action: action.into(),
+        timestamp_ms: 5,
+        payload: b"{}".to_vec(),
+    };
+    let taken =
+        ledger.append_audit(&[append(1, "key-created"), append(2, "alert"), append(3, "key-rotated")]).unwrap();
+    assert_eq!((taken.last_outbox_id, ledger.head().entries), (2, 2));
+    assert!(home.verify().is_ok());
+}
+
+/// Cuts the last entries away, and everything that says that there were more.
+fn cut(home: &Home, entries: u64) {
+    let mut reader = LedgerReader::resume(&home.audit(), LedgerVerifier::default(), Patience::NONE).unwrap();
+    for _ in 0..entries {
+        reader.advance().unwrap().unwrap();
+    }
+    let (segment, offset) = reader.verifier().position();
+    for (number, path) in list(&home.audit(), &SegmentName::ledger()).unwrap() {
+        match number.cmp(&segment) {
+            std::cmp::Ordering::Less => {}
+            std::cmp::Ordering::Equal => {
+                fs::OpenOptions::new().write(true).open(path).unwrap().set_len(offset).unwrap()
+            }
+            std::cmp::Ordering::Greater => fs::remove_file(path).unwrap(),
+        }
+    }
+    fs::remove_file(home.audit().join("entries.durable")).unwrap();
+}
+
+fn forget_checkpoints(home: &Home) {
+    fs::remove_file(checkpoint_file(&home.audit())).unwrap();
+    fs::remove_file(checkpoints_log(&home.audit())).unwrap();
+}
+
+#[test]
+fn truncation_is_found_by_the_ledgers_own_checkpoint_and_by_an_exported_one() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(30)).unwrap();
+    let exported = ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    cut(&home, 20);
+    let error = home.verify().unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptRollback { size: 31 }), "{error}");
+    assert_eq!((error.sequence, error.exit()), (20, Exit::Tampered));
+    let (ledger, damage) = home.open();
+    assert!(damage.unwrap().contains("over 31 entries"));
+    assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))), "nothing is signed over it");
+    drop(ledger);
+    forget_checkpoints(&home);
+    assert!(home.verify().is_ok(), "of itself it cannot know any more");
+    let error = home.demand(None, Some(&exported)).unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptRollback { size: 31 }), "{error}");
+}
+
+#[test]
+fn an_older_copy_is_found_by_an_exported_checkpoint() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(30)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    let copy = files(&home.audit());
+    ledger.append_batch(&drafts(30)).unwrap();
+    let exported = ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    restore(&home.audit(), &copy);
+    assert!(home.verify().is_ok(), "of itself it cannot know");
+    let error = home.demand(None, Some(&exported)).unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptRollback { size: 61 }), "{error}");
+    // And it cannot be made to grow past it with something else.
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(60)[1..]).unwrap();
+    ledger.checkpoint().unwrap();
+    let error = home.demand(None, Some(&exported)).unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 61 }), "{error}");
+    assert_eq!((error.sequence, error.exit()), (60, Exit::Tampered));
+}
+
+#[test]
+fn a_local_root_who_rewrites_everything_and_signs_again_is_found_by_an_exported_checkpoint() {
+    let home = Home::new();
+    let ledger = home.sound();
+    let printed = home.key();
+    ledger.append_batch(&drafts(40)).unwrap();
+    let exported = ledger.checkpoint().unwrap().unwrap();
+    let entries: Vec<Draft> = {
+        let mut entries = Entries::from(&home.audit(), 0).unwrap();
+        std::iter::from_fn(|| entries.advance().unwrap())
+            .map(|(e, payload)| Draft {
+                actor: e.actor,
+                action: e.action,
+                timestamp_ms: e.timestamp_ms,
+                payload: payload.to_vec(),
+            })
+            .collect()
+    };
+    drop(ledger);
+    // The same entries but one, chained, hashed and signed again with the real seed.
+    fs::remove_dir_all(home.audit()).unwrap();
+    let mut forged = entries[1..].to_vec();
+    forged[20].payload = b"nothing happened".to_vec();
+    let ledger = home.sound();
+    ledger.append_batch(&forged).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    assert_eq!(home.demand(Some(&printed), None).unwrap().entries, 41, "nothing on the host tells");
+    let error = home.demand(Some(&printed), Some(&exported)).unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 41 }), "{error}");
+    // With a seed of their own they do not even get that far.
+    fs::remove_dir_all(home.audit()).unwrap();
+    fs::remove_dir_all(home.0.path().join("keys")).unwrap();
+    let ledger = home.sound();
+    ledger.append_batch(&forged).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    let error = home.demand(Some(&printed), None).unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptKeys(_)), "{error}");
+}
+
+#[test]
+fn entries_that_were_replaced_below_a_checkpoint_stop_the_signing() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(40)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let kept = [checkpoint_file(&home.audit()), checkpoints_log(&home.audit())]
+        .map(|path| (path.clone(), fs::read(path).unwrap()));
+    fs::remove_dir_all(home.audit()).unwrap();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(50)).unwrap();
+    drop(ledger);
+    for (path, bytes) in kept {
+        fs::write(path, bytes).unwrap();
+    }
+    let (ledger, damage) = home.open();
+    assert!(damage.unwrap().contains("another root"));
+    assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))));
+    let error = home.verify().unwrap_err();
+    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 41 }), "{error}");
+}
+
+/// Each bit as the codec sees it, and each byte, in turn another bit of it, as the verifier sees the file.
+#[test]
+fn each_bit_of_a_thousand_entries_counts() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(999)).unwrap();
+    drop(ledger);
+    assert_eq!(home.verify().unwrap().entries, 1_000);
+    let mut reader = LedgerReader::resume(&home.audit(), LedgerVerifier::default(), Patience::NONE).unwrap();
+    let mut states = vec![LedgerVerifier::default()];
+    while reader.advance().unwrap().is_some() {
+        let (segment, end) = reader.verifier().position();
+        let before = states.last().unwrap().position();
+        let begin = if before.0 == segment { before.1 } else { HEADER_BYTES as u64 };
+        states.push(reader.verifier().clone());
+        let place = |at| usize::try_from(at).unwrap();
+        let file = home.audit().join(SegmentName::ledger().file(segment));
+        let mut record = fs::read(file).unwrap()[place(begin)..place(end)].to_vec();
+        for bit in 0..record.len() * 8 {
+            record[bit / 8] ^= 1 << (bit % 8);
+            let whole = matches!(parse(&record, record.len() as u64), Parsed::Record(_));
+            assert!(!whole, "bit {bit} of entry {} was not noticed", states.len() - 2);
+            record[bit / 8] ^= 1 << (bit % 8);
+        }
+    }
+    assert_eq!(states.len(), 1_001);
+    for (number, path) in list(&home.audit(), &SegmentName::ledger()).unwrap() {
+        flip_each_byte(&home.audit(), &states, number, &path);
+    }
+    assert!(home.verify().is_ok(), "restored, it verifies again");
+}
+
+/// Each byte of a segment up to behind its last record, judged from the entry before it.
+fn flip_each_byte(dir: &Path, states: &[LedgerVerifier], number: u64, path: &Path) {
+    let whole = fs::read(path).unwrap();
+    let end = whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 16).min(whole.len());
+    let mut before = 0;
+    for (at, byte) in whole.iter().enumerate().take(end) {
+        while states.get(before + 1).is_some_and(|state| state.position() <= (number, at as u64)) {
+            before += 1;
+        }
+        poke(path, at, byte ^ (1 << (at % 8)));
+        let from = states[before.saturating_sub(1)].clone();
+        let mut reader = LedgerReader::resume(dir, from, Patience::NONE).unwrap();
+        let found = loop {
+            match reader.advance() {
+                Ok(Some(_)) => {}
+                Ok(None) => break false,
+                Err(_) => break true,
+            }
+        };
+        assert!(found, "byte {at} of segment {number} was not noticed");
+        poke(path, at, *byte);
+    }
+}
+
+#[test]
+fn each_byte_of_what_is_signed_counts() {
+    let home = Home::new();
+    let ledger = home.sound();
+    for count in [3, 3] {
+        ledger.append_batch(&drafts(count)).unwrap();
+        ledger.checkpoint().unwrap().unwrap();
+    }
+    ledger.rotate_key().unwrap();
+    drop(ledger);
+    let audit = home.audit();
+    for path in [tree_file(&audit), keys_file(&audit), checkpoint_file(&audit), checkpoints_log(&audit)] {
+        let whole = fs::read(&path).unwrap();
+        for (at, byte) in whole.iter().enumerate() {
+            let mut changed = whole.clone();
+            changed[at] = byte ^ (1 << (at % 8));
+            fs::write(&path, changed).unwrap();
+            assert!(home.verify().is_err(), "byte {at} of {} was not noticed", path.display());
+        }
+        fs::write(&path, whole).unwrap();
+    }
+    assert!(home.verify().is_ok());
+}
+
+#[test]
+fn a_full_disk_keeps_the_old_checkpoint_and_the_next_call_makes_up_for_it() {
+    use crate::support::{Faults, FaultyDisk};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    let home = Home::new();
+    let faults = Arc::new(Faults::default());
+    let options = LedgerOptions { disk: Arc::new(FaultyDisk(Arc::clone(&faults))), ..home.options() };
+    let (ledger, _) = Ledger::open(options).unwrap();
+    ledger.append_batch(&drafts(600)).unwrap();
+    faults.full.store(true, Ordering::SeqCst);
+    let refused = ledger.checkpoint();
+    assert!(matches!(&refused, Err(SigningError::Disk(error)) if error.is_disk_full()), "{refused:?}");
+    assert!(matches!(ledger.rotate_key(), Err(SigningError::Disk(CollectorError::Io { .. }))));
+    faults.full.store(false, Ordering::SeqCst);
+    ledger.append_batch(&drafts(1)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    assert_eq!(files(&home.audit().join("tile")).len(), 2);
+    assert_eq!(home.verify().unwrap().checkpoints, 1);
+}

@@ -1,0 +1,301 @@
+//! Verifies a whole ledger: chain, tree, tiles, checkpoints and the chain of keys, in one walk over the entries.
+//!
+//! Nothing of the writer is used but the formats. What a ledger cannot know of itself, that all of it was rewritten and signed
+//! again, a checkpoint tells that was kept elsewhere.
+
+use std::collections::VecDeque;
+use std::path::{Path, PathBuf};
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
+use super::note::{NoteError, VerifierKey};
+use super::notes::{
+    NotesError, StoredCheckpoint, StoredCheckpoints, checkpoint_file, checkpoints_log, keys_file, read_text,
+};
+use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
+use super::{
+    LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier, Patience,
+};
+use crate::segment::{DurableNote, SegmentError, SegmentName, list};
+
+/// Entries between two calls of a progress callback: some milliseconds of work.
+const PROGRESS_ENTRIES: u64 = 4096;
+
+/// What is known from elsewhere and has to hold.
+#[derive(Debug, Clone)]
+pub struct Demands {
+    /// How long to wait for a writer that is in the middle of something.
+    pub patience: Patience,
+    /// A key of this ledger.
+    pub key: Option<VerifierKey>,
+    /// The note of a checkpoint that left the host.
+    pub checkpoint: Option<String>,
+}
+
+impl Default for Demands {
+    fn default() -> Self {
+        Self { patience: Patience::LIVE, key: None, checkpoint: None }
+    }
+}
+
+/// Verifies a whole ledger, also a live one, by what it says of itself.
+///
+/// # Errors
+/// [`LedgerError`] names the first bad entry.
+pub fn verify_dir(dir: &Path, progress: impl FnMut(LedgerProgress)) -> Result<LedgerSummary, LedgerError> {
+    verify_with(dir, &Demands::default(), progress)
+}
+
+/// Verifies a whole ledger, also a live one, and holds it against what is known from elsewhere.
+///
+/// # Errors
+/// [`LedgerError`] names the first bad entry.
+pub fn verify_with(
+    dir: &Path,
+    demands: &Demands,
+    mut progress: impl FnMut(LedgerProgress),
+) -> Result<LedgerSummary, LedgerError> {
+    let name = SegmentName::ledger();
+    let unreadable = |e| LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what: LedgerFault::Segment(e) };
+    // Before the walk: a live writer notes more meanwhile, never less.
+    let synced = DurableNote::read(dir, &name).map_err(unreadable)?.map_or(0, |note| note.number);
+    let mut walk = Walk::begin(dir, demands)?;
+    let from = LedgerReader::resume(dir, LedgerVerifier::default(), demands.patience).map_err(unreadable)?;
+    let mut reader = from.with_leaves(walk.tree.as_ref().map(GrowingTree::hash));
+    let sizes: Vec<(u64, u64)> = list(dir, &name)
+        .map_err(unreadable)?
+        .into_iter()
+        .map(|(number, path)| (number, std::fs::metadata(path).map_or(0, |m| m.len())))
+        .collect();
+    let total_bytes = sizes.iter().map(|(_, bytes)| bytes).sum();
+    let mut report = |state: &LedgerVerifier| {
+        let (segment, offset) = state.position();
+        let before: u64 = sizes.iter().filter(|(number, _)| *number < segment).map(|(_, bytes)| bytes).sum();
+        progress(LedgerProgress { entries: state.summary().entries, bytes: before + offset, total_bytes });
+    };
+    loop {
+        let (segment, offset) = reader.verifier().position();
+        let Some(record) = reader.advance()? else { break };
+        walk.take(&record).map_err(|(place, what)| {
+            let (file, offset) = place.unwrap_or_else(|| (reader.path(segment), offset));
+            LedgerError { sequence: record.entry.sequence, file, offset, what }
+        })?;
+        if reader.verifier().summary().entries % PROGRESS_ENTRIES == 0 {
+            report(reader.verifier());
+        }
+    }
+    report(reader.verifier());
+    let mut summary = reader.verifier().summary();
+    let (segment, offset) = reader.verifier().position();
+    if summary.entries < synced {
+        return Err(reader.fault(segment, offset, LedgerFault::CorruptEnd { synced }));
+    }
+    walk.end(summary.entries).map_err(|(place, what)| match place {
+        Some((file, offset)) => LedgerError { sequence: summary.entries, file, offset, what },
+        None => reader.fault(segment, offset, what),
+    })?;
+    summary.root = walk.tree.as_ref().map(GrowingTree::root);
+    (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
+    Ok(summary)
+}
+
+/// What is wrong, and where, when it is not the entry itself.
+type Fault = (Option<(PathBuf, u64)>, LedgerFault);
+
+struct Walk<'a> {
+    dir: &'a Path,
+    tree: Option<GrowingTree>,
+    keys: Option<KeyChain>,
+    trusted: Option<&'a VerifierKey>,
+    /// Of the ledger itself, those that have not been reached; the file that each is in.
+    ahead: VecDeque<(PathBuf, StoredCheckpoint)>,
+    /// The one from elsewhere.
+    exported: Option<(&'a str, Checkpoint)>,
+    /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
+    keys_text: Option<String>,
+    /// Tiles over the entries up to here were on the disk when the writer said so; a power failure may have spoilt later ones.
+    tiles_synced: u64,
+    checkpoints: u64,
+    signed_entries: u64,
+}
+
+fn tree_fault(dir: &Path, error: super::tiles::TreeError) -> LedgerError {
+    let what = match error {
+        super::tiles::TreeError::Segment(error) => LedgerFault::Segment(error),
+        other => LedgerFault::CorruptTree(other.to_string()),
+    };
+    LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what }
+}
+
+impl<'a> Walk<'a> {
+    fn begin(dir: &'a Path, demands: &'a Demands) -> Result<Self, LedgerError> {
+        let tiles_synced = DurableNote::read(dir, &tiles_name()).ok().flatten().map_or(0, |note| note.number);
+        let keys_text = read_text(&keys_file(dir)).map_err(|error: SegmentError| LedgerError {
+            sequence: 0,
+            file: keys_file(dir),
+            offset: 0,
+            what: LedgerFault::Segment(error),
+        })?;
+        let tree = tree_hash(dir).map_err(|error| tree_fault(dir, error))?.map(GrowingTree::new);
+        let stored = patient(dir, demands.patience).map_err(|error| match error {
+            NotesError::Corrupt { file, offset, what } => {
+                LedgerError { sequence: 0, file, offset, what: LedgerFault::CorruptCheckpoint(what) }
+            }
+            NotesError::Segment(error) => {
+                LedgerError { sequence: 0, file: checkpoints_log(dir), offset: 0, what: LedgerFault::Segment(error) }
+            }
+        })?;
+        let logged = stored.all.len() - usize::from(stored.unlogged);
+        let file = |place: usize| if place < logged { checkpoints_log(dir) } else { checkpoint_file(dir) };
+        let ahead: VecDeque<_> =
+            stored.all.into_iter().enumerate().map(|(place, stored)| (file(place), stored)).collect();
+        if tree.is_none() && !ahead.is_empty() {
+            let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();
+            let what = LedgerFault::CorruptTree(text);
+            return Err(LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what });
+        }
+        let exported = demands.checkpoint.as_deref().map(|note| Ok((note, Checkpoint::dangerous_unverified(note)?)));
+        let exported = exported.transpose().map_err(|what: CheckpointError| {
+            let what = LedgerFault::CorruptCheckpoint(what);
+            LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what }
+        })?;
+        let trusted = demands.key.as_ref();
+        Ok(Self {
+            tiles_synced,
+            keys_text,
+            dir,
+            tree,
+            keys: None,
+            trusted,
+            ahead,
+            exported,
+            checkpoints: 0,
+            signed_entries: 0,
+        })
+    }
+
+    fn take(&mut self, record: &LedgerRecord) -> Result<(), Fault> {
+        self.follow_keys(record).map_err(|what| (None, what))?;
+        let (Some(tree), Some(leaf)) = (self.tree.as_mut(), record.leaf) else { return Ok(()) };
+        let mut wrong = None;
+        let synced = record.entry.sequence < self.tiles_synced;
+        tree.push(leaf, |tile| {
+            if synced && wrong.is_none() {
+                wrong = check_tile(self.dir, &tile);
+            }
+        });
+        match wrong {
+            Some(fault) => Err(fault),
+            None => self.check_notes(record.entry.sequence + 1),
+        }
+    }
+
+    fn follow_keys(&mut self, record: &LedgerRecord) -> Result<(), LedgerFault> {
+        let action = record.entry.action.as_str();
+        if action != CREATED && action != ROTATED {
+            return Ok(());
+        }
+        let broken = |what: &dyn std::fmt::Display| LedgerFault::CorruptKeys(what.to_string());
+        let entry = KeyEntry::parse(&record.payload).ok_or_else(|| broken(&"the entry names no key"))?;
+        match (action == CREATED, self.keys.as_mut()) {
+            (true, None) => self.keys = Some(KeyChain::new(entry.key)),
+            // A key that its predecessor did not sign is as good as a stranger's, unless somebody knows it from elsewhere.
+            (true, Some(_)) if self.trusted == Some(&entry.key) => self.keys = Some(KeyChain::new(entry.key)),
+            (true, Some(_)) => return Err(broken(&"a new key that the key before did not sign")),
+            (false, Some(keys)) => {
+                keys.follow(&entry.note).map_err(|error| broken(&error))?;
+                if *keys.current() != entry.key {
+                    return Err(broken(&"the entry names another key than its note"));
+                }
+            }
+            (false, None) => return Err(broken(&"there is no key before")),
+        }
+        Ok(())
+    }
+
+    /// The checkpoints that are over the entries so far.
+    fn check_notes(&mut self, size: u64) -> Result<(), Fault> {
+        let due = |ahead: &VecDeque<(PathBuf, StoredCheckpoint)>| {
+            ahead.front().is_some_and(|(_, s)| s.checkpoint.size == size)
+        };
+        while due(&self.ahead) {
+            let Some((file, stored)) = self.ahead.pop_front() else { break };
+            self.check_note(&stored.note, &stored.checkpoint).map_err(|what| (Some((file, stored.offset)), what))?;
+            self.checkpoints += 1;
+            self.signed_entries = size;
+        }
+        if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
+            self.check_note(note, &checkpoint).map_err(|what| (None, what))?;
+        }
+        Ok(())
+    }
+
+    fn check_note(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+        let size = checkpoint.size;
+        if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
+            return Err(LedgerFault::CorruptFork { size });
+        }
+        let unsigned = || LedgerFault::CorruptCheckpoint(CheckpointError::Note(NoteError::PeerUnsigned));
+        let keys = self.keys.as_ref().ok_or_else(unsigned)?;
+        keys.verified(note).map(|_| ()).map_err(LedgerFault::CorruptCheckpoint)
+    }
+
+    /// What had to be reached by the last of so many entries.
+    fn end(&mut self, entries: u64) -> Result<(), Fault> {
+        if let Some((file, stored)) = self.ahead.pop_front() {
+            return Err((Some((file, stored.offset)), LedgerFault::CorruptRollback { size: stored.checkpoint.size }));
+        }
+        if let Some((_, checkpoint)) = &self.exported {
+            return Err((None, LedgerFault::CorruptRollback { size: checkpoint.size }));
+        }
+        if entries > 0 && self.tree.is_none() && self.keys.is_some() {
+            let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();
+            return Err((Some((tree_file(self.dir), 0)), LedgerFault::CorruptTree(text)));
+        }
+        let known: Vec<&VerifierKey> = self.keys.iter().flat_map(KeyChain::keys).collect();
+        if self.trusted.is_some_and(|trusted| !known.contains(&trusted)) {
+            let text = "no key of this ledger is the one that was given, and none follows from it";
+            return Err((None, LedgerFault::CorruptKeys(text.to_owned())));
+        }
+        self.check_keys_file()
+    }
+
+    /// What `audit key` prints has to be what the entries say.
+    fn check_keys_file(&self) -> Result<(), Fault> {
+        let path = keys_file(self.dir);
+        let Some(text) = &self.keys_text else { return Ok(()) };
+        let wanted = self.keys.as_ref().map(|keys| keys.current().to_string()).unwrap_or_default();
+        let named = text.lines().all(|line| line.parse::<VerifierKey>().is_ok())
+            && self.keys.iter().flat_map(KeyChain::keys).any(|key| text.lines().last() == Some(&key.to_string()));
+        if named && text.ends_with('\n') || wanted.is_empty() && text.is_empty() {
+            return Ok(());
+        }
+        let what = LedgerFault::CorruptKeys("the file of keys names another one than the entries".to_owned());
+        Err((Some((path, 0)), what))
+    }
+}
+
+/// A live writer may be between its two files.
+fn patient(dir: &Path, patience: Patience) -> Result<StoredCheckpoints, NotesError> {
+    let mut tries = 0;
+    loop {
+        match StoredCheckpoints::read(dir) {
+            Err(NotesError::Corrupt { .. }) if tries < patience.tries => {
+                tries += 1;
+                std::thread::park_timeout(patience.pause);
+            }
+            read => return read,
+        }
+    }
+}
+
+/// A tile that is missing is made again by the writer and costs a prover time; one that is wrong would make wrong proofs.
+fn check_tile(dir: &Path, tile: &Tile) -> Option<Fault> {
+    let place = || Some((tile_path(dir, tile.level, tile.index), 0));
+    match read_tile(dir, tile.level, tile.index) {
+        Ok(Some(hashes)) if hashes != tile.hashes => Some((place(), LedgerFault::CorruptTile)),
+        Ok(_) => None,
+        Err(super::tiles::TreeError::Segment(error)) => Some((place(), LedgerFault::Segment(error))),
+        Err(other) => Some((place(), LedgerFault::CorruptTree(other.to_string()))),
+    }
+}
