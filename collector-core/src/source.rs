@@ -6,9 +6,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
+use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::proto::{
-    CollectionCapabilities, DetectionResult, DetectionTask, FaultKind, MonitoringDomain, Record, Sequence,
+    CollectionCapabilities, DetectionResult, DetectionTask, FaultKind, MonitoringDomain, ProcessEvent, Record,
+    Sequence,
 };
+use daemoneye_lib::topic::process_topic;
+use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -92,13 +96,28 @@ pub struct SourceEvent {
     pub time_us: i64,
     /// Protobuf.
     pub payload: Vec<u8>,
+    /// What the ledger says of it, where that is known already.
+    content: Option<Content>,
 }
 
 impl SourceEvent {
     /// An event of `topic`.
     #[must_use]
     pub fn new(topic: impl Into<Cow<'static, str>>, time_us: i64, payload: Vec<u8>) -> Self {
-        Self { topic: topic.into(), time_us, payload }
+        Self { topic: topic.into(), time_us, payload, content: None }
+    }
+
+    /// An event about a process.
+    #[must_use]
+    pub fn of_process(event: &ProcessEvent) -> Self {
+        let content = event.flaw().is_none().then(|| Content::of_event(event));
+        let topic = process_topic(event.event_type());
+        Self { content, ..Self::new(topic, event.time_us, event.encode_to_vec()) }
+    }
+
+    /// What the ledger says of it.
+    pub(crate) fn content(&self) -> Content {
+        self.content.unwrap_or_else(|| Content::of_record(&self.topic, &self.payload))
     }
 }
 

@@ -103,6 +103,7 @@ const fn is_endless(verb: &Verb) -> bool {
             | Verb::DataBackup(_)
             | Verb::DataExport(_)
             | Verb::DataFsck(_)
+            | Verb::AuditCompare(_)
             | Verb::DataVacuum(_)
             | Verb::RulesBacktest(_)
             | Verb::RulesExport(_)

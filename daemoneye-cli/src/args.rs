@@ -1,6 +1,7 @@
 //! The command line. Every command's help has an example.
 
 mod ledger;
+mod proof;
 mod tools;
 
 use std::ffi::OsString;
@@ -12,6 +13,7 @@ use clap_complete::Shell as ShellName;
 use daemoneye_lib::config::{CLI, Flag};
 
 pub(crate) use self::ledger::{Checkpoint, ExportTiles, Key, LedgerDir, Verify};
+pub(crate) use self::proof::{Evidence, Prove, VerifyEvidence, VerifyProof};
 pub(crate) use self::tools::{Replay, RulesBacktest, RulesCoverage, RulesExplain, RulesNew, Selftest};
 use crate::settings::Settings;
 
@@ -242,6 +244,10 @@ pub(crate) enum Alerts {
         /// Its id as `alerts list` prints it, or the first 4 or more characters of it
         id: String,
     },
+    /// Write a file with an alert, what it is about, and the proof of it
+    Evidence(Evidence),
+    /// Verify such a file, on any machine
+    VerifyEvidence(VerifyEvidence),
 }
 
 #[derive(Debug, Subcommand)]
@@ -350,6 +356,10 @@ pub(crate) enum Audit {
     #[command(after_help = "Example: daemoneye-cli audit rotate-key\n\
                             The old key signs the new one over; whoever has kept the old one still verifies everything.")]
     RotateKey,
+    /// Write a file that proves an entry, an alert or events to whoever has the ledger's key
+    Prove(Box<Prove>),
+    /// Verify such a file, on any machine
+    VerifyProof(VerifyProof),
 }
 
 #[derive(Debug, Subcommand)]

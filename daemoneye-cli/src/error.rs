@@ -46,6 +46,8 @@ pub(crate) enum CliError {
     Jail(#[from] JailError),
     #[error("{0}")]
     NotFound(String),
+    #[error("{0}")]
+    NotProven(String),
     #[error("the agent for the copied store ended before it answered\n{message}")]
     OfflineAgent { message: String, exit: Exit },
     #[error("cannot write the result: {0}")]
@@ -100,6 +102,7 @@ impl CliError {
             },
             Self::Jail(error) => error.exit(),
             Self::NotFound(_) => Exit::NotFound,
+            Self::NotProven(_) => Exit::Tampered,
             Self::OfflineAgent { exit, .. } => *exit,
             Self::PeerFault { fault, .. } => of_fault(fault.kind()),
             Self::Tampered(error) => error.exit(),

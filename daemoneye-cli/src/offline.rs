@@ -101,7 +101,7 @@ fn io(what: &str) -> impl FnOnce(std::io::Error) -> CliError {
 
 /// Before an agent is started for nothing. What cannot be looked at is left to it, and to what it says of it.
 fn find(store: &Path) -> Result<(), CliError> {
-    if PARTS.iter().any(|part| !matches!(store.join(part).try_exists(), Ok(false))) {
+    if is_store(store) {
         return Ok(());
     }
     let text = format!(
@@ -109,6 +109,11 @@ fn find(store: &Path) -> Result<(), CliError> {
         store.display()
     );
     Err(CliError::NotFound(text))
+}
+
+/// Whether there is any part of a store.
+pub(crate) fn is_store(dir: &Path) -> bool {
+    PARTS.iter().any(|part| !matches!(dir.join(part).try_exists(), Ok(false)))
 }
 
 /// A directory without a state file is refused as no store; an empty file is a store of nothing.

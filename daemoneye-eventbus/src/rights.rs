@@ -10,6 +10,10 @@ use daemoneye_lib::proto::{Role, collector_request, operator_request};
 pub enum Verb {
     /// Show one alert.
     AlertShow,
+    /// Compare the store with the ledger.
+    AuditCompare,
+    /// Ask for the leaves that a proof of an event needs.
+    AuditLeaves,
     /// Let the ledger's key hand over to a new one.
     AuditRotateKey,
     /// Cancel a request of one's own connection.
@@ -100,6 +104,8 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Operator, Verb::RulesReload),
     plain(Role::Operator, Verb::AlertShow),
     plain(Role::Operator, Verb::AuditRotateKey),
+    plain(Role::Operator, Verb::AuditCompare),
+    plain(Role::Operator, Verb::AuditLeaves),
     plain(Role::Operator, Verb::EventsFollow),
     plain(Role::Operator, Verb::ConfigShow),
     plain(Role::Operator, Verb::DataBackup),
@@ -116,6 +122,8 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Viewer, Verb::RulesExplain),
     plain(Role::Viewer, Verb::RulesExport),
     plain(Role::Viewer, Verb::AlertShow),
+    plain(Role::Viewer, Verb::AuditCompare),
+    plain(Role::Viewer, Verb::AuditLeaves),
     plain(Role::Viewer, Verb::EventsFollow),
     plain(Role::Viewer, Verb::ConfigShow),
     plain(Role::Viewer, Verb::DataExport),
@@ -176,6 +184,8 @@ pub(crate) const fn operator_verb(verb: &operator_request::Verb) -> Verb {
         operator_request::Verb::RulesReload(_) => Verb::RulesReload,
         operator_request::Verb::AlertShow(_) => Verb::AlertShow,
         operator_request::Verb::AuditRotateKey(_) => Verb::AuditRotateKey,
+        operator_request::Verb::AuditCompare(_) => Verb::AuditCompare,
+        operator_request::Verb::AuditLeaves(_) => Verb::AuditLeaves,
         operator_request::Verb::EventsFollow(_) => Verb::EventsFollow,
         operator_request::Verb::ConfigShow(_) => Verb::ConfigShow,
         operator_request::Verb::DataStats(_) => Verb::DataStats,

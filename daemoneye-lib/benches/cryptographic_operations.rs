@@ -8,8 +8,11 @@ use bytes::BytesMut;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::frame::{self, BUS_LIMIT_BYTES};
-use daemoneye_lib::ledger::{AuditEntry, ChainVerifier, GENESIS};
-use daemoneye_lib::proto::{Envelope, Publish, Record, envelope::Body};
+use daemoneye_lib::ledger::event::Content;
+use daemoneye_lib::ledger::{AuditEntry, ChainVerifier, GENESIS, RangeBuilder};
+use daemoneye_lib::proto::{
+    Envelope, EventType, ProcessEvent, ProcessRecord, Publish, Record, Sequence, envelope::Body,
+};
 use daemoneye_lib::segment;
 
 /// An event's usual payload, and one with a long command line.
@@ -45,6 +48,51 @@ fn chain(c: &mut Criterion) {
     });
     group.throughput(Throughput::Elements(1));
     group.bench_function("entity_id: derive", |b| b.iter(|| EntityId::derive(BOOT, black_box(4_242), 987_654)));
+    group.finish();
+}
+
+/// What procmond does with each event for its proof: the hash of its canonical bytes, and its leaf.
+fn events(c: &mut Criterion) {
+    let process = ProcessRecord {
+        entity_id: vec![7; 16],
+        parent_entity_id: Some(vec![8; 16]),
+        pid: 4_242,
+        ppid: Some(1),
+        parent_name: Some("bash".into()),
+        ancestry: Some("/systemd/sshd/bash/curl".into()),
+        name: "curl".into(),
+        executable_path: Some("/usr/bin/curl".into()),
+        command_line: Some("curl -s https://example.org/some/where".into()),
+        arg_lengths: vec![4, 2, 31],
+        cwd: Some("/root".into()),
+        uid: Some(0),
+        gid: Some(0),
+        euid: Some(0),
+        user: Some("root".into()),
+        session: Some(4_200),
+        start_time_us: Some(1_760_000_000_000_000),
+        executable_hash: Some("9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08".into()),
+        cgroup: Some("/system.slice/ssh.service".into()),
+        ..ProcessRecord::default()
+    };
+    let event = ProcessEvent {
+        event_type: EventType::Start.into(),
+        time_us: 1_760_000_000_000_000,
+        process: Some(process),
+        source: "ebpf".into(),
+        ..ProcessEvent::default()
+    };
+    let mut group = c.benchmark_group("cryptographic_operations");
+    group.throughput(Throughput::Elements(1));
+    group.bench_function("ledger: content of an event", |b| b.iter(|| Content::of_event(black_box(&event))));
+    let mut ranges = RangeBuilder::new("procmond");
+    let mut number = 0;
+    group.bench_function("ledger: an event into its range", |b| {
+        b.iter(|| {
+            number += 1;
+            ranges.add(Sequence::new(1, number), Content::Event([7; 32]));
+        });
+    });
     group.finish();
 }
 
@@ -87,5 +135,5 @@ fn checksums(c: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, chain, checksums);
+criterion_group!(benches, chain, events, checksums);
 criterion_main!(benches);

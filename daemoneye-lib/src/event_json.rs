@@ -3,6 +3,9 @@
 //! Rows exist only at the edge: this is for people, files and pipes, not for the store. NULL columns are left out of the
 //! JSON; the order is the table's. Timestamps are RFC 3339 in UTC with microseconds, blobs `0x…`.
 
+use std::borrow::Cow;
+use std::sync::LazyLock;
+
 use serde::ser::SerializeMap;
 use serde::{Serialize, Serializer};
 
@@ -25,7 +28,7 @@ pub struct Origin<'a> {
 #[derive(Debug, Clone, PartialEq)]
 pub enum Cell<'a> {
     /// Bytes.
-    Blob(Vec<u8>),
+    Blob(Cow<'a, [u8]>),
     /// True or false.
     Boolean(bool),
     /// 64 bits, signed.
@@ -76,17 +79,12 @@ impl<'a> EventRow<'a> {
 
     /// Every column with its value, in the order of the table; NULLs included.
     pub fn cells(self) -> impl Iterator<Item = (&'static Column, Cell<'a>)> {
-        columns::PROCESS_EVENTS.iter().map(move |column| (column, self.cell(column.name)))
-    }
-
-    /// The value of one column; NULL for a name that is not in the table.
-    #[must_use]
-    pub fn cell(self, name: &str) -> Cell<'a> {
-        if let Some((_, read)) = OF_EVENT.iter().find(|(known, _)| *known == name) {
-            return read(self.event, &self.origin);
-        }
-        let of_record = OF_RECORD.iter().find(|(known, _)| *known == name);
-        self.event.process.as_ref().zip(of_record).map_or(Cell::Null, |(record, (_, read))| read(record))
+        let read = move |reader: &Reader| match (reader, &self.event.process) {
+            (Reader::Event(read), _) => read(self.event, &self.origin),
+            (Reader::Record(read), Some(record)) => read(record),
+            (Reader::Record(_), None) => Cell::Null,
+        };
+        columns::PROCESS_EVENTS.iter().zip(READERS.iter()).map(move |(column, reader)| (column, read(reader)))
     }
 }
 
@@ -109,6 +107,20 @@ pub fn rfc3339(time_us: i64) -> Option<String> {
 type OfEvent = for<'a> fn(&'a ProcessEvent, &Origin<'a>) -> Cell<'a>;
 type OfRecord = for<'a> fn(&'a ProcessRecord) -> Cell<'a>;
 
+#[derive(Clone, Copy)]
+enum Reader {
+    Event(OfEvent),
+    Record(OfRecord),
+}
+
+/// In the order of the columns, so that a row is read without looking for names.
+static READERS: LazyLock<Vec<Reader>> = LazyLock::new(|| {
+    let of_event = |name| OF_EVENT.iter().find(|(known, _)| *known == name).map(|(_, read)| Reader::Event(*read));
+    let of_record = |name| OF_RECORD.iter().find(|(known, _)| *known == name).map(|(_, read)| Reader::Record(*read));
+    let reader = |name| of_event(name).or_else(|| of_record(name)).unwrap_or(Reader::Record(|_| Cell::Null));
+    columns::PROCESS_EVENTS.iter().map(|column| reader(column.name)).collect()
+});
+
 const OF_EVENT: &[(&str, OfEvent)] = &[
     ("time", |e, _| Cell::Timestamp(e.time_us)),
     ("event_type", |e, _| word::<EventType>(e.event_type)),
@@ -116,11 +128,11 @@ const OF_EVENT: &[(&str, OfEvent)] = &[
     ("exit_code", |e, _| integer(e.exit_code)),
     ("runtime_ms", |e, _| integer(e.runtime_ms)),
     ("end_observed", |e, _| boolean(e.end_observed)),
-    ("source", |e, _| text(Some(&e.source))),
+    ("source", |e, _| text(present(&e.source))),
     ("modified_fields", |e, _| list(&e.modified_fields)),
     ("reason", |e, _| text(e.reason.as_deref())),
     ("severity", |e, _| word::<AlertSeverity>(e.severity)),
-    ("collector", |_, o| text(Some(o.collector))),
+    ("collector", |_, o| text(present(o.collector))),
     ("epoch", |_, o| integer(o.sequence.map(|s| s.epoch))),
     ("seq", |_, o| integer(o.sequence.map(|s| s.number))),
 ];
@@ -135,12 +147,15 @@ const OF_RECORD: &[(&str, OfRecord)] = &[
     ("parent_executable_path", |p| text(p.parent_executable_path.as_deref())),
     ("parent_command_line", |p| text(p.parent_command_line.as_deref())),
     ("ancestry", |p| text(p.ancestry.as_deref())),
-    ("name", |p| text(Some(&p.name))),
+    ("name", |p| text(present(&p.name))),
     ("executable_path", |p| text(p.executable_path.as_deref())),
     ("exec_filename", |p| text(p.exec_filename.as_deref())),
     ("command_line", |p| text(p.command_line.as_deref())),
     ("argc", |p| integer(p.command_line.as_ref().map(|_| p.arg_lengths.len()))),
-    ("arg_lengths", |p| if p.arg_lengths.is_empty() { Cell::Null } else { Cell::Blob(varints(&p.arg_lengths)) }),
+    (
+        "arg_lengths",
+        |p| if p.arg_lengths.is_empty() { Cell::Null } else { Cell::Blob(varints(&p.arg_lengths).into()) },
+    ),
     ("cwd", |p| text(p.cwd.as_deref())),
     ("uid", |p| integer(p.uid)),
     ("gid", |p| integer(p.gid)),
@@ -178,11 +193,17 @@ fn windows(process: &ProcessRecord) -> Option<&WindowsProcess> {
 }
 
 fn text(value: Option<&str>) -> Cell<'_> {
-    value.filter(|text| !text.is_empty()).map_or(Cell::Null, Cell::Text)
+    value.map_or(Cell::Null, Cell::Text)
 }
 
+/// Strings that proto3 cannot leave out: empty is "not known".
+fn present(value: &str) -> Option<&str> {
+    (!value.is_empty()).then_some(value)
+}
+
+/// SQL has no unsigned 64 bits; no counter or inode here comes near the limit, and the store has the same.
 fn integer<'a, T: TryInto<i64>>(value: Option<T>) -> Cell<'a> {
-    value.and_then(|value| value.try_into().ok()).map_or(Cell::Null, Cell::Integer)
+    value.map_or(Cell::Null, |value| Cell::Integer(value.try_into().unwrap_or(i64::MAX)))
 }
 
 fn boolean<'a>(value: Option<bool>) -> Cell<'a> {
@@ -190,7 +211,7 @@ fn boolean<'a>(value: Option<bool>) -> Cell<'a> {
 }
 
 fn id<'a>(bytes: Option<&[u8]>) -> Cell<'a> {
-    bytes.filter(|bytes| !bytes.is_empty()).map_or(Cell::Null, |bytes| Cell::Made(hex::encode(bytes)))
+    bytes.filter(|bytes| bytes.len() == 16).map_or(Cell::Null, |bytes| Cell::Made(hex::encode(bytes)))
 }
 
 fn list<'a>(names: &[String]) -> Cell<'a> {

@@ -83,6 +83,21 @@ words!(TaskType {
     SelectColumns = "select_columns",
 });
 
+impl ProcessEvent {
+    /// What makes a message that is valid protobuf no process event, one that nobody stores.
+    #[must_use]
+    pub fn flaw(&self) -> Option<&'static str> {
+        if self.event_type() == EventType::Unspecified {
+            return Some("the event has no known type");
+        }
+        match &self.process {
+            None => Some("the event names no process"),
+            Some(process) if process.entity_id.len() != 16 => Some("the entity id has not 16 bytes"),
+            Some(_) => None,
+        }
+    }
+}
+
 impl ProcessRecord {
     /// This record after a `modify` event said `later`. A column that is absent there stays as it was, and so does a command
     /// line of which the event repeats the beginning only.

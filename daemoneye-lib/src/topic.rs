@@ -11,6 +11,9 @@ use crate::proto::{AlertSeverity, EventType, Word};
 /// Segments in a topic or pattern; deeper ones are refused.
 pub const MAX_SEGMENTS: usize = 5;
 
+/// Topics that carry process events start with this.
+pub const PROCESS_TOPICS: &str = "events.process.";
+
 /// Every topic that the programs publish.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub enum Topic {

@@ -8,6 +8,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use daemoneye_eventbus::{Client, IncomingCall};
+use daemoneye_lib::ledger::event::Content;
+use daemoneye_lib::ledger::{EventRange, RangeBuilder};
 use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
 use daemoneye_lib::proto::{CollectorResponse, Record, Sequence};
@@ -27,7 +29,7 @@ use super::{pressure, silence};
 use crate::error::CollectorError;
 use crate::ledger::{Ledger, LedgerFound};
 use crate::source::{Settings, SourceContext};
-use crate::wal::{EventRange, Recovered, Wal, now_us, ranges_of};
+use crate::wal::{Recovered, Wal, now_us};
 use crate::{control, publisher};
 
 /// Messages that wait for the collector; more than that is a peer that does not wait for answers.
@@ -115,7 +117,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
     let (ledger, ledger_found) = Ledger::open(builder.ledger)?;
     let wal_max_bytes = builder.wal.max_bytes;
     let (wal, recovered) = Wal::open(builder.wal)?;
-    let pending = uncovered(&wal, &ledger, recovered.last)?;
+    let pending = uncovered(&wal, &builder.id, &ledger, recovered.last)?;
     let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(&builder.id, Arc::clone(&source));
     let (fatal, fatal_receiver) = mpsc::channel(1);
     let settings = Settings {
@@ -155,10 +157,20 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
 }
 
 /// What a crash kept from being covered. Records of this run (gaps) belong to this run's first range.
-fn uncovered(wal: &Wal, ledger: &Ledger, last: Option<Sequence>) -> Result<Vec<EventRange>, CollectorError> {
-    let replay = wal.replay_from(ledger.head().covered)?;
-    let of_this_run = |record: &Result<Record, _>| record.as_ref().is_ok_and(|record| record.sequence > last);
-    ranges_of(replay.take_while(|record| !of_this_run(record)))
+///
+/// A record that cannot be read now is none that may be passed over: what follows would be covered behind it, and it would be
+/// trimmed without an entry.
+fn uncovered(wal: &Wal, id: &str, ledger: &Ledger, last: Option<Sequence>) -> Result<Vec<EventRange>, CollectorError> {
+    let mut ranges = RangeBuilder::new(id);
+    for record in wal.replay_from(ledger.head().covered)? {
+        let Record { sequence, topic, payload, .. } = record?;
+        match sequence {
+            Some(_) if sequence > last => break,
+            Some(at) => ranges.add(at, Content::of_record(&topic, &payload)),
+            None => {}
+        }
+    }
+    Ok(ranges.take())
 }
 
 fn context(shared: &Shared, shutdown: CancellationToken) -> SourceContext {

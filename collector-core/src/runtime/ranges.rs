@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemoneye_lib::ledger::EventRange;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
 use crate::ledger::Draft;
-use crate::wal::{EventRange, Wal};
+use crate::wal::Wal;
 
 /// Least time between two ranges; also the longest time an event waits for one.
 const RANGE_INTERVAL: Duration = Duration::from_secs(1);
@@ -35,14 +36,14 @@ impl Shared {
     /// Writes what has gathered. Ranges that cannot be written stay pending.
     pub(super) async fn cover_now(&self) {
         let mut pending = self.cover.pending.lock().await;
-        pending.extend(self.on_the_log(Wal::take_range).await.flatten());
-        let Some(covered) = pending.last().map(|range| range.last) else { return };
+        pending.extend(self.on_the_log(Wal::take_ranges).await.unwrap_or_default());
+        let Some(covered) = pending.last().map(EventRange::end) else { return };
         // An entry for an event that a power failure took would hide that it is missing.
         if let Err(error) = self.wal.synced().await {
             return self.failed(error, "wal");
         }
         let drafts: Vec<Draft> =
-            pending.iter().map(|range| Draft::now(&self.id, "event-range", range.json(&self.id))).collect();
+            pending.iter().map(|range| Draft::now(&self.id, "event-range", range.payload())).collect();
         let ledger = Arc::clone(&self.ledger);
         match tokio::task::spawn_blocking(move || ledger.append_range(&drafts, covered)).await {
             Ok(Ok(_)) => pending.clear(),

@@ -138,7 +138,7 @@ impl Inner {
         let mut number = self.next;
         for event in events.get(..batch.taken).unwrap_or_default() {
             if self.fits_a_record(event) {
-                self.range.add(Sequence::new(self.epoch, number), &event.payload);
+                self.ranges.add(Sequence::new(self.epoch, number), event.content());
                 number += 1;
             }
         }

@@ -9,7 +9,6 @@
 
 mod append;
 mod cursor;
-mod range;
 mod recent;
 mod recovery;
 mod sync;
@@ -21,12 +20,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub use cursor::{Cursor, Replay};
+use daemoneye_lib::ledger::{EventRange, RangeBuilder};
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 pub use daemoneye_lib::segment::DirReader;
 use daemoneye_lib::segment::{Kind, SegmentName};
-pub use range::EventRange;
-use range::RangeHasher;
-pub(crate) use range::ranges_of;
 use recent::Recent;
 use tokio::sync::watch;
 
@@ -211,7 +208,7 @@ struct Inner {
     segments: VecDeque<Segment>,
     /// Closed but not yet synced.
     unsynced: Vec<Arc<dyn DiskFile>>,
-    range: RangeHasher,
+    ranges: RangeBuilder,
     /// For whoever has read everything else.
     recent: Recent,
     losses: Vec<Loss>,
@@ -382,10 +379,10 @@ impl Wal {
         self.shared.shown().stats
     }
 
-    /// What has been appended since the last call, for an `event-range` entry of the ledger. Waits for an append.
+    /// What has been appended since the last call, for `event-range` entries of the ledger. Waits for an append.
     #[must_use]
-    pub fn take_range(&self) -> Option<EventRange> {
-        self.shared.lock().range.take()
+    pub fn take_ranges(&self) -> Vec<EventRange> {
+        self.shared.lock().ranges.take()
     }
 
     /// The failure that ended this WAL, if there is one.

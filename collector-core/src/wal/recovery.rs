@@ -5,6 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use daemoneye_lib::ledger::RangeBuilder;
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 use daemoneye_lib::segment::{
     HEADER_BYTES, Kind, SegmentHeader, SegmentReader, SegmentScan, WalHeader, encode, scan_dir,
@@ -13,7 +14,6 @@ use daemoneye_lib::segment::{
 use super::{Inner, Recovered, Segment, WalOptions, now_us, reason};
 use crate::disk::DiskDir;
 use crate::error::CollectorError;
-use crate::wal::range::RangeHasher;
 use crate::wal::recent::Recent;
 use crate::writer::{LogOptions, SegmentLog};
 
@@ -102,7 +102,7 @@ pub(super) fn recover(
         next: next.max(durable + 1),
         segments,
         unsynced: Vec::new(),
-        range: RangeHasher::default(),
+        ranges: RangeBuilder::new(options.prefix.as_str()),
         recent: Recent::default(),
         losses: Vec::new(),
         gaps: recovered.gaps.clone(),

@@ -4,7 +4,7 @@
 //! take what they give.
 
 mod export;
-mod reader;
+pub(super) mod reader;
 mod vacuum;
 
 use std::io::Read as _;
@@ -94,8 +94,8 @@ pub(super) fn shown(document: &Value, sound: bool) -> Result<DataShown, Fault> {
     Ok(DataShown { json, sound })
 }
 
-fn alone(whole_store: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
-    let busy = "a backup, an export, a check or a vacuum is running: ask again when it has ended";
+pub(super) fn alone(whole_store: &Arc<Semaphore>) -> Result<OwnedSemaphorePermit, Fault> {
+    let busy = "a backup, an export, a check, a comparison or a vacuum is running: ask again when it has ended";
     Arc::clone(whole_store).try_acquire_owned().map_err(|_| Fault::new(FaultKind::ResourceExhausted, busy))
 }
 

@@ -1,6 +1,7 @@
 //! What operators may ask, over `cli.sock`: one verb, one method. Works over a live worker and over a copied store; what only
 //! a live agent can do is refused by name for a copied one.
 
+mod audit;
 mod data;
 mod follow;
 mod health;
@@ -15,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemoneye_engine::detect::LoadedRule;
 use daemoneye_engine::sql::{CollectorRow, QueryEngine, QueryLimits, READER_WAIT, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
@@ -124,6 +126,8 @@ impl Operators {
             Some(Verb::Query(query)) => return self.query(caller, query, answers, cancel).await,
             Some(Verb::EventsFollow(follow)) => return self.follow(caller, &follow, answers, cancel).await,
             Some(Verb::DataFsck(_)) => return self.data_fsck(answers, cancel).await,
+            Some(Verb::AuditCompare(_)) => return self.audit_compare(answers, cancel).await,
+            Some(Verb::AuditLeaves(asked)) => return self.audit_leaves(asked, answers).await,
             Some(Verb::DataVacuum(_)) => return self.data_vacuum(caller, answers, cancel).await,
             Some(Verb::DataBackup(_)) => return self.data_backup(caller, answers).await,
             Some(Verb::DataExport(export)) => return self.data_export(caller, export, answers, cancel).await,
@@ -158,7 +162,10 @@ impl Operators {
         let found = self.blocking(move |store| store.alert(parsed)).await?;
         let alert = found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no alert has the id {id}")))?;
         let json = serde_json::to_string(&alert).map_err(|error| internal(&error))?;
-        Ok(AlertShown { json })
+        let as_raised = self.blocking(move |store| store.alert_as_raised(parsed)).await?.unwrap_or_default();
+        let is_its = |rule: &LoadedRule| rule.rule.id == alert.rule_id && rule.rule.hash == alert.rule_hash;
+        let rule = self.loaded().into_iter().find(is_its).map(|rule| rule.hashed).unwrap_or_default();
+        Ok(AlertShown { json, as_raised, rule })
     }
 
     fn config(&self) -> ConfigShown {

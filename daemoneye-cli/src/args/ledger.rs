@@ -15,7 +15,9 @@ pub(crate) struct LedgerDir {
 #[command(
     after_help = "Examples:\n  daemoneye-cli audit verify\n  daemoneye-cli audit verify --audit-dir /mnt/evidence/daemoneye/audit \
                   --checkpoint checkpoint.note --vkey \"$(cat host.vkey)\"\n\
-                  A ledger that was rewritten and signed again on its host is found only with a checkpoint that had left it."
+                  A ledger that was rewritten and signed again on its host is found only with a checkpoint that had left it.\n\
+                  With --store DIR the copied store is compared with its ledger too: events, alerts and rows of coverage that were \
+                  deleted, changed or put in are named, and what retention took is not taken for that. --rows does it for a running agent."
 )]
 pub(crate) struct Verify {
     #[command(flatten)]
@@ -23,6 +25,9 @@ pub(crate) struct Verify {
     /// A checkpoint that left the host: a signed note, or the line of the system's log that holds one
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) checkpoint: Option<PathBuf>,
+    /// Also compare every event, alert and row of coverage that the running agent has stored with the ledger
+    #[arg(long)]
+    pub(crate) rows: bool,
     /// A key of this ledger, as `audit key` printed it; without it the ledger's own first key is believed
     #[arg(long, value_name = "KEY")]
     pub(crate) vkey: Option<String>,

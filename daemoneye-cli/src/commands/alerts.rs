@@ -5,6 +5,7 @@ use daemoneye_lib::model::Completeness;
 use daemoneye_lib::proto::{AlertShow, operator_request::Verb, operator_response::Answer};
 use serde_json::Value as Json;
 
+use super::proof;
 use super::query::{self, Question};
 use crate::agent::Session;
 use crate::args::Alerts;
@@ -22,6 +23,8 @@ pub(super) async fn run(verb: Alerts, settings: &Settings) -> Result<Exit, CliEr
     match verb {
         Alerts::List { severity, limit, suppressed } => list(settings, severity, limit, suppressed).await,
         Alerts::Show { id } => show(settings, &id).await,
+        Alerts::Evidence(arguments) => proof::evidence(arguments, settings).await,
+        Alerts::VerifyEvidence(arguments) => proof::verify_evidence(&arguments, settings),
     }
 }
 
@@ -56,7 +59,7 @@ async fn show(settings: &Settings, id: &str) -> Result<Exit, CliError> {
 }
 
 /// The one id that begins with `prefix`.
-async fn full(session: &Session, prefix: String) -> Result<String, CliError> {
+pub(super) async fn full(session: &Session, prefix: String) -> Result<String, CliError> {
     let sql = format!("SELECT id FROM alerts WHERE starts_with(id, $1) ORDER BY id LIMIT {}", SHOWN_IDS + 1);
     let params = vec![value::of_text(prefix.as_str())];
     let mut ids = query::words(session, Question { params, ..Question::new(sql) }).await?;

@@ -1,7 +1,7 @@
 //! `audit`: reads the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
 
 mod export;
-mod signed;
+pub(super) mod signed;
 
 use std::fmt::Display;
 use std::io::{ErrorKind, IsTerminal as _, Write as _};
@@ -14,10 +14,11 @@ use daemoneye_lib::proto::Row;
 use daemoneye_lib::segment::{DurableNote, SegmentName};
 use serde_json::Value as Json;
 
-use super::health;
+use super::{compare, health, proof};
 use crate::agent::Session;
 use crate::args::{Audit, LedgerDir, Verify};
 use crate::error::CliError;
+use crate::offline;
 use crate::owner;
 use crate::render;
 use crate::settings::Settings;
@@ -41,7 +42,9 @@ pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliErr
         Audit::Export(export) => {
             export::tiles(&directory_of(export.ledger, settings).await?, &export.tiles, settings.format)
         }
+        Audit::Prove(arguments) => proof::prove(*arguments, settings).await,
         Audit::RotateKey => signed::rotate(settings).await,
+        Audit::VerifyProof(arguments) => proof::verify_proof(&arguments, settings),
     }
 }
 
@@ -51,6 +54,7 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
         checkpoint: verify.checkpoint.as_deref().map(signed::read_note).transpose()?,
         ..Demands::default()
     };
+    let compares = verify.rows || settings.store.as_deref().is_some_and(offline::is_store);
     let directory = directory_of(verify.ledger, settings).await?;
     let mut progress = Progress::default();
     let verified = verify_with(&directory, &demands, |at| progress.show(at));
@@ -73,7 +77,13 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     }
     let exit = judge_end(&directory)?;
     let result = if exit == Exit::Ok { "verified" } else { "end_unknown" };
-    render::rows(settings.format, &GOOD, &[row(result, &summary, &directory)])?;
+    let compared = if compares { Some(compare::ask(settings).await?) } else { None };
+    let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
+    if let Some(compared) = compared {
+        columns.extend(compare::COLUMNS);
+        row.values.extend(compared);
+    }
+    render::rows(settings.format, &columns, &[row])?;
     Ok(exit)
 }
 
@@ -146,7 +156,7 @@ fn row(result: &str, summary: &LedgerSummary, directory: &Path) -> Row {
 }
 
 /// A directory that is there.
-async fn directory_of(named: LedgerDir, settings: &Settings) -> Result<PathBuf, CliError> {
+pub(super) async fn directory_of(named: LedgerDir, settings: &Settings) -> Result<PathBuf, CliError> {
     let directory = match named.audit_dir {
         Some(directory) => directory,
         None => usual_directory(settings).await?,

@@ -44,12 +44,17 @@ async fn show(settings: &Settings, verb: Verb) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-fn document(shown: &DataShown) -> Result<Json, CliError> {
+pub(super) fn document(shown: &DataShown) -> Result<Json, CliError> {
     serde_json::from_str(&shown.json).map_err(|_| CliError::AgentAnswer("a document"))
 }
 
 /// Asks for something that takes long, and shows how far it is.
-async fn watch(settings: &Settings, verb: Verb, what: &'static str, unit: Unit) -> Result<DataShown, CliError> {
+pub(super) async fn watch(
+    settings: &Settings,
+    verb: Verb,
+    what: &'static str,
+    unit: Unit,
+) -> Result<DataShown, CliError> {
     let session = Session::open(settings).await?;
     let mut answers = session.ask(verb).await?;
     let mut progress = Progress::new(what, unit);

@@ -2,6 +2,7 @@
 
 mod alerts;
 mod audit;
+mod compare;
 mod completions;
 mod config;
 mod data;
@@ -10,6 +11,7 @@ mod health;
 mod hunt;
 mod import;
 mod processes;
+mod proof;
 pub(crate) mod query;
 mod replay;
 mod rules;

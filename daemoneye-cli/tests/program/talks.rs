@@ -61,7 +61,7 @@ impl Agent {
             }
             Verb::AlertShow(show) if show.id == "known" => {
                 let json = r#"{"id":"known","title":"hidden executable","time_us":1769860800000000}"#.to_owned();
-                say(&answers, Answer::Alert(AlertShown { json })).await
+                say(&answers, Answer::Alert(AlertShown { json, ..AlertShown::default() })).await
             }
             Verb::AlertShow(_) => Err(Fault::new(FaultKind::NotFound, "there is no alert of this id")),
             Verb::RulesCheck(check) => {

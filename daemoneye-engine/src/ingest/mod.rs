@@ -5,6 +5,7 @@
 //! can never stop a stream. Records without a position, or out of order, are the peer's error and refused as a whole.
 
 mod arrays;
+mod cells;
 mod json;
 mod live;
 
@@ -12,18 +13,18 @@ use std::sync::Arc;
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence};
+use daemoneye_lib::topic::PROCESS_TOPICS;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
 use prost::Message as _;
 
 use crate::store::reason;
 
+pub(crate) use cells::content;
 pub(crate) use json::check_value;
 pub use json::{JsonRowError, batch_from_json, row_to_json};
 pub(crate) use live::{LifetimeRow, lifetimes_batch, processes_batch};
 
-/// Topics that carry process events start with this.
-const PROCESS_TOPICS: &str = "events.process.";
 /// Topics of everything that collectors see start with this.
 const EVENT_TOPICS: &str = "events.";
 /// Topics on which collectors tell their gaps start with this; their id follows.
@@ -185,7 +186,7 @@ fn bounds(collector: &str, records: &[Record]) -> Result<(Sequence, Sequence), I
 
 fn read_event(record: &Record) -> Result<ProcessEvent, String> {
     let event = ProcessEvent::decode(record.payload.as_ref()).map_err(|error| error.to_string())?;
-    match flaw(&event) {
+    match event.flaw() {
         None => Ok(event),
         Some(flaw) => Err(flaw.to_owned()),
     }
@@ -202,18 +203,6 @@ fn read_gap(collector: &str, record: &Record) -> Result<CoverageGap, String> {
     }
     let gap = CoverageGap::decode(record.payload.as_ref()).map_err(|error| error.to_string())?;
     Ok(told(collector, gap))
-}
-
-/// What makes a message that is valid protobuf no process event.
-fn flaw(event: &ProcessEvent) -> Option<&'static str> {
-    if event.event_type() == EventType::Unspecified {
-        return Some("the event has no known type");
-    }
-    match &event.process {
-        None => Some("the event names no process"),
-        Some(process) if process.entity_id.len() != 16 => Some("the entity id has not 16 bytes"),
-        Some(_) => None,
-    }
 }
 
 /// A collector speaks for itself only, and at bounded length.

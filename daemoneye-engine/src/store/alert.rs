@@ -53,6 +53,11 @@ impl StoredAlert {
         })
     }
 
+    /// The alert as it was raised.
+    pub(super) fn born(&self) -> &str {
+        &self.json
+    }
+
     pub(super) fn into_alert(self) -> Result<Alert, StoreError> {
         let born: Alert = serde_json::from_str(&self.json).map_err(|error| unreadable(&error))?;
         let Self { count, last_seen_us, status, events, completeness, .. } = self;
@@ -166,6 +171,17 @@ impl Store {
     /// [`StoreError`] when `state.redb` fails or the alert cannot be read.
     pub fn alert(&self, id: Uuid) -> Result<Option<Alert>, StoreError> {
         load(&self.state.read()?.open_table(ALERTS)?, key(id))
+    }
+
+    /// One alert as it was raised, which is what the ledger tells of.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or the alert cannot be read.
+    pub fn alert_as_raised(&self, id: Uuid) -> Result<Option<String>, StoreError> {
+        match self.state.read()?.open_table(ALERTS)?.get(key(id))? {
+            Some(stored) => Ok(Some(stored.value().decode()?.json)),
+            None => Ok(None),
+        }
     }
 
     /// Changes what an operator has done with an alert, with an audit entry that says who and why.

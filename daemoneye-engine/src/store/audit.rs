@@ -8,7 +8,7 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemoneye_lib::proto::{AuditAppend, CoverageGap};
-use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -65,6 +65,17 @@ pub(super) fn push(
     Ok(Some(id))
 }
 
+/// The oldest entries that wait as one transaction sees them, at most `limit`.
+pub(super) fn pending(transaction: &ReadTransaction, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
+    let mut entries = Vec::new();
+    for entry in transaction.open_table(AUDIT)?.iter()?.take(limit) {
+        let (outbox_id, row) = entry?;
+        let AuditRow { actor, action, timestamp_ms, payload } = row.value().decode()?;
+        entries.push(AuditAppend { outbox_id: outbox_id.value(), actor, action, timestamp_ms, payload });
+    }
+    Ok(entries)
+}
+
 /// One gap for all entries until procmond takes some again, however far apart they are.
 fn lose(transaction: &WriteTransaction) -> Result<(), StoreError> {
     next(transaction, LOST_COUNTER)?;
@@ -79,7 +90,9 @@ fn lose(transaction: &WriteTransaction) -> Result<(), StoreError> {
         detail: "entries for the audit ledger found the outbox full and are not kept".to_owned(),
         ..CoverageGap::default()
     };
-    if first { coverage::record(transaction, &gap) } else { coverage::prolong(transaction, &gap) }
+    let row = if first { coverage::record(transaction, &gap) } else { coverage::prolong(transaction, &gap) };
+    // The ledger hears of the row when it takes entries again.
+    row.map(drop)
 }
 
 impl Store {
@@ -97,15 +110,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an entry cannot be read.
     pub fn audit_pending(&self, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
-        let transaction = self.state.read()?;
-        let table = transaction.open_table(AUDIT)?;
-        let mut entries = Vec::new();
-        for entry in table.iter()?.take(limit) {
-            let (outbox_id, row) = entry?;
-            let AuditRow { actor, action, timestamp_ms, payload } = row.value().decode()?;
-            entries.push(AuditAppend { outbox_id: outbox_id.value(), actor, action, timestamp_ms, payload });
-        }
-        Ok(entries)
+        pending(&self.state.read()?, limit)
     }
 
     /// Forgets the entries up to and including `up_to`: procmond has them. When others were lost meanwhile, an entry that says
@@ -121,7 +126,9 @@ impl Store {
                 None => return Ok(()),
             };
             let payload = json!({ "count": lost });
-            push(transaction, self.options.audit_entries, "agent", "audit-entries-lost", &payload).map(drop)
+            let room = self.options.audit_entries;
+            push(transaction, room, "agent", "audit-entries-lost", &payload)?;
+            coverage::tell_newest(transaction, room, ("agent", reason::AUDIT_FULL))
         })
     }
 }

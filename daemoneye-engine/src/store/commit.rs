@@ -244,12 +244,13 @@ impl<'a> Commit<'a> {
 
     fn insert(&mut self, alert: Alert, cause: &EventPointer, next_try_us: i64) -> Result<(), StoreError> {
         let (id, time_us) = (key(alert.id), alert.time_us);
-        self.transaction.open_table(ALERTS)?.insert(id, StoredAlert::new(&alert, cause)?.encode()?)?;
+        let stored = StoredAlert::new(&alert, cause)?;
+        let mut payload = audited(&alert, stored.born());
+        self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
         self.transaction.open_table(ALERTS_BY_STATUS)?.insert((status_key(alert.status), time_us, id), ())?;
         self.transaction.open_table(ALERTS_BY_KEY)?.insert((key_hash(&alert.dedup_key), time_us), id)?;
         let room = self.options.audit_entries;
         if alert.suppressed_by.is_some() {
-            let mut payload = audited(&alert);
             if let Some(fields) = payload.as_object_mut() {
                 fields.insert("suppressed_by".to_owned(), json!(alert.suppressed_by));
             }
@@ -257,7 +258,7 @@ impl<'a> Commit<'a> {
             return Ok(());
         }
         outbox::enqueue(self.transaction, &self.options.sinks, alert.id, audit::now_us(), next_try_us)?;
-        audit::push(self.transaction, room, "agent", "alert", &audited(&alert))?;
+        audit::push(self.transaction, room, "agent", "alert", &payload)?;
         self.raised.push(alert);
         Ok(())
     }
@@ -305,10 +306,11 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, options: &StoreOptions) 
     }
 }
 
-/// What the ledger says about an alert: enough to find it and to prove what it was about, nothing that may hold secrets.
-fn audited(alert: &Alert) -> serde_json::Value {
+/// What the ledger says about an alert: enough to find it and to prove every word of it, nothing that may hold secrets.
+fn audited(alert: &Alert, born: &str) -> serde_json::Value {
     json!({
         "alert": alert.id,
+        "record": blake3::hash(born.as_bytes()).to_hex().as_str(),
         "time_us": alert.time_us,
         "severity": alert.severity,
         "rule": alert.rule_id,

@@ -1,14 +1,15 @@
 //! What was not seen, and why. Gaps that touch are one row, so that a flood of them is not a flood of rows.
 
-use std::collections::HashSet;
+use std::collections::{BTreeSet, HashSet};
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
 
 use super::state::{COVERAGE, COVERAGE_NEWEST, next};
 use super::value::Record;
-use super::{Store, StoreError, reason};
+use super::{Store, StoreError, audit, reason};
 
 /// Gaps of one kind that are no further apart than this are told as one: 10 s, two snapshot intervals.
 const JOIN_WITHIN_US: i64 = 10_000_000;
@@ -71,6 +72,15 @@ impl StoredGap {
         }
     }
 
+    /// What the ledger says of a row: all of it.
+    pub(super) fn audited(&self, id: u64) -> Value {
+        let place = |at: Option<(u64, u64)>| at.map(|(epoch, number)| Sequence::new(epoch, number).to_string());
+        json!({
+            "row": id, "collector": self.collector, "reason": self.reason, "from_us": self.from_us, "to_us": self.to_us,
+            "count": self.count, "detail": self.detail, "first": place(self.first), "last": place(self.last),
+        })
+    }
+
     fn touches(&self, gap: &CoverageGap, within_us: i64) -> bool {
         gap.from_us >= self.from_us && gap.from_us <= self.to_us.saturating_add(within_us)
     }
@@ -83,31 +93,57 @@ impl StoredGap {
     }
 }
 
-/// Writes a gap, or extends the newest of its kind when the two touch.
-pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+/// Key of a row: where it begins, and its number.
+pub(super) type RowKey = (i64, u64);
+
+/// Writes rows as they are now into the ledger, each once however often this transaction changed it.
+pub(super) fn tell(
+    transaction: &WriteTransaction,
+    room: u64,
+    keys: impl IntoIterator<Item = RowKey>,
+) -> Result<(), StoreError> {
+    let keys: BTreeSet<RowKey> = keys.into_iter().collect();
+    for key in keys {
+        let row = match transaction.open_table(COVERAGE)?.get(key)? {
+            Some(row) => row.value().decode()?,
+            None => continue,
+        };
+        audit::push(transaction, room, "agent", "coverage", &row.audited(key.1))?;
+    }
+    Ok(())
+}
+
+/// The same for the newest row of a kind.
+pub(super) fn tell_newest(transaction: &WriteTransaction, room: u64, kind: (&str, &str)) -> Result<(), StoreError> {
+    let newest = transaction.open_table(COVERAGE_NEWEST)?.get(kind)?.map(|key| key.value());
+    tell(transaction, room, newest)
+}
+
+/// Writes a gap, or extends the newest of its kind when the two touch. Whoever changes rows tells the ledger, with [`tell`].
+pub(super) fn record(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<RowKey, StoreError> {
     // Two outages with a working time between them are two.
     let within_us = if gap.reason == reason::COLLECTOR_UNAVAILABLE { 0 } else { JOIN_WITHIN_US };
     record_within(transaction, gap, within_us)
 }
 
 /// Writes a gap that is a row of its own, whatever it touches: its detail names one thing.
-pub(super) fn record_alone(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+pub(super) fn record_alone(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<RowKey, StoreError> {
     let id = next(transaction, COVERAGE_COUNTER)?;
     transaction.open_table(COVERAGE)?.insert((gap.from_us, id), StoredGap::of(gap).encode()?)?;
-    Ok(())
+    Ok((gap.from_us, id))
 }
 
 /// Extends the newest gap of this kind, whatever lies between: the cause has been there all the time.
-pub(super) fn prolong(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+pub(super) fn prolong(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<RowKey, StoreError> {
     record_within(transaction, gap, i64::MAX)
 }
 
 /// The same where both give the same detail.
-pub(super) fn prolong_alike(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<(), StoreError> {
+pub(super) fn prolong_alike(transaction: &WriteTransaction, gap: &CoverageGap) -> Result<RowKey, StoreError> {
     extend_or_insert(transaction, gap, |row| row.touches(gap, i64::MAX) && row.detail == gap.detail)
 }
 
-fn record_within(transaction: &WriteTransaction, gap: &CoverageGap, within_us: i64) -> Result<(), StoreError> {
+fn record_within(transaction: &WriteTransaction, gap: &CoverageGap, within_us: i64) -> Result<RowKey, StoreError> {
     extend_or_insert(transaction, gap, |row| row.touches(gap, within_us))
 }
 
@@ -115,7 +151,7 @@ fn extend_or_insert(
     transaction: &WriteTransaction,
     gap: &CoverageGap,
     is_same: impl Fn(&StoredGap) -> bool,
-) -> Result<(), StoreError> {
+) -> Result<RowKey, StoreError> {
     let kind = (gap.collector.as_str(), gap.reason.as_str());
     let mut newest = transaction.open_table(COVERAGE_NEWEST)?;
     let mut table = transaction.open_table(COVERAGE)?;
@@ -128,19 +164,19 @@ fn extend_or_insert(
         if let Some(mut row) = row.filter(is_same) {
             row.extend(gap);
             table.insert(key, row.encode()?)?;
-            return Ok(());
+            return Ok(key);
         }
     }
     let id = next(transaction, COVERAGE_COUNTER)?;
     table.insert((gap.from_us, id), StoredGap::of(gap).encode()?)?;
     newest.insert(kind, (gap.from_us, id))?;
-    Ok(())
+    Ok((gap.from_us, id))
 }
 
 impl Store {
     /// Removes gaps that ended before everything that is kept. The newest of each kind stays: it may still grow, and that of
     /// retention says where the history begins.
-    pub(super) fn forget_gaps(&self, before_us: i64) -> Result<(), StoreError> {
+    pub(super) fn forget_gaps(&self, before_us: i64) -> Result<u64, StoreError> {
         self.state.write(|transaction| {
             let newest = transaction.open_table(COVERAGE_NEWEST)?;
             let mut kept = HashSet::new();
@@ -158,10 +194,10 @@ impl Store {
                     break;
                 }
             }
-            for key in old {
-                table.remove(key)?;
+            for key in &old {
+                table.remove(*key)?;
             }
-            Ok(())
+            Ok(old.len() as u64)
         })
     }
 
@@ -170,7 +206,10 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn add_coverage(&self, gap: CoverageGap) -> Result<(), StoreError> {
-        self.state.write(|transaction| record(transaction, &gap))
+        self.state.write(|transaction| {
+            let key = record(transaction, &gap)?;
+            tell(transaction, self.options.audit_entries, [key])
+        })
     }
 
     /// Every gap, by time, including those that wait in memory for the next seal.

@@ -56,11 +56,17 @@ impl Fsck {
     }
 
     fn report(&mut self, place: impl Into<String>, what: impl Into<String>, advice: &'static str) {
-        if self.problems.len() >= LISTED {
-            self.further_problems = self.further_problems.saturating_add(1);
-            return;
-        }
-        self.problems.push(Problem { place: place.into(), what: what.into(), advice });
+        let problem = Problem { place: place.into(), what: what.into(), advice };
+        list(&mut self.problems, &mut self.further_problems, problem);
+    }
+}
+
+/// Lists a problem, or counts it when there are as many as anybody reads.
+pub(super) fn list(problems: &mut Vec<Problem>, further: &mut u64, problem: Problem) {
+    if problems.len() >= LISTED {
+        *further = further.saturating_add(1);
+    } else {
+        problems.push(problem);
     }
 }
 

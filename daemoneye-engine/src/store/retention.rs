@@ -4,8 +4,11 @@
 use std::sync::Arc;
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::history::HistoryTable;
+use super::proven::Kept;
 use super::segment::SegmentFile;
 use super::state::{RATES, SEGMENTS};
 use super::{Store, StoreError, audit, coverage, leaving};
@@ -16,6 +19,12 @@ const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
 /// What coverage says about it.
 const AGE: &str = "removed because of their age";
 const SIZE: &str = "removed because all events together had become too large";
+
+/// Where the ledger lies, under the data directory.
+const LEDGER_DIR: &str = "audit";
+
+/// Stretches of streams that one entry of the ledger names: some 20 KiB.
+const RANGES_TOLD: usize = 256;
 
 /// What a retention run removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -30,6 +39,8 @@ pub struct Expired {
     pub alerts: u64,
     /// Their deliveries.
     pub deliveries: u64,
+    /// Rows of coverage.
+    pub gaps: u64,
 }
 
 /// What retention takes next.
@@ -61,7 +72,7 @@ impl Store {
         let mut expired = self.expire_segments(|files| older(files, before_us), AGE)?;
         expired.add(self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?);
         self.forget_rates(now_us)?;
-        self.forget_gaps(before_us)?;
+        expired.gaps = self.forget_gaps(before_us)?;
         let forgotten = self.forget_alerts(now_us, before_us)?;
         (expired.alerts, expired.deliveries) = (forgotten.alerts, forgotten.deliveries);
         self.audit_expired(Some(before_us), &expired)?;
@@ -85,7 +96,7 @@ impl Store {
         }
         let payload = json!({
             "before_us": before_us, "segments": expired.segments, "rows": expired.rows, "bytes": expired.bytes,
-            "alerts": expired.alerts, "deliveries": expired.deliveries,
+            "alerts": expired.alerts, "deliveries": expired.deliveries, "coverage": expired.gaps,
         });
         let room = self.options.audit_entries;
         self.state.write(|transaction| audit::push(transaction, room, "agent", "retention", &payload)).map(drop)
@@ -120,11 +131,20 @@ impl Store {
     fn unregister(&self, old: &[Arc<SegmentFile>], why: &str) -> Result<(), StoreError> {
         let mut gaps: Vec<CoverageGap> = old.iter().flat_map(|file| gaps(file, why)).collect();
         gaps.sort_by_key(|gap| gap.from_us);
+        let (removed, room) = (removed(old), self.options.audit_entries);
+        let ledger = self.options.dir.join(LEDGER_DIR);
+        let kept = Kept::of(&ledger, &self.state.read()?, old, &removed)?;
         self.state.write(|transaction| {
             for file in old {
                 transaction.open_table(SEGMENTS)?.remove((file.table.name(), file.first_us, file.id))?;
             }
-            gaps.iter().try_for_each(|gap| coverage::prolong_alike(transaction, gap))?;
+            let told: Result<Vec<_>, _> = gaps.iter().map(|gap| coverage::prolong_alike(transaction, gap)).collect();
+            coverage::tell(transaction, room, told?)?;
+            kept.write(transaction)?;
+            for ranges in removed.chunks(RANGES_TOLD) {
+                let payload = json!({ "why": why, "ranges": ranges });
+                audit::push(transaction, room, "agent", "events-removed", &payload)?;
+            }
             leaving::insert(transaction, old)
         })
     }
@@ -179,6 +199,33 @@ fn beyond(files: &mut Vec<Arc<SegmentFile>>, bound: u64) -> Vec<Arc<SegmentFile>
         kept > bound
     });
     files.split_off(stay.unwrap_or(files.len()))
+}
+
+/// A stretch of a stream whose events are gone, both ends included.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub(super) struct Removed {
+    pub(super) collector: String,
+    pub(super) first: (u64, u64),
+    pub(super) last: (u64, u64),
+}
+
+/// The events in these files, as few stretches as say it.
+fn removed(old: &[Arc<SegmentFile>]) -> Vec<Removed> {
+    let events = old.iter().filter(|file| file.table == HistoryTable::ProcessEvents);
+    let ranges = events.flat_map(|file| file.ranges.iter());
+    let mut all: Vec<Removed> = ranges
+        .map(|range| Removed { collector: range.collector.clone(), first: range.first, last: range.last })
+        .collect();
+    all.sort_unstable();
+    all.dedup_by(|next, before| {
+        let follows = next.first.0 == before.last.0 && next.first.1 <= before.last.1.saturating_add(1);
+        let joined = next.collector == before.collector && follows;
+        if joined {
+            before.last = before.last.max(next.last);
+        }
+        joined
+    });
+    all
 }
 
 /// Bounded by the time of the segment: an event that was dated years ahead makes no gap until then.

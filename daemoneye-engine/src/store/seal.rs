@@ -96,9 +96,9 @@ impl Store {
                     .insert(range.collector.as_str(), super::state::Position::from(last(range.last)).encode()?)?;
             }
             drop(watermarks);
-            for gap in &open.gaps {
-                coverage::record(transaction, &gap.gap)?;
-            }
+            let told: Result<Vec<_>, _> =
+                open.gaps.iter().map(|gap| coverage::record(transaction, &gap.gap)).collect();
+            coverage::tell(transaction, self.options.audit_entries, told?)?;
             live::write(transaction, changes)
         });
         if registered.is_err() {

@@ -65,6 +65,9 @@ pub(super) const COVERAGE: TableDefinition<'_, (i64, u64), Stored<StoredGap>> = 
 pub(super) const COVERAGE_NEWEST: TableDefinition<'_, (&str, &str), (i64, u64)> =
     TableDefinition::new("coverage_newest");
 
+/// (collector, epoch, number) of an event that retention took → its leaf, as long as other events of its range are there
+pub(super) const RANGE_LEAVES: TableDefinition<'_, (&str, u64, u64), [u8; 32]> = TableDefinition::new("range_leaves");
+
 /// Calls a function with every table, so that none is forgotten by what must see all of them; the arguments come first.
 macro_rules! every_table {
     ($each:path, $($argument:expr),+) => {{
@@ -72,7 +75,7 @@ macro_rules! every_table {
         every_table!(
             $each, ($($argument),+),
             META SEGMENTS LEAVING WATERMARKS LIFETIMES RULES ALERTS ALERTS_BY_STATUS ALERTS_BY_KEY RATES DELIVERIES DELIVERY_COUNTS DUE
-            AUDIT SYSTEM SCANS COVERAGE COVERAGE_NEWEST
+            AUDIT SYSTEM SCANS COVERAGE COVERAGE_NEWEST RANGE_LEAVES
         );
     }};
     ($each:path, $arguments:tt, $($table:ident)+) => { $( every_table!(@ $each, $arguments, state::$table); )+ };

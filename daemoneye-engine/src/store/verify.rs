@@ -217,7 +217,10 @@ impl Store {
         if fresh.is_empty() {
             return Ok(());
         }
-        self.state.write(|transaction| fresh.iter().try_for_each(|gap| coverage::record_alone(transaction, gap)))
+        self.state.write(|transaction| {
+            let told: Result<Vec<_>, _> = fresh.iter().map(|gap| coverage::record_alone(transaction, gap)).collect();
+            coverage::tell(transaction, self.options.audit_entries, told?)
+        })
     }
 }
 

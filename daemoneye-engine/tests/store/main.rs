@@ -5,5 +5,6 @@
 mod damage;
 mod events;
 mod golden;
+mod proven;
 mod raw;
 mod whole;

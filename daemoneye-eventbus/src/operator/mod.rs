@@ -94,6 +94,7 @@ const fn is_endless(request: &OperatorRequest) -> bool {
                 | Verb::DataBackup(_)
                 | Verb::DataExport(_)
                 | Verb::DataFsck(_)
+                | Verb::AuditCompare(_)
                 | Verb::DataVacuum(_)
                 | Verb::RulesBacktest(_)
                 | Verb::RulesExport(_)

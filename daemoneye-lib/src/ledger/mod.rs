@@ -9,15 +9,21 @@
 mod base64;
 pub mod checkpoint;
 mod entries;
+pub mod event;
+pub mod find;
+pub mod hexed;
 pub mod keys;
 pub mod note;
 pub mod notes;
+pub mod proof;
+mod range;
 mod reader;
 pub mod tiles;
 pub mod tree;
 mod verify;
 
 pub use entries::Entries;
+pub use range::{EventRange, OtherRecords, RangeBuilder};
 pub use reader::{
     LedgerError, LedgerFault, LedgerHeader, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier,
     Patience,

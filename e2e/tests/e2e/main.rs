@@ -19,6 +19,7 @@ mod killed;
 mod ledger;
 mod lifetimes;
 mod lives;
+mod proofs;
 mod rule_life;
 mod rule_tools;
 mod side_by_side;

@@ -14,7 +14,7 @@ use collector_core::wal::WalReader;
 use collector_core::{SourceError, SourceEvent};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::{CoverageGap, ProcessEvent, Record, Sequence};
-use daemoneye_lib::topic::{Topic, process_topic};
+use daemoneye_lib::topic::Topic;
 use prost::Message;
 
 use super::again::SecondLooks;
@@ -135,13 +135,13 @@ impl Watch {
 
     pub(super) fn apply(&mut self, input: Input) {
         let Self { tracker, carried, .. } = self;
-        tracker.apply(input, &mut |event| carried.push(encoded(&event)));
+        tracker.apply(input, &mut |event| carried.push(SourceEvent::of_process(&event)));
     }
 
     /// Starts the next of those that a sweep has found; returns whether there are more.
     pub(super) fn proceed(&mut self) -> bool {
         let Self { tracker, carried, .. } = self;
-        tracker.proceed(&mut |event| carried.push(encoded(&event)))
+        tracker.proceed(&mut |event| carried.push(SourceEvent::of_process(&event)))
     }
 
     /// Something was not seen: a coverage row.
@@ -242,10 +242,6 @@ impl Watch {
     pub(super) fn is_behind(&self) -> bool {
         self.written > self.checkpointed && self.checkpointed_at.is_none_or(|at| at.elapsed() >= CHECKPOINT_AGE)
     }
-}
-
-pub(super) fn encoded(event: &ProcessEvent) -> SourceEvent {
-    SourceEvent::new(process_topic(event.event_type()), event.time_us, event.encode_to_vec())
 }
 
 pub(super) fn now_us() -> i64 {

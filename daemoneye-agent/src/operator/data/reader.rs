@@ -31,7 +31,7 @@ pub(super) async fn hand_over(answers: &Answers, answer: Answer, wait: Duration)
 }
 
 /// Tells how far something is; left out where there is no room, because the next one tells more. False: the caller has left.
-pub(super) fn show(answers: &Answers, progress: Progress) -> bool {
+pub(in crate::operator) fn show(answers: &Answers, progress: Progress) -> bool {
     let told = answers.try_send(OperatorResponse { answer: Some(Answer::Progress(progress)) });
     !matches!(told, Err(TrySendError::Closed(_)))
 }

@@ -17,7 +17,7 @@ use super::rules::refusal;
 
 impl Operators {
     /// The rules that are loaded; over a copied store none are.
-    fn loaded(&self) -> Vec<LoadedRule> {
+    pub(super) fn loaded(&self) -> Vec<LoadedRule> {
         self.worker.as_ref().map(|worker| worker.rules.loaded()).unwrap_or_default()
     }
 

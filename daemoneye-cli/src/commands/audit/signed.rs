@@ -46,7 +46,7 @@ pub(super) fn checkpoint(directory: &Path, qr: bool) -> Result<Exit, CliError> {
 }
 
 /// The note of the newest checkpoint.
-pub(super) fn newest_checkpoint(directory: &Path) -> Result<String, CliError> {
+pub(in crate::commands) fn newest_checkpoint(directory: &Path) -> Result<String, CliError> {
     let note = read_text(&checkpoint_file(directory)).map_err(|error| unreadable(directory, &error))?;
     note.filter(|note| Checkpoint::dangerous_unverified(note).is_ok()).ok_or_else(|| {
         let text =
@@ -65,7 +65,7 @@ pub(super) async fn rotate(settings: &Settings) -> Result<Exit, CliError> {
     Ok(Exit::Ok)
 }
 
-pub(super) fn parse_key(text: &str) -> Result<VerifierKey, CliError> {
+pub(in crate::commands) fn parse_key(text: &str) -> Result<VerifierKey, CliError> {
     text.trim().parse().map_err(|error| CliError::Usage(format!("--vkey: {error}")))
 }
 

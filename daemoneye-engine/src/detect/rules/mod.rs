@@ -67,6 +67,8 @@ pub struct LoadedRule {
     pub tests: Vec<RuleTest>,
     /// The file's text.
     pub source: String,
+    /// What its hash is over: its text, with the values of the lists that it names, then what each override changes.
+    pub hashed: Vec<String>,
     /// Where it was read.
     pub path: PathBuf,
     /// The value lists that its SQL names.

@@ -88,6 +88,7 @@ impl Override {
         let Self { file, state, severity, window_s, exceptions, .. } = self;
         let rule = &mut loaded.rule;
         if changed != json!({}) {
+            loaded.hashed.push(changed.to_string());
             rule.hash = blake3::hash(format!("{}\n{changed}", rule.hash).as_bytes()).to_hex().to_string();
         }
         let DetectionRule { state: now, severity: urgency, dedup: columns, dedup_window_s, .. } = rule;

@@ -103,12 +103,14 @@ impl Reader<'_> {
         let window = sql.as_ref().and_then(|sql| sql.window.clone());
         let rule = self.described(&fields, window.as_deref());
         let (Statement { sql, compiled, window, lists, expanded }, rule) = (sql?, rule?);
-        let hash = hash(document, &lists, self.lists);
+        let text = hashed(document, &lists, self.lists);
+        let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
         let (pack, file) = (part(self.file.parent()), part(Some(self.file)));
         Some(LoadedRule {
             rule: DetectionRule { hash, sql, pack, file, ..rule },
             tests,
             source: self.source.to_owned(),
+            hashed: vec![text],
             path: self.file.to_owned(),
             lists,
             expanded,
@@ -368,12 +370,11 @@ struct Statement {
 }
 
 /// Of the file's content and of the values of the lists that it names: whatever changes an answer changes it.
-fn hash(document: &Node, names: &[String], lists: &Lists) -> String {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(document.value.canonical().to_string().as_bytes());
+fn hashed(document: &Node, names: &[String], lists: &Lists) -> String {
+    let mut text = document.value.canonical().to_string();
     for name in names {
         let values = lists.named(name).map_or(Value::Null, |list| super::lists::json(&list.items));
-        hasher.update(format!("\n{}", Value::from(vec![Value::from(name.as_str()), values])).as_bytes());
+        text.push_str(&format!("\n{}", Value::from(vec![Value::from(name.as_str()), values])));
     }
-    hasher.finalize().to_hex().to_string()
+    text
 }

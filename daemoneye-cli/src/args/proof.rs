@@ -1,0 +1,83 @@
+//! Commands around proofs.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueHint};
+
+use super::LedgerDir;
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Examples:\n  daemoneye-cli audit prove --event 5f1c0e6a9d3b47c2a1e8f00db4c6d7e9 --output proof.json\n  \
+                  daemoneye-cli audit prove --seq 4711 --output proof.json\n  \
+                  daemoneye-cli audit prove --alert 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f --output proof.json --store /mnt/evidence/daemoneye\n\
+                  Whoever has the file and the key that `daemoneye-cli audit key` prints verifies it with `audit verify-proof`."
+)]
+pub(crate) struct Prove {
+    #[command(flatten)]
+    pub(crate) target: Target,
+    /// The new file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerDir,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub(crate) struct Target {
+    /// An entry of the ledger, by its number
+    #[arg(long, value_name = "NUMBER")]
+    pub(crate) seq: Option<u64>,
+    /// An alert, by its id
+    #[arg(long, value_name = "ID")]
+    pub(crate) alert: Option<String>,
+    /// The events of a process, by its entity_id, or one event by its position, such as procmond:3:18211
+    #[arg(long, value_name = "ENTITY")]
+    pub(crate) event: Option<String>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: daemoneye-cli audit verify-proof proof.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n\
+                  Needs nothing but the file and the key. Exits with 76 when it proves nothing."
+)]
+pub(crate) struct VerifyProof {
+    /// What `audit prove` wrote
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The ledger's key, as `audit key` printed it when the host was set up
+    #[arg(long, value_name = "KEY")]
+    pub(crate) vkey: String,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: daemoneye-cli alerts evidence 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f --output evidence.json\n\
+                  The file has the alert as it was raised, its rule, the events that caused it, their ancestors, what was not seen \
+                  around that time, and the proof of all of it; verify it anywhere with `alerts verify-evidence`."
+)]
+pub(crate) struct Evidence {
+    /// Its id as `alerts list` prints it, or the first 4 or more characters of it
+    pub(crate) id: String,
+    /// The new file
+    #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
+    pub(crate) output: PathBuf,
+    #[command(flatten)]
+    pub(crate) ledger: LedgerDir,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Example: daemoneye-cli alerts verify-evidence evidence.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n\
+                  Needs nothing but the file and the key. Exits with 76 when something in it is not proven, with 3 when it lacks \
+                  something."
+)]
+pub(crate) struct VerifyEvidence {
+    /// What `alerts evidence` wrote
+    #[arg(value_hint = ValueHint::FilePath)]
+    pub(crate) file: PathBuf,
+    /// The ledger's key, as `audit key` printed it when the host was set up
+    #[arg(long, value_name = "KEY")]
+    pub(crate) vkey: String,
+}

@@ -1,0 +1,182 @@
+//! Puts a proof together: entries and their places from the ledger's files, events and the leaves beside them from the store.
+
+use std::collections::HashMap;
+use std::collections::hash_map::Entry;
+use std::io::Write as _;
+use std::path::Path;
+
+use daemoneye_lib::event_json::Cell;
+use daemoneye_lib::ledger::checkpoint::Checkpoint;
+use daemoneye_lib::ledger::find::LedgerFiles;
+use daemoneye_lib::ledger::keys::{KeyEntry, ROTATED};
+use daemoneye_lib::ledger::notes::{keys_file, read_text};
+use daemoneye_lib::ledger::proof::{EventColumns, MakeError, Proof, RangeLeaves, Row};
+use daemoneye_lib::ledger::tiles::{StoredTree, TreeError, tree_hash};
+use daemoneye_lib::ledger::{EventRange, LedgerRecord};
+use daemoneye_lib::model::EventPointer;
+use daemoneye_lib::proto::{
+    AuditLeaves, Sequence, Value, operator_request::Verb, operator_response::Answer, value::Kind,
+};
+use daemoneye_lib::segment::SegmentError;
+
+use super::super::audit::signed::newest_checkpoint;
+use super::super::query::{Question, request};
+use crate::agent::Session;
+use crate::error::CliError;
+use crate::private::NewFile;
+
+/// A proof that grows.
+pub(super) struct Making {
+    pub(super) files: LedgerFiles,
+    tree: StoredTree,
+    pub(super) proof: Proof,
+    /// Ranges whose leaves are here already, by their entry.
+    ranges: HashMap<u64, (EventRange, RangeLeaves)>,
+}
+
+impl Making {
+    pub(super) fn open(dir: &Path) -> Result<Self, CliError> {
+        let none = || {
+            let text = format!("the ledger in {} has no tree yet; procmond makes one at its start", dir.display());
+            CliError::NotFound(text)
+        };
+        let note = newest_checkpoint(dir)?;
+        let checkpoint =
+            Checkpoint::dangerous_unverified(&note).map_err(|error| CliError::NotProven(error.to_string()))?;
+        let hash = tree_hash(dir).map_err(broken)?.ok_or_else(none)?;
+        let tree = StoredTree::open(dir, hash, checkpoint.size).map_err(broken)?;
+        let files = LedgerFiles::open(dir).map_err(unreadable)?;
+        let keys = read_text(&keys_file(dir)).map_err(unreadable)?.unwrap_or_default();
+        let rotations = if keys.lines().count() > 1 { rotations(&files, checkpoint.size)? } else { Vec::new() };
+        Ok(Self { files, tree, proof: Proof::new(hash, note, rotations), ranges: HashMap::new() })
+    }
+
+    /// Entries below the checkpoint.
+    pub(super) const fn size(&self) -> u64 {
+        self.tree.size()
+    }
+
+    pub(super) fn entry(&mut self, record: &LedgerRecord) -> Result<(), CliError> {
+        let size = self.tree.size();
+        self.proof.add_entry(record, size, &mut self.tree).map_err(|error| match error {
+            MakeError::Nodes(error) => broken(error),
+            other => CliError::NotFound(other.to_string()),
+        })
+    }
+
+    /// Adds a stored event, and the entry that covers it.
+    pub(super) async fn event(&mut self, session: &Session, columns: EventColumns) -> Result<(), CliError> {
+        let row = Row::read(&columns).map_err(CliError::NotProven)?;
+        let EventPointer { collector, epoch, number } = row.pointer;
+        let found = self.files.range_of(&collector, Sequence::new(epoch, number)).map_err(unreadable)?;
+        let at = format!("{collector}:{epoch}:{number}");
+        let (record, range) = found.ok_or_else(|| {
+            CliError::NotFound(format!("no entry of the ledger covers event {at} yet: one is written every second"))
+        })?;
+        if !range.has_tree() {
+            let text = format!("event {at} was recorded by a build that made no tree of events: it has no proof");
+            return Err(CliError::NotFound(text));
+        }
+        self.entry(&record)?;
+        let sequence = record.entry.sequence;
+        let (range, leaves) = match self.ranges.entry(sequence) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
+                let leaves = leaves(session, &range).await?;
+                place.insert((range, leaves))
+            }
+        };
+        let added = self.proof.add_event(sequence, range, leaves, columns, number);
+        added.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify --rows")))
+    }
+
+    /// Writes the file.
+    pub(super) fn write(&self, output: &Path) -> Result<(), CliError> {
+        let io = |source| CliError::Io { what: format!("write {}", output.display()), source };
+        let file = NewFile::create(output).map_err(io)?;
+        file.writer().and_then(|mut writer| writer.write_all(self.proof.to_file().as_bytes())).map_err(io)?;
+        file.keep().map_err(io)
+    }
+}
+
+/// Below the checkpoint: a key that came later has signed nothing that is proven here.
+fn rotations(files: &LedgerFiles, size: u64) -> Result<Vec<String>, CliError> {
+    let mut notes = Vec::new();
+    files
+        .each(|record| {
+            let is_rotation = record.entry.sequence < size && record.entry.action == ROTATED;
+            notes.extend(is_rotation.then(|| KeyEntry::parse(&record.payload)).flatten().map(|key| key.note));
+            record.entry.sequence < size
+        })
+        .map_err(unreadable)?;
+    Ok(notes)
+}
+
+/// Of all events of a range, from the store.
+async fn leaves(session: &Session, range: &EventRange) -> Result<RangeLeaves, CliError> {
+    let wrong = || CliError::AgentAnswer("the leaves of a range");
+    let EventRange { collector, epoch, first, last, schema, .. } = range.clone();
+    let mut answers = session.ask(Verb::AuditLeaves(AuditLeaves { collector, epoch, first, last, schema })).await?;
+    let mut leaves = RangeLeaves::default();
+    loop {
+        let answer = answers.next().await?.and_then(|response| response.answer);
+        let Some(Answer::AuditLeaves(part)) = answer else { return Err(wrong()) };
+        let (hashes, []) = part.leaves.as_chunks() else { return Err(wrong()) };
+        if hashes.len() != part.numbers.len() {
+            return Err(wrong());
+        }
+        part.numbers.iter().zip(hashes).for_each(|(number, hash)| leaves.add(*number, *hash));
+        if part.last {
+            return Ok(leaves);
+        }
+    }
+}
+
+/// Rows of `process_events`, whole.
+pub(super) async fn rows(session: &Session, question: Question) -> Result<Vec<EventColumns>, CliError> {
+    let mut answers = session.ask(Verb::Query(request(session, &question))).await?;
+    let (mut names, mut rows) = (Vec::new(), Vec::new());
+    while let Some(response) = answers.next().await? {
+        match response.answer {
+            Some(Answer::Page(page)) => {
+                if !page.columns.is_empty() {
+                    names = page.columns.into_iter().map(|column| column.name).collect();
+                }
+                rows.extend(page.rows.into_iter().map(|row| columns(&names, row.values)));
+            }
+            Some(Answer::QueryDone(_)) => return Ok(rows),
+            _ => break,
+        }
+    }
+    Err(CliError::AgentAnswer("rows"))
+}
+
+fn columns(names: &[String], values: Vec<Value>) -> EventColumns {
+    let known: HashMap<&str, Cell<'static>> =
+        names.iter().zip(values).map(|(name, value)| (name.as_str(), cell(value))).collect();
+    let in_order = daemoneye_lib::columns::PROCESS_EVENTS.iter();
+    Row::columns(in_order.map(|column| known.get(column.name).cloned().unwrap_or(Cell::Null)))
+}
+
+fn cell(value: Value) -> Cell<'static> {
+    match value.kind {
+        None => Cell::Null,
+        Some(Kind::Blob(bytes)) => Cell::Blob(bytes.into()),
+        Some(Kind::Boolean(value)) => Cell::Boolean(value),
+        Some(Kind::Integer(value)) => Cell::Integer(value),
+        Some(Kind::Real(value)) => Cell::Real(value),
+        Some(Kind::Text(text)) => Cell::Made(text),
+        Some(Kind::TimestampUs(us)) => Cell::Timestamp(us),
+    }
+}
+
+pub(super) fn unreadable(error: SegmentError) -> CliError {
+    CliError::Unreadable(format!("{error}; read the ledger with sudo, or name a copy with --audit-dir"))
+}
+
+fn broken(error: TreeError) -> CliError {
+    match error {
+        TreeError::Segment(error) => unreadable(error),
+        other => CliError::NotProven(other.to_string()),
+    }
+}

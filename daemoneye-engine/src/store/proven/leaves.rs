@@ -1,0 +1,209 @@
+//! Stored events as leaves of the ledger's ranges, a row group at a time.
+
+use std::collections::{BTreeMap, HashMap};
+use std::fs::File;
+use std::sync::Arc;
+
+use daemoneye_lib::ledger::{Hash, event};
+use datafusion::arrow::array::{AsArray as _, RecordBatch};
+use datafusion::arrow::datatypes::Int64Type;
+use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
+use datafusion::parquet::file::metadata::RowGroupMetaData;
+use datafusion::parquet::file::statistics::Statistics;
+
+use super::super::segment::SegmentFile;
+use super::super::{StoreError, damage};
+use crate::ingest::content;
+use crate::replay::process_events;
+
+/// Rows that are decoded at a time.
+const BATCH_ROWS: usize = 4_096;
+
+/// Epoch and number.
+pub(in crate::store) type Position = (u64, u64);
+
+/// What is kept of an event.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Leaf {
+    pub(in crate::store) hash: Hash,
+    /// 0: it has none that could be read.
+    pub(in crate::store) entity: u128,
+}
+
+/// Events that are read together.
+#[derive(Debug)]
+enum Rows {
+    Group(Arc<SegmentFile>, usize),
+    Open(RecordBatch),
+}
+
+#[derive(Debug)]
+struct Unit {
+    rows: Rows,
+    count: u64,
+    is_read: bool,
+}
+
+/// Every event of a snapshot, read as far as it is asked for.
+#[derive(Debug, Default)]
+pub(in crate::store) struct Leaves {
+    units: Vec<Unit>,
+    /// Per collector, the units by the least position that they may hold.
+    order: HashMap<String, Vec<(Position, usize)>>,
+    read: HashMap<String, BTreeMap<Position, Leaf>>,
+    /// Files that could not be read, and why.
+    pub(in crate::store) unreadable: Vec<(String, String)>,
+    /// Positions at which more than one row stands.
+    pub(in crate::store) twice: Vec<(String, Position)>,
+    pub(in crate::store) total: u64,
+    pub(in crate::store) done: u64,
+}
+
+impl Leaves {
+    /// Of these files, and what is in memory.
+    pub(in crate::store) fn of(files: &[Arc<SegmentFile>], open: &[RecordBatch]) -> Self {
+        let mut leaves = Self::default();
+        for file in files {
+            match damage::guarded(&file.path, || Ok(groups(file))) {
+                Ok(Ok(groups)) => {
+                    for (group, (least, count)) in groups.into_iter().enumerate() {
+                        let firsts: Vec<(String, Position)> = match file.ranges.as_slice() {
+                            [only] => vec![(only.collector.clone(), least.unwrap_or(only.first))],
+                            ranges => ranges.iter().map(|range| (range.collector.clone(), range.first)).collect(),
+                        };
+                        leaves.add(Rows::Group(Arc::clone(file), group), count, firsts);
+                    }
+                }
+                Ok(Err(what)) => leaves.cannot(file, what),
+                Err(error) => leaves.cannot(file, error.to_string()),
+            }
+        }
+        for batch in open {
+            let mut firsts: BTreeMap<String, Position> = BTreeMap::new();
+            places(batch, |_, collector, at, _| {
+                let first = firsts.entry(collector.to_owned()).or_insert(at);
+                *first = at.min(*first);
+            });
+            leaves.add(Rows::Open(batch.clone()), batch.num_rows() as u64, firsts);
+        }
+        leaves.order.values_mut().for_each(|units| units.sort_unstable_by(|one, next| next.cmp(one)));
+        leaves
+    }
+
+    fn add(&mut self, rows: Rows, count: u64, firsts: impl IntoIterator<Item = (String, Position)>) {
+        let unit = self.units.len();
+        self.units.push(Unit { rows, count, is_read: false });
+        self.total = self.total.saturating_add(count);
+        for (collector, first) in firsts {
+            self.order.entry(collector).or_default().push((first, unit));
+        }
+    }
+
+    fn cannot(&mut self, file: &SegmentFile, what: String) {
+        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        self.unreadable.push((name, what));
+    }
+
+    /// Takes out the events of a stretch of a stream.
+    pub(in crate::store) fn take(
+        &mut self,
+        collector: &str,
+        (first, last): (Position, Position),
+        schema: u32,
+    ) -> Result<BTreeMap<u64, Leaf>, StoreError> {
+        while let Some(units) = self.order.get_mut(collector)
+            && let Some((_, unit)) = units.pop_if(|(least, _)| *least <= last)
+        {
+            self.read(unit, schema);
+        }
+        let Some(read) = self.read.get_mut(collector) else { return Ok(BTreeMap::new()) };
+        let mut rest = read.split_off(&first);
+        let mut behind = rest.split_off(&(last.0, last.1.saturating_add(1)));
+        read.append(&mut behind);
+        Ok(rest.into_iter().map(|((_, number), leaf)| (number, leaf)).collect())
+    }
+
+    /// What no stretch took, per collector.
+    pub(in crate::store) fn rest(mut self, schema: u32) -> Vec<(String, Position, Leaf)> {
+        for unit in 0..self.units.len() {
+            self.read(unit, schema);
+        }
+        let of = |(collector, leaves): (String, BTreeMap<Position, Leaf>)| {
+            leaves.into_iter().map(move |(at, leaf)| (collector.clone(), at, leaf))
+        };
+        self.read.into_iter().flat_map(of).collect()
+    }
+
+    fn read(&mut self, unit: usize, schema: u32) {
+        let Some(unit) = self.units.get_mut(unit).filter(|unit| !unit.is_read) else { return };
+        unit.is_read = true;
+        self.done = self.done.saturating_add(unit.count);
+        let (read, twice) = (&mut self.read, &mut self.twice);
+        let mut take = |batch: &RecordBatch| {
+            places(batch, |row, collector, at, entity| {
+                let hash = event::leaf(at.1, &content(batch, row, schema));
+                let leaf = Leaf { hash, entity: u128::from_str_radix(entity, 16).unwrap_or_default() };
+                let before = match read.get_mut(collector) {
+                    Some(known) => known.insert(at, leaf),
+                    None => read.entry(collector.to_owned()).or_default().insert(at, leaf),
+                };
+                twice.extend(before.map(|_| (collector.to_owned(), at)));
+            });
+        };
+        match &unit.rows {
+            Rows::Open(batch) => take(batch),
+            Rows::Group(file, group) => {
+                let (file, group) = (Arc::clone(file), *group);
+                // The decoder may panic on bytes that are not what was written.
+                let outcome = damage::guarded(&file.path, || Ok(read_group(&file, group, take)));
+                if let Err(what) = outcome.unwrap_or_else(|error| Err(error.to_string())) {
+                    self.cannot(&file, what);
+                }
+            }
+        }
+    }
+}
+
+/// Per row group the least position that it tells of, if it tells one, and its rows.
+fn groups(file: &SegmentFile) -> Result<Vec<(Option<Position>, u64)>, String> {
+    let opened = File::open(&file.path).map_err(|error| error.to_string())?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| error.to_string())?;
+    let one = |group: &RowGroupMetaData| {
+        let least = least(group, "epoch").zip(least(group, "seq"));
+        (least, u64::try_from(group.num_rows()).unwrap_or_default())
+    };
+    Ok(reader.metadata().row_groups().iter().map(one).collect())
+}
+
+fn least(group: &RowGroupMetaData, column: &str) -> Option<u64> {
+    let column = group.columns().iter().find(|known| known.column_path().string() == column)?;
+    match column.statistics()? {
+        Statistics::Int64(known) => known.min_opt().copied().and_then(|least| u64::try_from(least).ok()),
+        _ => None,
+    }
+}
+
+fn read_group(file: &SegmentFile, group: usize, mut take: impl FnMut(&RecordBatch)) -> Result<(), String> {
+    let opened = File::open(&file.path).map_err(|error| error.to_string())?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| error.to_string())?;
+    let batches = reader.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build();
+    for batch in batches.map_err(|error| error.to_string())? {
+        let batch = batch.and_then(|batch| process_events(&batch)).map_err(|error| error.to_string())?;
+        take(&batch);
+    }
+    Ok(())
+}
+
+/// Calls `take` with each row, its collector, position and entity. A row without a position is none of a stream.
+fn places<'a>(batch: &'a RecordBatch, mut take: impl FnMut(usize, &'a str, Position, &'a str)) {
+    let text = |name: &str| batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
+    let number = |name: &str| batch.column_by_name(name).and_then(|array| array.as_primitive_opt::<Int64Type>());
+    let (Some(collectors), Some(entities)) = (text("collector"), text("entity_id")) else { return };
+    let (Some(epochs), Some(numbers)) = (number("epoch"), number("seq")) else { return };
+    let rows = collectors.iter().zip(entities.iter()).zip(epochs.iter().zip(numbers.iter()));
+    for (row, ((collector, entity), (epoch, number))) in rows.enumerate() {
+        let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
+        let at = unsigned(epoch).zip(unsigned(number));
+        take(row, collector.unwrap_or_default(), at.unwrap_or_default(), entity.unwrap_or_default());
+    }
+}

@@ -1,0 +1,511 @@
+//! One file that shows that entries stand in a ledger, and that events and an alert are those that the entries tell of. Whoever has
+//! the ledger's verifier key needs nothing else.
+//!
+//! Every member is bound to the signed checkpoint by a hash, and a file that is not written exactly as [`Proof::to_file`] writes it
+//! is refused, so no bit of it can be another one. What a file does not have (an event that retention removed) is told by
+//! [`Verified`], never by the file itself.
+
+mod leaves;
+mod row;
+
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+pub use self::leaves::{LeafNodes, RangeLeaves};
+pub use self::row::{EventColumns, Row};
+
+use super::checkpoint::{Checkpoint, CheckpointError};
+use super::event::{self, RANGE_HASH};
+use super::keys::{KeyChain, KeyChainError};
+use super::note::VerifierKey;
+use super::tree::{self, Nodes, ProofError, TreeHash};
+use super::{AuditEntry, EventRange, Hash, LedgerRecord, hexed};
+use crate::model::{Alert, EventPointer};
+use crate::proto::Sequence;
+
+/// What a file of this form says first.
+const FORMAT: &str = "daemoneye-proof/v1";
+/// Largest file that is read: 16 events and an ancestry at their bounds, several times over.
+pub const MAX_PROOF_BYTES: u64 = 256 * 1024 * 1024;
+
+/// A file that proves something.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proof {
+    format: String,
+    /// What the ledger's tree is hashed with.
+    tree: String,
+    /// The signed note.
+    pub checkpoint: String,
+    /// The notes by which one key hands over to the next, oldest first.
+    pub rotations: Vec<String>,
+    /// By sequence.
+    pub entries: Vec<EntryProof>,
+    /// What an `alert` entry tells of, exactly as it was raised.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub alert: Option<String>,
+    /// What the alert's rule says, in the parts whose hash the alert has: its text, then what each override of it changes.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rule: Vec<String>,
+    /// Events that `event-range` entries cover.
+    pub events: Vec<EventProof>,
+}
+
+/// An entry, and how it hangs below the checkpoint.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EntryProof {
+    /// Its number.
+    pub sequence: u64,
+    /// ms since the Unix epoch.
+    pub timestamp_ms: i64,
+    /// Who acted.
+    pub actor: String,
+    /// What was done.
+    pub action: String,
+    /// JSON.
+    pub payload: String,
+    /// Hash of the entry before it.
+    #[serde(with = "hexed")]
+    previous_hash: Hash,
+    /// From the leaf up.
+    inclusion: Vec<HexHash>,
+}
+
+/// A stored event, and how it hangs below its range's root.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct EventProof {
+    /// The `event-range` entry.
+    pub entry: u64,
+    /// From the leaf up.
+    path: Vec<HexHash>,
+    /// Its columns.
+    pub row: EventColumns,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+struct HexHash(#[serde(with = "hexed")] Hash);
+
+/// Why a file proves nothing.
+#[derive(Debug, thiserror::Error)]
+pub enum ProofFault {
+    /// The alert is not the one of an entry.
+    #[error(
+        "the alert is not the one that an entry of the ledger tells of; it was changed, or belongs to another proof"
+    )]
+    CorruptAlert,
+    /// The checkpoint.
+    #[error("the checkpoint: {0}")]
+    CorruptCheckpoint(#[from] CheckpointError),
+    /// An entry.
+    #[error("entry {sequence} does not stand in the ledger of the checkpoint: {what}")]
+    CorruptEntry {
+        /// Which one.
+        sequence: u64,
+        /// Why not.
+        what: ProofError,
+    },
+    /// An event.
+    #[error("event {number}, {what}")]
+    CorruptEvent {
+        /// Which one of the file's, from 1.
+        number: usize,
+        /// What is wrong.
+        what: String,
+    },
+    /// Not a file as this program writes it.
+    #[error("this is no proof as daemoneye-cli writes it: {0}")]
+    CorruptFile(String),
+    /// The chain of keys.
+    #[error("the chain of keys: {0}")]
+    CorruptKeys(#[from] KeyChainError),
+    /// The rule's text is not the one that the alert names.
+    #[error("the rule's text does not have the hash that the alert names")]
+    CorruptRule,
+}
+
+/// Why a proof cannot be made.
+#[derive(Debug, thiserror::Error)]
+pub enum MakeError<E> {
+    /// The tree's nodes.
+    #[error("{0}")]
+    Nodes(E),
+    /// The payload is no text.
+    #[error("entry {0} has a payload that is no text")]
+    MisusePayload(u64),
+    /// The events are not those of the range.
+    #[error(
+        "the stored events {first} to {last} of {collector} (epoch {epoch}) are not those that ledger entry {entry} covers"
+    )]
+    CorruptRange {
+        /// Whose.
+        collector: String,
+        /// Which epoch.
+        epoch: u64,
+        /// First record.
+        first: u64,
+        /// Last record.
+        last: u64,
+        /// The entry.
+        entry: u64,
+    },
+    /// The entry is younger than the checkpoint.
+    #[error("entry {0} is not below a checkpoint yet: one is made every minute, try again then")]
+    Younger(u64),
+}
+
+/// What was proven.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Verified {
+    /// The checkpoint that everything hangs below.
+    pub checkpoint: Checkpoint,
+    /// Per event of the file, in order, its place.
+    pub events: Vec<EventPointer>,
+    /// The alert.
+    pub alert: Option<Box<Alert>>,
+    /// Events that caused the alert and are not in the file: retention has removed them, or nobody asked for them.
+    pub missing: Vec<EventPointer>,
+}
+
+impl Proof {
+    /// With nothing proven yet.
+    #[must_use]
+    pub fn new(tree: TreeHash, checkpoint: String, rotations: Vec<String>) -> Self {
+        let (format, tree) = (FORMAT.to_owned(), tree.word().to_owned());
+        Self {
+            format,
+            tree,
+            checkpoint,
+            rotations,
+            entries: Vec::new(),
+            alert: None,
+            rule: Vec::new(),
+            events: Vec::new(),
+        }
+    }
+
+    /// The file.
+    #[must_use]
+    pub fn to_file(&self) -> String {
+        let text = serde_json::to_string_pretty(self).unwrap_or_default();
+        format!("{text}\n")
+    }
+
+    /// Reads a file; nothing in it is verified.
+    ///
+    /// # Errors
+    /// [`ProofFault::CorruptFile`]: it is not exactly what [`Self::to_file`] writes.
+    pub fn of_file(text: &str) -> Result<Self, ProofFault> {
+        let proof: Self = serde_json::from_str(text).map_err(|error| ProofFault::CorruptFile(error.to_string()))?;
+        if proof.to_file() != text {
+            return Err(ProofFault::CorruptFile("it was written anew or changed".to_owned()));
+        }
+        if proof.format != FORMAT {
+            return Err(ProofFault::CorruptFile(format!("its form is {:?}, this build reads {FORMAT}", proof.format)));
+        }
+        Ok(proof)
+    }
+
+    /// Adds an entry, once.
+    ///
+    /// # Errors
+    /// [`MakeError`].
+    pub fn add_entry<N: Nodes>(
+        &mut self,
+        record: &LedgerRecord,
+        size: u64,
+        nodes: &mut N,
+    ) -> Result<(), MakeError<N::Error>> {
+        let entry = &record.entry;
+        let Err(place) = self.entries.binary_search_by_key(&entry.sequence, |known| known.sequence) else {
+            return Ok(());
+        };
+        let payload = std::str::from_utf8(&record.payload).map_err(|_| MakeError::MisusePayload(entry.sequence))?;
+        let inclusion = tree::inclusion(nodes, self.hash(), entry.sequence, size).map_err(MakeError::Nodes)?;
+        let inclusion = inclusion.ok_or(MakeError::Younger(entry.sequence))?;
+        let proof = EntryProof {
+            sequence: entry.sequence,
+            timestamp_ms: entry.timestamp_ms,
+            actor: entry.actor.clone(),
+            action: entry.action.clone(),
+            payload: payload.to_owned(),
+            previous_hash: entry.previous_hash,
+            inclusion: inclusion.into_iter().map(HexHash).collect(),
+        };
+        self.entries.insert(place, proof);
+        Ok(())
+    }
+
+    /// Adds an event that `entry` covers, of whose range `leaves` are all.
+    ///
+    /// # Errors
+    /// [`MakeError::CorruptRange`]: the leaves are not those of the range.
+    pub fn add_event(
+        &mut self,
+        entry: u64,
+        range: &EventRange,
+        leaves: &RangeLeaves,
+        row: EventColumns,
+        number: u64,
+    ) -> Result<(), MakeError<std::convert::Infallible>> {
+        let path = leaves.path(range, number).ok_or_else(|| MakeError::CorruptRange {
+            collector: range.collector.clone(),
+            epoch: range.epoch,
+            first: range.first,
+            last: range.last,
+            entry,
+        })?;
+        let proof = EventProof { entry, path: path.into_iter().map(HexHash).collect(), row };
+        if !self.events.contains(&proof) {
+            self.events.push(proof);
+        }
+        Ok(())
+    }
+
+    fn hash(&self) -> TreeHash {
+        TreeHash::of_word(&self.tree).unwrap_or(TreeHash::Sha256)
+    }
+
+    /// Verifies all of it, beginning with `key`.
+    ///
+    /// # Errors
+    /// [`ProofFault`] says what does not fit.
+    pub fn verify(&self, key: &VerifierKey) -> Result<Verified, ProofFault> {
+        let checkpoint = self.signed(key)?;
+        let tree = TreeHash::of_word(&self.tree)
+            .ok_or_else(|| ProofFault::CorruptFile(format!("no tree is hashed with {:?}", self.tree)))?;
+        if !self.entries.is_sorted_by(|one, next| one.sequence < next.sequence) {
+            return Err(ProofFault::CorruptFile("its entries are not in order".to_owned()));
+        }
+        self.entries.iter().try_for_each(|entry| entry.verify(tree, &checkpoint))?;
+        let numbered = (1_usize..).zip(&self.events);
+        let events = numbered
+            .map(|(number, event)| self.place(event).map_err(|what| ProofFault::CorruptEvent { number, what }))
+            .collect::<Result<Vec<_>, _>>()?;
+        let alert = self.proven_alert()?;
+        let missing = alert.iter().flat_map(|alert| alert.events.iter());
+        let missing = missing.filter(|pointer| !events.contains(pointer)).cloned().collect();
+        Ok(Verified { checkpoint, events, alert, missing })
+    }
+
+    /// The checkpoint, by the chain of keys from `key` on, wherever in it that stands.
+    fn signed(&self, key: &VerifierKey) -> Result<Checkpoint, ProofFault> {
+        let follow = |notes: &[String]| {
+            let mut keys = KeyChain::new(key.clone());
+            notes.iter().try_for_each(|note| keys.follow(note))?;
+            Ok(keys.verified(&self.checkpoint)?)
+        };
+        let later = (1..=self.rotations.len()).filter_map(|from| self.rotations.get(from..));
+        follow(&self.rotations).or_else(|fault| later.map(follow).find_map(Result::ok).ok_or(fault))
+    }
+
+    /// Shows that an event is in its range.
+    fn place(&self, proof: &EventProof) -> Result<EventPointer, String> {
+        let entry = self.entries.iter().find(|entry| entry.sequence == proof.entry);
+        let entry = entry.filter(|entry| entry.action == "event-range");
+        let range = entry.and_then(|entry| EventRange::read(entry.payload.as_bytes())).filter(EventRange::has_tree);
+        let range = range.ok_or_else(|| format!("entry {} is not here, or covers no events", proof.entry))?;
+        let row = Row::read(&proof.row)?;
+        let at = row.pointer.clone();
+        if at.collector != range.collector || at.epoch != range.epoch {
+            return Err(format!("entry {} covers another stream", proof.entry));
+        }
+        let index = index_in(&range, at.number);
+        let index = index.ok_or_else(|| format!("entry {} does not cover its position", proof.entry))?;
+        let leaf = event::leaf(at.number, &row.content(range.schema));
+        let path: Vec<Hash> = proof.path.iter().map(|hash| hash.0).collect();
+        tree::verify_inclusion(RANGE_HASH, &leaf, index, range.events, &range.root, &path).map_err(|what| {
+            format!("{at}: it was changed, or is not in the range of entry {}: {what}", proof.entry, at = shown(&at))
+        })?;
+        Ok(at)
+    }
+
+    fn proven_alert(&self) -> Result<Option<Box<Alert>>, ProofFault> {
+        let Some(text) = &self.alert else {
+            return if self.rule.is_empty() { Ok(None) } else { Err(ProofFault::CorruptRule) };
+        };
+        let alert: Alert = serde_json::from_str(text).map_err(|_| ProofFault::CorruptAlert)?;
+        if !self.entries.iter().any(|entry| entry.tells_of(&alert, text)) {
+            return Err(ProofFault::CorruptAlert);
+        }
+        if !self.rule.is_empty() && rule_hash(&self.rule) != alert.rule_hash {
+            return Err(ProofFault::CorruptRule);
+        }
+        Ok(Some(Box::new(alert)))
+    }
+}
+
+/// The hash of a rule whose text is the first part and whose overrides are the others.
+#[must_use]
+pub fn rule_hash(parts: &[String]) -> String {
+    let mut parts = parts.iter();
+    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+    let text = parts.next().map(|text| hash(text)).unwrap_or_default();
+    parts.fold(text, |before, changed| hash(&format!("{before}\n{changed}")))
+}
+
+impl EntryProof {
+    fn verify(&self, tree: TreeHash, checkpoint: &Checkpoint) -> Result<(), ProofFault> {
+        let Self { sequence, timestamp_ms, actor, action, payload, previous_hash, inclusion } = self;
+        let entry = AuditEntry::link(
+            *sequence,
+            *previous_hash,
+            *timestamp_ms,
+            actor.as_str(),
+            action.as_str(),
+            payload.as_bytes(),
+        );
+        let leaf = tree.leaf(&entry.canonical_bytes());
+        let path: Vec<Hash> = inclusion.iter().map(|hash| hash.0).collect();
+        tree::verify_inclusion(tree, &leaf, *sequence, checkpoint.size, &checkpoint.root, &path)
+            .map_err(|what| ProofFault::CorruptEntry { sequence: *sequence, what })
+    }
+
+    fn tells_of(&self, alert: &Alert, text: &str) -> bool {
+        matches!(self.action.as_str(), "alert" | "alert-suppressed")
+            && serde_json::from_str::<Value>(&self.payload).is_ok_and(|payload| is_alert(&payload, alert, text))
+    }
+}
+
+/// Whether an `alert` entry's payload tells of this alert with this text.
+#[must_use]
+pub fn is_alert(payload: &Value, alert: &Alert, text: &str) -> bool {
+    let member = |name: &str| payload.get(name).and_then(Value::as_str);
+    member("alert") == Some(alert.id.to_string().as_str())
+        && member("record") == Some(blake3::hash(text.as_bytes()).to_hex().as_str())
+}
+
+/// Where an event stands among the events of its range.
+fn index_in(range: &EventRange, number: u64) -> Option<u64> {
+    let index = range.numbers().position(|known| known == number)?;
+    u64::try_from(index).ok()
+}
+
+fn shown(at: &EventPointer) -> String {
+    format!("{}:{}", at.collector, Sequence::new(at.epoch, at.number))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::checkpoint::origin;
+    use super::super::event::Content;
+    use super::super::keys::rotation_note;
+    use super::super::note::NoteSigner;
+    use super::super::{GENESIS, RangeBuilder};
+    use super::*;
+    use crate::event_json::{EventRow, Origin};
+    use crate::proto::{EventType, ProcessEvent, ProcessRecord};
+
+    fn event(number: u64) -> ProcessEvent {
+        let process = ProcessRecord {
+            entity_id: vec![u8::try_from(number).unwrap(); 16],
+            pid: 7,
+            name: "sh".into(),
+            cpu_usage: Some(0.1),
+            arg_lengths: vec![1, 300],
+            command_line: Some("sh \"x\"".into()),
+            ..ProcessRecord::default()
+        };
+        ProcessEvent {
+            event_type: EventType::Start.into(),
+            time_us: 1_769_860_800_000_000,
+            process: Some(process),
+            ..ProcessEvent::default()
+        }
+    }
+
+    fn row(number: u64) -> EventColumns {
+        let origin = Origin { collector: "procmond", sequence: Some(Sequence::new(3, number)) };
+        Row::columns(EventRow::new(&event(number), origin).cells().map(|(_, cell)| cell))
+    }
+
+    struct Sample {
+        key: VerifierKey,
+        checkpoint: String,
+        rotations: Vec<String>,
+        records: Vec<LedgerRecord>,
+        nodes: LeafNodes,
+        range: EventRange,
+        leaves: RangeLeaves,
+    }
+
+    /// Twenty entries; number 7 covers seven records, of which the third is no event.
+    fn sample() -> Sample {
+        let (mut builder, mut leaves) = (RangeBuilder::new("procmond"), RangeLeaves::default());
+        for number in 1..=7 {
+            let content = if number == 3 { Content::Other([1; 32]) } else { Content::of_event(&event(number)) };
+            builder.add(Sequence::new(3, number), content);
+            if let Content::Event(hash) = content {
+                leaves.add(number, event::leaf(number, &hash));
+            }
+        }
+        let range = builder.take().remove(0);
+        let (mut records, mut previous) = (Vec::new(), GENESIS);
+        for sequence in 0..20 {
+            let (action, payload) =
+                if sequence == 7 { ("event-range", range.payload()) } else { ("config", b"{}".to_vec()) };
+            let entry = AuditEntry::link(sequence, previous, 5, "procmond", action, &payload);
+            previous = entry.entry_hash;
+            records.push(LedgerRecord { entry, payload: payload.into(), outbox_id: 0, covered: None, leaf: None });
+        }
+        let tree = records.iter().map(|record| TreeHash::Sha256.leaf(&record.entry.canonical_bytes())).collect();
+        let mut nodes = LeafNodes::new(TreeHash::Sha256, tree);
+        let root = tree::root(&mut nodes, TreeHash::Sha256, 20).unwrap_or_default();
+        let signer = |seed| NoteSigner::new(&origin("m"), &[seed; 32]).unwrap();
+        let (old, new) = (signer(1), signer(2));
+        let checkpoint = Checkpoint { origin: origin("m"), size: 20, root }.sign(&new).unwrap();
+        let rotations = vec![rotation_note(&old, new.verifier()).unwrap()];
+        Sample { key: old.verifier().clone(), checkpoint, rotations, records, nodes, range, leaves }
+    }
+
+    fn proof(sample: &mut Sample) -> Proof {
+        let mut proof = Proof::new(TreeHash::Sha256, sample.checkpoint.clone(), sample.rotations.clone());
+        proof.add_entry(&sample.records[7], 20, &mut sample.nodes).unwrap();
+        proof.add_event(7, &sample.range, &sample.leaves, row(5), 5).unwrap();
+        proof
+    }
+
+    #[test]
+    fn an_event_is_proven_by_the_file_and_the_key_alone() {
+        let mut sample = sample();
+        let file = proof(&mut sample).to_file();
+        let verified = Proof::of_file(&file).unwrap().verify(&sample.key).unwrap();
+        assert_eq!(verified.events, [EventPointer { collector: "procmond".into(), epoch: 3, number: 5 }]);
+        assert_eq!(verified.checkpoint.size, 20);
+    }
+
+    #[test]
+    fn a_changed_bit_anywhere_in_the_file_is_found() {
+        let mut sample = sample();
+        let file = proof(&mut sample).to_file();
+        // One bit of each byte, every one of them in turn: all of them take a minute of signatures.
+        for bit in (0..file.len()).map(|byte| byte * 8 + byte * 5 % 8) {
+            let mut bytes = file.clone().into_bytes();
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            let Ok(text) = String::from_utf8(bytes) else { continue };
+            let verified = Proof::of_file(&text).and_then(|proof| proof.verify(&sample.key));
+            assert!(verified.is_err(), "bit {} of byte {}: {:?}", bit % 8, bit / 8, &text[bit / 8 - 20..bit / 8 + 20]);
+        }
+    }
+
+    #[test]
+    fn another_event_in_the_place_of_the_proven_one_is_refused_and_so_is_a_range_that_lacks_one() {
+        let mut sample = sample();
+        let mut swapped = proof(&mut sample);
+        swapped.events[0].row = row(6);
+        assert!(matches!(swapped.verify(&sample.key), Err(ProofFault::CorruptEvent { number: 1, .. })));
+        let mut lacking = RangeLeaves::default();
+        sample.leaves.iter().skip(1).for_each(|(number, leaf)| lacking.add(number, leaf));
+        let made = proof(&mut sample).add_event(7, &sample.range, &lacking, row(5), 5);
+        assert!(matches!(made, Err(MakeError::CorruptRange { entry: 7, .. })));
+    }
+
+    #[test]
+    fn an_entry_behind_the_checkpoint_has_no_proof_yet() {
+        let mut sample = sample();
+        let mut proof = Proof::new(TreeHash::Sha256, sample.checkpoint.clone(), Vec::new());
+        let made = proof.add_entry(&sample.records[7], 7, &mut sample.nodes);
+        assert!(matches!(made, Err(MakeError::Younger(7))));
+    }
+}
