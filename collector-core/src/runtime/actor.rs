@@ -205,6 +205,7 @@ async fn note_start(shared: &Shared, builder: &RuntimeBuilder, recovered: &Recov
         shared.note("ledger-tail-cut", json!({ "bytes": found.torn_bytes })).await;
     }
     if let Some(what) = &found.damage {
+        tracing::error!(what, "the ledger is damaged or cannot be signed");
         shared.note("ledger-damage", json!({ "what": what })).await;
     }
     for gap in recovered.gaps.iter().take(GAP_ENTRIES) {
