@@ -48,7 +48,7 @@ pub enum Cell<'a> {
 impl Serialize for Cell<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self {
-            Self::Blob(bytes) => serializer.serialize_str(&format!("0x{}", hex::encode(bytes))),
+            Self::Blob(bytes) => serializer.serialize_str(&format!("0x{}", crate::hex::encode(bytes))),
             Self::Boolean(value) => serializer.serialize_bool(*value),
             Self::Integer(value) => serializer.serialize_i64(*value),
             Self::Null => serializer.serialize_none(),
@@ -211,7 +211,7 @@ fn boolean<'a>(value: Option<bool>) -> Cell<'a> {
 }
 
 fn id<'a>(bytes: Option<&[u8]>) -> Cell<'a> {
-    bytes.filter(|bytes| bytes.len() == 16).map_or(Cell::Null, |bytes| Cell::Made(hex::encode(bytes)))
+    bytes.filter(|bytes| bytes.len() == 16).map_or(Cell::Null, |bytes| Cell::Made(crate::hex::encode(bytes)))
 }
 
 fn list<'a>(names: &[String]) -> Cell<'a> {

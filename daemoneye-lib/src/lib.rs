@@ -11,6 +11,7 @@ pub mod event_json;
 pub mod exit;
 pub mod frame;
 pub mod functions;
+pub mod hex;
 pub mod jail;
 pub mod ledger;
 pub mod metrics;

@@ -14,6 +14,7 @@ use super::Hash;
 use super::tree::TreeHash;
 use crate::columns::{self, Column, Kind};
 use crate::event_json::{Cell, EventRow, Origin};
+use crate::hex;
 use crate::proto::ProcessEvent;
 use crate::topic::PROCESS_TOPICS;
 
@@ -128,7 +129,7 @@ pub fn cell_to_json(cell: &Cell<'_>) -> serde_json::Value {
 pub fn cell_of_json(column: &Column, value: &serde_json::Value) -> Option<Cell<'static>> {
     let text = value.as_str();
     Some(match column.kind {
-        Kind::Blob => Cell::Blob(hex::decode(text?.strip_prefix("0x")?).ok()?.into()),
+        Kind::Blob => Cell::Blob(hex::decode(text?.strip_prefix("0x")?)?.into()),
         Kind::Boolean => Cell::Boolean(value.as_bool()?),
         Kind::Integer => Cell::Integer(value.as_i64()?),
         Kind::Real => Cell::Real(text?.parse().ok()?),

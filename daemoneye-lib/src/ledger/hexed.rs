@@ -4,13 +4,13 @@ use serde::de::Error as _;
 use serde::{Deserialize as _, Deserializer, Serializer};
 
 use super::Hash;
+use crate::hex;
 
 /// The hash that the digits are.
 #[must_use]
 pub fn parse(text: &str) -> Option<Hash> {
     let is_lower = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    let mut hash = [0; 32];
-    (is_lower && hex::decode_to_slice(text, &mut hash).is_ok()).then_some(hash)
+    if is_lower { hex::decode(text)?.try_into().ok() } else { None }
 }
 
 pub(super) fn serialize<S: Serializer>(hash: &Hash, serializer: S) -> Result<S::Ok, S::Error> {

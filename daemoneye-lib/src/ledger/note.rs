@@ -7,7 +7,7 @@
 use std::fmt;
 use std::str::FromStr;
 
-use ed25519_dalek::{Signature, Signer as _, SigningKey, VerifyingKey};
+use ed25519_compact::{KeyPair, PublicKey, SecretKey, Seed, Signature};
 use sha2::{Digest as _, Sha256};
 
 use super::base64;
@@ -55,13 +55,13 @@ fn is_text(text: &str) -> bool {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct VerifierKey {
     name: String,
-    key: VerifyingKey,
+    key: PublicKey,
 }
 
 impl VerifierKey {
     fn id(&self) -> [u8; 4] {
         let mut hasher = Sha256::new();
-        for part in [self.name.as_bytes(), b"\n", &[ED25519], self.key.as_bytes()] {
+        for part in [self.name.as_bytes(), b"\n", &[ED25519], self.key.as_slice()] {
             hasher.update(part);
         }
         let [a, b, c, d, ..] = <[u8; 32]>::from(hasher.finalize());
@@ -77,7 +77,7 @@ impl VerifierKey {
 
 impl fmt::Display for VerifierKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let key: Vec<u8> = std::iter::once(ED25519).chain(*self.key.as_bytes()).collect();
+        let key: Vec<u8> = std::iter::once(ED25519).chain(*self.key).collect();
         write!(f, "{}+{:08x}+{}", self.name, u32::from_be_bytes(self.id()), base64::encode(&key))
     }
 }
@@ -90,8 +90,8 @@ impl FromStr for VerifierKey {
         let (name, rest) = text.split_once('+').ok_or(NoteError::CorruptKey)?;
         let (_, key) = rest.split_once('+').ok_or(NoteError::CorruptKey)?;
         let key = base64::decode(key).ok_or(NoteError::CorruptKey)?;
-        let key = key.strip_prefix(&[ED25519]).and_then(|key| key.try_into().ok()).ok_or(NoteError::CorruptKey)?;
-        let key = VerifyingKey::from_bytes(key).map_err(|_| NoteError::CorruptKey)?;
+        let key = key.strip_prefix(&[ED25519]).and_then(|key| PublicKey::from_slice(key).ok());
+        let key = key.filter(|key| key.validate().is_ok()).ok_or(NoteError::CorruptKey)?;
         let key = Self { name: name.to_owned(), key };
         if is_name(name) && key.to_string() == text { Ok(key) } else { Err(NoteError::CorruptKey) }
     }
@@ -101,7 +101,7 @@ impl FromStr for VerifierKey {
 #[derive(Clone)]
 pub struct NoteSigner {
     verifier: VerifierKey,
-    key: SigningKey,
+    key: SecretKey,
 }
 
 impl fmt::Debug for NoteSigner {
@@ -119,8 +119,8 @@ impl NoteSigner {
         if !is_name(name) {
             return Err(NoteError::MisuseName);
         }
-        let key = SigningKey::from_bytes(seed);
-        Ok(Self { verifier: VerifierKey { name: name.to_owned(), key: key.verifying_key() }, key })
+        let KeyPair { pk, sk } = KeyPair::from_seed(Seed::new(*seed));
+        Ok(Self { verifier: VerifierKey { name: name.to_owned(), key: pk }, key: sk })
     }
 
     /// What verifies its notes.
@@ -137,8 +137,7 @@ impl NoteSigner {
         if !is_text(text) {
             return Err(NoteError::MisuseText);
         }
-        let signature: Vec<u8> =
-            self.verifier.id().into_iter().chain(self.key.sign(text.as_bytes()).to_bytes()).collect();
+        let signature: Vec<u8> = self.verifier.id().into_iter().chain(*self.key.sign(text.as_bytes(), None)).collect();
         Ok(format!("{text}\n{DASH}{} {}\n", self.verifier.name, base64::encode(&signature)))
     }
 }
@@ -201,7 +200,7 @@ impl Note {
         }
         for line in ours {
             let signature = Signature::from_slice(&line.signature).map_err(|_| NoteError::CorruptSignature)?;
-            let fits = key.key.verify_strict(self.text.as_bytes(), &signature);
+            let fits = key.key.verify(self.text.as_bytes(), &signature);
             fits.map_err(|_| NoteError::CorruptSignature)?;
         }
         Ok(&self.text)

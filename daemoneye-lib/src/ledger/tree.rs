@@ -402,12 +402,12 @@ mod tests {
             ["", "00", "10", "2021", "3031", "40414243", "5051525354555657", "606162636465666768696a6b6c6d6e6f"];
         let mut frontier = Frontier::new(TreeHash::Sha256);
         for hex in hexes {
-            frontier.push(TreeHash::Sha256.leaf(&hex::decode(hex).unwrap()), |_, _, _| {});
+            frontier.push(TreeHash::Sha256.leaf(&crate::hex::decode(hex).unwrap()), |_, _, _| {});
         }
         let wanted = "5dc9da79a70659a9ad559cb701ded9a2ab9d823aad2f4960cfe370eff4604328";
-        assert_eq!(hex::encode(frontier.root()), wanted);
+        assert_eq!(crate::hex::encode(&frontier.root()), wanted);
         let empty = "e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855";
-        assert_eq!(hex::encode(TreeHash::Sha256.empty()), empty);
+        assert_eq!(crate::hex::encode(&TreeHash::Sha256.empty()), empty);
     }
 
     #[test]
