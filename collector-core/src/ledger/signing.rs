@@ -60,6 +60,8 @@ pub(super) struct Signing {
     actor: String,
     signer: Result<NoteSigner, String>,
     keys: Vec<VerifierKey>,
+    /// The signer's entry is written, its seed and the file of keys not yet.
+    handing_over: bool,
     unsynced: UnsyncedTiles,
     last_size: u64,
     log_end: u64,
@@ -83,6 +85,7 @@ impl Signing {
             actor: options.actor,
             signer: Err(String::new()),
             keys,
+            handing_over: false,
             unsynced,
             last_size: stored.all.last().map_or(0, |last| last.checkpoint.size),
             log_end: stored.log_end,
@@ -130,10 +133,7 @@ impl Signing {
             return Ok(signer);
         };
         let signer = match current.filter(|signer| *signer.verifier() == expected) {
-            Some(signer) => {
-                self.seeds.drop_next();
-                signer
-            }
+            Some(signer) => signer,
             None => {
                 let next = self.seeds.next(name).map_err(say)?.filter(|signer| *signer.verifier() == expected);
                 let next =
@@ -145,6 +145,8 @@ impl Signing {
         if !self.keys.iter().any(signed) {
             return Err("the newest checkpoint was signed by none of the ledger's keys".to_owned());
         }
+        // Not before: the seed that waits may be the one that signed.
+        self.seeds.drop_next();
         Ok(signer)
     }
 
@@ -184,6 +186,7 @@ impl Signing {
     /// Signs a tree and keeps the note; it is on disk when this returns. `None`: nothing is new.
     pub(super) fn sign(&mut self, size: u64, root: [u8; 32]) -> Result<Option<String>, SigningError> {
         self.unsynced.sync_some(&self.log, size)?;
+        self.finish_hand_over()?;
         let signer = self.signer.as_ref().map_err(|why| SigningError::Refused(why.clone()))?;
         if size <= self.last_size {
             return Ok(None);
@@ -221,7 +224,9 @@ impl Signing {
     }
 
     /// Makes the next key; the draft is the entry by which the one before hands over.
-    pub(super) fn next_key(&self) -> Result<(NoteSigner, Draft), SigningError> {
+    pub(super) fn next_key(&mut self) -> Result<(NoteSigner, Draft), SigningError> {
+        // The next seed would replace the one that waits.
+        self.finish_hand_over()?;
         let signer = self.signer.as_ref().map_err(|why| SigningError::Refused(why.clone()))?;
         let next = self.seeds.make_next(signer.verifier().name())?;
         let note = rotation_note(signer, next.verifier()).map_err(|error| SigningError::Key(error.to_string()))?;
@@ -233,7 +238,18 @@ impl Signing {
     pub(super) fn hand_over(&mut self, next: NoteSigner) -> Result<(), SigningError> {
         self.keys.push(next.verifier().clone());
         self.signer = Ok(next);
-        self.write_keys()?;
-        Ok(self.seeds.adopt_next()?)
+        self.handing_over = true;
+        self.finish_hand_over()
+    }
+
+    /// Before anything is signed with the new key: a start looks for keys behind the newest checkpoint only, and would not find
+    /// this one any more.
+    fn finish_hand_over(&mut self) -> Result<(), SigningError> {
+        if self.handing_over {
+            self.write_keys()?;
+            self.seeds.adopt_next()?;
+            self.handing_over = false;
+        }
+        Ok(())
     }
 }

@@ -10,7 +10,8 @@ use collector_core::CollectorError;
 use collector_core::ledger::{Draft, Ledger, LedgerOptions, SigningError, TreeOptions};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::note::VerifierKey;
+use daemoneye_lib::ledger::keys::{KeyEntry, rotation_note};
+use daemoneye_lib::ledger::note::{NoteSigner, VerifierKey};
 use daemoneye_lib::ledger::notes::{checkpoint_file, checkpoints_log, keys_file};
 use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, tile_path, tree_file};
 use daemoneye_lib::ledger::tree::{TreeHash, verify_consistency, verify_inclusion};
@@ -289,20 +290,71 @@ fn a_ledger_whose_seed_is_gone_goes_on_and_signs_nothing() {
 }
 
 #[test]
-fn the_agent_cannot_name_a_key() {
+fn what_the_agent_may_not_say_is_replaced_by_an_entry_that_says_so() {
     let home = Home::new();
     let ledger = home.sound();
-    let append = |id, action: &str| AuditAppend {
+    let append = |id, actor: &str, action: &str| AuditAppend {
         outbox_id: id,
-        actor: "agent".into(),
+        actor: actor.into(),
         action: action.into(),
         timestamp_ms: 5,
         payload: b"{}".to_vec(),
     };
-    let taken =
-        ledger.append_audit(&[append(1, "key-created"), append(2, "alert"), append(3, "key-rotated")]).unwrap();
-    assert_eq!((taken.last_outbox_id, ledger.head().entries), (2, 2));
+    let barred = ["key-created", "key-rotated", "event-range", "heartbeat"].map(|action| ("agent", action));
+    let foreign = [("procmond", "event-range"), ("test", "start"), ("", "alert"), ("operator", "alert")];
+    let good = [("agent", "alert"), ("operator:alice", "rules-reload"), ("agent", "start")];
+    let all: Vec<AuditAppend> = (1..)
+        .zip(good.into_iter().chain(barred).chain(foreign))
+        .map(|(id, (actor, action))| append(id, actor, action))
+        .collect();
+    let taken = ledger.append_audit(&all).unwrap();
+    assert_eq!((taken.last_outbox_id, ledger.head().entries), (11, 12), "nothing is sent a second time");
+    let taken = ledger.append_audit(&[append(12, "agent", "key-rotated")]).unwrap();
+    assert_eq!(taken.last_outbox_id, 12);
+    let mut entries = Entries::from(&home.audit(), 1).unwrap();
+    let said: Vec<(String, String)> =
+        std::iter::from_fn(|| entries.advance().unwrap()).map(|(entry, _)| (entry.actor, entry.action)).collect();
+    let pair = |(actor, action): (&str, &str)| (actor.to_owned(), action.to_owned());
+    assert_eq!(said[..3], good.map(pair));
+    assert!(said[3..].iter().all(|entry| *entry == pair(("agent", "audit-refused"))), "{said:?}");
     assert!(home.verify().is_ok());
+}
+
+/// The seed, whose key signs for another ledger's directory.
+fn signer(seed: u8) -> NoteSigner {
+    NoteSigner::new("daemoneye/4f3c/audit", &[seed; 32]).unwrap()
+}
+
+#[test]
+fn a_ledger_that_only_names_the_key_that_was_given_is_refused() {
+    let victim = signer(7).verifier().clone();
+    let created = |key: &VerifierKey| {
+        Draft::now("test", "key-created", KeyEntry { key: key.clone(), note: String::new() }.payload())
+    };
+    let home = Home::new();
+    let (plain, _) = Ledger::open(LedgerOptions { tree: None, ..home.options() }).unwrap();
+    plain.append_batch(&[created(&victim)]).unwrap();
+    plain.append_batch(&drafts(20)).unwrap();
+    drop(plain);
+    assert!(matches!(home.demand(Some(&victim), None).unwrap_err().what, LedgerFault::CorruptTree(_)), "no tree");
+    fs::write(tree_file(&home.audit()), "sha256\n").unwrap();
+    let error = home.demand(Some(&victim), None).unwrap_err();
+    assert!(matches!(&error.what, LedgerFault::CorruptKeys(what) if what.contains("no checkpoint")), "{error}");
+
+    // A key of their own signs all of it, and hands over to the public one at last, which signs nothing.
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(20)).unwrap();
+    let exported = ledger.checkpoint().unwrap().unwrap();
+    let (seed, own) = (fs::read(home.0.path().join("keys/audit.seed")).unwrap(), home.key());
+    let own_signer = NoteSigner::new("daemoneye/4f3c/audit", &seed.try_into().unwrap()).unwrap();
+    let note = rotation_note(&own_signer, &victim).unwrap();
+    let payload = KeyEntry { key: victim.clone(), note }.payload();
+    ledger.append(Draft::now("test", "key-rotated", payload)).unwrap();
+    drop(ledger);
+    assert!(home.demand(Some(&own), None).is_ok());
+    let error = home.demand(Some(&victim), Some(&exported)).unwrap_err();
+    assert!(matches!(&error.what, LedgerFault::CorruptKeys(what) if what.contains("no checkpoint")), "{error}");
 }
 
 /// Cuts the last entries away, and everything that says that there were more.
@@ -535,4 +587,43 @@ fn a_full_disk_keeps_the_old_checkpoint_and_the_next_call_makes_up_for_it() {
     ledger.checkpoint().unwrap().unwrap();
     assert_eq!(files(&home.audit().join("tile")).len(), 2);
     assert_eq!(home.verify().unwrap().checkpoints, 1);
+}
+
+#[test]
+fn a_full_disk_during_a_rotation_loses_no_key_and_makes_one_only() {
+    use crate::support::{Faults, FaultyDisk};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    for retried in [true, false] {
+        let home = Home::new();
+        let faults = Arc::new(Faults::default());
+        let options = LedgerOptions {
+            disk: Arc::new(FaultyDisk(Arc::clone(&faults))),
+            segment_bytes: 4 * 1024 * 1024,
+            ..home.options()
+        };
+        let (ledger, _) = Ledger::open(options).unwrap();
+        ledger.append_batch(&drafts(300)).unwrap();
+        ledger.checkpoint().unwrap().unwrap();
+        let old = home.key();
+        // Entries go into room that is there already; new files do not.
+        faults.no_new.store(true, Ordering::SeqCst);
+        let (key, note) = ledger.rotate_key().unwrap();
+        assert_eq!((note, home.key()), (None, old.clone()));
+        ledger.append_batch(&drafts(300)).unwrap();
+        assert!(matches!(ledger.checkpoint(), Err(SigningError::Disk(_))), "nothing is signed before the key is kept");
+        assert!(matches!(ledger.rotate_key(), Err(SigningError::Disk(_))));
+        faults.no_new.store(false, Ordering::SeqCst);
+        if retried {
+            ledger.checkpoint().unwrap().unwrap();
+        }
+        drop(ledger);
+        for _ in 0..2 {
+            let ledger = home.sound();
+            assert_eq!(home.key(), key);
+            ledger.append_batch(&drafts(300)).unwrap();
+            ledger.checkpoint().unwrap().unwrap();
+        }
+        assert!(home.demand(Some(&old), None).is_ok() && home.demand(Some(&key), None).is_ok());
+    }
 }

@@ -71,6 +71,10 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
         );
         return Err(CliError::NotFound(text));
     }
+    let unsigned = summary.entries.saturating_sub(summary.signed_entries);
+    if verify.vkey.is_some() && unsigned > 0 {
+        eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
+    }
     let exit = judge_end(&directory)?;
     let result = if exit == Exit::Ok { "verified" } else { "end_unknown" };
     render::rows(settings.format, &GOOD, &[row(result, &summary, &directory)])?;

@@ -26,7 +26,8 @@ const PROGRESS_ENTRIES: u64 = 4096;
 pub struct Demands {
     /// How long to wait for a writer that is in the middle of something.
     pub patience: Patience,
-    /// A key of this ledger.
+    /// A key of this ledger: it, or one that it handed over to, has to have signed a checkpoint. That the ledger names it proves
+    /// nothing, as anybody may write a public key down.
     pub key: Option<VerifierKey>,
     /// The note of a checkpoint that left the host.
     pub checkpoint: Option<String>,
@@ -117,6 +118,8 @@ struct Walk<'a> {
     tiles_synced: u64,
     checkpoints: u64,
     signed_entries: u64,
+    /// The trusted key, or one that follows from it, has signed.
+    vouched: bool,
 }
 
 fn tree_fault(dir: &Path, error: super::tiles::TreeError) -> LedgerError {
@@ -171,6 +174,7 @@ impl<'a> Walk<'a> {
             exported,
             checkpoints: 0,
             signed_entries: 0,
+            vouched: false,
         })
     }
 
@@ -223,11 +227,19 @@ impl<'a> Walk<'a> {
             self.check_note(&stored.note, &stored.checkpoint).map_err(|what| (Some((file, stored.offset)), what))?;
             self.checkpoints += 1;
             self.signed_entries = size;
+            self.vouched |= self.follows_trusted();
         }
         if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
             self.check_note(note, &checkpoint).map_err(|what| (None, what))?;
+            self.vouched |= self.follows_trusted();
         }
         Ok(())
+    }
+
+    /// Whether the key that signs now is the trusted one, or one that it handed over to. Those before it do not count: whoever
+    /// has a key of their own can hand over to a public one.
+    fn follows_trusted(&self) -> bool {
+        self.keys.iter().flat_map(KeyChain::keys).any(|key| self.trusted == Some(key))
     }
 
     fn check_note(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
@@ -252,9 +264,8 @@ impl<'a> Walk<'a> {
             let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();
             return Err((Some((tree_file(self.dir), 0)), LedgerFault::CorruptTree(text)));
         }
-        let known: Vec<&VerifierKey> = self.keys.iter().flat_map(KeyChain::keys).collect();
-        if self.trusted.is_some_and(|trusted| !known.contains(&trusted)) {
-            let text = "no key of this ledger is the one that was given, and none follows from it";
+        if self.trusted.is_some() && !self.vouched {
+            let text = "no checkpoint is signed with the key that was given, or with one that it handed over to";
             return Err((None, LedgerFault::CorruptKeys(text.to_owned())));
         }
         self.check_keys_file()
