@@ -55,7 +55,7 @@ pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<G
         Ok(stored) => (stored, None),
         Err(error) => (StoredCheckpoints::default(), Some(error.to_string())),
     };
-    let newest = stored.all.last().map(|last| last.checkpoint.clone());
+    let newest = stored.newest.as_ref().map(|newest| newest.checkpoint.clone());
     let (unsynced, synced) = UnsyncedTiles::open(log)?;
     let mut grown = Grown { tree: None, stored, unsynced, keys: Vec::new(), refused: unreadable };
     let hash = match tree_hash(&log.dir) {

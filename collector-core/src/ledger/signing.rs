@@ -87,7 +87,7 @@ impl Signing {
             keys,
             handing_over: false,
             unsynced,
-            last_size: stored.all.last().map_or(0, |last| last.checkpoint.size),
+            last_size: stored.newest.as_ref().map_or(0, |newest| newest.checkpoint.size),
             log_end: stored.log_end,
         };
         let origin = checkpoint::origin(&options.machine);
@@ -112,8 +112,9 @@ impl Signing {
     ) -> Result<NoteSigner, String> {
         let say = |error: SeedError| error.to_string();
         let current = self.seeds.current(name).map_err(say)?;
-        let signed =
-            |key: &VerifierKey| stored.all.last().is_none_or(|last| Checkpoint::verified(&last.note, key).is_ok());
+        let signed = |key: &VerifierKey| {
+            stored.newest.as_ref().is_none_or(|newest| Checkpoint::verified(&newest.note, key).is_ok())
+        };
         let Some(expected) = self.keys.last().cloned() else {
             let signer = match current {
                 Some(signer) => signer,
@@ -126,7 +127,7 @@ impl Signing {
             if !signed(signer.verifier()) {
                 return Err("the newest checkpoint was signed by another key than the one that is there".to_owned());
             }
-            if stored.all.is_empty() {
+            if stored.newest.is_none() {
                 *entry = Some(self.draft(CREATED, signer.verifier(), String::new()));
             }
             self.keys.push(signer.verifier().clone());
@@ -156,7 +157,7 @@ impl Signing {
 
     /// Finishes what a crash broke off between two files.
     fn mend(&mut self, stored: &StoredCheckpoints) -> Result<(), CollectorError> {
-        if let Some(newest) = stored.all.last().filter(|_| stored.unlogged) {
+        if let Some(newest) = stored.newest.as_ref().filter(|_| stored.unlogged) {
             self.append_to_log(&newest.note)?;
         }
         Ok(())

@@ -3,14 +3,13 @@
 //! Nothing of the writer is used but the formats. What a ledger cannot know of itself, that all of it was rewritten and signed
 //! again, a checkpoint tells that was kept elsewhere.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
 use super::note::{NoteError, VerifierKey};
 use super::notes::{
-    NotesError, StoredCheckpoint, StoredCheckpoints, checkpoint_file, checkpoints_log, keys_file, read_text,
+    CheckpointWalk, NotesError, StoredCheckpoint, StoredCheckpoints, checkpoints_log, keys_file, read_text,
 };
 use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
 use super::{
@@ -108,8 +107,9 @@ struct Walk<'a> {
     tree: Option<GrowingTree>,
     keys: Option<KeyChain>,
     trusted: Option<&'a VerifierKey>,
-    /// Of the ledger itself, those that have not been reached; the file that each is in.
-    ahead: VecDeque<(PathBuf, StoredCheckpoint)>,
+    /// Of the ledger itself, the next one that has not been reached, the file that it is in, and those behind it.
+    ahead: Option<(PathBuf, StoredCheckpoint)>,
+    behind: CheckpointWalk,
     /// The one from elsewhere.
     exported: Option<(&'a str, Checkpoint)>,
     /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
@@ -130,6 +130,13 @@ fn tree_fault(dir: &Path, error: super::tiles::TreeError) -> LedgerError {
     LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what }
 }
 
+fn notes_fault(dir: &Path, error: NotesError) -> Fault {
+    match error {
+        NotesError::Corrupt { file, offset, what } => (Some((file, offset)), LedgerFault::CorruptCheckpoint(what)),
+        NotesError::Segment(error) => (Some((checkpoints_log(dir), 0)), LedgerFault::Segment(error)),
+    }
+}
+
 impl<'a> Walk<'a> {
     fn begin(dir: &'a Path, demands: &'a Demands) -> Result<Self, LedgerError> {
         let tiles_synced = DurableNote::read(dir, &tiles_name()).ok().flatten().map_or(0, |note| note.number);
@@ -140,19 +147,15 @@ impl<'a> Walk<'a> {
             what: LedgerFault::Segment(error),
         })?;
         let tree = tree_hash(dir).map_err(|error| tree_fault(dir, error))?.map(GrowingTree::new);
-        let stored = patient(dir, demands.patience).map_err(|error| match error {
-            NotesError::Corrupt { file, offset, what } => {
-                LedgerError { sequence: 0, file, offset, what: LedgerFault::CorruptCheckpoint(what) }
-            }
-            NotesError::Segment(error) => {
-                LedgerError { sequence: 0, file: checkpoints_log(dir), offset: 0, what: LedgerFault::Segment(error) }
-            }
-        })?;
-        let logged = stored.all.len() - usize::from(stored.unlogged);
-        let file = |place: usize| if place < logged { checkpoints_log(dir) } else { checkpoint_file(dir) };
-        let ahead: VecDeque<_> =
-            stored.all.into_iter().enumerate().map(|(place, stored)| (file(place), stored)).collect();
-        if tree.is_none() && !ahead.is_empty() {
+        let noted = |error| {
+            let (place, what) = notes_fault(dir, error);
+            let (file, offset) = place.unwrap_or_else(|| (checkpoints_log(dir), 0));
+            LedgerError { sequence: 0, file, offset, what }
+        };
+        let stored = patient(dir, demands.patience).map_err(noted)?;
+        let mut behind = CheckpointWalk::begin(dir, stored).map_err(noted)?;
+        let ahead = behind.advance().map_err(noted)?;
+        if tree.is_none() && ahead.is_some() {
             let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();
             let what = LedgerFault::CorruptTree(text);
             return Err(LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what });
@@ -171,6 +174,7 @@ impl<'a> Walk<'a> {
             keys: None,
             trusted,
             ahead,
+            behind,
             exported,
             checkpoints: 0,
             signed_entries: 0,
@@ -219,15 +223,12 @@ impl<'a> Walk<'a> {
 
     /// The checkpoints that are over the entries so far.
     fn check_notes(&mut self, size: u64) -> Result<(), Fault> {
-        let due = |ahead: &VecDeque<(PathBuf, StoredCheckpoint)>| {
-            ahead.front().is_some_and(|(_, s)| s.checkpoint.size == size)
-        };
-        while due(&self.ahead) {
-            let Some((file, stored)) = self.ahead.pop_front() else { break };
+        while let Some((file, stored)) = self.ahead.take_if(|(_, stored)| stored.checkpoint.size == size) {
             self.check_note(&stored.note, &stored.checkpoint).map_err(|what| (Some((file, stored.offset)), what))?;
             self.checkpoints += 1;
             self.signed_entries = size;
             self.vouched |= self.follows_trusted();
+            self.ahead = self.behind.advance().map_err(|error| notes_fault(self.dir, error))?;
         }
         if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
             self.check_note(note, &checkpoint).map_err(|what| (None, what))?;
@@ -254,7 +255,7 @@ impl<'a> Walk<'a> {
 
     /// What had to be reached by the last of so many entries.
     fn end(&mut self, entries: u64) -> Result<(), Fault> {
-        if let Some((file, stored)) = self.ahead.pop_front() {
+        if let Some((file, stored)) = self.ahead.take() {
             return Err((Some((file, stored.offset)), LedgerFault::CorruptRollback { size: stored.checkpoint.size }));
         }
         if let Some((_, checkpoint)) = &self.exported {
