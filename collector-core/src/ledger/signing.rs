@@ -75,10 +75,14 @@ pub(super) struct Begun {
 
 impl Signing {
     pub(super) fn begin(log: &LogOptions, options: TreeOptions, grown: Grown) -> Result<Begun, CollectorError> {
-        let Grown { stored, unsynced, keys: seen, refused, .. } = grown;
+        let Grown { stored, unsynced, keys: seen, all_keys, refused, .. } = grown;
         let text = read_text(&keys_file(&log.dir))?.unwrap_or_default();
         let mut keys: Vec<VerifierKey> = text.lines().filter_map(|line| line.parse().ok()).collect();
-        keys.extend(seen.into_iter().filter(|key| !text.contains(&key.to_string())));
+        if all_keys && !seen.is_empty() {
+            keys.clear();
+        }
+        let known = keys.clone();
+        keys.extend(seen.into_iter().filter(|key| !known.contains(key)));
         let mut signing = Self {
             log: log.clone(),
             seeds: Seeds { dir: options.keys_dir, credential: options.credential },
@@ -194,13 +198,28 @@ impl Signing {
         }
         let checkpoint = Checkpoint { origin: signer.verifier().name().to_owned(), size, root };
         let note = checkpoint.sign(signer).map_err(|error| SigningError::Key(error.to_string()))?;
+        // A note of which half is there is known by the checkpoint that it is half of, which is replaced now.
+        self.cut_log()?;
         write_whole(&self.log, &checkpoint_file(&self.log.dir), note.as_bytes())?;
         self.last_size = size;
         self.append_to_log(&note)?;
         Ok(Some(note))
     }
 
+    /// Cuts what a failed append left behind the whole notes.
+    fn cut_log(&self) -> Result<(), CollectorError> {
+        let path = checkpoints_log(&self.log.dir);
+        let cut = match std::fs::metadata(&path) {
+            Ok(found) if found.len() <= self.log_end => return Ok(()),
+            Ok(_) => self.log.disk.open(&path).and_then(|file| file.truncate(self.log_end).and_then(|()| file.sync())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => Err(error),
+        };
+        cut.map_err(|e| CollectorError::io("cut", &path, e))
+    }
+
     fn append_to_log(&mut self, note: &str) -> Result<(), CollectorError> {
+        self.cut_log()?;
         let path = checkpoints_log(&self.log.dir);
         let failed = |e| CollectorError::io("write to", &path, e);
         let mut created = false;
@@ -212,9 +231,6 @@ impl Signing {
             _ => Err(error),
         });
         let file = file.map_err(failed)?;
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() > self.log_end) {
-            file.truncate(self.log_end).map_err(failed)?;
-        }
         let bytes = format!("{note}\n");
         file.write_at(bytes.as_bytes(), self.log_end).and_then(|()| file.sync()).map_err(failed)?;
         if created {

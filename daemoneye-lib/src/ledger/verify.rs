@@ -96,6 +96,7 @@ pub fn verify_with(
     })?;
     summary.root = walk.tree.as_ref().map(GrowingTree::root);
     (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
+    summary.unsynced_tiles = walk.unsynced_tiles;
     Ok(summary)
 }
 
@@ -118,6 +119,7 @@ struct Walk<'a> {
     tiles_synced: u64,
     checkpoints: u64,
     signed_entries: u64,
+    unsynced_tiles: u64,
     /// The trusted key, or one that follows from it, has signed.
     vouched: bool,
 }
@@ -178,6 +180,7 @@ impl<'a> Walk<'a> {
             exported,
             checkpoints: 0,
             signed_entries: 0,
+            unsynced_tiles: 0,
             vouched: false,
         })
     }
@@ -186,16 +189,15 @@ impl<'a> Walk<'a> {
         self.follow_keys(record).map_err(|what| (None, what))?;
         let (Some(tree), Some(leaf)) = (self.tree.as_mut(), record.leaf) else { return Ok(()) };
         let mut wrong = None;
-        let synced = record.entry.sequence < self.tiles_synced;
-        tree.push(leaf, |tile| {
-            if synced && wrong.is_none() {
-                wrong = check_tile(self.dir, &tile);
-            }
-        });
+        tree.push(leaf, |tile| wrong = wrong.take().or_else(|| check_tile(self.dir, &tile)));
         match wrong {
-            Some(fault) => Err(fault),
-            None => self.check_notes(record.entry.sequence + 1),
+            Some((_, LedgerFault::CorruptTile)) if record.entry.sequence >= self.tiles_synced => {
+                self.unsynced_tiles += 1
+            }
+            Some(fault) => return Err(fault),
+            None => {}
         }
+        self.check_notes(record.entry.sequence + 1)
     }
 
     fn follow_keys(&mut self, record: &LedgerRecord) -> Result<(), LedgerFault> {
@@ -231,7 +233,8 @@ impl<'a> Walk<'a> {
             self.ahead = self.behind.advance().map_err(|error| notes_fault(self.dir, error))?;
         }
         if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
-            self.check_note(note, &checkpoint).map_err(|what| (None, what))?;
+            self.is_ours(note, &checkpoint).map_err(|what| (None, what))?;
+            self.fits(&checkpoint).map_err(|what| (None, what))?;
             self.vouched |= self.follows_trusted();
         }
         Ok(())
@@ -244,13 +247,35 @@ impl<'a> Walk<'a> {
     }
 
     fn check_note(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
-        let size = checkpoint.size;
-        if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
-            return Err(LedgerFault::CorruptFork { size });
-        }
+        self.fits(checkpoint)?;
         let unsigned = || LedgerFault::CorruptCheckpoint(CheckpointError::Note(NoteError::PeerUnsigned));
         let keys = self.keys.as_ref().ok_or_else(unsigned)?;
         keys.verified(note).map(|_| ()).map_err(LedgerFault::CorruptCheckpoint)
+    }
+
+    fn fits(&self, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+        if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
+            return Err(LedgerFault::CorruptFork { size: checkpoint.size });
+        }
+        Ok(())
+    }
+
+    /// Whether the note from elsewhere says anything of this ledger: another's must not make this one look changed.
+    fn is_ours(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+        let mut origin = None;
+        for key in self.trusted.into_iter().chain(self.keys.iter().flat_map(KeyChain::keys)) {
+            match Checkpoint::verified(note, key) {
+                Ok(_) => return Ok(()),
+                Err(CheckpointError::Note(NoteError::PeerUnsigned)) => origin = Some(key.name()),
+                Err(what) => return Err(LedgerFault::MisuseCheckpoint(what)),
+            }
+        }
+        if let Some(wanted) = origin.filter(|origin| *origin != checkpoint.origin) {
+            let (found, wanted) = (checkpoint.origin.clone(), wanted.to_owned());
+            return Err(LedgerFault::MisuseCheckpoint(CheckpointError::PeerOrigin { found, wanted }));
+        }
+        let text = "none of them signed the checkpoint that was given; it is forged, or the ledger was begun anew with another key";
+        Err(LedgerFault::CorruptKeys(text.to_owned()))
     }
 
     /// What had to be reached by the last of so many entries.
@@ -258,7 +283,8 @@ impl<'a> Walk<'a> {
         if let Some((file, stored)) = self.ahead.take() {
             return Err((Some((file, stored.offset)), LedgerFault::CorruptRollback { size: stored.checkpoint.size }));
         }
-        if let Some((_, checkpoint)) = &self.exported {
+        if let Some((note, checkpoint)) = &self.exported {
+            self.is_ours(note, checkpoint).map_err(|what| (None, what))?;
             return Err((None, LedgerFault::CorruptRollback { size: checkpoint.size }));
         }
         if entries > 0 && self.tree.is_none() && self.keys.is_some() {
