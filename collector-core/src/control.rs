@@ -156,7 +156,9 @@ async fn rotate(shared: &Arc<Shared>) -> Result<Answer, Fault> {
     let rotated = tokio::task::spawn_blocking(move || ledger.rotate_key()).await;
     match rotated.map_err(|_| Fault::new(FaultKind::Internal, "the ledger's writer ended"))? {
         Ok((key, note)) => {
-            shared.publish(&note);
+            if let Some(note) = note {
+                shared.publish(&note);
+            }
             Ok(Answer::AuditKey(AuditKey { vkey: key.to_string() }))
         }
         Err(SigningError::Disk(error)) => {

@@ -10,10 +10,17 @@ use serde_json::{Map, Value};
 use tracing::field::{Field, Visit};
 use tracing::level_filters::LevelFilter;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::fmt::format::{FormatEvent, FormatFields, Writer};
 use tracing_subscriber::fmt::time::{FormatTime as _, SystemTime};
 use tracing_subscriber::fmt::{FmtContext, FormattedFields};
+use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::registry::LookupSpan;
+use tracing_subscriber::util::SubscriberInitExt as _;
+
+/// Target of lines that leave the host through the log and are logged at every level, `off` as well: a quieter log must not end what
+/// witnesses elsewhere rely on.
+pub const PUBLISHED: &str = "daemoneye::published";
 
 /// Shape of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -49,13 +56,17 @@ pub enum TelemetryError {
 /// [`TelemetryError`] when the level is unknown or logging has been started before.
 pub fn init(component: &'static str, level: &str, format: Format) -> Result<(), TelemetryError> {
     let level: LevelFilter = level.parse().map_err(|_| TelemetryError::MisuseLevel(level.to_owned()))?;
-    let builder = tracing_subscriber::fmt()
-        .with_max_level(level)
+    let coloured = colours(std::io::stderr().is_terminal(), |name| std::env::var(name).ok());
+    let lines = tracing_subscriber::fmt::layer()
+        .event_format(Line { component, format, coloured })
         .with_writer(std::io::stderr)
         // Reporting a failed write to standard error would itself write there, and panic.
         .log_internal_errors(false);
-    let coloured = colours(std::io::stderr().is_terminal(), |name| std::env::var(name).ok());
-    builder.event_format(Line { component, format, coloured }).try_init().map_err(|_| TelemetryError::MisuseTwice)
+    tracing_subscriber::registry().with(lines).with(filter(level)).try_init().map_err(|_| TelemetryError::MisuseTwice)
+}
+
+fn filter(level: LevelFilter) -> Targets {
+    Targets::new().with_default(level).with_target(PUBLISHED, level.max(LevelFilter::INFO))
 }
 
 /// Whether colours may be used on a stream: only on a terminal, and not when `NO_COLOR` or `TERM=dumb` forbid it.
@@ -166,6 +177,16 @@ mod tests {
     use super::*;
     use std::io::Write;
     use std::sync::{Arc, Mutex};
+
+    #[test]
+    fn what_leaves_the_host_through_the_log_is_logged_at_every_level() {
+        use tracing::Level;
+        for level in [LevelFilter::OFF, LevelFilter::WARN, LevelFilter::TRACE] {
+            assert!(filter(level).would_enable(PUBLISHED, &Level::INFO), "{level}");
+        }
+        assert!(!filter(LevelFilter::WARN).would_enable("daemoneye", &Level::INFO));
+        assert!(!filter(LevelFilter::OFF).would_enable("daemoneye", &Level::ERROR));
+    }
 
     #[derive(Clone, Default)]
     struct Sink(Arc<Mutex<Vec<u8>>>);

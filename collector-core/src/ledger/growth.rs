@@ -11,7 +11,7 @@ use daemoneye_lib::ledger::Entries;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
 use daemoneye_lib::ledger::keys::{CREATED, KeyEntry, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
-use daemoneye_lib::ledger::notes::StoredCheckpoints;
+use daemoneye_lib::ledger::notes::{StoredCheckpoints, keys_file, read_text};
 use daemoneye_lib::ledger::tiles::{
     GrowingTree, StoredTree, TILE_BYTES, TILE_WIDTH, Tile, TreeError, read_tile, tile_path, tiles_name, tree_file,
     tree_hash,
@@ -26,6 +26,9 @@ use crate::writer::{LogOptions, SyncNote};
 const WIDTH: u64 = TILE_WIDTH as u64;
 /// Tiles that one checkpoint syncs: more than a checkpoint's thousand entries fill, few enough for it to come at once.
 const SYNCED_AT_ONCE: usize = 16;
+/// Missing tiles that are each made from their own entries, for which half a segment is read on the average; with more of them, one
+/// walk over all entries reads less.
+const FILLED_ONE_BY_ONE: usize = 64;
 
 /// The tree and what its beginning says.
 pub(super) struct Grown {
@@ -36,6 +39,8 @@ pub(super) struct Grown {
     pub(super) unsynced: UnsyncedTiles,
     /// Keys that entries behind the newest checkpoint name.
     pub(super) keys: Vec<VerifierKey>,
+    /// They are those of all entries.
+    pub(super) all_keys: bool,
     /// Why nothing may be signed.
     pub(super) refused: Option<String>,
 }
@@ -55,9 +60,9 @@ pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<G
         Ok(stored) => (stored, None),
         Err(error) => (StoredCheckpoints::default(), Some(error.to_string())),
     };
-    let newest = stored.all.last().map(|last| last.checkpoint.clone());
+    let newest = stored.newest.as_ref().map(|newest| newest.checkpoint.clone());
     let (unsynced, synced) = UnsyncedTiles::open(log)?;
-    let mut grown = Grown { tree: None, stored, unsynced, keys: Vec::new(), refused: unreadable };
+    let mut grown = Grown { tree: None, stored, unsynced, keys: Vec::new(), all_keys: false, refused: unreadable };
     let hash = match tree_hash(&log.dir) {
         Ok(Some(hash)) => hash,
         Ok(None) => {
@@ -102,18 +107,39 @@ struct Growth<'a> {
 impl Growth<'_> {
     /// The tree, and whether it goes on from the newest checkpoint.
     fn tree(&self, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
-        let base = self.newest.as_ref().map_or(0, |newest| newest.size.min(self.synced) / WIDTH * WIDTH);
-        self.fill_gaps(base)?;
-        let (tree, fits) = self.from(base, grown)?;
-        if fits || base == 0 {
-            return Ok((tree, fits));
+        let mut base = self.newest.as_ref().map_or(0, |newest| newest.size.min(self.synced) / WIDTH * WIDTH);
+        if self.keys_are_lost(grown)? || !self.fill_gaps(base)? {
+            base = 0;
         }
-        tracing::warn!("the ledger's tiles do not have the root of the newest checkpoint; they are made again");
-        grown.keys.clear();
-        self.from(0, grown)
+        if self.newest.is_none() {
+            return self.from(base, grown, true);
+        }
+        let mut looked = self.from(base, grown, false)?;
+        if !looked.1 && base > 0 {
+            tracing::warn!("the ledger's tiles do not have the root of the newest checkpoint; they are made again");
+            base = 0;
+            looked = self.from(base, grown, false)?;
+        }
+        // Tiles over another history would overwrite what is left of the one that was signed.
+        if !looked.1 {
+            return Ok(looked);
+        }
+        self.from(base, grown, true)
     }
 
-    fn from(&self, base: u64, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
+    /// Whether the file of keys does not hold the one that signed last, so that all of them have to be read from the entries.
+    fn keys_are_lost(&self, grown: &Grown) -> Result<bool, CollectorError> {
+        let text = read_text(&keys_file(&self.log.dir))?.unwrap_or_default();
+        let signed = |note: &str| {
+            let mut keys = text.lines().filter_map(|line| line.parse::<VerifierKey>().ok());
+            keys.any(|key| Checkpoint::verified(note, &key).is_ok())
+        };
+        Ok(grown.stored.newest.as_ref().is_some_and(|newest| !signed(&newest.note)))
+    }
+
+    fn from(&self, base: u64, grown: &mut Grown, write: bool) -> Result<(GrowingTree, bool), GrowthError> {
+        grown.keys.clear();
+        grown.all_keys = base == 0;
         let dir = &self.log.dir;
         let mut tree = match base {
             0 => GrowingTree::new(self.hash),
@@ -129,7 +155,7 @@ impl Growth<'_> {
             let (entry, payload) = rest.advance()?.ok_or(TreeError::CorruptEntry { sequence })?;
             let mut written = Ok(());
             tree.push(self.hash.leaf(&entry.canonical_bytes()), |tile| {
-                if written.is_ok() {
+                if write && written.is_ok() {
                     written = mend_tile(self.log, &tile).map(|()| grown.unsynced.add(self.log, &tile));
                 }
             });
@@ -142,14 +168,18 @@ impl Growth<'_> {
         Ok((tree, fits))
     }
 
-    /// Makes the tiles below `size` again that are missing, lowest level first.
-    fn fill_gaps(&self, size: u64) -> Result<(), GrowthError> {
-        let (mut level, mut count) = (0, size / WIDTH);
+    /// Makes the tiles below `size` again that are missing, lowest level first; `false`: too many are.
+    fn fill_gaps(&self, size: u64) -> Result<bool, GrowthError> {
+        let (mut level, mut count, mut filled) = (0, size / WIDTH, 0);
         while count > 0 {
             for index in 0..count {
                 let path = tile_path(&self.log.dir, level, index);
                 if std::fs::metadata(path).is_ok_and(|found| found.len() == TILE_BYTES as u64) {
                     continue;
+                }
+                filled += 1;
+                if filled > FILLED_ONE_BY_ONE {
+                    return Ok(false);
                 }
                 let mut stored = StoredTree::open(&self.log.dir, self.hash, 0)?;
                 let hashes = stored.tile(level, index)?;
@@ -158,7 +188,7 @@ impl Growth<'_> {
             }
             (level, count) = (level + 1, count / WIDTH);
         }
-        Ok(())
+        Ok(true)
     }
 }
 

@@ -5,6 +5,7 @@
 //! start. Damage to what had been synced is left exactly as it is, so that `audit verify` keeps naming it, and the chain goes on
 //! from the last entry that can be read.
 
+mod agents;
 mod growth;
 mod seed;
 mod signing;
@@ -13,7 +14,6 @@ mod tail;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use daemoneye_lib::ledger::keys::{CREATED, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::tiles::{GrowingTree, Tile};
 use daemoneye_lib::ledger::{AuditEntry, Hash, LedgerHeader};
@@ -232,7 +232,7 @@ impl Ledger {
         self.lock().append(&self.dir, &drafts, Some(covered))
     }
 
-    /// Takes the agent's entries. An id at or below the last one taken is acknowledged and not written again, also after a restart.
+    /// Takes the agent's entries; in place of one that is not the agent's to write stands one that says so. An id at or below the last one taken is acknowledged and not written again, also after a restart.
     ///
     /// # Errors
     /// As [`Self::append_batch`].
@@ -243,12 +243,7 @@ impl Ledger {
         for append in appends {
             if append.outbox_id > taken {
                 taken = append.outbox_id;
-                if [CREATED, ROTATED].contains(&append.action.as_str()) {
-                    tracing::warn!(action = append.action, "the agent may not name keys; its entry is left out");
-                    continue;
-                }
-                let AuditAppend { actor, action, timestamp_ms, payload, .. } = append.clone();
-                drafts.push((Draft { actor, action, timestamp_ms, payload }, append.outbox_id));
+                drafts.push((agents::draft(append), append.outbox_id));
             }
         }
         let drafts: Vec<(&Draft, u64)> = drafts.iter().map(|(draft, id)| (draft, *id)).collect();
@@ -302,11 +297,11 @@ impl Ledger {
     }
 
     /// Goes over to a new key: an entry that the old one signs, and a checkpoint of the new one. The key that verifies from now on, and
-    /// that checkpoint's note.
+    /// that checkpoint's note; `None` while it could not be signed yet.
     ///
     /// # Errors
-    /// [`SigningError`]; the old key stays unless the entry is written.
-    pub fn rotate_key(&self) -> Result<(VerifierKey, String), SigningError> {
+    /// [`SigningError`]; the old key stays.
+    pub fn rotate_key(&self) -> Result<(VerifierKey, Option<String>), SigningError> {
         let none = || SigningError::Refused("this ledger has no tree".to_owned());
         let mut signing = self.signing.as_ref().ok_or_else(none)?.lock().unwrap_or_else(PoisonError::into_inner);
         let (next, draft) = signing.next_key()?;
@@ -316,8 +311,12 @@ impl Ledger {
             let covered = inner.head.covered;
             inner.append(&self.dir, &[(&draft, 0)], covered)?;
         }
-        signing.hand_over(next)?;
-        let note = self.sign(&mut signing)?.unwrap_or_default();
+        // From here on the ledger names the new key: whoever is told of an error would ask again and get one more.
+        let signed = signing.hand_over(next).and_then(|()| self.sign(&mut signing));
+        let note = signed.unwrap_or_else(|error| {
+            tracing::warn!(%error, "the new key has not signed yet; the next checkpoint makes up for it");
+            None
+        });
         Ok((key, note))
     }
 

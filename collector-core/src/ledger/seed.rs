@@ -33,6 +33,8 @@ pub(super) enum SeedError {
     },
     #[error("the key comes from a credential; change that, it cannot be rotated here")]
     MisuseCredential,
+    #[error("{} is not a file that is closed to others; anybody may have read the seed: make a new one, chmod o= it, and restart", .0.display())]
+    Open(PathBuf),
     #[error("the operating system gives no random bytes ({0}); without them no key can be made")]
     Random(getrandom::Error),
 }
@@ -111,9 +113,11 @@ fn read(path: &Path, name: &str, own: bool) -> Result<Option<NoteSigner>, SeedEr
         Err(error) => return Err(failed("open", path)(error)),
     };
     let metadata = file.metadata().map_err(failed("look at", path))?;
-    // The service manager gives a credential to this service alone, by other means than the mode.
-    if own && !platform::is_private(&metadata) {
-        return Err(SeedError::Exposed(path.to_owned()));
+    // A credential belongs to the service manager, and its group may be the service's.
+    match own {
+        true if !platform::is_private(&metadata) => return Err(SeedError::Exposed(path.to_owned())),
+        false if !platform::is_closed(&metadata) => return Err(SeedError::Open(path.to_owned())),
+        _ => {}
     }
     seed_of(file, path)?
         .map_or_else(|| Err(SeedError::Corrupt(path.to_owned())), |seed| signer(path, name, &seed).map(Some))
@@ -193,6 +197,10 @@ mod tests {
         let seeds = Seeds { credential: Some(path.clone()), ..seeds(dir.path()) };
         assert!(matches!(seeds.current("n"), Err(SeedError::Io { .. })));
         fs::write(&path, [3; SEED_BYTES]).unwrap();
+        for (mode, open) in [(0o444, true), (0o402, true), (0o640, false), (0o400, false)] {
+            fs::set_permissions(&path, fs::Permissions::from_mode(mode)).unwrap();
+            assert_eq!(matches!(seeds.current("n"), Err(SeedError::Open(_))), open, "{mode:o}");
+        }
         assert!(seeds.current("n").unwrap().is_some());
         assert!(matches!(seeds.make_next("n"), Err(SeedError::MisuseCredential)));
     }

@@ -60,6 +60,8 @@ pub(super) struct Signing {
     actor: String,
     signer: Result<NoteSigner, String>,
     keys: Vec<VerifierKey>,
+    /// The signer's entry is written, its seed and the file of keys not yet.
+    handing_over: bool,
     unsynced: UnsyncedTiles,
     last_size: u64,
     log_end: u64,
@@ -73,18 +75,23 @@ pub(super) struct Begun {
 
 impl Signing {
     pub(super) fn begin(log: &LogOptions, options: TreeOptions, grown: Grown) -> Result<Begun, CollectorError> {
-        let Grown { stored, unsynced, keys: seen, refused, .. } = grown;
+        let Grown { stored, unsynced, keys: seen, all_keys, refused, .. } = grown;
         let text = read_text(&keys_file(&log.dir))?.unwrap_or_default();
         let mut keys: Vec<VerifierKey> = text.lines().filter_map(|line| line.parse().ok()).collect();
-        keys.extend(seen.into_iter().filter(|key| !text.contains(&key.to_string())));
+        if all_keys && !seen.is_empty() {
+            keys.clear();
+        }
+        let known = keys.clone();
+        keys.extend(seen.into_iter().filter(|key| !known.contains(key)));
         let mut signing = Self {
             log: log.clone(),
             seeds: Seeds { dir: options.keys_dir, credential: options.credential },
             actor: options.actor,
             signer: Err(String::new()),
             keys,
+            handing_over: false,
             unsynced,
-            last_size: stored.all.last().map_or(0, |last| last.checkpoint.size),
+            last_size: stored.newest.as_ref().map_or(0, |newest| newest.checkpoint.size),
             log_end: stored.log_end,
         };
         let origin = checkpoint::origin(&options.machine);
@@ -109,8 +116,9 @@ impl Signing {
     ) -> Result<NoteSigner, String> {
         let say = |error: SeedError| error.to_string();
         let current = self.seeds.current(name).map_err(say)?;
-        let signed =
-            |key: &VerifierKey| stored.all.last().is_none_or(|last| Checkpoint::verified(&last.note, key).is_ok());
+        let signed = |key: &VerifierKey| {
+            stored.newest.as_ref().is_none_or(|newest| Checkpoint::verified(&newest.note, key).is_ok())
+        };
         let Some(expected) = self.keys.last().cloned() else {
             let signer = match current {
                 Some(signer) => signer,
@@ -123,17 +131,14 @@ impl Signing {
             if !signed(signer.verifier()) {
                 return Err("the newest checkpoint was signed by another key than the one that is there".to_owned());
             }
-            if stored.all.is_empty() {
+            if stored.newest.is_none() {
                 *entry = Some(self.draft(CREATED, signer.verifier(), String::new()));
             }
             self.keys.push(signer.verifier().clone());
             return Ok(signer);
         };
         let signer = match current.filter(|signer| *signer.verifier() == expected) {
-            Some(signer) => {
-                self.seeds.drop_next();
-                signer
-            }
+            Some(signer) => signer,
             None => {
                 let next = self.seeds.next(name).map_err(say)?.filter(|signer| *signer.verifier() == expected);
                 let next =
@@ -145,6 +150,8 @@ impl Signing {
         if !self.keys.iter().any(signed) {
             return Err("the newest checkpoint was signed by none of the ledger's keys".to_owned());
         }
+        // Not before: the seed that waits may be the one that signed.
+        self.seeds.drop_next();
         Ok(signer)
     }
 
@@ -154,7 +161,7 @@ impl Signing {
 
     /// Finishes what a crash broke off between two files.
     fn mend(&mut self, stored: &StoredCheckpoints) -> Result<(), CollectorError> {
-        if let Some(newest) = stored.all.last().filter(|_| stored.unlogged) {
+        if let Some(newest) = stored.newest.as_ref().filter(|_| stored.unlogged) {
             self.append_to_log(&newest.note)?;
         }
         Ok(())
@@ -184,19 +191,35 @@ impl Signing {
     /// Signs a tree and keeps the note; it is on disk when this returns. `None`: nothing is new.
     pub(super) fn sign(&mut self, size: u64, root: [u8; 32]) -> Result<Option<String>, SigningError> {
         self.unsynced.sync_some(&self.log, size)?;
+        self.finish_hand_over()?;
         let signer = self.signer.as_ref().map_err(|why| SigningError::Refused(why.clone()))?;
         if size <= self.last_size {
             return Ok(None);
         }
         let checkpoint = Checkpoint { origin: signer.verifier().name().to_owned(), size, root };
         let note = checkpoint.sign(signer).map_err(|error| SigningError::Key(error.to_string()))?;
+        // A note of which half is there is known by the checkpoint that it is half of, which is replaced now.
+        self.cut_log()?;
         write_whole(&self.log, &checkpoint_file(&self.log.dir), note.as_bytes())?;
         self.last_size = size;
         self.append_to_log(&note)?;
         Ok(Some(note))
     }
 
+    /// Cuts what a failed append left behind the whole notes.
+    fn cut_log(&self) -> Result<(), CollectorError> {
+        let path = checkpoints_log(&self.log.dir);
+        let cut = match std::fs::metadata(&path) {
+            Ok(found) if found.len() <= self.log_end => return Ok(()),
+            Ok(_) => self.log.disk.open(&path).and_then(|file| file.truncate(self.log_end).and_then(|()| file.sync())),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => Err(error),
+        };
+        cut.map_err(|e| CollectorError::io("cut", &path, e))
+    }
+
     fn append_to_log(&mut self, note: &str) -> Result<(), CollectorError> {
+        self.cut_log()?;
         let path = checkpoints_log(&self.log.dir);
         let failed = |e| CollectorError::io("write to", &path, e);
         let mut created = false;
@@ -208,9 +231,6 @@ impl Signing {
             _ => Err(error),
         });
         let file = file.map_err(failed)?;
-        if std::fs::metadata(&path).is_ok_and(|found| found.len() > self.log_end) {
-            file.truncate(self.log_end).map_err(failed)?;
-        }
         let bytes = format!("{note}\n");
         file.write_at(bytes.as_bytes(), self.log_end).and_then(|()| file.sync()).map_err(failed)?;
         if created {
@@ -221,7 +241,9 @@ impl Signing {
     }
 
     /// Makes the next key; the draft is the entry by which the one before hands over.
-    pub(super) fn next_key(&self) -> Result<(NoteSigner, Draft), SigningError> {
+    pub(super) fn next_key(&mut self) -> Result<(NoteSigner, Draft), SigningError> {
+        // The next seed would replace the one that waits.
+        self.finish_hand_over()?;
         let signer = self.signer.as_ref().map_err(|why| SigningError::Refused(why.clone()))?;
         let next = self.seeds.make_next(signer.verifier().name())?;
         let note = rotation_note(signer, next.verifier()).map_err(|error| SigningError::Key(error.to_string()))?;
@@ -233,7 +255,18 @@ impl Signing {
     pub(super) fn hand_over(&mut self, next: NoteSigner) -> Result<(), SigningError> {
         self.keys.push(next.verifier().clone());
         self.signer = Ok(next);
-        self.write_keys()?;
-        Ok(self.seeds.adopt_next()?)
+        self.handing_over = true;
+        self.finish_hand_over()
+    }
+
+    /// Before anything is signed with the new key: a start looks for keys behind the newest checkpoint only, and would not find
+    /// this one any more.
+    fn finish_hand_over(&mut self) -> Result<(), SigningError> {
+        if self.handing_over {
+            self.write_keys()?;
+            self.seeds.adopt_next()?;
+            self.handing_over = false;
+        }
+        Ok(())
     }
 }

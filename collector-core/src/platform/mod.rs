@@ -4,12 +4,12 @@
 mod unix;
 #[cfg(unix)]
 pub(crate) use unix::{
-    Dir, create_dir, create_file, is_private, open_no_follow, open_or_create, resident_bytes, write_at,
+    Dir, create_dir, create_file, is_closed, is_private, open_no_follow, open_or_create, resident_bytes, write_at,
 };
 
 #[cfg(not(unix))]
 mod portable;
 #[cfg(not(unix))]
 pub(crate) use portable::{
-    Dir, create_dir, create_file, is_private, open_no_follow, open_or_create, resident_bytes, write_at,
+    Dir, create_dir, create_file, is_closed, is_private, open_no_follow, open_or_create, resident_bytes, write_at,
 };

@@ -24,6 +24,10 @@ pub(crate) fn is_private(metadata: &Metadata) -> bool {
     metadata.is_file()
 }
 
+pub(crate) fn is_closed(metadata: &Metadata) -> bool {
+    metadata.is_file()
+}
+
 pub(crate) fn write_at(mut file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.seek(SeekFrom::Start(offset))?;
     file.write_all(bytes)

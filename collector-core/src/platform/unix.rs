@@ -35,6 +35,11 @@ pub(crate) fn is_private(metadata: &Metadata) -> bool {
     metadata.is_file() && metadata.mode() & 0o077 == 0 && [own, 0].contains(&metadata.uid())
 }
 
+/// Whether those who are neither its owner nor of its group may do nothing with it.
+pub(crate) fn is_closed(metadata: &Metadata) -> bool {
+    metadata.is_file() && metadata.mode() & 0o007 == 0
+}
+
 /// Writes all of `bytes` at `offset`.
 pub(crate) fn write_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()> {
     file.write_all_at(bytes, offset)

@@ -6,6 +6,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemoneye_lib::telemetry::PUBLISHED;
 use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -73,7 +74,7 @@ impl Shared {
 
     /// One line of the log, so that nothing can come between its parts.
     pub(crate) fn publish(&self, note: &str) {
-        tracing::info!(checkpoint = note, "ledger signed");
+        tracing::info!(target: PUBLISHED, checkpoint = note, "ledger signed");
         self.checkpoint.send_replace(note.to_owned());
     }
 }

@@ -10,15 +10,17 @@ use collector_core::CollectorError;
 use collector_core::ledger::{Draft, Ledger, LedgerOptions, SigningError, TreeOptions};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::note::VerifierKey;
+use daemoneye_lib::ledger::keys::{KeyEntry, rotation_note};
+use daemoneye_lib::ledger::note::{NoteSigner, VerifierKey};
 use daemoneye_lib::ledger::notes::{checkpoint_file, checkpoints_log, keys_file};
 use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, tile_path, tree_file};
 use daemoneye_lib::ledger::tree::{TreeHash, verify_consistency, verify_inclusion};
 use daemoneye_lib::ledger::{
-    Demands, Entries, LedgerError, LedgerFault, LedgerReader, LedgerSummary, LedgerVerifier, Patience, verify_with,
+    AuditEntry, ChainVerifier, Demands, Entries, LedgerError, LedgerFault, LedgerHeader, LedgerReader, LedgerSummary,
+    LedgerVerifier, Patience, verify_with,
 };
 use daemoneye_lib::proto::AuditAppend;
-use daemoneye_lib::segment::{HEADER_BYTES, Parsed, SegmentName, list, parse};
+use daemoneye_lib::segment::{HEADER_BYTES, Kind, Parsed, RawRecord, SegmentName, SegmentReader, list, parse};
 
 pub(crate) fn tree_options(keys_dir: &Path) -> TreeOptions {
     TreeOptions {
@@ -204,9 +206,132 @@ fn tiles_that_are_missing_or_wrong_are_made_again_by_a_start() {
         fs::write(path, &wrong).unwrap();
         let error = home.verify().unwrap_err();
         assert!(matches!(error.what, LedgerFault::CorruptTile) && error.file == *path, "{error}");
+        let durable = home.audit().join("tiles.durable");
+        let noted = fs::read(&durable).unwrap();
+        fs::remove_file(&durable).unwrap();
+        assert!(home.verify().unwrap().unsynced_tiles > 0, "without the note nobody knows, and it is told");
+        fs::write(&durable, noted).unwrap();
         drop(home.sound());
         assert_eq!(files(&tiles), whole);
     }
+}
+
+#[test]
+fn a_wrong_tile_below_an_intact_one_makes_no_wrong_proof_and_many_missing_ones_come_back() {
+    let home = Home::new();
+    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 4 * 1024 * 1024, ..home.options() }).unwrap();
+    ledger.append_batch(&drafts(70_000)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let (size, path) = (70_001, tile_path(&home.audit(), 0, 5));
+    let (right, root) = (fs::read(&path).unwrap(), home.tree(size).root().unwrap());
+    poke(&path, 40, right[40] ^ 1);
+    let mut tree = home.tree(size);
+    assert_eq!(tree.tile(0, 5).unwrap().concat(), right);
+    let (entry, _) = Entries::from(&home.audit(), 5 * 256 + 1).unwrap().advance().unwrap().unwrap();
+    let leaf = TreeHash::Sha256.leaf(&entry.canonical_bytes());
+    let proof = tree.inclusion(entry.sequence).unwrap().unwrap();
+    verify_inclusion(TreeHash::Sha256, &leaf, entry.sequence, size, &root, &proof).unwrap();
+    fs::write(&path, right).unwrap();
+    let tiles = home.audit().join("tile");
+    let whole = files(&tiles);
+    assert_eq!(whole.len(), 274);
+    fs::remove_dir_all(&tiles).unwrap();
+    drop(home.sound());
+    assert!(files(&tiles) == whole && home.verify().is_ok());
+}
+
+#[test]
+fn the_file_of_keys_is_made_again_with_all_of_them() {
+    let home = Home::new();
+    let ledger = home.sound();
+    for _ in 0..2 {
+        ledger.append_batch(&drafts(300)).unwrap();
+        ledger.rotate_key().unwrap();
+    }
+    ledger.append_batch(&drafts(600)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let whole = fs::read_to_string(keys_file(&home.audit())).unwrap();
+    assert_eq!(whole.lines().count(), 3);
+    for left in [0, 1, 2] {
+        let text: String = whole.lines().take(left).map(|line| format!("{line}\n")).collect();
+        fs::write(keys_file(&home.audit()), text).unwrap();
+        drop(home.sound());
+        assert_eq!(fs::read_to_string(keys_file(&home.audit())).unwrap(), whole, "{left} were left");
+    }
+}
+
+#[test]
+fn a_checkpoint_of_another_ledger_says_nothing_of_this_one() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(30)).unwrap();
+    let own = ledger.checkpoint().unwrap().unwrap();
+    let sign = |machine: &str, seed: u8, size| {
+        let origin = format!("daemoneye/{machine}/audit");
+        let signer = NoteSigner::new(&origin, &[seed; 32]).unwrap();
+        Checkpoint { origin, size, root: [9; 32] }.sign(&signer).unwrap()
+    };
+    for size in [5, 31, 40] {
+        let error = home.demand(None, Some(&sign("other", 1, size))).unwrap_err();
+        assert!(matches!(error.what, LedgerFault::MisuseCheckpoint(_)), "{error}");
+        assert_eq!(error.exit(), Exit::Usage);
+        // One of this name that no key of the ledger signed: forged, or the ledger is.
+        let error = home.demand(None, Some(&sign("4f3c", 1, size))).unwrap_err();
+        assert!(matches!(error.what, LedgerFault::CorruptKeys(_)), "{error}");
+    }
+    for changed in [own.replace("\n31\n", "\n40\n"), own.replace("\n31\n", "\n30\n")] {
+        let error = home.demand(None, Some(&changed)).unwrap_err();
+        assert!(matches!(error.what, LedgerFault::MisuseCheckpoint(_)), "{error}");
+    }
+    assert!(home.demand(None, Some(&own)).is_ok());
+}
+
+#[test]
+fn half_a_note_in_the_log_is_cut_before_its_checkpoint_is_replaced() {
+    use crate::support::{make_readable, make_unreadable};
+    let home = Home::new();
+    let ledger = home.sound();
+    let first = ledger.checkpoint().unwrap().unwrap();
+    let log = checkpoints_log(&home.audit());
+    let whole = fs::read(&log).unwrap();
+    fs::write(&log, [whole.as_slice(), &b"daemoneye/4f"[..]].concat()).unwrap();
+    make_unreadable(&log);
+    ledger.append_batch(&drafts(3)).unwrap();
+    assert!(matches!(ledger.checkpoint(), Err(SigningError::Disk(_))));
+    assert_eq!(fs::read_to_string(checkpoint_file(&home.audit())).unwrap(), first);
+    fs::remove_file(&log).unwrap();
+    make_readable(&log);
+    ledger.checkpoint().unwrap().unwrap();
+    assert_eq!(home.verify().unwrap().checkpoints, 2);
+}
+
+#[test]
+fn another_history_overwrites_no_tile() {
+    let home = Home::new();
+    let begin = |payload: &[u8]| {
+        let ledger = home.sound();
+        let all: Vec<Draft> = drafts(900).into_iter().map(|d| Draft { payload: payload.to_vec(), ..d }).collect();
+        ledger.append_batch(&all).unwrap();
+        ledger
+    };
+    let ledger = begin(b"first");
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let mut kept = files(&home.audit());
+    kept.retain(|path, _| !path.to_string_lossy().contains("entries"));
+    fs::remove_dir_all(home.audit()).unwrap();
+    drop(begin(b"second"));
+    for (path, bytes) in &kept {
+        fs::create_dir_all(path.parent().unwrap()).unwrap();
+        fs::write(path, bytes).unwrap();
+    }
+    let tiles = files(&home.audit().join("tile"));
+    let (ledger, damage) = home.open();
+    assert!(damage.unwrap().contains("another root"));
+    assert_eq!(files(&home.audit().join("tile")), tiles);
+    assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))));
 }
 
 #[test]
@@ -289,20 +414,71 @@ fn a_ledger_whose_seed_is_gone_goes_on_and_signs_nothing() {
 }
 
 #[test]
-fn the_agent_cannot_name_a_key() {
+fn what_the_agent_may_not_say_is_replaced_by_an_entry_that_says_so() {
     let home = Home::new();
     let ledger = home.sound();
-    let append = |id, action: &str| AuditAppend {
+    let append = |id, actor: &str, action: &str| AuditAppend {
         outbox_id: id,
-        actor: "agent".into(),
+        actor: actor.into(),
         action: action.into(),
         timestamp_ms: 5,
         payload: b"{}".to_vec(),
     };
-    let taken =
-        ledger.append_audit(&[append(1, "key-created"), append(2, "alert"), append(3, "key-rotated")]).unwrap();
-    assert_eq!((taken.last_outbox_id, ledger.head().entries), (2, 2));
+    let barred = ["key-created", "key-rotated", "event-range", "heartbeat"].map(|action| ("agent", action));
+    let foreign = [("procmond", "event-range"), ("test", "start"), ("", "alert"), ("operator", "alert")];
+    let good = [("agent", "alert"), ("operator:alice", "rules-reload"), ("agent", "start")];
+    let all: Vec<AuditAppend> = (1..)
+        .zip(good.into_iter().chain(barred).chain(foreign))
+        .map(|(id, (actor, action))| append(id, actor, action))
+        .collect();
+    let taken = ledger.append_audit(&all).unwrap();
+    assert_eq!((taken.last_outbox_id, ledger.head().entries), (11, 12), "nothing is sent a second time");
+    let taken = ledger.append_audit(&[append(12, "agent", "key-rotated")]).unwrap();
+    assert_eq!(taken.last_outbox_id, 12);
+    let mut entries = Entries::from(&home.audit(), 1).unwrap();
+    let said: Vec<(String, String)> =
+        std::iter::from_fn(|| entries.advance().unwrap()).map(|(entry, _)| (entry.actor, entry.action)).collect();
+    let pair = |(actor, action): (&str, &str)| (actor.to_owned(), action.to_owned());
+    assert_eq!(said[..3], good.map(pair));
+    assert!(said[3..].iter().all(|entry| *entry == pair(("agent", "audit-refused"))), "{said:?}");
     assert!(home.verify().is_ok());
+}
+
+/// The seed, whose key signs for another ledger's directory.
+fn signer(seed: u8) -> NoteSigner {
+    NoteSigner::new("daemoneye/4f3c/audit", &[seed; 32]).unwrap()
+}
+
+#[test]
+fn a_ledger_that_only_names_the_key_that_was_given_is_refused() {
+    let victim = signer(7).verifier().clone();
+    let created = |key: &VerifierKey| {
+        Draft::now("test", "key-created", KeyEntry { key: key.clone(), note: String::new() }.payload())
+    };
+    let home = Home::new();
+    let (plain, _) = Ledger::open(LedgerOptions { tree: None, ..home.options() }).unwrap();
+    plain.append_batch(&[created(&victim)]).unwrap();
+    plain.append_batch(&drafts(20)).unwrap();
+    drop(plain);
+    assert!(matches!(home.demand(Some(&victim), None).unwrap_err().what, LedgerFault::CorruptTree(_)), "no tree");
+    fs::write(tree_file(&home.audit()), "sha256\n").unwrap();
+    let error = home.demand(Some(&victim), None).unwrap_err();
+    assert!(matches!(&error.what, LedgerFault::CorruptKeys(what) if what.contains("no checkpoint")), "{error}");
+
+    // A key of their own signs all of it, and hands over to the public one at last, which signs nothing.
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(20)).unwrap();
+    let exported = ledger.checkpoint().unwrap().unwrap();
+    let (seed, own) = (fs::read(home.0.path().join("keys/audit.seed")).unwrap(), home.key());
+    let own_signer = NoteSigner::new("daemoneye/4f3c/audit", &seed.try_into().unwrap()).unwrap();
+    let note = rotation_note(&own_signer, &victim).unwrap();
+    let payload = KeyEntry { key: victim.clone(), note }.payload();
+    ledger.append(Draft::now("test", "key-rotated", payload)).unwrap();
+    drop(ledger);
+    assert!(home.demand(Some(&own), None).is_ok());
+    let error = home.demand(Some(&victim), Some(&exported)).unwrap_err();
+    assert!(matches!(&error.what, LedgerFault::CorruptKeys(what) if what.contains("no checkpoint")), "{error}");
 }
 
 /// Cuts the last entries away, and everything that says that there were more.
@@ -468,6 +644,55 @@ fn each_bit_of_a_thousand_entries_counts() {
     assert!(home.verify().is_ok(), "restored, it verifies again");
 }
 
+/// Checksums are repaired by whoever changes a file on purpose, so here they do not count: each bit of an entry and of its payload is
+/// found by the chain, and, where that is hashed again as well, by the tree.
+#[test]
+fn each_bit_counts_also_where_checksums_and_links_are_repaired() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(999)).unwrap();
+    let note = ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let checkpoint = Checkpoint::verified(&note, &home.key()).unwrap();
+    let (mut tree, mut chain, mut counted) = (home.tree(1_000), ChainVerifier::default(), 0);
+    for (_, path) in list(&home.audit(), &SegmentName::ledger()).unwrap() {
+        let mut reader = SegmentReader::open(&path, Kind::Ledger).unwrap();
+        while let Ok(Some(raw)) = reader.step().unwrap() {
+            let whole = raw.header::<LedgerHeader>().unwrap().entry;
+            let proof = tree.inclusion(whole.sequence).unwrap().unwrap();
+            for bit in 0..(raw.header.len() + raw.payload.len()) * 8 {
+                let (mut header, mut payload) = (raw.header.to_vec(), raw.payload.to_vec());
+                match bit / 8 {
+                    at if at < header.len() => header[at] ^= 1 << (bit % 8),
+                    at => payload[at - header.len()] ^= 1 << (bit % 8),
+                }
+                let forged = RawRecord { header: header.into(), ..raw.clone() };
+                let Ok(LedgerHeader { entry, .. }) = forged.header() else { continue };
+                if entry == whole && payload == *raw.payload {
+                    // The writer's bookmarks, which are no evidence.
+                    continue;
+                }
+                counted += 1;
+                let sequence = whole.sequence;
+                assert!(chain.clone().step(&entry, Some(&payload)).is_err(), "bit {bit} of entry {sequence}");
+                // Every proof takes eleven hashes.
+                if bit % 64 != 0 {
+                    continue;
+                }
+                let (before, at) = (whole.previous_hash, entry.timestamp_ms);
+                let hashed = AuditEntry::link(entry.sequence, before, at, entry.actor, entry.action, &payload);
+                if hashed != whole {
+                    let leaf = TreeHash::Sha256.leaf(&hashed.canonical_bytes());
+                    let proven = verify_inclusion(TreeHash::Sha256, &leaf, sequence, 1_000, &checkpoint.root, &proof);
+                    assert!(proven.is_err(), "bit {bit} of entry {sequence} in the tree");
+                }
+            }
+            chain.step(&whole, Some(&raw.payload)).unwrap();
+        }
+    }
+    assert!(chain.entries() == 1_000 && counted > 500_000, "{counted}");
+}
+
 /// Each byte of a segment up to behind its last record, judged from the entry before it.
 fn flip_each_byte(dir: &Path, states: &[LedgerVerifier], number: u64, path: &Path) {
     let whole = fs::read(path).unwrap();
@@ -535,4 +760,43 @@ fn a_full_disk_keeps_the_old_checkpoint_and_the_next_call_makes_up_for_it() {
     ledger.checkpoint().unwrap().unwrap();
     assert_eq!(files(&home.audit().join("tile")).len(), 2);
     assert_eq!(home.verify().unwrap().checkpoints, 1);
+}
+
+#[test]
+fn a_full_disk_during_a_rotation_loses_no_key_and_makes_one_only() {
+    use crate::support::{Faults, FaultyDisk};
+    use std::sync::Arc;
+    use std::sync::atomic::Ordering;
+    for retried in [true, false] {
+        let home = Home::new();
+        let faults = Arc::new(Faults::default());
+        let options = LedgerOptions {
+            disk: Arc::new(FaultyDisk(Arc::clone(&faults))),
+            segment_bytes: 4 * 1024 * 1024,
+            ..home.options()
+        };
+        let (ledger, _) = Ledger::open(options).unwrap();
+        ledger.append_batch(&drafts(300)).unwrap();
+        ledger.checkpoint().unwrap().unwrap();
+        let old = home.key();
+        // Entries go into room that is there already; new files do not.
+        faults.no_new.store(true, Ordering::SeqCst);
+        let (key, note) = ledger.rotate_key().unwrap();
+        assert_eq!((note, home.key()), (None, old.clone()));
+        ledger.append_batch(&drafts(300)).unwrap();
+        assert!(matches!(ledger.checkpoint(), Err(SigningError::Disk(_))), "nothing is signed before the key is kept");
+        assert!(matches!(ledger.rotate_key(), Err(SigningError::Disk(_))));
+        faults.no_new.store(false, Ordering::SeqCst);
+        if retried {
+            ledger.checkpoint().unwrap().unwrap();
+        }
+        drop(ledger);
+        for _ in 0..2 {
+            let ledger = home.sound();
+            assert_eq!(home.key(), key);
+            ledger.append_batch(&drafts(300)).unwrap();
+            ledger.checkpoint().unwrap().unwrap();
+        }
+        assert!(home.demand(Some(&old), None).is_ok() && home.demand(Some(&key), None).is_ok());
+    }
 }

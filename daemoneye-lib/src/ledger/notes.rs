@@ -3,15 +3,20 @@
 //! `checkpoint` is the newest note, replaced through rename before it is appended to `checkpoints.log`, where each note is followed
 //! by an empty line. So what a crash may leave at the log's end is a tear of the note in `checkpoint`, and nothing else.
 
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::note::NoteError;
+use super::note::{MAX_NOTE_BYTES, NoteError};
 use crate::segment::SegmentError;
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
+/// The log's end that is read, in bytes: the newest note, a tear of it and the note before, of 300 bytes each, many times over.
+const LOG_END_BYTES: u64 = 16 * 1024;
+/// What begins the signatures of a note.
+const SIGNED: &[u8] = "\n\n\u{2014} ".as_bytes();
 
 /// Where the newest checkpoint is.
 #[must_use]
@@ -36,12 +41,8 @@ pub fn keys_file(dir: &Path) -> PathBuf {
 /// # Errors
 /// It cannot be read. Bytes that are no text are replaced, and then verify nowhere.
 pub fn read_text(path: &Path) -> Result<Option<String>, SegmentError> {
-    Ok(read_bytes(path)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
-}
-
-fn read_bytes(path: &Path) -> Result<Option<Vec<u8>>, SegmentError> {
     match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
         Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
         Err(error) => Err(SegmentError::io("read", path, error)),
     }
@@ -58,11 +59,12 @@ pub struct StoredCheckpoint {
     pub checkpoint: Checkpoint,
 }
 
-/// The checkpoints that a ledger keeps.
+/// The newest checkpoint that a ledger keeps, and where the log of all of them ends. Reads the same few kilobytes however long the
+/// log is: the writer does this at each start, within a bound of its memory.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct StoredCheckpoints {
-    /// In order of their sizes, the newest last.
-    pub all: Vec<StoredCheckpoint>,
+    /// The newest one.
+    pub newest: Option<StoredCheckpoint>,
     /// Where the log's whole notes end.
     pub log_end: u64,
     /// The newest one has not reached the log.
@@ -88,48 +90,160 @@ pub enum NotesError {
 }
 
 impl StoredCheckpoints {
-    /// Reads both files. Nothing is verified but that the sizes grow.
+    /// Reads the newest checkpoint and the log's end. Nothing is verified but that they fit together.
     ///
     /// # Errors
     /// [`NotesError`].
     pub fn read(dir: &Path) -> Result<Self, NotesError> {
-        let newest = read_text(&checkpoint_file(dir))?;
-        let bytes = read_bytes(&checkpoints_log(dir))?.unwrap_or_default();
+        let (checkpoint, log) = (checkpoint_file(dir), checkpoints_log(dir));
+        let (begin, bytes) = read_end(&log)?;
+        let corrupt = |file: PathBuf, offset, what| NotesError::Corrupt { file, offset, what };
+        let nothing = || CheckpointError::Note(NoteError::CorruptNote);
+        let Some(newest) = read_text(&checkpoint)? else {
+            return if bytes.is_empty() { Ok(Self::default()) } else { Err(corrupt(checkpoint, 0, nothing())) };
+        };
+        let said = Checkpoint::dangerous_unverified(&newest).map_err(|what| corrupt(checkpoint.clone(), 0, what))?;
+        let whole = WholeNotes::of(&bytes, begin == 0).ok_or_else(|| corrupt(log.clone(), begin, nothing()))?;
+        let log_end = begin + whole.end as u64;
+        let unlogged = whole.last.as_ref().is_none_or(|(note, _)| *note != newest);
+        if unlogged && whole.last.is_some_and(|(_, last)| last.size >= said.size) {
+            return Err(corrupt(checkpoint, 0, CheckpointError::CorruptText));
+        }
+        let tail = bytes.get(whole.end..).unwrap_or_default();
+        if !tail.is_empty() && !(unlogged && is_tear(tail, newest.as_bytes(), log_end)) {
+            return Err(corrupt(log, log_end, nothing()));
+        }
+        Ok(Self { newest: Some(StoredCheckpoint { offset: 0, note: newest, checkpoint: said }), log_end, unlogged })
+    }
+}
+
+/// The log's last bytes and where they begin.
+fn read_end(log: &Path) -> Result<(u64, Vec<u8>), SegmentError> {
+    let failed = |error| SegmentError::io("read", log, error);
+    let mut file = match File::open(log) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((0, Vec::new())),
+        Err(error) => return Err(failed(error)),
+    };
+    let begin = file.metadata().map_err(failed)?.len().saturating_sub(LOG_END_BYTES);
+    let mut bytes = Vec::new();
+    file.seek(SeekFrom::Start(begin))
+        .and_then(|_| file.take(2 * LOG_END_BYTES).read_to_end(&mut bytes))
+        .map_err(failed)?;
+    Ok((begin, bytes))
+}
+
+/// The whole notes at the end of a log.
+struct WholeNotes {
+    end: usize,
+    last: Option<(String, Checkpoint)>,
+}
+
+impl WholeNotes {
+    /// `None`: there is no place at which a note begins.
+    fn of(bytes: &[u8], from_the_first: bool) -> Option<Self> {
+        let mut end = if from_the_first { 0 } else { first_begin(bytes)? };
+        let mut last: Option<(String, Checkpoint)> = None;
         // A tear may lie inside a character.
-        let log = bytes.utf8_chunks().next().map_or("", |chunk| chunk.valid());
-        let corrupt = |file: PathBuf, offset| move |what| NotesError::Corrupt { file, offset, what };
-        let mut found = Self::default();
-        let mut rest = log;
+        let text = bytes.get(end..)?.utf8_chunks().next().map_or("", |chunk| chunk.valid());
+        let mut rest = text;
         while let Some((note, behind)) = next_note(rest) {
-            let offset = (log.len() - rest.len()) as u64;
-            found.take(note, offset).map_err(corrupt(checkpoints_log(dir), offset))?;
+            let Ok(checkpoint) = Checkpoint::dangerous_unverified(note) else { break };
+            if last.as_ref().is_some_and(|(_, last)| last.size >= checkpoint.size) {
+                break;
+            }
+            last = Some((note.to_owned(), checkpoint));
             rest = behind;
         }
-        let log_end = log.len() - rest.len();
-        found.log_end = log_end as u64;
-        let tail = bytes.get(log_end..).unwrap_or_default();
-        let nothing = || CheckpointError::Note(NoteError::CorruptNote);
-        let Some(newest) = newest else {
-            return if bytes.is_empty() { Ok(found) } else { Err(corrupt(checkpoint_file(dir), 0)(nothing())) };
+        end += text.len() - rest.len();
+        Some(Self { end, last })
+    }
+}
+
+/// Behind the first empty line that follows a signature.
+fn first_begin(bytes: &[u8]) -> Option<usize> {
+    let signature = bytes.windows(SIGNED.len()).position(|window| window == SIGNED)? + SIGNED.len();
+    let end = bytes.get(signature..)?.windows(2).position(|window| window == b"\n\n")?;
+    Some(signature + end + 2)
+}
+
+/// The notes of a log one after the other, and the newest one behind them: a note's memory, however many there are.
+#[derive(Debug)]
+pub struct CheckpointWalk {
+    log: PathBuf,
+    checkpoint: PathBuf,
+    reader: Option<BufReader<Take<File>>>,
+    offset: u64,
+    size: Option<u64>,
+    unlogged: Option<StoredCheckpoint>,
+}
+
+impl CheckpointWalk {
+    /// Those that were there when `stored` was read.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn begin(dir: &Path, stored: StoredCheckpoints) -> Result<Self, NotesError> {
+        let (log, checkpoint) = (checkpoints_log(dir), checkpoint_file(dir));
+        let reader = match stored.log_end {
+            0 => None,
+            end => {
+                let file = File::open(&log).map_err(|error| SegmentError::io("read", &log, error))?;
+                Some(BufReader::new(file.take(end)))
+            }
         };
-        found.unlogged = found.all.last().is_none_or(|last| last.note != newest);
-        if found.unlogged {
-            found.take(&newest, 0).map_err(corrupt(checkpoint_file(dir), 0))?;
-        }
-        let torn = found.unlogged && is_tear(tail, newest.as_bytes(), log_end);
-        if tail.is_empty() || torn {
-            return Ok(found);
-        }
-        Err(corrupt(checkpoints_log(dir), found.log_end)(nothing()))
+        let unlogged = stored.newest.filter(|_| stored.unlogged);
+        Ok(Self { log, checkpoint, reader, offset: 0, size: None, unlogged })
     }
 
-    fn take(&mut self, note: &str, offset: u64) -> Result<(), CheckpointError> {
-        let checkpoint = Checkpoint::dangerous_unverified(note)?;
-        if self.all.last().is_some_and(|last| last.checkpoint.size >= checkpoint.size) {
-            return Err(CheckpointError::CorruptText);
+    /// The next one and the file that it is in.
+    ///
+    /// # Errors
+    /// [`NotesError`]: it is none, or not over more entries than the one before.
+    pub fn advance(&mut self) -> Result<Option<(PathBuf, StoredCheckpoint)>, NotesError> {
+        let offset = self.offset;
+        let (file, stored) = match self.next_logged()? {
+            Some(note) => {
+                let corrupt = |what| NotesError::Corrupt { file: self.log.clone(), offset, what };
+                let checkpoint = Checkpoint::dangerous_unverified(&note).map_err(corrupt)?;
+                (self.log.clone(), StoredCheckpoint { offset, note, checkpoint })
+            }
+            None => match self.unlogged.take() {
+                Some(newest) => (self.checkpoint.clone(), newest),
+                None => return Ok(None),
+            },
+        };
+        if self.size.is_some_and(|size| size >= stored.checkpoint.size) {
+            return Err(NotesError::Corrupt { file, offset: stored.offset, what: CheckpointError::CorruptText });
         }
-        self.all.push(StoredCheckpoint { offset, note: note.to_owned(), checkpoint });
-        Ok(())
+        self.size = Some(stored.checkpoint.size);
+        Ok(Some((file, stored)))
+    }
+
+    fn next_logged(&mut self) -> Result<Option<String>, NotesError> {
+        let Some(reader) = self.reader.as_mut() else { return Ok(None) };
+        let mut bytes = Vec::new();
+        // Text, an empty line, signatures, an empty line.
+        for _ in 0..2 {
+            loop {
+                let room = (MAX_NOTE_BYTES as u64).saturating_sub(bytes.len() as u64);
+                let read = reader.by_ref().take(room).read_until(b'\n', &mut bytes);
+                match read.map_err(|error| SegmentError::io("read", &self.log, error))? {
+                    0 | 1 => break,
+                    _ => {}
+                }
+            }
+        }
+        if bytes.is_empty() {
+            self.reader = None;
+            return Ok(None);
+        }
+        let note = bytes.strip_suffix(b"\n\n").and_then(|_| bytes.split_last()).map(|(_, note)| note.to_vec());
+        let note = note.and_then(|note| String::from_utf8(note).ok());
+        let what = CheckpointError::Note(NoteError::CorruptNote);
+        let corrupt = NotesError::Corrupt { file: self.log.clone(), offset: self.offset, what };
+        self.offset += bytes.len() as u64;
+        note.ok_or(corrupt).map(Some)
     }
 }
 
@@ -141,7 +255,8 @@ fn next_note(log: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether a power failure may leave this of a note that was written at `offset`: sectors of it, zeros in place of others.
-fn is_tear(found: &[u8], note: &[u8], offset: usize) -> bool {
+fn is_tear(found: &[u8], note: &[u8], offset: u64) -> bool {
+    let offset = usize::try_from(offset % SECTOR_BYTES as u64).unwrap_or(0);
     let (mut at, whole) = (0, note.len() + 1);
     while at < found.len() {
         let end = (at + SECTOR_BYTES - (offset + at) % SECTOR_BYTES).min(found.len());
@@ -168,8 +283,12 @@ mod tests {
     }
 
     fn sizes(dir: &Path) -> Option<Vec<u64>> {
-        let found = StoredCheckpoints::read(dir).ok()?;
-        Some(found.all.iter().map(|stored| stored.checkpoint.size).collect())
+        let mut walk = CheckpointWalk::begin(dir, StoredCheckpoints::read(dir).ok()?).ok()?;
+        let mut sizes = Vec::new();
+        while let Some((_, stored)) = walk.advance().ok()? {
+            sizes.push(stored.checkpoint.size);
+        }
+        Some(sizes)
     }
 
     #[test]
@@ -200,5 +319,31 @@ mod tests {
         std::fs::write(checkpoints_log(dir.path()), format!("{}\n{}\n", note(9), note(9))).unwrap();
         std::fs::write(checkpoint_file(dir.path()), note(9)).unwrap();
         assert_eq!(sizes(dir.path()), None);
+    }
+
+    #[test]
+    fn a_long_log_is_walked_note_by_note_and_of_its_end_a_tear_is_found() {
+        let dir = tempfile::tempdir().unwrap();
+        let whole: String = (1..=400).map(|size| format!("{}\n", note(size))).collect();
+        let newest = note(401);
+        std::fs::write(checkpoint_file(dir.path()), &newest).unwrap();
+        assert!(whole.len() as u64 > 3 * LOG_END_BYTES);
+        for torn in 0..=newest.len() {
+            std::fs::write(
+                checkpoints_log(dir.path()),
+                format!("{whole}{newest}").as_bytes().split_at(whole.len() + torn).0,
+            )
+            .unwrap();
+            let found = StoredCheckpoints::read(dir.path()).unwrap();
+            assert_eq!((found.log_end, found.unlogged), (whole.len() as u64, true), "{torn}");
+        }
+        assert_eq!(sizes(dir.path()), Some((1..=401).collect()));
+        std::fs::write(checkpoints_log(dir.path()), format!("{whole}{newest}\n")).unwrap();
+        assert!(!StoredCheckpoints::read(dir.path()).unwrap().unlogged);
+        assert_eq!(sizes(dir.path()), Some((1..=401).collect()));
+        let changed = whole.replacen("\n7\n", "\n5\n", 1);
+        std::fs::write(checkpoints_log(dir.path()), format!("{changed}{newest}\n")).unwrap();
+        assert!(StoredCheckpoints::read(dir.path()).is_ok(), "the writer reads the end only");
+        assert_eq!(sizes(dir.path()), None, "whoever verifies reads all of it");
     }
 }

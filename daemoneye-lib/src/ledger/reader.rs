@@ -77,6 +77,7 @@ impl LedgerError {
     pub const fn exit(&self) -> Exit {
         match &self.what {
             LedgerFault::Segment(e) => e.exit(),
+            LedgerFault::MisuseCheckpoint(_) => Exit::Usage,
             _ => Exit::Tampered,
         }
     }
@@ -129,11 +130,16 @@ pub enum LedgerFault {
     #[error("the segment file is missing")]
     CorruptSegmentMissing,
     /// A tile holds something else than the entries below it say.
-    #[error("the tile does not fit the entries below it")]
+    #[error(
+        "the tile does not fit the entries below it; it is derived: removed, it is made again by procmond's next start"
+    )]
     CorruptTile,
     /// The file that names the tree's hash, or one that has to be there with it.
     #[error("{0}")]
     CorruptTree(String),
+    /// The checkpoint from elsewhere is not one of this ledger, so it says nothing of it.
+    #[error("the checkpoint that was given says nothing of this ledger: {0}; name the right one")]
+    MisuseCheckpoint(CheckpointError),
     /// The file cannot be read.
     #[error(transparent)]
     Segment(#[from] SegmentError),
@@ -187,6 +193,7 @@ impl LedgerVerifier {
             root: None,
             checkpoints: 0,
             signed_entries: 0,
+            unsynced_tiles: 0,
         }
     }
 
@@ -263,6 +270,9 @@ pub struct LedgerSummary {
     pub checkpoints: u64,
     /// Entries that the last one of them is over.
     pub signed_entries: u64,
+    /// Entries at which a tile became full that does not fit, and that the writer had not noted as synced: a power failure may have
+    /// spoilt it, and the writer's next start makes it again.
+    pub unsynced_tiles: u64,
 }
 
 /// How far a verification is.

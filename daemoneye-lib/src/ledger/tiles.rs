@@ -276,15 +276,24 @@ impl StoredTree {
         &self.edge
     }
 
-    /// A full tile: its file, or what it has to hold when there is none.
+    /// A full tile: its file, or what it has to hold when there is none, or one that the tile above it contradicts.
     ///
     /// # Errors
     /// The files cannot be read.
     pub fn tile(&mut self, level: u32, index: u64) -> Result<Vec<Hash>, TreeError> {
-        if let Some(hashes) = read_tile(&self.dir, level, index)? {
+        let width = TILE_WIDTH as u64;
+        let above = match index / width < self.full(level + 1) {
+            true => self
+                .hashes(level + 1, index / width)?
+                .get(usize::try_from(index % width).unwrap_or(TILE_WIDTH))
+                .copied(),
+            false => None,
+        };
+        if let Some(hashes) = read_tile(&self.dir, level, index)?
+            && above.is_none_or(|above| above == root_of(self.hash, &hashes))
+        {
             return Ok(hashes);
         }
-        let width = TILE_WIDTH as u64;
         let Some(below) = level.checked_sub(1) else { return self.leaves(index * width, (index + 1) * width) };
         (index * width..(index + 1) * width)
             .map(|index| self.tile(below, index).map(|tile| root_of(self.hash, &tile)))
@@ -335,11 +344,15 @@ impl Nodes for StoredTree {
 }
 
 impl StoredTree {
+    /// How many tiles of a level are full.
+    fn full(&self, level: u32) -> u64 {
+        self.size.checked_shr(TILE_LEVELS * (level + 1)).unwrap_or(0)
+    }
+
     /// Of a tile, full or not.
     fn hashes(&mut self, level: u32, index: u64) -> Result<&[Hash], TreeError> {
         let place = level as usize;
-        let full = self.size.checked_shr(TILE_LEVELS * (level + 1)).unwrap_or(0);
-        if index >= full {
+        if index >= self.full(level) {
             return Ok(self.edge.get(place).map_or(&[], Vec::as_slice));
         }
         if self.last.len() <= place {

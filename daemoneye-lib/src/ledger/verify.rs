@@ -3,14 +3,13 @@
 //! Nothing of the writer is used but the formats. What a ledger cannot know of itself, that all of it was rewritten and signed
 //! again, a checkpoint tells that was kept elsewhere.
 
-use std::collections::VecDeque;
 use std::path::{Path, PathBuf};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
 use super::note::{NoteError, VerifierKey};
 use super::notes::{
-    NotesError, StoredCheckpoint, StoredCheckpoints, checkpoint_file, checkpoints_log, keys_file, read_text,
+    CheckpointWalk, NotesError, StoredCheckpoint, StoredCheckpoints, checkpoints_log, keys_file, read_text,
 };
 use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
 use super::{
@@ -26,7 +25,8 @@ const PROGRESS_ENTRIES: u64 = 4096;
 pub struct Demands {
     /// How long to wait for a writer that is in the middle of something.
     pub patience: Patience,
-    /// A key of this ledger.
+    /// A key of this ledger: it, or one that it handed over to, has to have signed a checkpoint. That the ledger names it proves
+    /// nothing, as anybody may write a public key down.
     pub key: Option<VerifierKey>,
     /// The note of a checkpoint that left the host.
     pub checkpoint: Option<String>,
@@ -96,6 +96,7 @@ pub fn verify_with(
     })?;
     summary.root = walk.tree.as_ref().map(GrowingTree::root);
     (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
+    summary.unsynced_tiles = walk.unsynced_tiles;
     Ok(summary)
 }
 
@@ -107,8 +108,9 @@ struct Walk<'a> {
     tree: Option<GrowingTree>,
     keys: Option<KeyChain>,
     trusted: Option<&'a VerifierKey>,
-    /// Of the ledger itself, those that have not been reached; the file that each is in.
-    ahead: VecDeque<(PathBuf, StoredCheckpoint)>,
+    /// Of the ledger itself, the next one that has not been reached, the file that it is in, and those behind it.
+    ahead: Option<(PathBuf, StoredCheckpoint)>,
+    behind: CheckpointWalk,
     /// The one from elsewhere.
     exported: Option<(&'a str, Checkpoint)>,
     /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
@@ -117,6 +119,9 @@ struct Walk<'a> {
     tiles_synced: u64,
     checkpoints: u64,
     signed_entries: u64,
+    unsynced_tiles: u64,
+    /// The trusted key, or one that follows from it, has signed.
+    vouched: bool,
 }
 
 fn tree_fault(dir: &Path, error: super::tiles::TreeError) -> LedgerError {
@@ -125,6 +130,13 @@ fn tree_fault(dir: &Path, error: super::tiles::TreeError) -> LedgerError {
         other => LedgerFault::CorruptTree(other.to_string()),
     };
     LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what }
+}
+
+fn notes_fault(dir: &Path, error: NotesError) -> Fault {
+    match error {
+        NotesError::Corrupt { file, offset, what } => (Some((file, offset)), LedgerFault::CorruptCheckpoint(what)),
+        NotesError::Segment(error) => (Some((checkpoints_log(dir), 0)), LedgerFault::Segment(error)),
+    }
 }
 
 impl<'a> Walk<'a> {
@@ -137,19 +149,15 @@ impl<'a> Walk<'a> {
             what: LedgerFault::Segment(error),
         })?;
         let tree = tree_hash(dir).map_err(|error| tree_fault(dir, error))?.map(GrowingTree::new);
-        let stored = patient(dir, demands.patience).map_err(|error| match error {
-            NotesError::Corrupt { file, offset, what } => {
-                LedgerError { sequence: 0, file, offset, what: LedgerFault::CorruptCheckpoint(what) }
-            }
-            NotesError::Segment(error) => {
-                LedgerError { sequence: 0, file: checkpoints_log(dir), offset: 0, what: LedgerFault::Segment(error) }
-            }
-        })?;
-        let logged = stored.all.len() - usize::from(stored.unlogged);
-        let file = |place: usize| if place < logged { checkpoints_log(dir) } else { checkpoint_file(dir) };
-        let ahead: VecDeque<_> =
-            stored.all.into_iter().enumerate().map(|(place, stored)| (file(place), stored)).collect();
-        if tree.is_none() && !ahead.is_empty() {
+        let noted = |error| {
+            let (place, what) = notes_fault(dir, error);
+            let (file, offset) = place.unwrap_or_else(|| (checkpoints_log(dir), 0));
+            LedgerError { sequence: 0, file, offset, what }
+        };
+        let stored = patient(dir, demands.patience).map_err(noted)?;
+        let mut behind = CheckpointWalk::begin(dir, stored).map_err(noted)?;
+        let ahead = behind.advance().map_err(noted)?;
+        if tree.is_none() && ahead.is_some() {
             let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();
             let what = LedgerFault::CorruptTree(text);
             return Err(LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what });
@@ -168,9 +176,12 @@ impl<'a> Walk<'a> {
             keys: None,
             trusted,
             ahead,
+            behind,
             exported,
             checkpoints: 0,
             signed_entries: 0,
+            unsynced_tiles: 0,
+            vouched: false,
         })
     }
 
@@ -178,16 +189,15 @@ impl<'a> Walk<'a> {
         self.follow_keys(record).map_err(|what| (None, what))?;
         let (Some(tree), Some(leaf)) = (self.tree.as_mut(), record.leaf) else { return Ok(()) };
         let mut wrong = None;
-        let synced = record.entry.sequence < self.tiles_synced;
-        tree.push(leaf, |tile| {
-            if synced && wrong.is_none() {
-                wrong = check_tile(self.dir, &tile);
-            }
-        });
+        tree.push(leaf, |tile| wrong = wrong.take().or_else(|| check_tile(self.dir, &tile)));
         match wrong {
-            Some(fault) => Err(fault),
-            None => self.check_notes(record.entry.sequence + 1),
+            Some((_, LedgerFault::CorruptTile)) if record.entry.sequence >= self.tiles_synced => {
+                self.unsynced_tiles += 1
+            }
+            Some(fault) => return Err(fault),
+            None => {}
         }
+        self.check_notes(record.entry.sequence + 1)
     }
 
     fn follow_keys(&mut self, record: &LedgerRecord) -> Result<(), LedgerFault> {
@@ -215,46 +225,74 @@ impl<'a> Walk<'a> {
 
     /// The checkpoints that are over the entries so far.
     fn check_notes(&mut self, size: u64) -> Result<(), Fault> {
-        let due = |ahead: &VecDeque<(PathBuf, StoredCheckpoint)>| {
-            ahead.front().is_some_and(|(_, s)| s.checkpoint.size == size)
-        };
-        while due(&self.ahead) {
-            let Some((file, stored)) = self.ahead.pop_front() else { break };
+        while let Some((file, stored)) = self.ahead.take_if(|(_, stored)| stored.checkpoint.size == size) {
             self.check_note(&stored.note, &stored.checkpoint).map_err(|what| (Some((file, stored.offset)), what))?;
             self.checkpoints += 1;
             self.signed_entries = size;
+            self.vouched |= self.follows_trusted();
+            self.ahead = self.behind.advance().map_err(|error| notes_fault(self.dir, error))?;
         }
         if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
-            self.check_note(note, &checkpoint).map_err(|what| (None, what))?;
+            self.is_ours(note, &checkpoint).map_err(|what| (None, what))?;
+            self.fits(&checkpoint).map_err(|what| (None, what))?;
+            self.vouched |= self.follows_trusted();
         }
         Ok(())
     }
 
+    /// Whether the key that signs now is the trusted one, or one that it handed over to. Those before it do not count: whoever
+    /// has a key of their own can hand over to a public one.
+    fn follows_trusted(&self) -> bool {
+        self.keys.iter().flat_map(KeyChain::keys).any(|key| self.trusted == Some(key))
+    }
+
     fn check_note(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
-        let size = checkpoint.size;
-        if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
-            return Err(LedgerFault::CorruptFork { size });
-        }
+        self.fits(checkpoint)?;
         let unsigned = || LedgerFault::CorruptCheckpoint(CheckpointError::Note(NoteError::PeerUnsigned));
         let keys = self.keys.as_ref().ok_or_else(unsigned)?;
         keys.verified(note).map(|_| ()).map_err(LedgerFault::CorruptCheckpoint)
     }
 
+    fn fits(&self, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+        if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
+            return Err(LedgerFault::CorruptFork { size: checkpoint.size });
+        }
+        Ok(())
+    }
+
+    /// Whether the note from elsewhere says anything of this ledger: another's must not make this one look changed.
+    fn is_ours(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+        let mut origin = None;
+        for key in self.trusted.into_iter().chain(self.keys.iter().flat_map(KeyChain::keys)) {
+            match Checkpoint::verified(note, key) {
+                Ok(_) => return Ok(()),
+                Err(CheckpointError::Note(NoteError::PeerUnsigned)) => origin = Some(key.name()),
+                Err(what) => return Err(LedgerFault::MisuseCheckpoint(what)),
+            }
+        }
+        if let Some(wanted) = origin.filter(|origin| *origin != checkpoint.origin) {
+            let (found, wanted) = (checkpoint.origin.clone(), wanted.to_owned());
+            return Err(LedgerFault::MisuseCheckpoint(CheckpointError::PeerOrigin { found, wanted }));
+        }
+        let text = "none of them signed the checkpoint that was given; it is forged, or the ledger was begun anew with another key";
+        Err(LedgerFault::CorruptKeys(text.to_owned()))
+    }
+
     /// What had to be reached by the last of so many entries.
     fn end(&mut self, entries: u64) -> Result<(), Fault> {
-        if let Some((file, stored)) = self.ahead.pop_front() {
+        if let Some((file, stored)) = self.ahead.take() {
             return Err((Some((file, stored.offset)), LedgerFault::CorruptRollback { size: stored.checkpoint.size }));
         }
-        if let Some((_, checkpoint)) = &self.exported {
+        if let Some((note, checkpoint)) = &self.exported {
+            self.is_ours(note, checkpoint).map_err(|what| (None, what))?;
             return Err((None, LedgerFault::CorruptRollback { size: checkpoint.size }));
         }
         if entries > 0 && self.tree.is_none() && self.keys.is_some() {
             let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();
             return Err((Some((tree_file(self.dir), 0)), LedgerFault::CorruptTree(text)));
         }
-        let known: Vec<&VerifierKey> = self.keys.iter().flat_map(KeyChain::keys).collect();
-        if self.trusted.is_some_and(|trusted| !known.contains(&trusted)) {
-            let text = "no key of this ledger is the one that was given, and none follows from it";
+        if self.trusted.is_some() && !self.vouched {
+            let text = "no checkpoint is signed with the key that was given, or with one that it handed over to";
             return Err((None, LedgerFault::CorruptKeys(text.to_owned())));
         }
         self.check_keys_file()

@@ -15,6 +15,8 @@ use prost::Message as _;
 #[derive(Default)]
 pub(crate) struct Faults {
     pub(crate) full: AtomicBool,
+    /// Files that are there can be written, new ones cannot be made.
+    pub(crate) no_new: AtomicBool,
     pub(crate) no_sync: AtomicBool,
     held: Mutex<bool>,
     writes_held: Mutex<bool>,
@@ -130,6 +132,9 @@ fn holds_records(path: &Path) -> bool {
 impl Disk for FaultyDisk {
     fn create(&self, path: &Path, mode: u32) -> std::io::Result<Arc<dyn DiskFile>> {
         self.0.room()?;
+        if self.0.no_new.load(Ordering::SeqCst) {
+            return Err(Error::from(ErrorKind::StorageFull));
+        }
         self.0.take_away();
         Ok(Arc::new(FaultyFile(RealDisk.create(path, mode)?, Arc::clone(&self.0), holds_records(path))))
     }

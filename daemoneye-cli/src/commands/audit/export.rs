@@ -27,6 +27,18 @@ pub(super) fn tiles(directory: &Path, to: &Path, format: Format) -> Result<Exit,
     let checkpoint = Checkpoint::dangerous_unverified(&note).map_err(|error| unreadable(directory, &error))?;
     let failed = |source| CliError::Io { what: format!("write {}", to.display()), source };
     fs::create_dir(to).map_err(failed)?;
+    if let Err(error) = fill(directory, to, &note, &checkpoint) {
+        // Half of a log would be in the way of the next try.
+        fs::remove_dir_all(to).unwrap_or_default();
+        return Err(error);
+    }
+    let values = vec![value::of_number(checkpoint.size), value::of_text(to.display().to_string())];
+    render::rows(format, &["entries", "directory"], &[Row { values }])?;
+    Ok(Exit::Ok)
+}
+
+fn fill(directory: &Path, to: &Path, note: &str, checkpoint: &Checkpoint) -> Result<(), CliError> {
+    let failed = |source| CliError::Io { what: format!("write {}", to.display()), source };
     let broken = |error: TreeError| unreadable(directory, &error);
     let hash = tree_hash(directory).map_err(broken)?.unwrap_or(TreeHash::Sha256);
     let (mut tree, mut written) = (GrowingTree::new(hash), Ok(()));
@@ -48,10 +60,7 @@ pub(super) fn tiles(directory: &Path, to: &Path, format: Format) -> Result<Exit,
         let text = "the entries do not have the root of the newest checkpoint; run: daemoneye-cli audit verify";
         return Err(CliError::Unreadable(text.to_owned()));
     }
-    write_edge(to, &tree).and_then(|()| fs::write(to.join("checkpoint"), &note)).map_err(failed)?;
-    let values = vec![value::of_number(checkpoint.size), value::of_text(to.display().to_string())];
-    render::rows(format, &["entries", "directory"], &[Row { values }])?;
-    Ok(Exit::Ok)
+    write_edge(to, &tree).and_then(|()| fs::write(to.join("checkpoint"), note)).map_err(failed)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -1,5 +1,7 @@
 //! What is signed of the ledger: its key, its newest checkpoint, and the hand-over to a new key.
 
+use std::fs::File;
+use std::io::Read as _;
 use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
@@ -15,6 +17,9 @@ use crate::agent::Session;
 use crate::error::CliError;
 use crate::render::Output;
 use crate::settings::Settings;
+
+/// Bytes of a file in which a checkpoint is looked for: some lines of a log.
+const FILE_BYTES: u64 = 16 * MAX_NOTE_BYTES as u64;
 
 /// Prints the key that signs now, and nothing else.
 pub(super) fn key(directory: &Path) -> Result<Exit, CliError> {
@@ -72,8 +77,10 @@ pub(in crate::commands) fn parse_key(text: &str) -> Result<VerifierKey, CliError
 /// The note in a file: alone, or in a line of a log.
 pub(super) fn read_note(path: &Path) -> Result<String, CliError> {
     let failed = |source| CliError::Io { what: format!("read {}", path.display()), source };
-    let text = std::fs::read_to_string(path).map_err(failed)?;
-    let note = if text.len() <= 16 * MAX_NOTE_BYTES { note_in(&text) } else { None };
+    let mut text = String::new();
+    let read = File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_string(&mut text));
+    let read = read.map_err(failed)? as u64;
+    let note = if read <= FILE_BYTES { note_in(&text) } else { None };
     note.ok_or_else(|| {
         CliError::Usage(format!("{} holds no checkpoint; `audit checkpoint` prints one", path.display()))
     })
@@ -100,6 +107,12 @@ fn note_in(text: &str) -> Option<String> {
 mod tests {
     use super::*;
     use daemoneye_lib::ledger::note::NoteSigner;
+
+    #[test]
+    #[cfg(unix)]
+    fn a_file_without_an_end_holds_no_checkpoint() {
+        assert!(matches!(read_note(Path::new("/dev/zero")), Err(CliError::Usage(_))));
+    }
 
     #[test]
     fn a_checkpoint_is_found_in_a_file_of_its_own_and_in_a_line_of_a_log() {
