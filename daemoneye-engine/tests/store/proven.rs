@@ -141,6 +141,7 @@ fn raise(store: &Store, record: &Record, word: &str) {
     let batch = decode("procmond", std::slice::from_ref(record)).unwrap().batch;
     let output = Map::from_iter([("word".to_owned(), json!(word))]);
     let rule = Arc::new(DetectionRule { dedup: vec!["pid".into()], ..golden::rule() });
+    let batch = Arc::new(batch);
     let found = RuleMatch { rule, batch, row: 0, output, completeness: Completeness::complete() };
     assert_eq!(store.commit_matches(vec![found]).unwrap().len(), 1);
 }

@@ -25,10 +25,13 @@ fn code(exit: Exit) -> Option<i32> {
     Some(i32::from(exit.code()))
 }
 
+/// The key that signs, which the first start makes.
 fn first_key(home: &Home) -> String {
-    let output = home.cli(&["audit", "key"]).unwrap();
-    assert!(output.status.success(), "{}", said(&output));
-    String::from_utf8(output.stdout).unwrap().trim().to_owned()
+    let key = wait_for("the ledger's key", || {
+        let output = home.cli(&["audit", "key"])?;
+        Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()))
+    });
+    key.unwrap()
 }
 
 /// Every row of what was verified, by its first column.
