@@ -110,7 +110,8 @@ impl StoredCheckpoints {
             return Err(corrupt(checkpoint, 0, CheckpointError::CorruptText));
         }
         let tail = bytes.get(whole.end..).unwrap_or_default();
-        if !tail.is_empty() && !(unlogged && is_tear(tail, newest.as_bytes(), log_end)) {
+        let torn = unlogged && is_tear(tail, newest.as_bytes(), log_end);
+        if !(tail.is_empty() || torn) {
             return Err(corrupt(log, log_end, nothing()));
         }
         Ok(Self { newest: Some(StoredCheckpoint { offset: 0, note: newest, checkpoint: said }), log_end, unlogged })
