@@ -120,3 +120,25 @@ impl Bundle<'_> {
         file.into_inner().map(drop).map_err(io::IntoInnerError::into_error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemoneye_lib::ledger::note::NoteSigner;
+    use daemoneye_lib::ledger::notes::checkpoint_file;
+
+    #[test]
+    fn an_export_that_fails_is_not_in_the_way_of_the_next_one() {
+        let home = tempfile::tempdir().unwrap();
+        let (audit, to) = (home.path().join("audit"), home.path().join("tiles"));
+        fs::create_dir(&audit).unwrap();
+        let origin = "daemoneye/4f/audit";
+        let signer = NoteSigner::new(origin, &[1; 32]).unwrap();
+        let note = Checkpoint { origin: origin.into(), size: 7, root: [3; 32] }.sign(&signer).unwrap();
+        fs::write(checkpoint_file(&audit), note).unwrap();
+        for _ in 0..2 {
+            assert!(matches!(tiles(&audit, &to, Format::Json), Err(CliError::Unreadable(_))));
+            assert!(!to.exists());
+        }
+    }
+}
