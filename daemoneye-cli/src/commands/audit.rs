@@ -80,19 +80,7 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     if verify.vkey.is_some() && unsigned > 0 {
         eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
     }
-    let exit = judge_end(&directory)?;
-    let (result, exit) = match exit {
-        Exit::Ok if summary.unsynced_tiles > 0 => {
-            eprintln!(
-                "every entry verifies, but tiles over {} places of the tree do not fit and were not noted as synced; after a power \
-                 failure procmond's next start makes them again",
-                summary.unsynced_tiles
-            );
-            ("tiles_not_synced", Exit::Degraded)
-        }
-        Exit::Ok => ("verified", exit),
-        _ => ("end_unknown", exit),
-    };
+    let (result, exit) = judge(&summary, &directory)?;
     let compared = if compares { Some(compare::ask(settings).await?) } else { None };
     let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
     if let Some(compared) = compared {
@@ -101,6 +89,22 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     }
     render::rows(settings.format, &columns, &[row])?;
     Ok(exit)
+}
+
+/// What a ledger is in which every entry verifies.
+fn judge(summary: &LedgerSummary, directory: &Path) -> Result<(&'static str, Exit), CliError> {
+    match judge_end(directory)? {
+        Exit::Ok if summary.unsynced_tiles > 0 => {
+            eprintln!(
+                "every entry verifies, but {} tiles do not fit and were not noted as synced; after a power failure procmond's next \
+                 start makes them again",
+                summary.unsynced_tiles
+            );
+            Ok(("tiles_not_synced", Exit::Degraded))
+        }
+        Exit::Ok => Ok(("verified", Exit::Ok)),
+        exit => Ok(("end_unknown", exit)),
+    }
 }
 
 /// The chain cannot know of itself that its end is missing; the writer's note of what it synced tells, when it is there.

@@ -111,7 +111,7 @@ impl StoredCheckpoints {
         }
         let tail = bytes.get(whole.end..).unwrap_or_default();
         let torn = unlogged && is_tear(tail, newest.as_bytes(), log_end);
-        if !(tail.is_empty() || torn) {
+        if !torn && !tail.is_empty() {
             return Err(corrupt(log, log_end, nothing()));
         }
         Ok(Self { newest: Some(StoredCheckpoint { offset: 0, note: newest, checkpoint: said }), log_end, unlogged })
