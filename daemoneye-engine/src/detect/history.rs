@@ -6,22 +6,33 @@ use super::rules::Lists;
 use super::{LoadedRule, compile};
 use crate::sql;
 
-/// The rows of `process_events` from `$1` on and before `$2` that the rule has to see so that it decides as it would have:
+/// The rows of `process_events` from `$1` on and before `$2` that these rules have to see so that each decides as it would have:
 /// of a rule that one event decides those that match, of another one all. A condition that cannot be asked back in SQL is
-/// left to the matcher.
+/// left to the matcher, and so are conditions that call the table by different names.
 #[must_use]
-pub fn history_sql(rule: &LoadedRule) -> String {
-    let narrowed = if rule.rule.kind == RuleKind::Stream { narrowed(rule) } else { None };
-    narrowed.filter(|sql| sql::check(sql).is_ok()).unwrap_or_else(|| rows("process_events", ""))
+pub fn history_sql(rules: &[&LoadedRule]) -> String {
+    let narrowed: Option<Vec<(String, String)>> = rules.iter().map(|rule| narrowed(rule)).collect();
+    let sql = narrowed.and_then(|narrowed| {
+        let (table, _) = narrowed.first()?;
+        let alike = narrowed.iter().all(|(other, _)| other == table);
+        let conditions: Vec<&str> = narrowed.iter().map(|(_, condition)| condition.as_str()).collect();
+        alike.then(|| rows(table, &format!(" AND ({})", conditions.join(" OR "))))
+    });
+    sql.filter(|sql| sql::check(sql).is_ok()).unwrap_or_else(|| rows("process_events", ""))
 }
 
-fn narrowed(rule: &LoadedRule) -> Option<String> {
+/// The name of the table in the rule's condition, and the condition of the rows that match.
+fn narrowed(rule: &LoadedRule) -> Option<(String, String)> {
+    if rule.rule.kind != RuleKind::Stream {
+        return None;
+    }
     let checked = sql::check_rule(rule.plain_sql(), compile::functions::instead, &Lists::default()).ok()?;
     let (table, condition) = compile::table_and_condition(checked.query()).ok()?;
     // In parentheses: the parser takes all that follows DISTINCT FROM as its right side.
-    let forks = if rule.compiled.sees_forks { "" } else { " AND (start_kind IS DISTINCT FROM 'fork')" };
-    let condition = condition.map(|condition| format!(" AND ({condition})")).unwrap_or_default();
-    Some(rows(&table, &format!("{forks}{condition}")))
+    let forks = (!rule.compiled.sees_forks).then(|| "(start_kind IS DISTINCT FROM 'fork')".to_owned());
+    let condition = condition.map(|condition| format!("({condition})"));
+    let parts: Vec<String> = forks.into_iter().chain(condition).collect();
+    Some((table, if parts.is_empty() { "TRUE".to_owned() } else { format!("({})", parts.join(" AND ")) }))
 }
 
 fn rows(table: &str, further: &str) -> String {

@@ -147,7 +147,7 @@ fn text_that_yaml_would_read_otherwise_survives_an_export() {
 #[test]
 fn history_gives_every_built_in_rule_the_events_that_it_matches_and_no_others() {
     for rule in pack() {
-        let sql = history_sql(&rule);
+        let sql = history_sql(&[&rule]);
         let place = sql.split_once("WHERE").unwrap().1;
         assert!(place.contains(" AND ("), "{} reads all of history: {sql}", rule.rule.name);
         let (from, to) = ("TIMESTAMP '2026-01-31T12:00:00Z'", "TIMESTAMP '2026-01-31T13:00:00Z'");

@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use daemoneye_engine::RecordBatch;
 use daemoneye_engine::detect::{LoadedRule, RuleSet, history_sql};
 use daemoneye_engine::replay::events_of;
 use daemoneye_engine::store::{StoreError, StoreOptions};
@@ -27,8 +28,9 @@ const SAMPLE: &str = "SELECT * FROM process_events WHERE time >= $1 AND time < $
 /// A backtest under way.
 struct Backtest {
     tally: Tally,
+    in_use: Option<(u32, Tally)>,
+    /// Both read the same rows: more may arrive at any moment.
     sql: String,
-    in_use: Option<(u32, Tally, String)>,
     /// Where reading begins: before `from_us` by what the rules look back over.
     begin_us: i64,
     from_us: i64,
@@ -87,12 +89,12 @@ impl Operators {
         };
         let in_use = loaded.filter(|loaded| loaded.rule.state == RuleState::Active);
         let back_us = in_use.iter().map(LoadedRule::look_back_us).fold(rule.look_back_us(), i64::max);
+        let sql = history_sql(&std::iter::once(&rule).chain(&in_use).collect::<Vec<_>>());
         let in_use = in_use.map(|rule| -> Result<_, StoreError> {
-            let (version, sql) = (rule.rule.version, history_sql(&rule));
-            Ok((version, Tally::new(rule, self.like_ours(), asked.from_us)?, sql))
+            Ok((rule.rule.version, Tally::new(rule, self.like_ours(), asked.from_us)?))
         });
         Ok(Backtest {
-            sql: history_sql(&rule),
+            sql,
             tally: Tally::new(rule, self.like_ours(), asked.from_us).map_err(failed)?,
             in_use: in_use.transpose().map_err(failed)?,
             begin_us: asked.from_us.saturating_sub(back_us),
@@ -122,28 +124,13 @@ impl Operators {
         until: i64,
         cancel: &CancellationToken,
     ) -> Result<(), Fault> {
-        let bounds = || vec![time(from), time(until)];
-        let done = self.run(backtest.sql.clone(), bounds(), &mut backtest.tally, cancel).await?;
-        backtest.note(&done);
-        if let Some((_, tally, sql)) = &mut backtest.in_use {
-            let done = self.run(sql.clone(), bounds(), tally, cancel).await?;
-            backtest.note(&done);
-        }
-        Ok(())
-    }
-
-    async fn run(
-        &self,
-        sql: String,
-        bounds: Vec<daemoneye_lib::proto::Value>,
-        tally: &mut Tally,
-        cancel: &CancellationToken,
-    ) -> Result<QueryDone, Fault> {
-        let mut rows = self.rows(sql, bounds, cancel.clone()).await?;
+        let bounds = vec![time(from), time(until)];
+        let mut rows = self.rows(backtest.sql.clone(), bounds, cancel.clone()).await?;
         while let Some(batch) = rows.next().await? {
-            block_in_place(|| tally.take(batch)).map_err(|error| internal(&error))?;
+            block_in_place(|| backtest.take(batch)).map_err(|error| internal(&error))?;
         }
-        Ok(rows.done())
+        backtest.note(&rows.done());
+        Ok(())
     }
 
     /// Nanoseconds that the rule takes for one event as they come, over a sample of stored ones.
@@ -165,9 +152,16 @@ impl Operators {
 }
 
 impl Backtest {
+    fn take(&mut self, batch: RecordBatch) -> Result<(), StoreError> {
+        if let Some((_, tally)) = &mut self.in_use {
+            tally.take(batch.clone())?;
+        }
+        self.tally.take(batch)
+    }
+
     fn finish(&mut self) -> Result<(), StoreError> {
         self.tally.finish(self.to_us)?;
-        self.in_use.as_mut().map_or(Ok(()), |(_, tally, _)| tally.finish(self.to_us))
+        self.in_use.as_mut().map_or(Ok(()), |(_, tally)| tally.finish(self.to_us))
     }
 
     fn note(&mut self, done: &QueryDone) {
@@ -206,7 +200,7 @@ impl Backtest {
             "in_use": null,
             "difference": null,
         });
-        if let (Some((version, tally, _)), Some(members)) = (&self.in_use, document.as_object_mut()) {
+        if let (Some((version, tally)), Some(members)) = (&self.in_use, document.as_object_mut()) {
             let in_use = json!({ "version": version, "hits": tally.hits(), "alerts": tally.alerts()? });
             members.insert("in_use".to_owned(), in_use);
             members.insert("difference".to_owned(), self.tally.difference(tally));
