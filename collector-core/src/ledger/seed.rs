@@ -97,7 +97,8 @@ impl Seeds {
         fs::remove_file(self.dir.join(NEXT)).ok();
     }
 
-    fn sync_dir(&self) -> Result<(), SeedError> {
+    /// Makes what was renamed outlast a power failure.
+    pub(super) fn sync_dir(&self) -> Result<(), SeedError> {
         platform::Dir::open(&self.dir).and_then(|dir| dir.sync()).map_err(failed("sync", &self.dir))
     }
 }

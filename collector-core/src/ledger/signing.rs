@@ -262,11 +262,15 @@ impl Signing {
     /// Before anything is signed with the new key: a start looks for keys behind the newest checkpoint only, and would not find
     /// this one any more.
     fn finish_hand_over(&mut self) -> Result<(), SigningError> {
-        if self.handing_over {
-            self.write_keys()?;
-            self.seeds.adopt_next()?;
-            self.handing_over = false;
+        let Some(signer) = self.signer.as_ref().ok().filter(|_| self.handing_over) else { return Ok(()) };
+        let verifier = signer.verifier();
+        self.write_keys()?;
+        // A try before may have got as far as the rename.
+        match self.seeds.current(verifier.name())? {
+            Some(current) if current.verifier() == verifier => self.seeds.sync_dir()?,
+            _ => self.seeds.adopt_next()?,
         }
+        self.handing_over = false;
         Ok(())
     }
 }
