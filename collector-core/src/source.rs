@@ -8,11 +8,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::proto::{
-    CollectionCapabilities, DetectionResult, DetectionTask, FaultKind, MonitoringDomain, ProcessEvent, Record,
-    Sequence,
+    CollectionCapabilities, DetectionResult, DetectionTask, FaultKind, MonitoringDomain, Record, Sequence,
 };
-use daemoneye_lib::topic::process_topic;
-use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -107,12 +104,10 @@ impl SourceEvent {
         Self { topic: topic.into(), time_us, payload, content: None }
     }
 
-    /// An event about a process.
+    /// The same, with what the ledger says of it, by whoever has it decoded.
     #[must_use]
-    pub fn of_process(event: &ProcessEvent) -> Self {
-        let content = event.flaw().is_none().then(|| Content::of_event(event));
-        let topic = process_topic(event.event_type());
-        Self { content, ..Self::new(topic, event.time_us, event.encode_to_vec()) }
+    pub fn with_content(self, content: Option<Content>) -> Self {
+        Self { content, ..self }
     }
 
     /// What the ledger says of it.

@@ -59,7 +59,18 @@ impl EventRange {
     /// Reads an entry's payload; `None` when it is none.
     #[must_use]
     pub fn read(payload: &[u8]) -> Option<Self> {
-        serde_json::from_slice(payload).ok()
+        let range: Self = serde_json::from_slice(payload).ok()?;
+        range.is_bounded().then_some(range)
+    }
+
+    /// Whether it is one that [`RangeBuilder`] makes: a foreign one must not make a reader walk for ever.
+    fn is_bounded(&self) -> bool {
+        let span = self.last.checked_sub(self.first);
+        let others = self.others.as_ref().map_or(&[][..], |others| others.runs.as_slice());
+        let is_within = |(from, to): &(u64, u64)| self.first <= *from && from <= to && *to <= self.last;
+        // A build that made no tree had no bound.
+        !self.has_tree()
+            || (span.is_some_and(|span| span < RECORDS) && others.len() <= RUNS && others.iter().all(is_within))
     }
 
     /// The entry's payload.
@@ -175,6 +186,21 @@ mod tests {
 
     fn event(n: u8) -> Content {
         Content::Event([n; 32])
+    }
+
+    #[test]
+    fn a_range_that_nobody_would_write_is_none() {
+        let mut builder = RangeBuilder::new("procmond");
+        (1..=3).for_each(|n| builder.add(Sequence::new(1, n), event(1)));
+        let range = builder.take().pop().unwrap();
+        assert_eq!(EventRange::read(&range.payload()), Some(range.clone()));
+        let endless = EventRange { last: u64::MAX, ..range.clone() };
+        let backward = EventRange { last: 0, ..range.clone() };
+        let others = OtherRecords { root: [0; 32], runs: vec![(0, u64::MAX)] };
+        let outside = EventRange { others: Some(others), ..range };
+        for wrong in [endless, backward, outside] {
+            assert_eq!(EventRange::read(&wrong.payload()), None);
+        }
     }
 
     #[test]

@@ -13,8 +13,9 @@ use collector_core::source::SourceContext;
 use collector_core::wal::WalReader;
 use collector_core::{SourceError, SourceEvent};
 use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::proto::{CoverageGap, ProcessEvent, Record, Sequence};
-use daemoneye_lib::topic::Topic;
+use daemoneye_lib::topic::{Topic, process_topic};
 use prost::Message;
 
 use super::again::SecondLooks;
@@ -135,13 +136,13 @@ impl Watch {
 
     pub(super) fn apply(&mut self, input: Input) {
         let Self { tracker, carried, .. } = self;
-        tracker.apply(input, &mut |event| carried.push(SourceEvent::of_process(&event)));
+        tracker.apply(input, &mut |event| carried.push(told(&event)));
     }
 
     /// Starts the next of those that a sweep has found; returns whether there are more.
     pub(super) fn proceed(&mut self) -> bool {
         let Self { tracker, carried, .. } = self;
-        tracker.proceed(&mut |event| carried.push(SourceEvent::of_process(&event)))
+        tracker.proceed(&mut |event| carried.push(told(&event)))
     }
 
     /// Something was not seen: a coverage row.
@@ -252,4 +253,10 @@ pub(super) fn now_us() -> i64 {
 /// A panic elsewhere leaves the state as consistent as any kill would: the log decides at the next start.
 pub(super) fn lock<T: ?Sized>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+/// An event for the log, and what the ledger says of it.
+fn told(event: &ProcessEvent) -> SourceEvent {
+    let content = event.flaw().is_none().then(|| Content::of_event(event));
+    let topic = process_topic(event.event_type());
+    SourceEvent::new(topic, event.time_us, event.encode_to_vec()).with_content(content)
 }

@@ -9,6 +9,7 @@ use daemoneye_lib::event_json::Cell;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
 use daemoneye_lib::ledger::find::LedgerFiles;
 use daemoneye_lib::ledger::keys::{KeyEntry, ROTATED};
+use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{keys_file, read_text};
 use daemoneye_lib::ledger::proof::{EventColumns, MakeError, Proof, RangeLeaves, Row};
 use daemoneye_lib::ledger::tiles::{StoredTree, TreeError, tree_hash};
@@ -30,6 +31,8 @@ pub(super) struct Making {
     pub(super) files: LedgerFiles,
     tree: StoredTree,
     pub(super) proof: Proof,
+    /// The ledger's first key.
+    first: Option<VerifierKey>,
     /// Ranges whose leaves are here already, by their entry.
     ranges: HashMap<u64, (EventRange, RangeLeaves)>,
 }
@@ -48,7 +51,8 @@ impl Making {
         let files = LedgerFiles::open(dir).map_err(unreadable)?;
         let keys = read_text(&keys_file(dir)).map_err(unreadable)?.unwrap_or_default();
         let rotations = if keys.lines().count() > 1 { rotations(&files, checkpoint.size)? } else { Vec::new() };
-        Ok(Self { files, tree, proof: Proof::new(hash, note, rotations), ranges: HashMap::new() })
+        let first = keys.lines().next().and_then(|key| key.parse().ok());
+        Ok(Self { files, tree, proof: Proof::new(hash, note, rotations), first, ranges: HashMap::new() })
     }
 
     /// Entries below the checkpoint.
@@ -90,8 +94,10 @@ impl Making {
         added.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify --rows")))
     }
 
-    /// Writes the file.
+    /// Writes the file, once it proves what it says: a wrong tile would show only where nobody can help it any more.
     pub(super) fn write(&self, output: &Path) -> Result<(), CliError> {
+        let verified = self.first.as_ref().map_or(Ok(()), |key| self.proof.verify(key).map(drop));
+        verified.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify")))?;
         let io = |source| CliError::Io { what: format!("write {}", output.display()), source };
         let file = NewFile::create(output).map_err(io)?;
         file.writer().and_then(|mut writer| writer.write_all(self.proof.to_file().as_bytes())).map_err(io)?;

@@ -19,6 +19,9 @@ use crate::replay::process_events;
 /// Rows that are decoded at a time.
 const BATCH_ROWS: usize = 4_096;
 
+/// Ranges without a tree have none.
+const FIRST_SCHEMA: u32 = 1;
+
 /// Epoch and number.
 pub(in crate::store) type Position = (u64, u64);
 
@@ -114,7 +117,8 @@ impl Leaves {
         while let Some(units) = self.order.get_mut(collector)
             && let Some((_, unit)) = units.pop_if(|(least, _)| *least <= last)
         {
-            self.read(unit, schema);
+            // A row group that a range without a tree shares with one that has a tree is hashed as the latter's.
+            self.read(unit, schema.max(FIRST_SCHEMA));
         }
         let Some(read) = self.read.get_mut(collector) else { return Ok(BTreeMap::new()) };
         let mut rest = read.split_off(&first);

@@ -275,6 +275,9 @@ impl Proof {
         let checkpoint = self.signed(key)?;
         let tree = TreeHash::of_word(&self.tree)
             .ok_or_else(|| ProofFault::CorruptFile(format!("no tree is hashed with {:?}", self.tree)))?;
+        if self.entries.is_empty() {
+            return Err(ProofFault::CorruptFile("it has no entry and proves nothing".to_owned()));
+        }
         if !self.entries.is_sorted_by(|one, next| one.sequence < next.sequence) {
             return Err(ProofFault::CorruptFile("its entries are not in order".to_owned()));
         }
