@@ -274,7 +274,8 @@ impl<'a> Walk<'a> {
             let (found, wanted) = (checkpoint.origin.clone(), wanted.to_owned());
             return Err(LedgerFault::MisuseCheckpoint(CheckpointError::PeerOrigin { found, wanted }));
         }
-        let text = "none of them signed the checkpoint that was given; it is forged, or the ledger was begun anew with another key";
+        let text = "none of them signed the checkpoint that was given: it is forged, the ledger was begun anew with another key, \
+                    or an older copy was put in its place, of before the key was changed";
         Err(LedgerFault::CorruptKeys(text.to_owned()))
     }
 

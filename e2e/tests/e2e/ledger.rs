@@ -112,7 +112,7 @@ fn a_checkpoint_that_left_the_host_outlives_a_rotation_and_finds_a_ledger_that_w
     let second = file("second.note", &printed(&home, &["audit", "checkpoint"]));
     assert!(printed(&home, &["audit", "checkpoint", "--qr"]).lines().count() > 20);
     for (vkey, checkpoint) in [(&key, &first), (&key, &second), (&new_key, &first), (&new_key, &second)] {
-        let args = ["audit", "verify", "--vkey", vkey.trim(), "--checkpoint", checkpoint, "--format", "json"];
+        let args = ["audit", "verify", "--vkey", vkey.trim(), "--checkpoint", checkpoint];
         let verified = home.json(&args).unwrap();
         assert!(verified[0]["checkpoints"].as_u64() > Some(1), "{verified}");
     }

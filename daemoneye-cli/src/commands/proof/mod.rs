@@ -109,8 +109,9 @@ async fn cause(session: &Session, alert: &Alert) -> Result<Vec<EventColumns>, Cl
         if !known.insert(parent.clone()) {
             continue;
         }
-        let sql = "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = 'start' AND time <= $2 \
-                   ORDER BY time DESC LIMIT 1";
+        // One that was there before its collector may be told of a moment later than what it started.
+        let sql = "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = 'start' \
+                   ORDER BY time > $2, time DESC LIMIT 1";
         let params = vec![value::of_text(parent), Value { kind: Some(Kind::TimestampUs(alert.time_us)) }];
         for row in rows(session, Question { params, ..Question::new(sql.to_owned()) }).await? {
             parents.extend(row.get("parent_entity_id").and_then(Json::as_str).map(str::to_owned));
