@@ -103,7 +103,7 @@ pub struct LedgerFound {
 pub struct LedgerHead {
     /// Entries.
     pub entries: u64,
-    /// Hash of the last one, [`GENESIS`] without one.
+    /// Hash of the last one, [`GENESIS`](daemoneye_lib::ledger::GENESIS) without one.
     pub hash: Hash,
     /// Highest outbox id taken from the agent.
     pub outbox_id: u64,
