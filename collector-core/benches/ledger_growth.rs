@@ -1,20 +1,33 @@
 //! The ledger at its size: appends, proofs, memory, verification. Prints a table; `DAEMONEYE_BENCH_ROWS` sets the number of entries.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a benchmark")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "a benchmark")]
 
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use collector_core::Runtime;
 use collector_core::ledger::{Draft, Ledger, LedgerOptions, TreeOptions};
+use collector_core::runtime::BusOptions;
+use collector_core::testing::FakeSource;
+use daemoneye_eventbus::{Authority, Broker, BrokerOptions, Notice, Peer};
 use daemoneye_lib::ledger::tiles::StoredTree;
 use daemoneye_lib::ledger::tree::{TreeHash, verify_inclusion};
-use daemoneye_lib::ledger::{Entries, verify_dir};
-use daemoneye_lib::proto::AuditAppend;
+use daemoneye_lib::ledger::{LedgerFiles, verify_dir};
+use daemoneye_lib::proto::collector_request::Verb;
+use daemoneye_lib::proto::collector_response::Answer;
+use daemoneye_lib::proto::{
+    AppendAudit, AuditAppend, CollectorRequest, Fault, Hello, Register, Registered, Role, Sequence,
+};
+use tokio_util::sync::CancellationToken;
 
 const ENTRIES: u64 = 10_000_000;
 /// What one call of the writer takes, and what one request of the agent's outbox holds.
 const BATCH: usize = 4_096;
 const REQUEST: u64 = 256;
+const REQUESTS: u64 = 40;
+/// How long the collector may take for a request; as the agent gives it.
+const DEADLINE: Duration = Duration::from_secs(10);
 const PROOFS: u64 = 10_000;
 
 fn options(dir: &Path) -> LedgerOptions {
@@ -64,20 +77,68 @@ fn grow(ledger: &Ledger, entries: u64) -> Duration {
     began.elapsed()
 }
 
-fn requests(ledger: &Ledger) -> Duration {
-    let began = Instant::now();
-    for request in 0..40 {
-        let append = |n| AuditAppend {
-            outbox_id: request * REQUEST + n + 1,
-            actor: "agent".into(),
-            action: "alert".into(),
-            timestamp_ms: 1,
-            payload: vec![b'x'; 300],
-        };
-        let appends: Vec<AuditAppend> = (0..REQUEST).map(append).collect();
-        ledger.append_audit(&appends).unwrap();
+/// The agent's side of a bus that admits everybody.
+struct Anybody;
+
+impl Authority for Anybody {
+    fn admit(&self, _peer: &Peer, hello: &Hello) -> Result<Role, Fault> {
+        Ok(hello.role())
     }
-    began.elapsed()
+    fn committed(&self, _collector: &str) -> Option<Sequence> {
+        None
+    }
+    fn register(&self, _register: &Register) -> Result<Registered, Fault> {
+        Ok(Registered { heartbeat_interval_ms: 1_000, committed: None })
+    }
+    fn deregister(&self, _collector: &str) {}
+}
+
+fn request(number: u64) -> CollectorRequest {
+    let append = |n| AuditAppend {
+        outbox_id: number * REQUEST + n + 1,
+        actor: "agent".into(),
+        action: "alert".into(),
+        timestamp_ms: 1,
+        payload: vec![b'x'; 300],
+    };
+    let entries = (0..REQUEST).map(append).collect();
+    CollectorRequest { verb: Some(Verb::AppendAudit(AppendAudit { entries })) }
+}
+
+/// A collector at work, on a thread of its own as procmond is on one; ends with the bus.
+fn collect(dir: &Path, socket: &Path, stop: CancellationToken) -> std::thread::JoinHandle<()> {
+    let bus = BusOptions { socket: socket.to_owned(), token: Vec::new() };
+    let collector = Runtime::builder("bench", "fake", dir).triggerable(FakeSource::new()).bus(bus);
+    let collector = collector.ledger_tree(options(dir).tree.unwrap());
+    std::thread::spawn(move || {
+        alone().block_on(collector.run(stop)).unwrap();
+    })
+}
+
+fn alone() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+/// As the agent's outbox sends them, over the bus's sockets: a request is answered when its entries are synced.
+fn requests(dir: &Path) -> Duration {
+    let (socket, stop) = (dir.join("bus.sock"), CancellationToken::new());
+    alone().block_on(async {
+        let options = BrokerOptions::new(socket.clone(), Arc::new(Anybody));
+        let (broker, mut streams) = Broker::start(options).await.unwrap();
+        let collector = collect(&dir.join("collector"), &socket, stop.clone());
+        while !matches!(streams.notices.recv().await.unwrap(), Notice::Registered(_)) {}
+        let began = Instant::now();
+        for number in 0..REQUESTS {
+            let answered = broker.call("bench", request(number), DEADLINE).await.unwrap();
+            let Some(Answer::Audit(taken)) = answered.answer else { panic!("{answered:?}") };
+            assert_eq!(taken.last_outbox_id, (number + 1) * REQUEST);
+        }
+        let took = began.elapsed();
+        stop.cancel();
+        broker.shutdown().await;
+        collector.join().unwrap();
+        took
+    })
 }
 
 /// Every proof from cold tiles of its own; it is verified as well, outside the time.
@@ -92,7 +153,7 @@ fn prove(audit: &Path, size: u64) -> (Duration, Vec<Duration>) {
         let proof = tree.inclusion(index).unwrap().unwrap();
         times.push(began.elapsed());
         if n % 1_000 == 0 {
-            let (entry, _) = Entries::from(audit, index).unwrap().advance().unwrap().unwrap();
+            let entry = LedgerFiles::open(audit).unwrap().entry(index).unwrap().unwrap().entry;
             let leaf = TreeHash::Sha256.leaf(&entry.canonical_bytes());
             verify_inclusion(TreeHash::Sha256, &leaf, index, size, &root, &proof).unwrap();
         }
@@ -111,8 +172,8 @@ fn main() {
     row("appends in batches of 4,096, each batch synced, signed meanwhile", &rate(entries, took), "≥ 200 k/s");
     row("memory behind them, resident", &format!("{:.1} MB", kib(memory("VmRSS:"))), "≤ 40 MB");
     row(
-        "the same in requests of 256 as the agent's outbox sends them",
-        &rate(40 * REQUEST, requests(&ledger)),
+        "the agent's entries over the bus to a collector, in requests of 256, each synced",
+        &rate(REQUESTS * REQUEST, requests(dir.path())),
         "≥ 10 k/s",
     );
     ledger.checkpoint().unwrap();

@@ -135,7 +135,8 @@ fn path(name: &'static str, required: bool) -> Arg {
 
 /// Settings that matter where nothing is collected, judged or stored.
 fn serves(key: &str) -> bool {
-    key == "runtime_dir" || ["query.", "log."].iter().any(|group| key.starts_with(group))
+    ["procmond.audit_dir", "runtime_dir"].contains(&key)
+        || ["query.", "log."].iter().any(|group| key.starts_with(group))
 }
 
 /// Settings that decide which alerts come.

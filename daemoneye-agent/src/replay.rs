@@ -1,6 +1,6 @@
 //! `replay PATH`: rules over past events, the alerts as JSON Lines. No socket, no store, no other program.
 
-use std::io::{BufWriter, Write as _};
+use std::io::{self, BufWriter, StdoutLock, Write as _};
 use std::path::Path;
 
 use daemoneye_engine::detect::rules;
@@ -8,6 +8,7 @@ use daemoneye_engine::replay::{Replay, ReplayError, read};
 use daemoneye_engine::store::StoreOptions;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::Dropped;
+use daemoneye_lib::model::Alert;
 
 use crate::error::AgentError;
 use crate::jail;
@@ -34,10 +35,17 @@ pub(crate) fn run(settings: &Settings, dropped: Dropped, path: &Path) -> Result<
     let (mut replay, refused) = Replay::new(loaded.rules, options)?;
     let problems: Vec<_> = loaded.problems.into_iter().chain(refused).collect();
     problems.iter().for_each(|problem| eprintln!("not taken: {problem}"));
-    let troubles = read(path, &mut |events| replay.take(&events).map(drop))?;
+    let mut printed = Printed::new();
+    let troubles = read(path, &mut |events| {
+        replay.take(&events)?;
+        printed.print(&replay.settled()?);
+        Ok(())
+    })?;
     replay.finish()?;
+    printed.print(&replay.alerts()?);
+    let troubles = [troubles, replay.shortfalls()].concat();
     troubles.iter().for_each(|trouble| eprintln!("degraded: {trouble}"));
-    print(&replay)?;
+    printed.end(&replay)?;
     Ok(match (problems.is_empty(), troubles.is_empty()) {
         (false, _) => Exit::Refused,
         (true, false) => Exit::Degraded,
@@ -45,20 +53,42 @@ pub(crate) fn run(settings: &Settings, dropped: Dropped, path: &Path) -> Result<
     })
 }
 
-fn print(replay: &Replay) -> Result<(), AgentError> {
-    let alerts = replay.alerts()?;
-    let mut out = BufWriter::new(std::io::stdout().lock());
-    let written = alerts.iter().try_for_each(|alert| {
-        serde_json::to_writer(&mut out, alert)?;
-        out.write_all(b"\n")
-    });
-    match written.and_then(|()| out.flush()) {
-        // Somebody has read enough.
-        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
-        Err(error) => Err(AgentError::io("write the alerts", "", error)),
-        Ok(()) => {
-            eprintln!("{} matches, {} alerts", replay.matches(), alerts.len());
-            Ok(())
+fn hidden(matches: u64) -> String {
+    if matches == 0 { String::new() } else { format!("; exceptions hid {matches} more matches") }
+}
+
+/// Alerts on standard output, as they are final.
+struct Printed {
+    out: BufWriter<StdoutLock<'static>>,
+    alerts: u64,
+    /// Nothing is printed after it has failed.
+    written: io::Result<()>,
+}
+
+impl Printed {
+    fn new() -> Self {
+        Self { out: BufWriter::new(io::stdout().lock()), alerts: 0, written: Ok(()) }
+    }
+
+    fn print(&mut self, alerts: &[Alert]) {
+        self.alerts = self.alerts.saturating_add(alerts.len() as u64);
+        if self.written.is_ok() {
+            self.written = alerts.iter().try_for_each(|alert| {
+                serde_json::to_writer(&mut self.out, alert)?;
+                self.out.write_all(b"\n")
+            });
+        }
+    }
+
+    fn end(mut self, replay: &Replay) -> Result<(), AgentError> {
+        match self.written.and_then(|()| self.out.flush()) {
+            // Somebody has read enough.
+            Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+            Err(error) => Err(AgentError::io("write the alerts", "", error)),
+            Ok(()) => {
+                eprintln!("{} matches, {} alerts{}", replay.matches(), self.alerts, hidden(replay.hidden()));
+                Ok(())
+            }
         }
     }
 }

@@ -44,6 +44,8 @@ pub(crate) struct Procmond {
     /// The user that it runs as; none: the agent's own or root.
     pub(crate) uid: Option<u32>,
     token_file: Option<PathBuf>,
+    /// Where one with its own service writes the ledger.
+    pub(crate) audit_dir: Option<PathBuf>,
     /// The environment of the procmond that is started: its settings, and where its files lie.
     pub(crate) environment: Vec<(OsString, OsString)>,
     /// Variables of this program's environment that a setting of the agent stands above.
@@ -200,6 +202,7 @@ impl Procmond {
             path: config.optional_path("procmond.path").map(absolute).unwrap_or_else(beside_us),
             uid: config.optional_integer("procmond.uid").and_then(|uid| u32::try_from(uid).ok()),
             token_file: config.optional_path("procmond.token_file").map(absolute),
+            audit_dir: config.optional_path("procmond.audit_dir").map(absolute),
             environment,
             overruled,
             snapshot_interval_ms: config.optional_integer("procmond.snapshot_interval_ms"),

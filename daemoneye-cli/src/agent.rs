@@ -33,8 +33,13 @@ pub(crate) struct Session {
 impl Session {
     /// Connects to the running agent, or serves `--store`.
     pub(crate) async fn open(settings: &Settings) -> Result<Self, CliError> {
+        Self::open_beside(settings, None).await
+    }
+
+    /// The same; of a copied store the ledger lies in `ledger`, which need not be in the copy.
+    pub(crate) async fn open_beside(settings: &Settings, ledger: Option<&Path>) -> Result<Self, CliError> {
         match &settings.store {
-            Some(store) => Self::open_store(settings, Some(store)).await,
+            Some(store) => Self::open_store(settings, Some(store), ledger).await,
             None => Self::open_running(settings).await,
         }
     }
@@ -42,8 +47,10 @@ impl Session {
     /// The same, but where no agent runs one is started on an empty store: rules can be checked anywhere.
     pub(crate) async fn open_anywhere(settings: &Settings) -> Result<Self, CliError> {
         match Self::open(settings).await {
-            Err(CliError::Config(_)) if settings.is_missing("runtime_dir") => Self::open_store(settings, None).await,
-            Err(error) if error.is_away() => Self::open_store(settings, None).await,
+            Err(CliError::Config(_)) if settings.is_missing("runtime_dir") => {
+                Self::open_store(settings, None, None).await
+            }
+            Err(error) if error.is_away() => Self::open_store(settings, None, None).await,
             other => other,
         }
     }
@@ -55,8 +62,8 @@ impl Session {
         Ok(Self { client, deadline: settings.deadline, until, offline: None })
     }
 
-    async fn open_store(settings: &Settings, store: Option<&Path>) -> Result<Self, CliError> {
-        let (agent, client) = OfflineAgent::start(store).await?;
+    async fn open_store(settings: &Settings, store: Option<&Path>, ledger: Option<&Path>) -> Result<Self, CliError> {
+        let (agent, client) = OfflineAgent::start(store, ledger).await?;
         jail::close(&settings.sandbox_required)?;
         let until = Instant::now() + settings.deadline;
         Ok(Self { client, deadline: settings.deadline, until, offline: Some(agent) })

@@ -356,7 +356,7 @@ pub(crate) enum Audit {
     #[command(after_help = "Example: daemoneye-cli audit rotate-key\n\
                             The old key signs the new one over; whoever has kept the old one still verifies everything.")]
     RotateKey,
-    /// Write a file that proves an entry, an alert or events to whoever has the ledger's key
+    /// Write a file that proves an entry, an alert, events or what a time held to whoever has the ledger's key
     Prove(Box<Prove>),
     /// Verify such a file, on any machine
     VerifyProof(VerifyProof),

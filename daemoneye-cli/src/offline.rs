@@ -1,5 +1,6 @@
 //! An agent of our own over a copied data directory, in a private runtime directory. The copy stays untouched.
 
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
@@ -33,8 +34,12 @@ pub(crate) struct OfflineAgent {
 }
 
 impl OfflineAgent {
-    /// Starts it over `store`, or over one with nothing in it, and waits until it answers.
-    pub(crate) async fn start(store: Option<&Path>) -> Result<(Self, OperatorClient), CliError> {
+    /// Starts it over `store`, or over one with nothing in it, and waits until it answers. `ledger`: where the store's lies, when not
+    /// in it.
+    pub(crate) async fn start(
+        store: Option<&Path>,
+        ledger: Option<&Path>,
+    ) -> Result<(Self, OperatorClient), CliError> {
         store.map_or(Ok(()), find)?;
         let runtime = tempfile::Builder::new().prefix("de-").tempdir().map_err(io("create a runtime directory"))?;
         let store = match store {
@@ -49,6 +54,7 @@ impl OfflineAgent {
             .arg(store)
             .arg("--runtime-dir")
             .arg(runtime.path())
+            .args(ledger.into_iter().flat_map(|dir| [OsStr::new("--procmond-audit-dir"), dir.as_os_str()]))
             // Killed, this program can neither end the agent nor remove the directory; the closed pipe tells the agent to.
             .arg("--transient")
             .stdin(Stdio::piped())

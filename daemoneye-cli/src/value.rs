@@ -3,6 +3,8 @@
 use daemoneye_lib::proto::{Value, value::Kind};
 use jiff::Timestamp;
 
+use crate::error::CliError;
+
 /// Text, empty for NULL. Timestamps are RFC 3339 UTC with microseconds.
 pub(crate) fn text(value: &Value) -> String {
     match &value.kind {
@@ -30,6 +32,21 @@ pub(crate) fn json(value: &Value) -> serde_json::Value {
 /// RFC 3339 UTC with microseconds; a time outside jiff's years as its number.
 pub(crate) fn timestamp(us: i64) -> String {
     Timestamp::from_microsecond(us).map_or_else(|_| us.to_string(), |time| format!("{time:.6}"))
+}
+
+/// `7d`, `12h`, `30m` before now, or a time: µs since the Unix epoch.
+pub(crate) fn instant(text: &str, now: i64) -> Result<i64, CliError> {
+    let wrong = || {
+        let text = format!("{text:?} is no time: give 7d, 12h or 30m (before now), or one like 2026-01-31T12:00:00Z");
+        CliError::Usage(text)
+    };
+    let unit = [("d", 86_400_i64), ("h", 3_600), ("m", 60), ("s", 1)];
+    let found = unit.iter().find_map(|(end, seconds)| Some((text.strip_suffix(end)?.parse::<u32>().ok()?, *seconds)));
+    if let Some((count, seconds)) = found {
+        let back = i64::from(count).checked_mul(seconds).and_then(|seconds| seconds.checked_mul(1_000_000));
+        return back.and_then(|back| now.checked_sub(back)).ok_or_else(wrong);
+    }
+    text.parse::<Timestamp>().map(|time| time.as_microsecond()).map_err(|_| wrong())
 }
 
 /// Control and direction characters as escapes: a process may be named so that it rewrites the operator's terminal.
@@ -78,6 +95,18 @@ pub(crate) fn of_number(number: impl TryInto<i64>) -> Value {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use daemoneye_lib::exit::Exit;
+
+    #[test]
+    fn a_time_is_a_span_before_now_or_a_time() {
+        let now = 1_769_860_800_000_000;
+        assert_eq!(instant("7d", now).unwrap(), now - 7 * 86_400_000_000);
+        assert_eq!(instant("30m", now).unwrap(), now - 1_800_000_000);
+        assert_eq!(instant("2026-01-31T12:00:00Z", 0).unwrap(), now);
+        for wrong in ["", "7", "-1d", "7 days", "yesterday", "4294967296d"] {
+            assert_eq!(instant(wrong, now).unwrap_err().exit(), Exit::Usage, "{wrong}");
+        }
+    }
 
     #[test]
     fn a_parameter_is_taken_by_its_look_and_quotes_force_text() {

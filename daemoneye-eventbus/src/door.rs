@@ -28,6 +28,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) const PING: Duration = Duration::from_secs(30);
 /// How long a begun frame, or `Hello`, may take, unless set otherwise.
 pub(crate) const HALF_FRAME: Duration = Duration::from_secs(30);
+/// Bytes of a frame of a peer that has not been let in: sixty-four of them hold no more than some megabytes.
+const HELLO_BYTES: usize = 64 * 1024;
 /// Bytes of an id: it stands in topics, logs and every delivery.
 const MAX_ID_BYTES: usize = 64;
 /// Bytes of a build name.
@@ -105,7 +107,8 @@ impl Door {
         admit: impl FnOnce(&Hello) -> Result<Role, Fault>,
     ) -> Result<Guest, TurnedAway> {
         let ended = self.shutdown.child_token();
-        let mut link = Link::new(stream, self.limits, ended.clone());
+        let outside = Limits { read_bytes: self.limits.read_bytes.min(HELLO_BYTES), ..self.limits };
+        let mut link = Link::new(stream, outside, ended.clone());
         let heard = tokio::select! {
             biased;
             () = ended.cancelled() => Ok(Err(BusError::PeerClosed)),
@@ -120,6 +123,7 @@ impl Door {
         match outcome {
             Ok((hello, role, slot)) => {
                 drop(place);
+                link.reader.take_up_to(self.limits.read_bytes);
                 Ok(Guest { peer, hello, role, link, ended, slot })
             }
             Err(fault) => {

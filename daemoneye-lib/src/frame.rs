@@ -13,8 +13,10 @@ use crate::proto::{Envelope, FaultKind};
 pub const HEADER_BYTES: usize = 8;
 /// Largest body on the bus: a run of 256 records and the largest capped event both fit.
 pub const BUS_LIMIT_BYTES: usize = 1024 * 1024;
-/// Largest request an operator may send; answers stream in pages up to [`BUS_LIMIT_BYTES`].
-pub const OPERATOR_LIMIT_BYTES: usize = 64 * 1024;
+/// Largest request an operator may send: a rule file with the lists that it names. Answers stream in pages of the same length.
+pub const OPERATOR_LIMIT_BYTES: usize = BUS_LIMIT_BYTES;
+/// Longest statement of SQL that is taken.
+pub const STATEMENT_LIMIT_BYTES: usize = 64 * 1024;
 
 /// Why a frame was refused.
 #[derive(Debug, thiserror::Error)]

@@ -16,6 +16,7 @@ pub mod jail;
 pub mod ledger;
 pub mod metrics;
 pub mod model;
+pub mod path_test;
 pub mod proto;
 pub mod redaction;
 pub mod segment;

@@ -138,6 +138,8 @@ pub struct ProcessCollectorCapabilities {
     pub exact_identity: bool,
     /// One line each for `health`: what is present and what is missing.
     pub notes: Vec<String>,
+    /// Columns that it never fills.
+    pub missing_columns: &'static [&'static str],
 }
 
 /// Why processes could not be enumerated.

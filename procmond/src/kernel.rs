@@ -99,6 +99,11 @@ pub trait KernelSource: Send {
     /// Whether what it sees is lost unless its thread runs at once; the thread then asks for real-time scheduling.
     fn is_raced(&self) -> bool;
 
+    /// Whether its announcements of an exec have the name that was given to it; nothing else tells that.
+    fn tells_exec_filename(&self) -> bool {
+        false
+    }
+
     /// Waits at most `wait` for announcements and hands out all that have arrived, in the order in which they happened.
     ///
     /// # Errors

@@ -7,6 +7,7 @@ mod again;
 mod door;
 mod reader;
 mod run;
+mod wanted;
 mod watch;
 
 use std::path::{Path, PathBuf};
@@ -24,6 +25,8 @@ use tokio::sync::Notify;
 
 use self::door::Door;
 use self::run::Run;
+pub(crate) use self::wanted::Wanted;
+use self::wanted::{HASH_COLUMNS, QUESTIONS};
 use self::watch::{Watch, lock, now_us};
 use crate::checkpoint;
 use crate::collector::{CollectionStats, ProcessCollector};
@@ -80,6 +83,7 @@ struct Seen {
     /// About the sources, as they stand.
     notes: Vec<String>,
     kernel: bool,
+    exec_filename: bool,
     swept: bool,
     /// Since when a snapshot is being taken.
     scanning: Option<tokio::time::Instant>,
@@ -105,9 +109,6 @@ struct Station {
     idle_since_us: i64,
 }
 
-/// The columns that are empty without hashing; rules that read them are shown as unhealthy then.
-const HASH_COLUMNS: [&str; 3] = ["executable_hash", "hash_algorithm", "hash_status"];
-
 /// Where the columns come from that no source here fills.
 const WINDOWS_FIELDS: &str = "process.windows.";
 
@@ -121,6 +122,7 @@ pub struct ProcessMonitor {
     seen: Mutex<Seen>,
     snapshots: &'static str,
     snapshot_notes: Vec<String>,
+    snapshot_missing: &'static [&'static str],
     pace: Pace,
     checkpoint: PathBuf,
     /// Hashing may be selected.
@@ -148,6 +150,8 @@ impl ProcessMonitor {
         let mut notes = kernel.as_ref().map_or_else(Vec::new, |kernel| kernel.notes());
         notes.extend(passed_over);
         let source = announcer.unwrap_or(collector.name());
+        let exec_filename = kernel.as_ref().is_some_and(|kernel| kernel.tells_exec_filename());
+        let snapshot = collector.capabilities();
         Self {
             watch: Arc::new(Mutex::new(watch)),
             stirred: Arc::default(),
@@ -158,9 +162,17 @@ impl ProcessMonitor {
                 boot_id: collector.boot_id().to_owned(),
                 idle_since_us: now_us(),
             }),
-            seen: Mutex::new(Seen { source, reason, notes, kernel: announcer.is_some(), ..Seen::default() }),
+            seen: Mutex::new(Seen {
+                source,
+                reason,
+                notes,
+                kernel: announcer.is_some(),
+                exec_filename,
+                ..Seen::default()
+            }),
             snapshots: collector.name(),
-            snapshot_notes: collector.capabilities().notes,
+            snapshot_notes: snapshot.notes,
+            snapshot_missing: snapshot.missing_columns,
             table: Arc::new(Mutex::new(collector)),
             pace,
             for_rules: false,
@@ -194,17 +206,9 @@ impl ProcessMonitor {
         self
     }
 
-    /// What these columns leave empty. Until somebody selects, everything is read.
-    pub(crate) fn left_empty(columns: &[String]) -> Vec<&'static str> {
-        let is_read = columns.iter().any(|column| HASH_COLUMNS.contains(&column.as_str()));
-        if is_read { Vec::new() } else { HASH_COLUMNS.to_vec() }
-    }
-
-    /// From here on these columns are read; returns what stays empty.
-    pub(crate) fn select(&self, columns: &[String]) -> Vec<&'static str> {
-        let left_empty = Self::left_empty(columns);
-        lock(&self.watch).door.select_hashes(left_empty.is_empty());
-        left_empty
+    /// From here on this is read. Until somebody selects, everything is.
+    pub(crate) fn select(&self, wanted: Wanted) {
+        lock(&self.watch).door.select_hashes(wanted);
     }
 
     /// The interval that this source begins with.
@@ -285,9 +289,13 @@ impl EventSource for ProcessMonitor {
         };
         if hashes && self.for_rules {
             capabilities.tasks.push(TaskType::SelectColumns.into());
+            capabilities.path_questions = QUESTIONS.into_iter().map(i32::from).collect();
         }
         let windows = PROCESS_EVENTS.iter().filter(|column| column.field.starts_with(WINDOWS_FIELDS));
         let missing = windows.map(|column| column.name).chain(HASH_COLUMNS.into_iter().filter(|_| !hashes));
+        let missing = missing
+            .chain((!seen.exec_filename).then_some("exec_filename"))
+            .chain(self.snapshot_missing.iter().copied());
         capabilities.missing_columns = missing.map(ToOwned::to_owned).collect();
         capabilities.notes =
             limit.into_iter().chain(seen.notes).chain(door).chain(self.snapshot_notes.iter().cloned()).collect();

@@ -5,15 +5,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use collector_core::{SourceError, Tasks};
-use daemoneye_lib::proto::{
-    ColumnSelection, DetectionResult, DetectionTask, HashResult, ProcessFilter, ProcessRecord, TaskType,
-};
+use daemoneye_lib::proto::{DetectionResult, DetectionTask, HashResult, ProcessFilter, ProcessRecord, TaskType};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::hashing;
-use crate::monitor::ProcessMonitor;
+use crate::monitor::{ProcessMonitor, Wanted};
 
 /// Bytes of records in one page before it is sent. One more record (at most 256 KiB) still keeps it under the frame (1 MiB).
 const PAGE_BYTES: usize = 256 * 1024;
@@ -64,17 +62,18 @@ impl ProcessTasks {
     }
 
     fn select(&self, task: DetectionTask) -> DetectionResult {
-        let ColumnSelection { columns, rehearsal } = task.selection.unwrap_or_default();
-        let left_empty = match rehearsal {
-            Some(_) => ProcessMonitor::left_empty(&columns),
-            None => self.monitor.select(&columns),
-        };
-        let hash = rehearsal.filter(|_| left_empty.is_empty()).map(|executable| HashResult {
+        let mut selection = task.selection.unwrap_or_default();
+        let (rehearsal, path) = (selection.rehearsal.take(), std::mem::take(&mut selection.rehearsal_path));
+        let wanted = Wanted::from(selection);
+        let left_empty = wanted.left_empty().iter().map(ToString::to_string).collect();
+        let hash = rehearsal.as_ref().filter(|_| wanted.has(&path)).map(|executable| HashResult {
             algorithm: hashing::ALGORITHM.to_owned(),
-            hash: hashing::digest(&executable),
+            hash: hashing::digest(executable),
             ..HashResult::default()
         });
-        let left_empty = left_empty.into_iter().map(ToOwned::to_owned).collect();
+        if rehearsal.is_none() {
+            self.monitor.select(wanted);
+        }
         DetectionResult { task_id: task.task_id, success: true, left_empty, hash, ..DetectionResult::default() }
     }
 }

@@ -51,6 +51,9 @@ impl KernelSource for Mortal {
     fn is_raced(&self) -> bool {
         self.0.is_raced()
     }
+    fn tells_exec_filename(&self) -> bool {
+        self.0.tells_exec_filename()
+    }
     fn receive(&mut self, wait: Duration, each: &mut dyn FnMut(Notice)) -> Result<(), KernelSourceError> {
         let mut deadly = false;
         self.0.receive(wait, &mut |notice| {
@@ -102,6 +105,7 @@ fn inside(data_dir: &Path) {
     let pace = Pace::every(if silent { Duration::from_millis(300) } else { Duration::from_secs(3600) });
     let monitor = Arc::new(ProcessMonitor::new(chosen, pace, "procmond", &data_dir.join("wal")));
     let seen = Arc::clone(&monitor);
+    println!("lacks: {}", lacks(&monitor));
     let builder = Runtime::builder("procmond", "process", data_dir)
         .interval(monitor.interval())
         .source(monitor)
@@ -110,11 +114,18 @@ fn inside(data_dir: &Path) {
     runtime.block_on(builder.run(CancellationToken::new())).unwrap();
 }
 
+/// What it does not fill on Linux.
+fn lacks(monitor: &ProcessMonitor) -> String {
+    let missing = monitor.capabilities().missing_columns;
+    missing.iter().filter(|column| ["exec_filename", "tty"].contains(&column.as_str())).cloned().collect()
+}
+
 fn tell(monitor: &ProcessMonitor, record: &Record) {
     let line = if record.topic == "events.collector.procmond" {
         let gap = CoverageGap::decode(record.payload.clone()).unwrap();
         let now = monitor.capabilities();
-        format!("gap {}: {}; health: {} {} {}", gap.reason, gap.detail, now.source, now.bits, now.notes.join("; "))
+        let (lacks, notes) = (lacks(monitor), now.notes.join("; "));
+        format!("gap {}: {}; health: {} {} lacks {lacks}; {notes}", gap.reason, gap.detail, now.source, now.bits)
     } else {
         let event = ProcessEvent::decode(record.payload.clone()).unwrap();
         let kind = if event.start_kind() == StartKind::Exec { "exec" } else { "other" };
@@ -179,6 +190,7 @@ fn a_source_that_dies_in_the_jail_is_followed_by_the_connector() {
         return skipped(why);
     }
     assert!(chosen.contains("proc-connector stands by"), "{chosen}");
+    assert_eq!(jailed.wait_for("lacks"), "lacks: ");
     // Its own baseline: from here on every program is announced.
     jailed.wait_for(&format!("other {}", jailed.0.id()));
     let before = run("before");
@@ -186,7 +198,7 @@ fn a_source_that_dies_in_the_jail_is_followed_by_the_connector() {
     run(DEADLY);
     let gap = jailed.wait_for("gap source_fallback");
     assert!(gap.contains("ebpf is gone, proc-connector has taken its place") && gap.contains("a program said so"));
-    assert!(gap.contains("health: proc-connector 113 "), "{gap}");
+    assert!(gap.contains("health: proc-connector 113 lacks exec_filename;"), "{gap}");
     let after = run("after");
     assert_eq!(jailed.wait_for(&format!("exec {after} ")), format!("exec {after} proc-connector"));
 }

@@ -5,13 +5,12 @@
 //! one behind that says so: skipped without a trace, the agent would send it again for ever.
 
 use daemoneye_lib::ledger::keys::{CREATED, ROTATED};
+use daemoneye_lib::ledger::{AGENT, OPERATOR};
 use daemoneye_lib::proto::AuditAppend;
 use serde_json::json;
 
 use super::Draft;
 
-const AGENT: &str = "agent";
-const OPERATOR: &str = "operator:";
 /// What only the collector says.
 const COLLECTORS: [&str; 9] = [
     CREATED,

@@ -2,12 +2,11 @@
 //! missing or wrong.
 //!
 //! A sync for each tile would bound the ledger at some hundred tiles a second, so tiles are synced behind the appends, and a note says
-//! up to which entry that is done. What lies behind the newest checkpoint or that note is read again from the entries, nothing before.
+//! up to which entry that is done. A start reads the tiles that the newest checkpoint's root is made of, and the entries behind it. Tiles
+//! between the note and that checkpoint are held against their entries when they are synced, a few with each checkpoint.
 
-use std::collections::VecDeque;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
-use daemoneye_lib::ledger::Entries;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
 use daemoneye_lib::ledger::keys::{CREATED, KeyEntry, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
@@ -17,6 +16,7 @@ use daemoneye_lib::ledger::tiles::{
     tree_hash,
 };
 use daemoneye_lib::ledger::tree::TreeHash;
+use daemoneye_lib::ledger::{LedgerFiles, LedgerRecord};
 use daemoneye_lib::segment::DurableNote;
 
 use crate::error::CollectorError;
@@ -61,7 +61,7 @@ pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<G
         Err(error) => (StoredCheckpoints::default(), Some(error.to_string())),
     };
     let newest = stored.newest.as_ref().map(|newest| newest.checkpoint.clone());
-    let (unsynced, synced) = UnsyncedTiles::open(log)?;
+    let unsynced = UnsyncedTiles::open(log)?;
     let mut grown = Grown { tree: None, stored, unsynced, keys: Vec::new(), all_keys: false, refused: unreadable };
     let hash = match tree_hash(&log.dir) {
         Ok(Some(hash)) => hash,
@@ -81,7 +81,7 @@ pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<G
         grown.refused.get_or_insert(text);
     }
     let newest = newest.filter(|newest| newest.size <= entries);
-    match (Growth { log, hash, entries, newest, synced }).tree(&mut grown) {
+    match (Growth { log, hash, entries, newest }).tree(&mut grown) {
         Ok((tree, fits)) => {
             grown.tree = Some(tree);
             if !fits {
@@ -100,24 +100,30 @@ struct Growth<'a> {
     hash: TreeHash,
     entries: u64,
     newest: Option<Checkpoint>,
-    /// Tiles over the entries up to here are on disk.
-    synced: u64,
 }
 
 impl Growth<'_> {
     /// The tree, and whether it goes on from the newest checkpoint.
     fn tree(&self, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
-        let mut base = self.newest.as_ref().map_or(0, |newest| newest.size.min(self.synced) / WIDTH * WIDTH);
-        if self.keys_are_lost(grown)? || !self.fill_gaps(base)? {
-            base = 0;
-        }
+        let signed = self.newest.as_ref().map_or(0, |newest| newest.size);
+        let synced = grown.unsynced.synced.min(signed) / WIDTH * WIDTH;
+        let is_whole = !self.keys_are_lost(grown)? && self.fill_gaps(synced, true)?;
+        let newest =
+            if is_whole && self.fill_gaps(signed / WIDTH * WIDTH, false)? { signed / WIDTH * WIDTH } else { 0 };
+        let mut bases = [newest.max(synced), synced, 0].into_iter().filter(|base| is_whole || *base == 0);
+        let mut base = bases.next().unwrap_or(0);
         if self.newest.is_none() {
             return self.from(base, grown, true);
         }
         let mut looked = self.from(base, grown, false)?;
-        if !looked.1 && base > 0 {
-            tracing::warn!("the ledger's tiles do not have the root of the newest checkpoint; they are made again");
-            base = 0;
+        while !looked.1
+            && let Some(next) = bases.find(|next| *next < base)
+        {
+            tracing::warn!(
+                base,
+                "the ledger's tiles do not have the root of the newest checkpoint; they are made again"
+            );
+            base = next;
             looked = self.from(base, grown, false)?;
         }
         // Tiles over another history would overwrite what is left of the one that was signed.
@@ -140,6 +146,9 @@ impl Growth<'_> {
     fn from(&self, base: u64, grown: &mut Grown, write: bool) -> Result<(GrowingTree, bool), GrowthError> {
         grown.keys.clear();
         grown.all_keys = base == 0;
+        if write {
+            grown.unsynced.begin(base);
+        }
         let dir = &self.log.dir;
         let mut tree = match base {
             0 => GrowingTree::new(self.hash),
@@ -149,14 +158,13 @@ impl Growth<'_> {
         let fit =
             |tree: &GrowingTree| self.newest.as_ref().is_some_and(|n| n.size == tree.size() && n.root == tree.root());
         fits |= fit(&tree);
-        let mut rest = Entries::from(dir, base)?;
+        let mut rest = LedgerFiles::open(dir).and_then(|files| files.from(base)).map_err(TreeError::from)?;
         while tree.size() < self.entries {
-            let sequence = tree.size();
-            let (entry, payload) = rest.advance()?.ok_or(TreeError::CorruptEntry { sequence })?;
+            let LedgerRecord { entry, payload, .. } = rest.numbered(tree.size())?;
             let mut written = Ok(());
             tree.push(self.hash.leaf(&entry.canonical_bytes()), |tile| {
                 if write && written.is_ok() {
-                    written = mend_tile(self.log, &tile).map(|()| grown.unsynced.add(self.log, &tile));
+                    written = mend_tile(self.log, &tile);
                 }
             });
             written?;
@@ -168,18 +176,21 @@ impl Growth<'_> {
         Ok((tree, fits))
     }
 
-    /// Makes the tiles below `size` again that are missing, lowest level first; `false`: too many are.
-    fn fill_gaps(&self, size: u64) -> Result<bool, GrowthError> {
-        let (mut level, mut count, mut filled) = (0, size / WIDTH, 0);
+    /// Makes the tiles below `size` again that are missing, lowest level first, if it is to `fill` them; `false`: too many are.
+    fn fill_gaps(&self, size: u64, fill: bool) -> Result<bool, GrowthError> {
+        let (mut level, mut count, mut missing) = (0, size / WIDTH, 0);
         while count > 0 {
             for index in 0..count {
                 let path = tile_path(&self.log.dir, level, index);
                 if std::fs::metadata(path).is_ok_and(|found| found.len() == TILE_BYTES as u64) {
                     continue;
                 }
-                filled += 1;
-                if filled > FILLED_ONE_BY_ONE {
+                missing += 1;
+                if missing > FILLED_ONE_BY_ONE {
                     return Ok(false);
+                }
+                if !fill {
+                    continue;
                 }
                 let mut stored = StoredTree::open(&self.log.dir, self.hash, 0)?;
                 let hashes = stored.tile(level, index)?;
@@ -192,37 +203,63 @@ impl Growth<'_> {
     }
 }
 
-/// Tiles that were written and not synced, in the order in which they became full.
+/// How far tiles are known to be on the disk, in entries.
 pub(super) struct UnsyncedTiles {
-    /// With the number of entries that made each full.
-    queue: VecDeque<(u64, PathBuf)>,
+    synced: u64,
+    /// Full tiles up to here are those of an earlier run, which a power failure may have spoilt.
+    inherited: u64,
     note: Option<SyncNote>,
 }
 
 impl UnsyncedTiles {
-    /// Also says over how many entries the tiles are known to be on disk.
-    fn open(log: &LogOptions) -> Result<(Self, u64), CollectorError> {
+    fn open(log: &LogOptions) -> Result<Self, CollectorError> {
         let named = LogOptions { name: tiles_name(), ..log.clone() };
         let synced = DurableNote::read(&named.dir, &named.name)?.map_or(0, |note| note.number);
-        Ok((Self { queue: VecDeque::new(), note: SyncNote::open(&named) }, synced))
+        Ok(Self { synced, inherited: 0, note: SyncNote::open(&named) })
     }
 
-    pub(super) fn add(&mut self, log: &LogOptions, tile: &Tile) {
-        let entries = (tile.index + 1).checked_shl(8 * (tile.level + 1)).unwrap_or(u64::MAX);
-        self.queue.push_back((entries, tile_path(&log.dir, tile.level, tile.index)));
+    /// The tiles behind `base` entries are made again, and written where they differ.
+    fn begin(&mut self, base: u64) {
+        (self.synced, self.inherited) = (self.synced.min(base), base);
     }
 
-    /// Syncs some of them; `entries` is what the tree has when none is left.
-    pub(super) fn sync_some(&mut self, log: &LogOptions, entries: u64) -> Result<(), CollectorError> {
+    /// Syncs some of them; `entries` is what the tree has.
+    pub(super) fn sync_some(&mut self, log: &LogOptions, hash: TreeHash, entries: u64) -> Result<(), CollectorError> {
         for _ in 0..SYNCED_AT_ONCE {
-            let Some((_, path)) = self.queue.front() else { break };
-            let synced = log.disk.open(path).and_then(|file| file.sync());
-            synced.map_err(|e| CollectorError::io("sync", path, e))?;
-            self.queue.pop_front();
+            let full_at = (self.synced / WIDTH + 1) * WIDTH;
+            if full_at > entries {
+                self.synced = entries;
+                break;
+            }
+            match self.sync_full(log, hash, full_at) {
+                Ok(()) => self.synced = full_at,
+                Err(GrowthError::Disk(error)) => return Err(error),
+                // Whoever needs the tile is told; what is signed does not hang on it.
+                Err(GrowthError::Tree(error)) => {
+                    tracing::warn!(%error, "a tile of the ledger cannot be made");
+                    break;
+                }
+            }
         }
-        let upto = self.queue.front().map_or(entries, |(full_at, _)| full_at.saturating_sub(1));
         if let Some(note) = &self.note {
-            note.write(0, upto);
+            note.write(0, self.synced);
+        }
+        Ok(())
+    }
+
+    /// Syncs the tiles, lowest first, that so many entries make full.
+    fn sync_full(&self, log: &LogOptions, hash: TreeHash, full_at: u64) -> Result<(), GrowthError> {
+        let (mut level, mut count) = (0, full_at);
+        while count > 0 && count % WIDTH == 0 {
+            count /= WIDTH;
+            let (index, path) = (count - 1, tile_path(&log.dir, level, count - 1));
+            if full_at <= self.inherited || !path.exists() {
+                let hashes = StoredTree::open(&log.dir, hash, 0)?.made(level, index)?;
+                mend_tile(log, &Tile { level, index, hashes })?;
+            }
+            let synced = log.disk.open(&path).and_then(|file| file.sync());
+            synced.map_err(|e| CollectorError::io("sync", &path, e))?;
+            level += 1;
         }
         Ok(())
     }

@@ -38,7 +38,7 @@ const HEADERS_BYTES: usize = 192;
 /// New entries after which a checkpoint is due.
 const CHECKPOINT_ENTRIES: u64 = 1_000;
 /// Tiles that wait for the next checkpoint, in 8 KiB each: more than four minutes of a thousand entries a second. What does not
-/// fit is made again at the next start.
+/// fit is made again when it is synced.
 const WAITING_TILES: usize = 1024;
 
 /// How a ledger is set up.
@@ -274,13 +274,13 @@ impl Ledger {
     }
 
     fn sign(&self, signing: &mut Signing) -> Result<Option<String>, SigningError> {
-        let (size, root, tiles) = {
+        let (hash, size, root, tiles) = {
             let mut inner = self.lock();
             let tiles = std::mem::take(&mut inner.tiles);
             inner.signed = inner.head.entries;
             // Behind a failed sync nobody knows what is on the disk.
             match inner.tree.as_ref().filter(|_| inner.failed.is_none()) {
-                Some(tree) => (tree.size(), tree.root(), tiles),
+                Some(tree) => (tree.hash(), tree.size(), tree.root(), tiles),
                 None => return Ok(None),
             }
         };
@@ -293,7 +293,7 @@ impl Ledger {
                 return Err(error.into());
             }
         }
-        signing.sign(size, root)
+        signing.sign(hash, size, root)
     }
 
     /// Goes over to a new key: an entry that the old one signs, and a checkpoint of the new one. The key that verifies from now on, and

@@ -182,17 +182,15 @@ impl Signing {
         self.signer.as_ref().err().map(String::as_str)
     }
 
-    pub(super) fn write_tile(&mut self, tile: &Tile) -> Result<(), CollectorError> {
-        write_tile(&self.log, tile)?;
-        self.unsynced.add(&self.log, tile);
-        Ok(())
+    pub(super) fn write_tile(&self, tile: &Tile) -> Result<(), CollectorError> {
+        write_tile(&self.log, tile)
     }
 
     /// Signs a tree and keeps the note; it is on disk when this returns. `None`: nothing is new.
-    pub(super) fn sign(&mut self, size: u64, root: [u8; 32]) -> Result<Option<String>, SigningError> {
-        self.unsynced.sync_some(&self.log, size)?;
+    pub(super) fn sign(&mut self, hash: TreeHash, size: u64, root: [u8; 32]) -> Result<Option<String>, SigningError> {
         self.finish_hand_over()?;
         let signer = self.signer.as_ref().map_err(|why| SigningError::Refused(why.clone()))?;
+        self.unsynced.sync_some(&self.log, hash, size)?;
         if size <= self.last_size {
             return Ok(None);
         }

@@ -14,14 +14,14 @@ use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
 use daemoneye_lib::proto::{CollectorResponse, Record, Sequence};
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::ranges::{Cover, keep_covered};
 use super::shared::Shared;
-use super::signatures::keep_signed;
+use super::signatures::{Interval, keep_signed};
 use super::source_task::{Order, SourceHandle, SourceTask};
 use super::state::{Phase, State, WaitingForAgent};
 use super::{RuntimeBuilder, Stopped};
@@ -38,7 +38,7 @@ pub(crate) const MAILBOX: usize = 100;
 const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the whole end may take: a source that has to be cut off, and what it left. Only a disk that hangs takes longer.
 const END_TIMEOUT: Duration = Duration::from_secs(15);
-/// How long a forced end waits for the source, and every end for tasks in the background.
+/// How long a forced end waits for the source, and every end for its last heartbeat and for tasks in the background.
 const FORCED_TIMEOUT: Duration = Duration::from_secs(1);
 /// Gap entries written for what was found damaged at start; the stream tells all of them.
 const GAP_ENTRIES: usize = 16;
@@ -142,6 +142,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         committed: watch::Sender::new(None),
         sent: watch::Sender::new(None),
         checkpoint: watch::Sender::new(String::new()),
+        interval: Mutex::new(Interval::first()),
         sent_place: AtomicU64::new(0),
         connected: AtomicBool::new(false),
         pressure_count: AtomicU64::new(0),
@@ -219,6 +220,8 @@ async fn note_start(shared: &Shared, builder: &RuntimeBuilder, recovered: &Recov
 
 /// Source first, then what it left, then the goodbye.
 async fn drain(shared: &Arc<Shared>, client: Option<Client>, forced: bool, reason: &'static str) {
+    // A disk that hangs must not keep the source from being told.
+    tokio::time::timeout(FORCED_TIMEOUT, shared.note_interval()).await.ok();
     if !forced {
         shared.settings.send_modify(|s| s.paused = false);
         shared.handle.order(Order::Stop).await;
@@ -267,6 +270,14 @@ impl Actor {
         fatal: &mut mpsc::Receiver<CollectorError>,
     ) -> Result<&'static str, CollectorError> {
         self.phase = Some(Phase::Waiting(WaitingForAgent::new()));
+        tokio::select! {
+            // Also while it begins: its entry may wait for a disk that hangs.
+            () = shutdown.cancelled() => Ok("signal"),
+            ended = self.serve(fatal) => ended,
+        }
+    }
+
+    async fn serve(&mut self, fatal: &mut mpsc::Receiver<CollectorError>) -> Result<&'static str, CollectorError> {
         let begin_at = self.begin_at;
         if begin_at.is_none() {
             self.begin("standalone").await;
@@ -274,7 +285,6 @@ impl Actor {
         loop {
             let waiting = matches!(self.phase, Some(Phase::Waiting(_)));
             tokio::select! {
-                () = shutdown.cancelled() => return Ok("signal"),
                 Some(error) = fatal.recv() => return Err(error),
                 Some(message) = self.messages.recv() => {
                     if let Some(reason) = self.on(message).await {
@@ -321,6 +331,7 @@ impl Actor {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             shared.handle.order(order).await;
+            shared.note_interval().await;
             shared
                 .note("control", json!({ "collector": shared.id, "order": format!("{order:?}").to_lowercase() }))
                 .await;
@@ -335,6 +346,7 @@ impl Actor {
         let shared = Arc::clone(&self.shared);
         tokio::spawn(async move {
             if changed {
+                shared.note_interval().await;
                 let state = shared.state.borrow().word();
                 shared.note("control", json!({ "collector": shared.id, "state": state })).await;
             }
@@ -348,6 +360,7 @@ impl Actor {
         self.enter(Phase::Running(waiting.begin()));
         self.tell_silence().await;
         self.shared.handle.order(Order::Start).await;
+        self.shared.note_interval().await;
         self.shared.note("begin-monitoring", json!({ "collector": self.shared.id, "word": why })).await;
     }
 

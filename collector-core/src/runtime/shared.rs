@@ -5,9 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use daemoneye_lib::proto::{CollectorHealth, Register, Sequence};
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Mutex, mpsc, watch};
 
 use super::ranges::Cover;
+use super::signatures::Interval;
 use super::source_task::SourceHandle;
 use super::state::State;
 use crate::error::CollectorError;
@@ -37,6 +38,8 @@ pub(crate) struct Shared {
     pub(crate) sent: watch::Sender<Option<Sequence>>,
     /// The newest checkpoint's note of this run; empty without one.
     pub(crate) checkpoint: watch::Sender<String>,
+    /// What the next heartbeat entry is over.
+    pub(super) interval: Mutex<Interval>,
     /// Where the next record to be sent begins in the stream.
     pub(crate) sent_place: AtomicU64,
     pub(crate) connected: AtomicBool,
@@ -168,13 +171,13 @@ impl Shared {
     }
 
     /// A collector that waits, pauses or stops does what it was told to.
-    fn trouble(&self, unhealthy: bool, sub_status: &str) -> String {
+    pub(super) fn trouble(&self, unhealthy: bool, sub_status: &str) -> String {
         let collects = matches!(*self.state.borrow(), State::Running);
         let fine = self.handle.is_running() && !unhealthy;
         if collects && !fine { sub_status.to_owned() } else { String::new() }
     }
 
-    fn sub_status(&self, source: &str, unhealthy: bool) -> String {
+    pub(super) fn sub_status(&self, source: &str, unhealthy: bool) -> String {
         let run = self.handle.status();
         match (source.is_empty(), unhealthy) {
             (true, false) => run,

@@ -4,61 +4,63 @@
 //! that has left the host is what a local root cannot take back.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use daemoneye_lib::ledger::heartbeat::{HEARTBEAT, HEARTBEAT_INTERVAL, HeartbeatEntry};
 use daemoneye_lib::telemetry::PUBLISHED;
-use serde_json::json;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::shared::Shared;
+use super::state::State;
 use crate::ledger::SigningError;
 use crate::wal::now_us;
 
-/// Time between two heartbeat entries, each of which is signed: half a million entries a year.
-const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
-
-/// The counters at the end of an interval.
-struct Counted {
+/// The counters at the begin of an interval, and the state in it.
+pub(super) struct Interval {
     at_ms: i64,
     events: u64,
     lost: u64,
     errors: u64,
     cycles: u64,
+    state: State,
+    trouble: String,
+}
+
+impl Interval {
+    /// The first one of a run.
+    pub(super) fn first() -> Self {
+        let (state, trouble) = (State::WaitingForAgent, String::new());
+        Self { at_ms: now_us() / 1000, events: 0, lost: 0, errors: 0, cycles: 0, state, trouble }
+    }
 }
 
 impl Shared {
-    async fn count(&self) -> (Counted, u64) {
+    /// Ends an interval with an entry: after a minute, and whenever the state has changed, so that each is of one state.
+    pub(super) async fn note_interval(&self) {
+        // Held until the entry stands: intervals follow each other in the ledger.
+        let mut interval = self.interval.lock().await;
+        // At one moment, before the source is asked, which may take a second.
+        let (at_ms, wal, state) = (now_us() / 1000, self.wal.stats(), *self.state.borrow());
         let source = self.source_health().await;
-        let wal = self.wal.stats();
-        let counted = Counted {
-            at_ms: now_us() / 1000,
-            events: wal.appended,
-            lost: wal.lost.saturating_add(source.lost),
-            errors: source.errors,
-            cycles: source.cycles,
+        let trouble = self.trouble(source.unhealthy, &self.sub_status(&source.sub_status, source.unhealthy));
+        let lost = wal.lost.saturating_add(source.lost);
+        let (events, errors, cycles) = (wal.appended, source.errors, source.cycles);
+        let next = Interval { at_ms, events, lost, errors, cycles, state, trouble: trouble.clone() };
+        let before = std::mem::replace(&mut *interval, next);
+        let entry = HeartbeatEntry {
+            collector: self.id.clone(),
+            from_ms: before.at_ms,
+            to_ms: at_ms,
+            state: before.state.word().to_owned(),
+            trouble: if before.trouble.is_empty() { trouble } else { before.trouble },
+            events: events.saturating_sub(before.events),
+            lost: lost.saturating_sub(before.lost),
+            errors: errors.saturating_sub(before.errors),
+            cycles: cycles.saturating_sub(before.cycles),
+            entities: source.entities,
+            last: wal.written.map(|last| last.to_string()),
         };
-        (counted, source.entities)
-    }
-
-    /// What happened since `before`, as an entry.
-    async fn note_interval(&self, before: &mut Counted) {
-        let (now, entities) = self.count().await;
-        let state = self.state.borrow().word();
-        let payload = json!({
-            "collector": self.id,
-            "from_ms": before.at_ms,
-            "to_ms": now.at_ms,
-            "state": state,
-            "events": now.events.saturating_sub(before.events),
-            "lost": now.lost.saturating_sub(before.lost),
-            "errors": now.errors.saturating_sub(before.errors),
-            "cycles": now.cycles.saturating_sub(before.cycles),
-            "entities": entities,
-            "last": self.wal.progress().borrow().written.map(|last| last.to_string()),
-        });
-        *before = now;
-        self.note("heartbeat", payload).await;
+        self.note(HEARTBEAT, serde_json::to_value(entry).unwrap_or_default()).await;
     }
 
     /// Signs what is new and tells it.
@@ -81,15 +83,14 @@ impl Shared {
 
 /// Until `shutdown`: heartbeats, and a checkpoint for each as well as for every thousand entries.
 pub(super) async fn keep_signed(shared: Arc<Shared>, shutdown: CancellationToken) {
-    shared.sign_now().await;
-    let (mut before, _) = shared.count().await;
     let mut next = Instant::now() + HEARTBEAT_INTERVAL;
+    shared.sign_now().await;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep_until(next) => {
                 next = Instant::now() + HEARTBEAT_INTERVAL;
-                shared.note_interval(&mut before).await;
+                shared.note_interval().await;
             }
             () = shared.ledger.due() => {}
         }

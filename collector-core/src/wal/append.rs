@@ -149,6 +149,9 @@ impl Inner {
         self.recent.wrote(first, taken.iter().zip(batch.ends.iter().map(|end| begin + end)));
         self.next = number;
         self.appended += records;
+        if records > 0 {
+            self.written = Some(last);
+        }
         if let Some(segment) = self.segments.back_mut() {
             let from = segment.first.map_or(batch.first_us, |_| segment.time_us.0);
             segment.time_us = (from, batch.last_us);

@@ -108,6 +108,7 @@ pub(super) fn recover(
         gaps: recovered.gaps.clone(),
         condemned: Vec::new(),
         appended: 0,
+        written: recovered.last,
         lost: 0,
         complained: None,
         missed_upto: 0,

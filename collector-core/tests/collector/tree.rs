@@ -10,17 +10,20 @@ use collector_core::CollectorError;
 use collector_core::ledger::{Draft, Ledger, LedgerOptions, SigningError, TreeOptions};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
+use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::ledger::keys::{KeyEntry, rotation_note};
 use daemoneye_lib::ledger::note::{NoteSigner, VerifierKey};
 use daemoneye_lib::ledger::notes::{checkpoint_file, checkpoints_log, keys_file};
-use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, tile_path, tree_file};
+use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, tile_path, tiles_name, tree_file};
 use daemoneye_lib::ledger::tree::{TreeHash, verify_consistency, verify_inclusion};
 use daemoneye_lib::ledger::{
-    AuditEntry, ChainVerifier, Demands, Entries, LedgerError, LedgerFault, LedgerHeader, LedgerReader, LedgerSummary,
-    LedgerVerifier, Patience, verify_with,
+    AuditEntry, ChainVerifier, Demands, LedgerError, LedgerFault, LedgerFiles, LedgerHeader, LedgerReader,
+    LedgerRecord, LedgerSummary, LedgerVerifier, Patience, RangeBuilder, verify_with,
 };
-use daemoneye_lib::proto::AuditAppend;
-use daemoneye_lib::segment::{HEADER_BYTES, Kind, Parsed, RawRecord, SegmentName, SegmentReader, list, parse};
+use daemoneye_lib::proto::{AuditAppend, Sequence};
+use daemoneye_lib::segment::{
+    DurableNote, HEADER_BYTES, Kind, Parsed, RawRecord, SegmentName, SegmentReader, list, parse,
+};
 
 pub(crate) fn tree_options(keys_dir: &Path) -> TreeOptions {
     TreeOptions {
@@ -73,6 +76,10 @@ impl Home {
 
     fn key(&self) -> VerifierKey {
         fs::read_to_string(keys_file(&self.audit())).unwrap().lines().last().unwrap().parse().unwrap()
+    }
+
+    fn entries(&self, first: u64) -> impl Iterator<Item = LedgerRecord> {
+        LedgerFiles::open(&self.audit()).unwrap().from(first).unwrap().map(Result::unwrap)
     }
 
     /// The tree over the first entries.
@@ -133,9 +140,9 @@ fn every_entry_is_proven_against_every_checkpoint_also_after_restarts() {
         let proof = newest.consistency(older.size).unwrap().unwrap();
         let (old, new) = ((older.size, &older.root), (1_107, &checkpoints[4].root));
         verify_consistency(TreeHash::Sha256, old.0, old.1, new.0, new.1, &proof).unwrap();
-        let mut entries = Entries::from(&home.audit(), 0).unwrap();
+        let mut entries = home.entries(0);
         for index in 0..older.size {
-            let (entry, _) = entries.advance().unwrap().unwrap();
+            let entry = entries.next().unwrap().entry;
             let leaf = TreeHash::Sha256.leaf(&entry.canonical_bytes());
             let proof = tree.inclusion(index).unwrap().unwrap();
             verify_inclusion(TreeHash::Sha256, &leaf, index, older.size, &older.root, &proof).unwrap();
@@ -148,10 +155,41 @@ fn an_entry_is_found_by_its_number_wherever_it_lies() {
     let home = Home::new();
     home.sound().append_batch(&drafts(400)).unwrap();
     for first in [0, 1, 2, 57, 200, 399, 400] {
-        let (entry, _) = Entries::from(&home.audit(), first).unwrap().advance().unwrap().unwrap();
-        assert_eq!(entry.sequence, first);
+        assert_eq!(home.entries(first).next().unwrap().entry.sequence, first);
     }
-    assert!(Entries::from(&home.audit(), 401).unwrap().advance().unwrap().is_none());
+    assert!(home.entries(401).next().is_none());
+}
+
+#[test]
+fn an_event_is_found_by_its_position_and_one_that_nothing_covers_is_not_looked_for_everywhere() {
+    let home = Home::new();
+    let ledger = home.sound();
+    // Of twenty numbers the first ten are covered; two ranges are written together.
+    for pair in 0..100 {
+        let mut builder = RangeBuilder::new("test");
+        for number in [0, 20].into_iter().flat_map(|begin| (1..=10).map(move |number| 40 * pair + begin + number)) {
+            builder.add(Sequence::new(1, number), Content::Event([1; 32]));
+        }
+        let ranges = builder.take();
+        let drafts: Vec<Draft> =
+            ranges.iter().map(|range| Draft::now("test", "event-range", range.payload())).collect();
+        ledger.append_range(&drafts, ranges.last().unwrap().end()).unwrap();
+    }
+    let files = LedgerFiles::open(&home.audit()).unwrap();
+    for number in (1..=4_000).step_by(7) {
+        let found = files.range_of("test", Sequence::new(1, number)).unwrap();
+        let first = found.map(|(_, range)| range.first);
+        let wanted = (number - 1) / 20 * 20 + 1;
+        assert_eq!(first, (number - wanted < 10).then_some(wanted), "{number}");
+    }
+    let segments = list(&home.audit(), &SegmentName::ledger()).unwrap();
+    assert!(segments.len() > 10, "{}", segments.len());
+    segments[..3].iter().for_each(|(_, path)| fs::remove_file(path).unwrap());
+    for (collector, epoch, number) in [("test", 1, 3_995), ("test", 1, 9_999), ("test", 2, 1), ("other", 1, 3_901)] {
+        let found = files.range_of(collector, Sequence::new(epoch, number)).unwrap();
+        assert!(found.is_none(), "{collector} {epoch}:{number}");
+    }
+    assert!(files.range_of("test", Sequence::new(1, 1)).is_err(), "the first files are gone");
 }
 
 #[test]
@@ -228,7 +266,7 @@ fn a_wrong_tile_below_an_intact_one_makes_no_wrong_proof_and_many_missing_ones_c
     poke(&path, 40, right[40] ^ 1);
     let mut tree = home.tree(size);
     assert_eq!(tree.tile(0, 5).unwrap().concat(), right);
-    let (entry, _) = Entries::from(&home.audit(), 5 * 256 + 1).unwrap().advance().unwrap().unwrap();
+    let entry = home.entries(5 * 256 + 1).next().unwrap().entry;
     let leaf = TreeHash::Sha256.leaf(&entry.canonical_bytes());
     let proof = tree.inclusion(entry.sequence).unwrap().unwrap();
     verify_inclusion(TreeHash::Sha256, &leaf, entry.sequence, size, &root, &proof).unwrap();
@@ -260,6 +298,73 @@ fn the_file_of_keys_is_made_again_with_all_of_them() {
         drop(home.sound());
         assert_eq!(fs::read_to_string(keys_file(&home.audit())).unwrap(), whole, "{left} were left");
     }
+}
+
+#[test]
+fn whoever_reads_a_ledger_that_grows_and_changes_its_key_sees_a_prefix_of_one_history() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(300)).unwrap();
+    let (mut note, key) = (ledger.checkpoint().unwrap().unwrap(), home.key());
+    std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for round in 0..60 {
+                ledger.append_batch(&drafts(1 + round * 7 % 50)).unwrap();
+                match round % 12 {
+                    5 => drop(ledger.rotate_key().unwrap()),
+                    0 | 3 | 9 => drop(ledger.checkpoint().unwrap()),
+                    _ => {}
+                }
+            }
+        });
+        let (mut seen, mut last, mut reads) = (0, false, 0);
+        while !last {
+            // Once more when all is written.
+            last = writer.is_finished();
+            let older = Checkpoint::dangerous_unverified(&note).unwrap();
+            let demands = Demands { key: Some(key.clone()), checkpoint: Some(note), ..Demands::default() };
+            let entries = verify_with(&home.audit(), &demands, |_| {}).unwrap().entries;
+            assert!(entries >= seen.max(older.size), "{entries} after {seen}");
+            note = fs::read_to_string(checkpoint_file(&home.audit())).unwrap();
+            let newer = Checkpoint::dangerous_unverified(&note).unwrap();
+            let mut tree = home.tree(newer.size);
+            assert_eq!(tree.root().unwrap(), newer.root);
+            let proof = tree.consistency(older.size).unwrap().unwrap();
+            let (old, new) = ((older.size, &older.root), (newer.size, &newer.root));
+            verify_consistency(TreeHash::Sha256, old.0, old.1, new.0, new.1, &proof).unwrap();
+            (seen, reads) = (entries, reads + 1);
+        }
+        writer.join().unwrap();
+        assert!(reads > 1 && seen == ledger.head().entries, "{reads} reads, {seen} entries");
+    });
+}
+
+#[test]
+fn tiles_that_no_note_calls_synced_are_held_against_their_entries_and_a_start_does_not_read_them() {
+    let home = Home::new();
+    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 4 * 1024 * 1024, ..home.options() }).unwrap();
+    ledger.append_batch(&drafts(20_000)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let durable = home.audit().join("tiles.durable");
+    let noted = || DurableNote::read(&home.audit(), &tiles_name()).unwrap().map_or(0, |note| note.number);
+    assert!(noted() < 20_000, "one checkpoint syncs a few");
+    // A power failure before any was synced.
+    fs::remove_file(&durable).unwrap();
+    let whole = files(&home.audit().join("tile"));
+    let (wrong, missing) = (tile_path(&home.audit(), 0, 5), tile_path(&home.audit(), 0, 9));
+    // The root of the newest checkpoint is made of tiles, so a wrong one is noticed at the start; a missing one is not needed.
+    fs::remove_file(&missing).unwrap();
+    let ledger = home.sound();
+    assert!(!missing.exists(), "the start left it alone");
+    poke(&wrong, 40, whole[&wrong][40] ^ 1);
+    for _ in 0..6 {
+        ledger.append_batch(&drafts(1)).unwrap();
+        ledger.checkpoint().unwrap().unwrap();
+    }
+    assert_eq!(files(&home.audit().join("tile")), whole);
+    assert_eq!(noted(), ledger.head().entries);
+    assert_eq!(home.verify().unwrap().unsynced_tiles, 0);
 }
 
 #[test]
@@ -435,9 +540,8 @@ fn what_the_agent_may_not_say_is_replaced_by_an_entry_that_says_so() {
     assert_eq!((taken.last_outbox_id, ledger.head().entries), (11, 12), "nothing is sent a second time");
     let taken = ledger.append_audit(&[append(12, "agent", "key-rotated")]).unwrap();
     assert_eq!(taken.last_outbox_id, 12);
-    let mut entries = Entries::from(&home.audit(), 1).unwrap();
     let said: Vec<(String, String)> =
-        std::iter::from_fn(|| entries.advance().unwrap()).map(|(entry, _)| (entry.actor, entry.action)).collect();
+        home.entries(1).map(|LedgerRecord { entry, .. }| (entry.actor, entry.action)).collect();
     let pair = |(actor, action): (&str, &str)| (actor.to_owned(), action.to_owned());
     assert_eq!(said[..3], good.map(pair));
     assert!(said[3..].iter().all(|entry| *entry == pair(("agent", "audit-refused"))), "{said:?}");
@@ -556,17 +660,11 @@ fn a_local_root_who_rewrites_everything_and_signs_again_is_found_by_an_exported_
     let printed = home.key();
     ledger.append_batch(&drafts(40)).unwrap();
     let exported = ledger.checkpoint().unwrap().unwrap();
-    let entries: Vec<Draft> = {
-        let mut entries = Entries::from(&home.audit(), 0).unwrap();
-        std::iter::from_fn(|| entries.advance().unwrap())
-            .map(|(e, payload)| Draft {
-                actor: e.actor,
-                action: e.action,
-                timestamp_ms: e.timestamp_ms,
-                payload: payload.to_vec(),
-            })
-            .collect()
+    let again = |LedgerRecord { entry: e, payload, .. }: LedgerRecord| {
+        let (actor, action, timestamp_ms, payload) = (e.actor, e.action, e.timestamp_ms, payload.to_vec());
+        Draft { actor, action, timestamp_ms, payload }
     };
+    let entries: Vec<Draft> = home.entries(0).map(again).collect();
     drop(ledger);
     // The same entries but one, chained, hashed and signed again with the real seed.
     fs::remove_dir_all(home.audit()).unwrap();

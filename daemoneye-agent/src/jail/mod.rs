@@ -107,6 +107,7 @@ pub(crate) fn worker(settings: &Settings) -> Vec<Grant> {
     if let Some(token) = settings.token_file().parent() {
         grants.push(grant(token, Right::Read, "the collector's token, which is replaced and not changed"));
     }
+    grants.extend(ledger(settings));
     grants.extend(settings.rules.iter().map(|dir| configured(dir, Right::Read, "rules, also those that come later")));
     if let Some(file) = &settings.file {
         grants.push(grant(&file.path, Right::Write, "the alert file where it is a link or stands already"));
@@ -117,10 +118,16 @@ pub(crate) fn worker(settings: &Settings) -> Vec<Grant> {
     grants
 }
 
+/// A ledger outside the data directory.
+fn ledger(settings: &Settings) -> Option<Grant> {
+    settings.procmond.audit_dir.as_ref().map(|dir| configured(dir, Right::Read, "the collector's ledger"))
+}
+
 /// What serving a copied store needs.
 pub(crate) fn offline(settings: &Settings, dir: &Path, transient: bool) -> Vec<Grant> {
     let mut grants: Vec<Grant> = system(platform::own_uid() == 0).collect();
     grants.push(grant(dir, Right::Read, "the copied store"));
+    grants.extend(ledger(settings));
     grants.push(grant(&settings.runtime_dir, Right::Sockets, "cli.sock"));
     if transient {
         grants.push(grant(&settings.runtime_dir, Right::Remove, "everything in the runtime directory at the end"));

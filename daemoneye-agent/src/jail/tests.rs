@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use daemoneye_lib::config::{self, AGENT, Sources};
 use daemoneye_lib::jail::{Layer, Required};
 
 use self::jailed::{By, Try, told};
@@ -89,4 +90,14 @@ fn a_directory_that_is_not_there_yet_is_told_and_a_part_of_the_system_is_not() {
     grants.push(configured(&later, Right::Read, "rules"));
     grants.push(configured(dir.path(), Right::Read, "rules"));
     assert_eq!(absent(&grants), [later.as_path()]);
+}
+
+#[test]
+fn a_ledger_outside_the_data_directory_is_opened_for_reading_live_and_copied() {
+    let flags = [("data_dir", "/d"), ("runtime_dir", "/r"), ("procmond.audit_dir", "/p/audit")];
+    let flags = flags.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
+    let config = config::load(&AGENT, &Sources { flags, ..Sources::default() }).unwrap();
+    let settings = Settings::read(config, &[]).unwrap();
+    let is_it = |grant: &Grant| grant.path == Path::new("/p/audit") && grant.right == Right::Read;
+    assert!(worker(&settings).iter().any(is_it) && offline(&settings, Path::new("/c"), true).iter().any(is_it));
 }

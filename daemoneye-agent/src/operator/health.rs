@@ -247,11 +247,14 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
     }
 }
 
-/// What a collector that goes by the rules leaves empty, or why it is not told of them.
+/// What a collector that goes by the rules leaves empty, and where it fills the rest, or why it is not told of them.
 fn pushdown(collector: &Collector) -> Value {
     match &collector.pushdown {
         None => Value::Null,
-        Some(Pushdown::Selected(left_empty)) => json!({ "left_empty": left_empty }),
+        Some(Pushdown::Selected(selected)) => {
+            let only_where: Vec<String> = selected.only_where.iter().map(ToString::to_string).collect();
+            json!({ "left_empty": selected.left_empty, "only_where": only_where })
+        }
         Some(Pushdown::Refused(why)) => json!({ "refused": why }),
     }
 }

@@ -16,7 +16,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemoneye_engine::detect::LoadedRule;
 use daemoneye_engine::sql::{CollectorRow, QueryEngine, QueryLimits, READER_WAIT, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
@@ -127,7 +126,7 @@ impl Operators {
             Some(Verb::EventsFollow(follow)) => return self.follow(caller, &follow, answers, cancel).await,
             Some(Verb::DataFsck(_)) => return self.data_fsck(answers, cancel).await,
             Some(Verb::AuditCompare(_)) => return self.audit_compare(answers, cancel).await,
-            Some(Verb::AuditLeaves(asked)) => return self.audit_leaves(asked, answers).await,
+            Some(Verb::AuditLeaves(asked)) => return self.audit_leaves(asked, answers, cancel).await,
             Some(Verb::DataVacuum(_)) => return self.data_vacuum(caller, answers, cancel).await,
             Some(Verb::DataBackup(_)) => return self.data_backup(caller, answers).await,
             Some(Verb::DataExport(export)) => return self.data_export(caller, export, answers, cancel).await,
@@ -136,10 +135,7 @@ impl Operators {
             // The transport cancels the running request itself; what arrives here was over already.
             Some(Verb::Cancel(_)) => Answer::Done(Empty {}),
             Some(Verb::Health(Empty {})) => Answer::Health(self.health().await),
-            Some(Verb::RulesCheck(check)) => {
-                let lists = self.worker.as_ref().map(|worker| worker.rules.read(|_, lists, _| lists.clone()));
-                Answer::RulesChecked(rules::check(check, lists.unwrap_or_default()).await?)
-            }
+            Some(Verb::RulesCheck(check)) => Answer::RulesChecked(rules::check(check, self.lists()).await?),
             Some(Verb::RulesBacktest(backtest)) => return self.rules_backtest(backtest, answers, cancel).await,
             Some(Verb::RulesExport(_)) => return self.rules_export(answers).await,
             Some(Verb::RulesExplain(explain)) => Answer::Data(self.rules_explain(explain, cancel).await?),
@@ -163,8 +159,8 @@ impl Operators {
         let alert = found.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no alert has the id {id}")))?;
         let json = serde_json::to_string(&alert).map_err(|error| internal(&error))?;
         let as_raised = self.blocking(move |store| store.alert_as_raised(parsed)).await?.unwrap_or_default();
-        let is_its = |rule: &LoadedRule| rule.rule.id == alert.rule_id && rule.rule.hash == alert.rule_hash;
-        let rule = self.loaded().into_iter().find(is_its).map(|rule| rule.hashed).unwrap_or_default();
+        let text = self.blocking(move |store| store.rule_text(alert.rule_id, alert.rule_version)).await?;
+        let rule = text.filter(|text| text.hash == alert.rule_hash).map(|text| text.hashed).unwrap_or_default();
         Ok(AlertShown { json, as_raised, rule })
     }
 

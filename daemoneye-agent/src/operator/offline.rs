@@ -73,6 +73,7 @@ async fn serve(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -
         StoreError::Unreadable { path, source } => AgentError::CopiedStore { dir: path, source },
         other => other.into(),
     })?;
+    store.ledger_lies_in(settings.procmond.audit_dir.clone().unwrap_or_else(|| store.ledger_dir()));
     platform::mask_new_files(GroupMay::Write);
     let socket = settings.cli_socket();
     let service = Operators::offline(Arc::new(store), settings)

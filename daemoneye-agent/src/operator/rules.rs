@@ -12,7 +12,7 @@ use daemoneye_lib::proto::{Fault, FaultKind, Refusal, RuleCheck, RuleText, Rules
 use super::{Operators, internal};
 use crate::platform;
 
-/// Files of one request; the request itself is at most 64 KiB.
+/// Files of one request; the request itself is at most 1 MiB.
 const MAX_FILES: usize = 1000;
 
 impl Operators {

@@ -49,7 +49,7 @@ pub(crate) fn run(asked: &Asked) -> Result<Exit, AgentError> {
     let progress = Progress::new(total);
     let is_whole = std::thread::scope(|scope| {
         let (ahead, batches) = sync_channel(BATCHES_AHEAD);
-        let reading = scope.spawn(|| Reader::new(&progress).read(source, ahead));
+        let reading = scope.spawn(|| Reader::new(&hunt, &progress).read(source, ahead));
         let written = write(&hunt, batches, &progress);
         let read = reading.join().unwrap_or_else(|_| Err(io::Error::other("the reader stopped")));
         progress.end();
@@ -107,14 +107,15 @@ struct Reader<'a> {
     broken: u64,
     without: u64,
     other: u64,
+    strange: u64,
 }
 
 impl<'a> Reader<'a> {
-    fn new(progress: &'a Progress) -> Self {
-        Self { progress, rows: Rows::default(), broken: 0, without: 0, other: 0 }
+    fn new(hunt: &Hunt, progress: &'a Progress) -> Self {
+        Self { progress, rows: Rows::counting(&hunt.unmapped()), broken: 0, without: 0, other: 0, strange: 0 }
     }
 
-    /// Whether every line could be used.
+    /// Whether every line could be used, with all that rules ask for.
     fn read(mut self, source: impl io::Read, ahead: SyncSender<Lines>) -> io::Result<bool> {
         let mut source = BufReader::with_capacity(256 * 1024, source);
         let (mut line, mut number) = (Vec::new(), 0_u64);
@@ -129,7 +130,7 @@ impl<'a> Reader<'a> {
         // The evaluating side has ended where nobody takes it.
         drop(ahead.send(self.batch()?));
         self.summary();
-        Ok(self.broken == 0)
+        Ok(self.broken == 0 && self.rows.unmapped().is_empty())
     }
 
     fn batch(&mut self) -> io::Result<Lines> {
@@ -150,6 +151,7 @@ impl<'a> Reader<'a> {
         match taken {
             Line::Taken => {}
             Line::Other => self.other += 1,
+            Line::Strange => self.strange += 1,
             Line::Without(fields) => {
                 self.without += 1;
                 let fields = fields.join(", ");
@@ -174,8 +176,15 @@ impl<'a> Reader<'a> {
         if self.other > 0 {
             eprintln!("{} events are not of a process's start or end and were not looked at", self.other);
         }
+        if self.strange > 0 {
+            let what = "events have none of the fields that are known here: name them as process_events, Sysmon or Security 4688 do";
+            eprintln!("{} {what}", self.strange);
+        }
         if self.broken > TOLD_LINES {
             eprintln!("{} lines in all could not be read", self.broken);
+        }
+        for (field, events) in self.rows.unmapped() {
+            eprintln!("not whole: {events} events have {field}, which no column holds and rules ask for");
         }
         if self.without > TOLD_LINES {
             eprintln!("{} events in all had fields that could not be read", self.without);

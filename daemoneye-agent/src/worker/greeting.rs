@@ -14,7 +14,7 @@ use daemoneye_lib::proto::{
 use daemoneye_lib::topic::Topic;
 use prost::Message as _;
 
-use super::{Phase, Worker, host, pushdown};
+use super::{Phase, Worker, host, pushdown, rule_life};
 use crate::clock::now_us;
 
 /// How long a collector may take to list every process: 10,000 of them take it far less than a second.
@@ -35,10 +35,7 @@ pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     let id = register.collector_id.clone();
     tracing::info!(collector = %id, pid = register.pid, version = %register.version, "registered");
     // A round trip first: what the collector subscribes to right after registering is in place when it answers.
-    let capabilities = CollectorRequest { verb: Some(Verb::GetCapabilities(CapabilityRequest {})) };
-    if let Err(error) = worker.broker.call(&id, capabilities, DEADLINE).await {
-        tracing::warn!(collector = %id, %error, "did not tell its capabilities");
-    }
+    look_at(&worker, &id).await;
     pushdown::greet(&worker, &register).await;
     let _cycles = ask(&worker, &id).await;
     begin_monitoring(&worker);
@@ -64,6 +61,19 @@ pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     }
     if first_cycle(&worker, &id).await {
         enumerate(&worker, &id).await;
+    }
+}
+
+/// Asks a collector what it can do now: with another source it fills other columns, and rules that read them see more or less.
+pub(crate) async fn look_at(worker: &Arc<Worker>, id: &str) {
+    let request = CollectorRequest { verb: Some(Verb::GetCapabilities(CapabilityRequest {})) };
+    match worker.broker.call(id, request, DEADLINE).await {
+        Ok(CollectorResponse { answer: Some(Answer::Capabilities(told)) }) => {
+            worker.roster.can(id, told.capabilities.unwrap_or_default());
+            worker.blocking(rule_life::look_again).await;
+        }
+        Ok(_) => {}
+        Err(error) => tracing::warn!(collector = %id, %error, "did not tell its capabilities"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! From the bus into the store, on a thread of its own: decode, judge, commit alerts, append, give credit; seal when due.
+//! From the bus into the store, on a thread of its own: decode, judge, commit alerts, append, give credit; have it sealed when due.
 //!
 //! The order carries the promise: an alert is committed before the row that caused it can be acknowledged, and a collector's
 //! log is trimmed only after the seal. When the disk is full or fails, nothing more is taken until it works again: without
@@ -22,6 +22,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::sealing::Sealing;
 use super::{End, Worker, audit, integrity};
 use crate::clock::now_us;
 use crate::error::AgentError;
@@ -89,10 +90,12 @@ impl Ingest {
 pub(crate) fn start(worker: Arc<Worker>, runs: mpsc::Receiver<Run>) -> std::io::Result<Ingest> {
     let (commands, receiver) = mpsc::channel(4);
     let runtime = Handle::current();
+    let sealing = Sealing::start(Arc::clone(&worker))?;
     let thread = Thread {
         worker,
         runs,
         commands: receiver,
+        sealing,
         found: RefCell::default(),
         judged: RefCell::default(),
         after_outage: Cell::default(),
@@ -118,6 +121,7 @@ struct Thread {
     worker: Arc<Worker>,
     runs: mpsc::Receiver<Run>,
     commands: mpsc::Receiver<Command>,
+    sealing: Sealing,
     /// What rules found and the store has not taken yet.
     found: RefCell<Judged>,
     /// The batch that was judged last: one that has to wait for the disk is not judged twice.
@@ -349,21 +353,35 @@ impl Thread {
         self.worker.raise(matches)
     }
 
+    /// Beside what is taken next, unless the disk is in trouble: then nothing is taken before it is done.
     fn seal_when_due(&self) -> Result<(), StoreError> {
+        self.sealing.outcome()?;
         self.recover()?;
-        if self.worker.store.seal_due() { self.seal() } else { Ok(()) }
+        if !self.worker.store.seal_due() {
+            return Ok(());
+        }
+        if self.worker.store.paused().is_some() { self.seal() } else { self.sealing.begin() }
     }
 
+    /// All of it, before it returns; what failed beside ingest is tried again.
     fn seal(&self) -> Result<(), StoreError> {
-        for (collector, committed) in self.worker.store.seal()? {
-            add(&self.worker.counters.seals, 1);
-            self.worker.broker.commit(&collector, committed);
+        if let Err(error) = self.sealing.wait() {
+            tracing::debug!(%error, "a segment was not sealed, and is now");
         }
-        Ok(())
+        self.worker.seal()
     }
 }
 
 impl Worker {
+    /// Seals the open segment; the collectors may then trim their logs. Blocking.
+    pub(super) fn seal(&self) -> Result<(), StoreError> {
+        for (collector, committed) in self.store.seal()? {
+            add(&self.counters.seals, 1);
+            self.broker.commit(&collector, committed);
+        }
+        Ok(())
+    }
+
     /// Makes alerts of matches; the outbox holds them before anybody is told. Blocking.
     pub(super) fn raise(&self, matches: Vec<RuleMatch>) -> Result<(), StoreError> {
         if !matches.is_empty() {

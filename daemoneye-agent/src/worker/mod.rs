@@ -20,9 +20,9 @@ mod rounds;
 mod rule_life;
 mod rule_marks;
 pub(crate) mod rules;
+mod sealing;
 mod stages;
 
-use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -152,10 +152,18 @@ impl Worker {
                 added = reloaded.added.len(),
                 changed = reloaded.changed.len(),
                 removed = reloaded.removed.len(),
+                exceptions_added = reloaded.exceptions.len(),
+                exceptions_removed = reloaded.exceptions_gone.len(),
                 "rules in force"
             );
             // The store audits each rule; this says who asked and what was not taken.
             self.audit(actor.clone(), "rules-reload", audit::rules(&reloaded)).await;
+        } else {
+            tracing::info!(
+                rules = reloaded.loaded,
+                problems = reloaded.problems.len(),
+                "rules read again, nothing has changed"
+            );
         }
         if reloaded.changes_exceptions() {
             self.audit(actor, "rule-exceptions", audit::exceptions(&reloaded)).await;
@@ -173,6 +181,9 @@ impl Worker {
         });
         told.await.transpose()?;
         self.late.store(false, Ordering::SeqCst);
+        // A collector that was rehearsed meanwhile has been told nothing; ingest waits for none.
+        let worker = Arc::clone(self);
+        tokio::spawn(async move { pushdown::push(&worker).await });
         Ok(())
     }
 
@@ -205,10 +216,5 @@ impl SystemTables for Worker {
 
     fn rule_life(&self) -> RuleLife {
         rule_life::of(self)
-    }
-
-    fn ledger_dir(&self) -> Option<PathBuf> {
-        let told = self.roster.all().into_values().filter_map(|collector| collector.health);
-        told.map(|health| health.ledger_dir).find(|dir| !dir.is_empty()).map(PathBuf::from)
     }
 }

@@ -26,7 +26,7 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                 if let Some(committed) = worker.store.committed(&register.collector_id) {
                     worker.roster.arrived(&register.collector_id, committed);
                 }
-                if let Some(gap) = worker.roster.registered(register.clone()) {
+                if let Some(gap) = worker.roster.registered((*register).clone()) {
                     worker.outage.store(true, Ordering::Relaxed);
                     cover(&worker, gap).await;
                 }
@@ -36,7 +36,7 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                 if let Some(pid) = pids.get(&*register.collector_id).copied().flatten() {
                     worker.tell_parent(ToParent::Collector { pid });
                 }
-                tokio::spawn(greeting::greet(Arc::clone(&worker), register));
+                tokio::spawn(greeting::greet(Arc::clone(&worker), *register));
             }
             Notice::Heartbeat(heartbeat) => note_heartbeat(&worker, *heartbeat).await,
             Notice::Disconnected { collector, reason } => {
@@ -93,7 +93,11 @@ async fn note_heartbeat(worker: &Arc<Worker>, heartbeat: Heartbeat) {
     if heartbeat.state == "waiting_for_agent" {
         greeting::begin_monitoring(worker);
     }
-    worker.roster.heartbeat(heartbeat);
+    let id = heartbeat.collector_id.clone();
+    if worker.roster.heartbeat(heartbeat) {
+        let worker = Arc::clone(worker);
+        tokio::spawn(async move { greeting::look_at(&worker, &id).await });
+    }
     if let Some(Err(error)) = worker.blocking(move |worker| worker.store.put_scan(&scan)).await {
         tracing::warn!(%error, "a scan was not kept");
     }

@@ -1,117 +1,117 @@
 //! What collectors may leave out because no rule in force reads it.
 //!
 //! A collector that announces the selection of columns is rehearsed first: it answers vectors of which the right answers are known
-//! here, and only one that answers all of them is told what the rules need, after each load again. Nothing is left to it beyond that:
-//! every event comes, and a rule that reads a column gets it.
+//! here, and only one that answers all of them is told what the rules need, after each load again. What it may leave out is narrowed
+//! by the paths of executables, as far as it announces the questions. Nothing is left to it beyond that: every event comes, and a
+//! rule that reads a column gets it wherever it can match.
+
+mod vectors;
 
 use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemoneye_lib::columns::process_event_column;
+use daemoneye_engine::detect::LoadedRule;
 use daemoneye_lib::proto::{
-    CollectorRequest, ColumnSelection, DetectionResult, DetectionTask, Register, TaskType, collector_request::Verb,
-    collector_response::Answer,
+    CollectionCapabilities, CollectorRequest, ColumnSelection, DetectionResult, DetectionTask, PathTest, Register,
+    TaskType, collector_request::Verb, collector_response::Answer,
 };
 
 use super::{Worker, rules};
 
 /// How long a collector may take to answer: it looks nothing up.
 const DEADLINE: Duration = Duration::from_secs(10);
-/// What the columns of hashes say about the algorithm.
-const ALGORITHM: &str = "sha256";
+/// Tests of a path that a collector is given at most; it asks them all for each exec, so beyond them it reads everything.
+const MAX_TESTS: usize = 256;
 
 /// How it stands with one collector.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Pushdown {
     /// It answered a vector wrongly, so it is told nothing and does all that its settings say.
     Refused(String),
-    /// It does what the rules need; what it leaves empty.
-    Selected(Vec<String>),
+    /// It does what the rules need.
+    Selected(Selected),
 }
 
-/// A selection, an executable, and its hash where the selection has one.
-struct Vector {
-    columns: &'static [&'static str],
-    content: &'static [u8],
-    hash: Option<&'static str>,
+/// What a collector does for rules.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(crate) struct Selected {
+    /// The columns that it can leave empty.
+    pub(crate) optional: Vec<String>,
+    /// Those that it does leave empty.
+    pub(crate) left_empty: Vec<String>,
+    /// Where it fills the others of them; none: everywhere.
+    pub(crate) only_where: Vec<PathTest>,
 }
 
-/// The hashes are those of FIPS 180-4's examples.
-const VECTORS: &[Vector] = &[
-    Vector { columns: &[], content: b"abc", hash: None },
-    Vector { columns: &["pid", "command_line", "user"], content: b"", hash: None },
-    Vector {
-        columns: &["executable_hash"],
-        content: b"abc",
-        hash: Some("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"),
-    },
-    Vector {
-        columns: &["name", "hash_status"],
-        content: b"",
-        hash: Some("e3b0c44298fc1c149afbf4c8996fb92427ae41e4649b934ca495991b7852b855"),
-    },
-];
+impl fmt::Display for Selected {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if !self.left_empty.is_empty() {
+            return write!(f, "leaves out {}: no rule in force reads it", self.left_empty.join(", "));
+        }
+        if self.only_where.is_empty() {
+            return f.write_str("leaves out nothing");
+        }
+        let tests: Vec<String> = self.only_where.iter().map(ToString::to_string).collect();
+        write!(f, "fills {} only where {}", self.optional.join(", "), tests.join(" or "))
+    }
+}
 
-impl Vector {
-    /// Nothing that was asked for is left out, and a hash is the hash.
-    fn judge(&self, result: &DetectionResult) -> Result<(), String> {
-        if !result.success {
-            return Err(format!("it cannot answer: {}", result.error));
-        }
-        let asked = self.columns.join(", ");
-        if let Some(column) = result.left_empty.iter().find(|column| process_event_column(column).is_none()) {
-            return Err(format!("it would leave out {column}, and there is no such column"));
-        }
-        if let Some(column) = result.left_empty.iter().find(|column| self.columns.contains(&column.as_str())) {
-            return Err(format!("asked for {asked} it would leave out {column}"));
-        }
-        let hash = result.hash.as_ref().map(|hash| (hash.algorithm.as_str(), hash.hash.as_str()));
-        match self.hash {
-            Some(expected) if hash != Some((ALGORITHM, expected)) => {
-                Err(format!("asked for {asked} it does not hash as {ALGORITHM} does"))
-            }
-            _ => Ok(()),
+impl fmt::Display for Pushdown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Refused(why) => write!(f, "leaves out nothing: it failed its conformance vectors: {why}"),
+            Self::Selected(selected) => selected.fmt(f),
         }
     }
 }
 
 /// Rehearses a collector that has registered, and tells it what the rules need.
 pub(super) async fn greet(worker: &Arc<Worker>, register: &Register) {
-    let tasks = register.capabilities.as_ref().map(|capabilities| capabilities.tasks.as_slice()).unwrap_or_default();
-    if !tasks.contains(&i32::from(TaskType::SelectColumns)) {
+    let Some(can) = &register.capabilities else { return };
+    if !can.tasks.contains(&TaskType::SelectColumns.into()) {
         return;
     }
     let id = &register.collector_id;
-    for vector in VECTORS {
-        let columns = vector.columns.iter().map(ToString::to_string).collect();
-        let result = select(worker, id, columns, Some(vector.content)).await;
-        if let Err(why) = result.and_then(|result| vector.judge(&result)) {
+    match rehearse(worker, id, can).await {
+        Ok(optional) => worker.roster.pushed(id, Pushdown::Selected(Selected { optional, ..Selected::default() })),
+        Err(why) => {
             tracing::warn!(collector = %id, why, "failed its conformance vectors; it is not told what the rules need");
             return worker.roster.pushed(id, Pushdown::Refused(why));
         }
     }
-    worker.roster.pushed(id, Pushdown::Selected(Vec::new()));
     // Rules that are not loaded yet are told when they are.
     if !worker.is_late() {
         push(worker).await;
     }
 }
 
+/// Returns what it can leave empty.
+async fn rehearse(worker: &Worker, id: &str, can: &CollectionCapabilities) -> Result<Vec<String>, String> {
+    let mut optional = Vec::new();
+    for vector in vectors::of(can) {
+        let result = select(worker, id, vector.selection()).await?;
+        vector.judge(&result)?;
+        optional.extend(result.left_empty);
+    }
+    optional.sort_unstable();
+    optional.dedup();
+    Ok(optional)
+}
+
 /// Tells the collectors that can be told what the rules in force need.
 pub(super) async fn push(worker: &Arc<Worker>) {
     // The one that asks last tells last.
     let _one_at_a_time = worker.pushing.lock().await;
-    for id in worker.roster.selecting() {
-        let needed = worker.rules.read(|loaded, _, _| {
-            let running = loaded.iter().filter(|rule| rules::runs(rule));
-            running.flat_map(|rule| rule.reads()).collect::<BTreeSet<_>>()
-        });
-        let columns: Vec<String> = needed.into_iter().map(ToOwned::to_owned).collect();
-        match select(worker, &id, columns, None).await {
+    for (id, can, optional) in worker.roster.selecting() {
+        let selection = worker.rules.read(|loaded, _, _| needed(loaded, &can, &optional));
+        let only_where = selection.only_where.clone();
+        match select(worker, &id, selection).await {
             Ok(result) if result.success => {
-                tracing::debug!(collector = %id, left_empty = ?result.left_empty, "told what the rules need");
-                worker.roster.pushed(&id, Pushdown::Selected(result.left_empty));
+                let selected = Selected { optional, left_empty: result.left_empty, only_where };
+                tracing::debug!(collector = %id, %selected, "told what the rules need");
+                worker.roster.pushed(&id, Pushdown::Selected(selected));
             }
             Ok(result) => tracing::warn!(collector = %id, error = result.error, "does not take what the rules need"),
             Err(error) => tracing::warn!(collector = %id, error, "was not told what the rules need"),
@@ -119,16 +119,32 @@ pub(super) async fn push(worker: &Arc<Worker>) {
     }
 }
 
-async fn select(
-    worker: &Worker,
-    id: &str,
-    columns: Vec<String>,
-    rehearsal: Option<&[u8]>,
-) -> Result<DetectionResult, String> {
+/// What the rules that run read, and where they read what a collector can leave empty.
+fn needed(loaded: &[LoadedRule], can: &CollectionCapabilities, optional: &[String]) -> ColumnSelection {
+    let (mut columns, mut paths) = (BTreeSet::new(), Some(Vec::new()));
+    for rule in loaded.iter().filter(|rule| rules::runs(rule)) {
+        let reads = rule.reads();
+        if optional.iter().any(|column| reads.contains(column.as_str())) {
+            paths = paths.zip(rule.paths()).map(|(before, own)| [before, own].concat());
+        }
+        columns.extend(reads);
+    }
+    let mut only_where = paths.unwrap_or_default();
+    only_where.sort_unstable_by(|left, right| (left.question, &left.text).cmp(&(right.question, &right.text)));
+    only_where.dedup();
+    let is_asked = |test: &PathTest| can.path_questions.contains(&test.question);
+    if only_where.len() > MAX_TESTS || !only_where.iter().all(is_asked) {
+        only_where.clear();
+    }
+    let columns = columns.into_iter().map(ToOwned::to_owned).collect();
+    ColumnSelection { columns, only_where, ..ColumnSelection::default() }
+}
+
+async fn select(worker: &Worker, id: &str, selection: ColumnSelection) -> Result<DetectionResult, String> {
     let task = DetectionTask {
         task_id: "columns".to_owned(),
         task_type: TaskType::SelectColumns.into(),
-        selection: Some(ColumnSelection { columns, rehearsal: rehearsal.map(<[u8]>::to_vec) }),
+        selection: Some(selection),
         ..DetectionTask::default()
     };
     let request = CollectorRequest { verb: Some(Verb::ExecuteTask(task)) };
@@ -140,33 +156,50 @@ async fn select(
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
-    use daemoneye_lib::proto::HashResult;
+    use daemoneye_engine::detect::rules::parse;
+    use daemoneye_lib::proto::PathQuestion;
+
+    fn rule(number: u32, select: &str) -> LoadedRule {
+        let yaml = format!(
+            "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7{number:03}\nname: a rule\nseverity: low\nsql: SELECT {select}\n"
+        );
+        parse(Path::new("pack/rule.yaml"), &yaml).unwrap()
+    }
+
+    fn only_where(rules: &[&str], questions: &[PathQuestion]) -> Vec<String> {
+        let rules: Vec<LoadedRule> = (0..).zip(rules).map(|(number, select)| rule(number, select)).collect();
+        let path_questions = questions.iter().map(|question| (*question).into()).collect();
+        let can = CollectionCapabilities { path_questions, ..CollectionCapabilities::default() };
+        let selection = needed(&rules, &can, &["executable_hash".to_owned(), "hash_status".to_owned()]);
+        selection.only_where.iter().map(ToString::to_string).collect()
+    }
 
     #[test]
-    fn a_collector_that_leaves_out_what_is_asked_for_or_hashes_otherwise_fails_its_vectors() {
-        let answer = |left_empty: &[&str], algorithm: &str, hash: &str| DetectionResult {
-            success: true,
-            left_empty: left_empty.iter().map(ToString::to_string).collect(),
-            hash: Some(HashResult { algorithm: algorithm.into(), hash: hash.into(), ..HashResult::default() }),
-            ..DetectionResult::default()
-        };
-        let hashes = ["executable_hash", "hash_algorithm", "hash_status"];
-        for vector in VECTORS {
-            let left_empty: &[&str] = if vector.hash.is_some() { &[] } else { &hashes };
-            vector.judge(&answer(left_empty, ALGORITHM, vector.hash.unwrap_or_default())).unwrap();
-        }
-        let [.., abc, _] = VECTORS else { panic!() };
-        let right = abc.hash.unwrap();
-        for (wrong, why) in [
-            (answer(&hashes, ALGORITHM, right), "would leave out executable_hash"),
-            (answer(&[], "sha512", right), "does not hash as sha256"),
-            (answer(&[], ALGORITHM, &right.replace("ba", "ab")), "does not hash as sha256"),
-            (answer(&["nothing"], ALGORITHM, right), "no such column"),
-            (DetectionResult { error: "no".into(), ..DetectionResult::default() }, "cannot answer: no"),
-        ] {
-            let told = abc.judge(&wrong).unwrap_err();
-            assert!(told.contains(why), "{told}");
-        }
+    fn a_collector_is_told_where_hashes_are_read_only_when_every_rule_and_it_itself_can_tell() {
+        const ALL: [PathQuestion; 3] = [PathQuestion::Contains, PathQuestion::Equals, PathQuestion::BaseName];
+        let temporary = "executable_hash FROM process_events WHERE executable_path LIKE '/tmp/%' AND uid = 0";
+        let sudo = "pid FROM process_events WHERE executable_path = '/usr/bin/sudo' AND executable_hash <> 'x'";
+        let plain = "pid FROM process_events WHERE name = 'x'";
+        let everywhere = "pid FROM process_events WHERE executable_hash = 'x'";
+        let window = "user, count(*) AS n FROM process_events WHERE executable_path LIKE '/srv/%' \
+                      GROUP BY user HAVING max(executable_hash) <> 'x'\nwindow: 1m";
+        assert_eq!(
+            only_where(&[temporary, sudo, plain, window], &ALL),
+            [
+                "executable_path contains \"/srv/\"",
+                "executable_path contains \"/tmp/\"",
+                "executable_path is \"/usr/bin/sudo\""
+            ]
+        );
+        assert!(only_where(&[temporary, sudo, everywhere], &ALL).is_empty());
+        assert!(only_where(&[temporary, sudo], &[PathQuestion::Contains]).is_empty(), "one that it does not announce");
+        assert_eq!(only_where(&[temporary, plain], &[PathQuestion::Contains]).len(), 1);
+        assert!(only_where(&[plain], &ALL).is_empty());
+        let listed: Vec<String> = (0..=MAX_TESTS).map(|number| format!("'/opt/{number}'")).collect();
+        let many = format!("executable_hash FROM process_events WHERE executable_path IN ({})", listed.join(", "));
+        assert!(only_where(&[&many], &ALL).is_empty(), "more than it is given");
     }
 }

@@ -2,11 +2,12 @@
 //! somebody has been away.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use daemoneye_engine::sql::CollectorRow;
-use daemoneye_lib::proto::{CollectorHealth, CoverageGap, Heartbeat, Register, Sequence};
+use daemoneye_lib::proto::{CollectionCapabilities, CollectorHealth, CoverageGap, Heartbeat, Register, Sequence};
 
 use super::pushdown::Pushdown;
 use crate::clock::now_us;
@@ -234,13 +235,15 @@ impl Roster {
         }
     }
 
-    /// The connected collectors that are told what the rules need.
-    pub(crate) fn selecting(&self) -> Vec<String> {
+    /// The connected collectors that are told what the rules need: what they announced, and what they can leave empty.
+    pub(crate) fn selecting(&self) -> Vec<(String, CollectionCapabilities, Vec<String>)> {
         let collectors = self.lock();
-        let told = collectors
-            .iter()
-            .filter(|(_, collector)| collector.connected && matches!(collector.pushdown, Some(Pushdown::Selected(_))));
-        told.map(|(id, _)| id.clone()).collect()
+        let told = collectors.iter().filter(|(_, collector)| collector.connected).filter_map(|(id, collector)| {
+            let Some(Pushdown::Selected(selected)) = &collector.pushdown else { return None };
+            let can = collector.register.capabilities.clone().unwrap_or_default();
+            Some((id.clone(), can, selected.optional.clone()))
+        });
+        told.collect()
     }
 
     /// Who is not connected, since when and why; the expected one also when it never was.
@@ -289,7 +292,22 @@ impl Roster {
         notes.map(|health| health.ledger_checkpoint.clone()).find(|note| !note.is_empty())
     }
 
-    pub(crate) fn heartbeat(&self, heartbeat: Heartbeat) {
+    /// Where the ledger lies, as the collector that keeps it told last.
+    pub(crate) fn ledger_dir(&self) -> Option<PathBuf> {
+        let collectors = self.lock();
+        let told = collectors.values().filter_map(|collector| collector.health.as_ref());
+        told.map(|health| &health.ledger_dir).find(|dir| !dir.is_empty()).map(PathBuf::from)
+    }
+
+    /// What a collector can do as it is now, which may be something else than when it registered.
+    pub(crate) fn can(&self, id: &str, capabilities: CollectionCapabilities) {
+        if let Some(collector) = self.lock().get_mut(id) {
+            collector.register.capabilities = Some(capabilities);
+        }
+    }
+
+    /// Takes a heartbeat; returns whether another source collects than the one that its capabilities are of.
+    pub(crate) fn heartbeat(&self, heartbeat: Heartbeat) -> bool {
         if let Some(collector) = self.lock().get_mut(&heartbeat.collector_id) {
             collector.missed = 0;
             collector.last_seen = Instant::now();
@@ -297,8 +315,12 @@ impl Roster {
             let mut health = heartbeat.health.unwrap_or_default();
             health.state = heartbeat.state;
             self.aim(collector, &health);
+            let source = collector.register.capabilities.as_ref().map(|can| can.source.as_str());
+            let other = source != Some(health.source.as_str());
             collector.health = Some(health);
+            return other;
         }
+        false
     }
 
     /// What a collector answered to a health check.
@@ -395,6 +417,7 @@ pub(crate) fn row(id: String, collector: &Collector, restarts: u32) -> Collector
         processes: health.processes,
         lost: health.lost,
         restarts,
+        pushdown: collector.pushdown.as_ref().map(ToString::to_string),
     }
 }
 
@@ -418,6 +441,21 @@ mod tests {
         roster.told("procmond", health);
         let row = row("procmond".to_owned(), &roster.all()["procmond"], 0);
         assert_eq!((row.source.as_str(), row.source_reason.as_str()), ("procfs", "its better has failed"));
+    }
+
+    #[test]
+    fn a_collector_that_goes_on_with_another_source_is_asked_what_it_can_do_now() {
+        let roster = Roster::after(0);
+        let of = |source: &str| CollectionCapabilities { source: source.to_owned(), ..Default::default() };
+        let beat = |source: &str| {
+            let health = Some(CollectorHealth { source: source.to_owned(), ..CollectorHealth::default() });
+            roster.heartbeat(Heartbeat { collector_id: "procmond".into(), health, ..Heartbeat::default() })
+        };
+        roster.registered(Register { capabilities: Some(of("ebpf")), ..register(1) });
+        assert!(!beat("ebpf"));
+        assert!(beat("proc-connector"));
+        roster.can("procmond", of("proc-connector"));
+        assert!(!beat("proc-connector"));
     }
 
     #[test]

@@ -19,6 +19,8 @@ const HEARTBEATS: Duration = Duration::from_millis(500);
 const OUTAGES: Duration = Duration::from_secs(1);
 /// How often rule files are looked at: an edit is in force before the editor is closed.
 const RULE_FILES: Duration = Duration::from_secs(2);
+/// How often what rules are found by is chosen anew, where this host's events are not like the table's: it takes as long as a load.
+const RULE_WEIGHTS: Duration = Duration::from_secs(600);
 /// How often waiting audit entries are handed over.
 const AUDIT: Duration = Duration::from_millis(500);
 /// How often old history is removed; segments are hours long.
@@ -41,6 +43,7 @@ pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, OUTAGES, |worker| async move { outages(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_marks::tell(&worker).await });
+    round(worker, RULE_WEIGHTS, |worker| async move { rule_weights(&worker).await });
     round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
     round(worker, RETENTION, |worker| async move { retention(&worker).await });
     round(worker, CLOCK, |worker| async move { clock(&worker).await });
@@ -67,6 +70,7 @@ fn round<F: Future<Output = ()> + Send>(
 }
 
 fn heartbeats(worker: &Worker) {
+    find_ledger(worker);
     let committed = |id: &str| worker.store.committed(id);
     worker.roster.notice_commits(committed, worker.settings.store.seal_after, Instant::now());
     let interval = Duration::from_millis(worker.settings.procmond.heartbeat_interval_ms);
@@ -75,6 +79,19 @@ fn heartbeats(worker: &Worker) {
         let reason = format!("{collector} sent no heartbeat for three intervals");
         worker.tell_parent(ToParent::RestartCollector { reason });
     }
+}
+
+/// Where no setting says where the ledger lies, its writer does.
+fn find_ledger(worker: &Worker) {
+    let told = worker.roster.ledger_dir().filter(|_| worker.settings.procmond.audit_dir.is_none());
+    let Some(dir) = told.filter(|dir| *dir != worker.store.ledger_dir()) else { return };
+    if let Err(error) = std::fs::read_dir(&dir) {
+        tracing::warn!(
+            dir = %dir.display(), %error,
+            "the ledger cannot be read: name its directory in procmond.audit_dir and start the agent again"
+        );
+    }
+    worker.store.ledger_lies_in(dir);
 }
 
 /// Writes down that nobody collects, from the moment on and not only when somebody does again.
@@ -98,6 +115,12 @@ async fn rule_files(worker: &Arc<Worker>) {
         && let Err(error) = worker.reload_rules("agent".to_owned()).await
     {
         tracing::warn!(%error, "rules were not read again");
+    }
+}
+
+async fn rule_weights(worker: &Arc<Worker>) {
+    if worker.blocking(|worker| worker.rules.set().reweigh()).await == Some(true) {
+        tracing::info!("what rules are found by was chosen anew: this host's events are unlike what was expected");
     }
 }
 

@@ -195,7 +195,7 @@ fn size(number: usize) -> u64 {
 }
 
 fn list_rows(lists: &Lists, loaded: &[LoadedRule]) -> Vec<RuleListRow> {
-    let users = |name: &str| loaded.iter().filter(|rule| rule.lists.iter().any(|list| list == name)).count();
+    let users = |name: &str| loaded.iter().filter(|rule| rule.lists.named(name).is_some()).count();
     let row = |list: &Arc<ValueList>| RuleListRow {
         name: list.name.clone(),
         description: list.description.clone(),

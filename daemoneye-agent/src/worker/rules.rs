@@ -5,7 +5,7 @@
 //! ever leaves the agent without rules because of a typing error.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::SystemTime;
 
@@ -21,8 +21,6 @@ use crate::clock;
 
 /// Where vendor and local rules lie when the settings name no directory.
 const INSTALLED: &[&str] = &["/usr/share/daemoneye/rules", "/etc/daemoneye/rules.d"];
-/// Directories below a rules directory that are looked at for changes; a pack is two deep.
-const WATCH_DEPTH: usize = 4;
 
 /// What a reload did.
 #[derive(Debug, Clone, Default)]
@@ -188,19 +186,32 @@ impl Rules {
         self.loaded.lock().unwrap_or_else(PoisonError::into_inner).fingerprint != fingerprint(&self.dirs)
     }
 
-    /// Reads the directories again and swaps the set. Blocking.
-    pub(crate) fn reload(&self, store: &Store) -> Result<Reloaded, StoreError> {
-        // Taken first: a write during the load is then seen as a change and read again.
-        let print = fingerprint(&self.dirs);
-        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = rules::load_dirs_over(&self.dirs, &store.rules()?);
-        keep_previous(&loaded.rules, &mut fresh);
+    /// What the directories hold, with versions; what cannot be taken stays as it was, if need be as before the last start.
+    fn load(&self, before: &Loaded, store: &Store) -> Result<rules::Loaded, StoreError> {
+        let begins = before.rules.is_empty();
+        let lists = if begins { rules::kept_lists(store)? } else { before.lists.clone() };
+        let mut fresh = rules::load_dirs_over(&self.dirs, &store.rules()?, &lists);
+        if begins {
+            keep_previous(&rules::kept_rules(store, &fresh.problems, &lists)?, &mut fresh);
+        } else {
+            keep_previous(&before.rules, &mut fresh);
+        }
         let versions = store.set_rules(fresh.rules.iter().map(|rule| rule.rule.clone()).collect())?;
         for rule in &mut fresh.rules {
             if let Some(versioned) = versions.iter().find(|versioned| versioned.id == rule.rule.id) {
                 rule.rule = versioned.clone();
             }
         }
+        rules::keep(&fresh, store)?;
+        Ok(fresh)
+    }
+
+    /// Reads the directories again and swaps the set. Blocking.
+    pub(crate) fn reload(&self, store: &Store) -> Result<Reloaded, StoreError> {
+        // Taken first: a write during the load is then seen as a change and read again.
+        let print = fingerprint(&self.dirs);
+        let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut fresh = self.load(&loaded, store)?;
         let (set, refused) = RuleSet::compile(fresh.rules.clone());
         let set = set.sharing_time();
         fresh.problems.extend(refused);
@@ -230,13 +241,13 @@ pub(super) fn runs(rule: &LoadedRule) -> bool {
     matches!(rule.rule.state, RuleState::Active | RuleState::Draft)
 }
 
-/// A file with a problem keeps the rule that it held before; one that overrides keeps it as it was overridden, since a vendor's rule
-/// that somebody has switched off must not come back with a typing error.
+/// A file with a problem, or in a directory that cannot be read, keeps the rule that it held before; one that overrides keeps it as it was
+/// overridden, since a vendor's rule that somebody has switched off or replaced must not come back with a typing error.
 fn keep_previous(before: &[LoadedRule], fresh: &mut rules::Loaded) {
-    let broken = |path: &PathBuf| fresh.problems.iter().any(|problem| problem.file == *path);
+    let broken = |path: &PathBuf| fresh.problems.iter().any(|problem| problem.concerns(path));
     let keeps = |rule: &&LoadedRule| {
         let there = fresh.rules.iter().any(|other| other.rule.id == rule.rule.id);
-        if there { rule.overrides.iter().any(broken) } else { broken(&rule.path) }
+        broken(&rule.path) || (there && rule.overrides.iter().any(|file| broken(&file.path)))
     };
     let kept: Vec<LoadedRule> = before.iter().filter(keeps).cloned().collect();
     for rule in kept {
@@ -273,33 +284,13 @@ fn difference(before: &[LoadedRule], fresh: &rules::Loaded, running: usize) -> R
     reloaded
 }
 
-/// Path, length and time of change of every file below the directories.
+/// Path, length and time of change of every file that a load reads.
 fn fingerprint(dirs: &[PathBuf]) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
-    let mut files = Vec::new();
-    for dir in dirs {
-        list(dir, WATCH_DEPTH, &mut files);
-    }
-    files.sort();
-    files
-}
-
-fn list(dir: &Path, depth: usize, files: &mut Vec<(PathBuf, u64, Option<SystemTime>)>) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let path = entry.path();
-        if files.len() >= rules::MAX_FILES {
-            return;
-        }
-        // Follows links, as the loader does.
-        let Ok(about) = std::fs::metadata(&path) else { continue };
-        if about.is_dir() {
-            if depth > 0 {
-                list(&path, depth - 1, files);
-            }
-        } else {
-            files.push((path, about.len(), about.modified().ok()));
-        }
-    }
+    let print = |path: PathBuf| match std::fs::metadata(&path) {
+        Ok(about) => (path, about.len(), about.modified().ok()),
+        Err(_) => (path, 0, None),
+    };
+    rules::files(dirs).into_iter().map(print).collect()
 }
 
 #[cfg(test)]
@@ -307,6 +298,7 @@ mod tests {
     use super::*;
     use daemoneye_engine::store::StoreOptions;
 
+    const ID: &str = "3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01";
     const RULE: &str = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: extra\ndescription: extra\nauthor: test\n\
         severity: low\ncategory: process_creation\nsql: SELECT pid FROM process_events WHERE name = 'never-there'\n";
 
@@ -383,6 +375,85 @@ mod tests {
         assert_eq!(rules.reload(&store).unwrap().changed, ["extra"]);
         assert_eq!(rules.names(), ["extra"]);
         assert_eq!(store.rules().unwrap()[0].version, 1, "whether it runs is no part of its text");
+    }
+
+    #[test]
+    fn a_directory_that_cannot_be_read_keeps_its_rules_and_overrides_also_over_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let [vendor, local] = ["vendor", "local"].map(|name| dir.path().join(name));
+        for place in [&vendor, &local] {
+            std::fs::create_dir(place).unwrap();
+        }
+        let other = "6f1f3a77-3f0a-4b6c-9a9e-2d0b7c1e5a10";
+        std::fs::write(vendor.join("extra.yaml"), RULE).unwrap();
+        std::fs::write(vendor.join("off.yaml"), RULE.replace(ID, other).replace("name: extra", "name: off")).unwrap();
+        std::fs::write(local.join("own.yaml"), RULE.replace("severity: low", "severity: high")).unwrap();
+        let exception = "exceptions:\n  - {where: pid = 4, owner: alice, reason: known, expires: never}\n";
+        std::fs::write(local.join("o.yaml"), format!("override: {other}\nenabled: false\n{exception}")).unwrap();
+        let dirs = [vendor.clone(), local.clone()];
+        let rules = Rules::new(&dirs);
+        assert_eq!(rules.reload(&store).unwrap().problems.len(), 0);
+        let words =
+            |rules: &Rules| rules.loaded().iter().map(|one| (one.rule.clone(), one.exceptions.len())).collect();
+        let before: Vec<_> = words(&rules);
+
+        std::fs::rename(&local, dir.path().join("elsewhere")).unwrap();
+        std::fs::write(&local, "no directory").unwrap();
+        for rules in [rules, Rules::new(&dirs)] {
+            assert!(rules.changed_on_disk());
+            let reloaded = rules.reload(&store).unwrap();
+            assert_eq!((reloaded.problems.len(), reloaded.removed.len()), (1, 0), "{reloaded:?}");
+            let now: Vec<_> = words(&rules);
+            assert_eq!(now, before);
+            assert_eq!(rules.names(), ["extra"]);
+            // The vendor may go on changing what nobody overrides.
+            assert!(!rules.changed_on_disk());
+        }
+    }
+
+    #[test]
+    fn broken_files_leave_rules_overrides_and_lists_as_they_were_also_over_a_restart() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        std::fs::create_dir(&pack).unwrap();
+        let write = |name: &str, text: &str| std::fs::write(pack.join(name), text).unwrap();
+        write("extra.yaml", &RULE.replace("name = 'never-there'", "name IN (list('odd'))"));
+        write("odd.yaml", "list: odd\nvalues: [a]\n");
+        write("odder.yaml", "list: odd\nextends: true\nvalues: [b]\n");
+        write("off.yaml", &format!("override: {ID}\nenabled: false\nseverity: high\n"));
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        assert!(rules.reload(&store).unwrap().problems.is_empty());
+        let before = rules.loaded()[0].rule.clone();
+        assert_eq!(before.state, RuleState::Disabled);
+        for broken in ["off.yaml", "odder.yaml", "extra.yaml"] {
+            write(broken, "id: [");
+            let rules = Rules::new(std::slice::from_ref(&pack));
+            assert!(!rules.reload(&store).unwrap().problems.is_empty());
+            assert_eq!(rules.loaded()[0].rule, before, "{broken}");
+        }
+        write("off.yaml", &format!("override: {ID}\nenabled: true\n"));
+        let reloaded = rules.reload(&store).unwrap();
+        assert_eq!(rules.loaded()[0].rule, before, "its own file is still broken: {reloaded:?}");
+        assert_eq!(store.rule_text(before.id, 1).unwrap().unwrap().hashed, rules.loaded()[0].hashed);
+    }
+
+    #[test]
+    fn a_change_is_seen_wherever_a_load_reads_and_nowhere_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(StoreOptions::new(dir.path().join("data"))).unwrap();
+        let pack = dir.path().join("rules");
+        let deep = pack.join("1/2/3/4/5/6");
+        std::fs::create_dir_all(&deep).unwrap();
+        std::fs::write(deep.join("extra.yaml"), RULE).unwrap();
+        let rules = Rules::new(std::slice::from_ref(&pack));
+        assert_eq!(rules.reload(&store).unwrap().added, ["extra"]);
+        std::fs::write(pack.join("notes.txt"), "x").unwrap();
+        std::fs::write(pack.join(".hidden.yaml"), "x").unwrap();
+        assert!(!rules.changed_on_disk());
+        std::fs::write(deep.join("extra.yaml"), RULE.replace("low", "medium")).unwrap();
+        assert!(rules.changed_on_disk());
     }
 
     #[test]

@@ -196,7 +196,9 @@ async fn open(settings: &Settings) -> Result<Store, AgentError> {
 
 fn store_options(settings: &Settings) -> StoreOptions {
     let narrow = |number: u64| u32::try_from(number).unwrap_or(u32::MAX);
+    let usual = StoreOptions::new(&settings.data_dir);
     StoreOptions {
+        ledger: settings.procmond.audit_dir.clone().unwrap_or_else(|| usual.ledger.clone()),
         seal_rows: settings.store.seal_rows,
         seal_bytes: settings.store.seal_bytes,
         seal_after: settings.store.seal_after,
@@ -208,7 +210,7 @@ fn store_options(settings: &Settings) -> StoreOptions {
         dedup_window_s: narrow(settings.alerts.dedup_window.as_secs()),
         rate_per_rule: narrow(settings.alerts.rate_per_rule_per_minute),
         rate_total: narrow(settings.alerts.rate_per_minute),
-        ..StoreOptions::new(&settings.data_dir)
+        ..usual
     }
 }
 

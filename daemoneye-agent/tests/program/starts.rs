@@ -9,9 +9,10 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, channel};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, OperatorClient};
+use daemoneye_engine::generate::Generator;
+use daemoneye_eventbus::{Client, ClientEvent, ClientOptions, Connected, OperatorClient};
 use daemoneye_lib::metrics::{METRICS, Sample};
 use daemoneye_lib::proto::{
     CollectionCapabilities, CollectorHealth, CollectorResponse, ConfigEntry, ConfigShow, Empty, OperatorRequest,
@@ -307,19 +308,33 @@ async fn play_procmond(bus: &Path) -> Client {
 
 /// As [`play_procmond`], announcing these tasks.
 async fn play_with(bus: &Path, tasks: &[TaskType]) -> Client {
+    let tasks = tasks.iter().map(|task| i32::from(*task)).collect();
+    play_that(bus, CollectionCapabilities { tasks, ..CollectionCapabilities::default() }).await
+}
+
+/// As [`play_procmond`], announcing this.
+async fn play_that(bus: &Path, capabilities: CollectionCapabilities) -> Client {
+    play(bus, capabilities).await.0
+}
+
+/// As [`play_that`], with the connection that events are sent over.
+async fn play(bus: &Path, capabilities: CollectionCapabilities) -> (Client, Connected) {
     let mut options = ClientOptions::new(bus.to_owned(), "procmond", Role::Collector, vec![7; 32]);
     let pid = std::process::id();
-    let tasks = tasks.iter().map(|task| i32::from(*task)).collect();
-    let capabilities = Some(CollectionCapabilities { tasks, ..CollectionCapabilities::default() });
+    let capabilities = Some(capabilities);
     let collector_type = "process".into();
     let register =
         Register { collector_id: "procmond".into(), collector_type, pid, capabilities, ..Register::default() };
     options.register = Some(Arc::new(move || register.clone()));
     let (client, mut events) = Client::start(options).unwrap();
     let first = tokio::time::timeout(PATIENCE, async {
-        while !matches!(events.recv().await.unwrap(), ClientEvent::Connected(_)) {}
+        loop {
+            if let ClientEvent::Connected(connected) = events.recv().await.unwrap() {
+                return connected;
+            }
+        }
     });
-    first.await.unwrap();
+    let connected = first.await.unwrap();
     tokio::spawn(async move {
         while let Some(event) = events.recv().await {
             let ClientEvent::Call(call) = event else { continue };
@@ -328,7 +343,7 @@ async fn play_with(bus: &Path, tasks: &[TaskType]) -> Client {
             let _answered = call.responder.done(CollectorResponse { answer: Some(answer) }).await;
         }
     });
-    client
+    (client, connected)
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -509,6 +524,36 @@ async fn an_outage_is_in_answers_at_once_and_in_coverage_while_it_lasts() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_first_alerts_of_a_stream_rule_after_an_outage_say_that_nobody_collected_and_later_ones_do_not() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    let rule = "id: 5b0f7c1e-2a54-4b0e-9a51-0c8c5f3f7a02\nname: starts\nseverity: low\ndedup: [pid]\n\
+                sql: SELECT pid FROM process_events WHERE event_type = 'start'\n";
+    std::fs::write(rules.join("starts.yaml"), rule).unwrap();
+    let mut command = external(dir.path());
+    command.arg("--rules").arg(&rules);
+    let agent = Running::start(command);
+    agent.wait_for_line("stop");
+    let socket = dir.path().join("run/cli.sock");
+    health_that(&socket, |document| !gaps(document, "collector_unavailable").is_empty()).await;
+
+    let (_client, connected) = play(&dir.path().join("run/bus.sock"), CollectionCapabilities::default()).await;
+    let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap();
+    let mut events = Generator::new(1, i64::try_from(now.as_micros()).unwrap());
+    connected.stream.send_run(events.records(1)).await.unwrap();
+    let degraded = "SELECT id FROM alerts WHERE completeness LIKE '%collector_unavailable%'";
+    first_value(&socket, degraded).await;
+    // Until the collector has answered that nothing is left to repeat, its events may be of the time before.
+    let deadline = Instant::now() + PATIENCE;
+    let complete = "SELECT count(*) FROM alerts WHERE completeness = 'complete'";
+    while first_value(&socket, complete).await == Kind::Integer(0) {
+        assert!(Instant::now() < deadline, "{}", health(&socket).await);
+        connected.stream.send_run(events.records(1)).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_collector_that_fails_its_conformance_vectors_is_not_told_what_rules_need_and_health_says_so() {
     let dir = tempfile::tempdir().unwrap();
     let agent = Running::start(external(dir.path()));
@@ -518,6 +563,40 @@ async fn a_collector_that_fails_its_conformance_vectors_is_not_told_what_rules_n
     let told = health_that(&dir.path().join("run/cli.sock"), refused).await;
     let findings = told.get("findings").unwrap().to_string();
     assert!(findings.contains("procmond failed its conformance vectors: it answers something else"), "{findings}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_collector_that_comes_back_with_other_columns_changes_what_its_rules_can_see() {
+    let dir = tempfile::tempdir().unwrap();
+    let rules = dir.path().join("rules");
+    std::fs::create_dir(&rules).unwrap();
+    let rule = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: by product\nseverity: low\n\
+                sql: SELECT pid FROM process_events WHERE product = 'x'\n";
+    std::fs::write(rules.join("rule.yaml"), rule).unwrap();
+    let mut command = external(dir.path());
+    command.arg("--rules").arg(&rules);
+    let agent = Running::start(command);
+    agent.wait_for_line("stop");
+    let (bus, socket) = (dir.path().join("run/bus.sock"), dir.path().join("run/cli.sock"));
+    let play = async |missing: &[&str]| {
+        let missing_columns = missing.iter().map(ToString::to_string).collect();
+        play_that(&bus, CollectionCapabilities { missing_columns, ..CollectionCapabilities::default() }).await
+    };
+    let is_blind = async |blind: bool| {
+        let words = "no collector fills product";
+        let told = move |document: &Value| {
+            document.pointer("/collectors/0/connected") == Some(&Value::Bool(true))
+                && document["findings"].to_string().contains(words) == blind
+        };
+        health_that(&socket, told).await
+    };
+    for (missing, blind) in [(["product"].as_slice(), true), (&[], false), (&["product", "company"], true)] {
+        let client = play(missing).await;
+        is_blind(blind).await;
+        client.shutdown().await;
+        health_that(&socket, |document| document.pointer("/collectors/0/connected") == Some(&Value::Bool(false)))
+            .await;
+    }
 }
 
 /// The place of every number below `value`, elements of lists as `*`.

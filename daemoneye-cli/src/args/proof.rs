@@ -10,12 +10,16 @@ use super::LedgerDir;
 #[command(
     after_help = "Examples:\n  daemoneye-cli audit prove --event 5f1c0e6a9d3b47c2a1e8f00db4c6d7e9 --output proof.json\n  \
                   daemoneye-cli audit prove --seq 4711 --output proof.json\n  \
-                  daemoneye-cli audit prove --alert 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f --output proof.json --store /mnt/evidence/daemoneye\n\
+                  daemoneye-cli audit prove --alert 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f --output proof.json --store /mnt/evidence/daemoneye\n  \
+                  daemoneye-cli audit prove --from 2026-01-31T02:00:00Z --to 2026-01-31T03:00:00Z --output night.json\n\
                   Whoever has the file and the key that `daemoneye-cli audit key` prints verifies it with `audit verify-proof`."
 )]
 pub(crate) struct Prove {
     #[command(flatten)]
     pub(crate) target: Target,
+    /// The end of that time
+    #[arg(long, value_name = "TIME", requires = "from")]
+    pub(crate) to: Option<String>,
     /// The new file
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
@@ -35,12 +39,15 @@ pub(crate) struct Target {
     /// The events of a process, by its entity_id, or one event by its position, such as procmond:3:18211
     #[arg(long, value_name = "ENTITY")]
     pub(crate) event: Option<String>,
+    /// All that the ledger says of a time, also that nothing happened: 7d, 12h, 30m before now, or a time (RFC 3339)
+    #[arg(long, value_name = "TIME", requires = "to")]
+    pub(crate) from: Option<String>,
 }
 
 #[derive(Debug, Args)]
 #[command(
     after_help = "Example: daemoneye-cli audit verify-proof proof.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n\
-                  Needs nothing but the file and the key. Exits with 76 when it proves nothing."
+                  Needs nothing but the file and the key. Exits with 76 when it proves nothing, with 3 when it shows a time with gaps."
 )]
 pub(crate) struct VerifyProof {
     /// What `audit prove` wrote

@@ -81,7 +81,7 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
         eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
     }
     let (result, exit) = judge(&summary, &directory)?;
-    let compared = if compares { Some(compare::ask(settings).await?) } else { None };
+    let compared = if compares { Some(compare::ask(settings, &directory).await?) } else { None };
     let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
     if let Some(compared) = compared {
         columns.extend(compare::COLUMNS);
@@ -96,8 +96,8 @@ fn judge(summary: &LedgerSummary, directory: &Path) -> Result<(&'static str, Exi
     match judge_end(directory)? {
         Exit::Ok if summary.unsynced_tiles > 0 => {
             eprintln!(
-                "every entry verifies, but {} tiles do not fit and were not noted as synced; after a power failure procmond's next \
-                 start makes them again",
+                "every entry verifies, but {} tiles do not fit and were not noted as synced; after a power failure procmond makes \
+                 them again with its next checkpoints",
                 summary.unsynced_tiles
             );
             Ok(("tiles_not_synced", Exit::Degraded))

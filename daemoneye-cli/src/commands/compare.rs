@@ -1,9 +1,12 @@
 //! The store against the ledger, for `audit verify`.
 
+use std::path::Path;
+
 use daemoneye_lib::proto::{AuditCompare, Row, Value, operator_request::Verb};
 use serde_json::Value as Json;
 
-use super::data::{document, watch};
+use super::data::{document, watch_on};
+use crate::agent::Session;
 use crate::error::CliError;
 use crate::render::{self, Unit};
 use crate::settings::Settings;
@@ -14,10 +17,24 @@ pub(super) const COLUMNS: [&str; 8] =
     ["ranges", "events", "removed", "pending", "unproven", "alerts", "coverage", "rows_unproven"];
 const PROBLEM: [&str; 3] = ["place", "problem", "advice"];
 
-/// Compares, and returns what was counted. Problems are printed, and make an error of it.
-pub(super) async fn ask(settings: &Settings) -> Result<Vec<Value>, CliError> {
-    let shown = watch(settings, Verb::AuditCompare(AuditCompare {}), "comparing events", Unit::Rows).await?;
+/// Removals that are named on the screen; the ledger has all of them.
+const REMOVALS: usize = 10;
+
+/// Compares, and returns what was counted. Problems are printed, and make an error of it. `ledger` is the directory that was verified.
+pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Vec<Value>, CliError> {
+    let session = Session::open_beside(settings, Some(ledger)).await?;
+    let verb = Verb::AuditCompare(AuditCompare {});
+    let shown = watch_on(session, verb, "comparing events", Unit::Rows).await?;
     let found = document(&shown)?;
+    let compared = found.get("ledger").and_then(Json::as_str).unwrap_or_default();
+    if !is_same(ledger, Path::new(compared)) {
+        return Err(CliError::Usage(format!(
+            "the agent compares what it has stored with its own ledger in {compared}, and {} was verified; leave out --audit-dir, or \
+             name a copied store with --store",
+            ledger.display()
+        )));
+    }
+    tell_removals(&found);
     let problems = found.get("problems").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let number = |name: &str| found.get(name).and_then(Json::as_u64).unwrap_or_default();
     if !problems.is_empty() {
@@ -36,4 +53,30 @@ pub(super) async fn ask(settings: &Settings) -> Result<Vec<Value>, CliError> {
         return Err(CliError::Unreadable("the comparison did not reach its end; run it again".to_owned()));
     }
     Ok(COLUMNS.map(|name| value::of_number(number(name))).to_vec())
+}
+
+/// Whether both name one directory; one that cannot be looked at has only its name.
+fn is_same(one: &Path, other: &Path) -> bool {
+    let place = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
+    place(one) == place(other)
+}
+
+/// What retention took, as the ledger says: whoever reads it knows whether they asked for that.
+fn tell_removals(found: &Json) {
+    let removals = found.get("removals").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    for removal in removals.iter().rev().take(REMOVALS).rev() {
+        let text = |name: &str| removal.get(name).and_then(Json::as_str).unwrap_or_default();
+        let number = |name: &str| removal.get(name).and_then(Json::as_u64);
+        let entry = number("entry").map_or_else(|| "an entry that waits".to_owned(), |entry| format!("entry {entry}"));
+        let time = removal.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        let events = number("events").unwrap_or_default();
+        eprintln!("retention, {time}, ledger {entry}: {events} events {}", text("why"));
+    }
+    let further = found.get("further_removals").and_then(Json::as_u64).unwrap_or_default();
+    let older = further.saturating_add(removals.len().saturating_sub(REMOVALS) as u64);
+    if older > 0 {
+        eprintln!(
+            "{older} older removals: daemoneye-cli query \"SELECT time, payload FROM audit_entries WHERE action = 'events-removed'\""
+        );
+    }
 }

@@ -55,7 +55,16 @@ pub(super) async fn watch(
     what: &'static str,
     unit: Unit,
 ) -> Result<DataShown, CliError> {
-    let session = Session::open(settings).await?;
+    watch_on(Session::open(settings).await?, verb, what, unit).await
+}
+
+/// The same over a connection that stands, which ends with it.
+pub(super) async fn watch_on(
+    session: Session,
+    verb: Verb,
+    what: &'static str,
+    unit: Unit,
+) -> Result<DataShown, CliError> {
     let mut answers = session.ask(verb).await?;
     let mut progress = Progress::new(what, unit);
     let shown = loop {

@@ -37,15 +37,17 @@ pub(super) async fn run(import: &Import, settings: &Settings) -> Result<Exit, Cl
         return Ok(exit);
     }
     if let Some(dir) = &import.output {
-        write(dir, &mut rules)?;
+        let written = write(dir, &mut rules)?;
+        let dir = dir.display();
+        eprintln!("{written} rule files below {dir}; look at them: daemoneye-cli rules validate {dir}");
     }
     render::document(settings.format, &report(&rules, settings.format))?;
     Ok(exit)
 }
 
 /// Writes the rule files; what a former import wrote there under the same name is replaced.
-fn write(dir: &Path, rules: &mut [Value]) -> Result<(), CliError> {
-    let mut taken = BTreeSet::new();
+fn write(dir: &Path, rules: &mut [Value]) -> Result<usize, CliError> {
+    let (mut taken, mut written) = (BTreeSet::new(), 0_usize);
     for rule in rules {
         let (Some(below), Some(yaml)) = (below(rule), rule.get("yaml").and_then(Value::as_str)) else { continue };
         let below = if taken.insert(below.clone()) { below } else { other_name(&below, rule) };
@@ -53,11 +55,12 @@ fn write(dir: &Path, rules: &mut [Value]) -> Result<(), CliError> {
         let io = |source| CliError::Io { what: format!("write {}", path.display()), source };
         path.parent().map_or(Ok(()), std::fs::create_dir_all).map_err(io)?;
         std::fs::write(&path, yaml).map_err(io)?;
+        written = written.saturating_add(1);
         if let Some(members) = rule.as_object_mut() {
             members.insert("output".to_owned(), json!(path));
         }
     }
-    Ok(())
+    Ok(written)
 }
 
 /// Where the rule goes below the directory; never out of it.
@@ -100,11 +103,26 @@ fn report(rules: &[Value], format: Format) -> Value {
             members.remove("yaml");
             if for_a_person {
                 members.retain(|name, _| matches!(name.as_str(), "file" | "reasons" | "title" | "verdict"));
+                if let Some(reasons) = members.get_mut("reasons") {
+                    *reasons = in_words(reasons).into();
+                }
             }
         }
         rule
     });
     json!({ "rules": shown.collect::<Vec<_>>(), "reasons": reasons, "counts": counts })
+}
+
+/// Each reason with its line, where it has one.
+fn in_words(reasons: &Value) -> String {
+    let word = |reason: &Value| {
+        let message = reason.get("message").and_then(Value::as_str).unwrap_or_default();
+        match reason.get("line").and_then(Value::as_u64) {
+            Some(line) if line > 0 => format!("line {line}: {message}"),
+            _ => message.to_owned(),
+        }
+    };
+    reasons.as_array().into_iter().flatten().map(word).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]
@@ -120,6 +138,10 @@ mod tests {
         assert_eq!(report["reasons"][0], json!({ "verdict": "inert", "count": 2, "reason": "a" }));
         assert_eq!(report["rules"].as_array().unwrap().len(), 4);
         assert!(report["rules"][0].get("yaml").is_none());
+        let mut told = rules[2].clone();
+        told["reasons"] = json!([{ "line": 8, "message": "b" }, { "line": 0, "message": "c" }]);
+        let told = super::report(&[told], Format::Table);
+        assert_eq!(told["rules"][0]["reasons"], "line 8: b; c");
     }
 
     #[test]
@@ -128,7 +150,7 @@ mod tests {
         let out = dir.path().join("out");
         let rule = |output: &str| json!({ "output": output, "yaml": "y", "id": "7" });
         let mut rules = [rule("../a.yaml"), rule("/a.yaml"), rule("b/c.yaml"), rule("b/c.yaml")];
-        write(&out, &mut rules).unwrap();
+        assert_eq!(write(&out, &mut rules).unwrap(), 2);
         assert!(!dir.path().join("a.yaml").exists());
         assert!(out.join("b/c.yaml").exists() && out.join("b/c-7.yaml").exists());
     }

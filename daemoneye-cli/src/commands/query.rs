@@ -18,7 +18,7 @@ use crate::settings::Settings;
 use crate::value;
 
 /// The agent takes no longer request, so reading more would only fail later.
-const LIMIT_BYTES: u64 = daemoneye_lib::frame::OPERATOR_LIMIT_BYTES as u64;
+const LIMIT_BYTES: u64 = daemoneye_lib::frame::STATEMENT_LIMIT_BYTES as u64;
 
 pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, CliError> {
     let sql = statement(arguments.sql)?;

@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::frame::OPERATOR_LIMIT_BYTES;
 use daemoneye_lib::proto::{
     Empty, Refusal, Row, RuleCheck, RuleText, RulesCheck, operator_request::Verb, operator_response::Answer,
 };
@@ -25,8 +26,8 @@ use crate::value;
 /// Rule packs are a directory of directories; deeper trees are somebody's home directory by mistake.
 const MAX_DEPTH: usize = 8;
 
-/// Lists that go with each file, in bytes: half of the 64 KiB that a request may have.
-const CONTEXT_BYTES: usize = 32 * 1024;
+/// What a request holds beside the texts of its files, in bytes: their names, some hundred of them.
+const REQUEST_ROOM_BYTES: usize = 64 * 1024;
 
 pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
@@ -34,7 +35,10 @@ pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliErr
             let sql = "SELECT r.id, r.name, r.severity, r.state, s.health, r.kind, r.version, r.tags, r.file \
                        FROM rules r LEFT JOIN rule_stats s ON s.rule_id = r.id ORDER BY r.name";
             let exit = query::list(settings, Question::new(sql.to_owned())).await?;
-            tell_problems(settings).await?;
+            // No files belong to a copied store.
+            if settings.store.is_none() {
+                tell_problems(settings).await?;
+            }
             Ok(exit)
         }
         Rules::Validate { paths } => check(settings, &paths, false).await,
@@ -52,8 +56,7 @@ pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliErr
 /// What was not taken stands in no list of rules.
 async fn tell_problems(settings: &Settings) -> Result<(), CliError> {
     let session = Session::open(settings).await?;
-    let sql =
-        "SELECT concat(place, ': ', problem, coalesce(' (' || hint || ')', '')) FROM rule_problems ORDER BY place";
+    let sql = "SELECT concat(place, ': ', problem, coalesce(' (' || hint || ')', '')) FROM rule_problems ORDER BY file, line, column";
     let problems = query::words(&session, Question::new(sql.to_owned())).await?;
     session.close().await;
     for problem in problems {
@@ -71,11 +74,13 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
         return Err(CliError::NotFound("there is no .yaml file; name rule files or a directory of them".to_owned()));
     }
     let texts = files.iter().map(|file| text_of(file)).collect::<Result<Vec<_>, _>>()?;
-    let context = lists_among(&texts);
     let session = Session::open_anywhere(settings).await?;
     let mut checks = Vec::new();
-    for file in texts {
-        checks.extend(check_file(&session, file, context.clone(), run_tests).await?);
+    for file in &texts {
+        checks.extend(match request(file, &texts, run_tests) {
+            Ok(request) => check_file(&session, request).await?,
+            Err(too_large) => vec![*too_large],
+        });
     }
     session.close().await;
     refuse_repeated_ids(&mut checks);
@@ -99,14 +104,29 @@ fn refuse_repeated_ids(checks: &mut [RuleCheck]) {
     }
 }
 
-/// One file per request, and the lists that it may name: a request is small, a pack is not.
-async fn check_file(
-    session: &Session,
-    file: RuleText,
-    context: Vec<RuleText>,
-    run_tests: bool,
-) -> Result<Vec<RuleCheck>, CliError> {
-    match session.ask_once(Verb::RulesCheck(RulesCheck { files: vec![file], run_tests, context })).await? {
+/// One file per request, and the lists that it names: a request is small, a pack is not. What is too large for one is a problem of that
+/// file and of no other.
+fn request(file: &RuleText, all: &[RuleText], run_tests: bool) -> Result<RulesCheck, Box<RuleCheck>> {
+    let named =
+        |list: &&RuleText| !std::ptr::eq(*list, file) && list_name(list).is_some_and(|name| file.yaml.contains(name));
+    let context: Vec<RuleText> = all.iter().filter(named).cloned().collect();
+    let bytes = |text: &RuleText| text.yaml.len().saturating_add(text.name.len());
+    let total = context.iter().map(bytes).fold(bytes(file), usize::saturating_add);
+    let room = OPERATOR_LIMIT_BYTES.saturating_sub(REQUEST_ROOM_BYTES);
+    if total <= room {
+        return Ok(RulesCheck { files: vec![file.clone()], run_tests, context });
+    }
+    let problem = Refusal {
+        message: format!("with the lists that it names it has {total} bytes, and {room} can be checked at once"),
+        hint: "one file holds one rule; split the lists, or load them and see rules list".to_owned(),
+        file: file.name.clone(),
+        ..Refusal::default()
+    };
+    Err(Box::new(RuleCheck { file: file.name.clone(), problems: vec![problem], ..RuleCheck::default() }))
+}
+
+async fn check_file(session: &Session, request: RulesCheck) -> Result<Vec<RuleCheck>, CliError> {
+    match session.ask_once(Verb::RulesCheck(request)).await? {
         Answer::RulesChecked(checked) => Ok(checked.rules),
         _ => Err(CliError::AgentAnswer("the result of the check")),
     }
@@ -118,16 +138,11 @@ fn text_of(file: &Path) -> Result<RuleText, CliError> {
     Ok(RuleText { name: file.display().to_string(), yaml })
 }
 
-/// The files that hold value lists, as far as they fit into every request; the agent adds those that are in force.
-fn lists_among(texts: &[RuleText]) -> Vec<RuleText> {
-    let mut room = CONTEXT_BYTES;
-    let is_list = |text: &&RuleText| text.yaml.lines().any(|line| line.starts_with("list:"));
-    let fits = |text: &&RuleText| {
-        let rest = room.checked_sub(text.yaml.len());
-        room = rest.unwrap_or(room);
-        rest.is_some()
-    };
-    texts.iter().filter(is_list).filter(fits).cloned().collect()
+/// What the list of a file is called, if it holds one; the agent adds those that are in force.
+fn list_name(text: &RuleText) -> Option<&str> {
+    let value = text.yaml.lines().find_map(|line| line.strip_prefix("list:"))?;
+    let name = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
+    (!name.is_empty()).then_some(name)
 }
 
 fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<Exit, CliError> {
@@ -203,4 +218,34 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Cl
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_checked_with_the_lists_that_it_names_or_said_to_be_too_large_by_itself() {
+        let text = |name: &str, yaml: String| RuleText { name: name.to_owned(), yaml };
+        let list = |name: &str, bytes: usize| {
+            text(
+                &format!("{name}.yaml"),
+                format!("description: x\nlist: '{name}' # known\nvalues: ['{}']\n", "x".repeat(bytes)),
+            )
+        };
+        let all = [
+            text("r.yaml", "sql: SELECT 1 FROM process_events WHERE name IN (list('bad'))\n".to_owned()),
+            list("bad", 600_000),
+            list("other", 10),
+            text("all.yaml", "sql: name IN (list('bad'), list('huge'))\n".to_owned()),
+            list("huge", 600_000),
+        ];
+        let named = |file: &RuleText| -> Vec<String> {
+            request(file, &all, false).unwrap().context.into_iter().map(|list| list.name).collect()
+        };
+        assert_eq!(named(&all[0]), ["bad.yaml"]);
+        assert_eq!(named(&all[1]), Vec::<String>::new());
+        let too_large = request(&all[3], &all, false).unwrap_err();
+        assert_eq!((too_large.file.as_str(), too_large.problems.len()), ("all.yaml", 1));
+    }
 }

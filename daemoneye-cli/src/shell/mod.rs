@@ -31,8 +31,8 @@ use crate::error::CliError;
 use crate::render::{Format, Output, Sheet};
 use crate::settings::Settings;
 
-/// A statement is at most as long as a request; what is longer has lost its semicolon.
-const LONGEST_BYTES: usize = daemoneye_lib::frame::OPERATOR_LIMIT_BYTES;
+/// What is longer than a statement may be has lost its semicolon.
+const LONGEST_BYTES: usize = daemoneye_lib::frame::STATEMENT_LIMIT_BYTES;
 
 pub(crate) async fn run(settings: &Settings) -> Result<Exit, CliError> {
     let terminal = std::io::stdin().is_terminal() && std::io::stdout().is_terminal();

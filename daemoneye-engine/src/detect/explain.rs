@@ -9,16 +9,14 @@ use uuid::Uuid;
 use super::compile;
 use super::exceptions::Exception;
 use super::row::Columns;
-use super::rules::Lists;
 use super::{LoadedRule, Refusal, window};
-use crate::sql;
 
 /// One part of a condition.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Part {
     /// `and`, `or`, `not`, `is true` and its kin, or `predicate`.
     pub kind: &'static str,
-    /// Its text.
+    /// Its text, at most 4,096 characters of it.
     pub sql: String,
     /// TRUE, FALSE, or `None` for NULL.
     pub outcome: Option<bool>,
@@ -99,8 +97,7 @@ pub fn explain(rule: &LoadedRule, events: &RecordBatch, row: usize) -> Result<Ex
     let again = "check the file: daemoneye-cli rules validate";
     let refused = |message: String| Refusal::whole(&rule.path, message, Some(again));
     let columns = Columns::of(events);
-    let checked = sql::check_rule(rule.plain_sql(), compile::functions::instead, &Lists::default())
-        .map_err(|refusal| refused(refusal.message))?;
+    let checked = rule.checked().map_err(|refusal| refused(refusal.message))?;
     let said = match &rule.window {
         Some(plan) => window::scans_said(&checked, plan, &columns, row).map(|scans| (None, scans)),
         None => compile::explain(checked.query(), &columns, row).map(|condition| (condition, Vec::new())),

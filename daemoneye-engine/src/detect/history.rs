@@ -2,7 +2,6 @@
 
 use daemoneye_lib::model::RuleKind;
 
-use super::rules::Lists;
 use super::{LoadedRule, compile};
 use crate::sql;
 
@@ -26,7 +25,7 @@ fn narrowed(rule: &LoadedRule) -> Option<(String, String)> {
     if rule.rule.kind != RuleKind::Stream {
         return None;
     }
-    let checked = sql::check_rule(rule.plain_sql(), compile::functions::instead, &Lists::default()).ok()?;
+    let checked = rule.checked().ok()?;
     let (table, condition) = compile::table_and_condition(checked.query()).ok()?;
     // In parentheses: the parser takes all that follows DISTINCT FROM as its right side.
     let forks = (!rule.compiled.sees_forks).then(|| "(start_kind IS DISTINCT FROM 'fork')".to_owned());

@@ -21,6 +21,7 @@ mod refusal;
 mod row;
 pub mod rules;
 mod set;
+mod shortfall;
 mod window;
 
 pub use exceptions::{Exception, Exceptions, Judged};

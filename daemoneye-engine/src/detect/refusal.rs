@@ -27,6 +27,12 @@ impl Refusal {
         Self { file: file.to_owned(), line: 0, column: 0, message: message.into(), hint: hint.map(str::to_owned) }
     }
 
+    /// Whether this is about the file, or about a directory that it lies in.
+    #[must_use]
+    pub fn concerns(&self, file: &Path) -> bool {
+        file.starts_with(&self.file)
+    }
+
     /// `file:line:column`, or the file alone.
     #[must_use]
     pub fn place(&self) -> String {

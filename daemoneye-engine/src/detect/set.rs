@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, TryLockError};
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState};
@@ -13,8 +13,9 @@ use datafusion::arrow::array::RecordBatch;
 
 use super::clock::Clock;
 use super::compile::Compiled;
+use super::matcher::Test;
 use super::pace::{Mark, Meter, Pace, Watch};
-use super::prefilter::{Candidates, Prefilter};
+use super::prefilter::{Candidates, Kept, Prefilter};
 use super::row::Columns;
 use super::window::{self, Filling, WindowStats, Windows};
 use super::{LoadedRule, Refusal, output};
@@ -26,15 +27,21 @@ use crate::store::{RuleMatch, Store};
 pub struct RuleSet {
     rules: Vec<Running>,
     meter: Meter,
-    prefilter: Prefilter,
-    /// Remembers across batches; a second thread at the same time begins with nothing.
-    candidates: Mutex<Candidates>,
+    filter: RwLock<Arc<Filter>>,
     /// Batches and rows since it was compiled, counted once for all rules: most are candidates on no row of a batch.
     batches: AtomicU64,
     rows: AtomicU64,
     candidates_found: AtomicU64,
     clock: Clock,
     windows: Windows,
+}
+
+/// What finds the candidates; another one takes its place when witnesses are chosen anew.
+#[derive(Debug, Default)]
+struct Filter {
+    prefilter: Prefilter,
+    /// Remembers across batches; a second thread at the same time begins with nothing.
+    candidates: Kept,
 }
 
 #[derive(Debug)]
@@ -117,15 +124,16 @@ impl RuleSet {
         });
         let rules: Vec<Running> =
             running.into_values().filter(|running| running.rule.kind == RuleKind::Stream).collect();
-        let prefilter = Prefilter::new(rules.iter().map(|running| &running.compiled.condition));
-        (Self { rules, windows, prefilter, ..Self::default() }, refusals)
+        let set = Self { rules, windows, ..Self::default() };
+        set.find_by(Prefilter::new(set.conditions()));
+        (set, refusals)
     }
 
     /// The same rules without the prefilter: each is evaluated on every row. For tests and benchmarks, which hold the one to
     /// the other.
     #[must_use]
     pub fn without_prefilter(mut self) -> Self {
-        self.prefilter = Prefilter::open(self.rules.len());
+        self.find_by(Prefilter::open(self.rules.len()));
         self.windows.open();
         self
     }
@@ -143,10 +151,31 @@ impl RuleSet {
         self.clock.set(now_us, host_us);
     }
 
+    fn conditions(&self) -> impl ExactSizeIterator<Item = &Test> {
+        self.rules.iter().map(|running| &running.compiled.condition)
+    }
+
+    fn filter(&self) -> Arc<Filter> {
+        Arc::clone(&self.filter.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn find_by(&self, prefilter: Prefilter) {
+        let filter = Arc::new(Filter { prefilter, candidates: Kept::default() });
+        *self.filter.write().unwrap_or_else(PoisonError::into_inner) = filter;
+    }
+
+    /// Chooses anew what candidates are found by, where it is on far more of the events since the last time than it was taken
+    /// for; whether that was so. Takes as long as loading; events are evaluated meanwhile, and found are the same.
+    pub fn reweigh(&self) -> bool {
+        let filter = self.filter();
+        let reweighed = filter.prefilter.reweighed(&filter.candidates, self.conditions());
+        reweighed.map(|prefilter| self.find_by(prefilter)).is_some()
+    }
+
     /// Size of the automata that find candidates, in bytes.
     #[must_use]
     pub fn automata_bytes(&self) -> usize {
-        self.prefilter.automata_bytes()
+        self.filter().prefilter.automata_bytes()
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
@@ -156,26 +185,13 @@ impl RuleSet {
         if columns.lacks_some() {
             self.rules.iter().filter(|running| running.lacks(&columns)).for_each(Running::degraded);
         }
-        let mut fresh = Candidates::default();
-        let mut kept = match self.candidates.try_lock() {
-            Ok(kept) => Some(kept),
-            // What a panic left is overwritten before it is read.
-            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
         let (mut matches, shared) = (Vec::new(), Shared { batch: &events.batch, once: OnceCell::new() });
+        let filter = self.filter();
         self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
-            let mut row = 0;
-            while row < columns.rows() {
-                let next = self.prefilter.find(&columns, row, candidates);
-                if next == row {
-                    break;
-                }
-                row = next;
+            filter.candidates.each(&filter.prefilter, &columns, |candidates| {
                 self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
                 self.decide(&shared, &columns, completeness, candidates, watch, &mut matches);
-            }
+            });
         });
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -264,7 +280,7 @@ impl RuleSet {
         stats
     }
 
-    /// Takes over the counters, and the rows of window rules, of the rules that both sets have with the same text, so that a reload
+    /// Takes over what was counted of events, the counters, and the rows of window rules, of the rules that both sets have with the same text, so that a reload
     /// does not hide them.
     pub fn continue_counters_of(&self, previous: &Self) {
         let (batches, rows) = (previous.batches.load(Ordering::Relaxed), previous.rows.load(Ordering::Relaxed));
@@ -274,6 +290,9 @@ impl RuleSet {
                 running.counters.add(&old.stats(batches, rows));
                 running.pace.continue_from(&old.pace);
             }
+        }
+        if let Some(prefilter) = Prefilter::weighed_as(&previous.filter().prefilter, self.conditions()) {
+            self.find_by(prefilter);
         }
         self.clock.continue_from(&previous.clock);
         self.windows.continue_with(&previous.windows);

@@ -6,7 +6,7 @@
 mod read;
 mod rows;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
 
 use daemoneye_lib::model::{Completeness, RuleState};
@@ -48,6 +48,7 @@ pub struct Hunt {
     exceptions: Exceptions,
     /// Ids as they are printed.
     ids: HashMap<Uuid, String>,
+    unmapped: BTreeSet<String>,
 }
 
 impl Hunt {
@@ -55,7 +56,7 @@ impl Hunt {
     /// could not take.
     #[must_use]
     pub fn load(paths: &[PathBuf], lists: &Lists) -> (Self, Vec<Note>) {
-        let mut loading = Loading { rules: Vec::new(), ids: HashMap::new(), notes: Vec::new() };
+        let mut loading = Loading::default();
         let (mut foreign, mut own) = (Vec::new(), Vec::new());
         for path in paths {
             let (files, problems) = sigma::files(path);
@@ -71,11 +72,17 @@ impl Hunt {
         let loaded = rules::load_texts(&own);
         loaded.problems.iter().for_each(|problem| loading.note(true, problem.to_string()));
         loaded.rules.into_iter().for_each(|rule| loading.rule(rule));
-        let Loading { rules, ids, mut notes } = loading;
+        let Loading { rules, ids, mut notes, unmapped } = loading;
         let exceptions = Exceptions::of(&rules);
         let (set, refusals) = RuleSet::compile(rules);
         notes.extend(refusals.iter().map(|refusal| Note { is_refusal: true, text: refusal.to_string() }));
-        (Self { set, exceptions, ids }, notes)
+        (Self { set, exceptions, ids, unmapped }, notes)
+    }
+
+    /// Fields that rules ask for and no column holds: of an event that has one it is not known whether they would have matched.
+    #[must_use]
+    pub fn unmapped(&self) -> Vec<String> {
+        self.unmapped.iter().cloned().collect()
     }
 
     /// How many rules run.
@@ -115,26 +122,16 @@ impl Hunt {
     /// Rules that need several events and could not see all that they need, each with what was missing.
     #[must_use]
     pub fn shortfalls(&self) -> Vec<String> {
-        let told = |stats: &crate::detect::RuleStats| {
-            let window = stats.window?;
-            let failed = window.failed.saturating_add(window.timed_out);
-            let lacks = [
-                (window.late, "events came too late for it: order the file by time"),
-                (window.shed, "events were let go before it was done with them"),
-                (failed, "times it could not be decided"),
-            ];
-            let lacks: Vec<String> =
-                lacks.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}")).collect();
-            (!lacks.is_empty()).then(|| format!("{}: {}", stats.rule.name, lacks.join("; ")))
-        };
-        self.set.stats().iter().filter_map(told).collect()
+        self.set.shortfalls()
     }
 }
 
+#[derive(Default)]
 struct Loading {
     rules: Vec<LoadedRule>,
     ids: HashMap<Uuid, String>,
     notes: Vec<Note>,
+    unmapped: BTreeSet<String>,
 }
 
 impl Loading {
@@ -148,7 +145,8 @@ impl Loading {
     }
 
     fn sigma(&mut self, conversion: sigma::Conversion) {
-        let sigma::Conversion { file, verdict, reasons, rule, sigma_id, id, .. } = conversion;
+        let sigma::Conversion { file, verdict, reasons, rule, sigma_id, id, unmapped, .. } = conversion;
+        self.unmapped.extend(unmapped);
         let file = file.display();
         for reason in &reasons {
             let line = if reason.line > 0 { format!(":{}", reason.line) } else { String::new() };

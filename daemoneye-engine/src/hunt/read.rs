@@ -3,7 +3,7 @@
 //! is skipped without being built.
 
 use std::borrow::Cow;
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -56,15 +56,31 @@ pub(super) enum Cell<'a> {
 
 /// The known fields of a line: columns by their place in the table, then what is special.
 #[derive(Debug)]
-pub(super) struct Fields<'a>(Vec<Option<Cell<'a>>>);
+pub(super) struct Fields<'a> {
+    slots: Vec<Option<Cell<'a>>>,
+    /// Those of [`Unmapped`] that have a value.
+    unmapped: BTreeSet<usize>,
+}
+
+/// Fields that no column holds and some rule asks for, by name, each with its number.
+pub(super) type Unmapped = HashMap<String, usize>;
 
 impl<'a> Fields<'a> {
+    pub(super) fn unmapped(&self) -> impl Iterator<Item = usize> + '_ {
+        self.unmapped.iter().copied()
+    }
+
     pub(super) fn column(&mut self, at: usize) -> &mut Option<Cell<'a>> {
         self.slot(at)
     }
 
     pub(super) fn special(&mut self, special: Special) -> &mut Option<Cell<'a>> {
         self.slot(PROCESS_EVENTS.len() + special as usize)
+    }
+
+    /// Whether the line has no field that is known here.
+    pub(super) fn is_strange(&self) -> bool {
+        self.slots.iter().all(Option::is_none) && self.unmapped.is_empty()
     }
 
     /// Exporters put some fields into an event twice, one of them as an object or null; the value stays.
@@ -77,15 +93,16 @@ impl<'a> Fields<'a> {
 
     #[expect(clippy::indexing_slicing, reason = "every place comes from the table that this list is as long as")]
     fn slot(&mut self, at: usize) -> &mut Option<Cell<'a>> {
-        &mut self.0[at]
+        &mut self.slots[at]
     }
 }
 
 /// Reads one line.
-pub(super) fn fields(line: &[u8]) -> Result<Fields<'_>, String> {
-    let mut fields = Fields(vec![None; PROCESS_EVENTS.len() + SPECIALS]);
+pub(super) fn fields<'a>(line: &'a [u8], unmapped: &Unmapped) -> Result<Fields<'a>, String> {
+    let slots = vec![None; PROCESS_EVENTS.len() + SPECIALS];
+    let mut fields = Fields { slots, unmapped: BTreeSet::new() };
     let mut json = serde_json::Deserializer::from_slice(line);
-    let read = Object { fields: &mut fields, depth: 0 }.deserialize(&mut json).and_then(|is_map| {
+    let read = Object { fields: &mut fields, unmapped, depth: 0 }.deserialize(&mut json).and_then(|is_map| {
         json.end()?;
         if is_map { Ok(()) } else { Err(serde_json::Error::custom("this is no object")) }
     });
@@ -99,6 +116,7 @@ enum Key {
     Named,
     Other,
     Slot(usize),
+    Unmapped(usize),
 }
 
 static KEYS: LazyLock<HashMap<&'static str, Key>> = LazyLock::new(|| {
@@ -139,17 +157,18 @@ fn of_target(target: Target, column: impl Fn(&str) -> Key, special: impl Fn(Spec
     }
 }
 
-fn key(name: &str) -> Key {
+fn key(name: &str, unmapped: &Unmapped) -> Key {
     if let Some(key) = KEYS.get(name) {
         return *key;
     }
     let bare = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
-    bare.and_then(|bare| KEYS.get(bare)).copied().unwrap_or(Key::Other)
+    let known = bare.and_then(|bare| KEYS.get(bare)).copied();
+    known.or_else(|| unmapped.get(bare.unwrap_or(name)).map(|at| Key::Unmapped(*at))).unwrap_or(Key::Other)
 }
 
-struct KeySeed;
+struct KeySeed<'u>(&'u Unmapped);
 
-impl<'de> DeserializeSeed<'de> for KeySeed {
+impl<'de> DeserializeSeed<'de> for KeySeed<'_> {
     type Value = Key;
 
     fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
@@ -157,7 +176,7 @@ impl<'de> DeserializeSeed<'de> for KeySeed {
     }
 }
 
-impl Visitor<'_> for KeySeed {
+impl Visitor<'_> for KeySeed<'_> {
     type Value = Key;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -165,13 +184,14 @@ impl Visitor<'_> for KeySeed {
     }
 
     fn visit_str<E>(self, name: &str) -> Result<Key, E> {
-        Ok(key(name))
+        Ok(key(name, self.0))
     }
 }
 
 /// A map of fields, a list of such maps, or something that holds none; whether it was a map.
 struct Object<'f, 'de> {
     fields: &'f mut Fields<'de>,
+    unmapped: &'f Unmapped,
     depth: usize,
 }
 
@@ -217,21 +237,28 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
     }
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
-        while let Some(key) = map.next_key_seed(KeySeed)? {
+        while let Some(key) = map.next_key_seed(KeySeed(self.unmapped))? {
             match key {
                 Key::Container => {
-                    map.next_value_seed(Object { fields: &mut *self.fields, depth: self.depth + 1 })?;
+                    let (fields, depth) = (&mut *self.fields, self.depth + 1);
+                    map.next_value_seed(Object { fields, unmapped: self.unmapped, depth })?;
                 }
-                Key::Named => map.next_value_seed(Named { fields: &mut *self.fields })?,
+                Key::Named => map.next_value_seed(Named { fields: &mut *self.fields, unmapped: self.unmapped })?,
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
                 Key::Slot(at) => self.fields.put(at, map.next_value_seed(CellSeed)?),
+                Key::Unmapped(at) => {
+                    if map.next_value_seed(CellSeed)?.is_some() {
+                        self.fields.unmapped.insert(at);
+                    }
+                }
             }
         }
         Ok(true)
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<bool, A::Error> {
-        while items.next_element_seed(Object { fields: &mut *self.fields, depth: self.depth + 1 })?.is_some() {}
+        let (unmapped, depth) = (self.unmapped, self.depth + 1);
+        while items.next_element_seed(Object { fields: &mut *self.fields, unmapped, depth })?.is_some() {}
         Ok(false)
     }
 
@@ -241,6 +268,7 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
 /// A list of named values.
 struct Named<'f, 'de> {
     fields: &'f mut Fields<'de>,
+    unmapped: &'f Unmapped,
 }
 
 impl<'de> DeserializeSeed<'de> for Named<'_, 'de> {
@@ -259,7 +287,8 @@ impl<'de> Visitor<'de> for Named<'_, 'de> {
     }
 
     fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
-        while items.next_element_seed(Named { fields: &mut *self.fields })?.is_some() {}
+        let unmapped = self.unmapped;
+        while items.next_element_seed(Named { fields: &mut *self.fields, unmapped })?.is_some() {}
         Ok(())
     }
 
@@ -267,13 +296,15 @@ impl<'de> Visitor<'de> for Named<'_, 'de> {
         let (mut found, mut value) = (Key::Other, None);
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             match &*name {
-                "@Name" | "Name" => found = map.next_value_seed(KeySeed)?,
+                "@Name" | "Name" => found = map.next_value_seed(KeySeed(self.unmapped))?,
                 "#text" | "text" | "Value" => value = map.next_value_seed(CellSeed)?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        if let Key::Slot(at) = found {
-            self.fields.put(at, value);
+        match found {
+            Key::Slot(at) => self.fields.put(at, value),
+            Key::Unmapped(at) if value.is_some() => drop(self.fields.unmapped.insert(at)),
+            _ => {}
         }
         Ok(())
     }

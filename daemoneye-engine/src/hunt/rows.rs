@@ -15,7 +15,7 @@ use jiff::Timestamp;
 use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 
-use super::read::{Cell, Fields, Special, fields};
+use super::read::{Cell, Fields, Special, Unmapped, fields};
 use crate::schema::{TIME_ZONE, arrow_type, process_events_schema};
 use crate::sigma::fields::{UNIX, WINDOWS, event_type_of, identity_of, level_of};
 use crate::sigma::leaf::parse_integer;
@@ -31,6 +31,9 @@ pub struct Rows {
     columns: Vec<Column>,
     rows: usize,
     bytes: usize,
+    unmapped: Unmapped,
+    /// For each of them the events that had it.
+    had: Vec<u64>,
 }
 
 /// Rows as they are evaluated; `seq` is the number of the line that each came from.
@@ -56,6 +59,8 @@ pub enum Line {
     Without(Vec<&'static str>),
     /// It is no event of a process's start or end.
     Other,
+    /// It is a row of which nothing is known: none of its fields is.
+    Strange,
     /// It cannot be read, and why.
     Broken(String),
 }
@@ -128,25 +133,53 @@ static PLACES: LazyLock<Places> = LazyLock::new(|| {
 
 impl Default for Rows {
     fn default() -> Self {
-        let column = |column: &daemoneye_lib::columns::Column| Column {
-            name: column.name,
-            kind: column.kind,
-            values: None,
-            nulls: 0,
-        };
-        Self { columns: PROCESS_EVENTS.iter().map(column).collect(), rows: 0, bytes: 0 }
+        Self::counting(&[])
     }
 }
 
+fn empty() -> Vec<Column> {
+    let column = |column: &daemoneye_lib::columns::Column| Column {
+        name: column.name,
+        kind: column.kind,
+        values: None,
+        nulls: 0,
+    };
+    PROCESS_EVENTS.iter().map(column).collect()
+}
+
 impl Rows {
+    /// Counts the events that have these fields, which no column holds.
+    #[must_use]
+    pub fn counting(unmapped: &[String]) -> Self {
+        let had = vec![0; unmapped.len()];
+        let unmapped = unmapped.iter().enumerate().map(|(at, name)| (name.clone(), at)).collect();
+        Self { columns: empty(), rows: 0, bytes: 0, unmapped, had }
+    }
+
+    /// The fields of [`Rows::counting`] that events had, by name, and how many.
+    #[must_use]
+    pub fn unmapped(&self) -> Vec<(&str, u64)> {
+        let count = |at: usize| self.had.get(at).copied().unwrap_or_default();
+        let each = self.unmapped.iter().map(|(name, at)| (name.as_str(), count(*at)));
+        let mut found: Vec<_> = each.filter(|(_, events)| *events > 0).collect();
+        found.sort_unstable();
+        found
+    }
+
     /// Reads a line; `number` is its place in the file.
     pub fn take(&mut self, number: u64, line: &[u8]) -> Line {
-        let mut fields = match fields(line) {
+        let mut fields = match fields(line, &self.unmapped) {
             Ok(fields) => fields,
             Err(problem) => return Line::Broken(problem),
         };
+        let is_strange = fields.is_strange();
         if !settle(&mut fields) {
             return Line::Other;
+        }
+        for at in fields.unmapped() {
+            if let Some(events) = self.had.get_mut(at) {
+                *events = events.saturating_add(1);
+            }
         }
         // What a window rule finds names its events by their place.
         *fields.column(PLACES.seq) = i64::try_from(number).ok().map(Cell::Integer);
@@ -158,7 +191,11 @@ impl Rows {
         }
         self.rows += 1;
         self.bytes = self.bytes.saturating_add(line.len());
-        if without.is_empty() { Line::Taken } else { Line::Without(without) }
+        match without.is_empty() {
+            true if is_strange => Line::Strange,
+            true => Line::Taken,
+            false => Line::Without(without),
+        }
     }
 
     /// Whether it is time to evaluate.
@@ -172,7 +209,8 @@ impl Rows {
     /// # Errors
     /// Arrow would not take the columns; a defect of this program.
     pub fn finish(&mut self) -> Result<Lines, ArrowError> {
-        let Self { columns, rows, .. } = std::mem::take(self);
+        let (columns, rows) = (std::mem::replace(&mut self.columns, empty()), self.rows);
+        (self.rows, self.bytes) = (0, 0);
         let arrays = columns.into_iter().map(|column| column.finish(rows)).collect();
         Ok(Lines { batch: RecordBatch::try_new(process_events_schema(), arrays)? })
     }

@@ -4,13 +4,15 @@
 //! belong to no group. Rules that a correlation refers to raise nothing by themselves unless it says `generate`.
 
 use super::document::{field, text, texts};
-use super::fields::{self, Target};
+use super::grouping::{Group, columns, groups};
 use crate::detect::rules::yaml::{Node, Yaml};
 
 /// Most rules of one correlation: each of an ordered one is a join.
 const MAX_RULES: usize = 8;
 /// Longest time span in seconds: a week, as of rules.
 const MAX_SECONDS: i64 = 7 * 24 * 3600;
+/// What a correlation may say. Other words would change what it finds, so they are refused.
+const FIELDS: [&str; 7] = ["type", "rules", "aliases", "group-by", "timespan", "condition", "generate"];
 
 /// A rule that a correlation may refer to.
 pub(super) struct Part {
@@ -19,6 +21,19 @@ pub(super) struct Part {
     /// Its condition in SQL; `None`: it was not converted.
     pub(super) condition: Option<String>,
     pub(super) in_security: bool,
+    /// The fields that it asks for and no column holds.
+    pub(super) unmapped: Vec<String>,
+}
+
+impl Part {
+    pub(super) fn is_called(&self, name: &str) -> bool {
+        self.name.as_deref() == Some(name) || self.id.eq_ignore_ascii_case(name)
+    }
+
+    /// As people know it.
+    pub(super) fn called(&self) -> &str {
+        self.name.as_deref().unwrap_or(&self.id)
+    }
 }
 
 /// What a correlation became.
@@ -26,40 +41,52 @@ pub(super) struct Correlated {
     pub(super) sql: String,
     /// The columns that tell its matches apart.
     pub(super) dedup: Vec<&'static str>,
+    /// Its rules and the fields that they ask for and no column holds.
+    pub(super) unmapped: Vec<(String, String)>,
 }
 
 /// A correlation as it is written.
 struct Wanted<'a> {
     node: &'a Node,
     parts: Vec<&'a Part>,
-    group: Vec<&'static str>,
+    groups: Vec<Group>,
     seconds: i64,
 }
 
 /// Converts the map below `correlation`.
 pub(super) fn convert(node: &Node, parts: &[Part]) -> Result<Correlated, String> {
+    if let Yaml::Map(pairs) = &node.value
+        && let Some((key, _)) = pairs.iter().find(|(key, _)| !FIELDS.contains(&key.value.as_str()))
+    {
+        return Err(format!("the correlation has a field {}, which Sigma's specification does not know", key.value));
+    }
     let named = texts(node, "rules");
     if named.is_empty() || named.len() > MAX_RULES {
         return Err(format!("a correlation is of 1 to {MAX_RULES} rules"));
     }
     let parts: Vec<&Part> = named.iter().map(|name| find(name, parts)).collect::<Result<_, _>>()?;
-    let group = group(node, &parts)?;
-    let wanted = Wanted { node, group, seconds: seconds(node)?, parts };
+    let groups = groups(node, &parts)?;
+    let wanted = Wanted { node, groups, seconds: seconds(node)?, parts };
     let kind = text(node, "type").unwrap_or_default();
     let sql = match kind.as_str() {
-        "event_count" => wanted.counted("count(*)")?,
+        "event_count" => wanted.events()?,
         "value_count" => wanted.values()?,
         "temporal" => wanted.together()?,
         "temporal_ordered" => wanted.ordered()?,
         "" => return Err("the correlation has no type".to_owned()),
         other => return Err(format!("correlations of the type {other} are not built")),
     };
-    Ok(Correlated { sql, dedup: wanted.group })
+    let of =
+        |part: &Part| part.unmapped.iter().map(|field| (part.called().to_owned(), field.clone())).collect::<Vec<_>>();
+    let unmapped = wanted.parts.iter().flat_map(|part| of(part)).collect();
+    Ok(Correlated { sql, dedup: wanted.groups.iter().map(|group| group.name).collect(), unmapped })
 }
 
-/// The ids of the rules that raise nothing by themselves because a correlation refers to them.
-pub(super) fn replaced(node: &Node, parts: &[Part]) -> Vec<String> {
-    if matches!(field(node, "generate").map(|node| &node.value), Some(Yaml::Boolean(true))) {
+/// The ids of the rules of a document that raise nothing by themselves because its correlation refers to them.
+pub(super) fn replaced(document: &Node, node: &Node, parts: &[Part]) -> Vec<String> {
+    let generate = |node: &Node| matches!(field(node, "generate").map(|node| &node.value), Some(Yaml::Boolean(true)));
+    // The specification has it beside the correlation, its users have it inside.
+    if generate(document) || generate(node) {
         return Vec::new();
     }
     let named = texts(node, "rules");
@@ -67,7 +94,7 @@ pub(super) fn replaced(node: &Node, parts: &[Part]) -> Vec<String> {
 }
 
 fn part<'a>(name: &str, parts: &'a [Part]) -> Option<&'a Part> {
-    parts.iter().find(|part| part.name.as_deref() == Some(name) || part.id.eq_ignore_ascii_case(name))
+    parts.iter().find(|part| part.is_called(name))
 }
 
 fn find<'a>(name: &str, parts: &'a [Part]) -> Result<&'a Part, String> {
@@ -79,49 +106,10 @@ fn find<'a>(name: &str, parts: &'a [Part]) -> Result<&'a Part, String> {
     Ok(part)
 }
 
-/// The columns of `group-by`, with aliases resolved.
-fn group(node: &Node, parts: &[&Part]) -> Result<Vec<&'static str>, String> {
-    let in_security = parts.iter().all(|part| part.in_security);
-    let aliases = field(node, "aliases");
-    let mut columns = Vec::new();
-    for name in texts(node, "group-by") {
-        let fields = match aliases.and_then(|aliases| field(aliases, &name)).map(|alias| &alias.value) {
-            Some(Yaml::Map(pairs)) => pairs.iter().map(|(_, field)| scalar(&field.value)).collect::<Result<_, _>>()?,
-            _ => vec![name.clone()],
-        };
-        let mut found = fields.iter().map(|field| column(field, in_security));
-        let first = found.next().unwrap_or_else(|| column(&name, in_security))?;
-        for other in found {
-            if other? != first {
-                return Err(format!("the alias {name} stands for different columns, which is not built"));
-            }
-        }
-        if !columns.contains(&first) {
-            columns.push(first);
-        }
-    }
-    Ok(columns)
-}
-
-fn scalar(value: &Yaml) -> Result<String, String> {
-    match value {
-        Yaml::Text(text) => Ok(text.clone()),
-        other => Err(format!("an alias names fields, and this is {}", other.kind())),
-    }
-}
-
-fn column(name: &str, in_security: bool) -> Result<&'static str, String> {
-    match fields::target(name, in_security) {
-        Some(Target::Column(column) | Target::Guid(column)) => Ok(column),
-        Some(_) => Err(format!("the field {name} has no column of its own to group or count by")),
-        None => Err(format!("no column holds the field {name}")),
-    }
-}
-
-/// `90s`, `5m`, `1h`, `2d`.
+/// `90s`, `5m`, `1h`, `2d`, `1w`.
 fn seconds(node: &Node) -> Result<i64, String> {
     let span = text(node, "timespan").ok_or("the correlation has no timespan")?;
-    let wrong = || format!("the timespan {span} is no number with s, m, h or d behind it");
+    let wrong = || format!("the timespan {span} is no number with s, m, h, d or w behind it");
     let unit = span.chars().last().ok_or_else(wrong)?;
     let number: i64 = span.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
     let factor = match unit {
@@ -129,10 +117,16 @@ fn seconds(node: &Node) -> Result<i64, String> {
         'm' => 60,
         'h' => 3_600,
         'd' => 86_400,
+        'w' => MAX_SECONDS,
         _ => return Err(wrong()),
     };
     let seconds = number.checked_mul(factor).filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
     seconds.ok_or_else(|| format!("the timespan {span} is not within one second and a week"))
+}
+
+/// A further column of a SELECT.
+fn named(column: &str, name: &str) -> String {
+    if column == name { format!(", {column}") } else { format!(", {column} AS {name}") }
 }
 
 impl Wanted<'_> {
@@ -152,40 +146,101 @@ impl Wanted<'_> {
 
     /// Groups of the rows that a condition holds for, those for which `having` is true.
     fn grouped(&self, counted: &str, condition: &str, having: &str) -> String {
-        let key: String = self.group.iter().map(|column| format!("{column}, ")).collect();
-        let known: String = self.group.iter().map(|column| format!("\n  AND {column} IS NOT NULL")).collect();
-        let by = if self.group.is_empty() { String::new() } else { format!("\nGROUP BY {}", self.group.join(", ")) };
+        let known: String = self.groups.iter().map(|group| format!("\n  AND {} IS NOT NULL", group.name)).collect();
+        let rows = format!("process_events\nWHERE ({condition}){known}\n  AND {}", self.recent());
+        self.found(counted, &rows, having)
+    }
+
+    fn found(&self, counted: &str, rows: &str, having: &str) -> String {
+        let names: Vec<&str> = self.groups.iter().map(|group| group.name).collect();
+        let key: String = names.iter().map(|name| format!("{name}, ")).collect();
+        let by = if names.is_empty() { String::new() } else { format!("\nGROUP BY {}", names.join(", ")) };
         format!(
-            "SELECT {key}{counted} AS found, min(time) AS first_time, max(time) AS time\nFROM process_events\n\
-             WHERE ({condition}){known}\n  AND {}{by}\nHAVING {having}",
-            self.recent()
+            "SELECT {key}{counted} AS found, min(time) AS first_time, max(time) AS time\nFROM {rows}{by}\nHAVING {having}"
         )
     }
 
-    fn counted(&self, count: &str) -> Result<String, String> {
+    /// The same where a group or a value is another column in the events of each rule: the rows of each rule by themselves. `once`: an
+    /// event that fits several rules in one group counts as one.
+    fn gathered(&self, counted: &str, values: Option<&[&str]>, once: bool, having: &str) -> String {
+        let rows = self.conditions().enumerate().map(|(at, condition)| {
+            let mut columns = format!("time, {at} AS rule_number");
+            if let Some(value) = values.and_then(|values| values.get(at)) {
+                columns.push_str(&format!(", {value} AS counted"));
+            }
+            let mut condition = format!("({condition})\n  AND {}", self.recent());
+            for group in &self.groups {
+                if let Some(column) = group.columns.get(at) {
+                    columns.push_str(&named(column, group.name));
+                    condition.push_str(&format!("\n  AND {column} IS NOT NULL"));
+                }
+            }
+            let before = self.conditions().take(if once { at } else { 0 }).enumerate();
+            before.for_each(|(other, earlier)| condition.push_str(&self.unlike(other, at, earlier)));
+            format!("SELECT {columns}\n  FROM process_events\n  WHERE {condition}")
+        });
+        let rows = rows.collect::<Vec<_>>().join("\n  UNION ALL ");
+        self.found(counted, &format!("({rows}) AS matched"), having)
+    }
+
+    /// The event is not one that an earlier rule has counted in the same group.
+    fn unlike(&self, earlier: usize, at: usize, condition: &str) -> String {
+        let alike = self.groups.iter().filter_map(|group| {
+            let (one, other) = (group.columns.get(earlier)?, group.columns.get(at)?);
+            (one != other).then(|| format!(" AND {one} = {other}"))
+        });
+        format!("\n  AND (({condition}){}) IS NOT TRUE", alike.collect::<String>())
+    }
+
+    /// Whether each group is one column in the events of all rules.
+    fn is_plain(&self) -> bool {
+        self.groups.iter().all(Group::is_one_column)
+    }
+
+    /// The bounds of the condition, of which there has to be one.
+    fn having(&self, count: &str) -> Result<String, String> {
         let having = self.bounds(count)?;
-        if having.is_empty() {
-            return Err("the correlation's condition has no bound".to_owned());
+        if having.is_empty() { Err("the correlation's condition has no bound".to_owned()) } else { Ok(having) }
+    }
+
+    fn events(&self) -> Result<String, String> {
+        let (count, having) = ("count(*)", self.having("count(*)")?);
+        if self.is_plain() {
+            return Ok(self.grouped(count, &self.any(), &having));
         }
-        Ok(self.grouped(count, &self.any(), &having))
+        Ok(self.gathered(count, None, true, &having))
     }
 
     fn values(&self) -> Result<String, String> {
         let condition = field(self.node, "condition");
         let name = condition.and_then(|condition| text(condition, "field"));
         let name = name.ok_or("a value_count needs a field in its condition")?;
-        let column = column(&name, self.parts.iter().all(|part| part.in_security))?;
-        self.counted(&format!("count(DISTINCT {column})"))
+        let values = columns(&name, &self.parts)?;
+        match values.as_slice() {
+            [first, rest @ ..] if self.is_plain() && rest.iter().all(|value| value == first) => {
+                let count = format!("count(DISTINCT {first})");
+                Ok(self.grouped(&count, &self.any(), &self.having(&count)?))
+            }
+            values => {
+                let count = "count(DISTINCT counted)";
+                Ok(self.gathered(count, Some(values), false, &self.having(count)?))
+            }
+        }
     }
 
     /// Every rule in the span, or as many of them as the condition says.
     fn together(&self) -> Result<String, String> {
         let each: Vec<String> =
             self.conditions().map(|condition| format!("max(CASE WHEN {condition} THEN 1 ELSE 0 END)")).collect();
-        let kinds = each.join(" + ");
-        let bounds = self.bounds(&format!("({kinds})"))?;
-        let having = if bounds.is_empty() { format!("({kinds}) = {}", each.len()) } else { bounds };
-        Ok(self.grouped("count(*)", &self.any(), &having))
+        let is_plain = self.is_plain();
+        let kinds =
+            if is_plain { format!("({})", each.join(" + ")) } else { "count(DISTINCT rule_number)".to_owned() };
+        let bounds = self.bounds(&kinds)?;
+        let having = if bounds.is_empty() { format!("{kinds} = {}", each.len()) } else { bounds };
+        if is_plain {
+            return Ok(self.grouped("count(*)", &self.any(), &having));
+        }
+        Ok(self.gathered("count(*)", None, false, &having))
     }
 
     /// Each rule's event not before that of the rule before it, the last within the span of the first.
@@ -193,23 +248,24 @@ impl Wanted<'_> {
         if field(self.node, "condition").is_some() {
             return Err("a condition of a temporal_ordered correlation is not built: all rules are needed".to_owned());
         }
-        let selected: String = self.group.iter().map(|column| format!(", {column}")).collect();
         let mut from = String::new();
         for (at, condition) in self.conditions().enumerate() {
+            let columns = self.groups.iter().filter_map(|group| Some(named(group.columns.get(at)?, group.name)));
+            let selected: String = columns.collect();
             let rows = format!(
                 "(SELECT time{selected} FROM process_events WHERE ({condition}) AND {}) AS e{at}",
                 self.recent()
             );
             if let Some(before) = at.checked_sub(1) {
                 let same: String =
-                    self.group.iter().map(|column| format!(" AND e{at}.{column} = e0.{column}")).collect();
+                    self.groups.iter().map(|group| format!(" AND e{at}.{0} = e0.{0}", group.name)).collect();
                 let span = format!("e{at}.time <= e0.time + INTERVAL '{} seconds'", self.seconds);
                 from.push_str(&format!("\nJOIN {rows}\n  ON e{at}.time >= e{before}.time AND {span}{same}"));
             } else {
                 from.push_str(&rows);
             }
         }
-        let key: String = self.group.iter().map(|column| format!("e0.{column} AS {column}, ")).collect();
+        let key: String = self.groups.iter().map(|group| format!("e0.{0} AS {0}, ", group.name)).collect();
         let last = self.parts.len().saturating_sub(1);
         Ok(format!("SELECT {key}e0.time AS first_time, e{last}.time AS time\nFROM {from}"))
     }

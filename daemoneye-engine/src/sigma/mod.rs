@@ -11,6 +11,7 @@ mod encode;
 mod expr;
 pub(crate) mod fields;
 mod folder;
+mod grouping;
 pub(crate) mod leaf;
 mod lists;
 mod modifiers;
@@ -84,6 +85,8 @@ pub struct Conversion {
     pub verdict: Verdict,
     /// Why, and what else should be known, each with its line; 0 is the document as a whole.
     pub reasons: Vec<Reason>,
+    /// The fields that it asks for and no column holds.
+    pub unmapped: Vec<String>,
     /// Our rule, unless it is refused or inert.
     pub rule: Option<LoadedRule>,
 }
@@ -144,6 +147,7 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
         name: converted.name.clone(),
         condition: converted.condition.clone(),
         in_security: converted.in_security,
+        unmapped: converted.conversion.unmapped.clone(),
     };
     let parts: Vec<correlation::Part> = done.iter().map(part).collect();
     let mut replaced = BTreeSet::new();
@@ -151,10 +155,15 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
         let Some(correlation) = document::field(&node, "correlation") else { return draft.refused(Vec::new()) };
         match correlation::convert(correlation, &parts) {
             Ok(correlated) => {
-                let conversion = draft.finish(&correlated.sql, &correlated.dedup, Vec::new());
+                let lack = |(rule, field): (String, String)| {
+                    let message = format!("a part of its rule {rule} is missing: no column holds the field {field}");
+                    (Reason::new(correlation.referenced, message), field)
+                };
+                let (reasons, unmapped) = correlated.unmapped.into_iter().map(lack).unzip();
+                let conversion = draft.finish(&correlated.sql, &correlated.dedup, Lacks { reasons, unmapped });
                 // Where nothing stands in their place they go on by themselves: too much is better than nothing.
                 if conversion.rule.is_some() {
-                    replaced.extend(correlation::replaced(correlation, &parts));
+                    replaced.extend(correlation::replaced(&node, correlation, &parts));
                 }
                 conversion
             }
@@ -185,6 +194,13 @@ struct Converted {
     /// Its condition in SQL, if it has one.
     condition: Option<String>,
     in_security: bool,
+}
+
+/// What there is to know about a rule, and the fields that it asks for and no column holds.
+#[derive(Default)]
+struct Lacks {
+    reasons: Vec<Reason>,
+    unmapped: Vec<String>,
 }
 
 enum Stage<'a> {
@@ -225,11 +241,11 @@ impl<'a> Draft<'a> {
             return (None, self.refused(vec![Reason::new(node.referenced, "a Sigma rule is a map of fields")]));
         }
         match self.condition(node) {
-            Ok((Expr::Constant(false), reasons)) => (None, self.done(Verdict::Inert, reasons, None)),
-            Ok((expr, reasons)) => {
+            Ok((Expr::Constant(false), lacks)) => (None, self.done(Verdict::Inert, lacks, None)),
+            Ok((expr, lacks)) => {
                 let condition = expr.sql(0);
                 let sql = format!("SELECT {OUTPUT}\nFROM process_events\nWHERE {condition}");
-                (Some(condition), self.finish(&sql, &[], reasons))
+                (Some(condition), self.finish(&sql, &[], lacks))
             }
             Err(reason) => (None, self.refused(vec![reason])),
         }
@@ -239,7 +255,7 @@ impl<'a> Draft<'a> {
         self.header.service.as_deref() == Some("security")
     }
 
-    fn condition(&self, node: &Node) -> Result<(Expr, Vec<Reason>), Reason> {
+    fn condition(&self, node: &Node) -> Result<(Expr, Lacks), Reason> {
         let whole = |message: String| Reason::new(node.referenced, message);
         for (key, what) in [
             ("filter", "Sigma filters are not built"),
@@ -263,19 +279,24 @@ impl<'a> Draft<'a> {
         expr.unmapped(false, &mut unmapped);
         unmapped.sort();
         unmapped.dedup();
-        reasons.extend(unmapped.into_iter().map(|(field, negated)| {
-            let effect = if negated { "what it would take out stays in" } else { "what needs it never matches" };
+        reasons.extend(unmapped.iter().map(|(field, negated)| {
+            let effect = if *negated { "what it would take out stays in" } else { "what needs it never matches" };
             Reason::new(at, format!("no column holds the field {field}: {effect}"))
         }));
+        let mut unmapped: Vec<String> = unmapped.into_iter().map(|(field, _)| field).collect();
+        unmapped.dedup();
         match expr.folded() {
             Expr::Constant(true) => Err(Reason::new(detection.at, "every event would match")),
             Expr::Constant(false) => {
                 if reasons.is_empty() {
                     reasons.push(Reason::new(detection.at, "no event here can match it"));
                 }
-                Ok((Expr::Constant(false), reasons))
+                Ok((Expr::Constant(false), Lacks { reasons, unmapped }))
             }
-            expr => Ok((Expr::All(source.into_iter().chain([expr]).collect()).folded(), reasons)),
+            expr => {
+                let whole = Expr::All(source.into_iter().chain([expr]).collect()).folded();
+                Ok((whole, Lacks { reasons, unmapped }))
+            }
         }
     }
 
@@ -308,15 +329,14 @@ impl<'a> Draft<'a> {
     }
 
     /// Through the same door as a rule that was written by hand.
-    fn finish(self, sql: &str, dedup: &[&str], mut reasons: Vec<Reason>) -> Conversion {
-        let unmapped = reasons.iter().any(|reason| reason.message.starts_with("no column holds"));
+    fn finish(self, sql: &str, dedup: &[&str], mut lacks: Lacks) -> Conversion {
         let (id, made) = self.id();
-        reasons.extend(made.map(|message| Reason { line: 0, message }));
+        lacks.reasons.extend(made.map(|message| Reason { line: 0, message }));
         let header = Header { title: self.title(), ..self.header.clone() };
         match rules::parse(&self.file.path, &write::rule_file(&header, id, sql, dedup)) {
             Ok(rule) => {
-                let verdict = if unmapped { Verdict::Partial } else { Verdict::Compiled };
-                self.done(verdict, reasons, Some(rule))
+                let verdict = if lacks.unmapped.is_empty() { Verdict::Compiled } else { Verdict::Partial };
+                self.done(verdict, lacks, Some(rule))
             }
             Err(problems) => {
                 let told = problems.into_iter().map(|problem| Reason { line: 0, message: problem.message });
@@ -348,11 +368,11 @@ impl<'a> Draft<'a> {
     }
 
     fn refused(self, reasons: Vec<Reason>) -> Conversion {
-        self.done(Verdict::Refused, reasons, None)
+        self.done(Verdict::Refused, Lacks { reasons, ..Lacks::default() }, None)
     }
 
-    fn done(self, verdict: Verdict, reasons: Vec<Reason>, rule: Option<LoadedRule>) -> Conversion {
-        let id = self.id().0;
+    fn done(self, verdict: Verdict, lacks: Lacks, rule: Option<LoadedRule>) -> Conversion {
+        let (id, Lacks { reasons, unmapped }) = (self.id().0, lacks);
         Conversion {
             file: self.file.path.clone(),
             document: self.document,
@@ -361,6 +381,7 @@ impl<'a> Draft<'a> {
             id,
             verdict,
             reasons,
+            unmapped,
             rule,
         }
     }

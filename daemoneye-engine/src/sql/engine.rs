@@ -1,8 +1,8 @@
 //! Queries under limits: slots, deadline, memory, rows; pages out, and what was cut said so.
 
 use super::completeness::{Lack, Missing, stopped_reader};
-use super::execute::{Job, Started};
-use super::runtime::QueryThread;
+use super::execute::{Job, Spread, Started};
+use super::runtime::QueryThreads;
 use super::scratch::{Scratch, disk};
 use super::suspects::Suspects;
 use super::tables::segment_files;
@@ -24,6 +24,8 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 const SLOT_WAIT: Duration = Duration::from_secs(5);
 /// Months of events over a slow disk; whoever leaves ends it at once.
 const EXPORT_DEADLINE: Duration = Duration::from_secs(24 * 3600);
+/// Threads of queries where the machine has more: a question is to be answered soon, and the machine is not there for it.
+const MAX_THREADS: usize = 2;
 /// Pages that may wait for a slow reader; each is at most 512 KiB.
 const PAGES_AHEAD: usize = 2;
 /// How long after the deadline the reader gives up on a query thread that is stuck inside one batch.
@@ -45,6 +47,11 @@ pub struct QueryLimits {
     pub row_cap: u64,
     /// Queries at a time.
     pub concurrent: usize,
+    /// Threads that queries run on, all of them together.
+    pub threads: usize,
+    /// Rows of history from which on a query that gathers them spreads over the threads. Below it the rest of the work takes longer,
+    /// and rows that are not ordered come in the same order each time.
+    pub spread_rows: u64,
     /// Rows of a page when the request names none, and the most that it may name.
     pub page_rows: usize,
     /// How long a page waits for its reader; then the query ends with what has left.
@@ -62,15 +69,17 @@ impl Default for QueryLimits {
             deadline: Duration::from_secs(30),
             row_cap: 1_000_000,
             concurrent: 2,
+            threads: std::thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS),
+            spread_rows: 500_000,
             page_rows: 1_000,
             reader_wait: READER_WAIT,
         }
     }
 }
 
-/// Runs statements over one store. Its work happens on a thread of its own, which ends when the engine is dropped.
+/// Runs statements over one store. Its work happens on threads of its own, which end when the engine is dropped.
 pub struct QueryEngine {
-    thread: QueryThread,
+    threads: QueryThreads,
     store: Arc<Store>,
     extra: Arc<dyn SystemTables>,
     limits: QueryLimits,
@@ -89,7 +98,7 @@ impl QueryEngine {
     /// An engine over `store`; `extra` supplies the tables that only the agent knows ([`super::NoCollectors`] offline).
     ///
     /// # Errors
-    /// When the query thread cannot be started, the store's directory is gone, or the scratch directory cannot be emptied.
+    /// When the query threads cannot be started, the store's directory is gone, or the scratch directory cannot be emptied.
     pub fn new(store: Arc<Store>, limits: QueryLimits, extra: Arc<dyn SystemTables>) -> io::Result<Self> {
         let files = segment_files(store.dir()).map_err(io::Error::other)?;
         let environment = RuntimeEnvBuilder::new()
@@ -101,7 +110,8 @@ impl QueryEngine {
             .map_err(io::Error::other)?;
         let slots = Arc::new(Semaphore::new(limits.concurrent.max(1)));
         let suspects = Arc::default();
-        Ok(Self { thread: QueryThread::start()?, store, extra, limits, environment, slots, suspects })
+        let threads = QueryThreads::start(limits.threads)?;
+        Ok(Self { threads, store, extra, limits, environment, slots, suspects })
     }
 
     /// Checks, plans and starts a query. Rows then come page by page; `cancel`, or dropping the run, ends it between batches.
@@ -145,6 +155,7 @@ impl QueryEngine {
             deadline: tokio::time::Instant::now() + deadline,
             request,
             cancel: cancel.clone(),
+            spread: Spread { threads: self.limits.threads, from_rows: self.limits.spread_rows },
             began,
             tally: Arc::clone(&tally),
             suspects: Arc::clone(&self.suspects),
@@ -152,13 +163,21 @@ impl QueryEngine {
             _slot: slot,
         };
         let guard = cancel.drop_guard();
-        self.thread.handle().spawn(job.run(started, pages));
+        self.threads.handle().ok_or(QueryError::Stopped)?.spawn(job.run(started, pages));
         let give_up = tokio::time::Instant::now() + deadline + GRACE;
         let Ok(started) = tokio::time::timeout_at(give_up, starting).await else {
             return Err(self.busy(began));
         };
         let Started { columns } = started.map_err(|_| QueryError::Stopped)??;
         Ok(QueryRun { columns, pages: receiver, tally, began, give_up, guard: Some(guard) })
+    }
+
+    /// A turn among the queries that run at a time, for whoever reads events in another way. Over when it is dropped.
+    ///
+    /// # Errors
+    /// [`QueryError::Busy`] when none became free in time.
+    pub async fn turn(&self, cancel: &CancellationToken) -> Result<OwnedSemaphorePermit, QueryError> {
+        self.slot(Instant::now(), self.limits.deadline, cancel).await
     }
 
     /// A slot, after a bounded wait.
@@ -184,7 +203,7 @@ impl QueryEngine {
     }
 }
 
-/// What the query thread counts and the reader asks for.
+/// What the query threads count and the reader asks for.
 #[derive(Debug, Default)]
 pub(crate) struct Tally {
     pub(crate) rows: AtomicU64,

@@ -1,4 +1,4 @@
-//! One query from text to the last page, on the query thread.
+//! One query from text to the last page, on the query threads.
 
 use super::allowance::{Allowance, Over};
 use super::completeness::{Lack, degradation, stopped_reader};
@@ -28,6 +28,21 @@ use tokio_util::sync::CancellationToken;
 /// How long the last page waits for its reader while it holds a slot.
 const SLOW_READER: Duration = Duration::from_secs(10);
 
+/// How long threads that were told to stop may take to come back from the batch that they are at.
+const STOPPING: Duration = Duration::from_secs(1);
+
+/// When a query works on several threads.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Spread {
+    pub(crate) threads: usize,
+    /// From so many rows of history on.
+    pub(crate) from_rows: u64,
+}
+
+impl Spread {
+    const ALONE: Self = Self { threads: 1, from_rows: u64::MAX };
+}
+
 /// Everything that one query needs.
 pub(crate) struct Job {
     pub(crate) store: Arc<Store>,
@@ -39,6 +54,7 @@ pub(crate) struct Job {
     pub(crate) row_cap: u64,
     pub(crate) page_rows: usize,
     pub(crate) cancel: CancellationToken,
+    pub(crate) spread: Spread,
     pub(crate) tally: Arc<Tally>,
     pub(crate) suspects: Arc<Suspects>,
     /// How long one page may wait for the reader.
@@ -64,6 +80,10 @@ struct Run {
     /// Keeps the snapshot's files from being removed while they are read.
     view: Arc<QueryView>,
     allowance: Arc<Allowance>,
+    /// It works on several threads.
+    spread: bool,
+    /// Bytes of the pool that others held when it began.
+    reserved_before: usize,
 }
 
 type Begin = oneshot::Sender<Result<Started, QueryError>>;
@@ -72,6 +92,8 @@ type Out = mpsc::Sender<Result<ResultPage, QueryError>>;
 /// Why no more rows come.
 enum End {
     Cancelled,
+    /// Several threads together needed more than there is; one may do with it.
+    Crowded(Lack),
     Failed(QueryError),
     /// A limit, already told.
     Cut,
@@ -86,7 +108,7 @@ impl Job {
         let prepared = tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(QueryError::Cancelled),
-            prepared = self.planned() => prepared,
+            prepared = self.planned(self.spread) => prepared,
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,
@@ -110,28 +132,32 @@ impl Job {
     }
 
     /// [`Job::prepare`], where a decoder that panics on a damaged file costs that file and not the query.
-    async fn planned(&self) -> Result<Prepared, QueryError> {
+    async fn planned(&self, spread: Spread) -> Result<Prepared, QueryError> {
         let view = self.view();
-        if let Ok(prepared) = self.attempt(&view).await {
+        if let Ok(prepared) = self.attempt(&view, spread).await {
             return prepared;
         }
         if !self.set_aside(&view, &Doubt::Panic).await {
             return Err(gave_way());
         }
         drop(view);
-        self.attempt(&self.view()).await.unwrap_or_else(|_| Err(gave_way()))
+        self.attempt(&self.view(), spread).await.unwrap_or_else(|_| Err(gave_way()))
     }
 
     /// `Err` when planning panics.
-    async fn attempt(&self, view: &Arc<QueryView>) -> std::thread::Result<Result<Prepared, QueryError>> {
-        AssertUnwindSafe(self.prepare(Arc::clone(view))).catch_unwind().await
+    async fn attempt(
+        &self,
+        view: &Arc<QueryView>,
+        spread: Spread,
+    ) -> std::thread::Result<Result<Prepared, QueryError>> {
+        AssertUnwindSafe(self.prepare(Arc::clone(view), spread)).catch_unwind().await
     }
 
     fn view(&self) -> Arc<QueryView> {
         QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone())
     }
 
-    async fn prepare(&self, view: Arc<QueryView>) -> Result<Prepared, QueryError> {
+    async fn prepare(&self, view: Arc<QueryView>, spread: Spread) -> Result<Prepared, QueryError> {
         let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
         let tables = view.tables(checked.tables());
@@ -141,8 +167,11 @@ impl Job {
             None => plan::failure(&error, checked.query()),
         };
         let state = session::with_tables(tables, Arc::clone(&self.environment), Arc::clone(&allowance));
-        let state = state.map_err(planning)?;
+        let mut state = state.map_err(planning)?;
+        let reserved_before = self.environment.memory_pool.reserved();
         let plan = session::plan(&state, &checked).await.map_err(planning)?;
+        let many = view.history_rows(checked.tables()).map_err(planning)? >= spread.from_rows;
+        let spread = many && session::spread(&mut state, &plan, spread.threads);
         plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
@@ -151,7 +180,7 @@ impl Job {
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);
-        Ok(Prepared { stream, run: Run { plan: physical, view, allowance }, columns })
+        Ok(Prepared { stream, run: Run { plan: physical, view, allowance, spread, reserved_before }, columns })
     }
 
     /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
@@ -159,7 +188,16 @@ impl Job {
     async fn answer(&self, prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
         let Prepared { stream, run, .. } = prepared;
         let end = self.guarded(stream, &run, pages, out).await;
-        let End::Unreadable(doubt) = end else { return end };
+        let doubt = match end {
+            End::Unreadable(doubt) => doubt,
+            End::Crowded(lack) => {
+                let before = run.reserved_before;
+                drop(run);
+                self.memory_is_back(before).await;
+                return if pages.restart() { self.again(pages, out).await } else { self.cut(lack) };
+            }
+            end => return end,
+        };
         let damaged = self.set_aside(&run.view, &doubt).await;
         drop(run);
         match doubt.failure() {
@@ -169,9 +207,18 @@ impl Job {
         }
     }
 
+    /// Until the threads that were told to stop have given back what they held, unless another query has taken it.
+    async fn memory_is_back(&self, before: usize) {
+        let patience = self.deadline.min(Instant::now() + STOPPING);
+        while self.environment.memory_pool.reserved() > before && Instant::now() < patience {
+            tokio::time::sleep(STOPPING / 100).await;
+        }
+    }
+
+    /// From the beginning, on one thread.
     async fn again(&self, pages: &mut Pages, out: &Out) -> End {
         self.tally.rows.store(0, Ordering::Relaxed);
-        let Prepared { stream, run, .. } = match self.planned().await {
+        let Prepared { stream, run, .. } = match self.planned(Spread::ALONE).await {
             Ok(prepared) => prepared,
             Err(error) => return End::Failed(error),
         };
@@ -185,7 +232,7 @@ impl Job {
     async fn guarded(&self, stream: SendableRecordBatchStream, run: &Run, pages: &mut Pages, out: &Out) -> End {
         let streamed = AssertUnwindSafe(self.stream(stream, run, pages, out)).catch_unwind().await;
         let end = streamed.unwrap_or(End::Unreadable(Doubt::Panic));
-        if !matches!(end, End::Unreadable(_)) {
+        if !matches!(end, End::Unreadable(_) | End::Crowded(_)) {
             self.tell(run);
         }
         end
@@ -203,7 +250,7 @@ impl Job {
                 Err(_) => return self.timed_out(),
                 Ok(None) => return End::Over,
                 Ok(Some(Ok(batch))) => batch,
-                Ok(Some(Err(error))) => return self.ended_by(&error, &run.allowance),
+                Ok(Some(Err(error))) => return self.ended_by(&error, run),
             };
             let (batch, capped) = self.within_cap(&batch);
             self.tally.rows.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
@@ -238,12 +285,13 @@ impl Job {
     }
 
     /// An operator that noticed the deadline fails with whatever the operators around it make of that.
-    fn ended_by(&self, error: &DataFusionError, allowance: &Allowance) -> End {
+    fn ended_by(&self, error: &DataFusionError, run: &Run) -> End {
         tracing::debug!(%error, "query ended early");
-        match (allowance.over(), degradation(error)) {
+        match (run.allowance.over(), degradation(error)) {
             (Some(Over::Cancelled), _) => End::Cancelled,
             (Some(Over::TimedOut), _) => self.timed_out(),
             (None, Some(lack)) if lack.reason == Degraded::DataUnreadable => End::Unreadable(Doubt::of(error)),
+            (None, Some(lack)) if run.spread => End::Crowded(lack),
             (None, Some(lack)) => self.cut(lack),
             (None, None) => End::Failed(QueryError::Execution(spoken(error))),
         }
@@ -287,7 +335,7 @@ impl Job {
         let last = match end {
             End::Cancelled => Some(Err(QueryError::Cancelled)),
             End::Failed(error) => Some(Err(error)),
-            End::Cut | End::Over | End::Unreadable(_) => pages.flush().map(Ok),
+            End::Crowded(_) | End::Cut | End::Over | End::Unreadable(_) => pages.flush().map(Ok),
         };
         let Some(last) = last else { return };
         send_last(last, out, &self.tally).await;

@@ -12,6 +12,7 @@ use datafusion::sql::sqlparser::ast::{
     ValueWithSpan, VisitMut as _, VisitorMut,
 };
 use datafusion::sql::sqlparser::tokenizer::Span;
+use serde::{Deserialize, Serialize};
 use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -20,7 +21,7 @@ use std::sync::Arc;
 const CALL: &str = "list";
 
 /// One value of a list.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 pub enum ListItem {
     /// A whole number.
     Integer(i64),
@@ -43,13 +44,6 @@ pub(crate) fn expand(query: &mut Query, lists: &dyn ValueLists) -> Result<BTreeS
         ControlFlow::Continue(()) => Ok(expansion.used),
         ControlFlow::Break(refusal) => Err(refusal),
     }
-}
-
-/// The query as text in which an empty IN is spelled as what it means: parsers of SQL take none.
-pub(crate) fn text(query: &Query) -> String {
-    let mut query = query.clone();
-    let _always_whole = query.visit(&mut Spelled);
-    query.to_string()
 }
 
 struct Expansion<'a> {
@@ -125,21 +119,6 @@ impl Expansion<'_> {
             ListItem::Text(text) => Value::SingleQuotedString(text.clone()),
         };
         Ok(items.iter().map(|item| literal(value(item), span)).collect())
-    }
-}
-
-struct Spelled;
-
-impl VisitorMut for Spelled {
-    type Break = ();
-
-    fn pre_visit_expr(&mut self, expr: &mut Expr) -> ControlFlow<()> {
-        if let Expr::InList { list, negated, .. } = expr
-            && list.is_empty()
-        {
-            *expr = literal(Value::Boolean(*negated), Span::empty());
-        }
-        ControlFlow::Continue(())
     }
 }
 

@@ -6,8 +6,10 @@
 //! rewrites simple ones into LIKE and `=`, of which two rewrites change the answer (a backslash reaches LIKE unescaped, `.*` over NULL becomes FALSE).
 
 use super::allowance::Allowance;
+use super::memo::Memo;
 use super::patterns::{self, MAX_PATTERN_BYTES};
-use datafusion::arrow::array::{ArrayRef, AsArray as _, BooleanArray, BooleanBuilder};
+use datafusion::arrow::array::{ArrayRef, AsArray as _, BooleanArray, BooleanBuilder, StringViewArray};
+use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::compute::{cast, concat, ilike, like, nilike, nlike};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::cast::as_string_array;
@@ -20,7 +22,7 @@ use datafusion::logical_expr::{
 };
 use regex::{Regex, RegexBuilder};
 use std::hash::{Hash, Hasher};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 /// Rows between two looks at the clock: a look costs as much as matching one short text.
 pub(super) const ROWS_A_LOOK: usize = 32;
@@ -202,7 +204,8 @@ fn with_backslashes(pattern: &str, escape: char) -> Result<String> {
 }
 
 fn call(kind: Kind, text: Expr, pattern: Expr, allowance: &Arc<Allowance>) -> Expr {
-    let udf = Matches { kind, allowance: Arc::clone(allowance), signature: Signature::any(2, Volatility::Immutable) };
+    let signature = Signature::any(2, Volatility::Immutable);
+    let udf = Matches { kind, allowance: Arc::clone(allowance), memos: Mutex::default(), signature };
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(udf)), vec![text, pattern]))
 }
 
@@ -226,6 +229,8 @@ impl Kind {
 struct Matches {
     kind: Kind,
     allowance: Arc<Allowance>,
+    /// One for each thread that is at work on it.
+    memos: Mutex<Vec<Memo>>,
     signature: Signature,
 }
 
@@ -282,10 +287,35 @@ impl ScalarUDFImpl for Matches {
 impl Matches {
     fn expression(&self, text: &ArrayRef, regex: &Regex, negated: bool) -> Result<ColumnarValue> {
         let found = match text.as_string_view_opt() {
-            Some(views) => self.found(views.iter(), regex, negated)?,
+            Some(views) => self.remembered(views, regex, negated)?,
             None => self.found(as_string_array(text)?.iter(), regex, negated)?,
         };
         Ok(ColumnarValue::Array(Arc::new(found)))
+    }
+
+    /// A dictionary gives the rows that share a value the same place in the same buffer: each place is looked at once.
+    fn remembered(&self, views: &StringViewArray, regex: &Regex, negated: bool) -> Result<BooleanArray> {
+        let mut memo = self.memo(views.data_buffers());
+        let mut found = BooleanBuilder::with_capacity(views.views().len());
+        for (row, (text, view)) in views.iter().zip(views.views()).enumerate() {
+            if row.is_multiple_of(ROWS_A_LOOK) {
+                self.allowance.time()?;
+            }
+            found.append_option(text.map(|text| memo.get_or(*view, || regex.is_match(text)) != negated));
+        }
+        self.memos.lock().unwrap_or_else(PoisonError::into_inner).push(memo);
+        Ok(found.finish())
+    }
+
+    /// The one that has come to these buffers, or one that nobody is at work with.
+    fn memo(&self, buffers: &[Buffer]) -> Memo {
+        let mut memos = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
+        let knows = memos.iter().position(|memo| memo.knows(buffers));
+        let free = (knows.is_some() || !memos.is_empty()).then(|| memos.remove(knows.unwrap_or(0)));
+        drop(memos);
+        let mut memo = free.unwrap_or_default();
+        memo.turn_to(buffers);
+        memo
     }
 
     fn found<'a>(

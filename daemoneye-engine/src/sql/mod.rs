@@ -18,6 +18,7 @@ mod instant;
 pub(crate) mod lists;
 mod lower;
 mod matches;
+mod memo;
 pub(crate) mod names;
 mod niceness;
 mod numbers;

@@ -1,41 +1,44 @@
-//! The thread that queries run on: its own runtime, a low priority, a large stack.
+//! The threads that queries run on: their own runtime, a low priority, large stacks.
 //!
 //! Plans are planned, optimized, run and dropped here, because each of these recurses over them.
 
 use super::check::STACK_BYTES;
 use super::niceness;
 use std::io;
-use tokio::runtime::{Builder, Handle};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Threads that read files for the query thread; two keep a disk busy while one waits.
+/// Threads that read files for the query threads; two keep a disk busy while one waits.
 const READERS: usize = 2;
 
-/// A running query thread; it ends when this is dropped, at the next point where a query yields.
-pub(crate) struct QueryThread {
-    handle: Handle,
-    _stop: DropGuard,
+/// Running query threads; they end when this is dropped, at the next point where a query yields.
+pub(crate) struct QueryThreads {
+    runtime: Option<Runtime>,
 }
 
-impl QueryThread {
-    pub(crate) fn start() -> io::Result<Self> {
-        let runtime = Builder::new_current_thread()
+impl QueryThreads {
+    pub(crate) fn start(threads: usize) -> io::Result<Self> {
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(threads.max(1))
             .enable_time()
             .max_blocking_threads(READERS)
-            .thread_name("sql-read")
+            .thread_name("sql-query")
+            .thread_stack_size(STACK_BYTES)
             .on_thread_start(niceness::lower)
             .build()?;
-        let handle = runtime.handle().clone();
-        let stop = CancellationToken::new();
-        let stopped = stop.clone();
-        std::thread::Builder::new().name("sql-query".to_owned()).stack_size(STACK_BYTES).spawn(move || {
-            niceness::lower();
-            runtime.block_on(stopped.cancelled());
-        })?;
-        Ok(Self { handle, _stop: stop.drop_guard() })
+        Ok(Self { runtime: Some(runtime) })
     }
 
-    pub(crate) const fn handle(&self) -> &Handle {
-        &self.handle
+    /// `None` while they end.
+    pub(crate) fn handle(&self) -> Option<&Handle> {
+        self.runtime.as_ref().map(Runtime::handle)
+    }
+}
+
+impl Drop for QueryThreads {
+    /// Whoever drops it may be a task of another runtime, which must not wait.
+    fn drop(&mut self) {
+        if let Some(runtime) = self.runtime.take() {
+            runtime.shutdown_background();
+        }
     }
 }

@@ -13,6 +13,7 @@ use datafusion::catalog::{
     CatalogProvider, CatalogProviderList, MemTable, MemoryCatalogProvider, MemoryCatalogProviderList,
     MemorySchemaProvider, SchemaProvider, TableProvider,
 };
+use datafusion::common::tree_node::TreeNode as _;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateDefaults;
@@ -65,7 +66,7 @@ pub(crate) fn with_tables(
 }
 
 fn config(runtime: &RuntimeEnv) -> SessionConfig {
-    // One thread runs everything, so a second partition would only add buffers.
+    // Until [`spread`] says otherwise.
     let mut config = SessionConfig::new()
         .with_target_partitions(1)
         .with_information_schema(false)
@@ -80,6 +81,8 @@ fn config(runtime: &RuntimeEnv) -> SessionConfig {
     options.execution.sort_spill_reservation_bytes = MERGE_BYTES.min(pool / 8);
     // One sort for all inputs: each of several would hold its share of the pool while their rows are merged.
     options.optimizer.repartition_sorts = false;
+    // Files are cut where that pays; rows that come from one place are not worth handing around.
+    options.optimizer.enable_round_robin_repartition = false;
     options.execution.time_zone = Some("UTC".to_owned());
     options.execution.parquet.pushdown_filters = true;
     options.execution.parquet.reorder_filters = true;
@@ -94,6 +97,27 @@ fn config(runtime: &RuntimeEnv) -> SessionConfig {
 pub(crate) async fn plan(state: &SessionState, checked: &Checked) -> Result<LogicalPlan> {
     let statement = ast::Statement::Query(Box::new(checked.query.clone()));
     state.statement_to_plan(Statement::Statement(Box::new(statement))).await
+}
+
+/// Lets a plan that gathers rows before it hands them on work on several threads. One that does not is as fast as its reader, and
+/// its rows leave in the order in which they lie in the files. Whether it was changed.
+pub(crate) fn spread(state: &mut SessionState, plan: &LogicalPlan, threads: usize) -> bool {
+    let gathers = |node: &LogicalPlan| {
+        let gathers = matches!(
+            node,
+            LogicalPlan::Aggregate(_)
+                | LogicalPlan::Distinct(_)
+                | LogicalPlan::Join(_)
+                | LogicalPlan::Sort(_)
+                | LogicalPlan::Window(_)
+        );
+        Ok(gathers)
+    };
+    let spread = threads > 1 && plan.exists(gathers).unwrap_or(false);
+    if spread {
+        state.config_mut().options_mut().execution.target_partitions = threads;
+    }
+    spread
 }
 
 /// A session whose tables have columns and no rows.

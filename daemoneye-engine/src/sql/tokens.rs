@@ -8,8 +8,8 @@ use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Tokenizer};
 
-/// Bytes of a statement: the bound of an operator's request.
-pub(crate) const MAX_SQL_BYTES: usize = 64 * 1024;
+/// Bytes of a statement as it is written; the values of the lists that it names come later.
+pub(crate) const MAX_SQL_BYTES: usize = daemoneye_lib::frame::STATEMENT_LIMIT_BYTES;
 /// Parentheses, brackets and braces inside one another.
 const MAX_NESTING: usize = 32;
 /// CASE inside CASE.

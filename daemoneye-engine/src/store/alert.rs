@@ -25,7 +25,7 @@ pub(super) const STATUSES: [AlertStatus; 5] = [
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct StoredAlert {
     json: String,
-    time_us: i64,
+    pub(super) time_us: i64,
     pub(super) count: u64,
     pub(super) last_seen_us: i64,
     pub(super) status: AlertStatus,

@@ -76,6 +76,12 @@ pub(super) fn pending(transaction: &ReadTransaction, limit: usize) -> Result<Vec
     Ok(entries)
 }
 
+/// Entries that find no room at this moment, of which the ledger has not heard.
+pub(super) fn losing(transaction: &ReadTransaction) -> Result<Option<u64>, StoreError> {
+    let meta = transaction.open_table(META)?;
+    meta.get(LOST_NOW_COUNTER)?.map(|lost| lost.value().decode()).transpose()
+}
+
 /// One gap for all entries until procmond takes some again, however far apart they are.
 fn lose(transaction: &WriteTransaction) -> Result<(), StoreError> {
     next(transaction, LOST_COUNTER)?;

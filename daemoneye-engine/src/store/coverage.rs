@@ -7,6 +7,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::retention::Expired;
 use super::state::{COVERAGE, COVERAGE_NEWEST, next};
 use super::value::Record;
 use super::{Store, StoreError, audit, reason};
@@ -197,7 +198,11 @@ impl Store {
             for key in &old {
                 table.remove(*key)?;
             }
-            Ok(old.len() as u64)
+            // A table is open once in a transaction, and a full outbox is told there.
+            drop((table, newest));
+            let gaps = old.len() as u64;
+            Expired { gaps, ..Expired::default() }.tell(transaction, self.options.audit_entries, Some(before_us))?;
+            Ok(gaps)
         })
     }
 

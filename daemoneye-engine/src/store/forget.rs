@@ -6,11 +6,13 @@
 use std::ops::Bound;
 use std::time::Duration;
 
-use redb::{ReadableTable as _, WriteTransaction};
+use daemoneye_lib::model::Alert;
+use redb::{ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
 
 use super::alert::{STATUSES, StoredAlert, status_key};
 use super::commit::key_hash;
 use super::outbox::{self, DeliveryRow, DeliveryState};
+use super::retention::Expired;
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS};
 use super::{Store, StoreError, counts};
 
@@ -45,7 +47,7 @@ impl Ages {
 }
 
 impl Store {
-    /// Removes the alerts that were last seen before `before_us`, a bounded number in each transaction.
+    /// Removes the alerts that were last seen before `before_us`, a bounded number in each transaction, which tells the ledger.
     pub(super) fn forget_alerts(&self, now_us: i64, before_us: i64) -> Result<Forgotten, StoreError> {
         let ages = Ages { before_us, given_up_us: now_us.saturating_sub(micros(self.options.dead_after)) };
         let mut forgotten = Forgotten::default();
@@ -55,10 +57,16 @@ impl Store {
                 let old = self.old_alerts(after, (status_key(status), before_us, u128::MIN))?;
                 let Some(last) = old.last() else { break };
                 after = Bound::Excluded(*last);
-                self.state.write(|transaction| {
-                    let sinks = counts::sinks(transaction)?;
-                    old.iter().try_for_each(|at| forget(transaction, &sinks, ages, *at, &mut forgotten))
+                let gone = self.state.write(|transaction| {
+                    let (mut gone, sinks) = (Forgotten::default(), counts::sinks(transaction)?);
+                    old.iter().try_for_each(|at| forget(transaction, &sinks, ages, *at, &mut gone))?;
+                    let Forgotten { alerts, deliveries } = gone;
+                    let told = Expired { alerts, deliveries, ..Expired::default() };
+                    told.tell(transaction, self.options.audit_entries, Some(before_us))?;
+                    Ok(gone)
                 })?;
+                forgotten.alerts = forgotten.alerts.saturating_add(gone.alerts);
+                forgotten.deliveries = forgotten.deliveries.saturating_add(gone.deliveries);
             }
         }
         Ok(forgotten)
@@ -69,6 +77,49 @@ impl Store {
         let range = table.range::<Indexed>((after, Bound::Excluded(before)))?;
         range.take(ALERTS_PER_TRANSACTION).map(|entry| Ok(entry?.0.value())).collect()
     }
+}
+
+impl Store {
+    /// Takes alerts out of a store that delivers nothing, the oldest first: those from before `before_us` (µs since the Unix epoch),
+    /// and of the others as many as there are more than `most`. With `few` or less it takes none.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or an alert cannot be read.
+    pub fn take_alerts(&self, before_us: i64, few: u64, most: usize) -> Result<TakenAlerts, StoreError> {
+        let mut indexed: Vec<Indexed> = {
+            let table = self.state.read()?.open_table(ALERTS_BY_STATUS)?;
+            if table.len()? <= few {
+                return Ok(TakenAlerts::default());
+            }
+            table.iter()?.map(|entry| Ok(entry?.0.value())).collect::<Result<_, StoreError>>()?
+        };
+        indexed.sort_unstable_by_key(|(_, time_us, id)| (*time_us, *id));
+        let old = indexed.partition_point(|(_, time_us, _)| *time_us < before_us);
+        indexed.truncate(old.max(indexed.len().saturating_sub(most)));
+        let mut taken = TakenAlerts { early: indexed.len().saturating_sub(old) as u64, ..TakenAlerts::default() };
+        for some in indexed.chunks(ALERTS_PER_TRANSACTION) {
+            let some = self.state.write(|transaction| {
+                some.iter().filter_map(|at| take(transaction, *at).transpose()).collect::<Result<Vec<_>, _>>()
+            })?;
+            taken.alerts.extend(some);
+        }
+        self.forget_rates(before_us)?;
+        Ok(taken)
+    }
+}
+
+/// What was taken out of a store.
+#[derive(Debug, Default)]
+pub struct TakenAlerts {
+    /// By event time and id; what exceptions hid is among them.
+    pub alerts: Vec<Alert>,
+    /// How many of them, the last ones, were taken to make room: a repeat of one would have raised its count.
+    pub early: u64,
+}
+
+fn take(transaction: &WriteTransaction, at: Indexed) -> Result<Option<Alert>, StoreError> {
+    let Some(stored) = stored(transaction, at.2)? else { return Ok(None) };
+    remove(transaction, at, stored).map(Some)
 }
 
 /// Removes one alert, unless something keeps it or it has changed since it was listed.
@@ -94,15 +145,26 @@ fn forget(
         outbox::remove(transaction, sink, id, row)?;
         forgotten.deliveries = forgotten.deliveries.saturating_add(1);
     }
-    let key = (key_hash(&stored.into_alert()?.dedup_key), time_us);
+    remove(transaction, (status, time_us, id), stored)?;
+    forgotten.alerts = forgotten.alerts.saturating_add(1);
+    Ok(())
+}
+
+/// Removes an alert and what leads to it.
+fn remove(
+    transaction: &WriteTransaction,
+    (status, time_us, id): Indexed,
+    stored: StoredAlert,
+) -> Result<Alert, StoreError> {
+    let alert = stored.into_alert()?;
+    let key = (key_hash(&alert.dedup_key), time_us);
     transaction.open_table(ALERTS)?.remove(id)?;
     transaction.open_table(ALERTS_BY_STATUS)?.remove((status, time_us, id))?;
     let mut by_key = transaction.open_table(ALERTS_BY_KEY)?;
     if by_key.get(key)?.is_some_and(|of| of.value() == id) {
         by_key.remove(key)?;
     }
-    forgotten.alerts = forgotten.alerts.saturating_add(1);
-    Ok(())
+    Ok(alert)
 }
 
 fn stored(transaction: &WriteTransaction, id: u128) -> Result<Option<StoredAlert>, StoreError> {

@@ -52,11 +52,12 @@ mod system;
 mod tail;
 mod value;
 mod verify;
+mod versions;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 pub use alert::AlertFilter;
@@ -67,6 +68,7 @@ pub use coverage::CoverageRow;
 pub use dated::Dated;
 pub use error::StoreError;
 pub use figures::{ColumnFigures, LevelFigures, Outlook, StoreFigures};
+pub use forget::TakenAlerts;
 pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use history::HistoryTable;
@@ -74,15 +76,19 @@ pub use living::{Living, OpenLifetimes};
 pub use matches::{HiddenMatch, RuleMatch};
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use past::PastRead;
-pub use proven::Proven;
+pub use proven::{Proven, Removal};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use stats::StoreStats;
 pub(crate) use tail::{WAL_DIR, collectors};
 pub use verify::Verification;
+pub use versions::{KeptList, RuleText};
 
 /// Version of everything in `state.redb`; a newer one is refused, an older one migrated.
 pub const FORMAT_VERSION: u32 = 4;
+
+/// Where a collector that shares the data directory writes the ledger.
+const LEDGER_DIR: &str = "audit";
 
 /// Entries that wait for the ledger while procmond is away: some 50 MB, and days of a quiet host.
 const AUDIT_ENTRIES: u64 = 100_000;
@@ -98,6 +104,8 @@ const COMPACTION_BYTES_PER_S: u64 = 16 * 1024 * 1024;
 pub struct StoreOptions {
     /// The data directory.
     pub dir: PathBuf,
+    /// Where the ledger lies; [`Store::ledger_lies_in`] tells better later.
+    pub ledger: PathBuf,
     /// Rows after which the open segment is due.
     pub seal_rows: usize,
     /// Bytes in memory after which the open segment is due.
@@ -130,8 +138,10 @@ impl StoreOptions {
     /// The defaults of the agent, for the data directory `dir`.
     #[must_use]
     pub fn new(dir: impl Into<PathBuf>) -> Self {
+        let dir = dir.into();
         Self {
-            dir: dir.into(),
+            ledger: dir.join(LEDGER_DIR),
+            dir,
             seal_rows: 16_384,
             seal_bytes: 8 * 1024 * 1024,
             seal_after: Duration::from_secs(60),
@@ -153,6 +163,8 @@ impl StoreOptions {
 #[derive(Debug)]
 pub struct Store {
     options: StoreOptions,
+    /// Read here, never written: what retention cuts and what a comparison is made with.
+    ledger: Mutex<PathBuf>,
     state: state::State,
     disk: Arc<dyn disk::Disk>,
     held: RwLock<held::Held>,
@@ -173,5 +185,16 @@ impl Store {
     #[must_use]
     pub fn dir(&self) -> &Path {
         &self.options.dir
+    }
+
+    /// Where the ledger's files lie.
+    #[must_use]
+    pub fn ledger_dir(&self) -> PathBuf {
+        self.ledger.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// From here on: its writer says so.
+    pub fn ledger_lies_in(&self, dir: PathBuf) {
+        *self.ledger.lock().unwrap_or_else(PoisonError::into_inner) = dir;
     }
 }

@@ -107,6 +107,7 @@ impl Store {
             held.set_aside(id, what);
         }
         let store = Self {
+            ledger: Mutex::new(options.ledger.clone()),
             options,
             state,
             disk,

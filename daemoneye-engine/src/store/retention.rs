@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
+use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
@@ -16,12 +17,9 @@ use super::{Store, StoreError, audit, coverage, leaving};
 /// Counters of the rate limit are kept this long: far beyond any replay.
 const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
 
-/// What coverage says about it.
-const AGE: &str = "removed because of their age";
+/// What coverage and the ledger say about it.
+pub(super) const AGE: &str = "removed because of their age";
 const SIZE: &str = "removed because all events together had become too large";
-
-/// Where the ledger lies, under the data directory.
-const LEDGER_DIR: &str = "audit";
 
 /// Stretches of streams that one entry of the ledger names: some 20 KiB.
 const RANGES_TOLD: usize = 256;
@@ -69,13 +67,12 @@ impl Store {
     /// [`StoreError`] when `state.redb` fails; a file that cannot be deleted is logged and tried again.
     pub fn expire(&self, now_us: i64) -> Result<Expired, StoreError> {
         let before_us = now_us.saturating_sub(self.age_us());
-        let mut expired = self.expire_segments(|files| older(files, before_us), AGE)?;
-        expired.add(self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?);
+        let mut expired = self.expire_segments(|files| older(files, before_us), Some(before_us))?;
+        expired.add(self.expire_by_size()?);
         self.forget_rates(now_us)?;
         expired.gaps = self.forget_gaps(before_us)?;
         let forgotten = self.forget_alerts(now_us, before_us)?;
         (expired.alerts, expired.deliveries) = (forgotten.alerts, forgotten.deliveries);
-        self.audit_expired(Some(before_us), &expired)?;
         Ok(expired)
     }
 
@@ -85,37 +82,23 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn expire_by_size(&self) -> Result<Expired, StoreError> {
-        let expired = self.expire_segments(|files| beyond(files, self.options.retention_bytes), SIZE)?;
-        self.audit_expired(None, &expired)?;
-        Ok(expired)
-    }
-
-    fn audit_expired(&self, before_us: Option<i64>, expired: &Expired) -> Result<(), StoreError> {
-        if *expired == Expired::default() {
-            return Ok(());
-        }
-        let payload = json!({
-            "before_us": before_us, "segments": expired.segments, "rows": expired.rows, "bytes": expired.bytes,
-            "alerts": expired.alerts, "deliveries": expired.deliveries, "coverage": expired.gaps,
-        });
-        let room = self.options.audit_entries;
-        self.state.write(|transaction| audit::push(transaction, room, "agent", "retention", &payload)).map(drop)
+        self.expire_segments(|files| beyond(files, self.options.retention_bytes), None)
     }
 
     fn expire_segments(
         &self,
         choose: impl FnOnce(&mut Vec<Arc<SegmentFile>>) -> Vec<Arc<SegmentFile>>,
-        why: &str,
+        before_us: Option<i64>,
     ) -> Result<Expired, StoreError> {
         let _one_at_a_time = self.sealing.lock().map_err(|_| StoreError::LockPoisoned)?;
         let old = choose(&mut self.every_file()?);
-        if !old.is_empty() {
-            self.unregister(&old, why)?;
-        }
         let mut expired = Expired { segments: old.len(), ..Expired::default() };
         for file in &old {
             expired.rows = expired.rows.saturating_add(file.rows);
             expired.bytes = expired.bytes.saturating_add(file.bytes);
+        }
+        if !old.is_empty() {
+            self.unregister(&old, before_us, expired)?;
         }
         {
             let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
@@ -128,12 +111,18 @@ impl Store {
         Ok(expired)
     }
 
-    fn unregister(&self, old: &[Arc<SegmentFile>], why: &str) -> Result<(), StoreError> {
+    /// `before_us`: what their age was judged by; `None`: it was their size.
+    fn unregister(
+        &self,
+        old: &[Arc<SegmentFile>],
+        before_us: Option<i64>,
+        expired: Expired,
+    ) -> Result<(), StoreError> {
+        let why = if before_us.is_some() { AGE } else { SIZE };
         let mut gaps: Vec<CoverageGap> = old.iter().flat_map(|file| gaps(file, why)).collect();
         gaps.sort_by_key(|gap| gap.from_us);
         let (removed, room) = (removed(old), self.options.audit_entries);
-        let ledger = self.options.dir.join(LEDGER_DIR);
-        let kept = Kept::of(&ledger, &self.state.read()?, old, &removed)?;
+        let kept = Kept::of(&self.ledger_dir(), &self.state.read()?, old, &removed)?;
         self.state.write(|transaction| {
             for file in old {
                 transaction.open_table(SEGMENTS)?.remove((file.table.name(), file.first_us, file.id))?;
@@ -142,9 +131,10 @@ impl Store {
             coverage::tell(transaction, room, told?)?;
             kept.write(transaction)?;
             for ranges in removed.chunks(RANGES_TOLD) {
-                let payload = json!({ "why": why, "ranges": ranges });
+                let payload = json!({ "why": why, "before_us": before_us, "ranges": ranges });
                 audit::push(transaction, room, "agent", "events-removed", &payload)?;
             }
+            expired.tell(transaction, room, before_us)?;
             leaving::insert(transaction, old)
         })
     }
@@ -163,7 +153,7 @@ impl Store {
         Ok(Victims { due, files: all, age_us: self.age_us() })
     }
 
-    fn forget_rates(&self, now_us: i64) -> Result<(), StoreError> {
+    pub(super) fn forget_rates(&self, now_us: i64) -> Result<(), StoreError> {
         let oldest_minute = now_us.div_euclid(60_000_000).saturating_sub(RATES_KEPT_MINUTES);
         self.state.write(|transaction| {
             transaction.open_table(RATES)?.retain(|(_, minute), _| minute >= oldest_minute)?;
@@ -177,6 +167,24 @@ impl Expired {
         self.segments = self.segments.saturating_add(more.segments);
         self.rows = self.rows.saturating_add(more.rows);
         self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+
+    /// Tells the ledger, in the transaction that removes it. `before_us`: what is older was too old; `None`: all was too large.
+    pub(super) fn tell(
+        self,
+        transaction: &WriteTransaction,
+        room: u64,
+        before_us: Option<i64>,
+    ) -> Result<(), StoreError> {
+        if self == Self::default() {
+            return Ok(());
+        }
+        let Self { segments, rows, bytes, alerts, deliveries, gaps } = self;
+        let payload = json!({
+            "before_us": before_us, "segments": segments, "rows": rows, "bytes": bytes,
+            "alerts": alerts, "deliveries": deliveries, "coverage": gaps,
+        });
+        audit::push(transaction, room, "agent", "retention", &payload).map(drop)
     }
 }
 

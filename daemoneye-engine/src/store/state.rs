@@ -24,6 +24,7 @@ use super::live::Lifetime;
 use super::outbox::DeliveryRow;
 use super::segment::SegmentRow;
 use super::value::{Record, Stored};
+use super::versions::{KeptList, RuleText};
 use super::{FORMAT_VERSION, StoreError, damage, migrate};
 
 /// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
@@ -43,6 +44,10 @@ pub(super) const WATERMARKS: TableDefinition<'_, &str, Stored<Position>> = Table
 pub(super) const LIFETIMES: TableDefinition<'_, u128, Stored<Lifetime>> =
     TableDefinition::new("process_lifetimes_open");
 pub(super) const RULES: TableDefinition<'_, u128, Stored<DetectionRule>> = TableDefinition::new("detection_rules");
+/// (rule, version)
+pub(super) const RULE_VERSIONS: TableDefinition<'_, (u128, u32), Stored<RuleText>> =
+    TableDefinition::new("rule_versions");
+pub(super) const RULE_LISTS: TableDefinition<'_, &str, Stored<KeptList>> = TableDefinition::new("rule_lists");
 pub(super) const ALERTS: TableDefinition<'_, u128, Stored<StoredAlert>> = TableDefinition::new("alerts");
 /// (status, time, id)
 pub(super) const ALERTS_BY_STATUS: TableDefinition<'_, (u8, i64, u128), ()> = TableDefinition::new("alerts_by_status");
@@ -74,7 +79,7 @@ macro_rules! every_table {
         use $crate::store::state;
         every_table!(
             $each, ($($argument),+),
-            META SEGMENTS LEAVING WATERMARKS LIFETIMES RULES ALERTS ALERTS_BY_STATUS ALERTS_BY_KEY RATES DELIVERIES DELIVERY_COUNTS DUE
+            META SEGMENTS LEAVING WATERMARKS LIFETIMES RULES RULE_VERSIONS RULE_LISTS ALERTS ALERTS_BY_STATUS ALERTS_BY_KEY RATES DELIVERIES DELIVERY_COUNTS DUE
             AUDIT SYSTEM SCANS COVERAGE COVERAGE_NEWEST RANGE_LEAVES
         );
     }};

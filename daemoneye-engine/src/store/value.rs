@@ -37,6 +37,11 @@ pub(super) struct Encoded<'a, T> {
 }
 
 impl<T: Record> Encoded<'_, T> {
+    /// Bytes as it lies in the file.
+    pub(super) fn len(&self) -> usize {
+        self.bytes.len()
+    }
+
     pub(super) fn decode(&self) -> Result<T, StoreError> {
         match self.bytes.split_first() {
             Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|error| corrupt::<T>(&error)),

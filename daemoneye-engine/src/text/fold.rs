@@ -3,8 +3,7 @@
 
 use std::borrow::Cow;
 
-const KELVIN: char = '\u{212a}';
-const LONG_S: char = '\u{17f}';
+use daemoneye_lib::path_test::{KELVIN, LONG_S, folded_letter};
 
 /// How a question treats case.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -32,12 +31,7 @@ pub(super) fn folded_ascii(text: &str) -> Cow<'_, str> {
 /// does so after folding too, because each letter folds by itself.
 pub(crate) fn folded_simple(text: &str) -> Cow<'_, str> {
     if is_special(text) {
-        let fold = |letter| match letter {
-            KELVIN => 'k',
-            LONG_S => 's',
-            other => other.to_ascii_lowercase(),
-        };
-        return Cow::Owned(text.chars().map(fold).collect());
+        return Cow::Owned(text.chars().map(folded_letter).collect());
     }
     folded_ascii(text)
 }

@@ -81,6 +81,9 @@ fn gaps_go_with_the_history_that_they_are_about() {
     );
     store.expire(T0 + 12 * DAY_US).unwrap();
     assert_eq!(left(&store), kept(&[(1, "kernel_lost"), (9, "wal_bound")]));
+    let noted = store.audit_pending(100).unwrap().into_iter().filter(|entry| entry.action == "retention");
+    let rows = noted.map(|entry| serde_json::from_slice::<serde_json::Value>(&entry.payload).unwrap());
+    assert_eq!(rows.map(|payload| payload["coverage"].as_u64().unwrap()).collect::<Vec<_>>(), [1, 1]);
 }
 
 /// The time of this host, to the second.

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use daemoneye_engine::detect::rules::{self, Checked, Lists, Loaded};
-use daemoneye_engine::detect::{Exceptions, LoadedRule, RuleSet};
+use daemoneye_engine::detect::{Exceptions, LoadedRule, RuleSet, explain};
 use daemoneye_engine::ingest::{EventBatch, batch_from_json};
 use daemoneye_engine::store::{AlertFilter, Store, StoreOptions};
 use daemoneye_lib::model::{AlertStatus, Completeness, Degraded, RuleState, Severity};
@@ -88,8 +88,7 @@ fn a_rule_names_a_list_and_its_values_decide() {
     dirs.write("vendor/r.yaml", &rule("name IN (list('web_servers'), 'caddy')"));
     dirs.write("vendor/lists/web.yaml", "list: web_servers\ndescription: serve HTTP\nvalues: [nginx, httpd, nginx]\n");
     let first = dirs.rule();
-    assert_eq!(first.lists, ["web_servers"]);
-    assert_eq!(first.plain_sql(), "SELECT pid, name FROM process_events WHERE name IN ('nginx', 'httpd', 'caddy')");
+    assert!(first.lists.named("web_servers").is_some());
     let (sql, hash) = (first.rule.sql.clone(), first.rule.hash.clone());
     assert!(sql.contains("list('web_servers')"), "{sql}");
     assert_eq!(found(first, &three()), ["nginx"]);
@@ -110,7 +109,6 @@ fn nothing_is_in_an_empty_list_and_everything_is_not_in_it() {
     dirs.write("vendor/l.yaml", "list: none\nvalues: []\n");
     dirs.write("vendor/r.yaml", &rule("name IN (list('none'))"));
     let rule_in = dirs.rule();
-    assert!(rule_in.plain_sql().ends_with("WHERE false"), "{}", rule_in.plain_sql());
     assert!(found(rule_in, &three()).is_empty());
     dirs.write("vendor/r.yaml", &rule("name NOT IN (list('none'))"));
     assert_eq!(found(dirs.rule(), &three()).len(), 3, "also where the name is NULL");
@@ -167,6 +165,74 @@ fn what_is_wrong_with_lists_is_told_with_its_place() {
     }
 }
 
+/// As many SHA-256 as `count`.
+fn hashes(count: u32) -> String {
+    (0..count).map(|number| format!("  - '{}'\n", blake3::hash(&number.to_le_bytes()).to_hex())).collect()
+}
+
+#[test]
+fn a_rule_that_names_thousands_of_values_is_explained_overridden_and_exported_as_any_other() {
+    let dirs = Dirs::new();
+    let list = |count| format!("list: bad\ndescription: known\nvalues:\n{}", hashes(count));
+    dirs.write("vendor/bad.yaml", &list(3_000));
+    dirs.write("vendor/bad2.yaml", &format!("list: bad\nextends: true\nvalues:\n{}  - x\n", hashes(3_500)));
+    let condition = "executable_hash IN (list('bad'))";
+    dirs.write("vendor/r.yaml", &rule(condition));
+    let plain = dirs.rule();
+    let bad = blake3::hash(&7_u32.to_le_bytes()).to_hex().to_string();
+    let events =
+        batch(&[json!({"executable_hash": bad, "name": "a"}), json!({"executable_hash": "good", "name": "b"})]);
+    assert_eq!(found(plain.clone(), &events), ["a"]);
+    for (row, matches) in [(0, true), (1, false)] {
+        let said = explain(&plain, &events.batch, row).unwrap();
+        assert_eq!(said.matches, Some(matches));
+        assert!(said.condition.is_some_and(|part| part.sql.len() < 8_192), "a page and no more");
+    }
+
+    let counted = format!("SELECT user, count(*) AS n FROM process_events WHERE {condition} GROUP BY user");
+    dirs.write("vendor/r.yaml", &format!("id: {ID}\nname: a rule\nseverity: low\nwindow: 1m\nsql: {counted}\n"));
+    dirs.write("local/o.yaml", &format!("override: {ID}\nwindow: 5m\ndedup: [n]\n"));
+    assert_eq!((dirs.rule().rule.dedup_window_s, dirs.rule().rule.dedup), (300, vec!["n".to_owned()]));
+
+    let exported = Dirs::new();
+    dirs.write("vendor/r.yaml", &rule(condition));
+    fs::remove_file(dirs.dir.path().join("local/o.yaml")).unwrap();
+    let loaded = dirs.load();
+    let lists = rules::lists_to_yaml(&loaded.lists);
+    assert!(lists.len() > 1 && lists.iter().all(|(_, text)| text.len() < 256 * 1024), "{}", lists.len());
+    for (name, text) in lists {
+        exported.write(&format!("vendor/lists/{name}"), &text);
+    }
+    exported.write("vendor/r.yaml", &rules::to_yaml(&loaded.rules[0]));
+    let again = exported.load();
+    assert!(again.problems.is_empty(), "{:?}", again.problems);
+    let items = |loaded: &Loaded| loaded.lists.named("bad").unwrap().json();
+    assert_eq!(items(&again), items(&loaded));
+    assert_eq!(found(again.rules[0].clone(), &events), ["a"]);
+}
+
+#[test]
+fn a_list_stays_as_it_was_while_one_of_its_files_is_broken() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/r.yaml", &rule("name IN (list('web_servers'))"));
+    dirs.write("vendor/l.yaml", "list: web_servers\nvalues: [nginx]\n");
+    dirs.write("local/l.yaml", "list: web_servers\nextends: true\nvalues: [bash]\n");
+    let before = dirs.load();
+    let again = || {
+        let both = ["vendor", "local"].map(|name| dirs.dir.path().join(name));
+        rules::load_dirs_over(&both, &[], &before.lists)
+    };
+    for broken in ["list: web_servers\nextends: true\nvalues: bash\n", "list: [\n"] {
+        dirs.write("local/l.yaml", broken);
+        let now = again();
+        assert_eq!(now.problems.len(), 1, "{:?}", now.problems);
+        assert_eq!(now.rules[0].rule.hash, before.rules[0].rule.hash, "no new version");
+        assert_eq!(found(now.rules[0].clone(), &three()), ["nginx", "bash"]);
+    }
+    fs::remove_file(dirs.dir.path().join("local/l.yaml")).unwrap();
+    assert_eq!(found(again().rules[0].clone(), &three()), ["nginx"]);
+}
+
 #[test]
 fn an_override_changes_a_vendors_rule_and_not_its_file() {
     let dirs = Dirs::new();
@@ -177,7 +243,7 @@ fn an_override_changes_a_vendors_rule_and_not_its_file() {
     assert_eq!((changed.rule.severity, changed.rule.dedup_window_s), (Severity::High, 60));
     assert_eq!((changed.rule.dedup.as_slice(), changed.rule.file.as_str()), (["uid".to_owned()].as_slice(), "r.yaml"));
     assert_ne!(changed.rule.hash, plain.hash, "its alerts name what decided them");
-    assert_eq!((changed.overrides.as_slice(), changed.override_names().as_str()), ([path].as_slice(), "o.yaml"));
+    assert_eq!((&changed.overrides[0].path, changed.override_names().as_str()), (&path, "o.yaml"));
     for (word, state) in [
         ("enabled: false", RuleState::Disabled),
         ("state: draft", RuleState::Draft),

@@ -203,3 +203,39 @@ fn a_rule_is_no_candidate_where_another_part_of_it_cannot_hold() {
     assert_eq!(found(&set, &self::events(&events)).iter().map(|(_, row)| *row).collect::<Vec<_>>(), [3]);
     assert_eq!(set.candidates(), 1);
 }
+
+#[test]
+fn what_is_on_every_event_of_a_host_is_no_longer_what_rules_are_found_by() {
+    let rule = || {
+        let held = "ci_contains(command_line, 'everywhere one') AND ci_contains(command_line, 'everywhere two') \
+                    AND ci_contains(command_line, 'everywhere three') AND ci_contains(command_line, 'zzz')";
+        vec![numbered(0, held).unwrap()]
+    };
+    let line = |at: usize| {
+        if at == 7 {
+            "everywhere one, everywhere two, everywhere three: zzz"
+        } else {
+            "everywhere one, everywhere two, everywhere three"
+        }
+    };
+    let events =
+        events(&rows(&(0..1_000).map(|at| json!({"command_line": format!("{} {at}", line(at))})).collect::<Vec<_>>()));
+    let (set, _) = RuleSet::compile(rule());
+    assert!(!set.reweigh(), "nothing was seen");
+    let mut seen = Vec::new();
+    for _ in 0..40 {
+        seen = found(&set, &events);
+    }
+    let before = set.candidates();
+    assert_eq!(before, 40 * 1_000, "all that was taken for rare is everywhere");
+    assert!(set.reweigh());
+    assert_eq!(found(&set, &events), seen);
+    assert_eq!((seen.len(), set.candidates() - before), (1, 1));
+    for _ in 0..40 {
+        assert_eq!(found(&set, &events), seen);
+    }
+    assert!(!set.reweigh(), "it is no surprise any more");
+    let (next, _) = RuleSet::compile(rule());
+    next.continue_counters_of(&set);
+    assert_eq!((found(&next, &events), next.candidates()), (seen, 1), "and the next set begins with it");
+}

@@ -227,6 +227,32 @@ fn a_replay_gives_the_same_bytes_whatever_the_pieces_and_the_format() {
 }
 
 #[test]
+fn a_replay_of_many_alerts_hands_on_those_that_are_over_and_holds_few() {
+    let events: Vec<_> = (0..12_000_u64)
+        .map(|n| {
+            // Some processes are seen twice, within the time of deduplication.
+            let process = if n % 20 == 0 { n.saturating_sub(1) } else { n };
+            event(&json!({"time": 1_769_860_800_000_000_u64 + n * 100_000, "entity_id": format!("{process:032x}"),
+                "pid": n, "collector": "procmond", "epoch": 1, "seq": n + 1}))
+        })
+        .collect();
+    let no_limit = StoreOptions { rate_per_rule: u32::MAX, rate_total: u32::MAX, ..StoreOptions::new("nowhere") };
+    let options = StoreOptions { audit_entries: 0, ..no_limit };
+    let (mut replay, _) = Replay::new(vec![rule("SELECT pid FROM process_events")], options).unwrap();
+    let mut alerts = Vec::new();
+    for some in events.chunks(3_000) {
+        assert_eq!(replay.take(&events_of(batch_from_json(some).unwrap())).unwrap().len(), some.len());
+        alerts.extend(replay.settled().unwrap());
+    }
+    assert!(alerts.len() > 5_000, "{} were handed on before the end", alerts.len());
+    replay.finish().unwrap();
+    alerts.extend(replay.alerts().unwrap());
+    assert_eq!((alerts.len(), replay.shortfalls()), (12_000 - 599, Vec::new()));
+    assert_eq!(alerts.iter().map(|alert| alert.count).sum::<u64>(), 12_000);
+    assert!(alerts.windows(2).all(|two| (two[0].time_us, two[0].id) < (two[1].time_us, two[1].id)));
+}
+
+#[test]
 fn the_end_of_a_replay_decides_what_an_absence_still_waits_for() {
     let absence = rule(
         "SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.ppid = a.pid \

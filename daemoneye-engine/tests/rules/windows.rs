@@ -119,6 +119,56 @@ fn the_file_may_bound_what_the_select_does_not() {
     assert_eq!(told(&matches(&set, &rows(&events), &[])), [r#"3 {"n":3,"user":"root"}"#]);
 }
 
+#[test]
+fn the_file_may_bound_what_the_select_rounds() {
+    let sql = "SELECT user, count(*) AS n FROM process_events WHERE name = 'su' AND time::date = now()::date
+GROUP BY user HAVING count(*) >= 2";
+    let events = [event(0.0, "su", "root", 1), event(3_600.0, "su", "root", 2), event(86_400.0, "su", "root", 3)];
+    let found = matches(&set(sql, "window: 1d\n"), &rows(&events), &[]);
+    assert_eq!(told(&found), [r#"2 {"n":2,"user":"root"}"#], "the third is of the next day");
+}
+
+const BURST: &str = "SELECT user, count(*) AS n FROM process_events
+WHERE name = 'ssh' AND time > now() - INTERVAL '10 seconds'
+GROUP BY user HAVING count(*) >= 10";
+
+#[test]
+fn rows_that_wait_for_the_tick_are_decided_as_of_their_own_time() {
+    let root = |at: f64| event(at, "ssh", "root", 1);
+    let mut events: Vec<Value> = (0..9).map(|at| root(f64::from(at))).collect();
+    events.push(root(9.95));
+    assert_eq!(found(BURST, &events), [r#"10 {"n":10,"user":"root"}"#], "at the tick the first is too old");
+    // The first goes out of sight between the one that completes the group and the last of its second.
+    let mut events: Vec<Value> = (0..9).map(|at| root(f64::from(at) + 0.2)).collect();
+    events.extend((0..8).map(|at| event(10.0 + f64::from(at) / 100.0, "ssh", "alice", 2)));
+    events.extend([root(10.1), event(10.5, "ssh", "alice", 2)]);
+    for sizes in [vec![], vec![1], vec![18, 1]] {
+        let found = matches(&set(BURST, ""), &rows(&events), &sizes);
+        assert_eq!(told(&found), [r#"18 {"n":10,"user":"root"}"#], "{sizes:?}");
+    }
+}
+
+#[test]
+fn a_summary_counts_every_group_that_one_run_finds() {
+    let mut events: Vec<Value> = (0..8).map(|at| event(0.01 * f64::from(at), "ssh", "root", 1)).collect();
+    let users: Vec<String> = (0..50).map(|user| format!("user{user}")).collect();
+    let second = |at: f64| move |user: &String| event(at, "ssh", user, 2);
+    events.extend(users.iter().map(second(0.5)));
+    // The last of each group come in another order than the first.
+    events.extend(users.iter().rev().map(second(0.6)));
+    let sql = MANY.replace(">= 3", "= 2");
+    let found = matches(&set(&sql, ""), &rows(&events), &[]);
+    let seqs: Vec<String> = told(&found).iter().map(|told| told.split(' ').next().unwrap().to_owned()).collect();
+    assert_eq!((seqs.len(), seqs.last().unwrap().as_str()), (51, "108"));
+    assert!(seqs.is_sorted_by_key(|seq| seq.parse::<u64>().unwrap()), "{seqs:?}");
+    let store = Store::in_memory(StoreOptions { rate_per_rule: 1, ..StoreOptions::new("nowhere") }).unwrap();
+    store.commit_matches(found).unwrap();
+    let mut counts: Vec<u64> =
+        store.alerts(&AlertFilter::default()).unwrap().iter().map(|alert| alert.count).collect();
+    counts.sort_unstable();
+    assert_eq!(counts, [1, 50], "one alert, and the summary of the others");
+}
+
 const SEQUENCE: &str = "SELECT a.name AS first, b.name AS second, b.pid AS pid FROM process_events a
 JOIN process_events b ON b.user = a.user AND b.time BETWEEN a.time AND a.time + INTERVAL '10 seconds'
 WHERE a.name = 'curl' AND b.name = 'sh'";
@@ -145,6 +195,17 @@ const UNANSWERED_TOO: &str = "SELECT a.pid AS pid FROM process_events a WHERE a.
 SELECT 1 FROM process_events b WHERE b.user = a.user AND b.name = 'done'
 AND b.time >= a.time AND b.time <= a.time + INTERVAL '30 seconds')";
 
+/// The same entry is there in one place and absent in another.
+const UNANSWERED_ENTRY: &str = "WITH named AS (SELECT * FROM process_events), ended AS (SELECT user, pid, time AS at FROM named WHERE name = 'done')
+SELECT a.pid AS pid FROM named AS a
+LEFT JOIN ended ON ended.user = a.user AND ended.at BETWEEN a.time AND a.time + INTERVAL '30 seconds'
+WHERE a.name = 'begin' AND ended.pid IS NULL";
+
+const UNANSWERED_DERIVED: &str = "SELECT a.pid AS pid FROM process_events a
+LEFT JOIN (SELECT d.user, d.pid, d.time FROM process_events d WHERE d.name = 'done') b
+ON b.user = a.user AND b.time BETWEEN a.time AND a.time + INTERVAL '30 seconds'
+WHERE a.name = 'begin' AND b.pid IS NULL";
+
 #[test]
 fn an_absence_is_decided_when_its_window_and_the_grace_period_are_over() {
     let events = [
@@ -155,7 +216,7 @@ fn an_absence_is_decided_when_its_window_and_the_grace_period_are_over() {
         event(40.0, "begin", "root", 5),
         event(71.0, "done", "root", 6),
     ];
-    for sql in [UNANSWERED, UNANSWERED_TOO] {
+    for sql in [UNANSWERED, UNANSWERED_TOO, UNANSWERED_ENTRY, UNANSWERED_DERIVED] {
         let (set, rows, complete) = (set(sql, ""), rows(&events), Completeness::complete());
         let early = set.evaluate(&batch(rows.slice(0, 4)), &complete);
         assert!(early.is_empty(), "{sql}: {:?}", told(&early));
@@ -215,12 +276,22 @@ fn time_that_is_not_bounded_is_refused_with_what_to_write() {
             "nothing says until when b is waited for",
         ),
         (
+            "WITH f AS (SELECT user FROM process_events WHERE time > now() - INTERVAL '1 minute') SELECT e.pid FROM process_events e LEFT JOIN f ON f.user = e.user WHERE e.time > now() - INTERVAL '1 minute'",
+            "nothing says until when process_events is waited for",
+        ),
+        (
             "SELECT user FROM process_events WHERE name = 'x' OR time > now() - INTERVAL '1 minute' GROUP BY user",
             "nothing says how far back",
         ),
         (
             "SELECT a.pid FROM process_events a LEFT JOIN process_events b ON b.pid = a.pid AND a.time > now() - INTERVAL '1 minute' GROUP BY a.pid",
             "nothing says",
+        ),
+        // What is rounded to days may be a day away.
+        ("SELECT user FROM process_events WHERE time::date = now()::date GROUP BY user", "nothing says how far back"),
+        (
+            "SELECT user FROM process_events WHERE time::date >= (now() - INTERVAL '1 day')::date GROUP BY user",
+            "nothing says how far back",
         ),
     ] {
         let refusal = refused(sql);
@@ -405,6 +476,31 @@ fn a_restart_reads_what_a_rule_looks_back_over_and_finds_nothing_twice() {
 }
 
 #[test]
+fn old_events_that_came_last_do_not_take_the_place_of_the_youngest_in_a_rules_past() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = Store::open(StoreOptions::new(dir.path())).unwrap();
+    let mut events = vec![event(0.0, "ssh", "alice", 1)];
+    events.extend([1_000.0, 1_001.0].map(|at| event(at, "ssh", "root", 1)));
+    // Their file begins later than the first and ends before the youngest.
+    events.extend((0..20).map(|at| event(100.0 + f64::from(at), "ssh", "alice", 1)));
+    events.extend([990.0, 1_002.0].map(|at| event(at, "ssh", "root", 1)));
+    let rows = rows(&events);
+    for (from, taken) in [(0, 3), (3, 21)] {
+        let at = |row: usize| Sequence { epoch: 1, number: u64::try_from(row).unwrap() };
+        let some = batch(rows.slice(from, taken));
+        store.append(EventBatch { first: at(from + 1), last: at(from + taken), ..some }).unwrap();
+        store.seal().unwrap();
+    }
+    let set = set(&MANY.replace(">= 3", ">= 4"), "");
+    let filling = set.fill(&store);
+    set.catch_up(&store, filling);
+    assert_eq!(set.stats()[0].window.unwrap().kept_rows, 3, "what it looks back over and no more");
+    let found = set.evaluate(&batch(rows.slice(24, 1)), &Completeness::complete());
+    assert_eq!(told(&found), [r#"25 {"n":4,"user":"root"}"#]);
+    assert!(found[0].completeness.is_complete());
+}
+
+#[test]
 fn what_the_store_gets_while_a_rule_is_filled_is_there_once() {
     let dir = tempfile::tempdir().unwrap();
     let store = Store::open(StoreOptions::new(dir.path())).unwrap();
@@ -485,9 +581,9 @@ fn a_table_without_events_keeps_no_rule_from_finding_what_does_not_need_it() {
         format!(
             "WITH f AS ({other}) SELECT pid FROM process_events WHERE name = 'b' AND {within} AND (user = 'alice' OR user IN (SELECT user FROM f))"
         ),
-        format!(
-            "WITH f AS ({other}) SELECT e.pid FROM process_events e LEFT JOIN f ON f.user = e.user WHERE e.name = 'b' AND e.{within}"
-        ),
+        "WITH f AS (SELECT user, time FROM process_events WHERE name = 'a') SELECT e.pid FROM process_events e \
+         LEFT JOIN f ON f.user = e.user AND f.time BETWEEN e.time AND e.time + INTERVAL '9 seconds' WHERE e.name = 'b'"
+            .to_owned(),
         format!(
             "SELECT pid FROM process_events WHERE name = 'b' AND {within} UNION SELECT pid FROM process_events WHERE name = 'a' AND {within}"
         ),
@@ -568,7 +664,7 @@ proptest! {
     #[test]
     fn how_events_are_cut_into_batches_changes_nothing(events in events(), sizes in prop::collection::vec(1_usize..20, 1..8)) {
         let rows = rows(&events);
-        for sql in [MANY, SEQUENCE, UNANSWERED, UNANSWERED_TOO] {
+        for sql in [MANY, SEQUENCE, UNANSWERED, UNANSWERED_TOO, UNANSWERED_ENTRY] {
             let whole = told(&matches(&set(sql, ""), &rows, &[]));
             prop_assert_eq!(&told(&matches(&set(sql, ""), &rows, &[1])), &whole, "one by one: {}", sql);
             prop_assert_eq!(&told(&matches(&set(sql, ""), &rows, &sizes)), &whole, "cut: {}", sql);

@@ -145,6 +145,37 @@ async fn groups_beyond_the_memory_spill_and_are_right() {
 }
 
 #[tokio::test]
+async fn what_gathers_many_rows_is_spread_over_threads_and_says_the_same() {
+    let (_dir, store) = filled(60);
+    let spread = engine(&store, QueryLimits { threads: 2, spread_rows: 0, ..patient() });
+    let alone = engine(&store, QueryLimits { threads: 1, ..patient() });
+    for sql in [
+        "SELECT count(*), max(pid) FROM process_events WHERE command_line LIKE '%_1_%'",
+        "SELECT name, event_type, count(*) AS n FROM process_events GROUP BY 1, 2 ORDER BY 1, 2",
+        "SELECT seq, command_line FROM process_events ORDER BY memory_usage DESC, seq LIMIT 50",
+        "SELECT c.name, count(*) FROM process_events AS c JOIN process_events AS p ON c.parent_entity_id = p.entity_id \
+         WHERE p.event_type = 'start' AND c.event_type = 'start' GROUP BY 1 ORDER BY 1",
+        "SELECT DISTINCT parent_name FROM process_events ORDER BY 1",
+    ] {
+        let (one, two) = (ask(&alone, sql).await, ask(&spread, sql).await);
+        assert!(!one.rows.is_empty() && one.degraded().is_empty(), "{sql}");
+        assert_eq!((two.degraded(), two.rows), (Vec::new(), one.rows), "{sql}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_too_large_for_several_threads_is_done_by_one() {
+    let (_dir, store) = filled(30);
+    const GROUPED: &str = "SELECT max(c) || '' FROM (SELECT command_line || seq AS k, max(command_line) AS c FROM process_events \
+                           GROUP BY 1) AS g";
+    let expected = ask(&engine(&store, patient()), GROUPED).await;
+    let scratch = scratch(&store, 256 * MIB as u64);
+    let limits = QueryLimits { memory_bytes: 4 * MIB, scratch, threads: 2, spread_rows: 0, ..patient() };
+    let answer = ask(&engine(&store, limits), GROUPED).await;
+    assert_eq!((answer.degraded(), answer.texts()), (Vec::new(), expected.texts()), "{:?}", answer.lacks());
+}
+
+#[tokio::test]
 async fn a_spill_beyond_its_quota_is_cut_and_says_so() {
     let (_dir, store) = filled(30);
     let limits = QueryLimits { memory_bytes: 2 * MIB, scratch: scratch(&store, 64 * 1024), ..patient() };

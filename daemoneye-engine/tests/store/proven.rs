@@ -33,6 +33,8 @@ struct Ledger {
     next: u64,
     head: Hash,
     covered: Sequence,
+    /// The clock of the collector.
+    now_us: i64,
 }
 
 impl Ledger {
@@ -40,11 +42,23 @@ impl Ledger {
         fs::create_dir_all(dir.join("audit")).unwrap();
         let header = SegmentHeader { kind: Kind::Ledger, previous_crc: 0, epoch: 1, segment: 1, first: 1 };
         let bytes = header.encode().to_vec();
-        Self { dir: dir.join("audit"), bytes, crc: 0, next: 0, head: GENESIS, covered: Sequence::new(0, 0) }
+        Self {
+            dir: dir.join("audit"),
+            bytes,
+            crc: 0,
+            next: 0,
+            head: GENESIS,
+            covered: Sequence::new(0, 0),
+            now_us: T0,
+        }
     }
 
     fn entry(&mut self, actor: &str, action: &str, payload: &[u8]) {
-        let entry = AuditEntry::link(self.next, self.head, T0 / 1_000, actor, action, payload);
+        self.entry_at(self.now_us, actor, action, payload);
+    }
+
+    fn entry_at(&mut self, us: i64, actor: &str, action: &str, payload: &[u8]) {
+        let entry = AuditEntry::link(self.next, self.head, us / 1_000, actor, action, payload);
         (self.next, self.head) = (self.next + 1, entry.entry_hash);
         let Sequence { epoch, number } = self.covered;
         let header = LedgerHeader { entry, outbox_id: 0, covered_epoch: epoch, covered_number: number };
@@ -62,6 +76,7 @@ impl Ledger {
             for range in builder.take() {
                 self.covered = range.end();
                 self.entry("procmond", "event-range", &range.payload());
+                self.now_us += HOUR_US;
             }
         }
     }
@@ -69,7 +84,7 @@ impl Ledger {
     /// Takes what waits in the store.
     fn drain(&mut self, store: &Store) {
         for append in store.audit_pending(1_000).unwrap() {
-            self.entry(&append.actor, &append.action, &append.payload);
+            self.entry_at(append.timestamp_ms * 1_000, &append.actor, &append.action, &append.payload);
             store.audit_done(append.outbox_id).unwrap();
         }
     }
@@ -290,4 +305,154 @@ fn files_that_are_gone_or_changed_and_a_ledger_that_does_not_verify_are_named() 
     bytes[400] ^= 1;
     fs::write(&log, bytes).unwrap();
     assert!(compare(&store, dir.path()).problems.iter().any(|problem| problem.place == "the ledger"));
+}
+
+/// What `store` was told of its own is on its way nowhere.
+fn forget(store: &Store) {
+    for append in store.audit_pending(1_000).unwrap() {
+        store.audit_done(append.outbox_id).unwrap();
+    }
+}
+
+/// Forty records that each hour has four of, and a store that lacks some of them, which `entry` of the agent excuses.
+fn excused(lacks: std::ops::RangeInclusive<u64>, action: &str, payload: &serde_json::Value, us: i64) -> Proven {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
+    ledger.entry("procmond", "heartbeat", b"{}");
+    ledger.cover(&records, 4);
+    let left: Vec<Record> =
+        records.into_iter().filter(|record| !lacks.contains(&record.sequence.unwrap().number)).collect();
+    let store = filled(dir.path(), &left, &[20]);
+    ledger.drain(&store);
+    ledger.entry_at(us, "agent", action, payload.to_string().as_bytes());
+    // What the collector says next bounds when that was.
+    ledger.entry("procmond", "heartbeat", b"{}");
+    compare(&store, dir.path())
+}
+
+fn removal(why: &str, before_us: Option<i64>, first: u64, last: u64) -> serde_json::Value {
+    json!({ "why": why, "before_us": before_us,
+        "ranges": [{ "collector": "procmond", "first": (1, first), "last": (1, last) }] })
+}
+
+#[test]
+fn a_removal_that_retention_would_not_have_made_is_named_and_every_one_is_listed() {
+    let end_us = T0 + 10 * HOUR_US;
+    let what = |found: &Proven| found.problems.iter().map(|problem| problem.what.clone()).collect::<Vec<_>>();
+    // In the middle of what is there.
+    let found = excused(21..=24, "events-removed", &removal("their size", None, 21, 24), end_us);
+    let wanted = "deleted: ledger entry 12 says that retention took it, but older events of its stream are still there, and \
+                  retention takes the oldest first";
+    assert_eq!((found.problems[0].place.as_str(), what(&found)), ("procmond:1:21 to 24", vec![wanted.to_owned()]));
+    let listed: Vec<_> = found.removals.iter().map(|removal| (removal.entry, removal.events)).collect();
+    assert_eq!(listed, [(Some(12), 4)]);
+    // A single one, with the others of its range.
+    let found = excused(22..=22, "events-removed", &removal("their size", None, 22, 22), end_us);
+    assert_eq!(found.problems[0].place, "procmond:1:22");
+    // For an age that it does not have, whatever the entry says of its own time.
+    for us in [end_us, end_us + 90 * 24 * HOUR_US] {
+        let found = excused(1..=4, "events-removed", &removal("their age", Some(i64::MAX), 1, 4), us);
+        assert!(what(&found)[0].contains("it was too young to be removed for its age"), "{found:?}");
+        assert_eq!(found.removals[0].time_us, end_us);
+    }
+    // The oldest, because all were too large: retention does that.
+    let found = excused(1..=4, "events-removed", &removal("their size", None, 1, 4), end_us);
+    assert!(found.is_sound() && found.removed == 4 && found.removals[0].why == "their size", "{found:?}");
+}
+
+#[test]
+fn an_age_that_no_setting_allows_excuses_no_alert_and_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
+    ledger.cover(&records, 40);
+    let store = filled(dir.path(), &records, &[20]);
+    raise(&store, &records[3], "a");
+    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    ledger.drain(&store);
+    drop(store);
+    let other = tempfile::tempdir().unwrap();
+    let without = filled(other.path(), &records, &[20]);
+    forget(&without);
+    ledger.entry("agent", "retention", json!({ "before_us": i64::MAX }).to_string().as_bytes());
+    // The clock of the collector stands where it was.
+    ledger.entry("procmond", "heartbeat", b"{}");
+    let found = compare(&without, dir.path());
+    let named = told(&found);
+    assert!(named.contains(&(format!("alert {alert}"), "ledger".to_owned())), "{found:?}");
+    assert!(named.iter().any(|(place, what)| place.starts_with("ledger entry") && what == "it"), "{found:?}");
+}
+
+#[test]
+fn an_entry_that_was_lost_excuses_one_row_of_its_time() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
+    ledger.cover(&records, 40);
+    let store = filled(dir.path(), &records, &[20]);
+    ledger.now_us = T0;
+    for append in store.audit_pending(1_000).unwrap() {
+        ledger.entry(&append.actor, &append.action, &append.payload);
+    }
+    forget(&store);
+    raise(&store, &records[3], "a");
+    raise(&store, &records[4], "b");
+    forget(&store);
+    let lost = |ledger: &mut Ledger, us: i64| {
+        ledger.now_us = us;
+        ledger.entry("agent", "audit-entries-lost", br#"{"count":1}"#);
+        ledger.entry("procmond", "heartbeat", b"{}");
+    };
+    let unproven = |store: &Store| {
+        let found = compare(store, dir.path());
+        (found.rows_unproven, found.problems.len())
+    };
+    assert_eq!(unproven(&store), (0, 2));
+    lost(&mut ledger, T0 + HOUR_US);
+    assert_eq!(unproven(&store), (1, 1), "one was lost, so one is excused");
+    lost(&mut ledger, T0 + 72 * HOUR_US);
+    assert_eq!(unproven(&store), (2, 0));
+    // Raised long before anything was lost.
+    let dir = tempfile::tempdir().unwrap();
+    let mut ledger = Ledger::new(dir.path());
+    ledger.cover(&records, 40);
+    ledger.now_us = T0 + 72 * HOUR_US;
+    ledger.entry("agent", "start", b"{}");
+    lost(&mut ledger, T0 + 73 * HOUR_US);
+    let found = compare(&store, dir.path());
+    assert_eq!(told(&found).iter().filter(|(place, _)| place.starts_with("alert")).count(), 2, "{found:?}");
+}
+
+#[test]
+fn a_range_that_another_than_its_collector_tells_of_covers_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
+    ledger.cover(&records[..20], 4);
+    let mut builder = RangeBuilder::new("procmond");
+    for record in &records[20..24] {
+        builder.add(record.sequence.unwrap(), Content::of_record(&record.topic, &record.payload));
+    }
+    let forged = builder.take().remove(0);
+    ledger.entry("agent", "event-range", &forged.payload());
+    ledger.entry("other", "event-range", &forged.payload());
+    let store = filled(dir.path(), &records[..24], &[10]);
+    ledger.drain(&store);
+    let found = compare(&store, dir.path());
+    assert_eq!((found.events, found.pending), (19, 4), "{found:?}");
+}
+
+#[test]
+fn what_retention_cuts_is_kept_also_where_the_ledger_lies_elsewhere() {
+    let (agents, collectors) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (mut ledger, records) = (Ledger::new(collectors.path()), happened());
+    ledger.cover(&records, 8);
+    let store = filled(agents.path(), &records, &[12, 20]);
+    store.seal().unwrap();
+    let bytes = store.snapshot().segments.iter().map(|file| file.bytes).max().unwrap();
+    drop(store);
+    let store = Store::open(StoreOptions { retention_bytes: bytes, ..options(agents.path()) }).unwrap();
+    store.ledger_lies_in(collectors.path().join("audit"));
+    assert_eq!(store.expire_by_size().unwrap().segments, 2);
+    ledger.drain(&store);
+    let found = store.compare_with_ledger(&store.ledger_dir(), &mut |_, _| true).unwrap();
+    assert!(found.is_sound(), "{found:?}");
+    assert_eq!((found.events, found.removed, found.unproven), (20, 19, 0));
 }

@@ -121,7 +121,7 @@ pub enum Notice {
         build: String,
     },
     /// A collector registered (again).
-    Registered(Register),
+    Registered(Box<Register>),
     /// A collector's heartbeat.
     Heartbeat(Box<Heartbeat>),
     /// An admitted peer is gone.

@@ -235,7 +235,7 @@ impl Session<'_> {
             return Err(Fault::new(FaultKind::Forbidden, text));
         }
         let registered = self.core.options.authority.register(&register)?;
-        self.core.notify(Notice::Registered(register)).await;
+        self.core.notify(Notice::Registered(Box::new(register))).await;
         Ok(collector_response::Answer::Registered(registered))
     }
 }

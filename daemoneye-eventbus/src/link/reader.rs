@@ -33,6 +33,11 @@ impl FrameReader {
         Self { stream, buffer: BytesMut::new(), limits, begun: None }
     }
 
+    /// Largest frame from here on, in bytes.
+    pub(crate) fn take_up_to(&mut self, read_bytes: usize) {
+        self.limits.read_bytes = read_bytes;
+    }
+
     /// The next message.
     pub(crate) async fn next(&mut self) -> Result<Body, BusError> {
         loop {

@@ -1,6 +1,6 @@
 //! The operator socket: server in the agent, client in the CLI.
 //!
-//! Requests are at most 64 KiB; answers stream in pages, and a page is produced only when there is room for it on the
+//! Requests are at most 1 MiB; answers stream in pages, and a page is produced only when there is room for it on the
 //! connection. A hang-up cancels what the operator asked for.
 
 mod client;

@@ -18,7 +18,7 @@ pub use error::{ConfigError, ConfigErrors};
 pub use flag::Flag;
 pub use load::load;
 pub use places::Places;
-pub use table::{AGENT, CLI, COMPONENTS, Component, Fallback, Kind, PROCMOND, Setting};
+pub use table::{AGENT, CLI, COMPONENTS, Component, Fallback, Kind, LEAST_RETENTION_DAYS, PROCMOND, Setting};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

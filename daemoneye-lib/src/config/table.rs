@@ -266,6 +266,9 @@ pub static PROCMOND: Component = Component {
     ],
 };
 
+/// The shortest time for which a store keeps what fits into it: what went younger was not too old on any host.
+pub const LEAST_RETENTION_DAYS: u64 = 1;
+
 /// What executables are hashed for.
 const SCOPES: &[&str] = &["all", "rules"];
 
@@ -293,6 +296,11 @@ pub static AGENT: Component = Component {
             "user id that an external procmond must have; unset: this program's own or root",
         ),
         path("procmond.token_file", Fallback::Unset, "file with the token of an external procmond"),
+        path(
+            "procmond.audit_dir",
+            Fallback::Unset,
+            "directory in which an external procmond writes the ledger; unset: the one that it tells, which this program's jail may keep closed",
+        ),
         setting(
             "procmond.snapshot_interval_ms",
             Kind::Integer(100, 3_600_000),
@@ -361,7 +369,7 @@ pub static AGENT: Component = Component {
             "milliseconds",
             "age at which the open segment is written to disk",
         ),
-        integer("store.retention_days", 30, (1, 36_500), "days", "age at which history is deleted"),
+        integer("store.retention_days", 30, (LEAST_RETENTION_DAYS, 36_500), "days", "age at which history is deleted"),
         integer(
             "store.retention_bytes",
             2 * GIB,

@@ -1,14 +1,134 @@
-//! Reads entries from any place of a ledger on, without verifying the chain: for whoever holds them against a tree.
+//! The entries of a ledger as its files say: from any place on, by their number, by time, or by what they cover.
+//!
+//! The chain is not verified here. What is made of these entries is held against a tree or a checkpoint, which a changed entry does not
+//! fit. Something that is no entry ends its file: a live writer is in the middle of the last one, and behind damage the next file
+//! goes on, so whoever needs every entry asks for it by number.
 
 use std::path::{Path, PathBuf};
 
-use bytes::Bytes;
+use super::tiles::TreeError;
+use super::{EventRange, LedgerHeader, LedgerRecord, is_collector};
+use crate::proto::Sequence;
+use crate::segment::{Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list};
 
-use super::reader::LedgerHeader;
-use super::{AuditEntry, tiles::TreeError};
-use crate::segment::{Kind, SegmentName, SegmentReader, list};
+/// The files of a ledger, oldest first.
+#[derive(Debug, Clone)]
+pub struct LedgerFiles {
+    paths: Vec<PathBuf>,
+}
 
-/// Entries one after the other, beginning with a number.
+impl LedgerFiles {
+    /// Lists them.
+    ///
+    /// # Errors
+    /// [`SegmentError`]: the directory cannot be read.
+    pub fn open(dir: &Path) -> Result<Self, SegmentError> {
+        Ok(Self { paths: list(dir, &SegmentName::ledger())?.into_iter().map(|(_, path)| path).collect() })
+    }
+
+    /// The entries from this number on.
+    ///
+    /// # Errors
+    /// [`SegmentError`]: a file cannot be read, or is of a newer version.
+    pub fn from(&self, first: u64) -> Result<Entries, SegmentError> {
+        let behind = self.behind(|path| {
+            let header = SegmentReader::open(path, Kind::Ledger)?.header().ok().flatten();
+            Ok(header.is_some_and(|header| header.first.saturating_sub(1) <= first))
+        })?;
+        Ok(self.walk(behind.saturating_sub(1), first))
+    }
+
+    /// The entry with this number.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub fn entry(&self, sequence: u64) -> Result<Option<LedgerRecord>, SegmentError> {
+        let found = self.from(sequence)?.next().transpose()?;
+        Ok(found.filter(|record| record.entry.sequence == sequence))
+    }
+
+    /// The entries from at most a file before this time on (ms since the Unix epoch). Only what the collector says itself is looked
+    /// at: what others said may have waited.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub fn since(&self, time_ms: i64) -> Result<Entries, SegmentError> {
+        let behind = self.behind(|path| {
+            let is_own = |record: &Result<LedgerRecord, _>| {
+                record.as_ref().map_or(true, |record| is_collector(&record.entry.actor))
+            };
+            let own = Entries::of(path).find(is_own);
+            Ok(own.transpose()?.is_some_and(|record| record.entry.timestamp_ms <= time_ms))
+        })?;
+        Ok(self.walk(behind.saturating_sub(1), 0))
+    }
+
+    /// What `pick` picks first, beginning with the newest entry.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub fn newest<T>(&self, pick: impl Fn(&LedgerRecord) -> Option<T>) -> Result<Option<T>, SegmentError> {
+        for path in self.paths.iter().rev() {
+            let mut found = None;
+            for record in Entries::of(path) {
+                found = pick(&record?).or(found);
+            }
+            if found.is_some() {
+                return Ok(found);
+            }
+        }
+        Ok(None)
+    }
+
+    /// The entry that covers a record of a collector's stream. Reads two files of the ledger, also where none covers it.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub fn range_of(&self, collector: &str, at: Sequence) -> Result<Option<(LedgerRecord, EventRange)>, SegmentError> {
+        // What an entry says is covered grows along the ledger.
+        let behind = self.behind(|path| {
+            let first = Entries::of(path).next().transpose()?;
+            Ok(first.is_some_and(|record| record.covered < Some(at)))
+        })?;
+        let mut reached = None;
+        for record in self.walk(behind.saturating_sub(1), 0) {
+            let record = record?;
+            // Ranges that were written together say all of them what the last one covers.
+            if record.covered >= Some(at) && *reached.get_or_insert(record.covered) < record.covered {
+                break;
+            }
+            let range = range_in(&record).filter(|range| range.collector == collector && range.epoch == at.epoch);
+            if let Some(range) = range.filter(|range| (range.first..=range.last).contains(&at.number)) {
+                return Ok(Some((record, range)));
+            }
+        }
+        Ok(None)
+    }
+
+    /// How many files, oldest first, `is_before` holds for.
+    fn behind(&self, is_before: impl Fn(&Path) -> Result<bool, SegmentError>) -> Result<usize, SegmentError> {
+        let (mut low, mut high) = (0, self.paths.len());
+        while low < high {
+            let middle = low.midpoint(high);
+            let Some(path) = self.paths.get(middle) else { break };
+            if is_before(path)? { low = middle.saturating_add(1) } else { high = middle }
+        }
+        Ok(low)
+    }
+
+    fn walk(&self, file: usize, first: u64) -> Entries {
+        Entries { rest: self.paths.iter().skip(file).rev().cloned().collect(), reader: None, next: first }
+    }
+}
+
+/// The range that an entry tells of. Nobody but its collector says what a stream holds.
+#[must_use]
+pub fn range_in(record: &LedgerRecord) -> Option<EventRange> {
+    let range = (record.entry.action == "event-range").then(|| EventRange::read(&record.payload)).flatten();
+    range.filter(|range| range.collector == record.entry.actor)
+}
+
+/// Entries one after the other.
 #[derive(Debug)]
 pub struct Entries {
     /// Newest first.
@@ -18,57 +138,49 @@ pub struct Entries {
 }
 
 impl Entries {
-    /// Begins with entry `first`.
-    ///
-    /// # Errors
-    /// The files cannot be read.
-    pub fn from(dir: &Path, first: u64) -> Result<Self, TreeError> {
-        let mut segments = list(dir, &SegmentName::ledger())?;
-        let (mut low, mut high) = (0, segments.len());
-        // The segment that begins last at or before it; what has no header of its own holds no entry that is wanted.
-        while high - low > 1 {
-            let middle = low.midpoint(high);
-            let Some((_, path)) = segments.get(middle) else { break };
-            let header = SegmentReader::open(path, Kind::Ledger)?.header().ok().flatten();
-            if header.is_some_and(|header| header.first.saturating_sub(1) <= first) {
-                low = middle;
-            } else {
-                high = middle;
-            }
-        }
-        let rest = segments.drain(low..).rev().map(|(_, path)| path).collect();
-        Ok(Self { rest, reader: None, next: first })
+    fn of(path: &Path) -> Self {
+        Self { rest: vec![path.to_owned()], reader: None, next: 0 }
     }
 
-    /// The next entry and its payload; `None` behind the last one.
+    /// The next one, which has to have this number.
     ///
     /// # Errors
-    /// The files cannot be read, or what stands there is not the next entry.
-    pub fn advance(&mut self) -> Result<Option<(AuditEntry, Bytes)>, TreeError> {
+    /// [`TreeError::CorruptEntry`]: it has another, or cannot be read.
+    pub fn numbered(&mut self, sequence: u64) -> Result<LedgerRecord, TreeError> {
+        let found = self.next().transpose()?.filter(|record| record.entry.sequence == sequence);
+        found.ok_or(TreeError::CorruptEntry { sequence })
+    }
+
+    fn advance(&mut self) -> Result<Option<LedgerRecord>, SegmentError> {
         loop {
             let Some(reader) = self.reader.as_mut() else {
                 let Some(path) = self.rest.pop() else { return Ok(None) };
                 self.reader = Some(SegmentReader::open(&path, Kind::Ledger)?);
                 continue;
             };
-            let bad = TreeError::CorruptEntry { sequence: self.next };
-            let raw = match reader.step()? {
-                Ok(Some(raw)) => raw,
-                Ok(None) => {
-                    self.reader = None;
-                    continue;
-                }
-                Err(_) => return Err(bad),
-            };
-            let Ok(LedgerHeader { entry, .. }) = raw.header() else { return Err(bad) };
-            if entry.sequence < self.next {
-                continue;
+            match reader.step()?.ok().flatten().and_then(record) {
+                Some(record) if record.entry.sequence >= self.next => return Ok(Some(record)),
+                Some(_) => {}
+                None => self.reader = None,
             }
-            if entry.sequence > self.next {
-                return Err(bad);
-            }
-            self.next += 1;
-            return Ok(Some((entry, raw.payload)));
         }
     }
+}
+
+impl Iterator for Entries {
+    type Item = Result<LedgerRecord, SegmentError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let found = self.advance().transpose();
+        if !matches!(found, Some(Ok(_))) {
+            (self.rest, self.reader) = (Vec::new(), None);
+        }
+        found
+    }
+}
+
+fn record(raw: RawRecord) -> Option<LedgerRecord> {
+    let header: LedgerHeader = raw.header().ok()?;
+    let covered = header.covered();
+    Some(LedgerRecord { entry: header.entry, payload: raw.payload, outbox_id: header.outbox_id, covered, leaf: None })
 }

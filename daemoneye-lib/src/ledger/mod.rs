@@ -10,7 +10,7 @@ mod base64;
 pub mod checkpoint;
 mod entries;
 pub mod event;
-pub mod find;
+pub mod heartbeat;
 pub mod hexed;
 pub mod keys;
 pub mod note;
@@ -22,8 +22,8 @@ pub mod tiles;
 pub mod tree;
 mod verify;
 
-pub use entries::Entries;
-pub use range::{EventRange, OtherRecords, RangeBuilder};
+pub use entries::{Entries, LedgerFiles, range_in};
+pub use range::{EventRange, MAX_RANGE_RECORDS, OtherRecords, RangeBuilder};
 pub use reader::{
     LedgerError, LedgerFault, LedgerHeader, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier,
     Patience,
@@ -39,6 +39,16 @@ pub type Hash = [u8; 32];
 
 /// `previous_hash` of the first entry.
 pub const GENESIS: Hash = [0; 32];
+
+/// Who acts for the agent.
+pub const AGENT: &str = "agent";
+/// What stands before the name of an operator who acts.
+pub const OPERATOR: &str = "operator:";
+
+/// Whether an actor is the ledger's collector, whose entries are written when it acts; those of others may have waited.
+fn is_collector(actor: &str) -> bool {
+    actor != AGENT && !actor.starts_with(OPERATOR)
+}
 
 /// One link of the chain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use crate::columns::SCHEMA_VERSION;
 use crate::proto::Sequence;
 
 /// Records of one range: what is held to verify one that is not whole, and what retention may have to keep the leaves of.
-const RECORDS: u64 = 65_536;
+pub const MAX_RANGE_RECORDS: u64 = 65_536;
 /// Runs of other records in one range: some 4 KiB of an entry.
 const RUNS: usize = 256;
 
@@ -70,7 +70,9 @@ impl EventRange {
         let is_within = |(from, to): &(u64, u64)| self.first <= *from && from <= to && *to <= self.last;
         // A build that made no tree had no bound.
         !self.has_tree()
-            || (span.is_some_and(|span| span < RECORDS) && others.len() <= RUNS && others.iter().all(is_within))
+            || (span.is_some_and(|span| span < MAX_RANGE_RECORDS)
+                && others.len() <= RUNS
+                && others.iter().all(is_within))
     }
 
     /// The entry's payload.
@@ -117,7 +119,7 @@ impl Open {
 
     fn takes(&self, at: Sequence) -> bool {
         let follows = at.epoch == self.last.epoch && at.number.checked_sub(1) == Some(self.last.number);
-        follows && at.number - self.first.number < RECORDS && self.runs.len() < RUNS
+        follows && at.number - self.first.number < MAX_RANGE_RECORDS && self.runs.len() < RUNS
     }
 
     fn add(&mut self, at: Sequence, content: Content) {

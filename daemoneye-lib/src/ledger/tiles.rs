@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use super::Hash;
-use super::entries::Entries;
+use super::LedgerFiles;
 use super::tree::{self, Frontier, Nodes, TreeHash};
 use crate::segment::{SegmentError, SegmentName};
 
@@ -294,9 +294,22 @@ impl StoredTree {
         {
             return Ok(hashes);
         }
+        self.made(level, index)
+    }
+
+    /// What a full tile has to hold, whatever its file does: from the entries, or from the tiles below it.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn made(&mut self, level: u32, index: u64) -> Result<Vec<Hash>, TreeError> {
+        let width = TILE_WIDTH as u64;
         let Some(below) = level.checked_sub(1) else { return self.leaves(index * width, (index + 1) * width) };
         (index * width..(index + 1) * width)
-            .map(|index| self.tile(below, index).map(|tile| root_of(self.hash, &tile)))
+            .map(|index| {
+                // Not held against the tile above: that is the one that is made.
+                let found = read_tile(&self.dir, below, index)?;
+                found.map_or_else(|| self.made(below, index), Ok).map(|tile| root_of(self.hash, &tile))
+            })
             .collect()
     }
 
@@ -304,13 +317,8 @@ impl StoredTree {
         if first == end {
             return Ok(Vec::new());
         }
-        let mut entries = Entries::from(&self.dir, first)?;
-        (first..end)
-            .map(|sequence| match entries.advance()? {
-                Some((entry, _)) => Ok(self.hash.leaf(&entry.canonical_bytes())),
-                None => Err(TreeError::CorruptEntry { sequence }),
-            })
-            .collect()
+        let mut entries = LedgerFiles::open(&self.dir)?.from(first)?;
+        (first..end).map(|sequence| Ok(self.hash.leaf(&entries.numbered(sequence)?.entry.canonical_bytes()))).collect()
     }
 }
 

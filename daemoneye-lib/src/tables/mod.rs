@@ -72,6 +72,12 @@ pub const TABLES: &[Table] = &[
         own: alerts::RULES,
     },
     Table {
+        name: "rule_versions",
+        meaning: "what each version of a rule said, with the files that override it; the newest of each rule, at most 16 and 1 MiB of older ones",
+        shared: |_| false,
+        own: rules::RULE_VERSIONS,
+    },
+    Table {
         name: "rule_stats",
         meaning: "what the rules that run have done and cost since they were loaded with this text; none over a copied store",
         shared: |_| false,

@@ -2,6 +2,16 @@
 
 use crate::columns::{Column, Kind, Sensitivity, columns};
 
+pub(super) const RULE_VERSIONS: &[Column] = columns! {
+    "rule_id" Text "UUID" Public "" "which rule" "6f1f3a77-3f0a-4b6c-9a9e-2d0b7c1e5a10";
+    "version" Integer "" Public "" "which version of it, as in alerts.rule_version" "2";
+    "hash" Text "hex" Public "" "BLAKE3 of its text, as in alerts.rule_hash" "af1349b9f5f9a1a6a0404dea36dcc949";
+    "since" Timestamp "µs since the Unix epoch, UTC" Public "" "when it was first loaded" "2026-01-31T12:00:00.000000Z";
+    "file" Text "" Public "" "the file that it was read from" "/etc/daemoneye/rules.d/shell.yaml";
+    "text" Text "YAML" Public "" "what that held" "id: 6f1f3a77-3f0a-4b6c-9a9e-2d0b7c1e5a10";
+    "overrides" Text "JSON object" Public "" "the files that override it, each with what it held" "{}";
+};
+
 pub(super) const RULE_STATS: &[Column] = columns! {
     "rule_id" Text "UUID" Public "" "which rule" "6f1f3a77-3f0a-4b6c-9a9e-2d0b7c1e5a10";
     "name" Text "" Public "" "its name" "Reverse shell from a script interpreter";

@@ -28,6 +28,7 @@ pub(super) const COLLECTORS: &[Column] = columns! {
     "processes" Integer "processes" Public "" "processes that live, as it sees it" "212";
     "lost" Integer "events" Public "" "events that it lost; coverage says when and why" "0";
     "restarts" Integer "restarts" Public "" "times that the agent started it again" "0";
+    "pushdown" Text "" Public "" "what it leaves out because no rule needs it; NULL: it does not go by rules" "leaves out nothing";
 };
 
 pub(super) const SCANS: &[Column] = columns! {

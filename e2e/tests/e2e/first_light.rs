@@ -115,6 +115,8 @@ fn an_event_reaches_query_alert_file_and_ledger_and_its_stop_follows() {
         .unwrap();
     let kept: Value = serde_json::from_slice(&kept.stdout).unwrap();
     assert!(kept[0]["n"].as_i64().unwrap() >= 2, "{kept}");
+    let listed = home.json(&["rules", "list", "--store", home.data().to_str().unwrap()]).unwrap();
+    assert!(!listed.as_array().unwrap().is_empty(), "the copied store knows its rules");
     assert!(home.cli(&["audit", "verify"]).unwrap().status.success());
 }
 

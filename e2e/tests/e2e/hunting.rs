@@ -74,6 +74,16 @@ fn rules_of_both_kinds_hunt_through_a_file_and_what_is_broken_is_told() {
     }
     let whole = of(rules.join("sigma/shell.yml").to_str().unwrap());
     assert_eq!(stdout(&whole).lines().count(), 2);
+    assert_eq!(whole.status.code(), Some(3), "a line is broken: {}", stderr(&whole));
+    let (partial, asked) = (home.path().join("partial.yml"), home.path().join("asked.jsonl"));
+    fs::write(&partial, SHELL_OF_WORD.replace("CommandLine|contains", "FileVersion|contains")).unwrap();
+    for (event, code) in [(r#"{"FileVersion": "1"}"#, 3), (r#"{"Product": "1"}"#, 0)] {
+        fs::write(&asked, event).unwrap();
+        let hunted =
+            home.cli(&["hunt", "--rules", partial.to_str().unwrap(), "--events", asked.to_str().unwrap()]).unwrap();
+        assert_eq!(hunted.status.code(), Some(code), "{}", stderr(&hunted));
+        assert_eq!(stderr(&hunted).contains("1 events have FileVersion"), code == 3, "{}", stderr(&hunted));
+    }
     let nowhere = of(home.path().join("nowhere").to_str().unwrap());
     assert_eq!((nowhere.status.code(), stdout(&nowhere).as_str()), (Some(4), ""), "{}", stderr(&nowhere));
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread::JoinHandle;
@@ -73,7 +73,7 @@ impl Storm {
     }
 }
 
-fn kill_procmond(home: &Home) {
+pub(crate) fn kill_procmond(home: &Home) {
     for pid in procmonds(&home.data()).unwrap() {
         // It may be between two lives.
         let _gone = kill(Pid::from_raw(pid), Signal::SIGKILL);
@@ -97,6 +97,12 @@ fn kill_in_a_seal(home: &Home, running: &Agent) {
     }
     // It may be between two lives.
     let _gone = kill(Pid::from_raw(worker), Signal::SIGKILL);
+}
+
+/// Asks for a new key and does not wait for it, so that a kill may hit the hand-over.
+fn begin_rotation(home: &Home) -> Child {
+    let mut command = home.cli_command(&["audit", "rotate-key"]).unwrap();
+    command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 /// Adds every event record that the WAL holds now; says whether all of it could be read. A segment may be trimmed away between
@@ -151,6 +157,7 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
                 panic!("{error:#}\n{log:?}\n{:#?}\n{}", home.health(), running.transcript());
             }
         }
+        let rotation = (dice.below(4) == 0).then(|| begin_rotation(&home));
         std::thread::park_timeout(Duration::from_millis(dice.below(500)));
         match dice.below(5) {
             0 => {
@@ -171,6 +178,9 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
                 kill_procmond(&home);
                 running.kill_all().unwrap();
             }
+        }
+        if let Some(mut rotation) = rotation {
+            rotation.wait().unwrap();
         }
         looks += u64::from(note_wal(&home, &mut in_wal));
     }
@@ -197,7 +207,11 @@ fn killing_any_program_at_any_instant_loses_nothing_and_repeats_nothing() {
     check_alerts(&home);
     let verified = home.cli(&["audit", "verify"]).unwrap();
     assert!(verified.status.success(), "{}", String::from_utf8_lossy(&verified.stderr));
+    let rotated = store_rows(&home, "SELECT count(*) AS n FROM audit_entries WHERE action = 'key-rotated'");
+    let rotated = rotated[0]["n"].as_u64().unwrap();
     println!("{started} processes started, {} events seen in the WAL, {in_seals} kills inside a seal", in_wal.len());
+    println!("{rotated} keys handed over");
+    assert!(rotated > 0 || cycles < CYCLES, "no key was handed over");
     assert!(in_seals > 0 || cycles < CYCLES, "no kill has met a seal");
     assert!(looks * 2 > cycles, "only {looks} looks at the WAL succeeded");
     assert!(in_wal.len() as u64 > cycles, "the storm reached the WAL");

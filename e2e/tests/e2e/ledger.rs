@@ -18,7 +18,7 @@ fn verify(home: &Home, dir: &Path) -> Output {
 }
 
 /// The tiles stay behind: they are derived.
-fn copy_files(from: &Path, to: &Path) {
+pub(crate) fn copy_files(from: &Path, to: &Path) {
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
         if path.is_file() {

@@ -3,26 +3,31 @@
 use std::fs;
 use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use e2e::{Home, procmonds, program, wait_for};
+use e2e::{Agent, Home, procmonds, program, wait_for};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::first_light::Hidden;
 
 /// Ended in order when dropped.
-struct Procmond(Child);
+pub(crate) struct Procmond(Child);
 
 impl Procmond {
     fn start(home: &Home, settings: &[(&str, &str)]) -> Self {
+        Self::start_in(&home.data(), settings)
+    }
+
+    pub(crate) fn start_in(data: &Path, settings: &[(&str, &str)]) -> Self {
         let mut command = Command::new(program("procmond").unwrap());
-        command.arg("--data-dir").arg(home.data()).args(["--snapshot-interval-ms", "100"]);
+        command.arg("--data-dir").arg(data).args(["--snapshot-interval-ms", "100"]);
         command.env_clear().envs(settings.iter().copied()).stdin(Stdio::null()).stderr(Stdio::null());
         Self(command.spawn().unwrap())
     }
 
-    fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         kill(Pid::from_raw(self.0.id().try_into().unwrap()), Signal::SIGTERM).unwrap();
         wait_for("procmond's end", || Ok(self.0.try_wait()?)).unwrap().code()
     }
@@ -102,22 +107,29 @@ fn what_a_standalone_collector_saw_is_stored_by_the_agent_that_comes_later() {
 #[test]
 fn an_external_collector_registers_with_the_token_from_its_file() {
     let home = Home::new().unwrap();
+    let data = home.data();
+    let (home, agent, mut collector) = start_external(home, &data);
+    wait_for("its baseline", || Ok((count(&home, "start_kind = 'baseline'") > 0).then_some(()))).unwrap();
+    assert_eq!(agent.stop().unwrap().0.code(), Some(0));
+    collector.stop();
+}
+
+/// An agent, and a procmond that has a service of its own, on the data directory `data`.
+pub(crate) fn start_external(home: Home, data: &Path) -> (Home, Agent, Procmond) {
     let token = home.path().join("token");
     fs::write(&token, [7; 32]).unwrap();
     fs::set_permissions(&token, fs::Permissions::from_mode(0o400)).unwrap();
     let token = token.to_str().unwrap().to_owned();
     let home = home.set("PROCMOND__MODE", "external").set("PROCMOND__TOKEN_FILE", &token);
     let agent = home.start().unwrap();
-    wait_for("the bus", || Ok(home.runtime().join("bus.sock").exists().then_some(()))).unwrap();
     let socket = home.runtime().join("bus.sock");
+    wait_for("the bus", || Ok(socket.exists().then_some(()))).unwrap();
     let settings =
         [("DAEMONEYE_BROKER_SOCKET", socket.to_str().unwrap()), ("DAEMONEYE_BROKER_TOKEN_FILE", token.as_str())];
-    let mut collector = Procmond::start(&home, &settings);
+    let collector = Procmond::start_in(data, &settings);
     wait_for("the steady state", || Ok(home.health().ok().filter(|health| health["state"] == "steady_state")))
         .unwrap();
-    wait_for("its baseline", || Ok((count(&home, "start_kind = 'baseline'") > 0).then_some(()))).unwrap();
-    assert_eq!(agent.stop().unwrap().0.code(), Some(0));
-    collector.stop();
+    (home, agent, collector)
 }
 
 /// The first event that the console follows, which must be of a `.hidden`.

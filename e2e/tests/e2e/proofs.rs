@@ -6,10 +6,16 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use daemoneye_lib::exit::Exit;
-use e2e::{Home, program, wait_for};
+use daemoneye_lib::ledger::LedgerFiles;
+use daemoneye_lib::ledger::heartbeat::{HEARTBEAT, HeartbeatEntry};
+use daemoneye_lib::ledger::proof::Proof;
+use e2e::{Home, procmonds, program, wait_for};
 use serde_json::Value;
 
 use crate::first_light::Hidden;
+use crate::killed::kill_procmond;
+use crate::ledger::copy_files;
+use crate::lives::start_external;
 
 /// The console where nothing of DaemonEye lies but the files that were carried there.
 fn elsewhere(dir: &Path, args: &[&str]) -> Output {
@@ -75,6 +81,7 @@ fn a_process_and_an_alert_are_proven_to_a_stranger_with_a_file_and_the_key() {
     assert!(output.status.success(), "{}", said(&output));
     let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let events = verified(&rows, "event");
+    assert!(verified(&rows, "target")[0]["detail"].as_str().unwrap().contains(entity), "{rows:?}");
     assert!(
         !events.is_empty() && events.iter().all(|row| row["detail"].as_str().unwrap().contains(entity)),
         "{rows:?}"
@@ -140,4 +147,134 @@ fn a_store_is_held_against_its_ledger_alive_and_copied_and_what_is_missing_is_na
     let problems: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
     let named = |what: &str| problems.iter().any(|row| row["problem"].as_str().unwrap().starts_with(what));
     assert!(named("deleted") && problems.iter().any(|row| row["place"].as_str().unwrap().starts_with("procmond:")));
+}
+
+/// Its heartbeats, and its entries' actions.
+fn beats(home: &Home) -> (Vec<HeartbeatEntry>, Vec<String>) {
+    let entries = LedgerFiles::open(&home.data().join("audit")).unwrap().from(0).unwrap().map(Result::unwrap);
+    let entries: Vec<_> = entries.filter(|record| record.entry.actor == "procmond").collect();
+    let beats = entries.iter().filter(|record| record.entry.action == HEARTBEAT);
+    let beats = beats.map(|record| HeartbeatEntry::read(&record.payload).unwrap()).collect();
+    (beats, entries.into_iter().map(|record| record.entry.action).collect())
+}
+
+#[test]
+fn a_time_is_proven_to_a_stranger_and_one_in_which_the_collector_was_killed_is_no_silence() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let key = first_key(&home);
+    agent.kill_all().unwrap();
+    kill_procmond(&home);
+    wait_for("its end", || Ok(procmonds(&home.data())?.is_empty().then_some(()))).unwrap();
+    let killed = beats(&home).0.len();
+    let agent = home.start_ready().unwrap();
+    let hidden = Hidden::start();
+    let own = format!("SELECT entity_id FROM process_events WHERE executable_path = '{}'", hidden.path.display());
+    wait_for("the event", || Ok(home.query(&own)?.pop())).unwrap();
+    hidden.stop();
+    agent.stop().unwrap();
+    let (beats, actions) = beats(&home);
+    assert_eq!(actions.iter().filter(|action| *action == "start").count(), 2, "{actions:?}");
+    assert!(beats[killed..].windows(2).all(|pair| pair[0].to_ms == pair[1].from_ms), "{beats:?}");
+    let watched = beats.last().unwrap();
+    assert_eq!((watched.state.as_str(), watched.trouble.as_str()), ("running", ""), "{beats:?}");
+
+    let away = tempfile::tempdir().unwrap();
+    let audit = home.data().join("audit");
+    let prove = |from: &str, to: &str, name: &str| {
+        let file = away.path().join(name);
+        let args = ["audit", "prove", "--from", from, "--to", to, "--output", file.to_str().unwrap(), "--audit-dir"];
+        let output = home.cli(&[&args[..], &[audit.to_str().unwrap()]].concat()).unwrap();
+        assert!(output.status.success(), "{}", said(&output));
+    };
+    let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+    prove(&time(watched.from_ms), &time(watched.to_ms), "watched.json");
+    prove("1h", "0s", "all.json");
+    drop(home);
+
+    let verify = |name: &str| {
+        let output = elsewhere(away.path(), &["audit", "verify-proof", name, "--vkey", &key]);
+        let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap_or_default();
+        (output.status.code(), rows, said(&output))
+    };
+    let (status, rows, output) = verify("watched.json");
+    assert_eq!(status, code(Exit::Ok), "{output}");
+    assert!(verified(&rows, "silence")[0]["detail"].as_str().unwrap().starts_with("no: somebody watched"), "{output}");
+    assert_eq!(verified(&rows, "events")[0]["detail"], watched.events.to_string(), "{output}");
+    assert!(watched.events > 0, "{output}");
+    let (status, rows, output) = verify("all.json");
+    assert_eq!(status, code(Exit::Degraded), "{output}");
+    // Up to a second behind the events, which may be behind the heartbeat.
+    assert_ne!(verified(&rows, "event-ranges")[0]["detail"], "0", "{output}");
+    for why in ["the ledger begins later", "the collector ended without a word", "the collector was stopped"] {
+        let gaps = verified(&rows, "gap");
+        assert!(gaps.iter().any(|gap| gap["detail"].as_str().unwrap().contains(why)), "{why}: {output}");
+    }
+
+    let mut lacking = Proof::of_file(&fs::read_to_string(away.path().join("all.json")).unwrap()).unwrap();
+    lacking.entries.remove(lacking.entries.len() / 2);
+    fs::write(away.path().join("lacking.json"), lacking.to_file()).unwrap();
+    let (status, _, output) = verify("lacking.json");
+    assert_eq!(status, code(Exit::Tampered), "{output}");
+}
+
+/// The console as an operator of the packaged services calls it, who names no directory.
+fn as_packaged(home: &Home, args: &[&str]) -> Output {
+    let mut command = home.cli_command(&[args, &["--format", "json"]].concat()).unwrap();
+    command.env_remove("DAEMONEYE_CLI_DATA_DIR").output().unwrap()
+}
+
+fn rows(output: &Output) -> Vec<Value> {
+    assert!(output.status.success(), "{}", said(output));
+    serde_json::from_slice(&output.stdout).unwrap()
+}
+
+#[test]
+fn the_ledger_of_a_collector_with_a_data_directory_of_its_own_is_found_alive_and_copied() {
+    let home = Home::new().unwrap();
+    let collectors = home.path().join("procmond");
+    let audit = collectors.join("audit");
+    fs::create_dir_all(&audit).unwrap();
+    let home = home.set("PROCMOND__AUDIT_DIR", audit.to_str().unwrap());
+    let (home, agent, mut collector) = start_external(home, &collectors);
+    let hidden = Hidden::start();
+    let path = hidden.path.to_str().unwrap().to_owned();
+    let alert = wait_for("the alert", || {
+        Ok(home.delivered()?.into_iter().find(|alert| alert["process"]["executable_path"] == path.as_str()))
+    });
+    let id = alert.unwrap()["id"].as_str().unwrap().to_owned();
+    let evidence = home.path().join("evidence.json");
+    let args = ["alerts", "evidence", &id, "--output", evidence.to_str().unwrap()];
+    let made = wait_for("a checkpoint", || {
+        let output = as_packaged(&home, &args);
+        Ok((output.status.code() != code(Exit::NotFound)).then_some(output))
+    });
+    let made = made.unwrap();
+    assert!(made.status.success(), "{}", said(&made));
+    let key = as_packaged(&home, &["audit", "key"]);
+    let key = String::from_utf8_lossy(&key.stdout).trim().to_owned();
+    rows(&elsewhere(home.path(), &["alerts", "verify-evidence", "evidence.json", "--vkey", &key]));
+    let live = wait_for("ranges", || {
+        let live = rows(&as_packaged(&home, &["audit", "verify", "--rows"]));
+        Ok((live[0]["events"].as_u64() > Some(0)).then_some(live))
+    });
+    assert_eq!(live.unwrap()[0]["directory"], audit.to_str().unwrap());
+    // Another ledger than the one that the agent compares with.
+    let older = home.path().join("older");
+    fs::create_dir(&older).unwrap();
+    copy_files(&audit, &older);
+    let output = as_packaged(&home, &["audit", "verify", "--rows", "--audit-dir", older.to_str().unwrap()]);
+    assert_eq!(output.status.code(), code(Exit::Usage), "{}", said(&output));
+    hidden.stop();
+    assert_eq!(agent.stop().unwrap().0.code(), Some(0));
+    collector.stop();
+
+    let (data, audit) = (home.data(), audit.to_str().unwrap());
+    let store = ["audit", "verify", "--store", data.to_str().unwrap()];
+    let copied = rows(&as_packaged(&home, &[store.as_slice(), &["--audit-dir", audit]].concat()));
+    // What the collector recorded behind the agent's end is in its log alone.
+    assert!(copied[0]["events"].as_u64() > Some(0) && copied[0]["result"] == "verified", "{copied:?}");
+    let output = as_packaged(&home, &store);
+    assert_eq!(output.status.code(), code(Exit::NotFound), "{}", said(&output));
+    assert!(said(&output).contains("--audit-dir"), "{}", said(&output));
 }

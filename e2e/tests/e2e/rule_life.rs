@@ -74,6 +74,10 @@ fn lists_and_exceptions_decide_as_soon_as_they_are_written_and_what_they_hid_is_
     wait_for("the list's new version of the rule", || Ok((version()?["version"] == 2).then_some(()))).unwrap();
     let first = Sleepers::start(programs.path(), "dl-one", 1);
     wait_alerted(&home, first.pids()[0]);
+    let said = home
+        .query("SELECT version, text LIKE '%watched_names%' AS whole FROM rule_versions ORDER BY version")
+        .unwrap();
+    assert_eq!(said, [1, 2].map(|version| serde_json::json!({ "version": version, "whole": true })));
     let list = one(&home, "SELECT size, items, rules FROM rule_lists").unwrap();
     assert_eq!(list, serde_json::json!({ "size": 2, "items": "[\"dl-one\",\"dl-two\"]", "rules": 1 }));
 
@@ -273,4 +277,35 @@ fn executables_are_hashed_only_while_a_rule_reads_their_hash_where_that_is_asked
 
     fs::remove_file(rules.path().join("hash.yaml")).unwrap();
     wait_for("the selection without hashes again", || told(&hashes)).unwrap();
+}
+
+#[test]
+fn only_executables_are_hashed_that_a_rule_over_hashes_can_match() {
+    let rules = tempfile::tempdir().unwrap();
+    let programs = tempfile::tempdir().unwrap();
+    let condition = "executable_path ILIKE '%/W-in%' AND executable_hash <> 'x'";
+    // A hash that takes its time comes with an event of its own.
+    fs::write(rules.path().join("rule.yaml"), rule(condition).replace("event_type = 'start' AND ", "")).unwrap();
+    let home = Home::new().unwrap().rules(rules.path().to_owned()).variable("PROCMOND_HASHING__SCOPE", "rules");
+    let _agent = home.start_ready().unwrap();
+    let told = |words: &str| {
+        let row = one(&home, "SELECT pushdown FROM collectors WHERE id = 'procmond'")?;
+        Ok((row["pushdown"] == words).then_some(()))
+    };
+    let only = "fills executable_hash, hash_algorithm, hash_status only where executable_path contains \"/w-in\"";
+    wait_for("the selection of paths", || told(only)).unwrap();
+    let outside = Sleepers::start(programs.path(), "w-out", 1);
+    let inside = Sleepers::start(programs.path(), "w-inside", 1);
+    wait_alerted(&home, inside.pids()[0]);
+    let left_out = format!(
+        "SELECT count(*) AS n, count(hash_status) AS hashed FROM process_events WHERE pid = {}",
+        outside.pids()[0]
+    );
+    let seen =
+        wait_for("the other program", || Ok(Some(one(&home, &left_out)?).filter(|row| row["n"].as_u64() > Some(0))));
+    assert_eq!(seen.unwrap()["hashed"], 0);
+    let entity = format!("SELECT entity_id FROM process_events WHERE pid = {} LIMIT 1", outside.pids()[0]);
+    let entity = one(&home, &entity).unwrap()["entity_id"].as_str().unwrap().to_owned();
+    let explained = home.json(&["rules", "explain", ID, &entity]).unwrap();
+    assert_eq!(explained["pushdown"], serde_json::json!([format!("procmond {only}")]));
 }

@@ -1,12 +1,13 @@
 //! The door that every record passes before anything else sees it: secrets leave it, and the hash of its executable joins it
 //! when it is known.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::proto::ProcessRecord;
 use daemoneye_lib::redaction::Redactor;
 
+use super::wanted::Wanted;
 use crate::hashing::{ALGORITHM, Answer, FileKey, HashStatus, HashWish, Hasher};
 use crate::text::bound;
 
@@ -18,31 +19,37 @@ fn wish(record: &ProcessRecord, entity: EntityId, file: Option<FileKey>) -> Opti
     Some(HashWish { entity, pid: record.pid, executable_path, uid: record.uid, file })
 }
 
-#[derive(Default)]
 pub(super) struct Door {
     pub(super) redactor: Option<Redactor>,
     pub(super) hasher: Option<Hasher>,
-    /// Nobody reads a hash.
-    unread: AtomicBool,
+    /// Whose hashes are read.
+    wanted: RwLock<Wanted>,
+}
+
+impl Default for Door {
+    fn default() -> Self {
+        Self::new(None, None)
+    }
 }
 
 impl Door {
     pub(super) const fn new(redactor: Option<Redactor>, hasher: Option<Hasher>) -> Self {
-        Self { redactor, hasher, unread: AtomicBool::new(false) }
+        Self { redactor, hasher, wanted: RwLock::new(Wanted::All) }
     }
 
-    /// Whether hashes are read from now on.
-    pub(super) fn select_hashes(&self, read: bool) {
-        self.unread.store(!read, Ordering::Relaxed);
+    /// Whose hashes are read from now on.
+    pub(super) fn select_hashes(&self, wanted: Wanted) {
+        *self.wanted.write().unwrap_or_else(PoisonError::into_inner) = wanted;
     }
 
-    fn hasher(&self) -> Option<&Hasher> {
-        self.hasher.as_ref().filter(|_| !self.unread.load(Ordering::Relaxed))
+    fn hasher(&self, record: &ProcessRecord) -> Option<&Hasher> {
+        let (hasher, path) = (self.hasher.as_ref()?, record.executable_path.as_ref()?);
+        self.wanted.read().unwrap_or_else(PoisonError::into_inner).has(path).then_some(hasher)
     }
 
     /// What the process runs, asked of the file system, which may hang: before any lock.
     pub(super) fn look(&self, record: &ProcessRecord) -> Looked {
-        let (hasher, entity) = (self.hasher()?, EntityId::from_bytes(&record.entity_id)?);
+        let (hasher, entity) = (self.hasher(record)?, EntityId::from_bytes(&record.entity_id)?);
         Some(hasher.look(&wish(record, entity, None)?))
     }
 
@@ -73,7 +80,7 @@ impl Door {
     }
 
     fn hash(&self, record: &ProcessRecord, entity: Option<EntityId>, looked: Looked) -> Option<Answer> {
-        let hasher = self.hasher()?;
+        let hasher = self.hasher(record)?;
         match looked.transpose() {
             Ok(file) => hasher.ask(wish(record, entity?, file)?),
             Err(status) => Some(Answer { hash: None, status }),
@@ -90,9 +97,7 @@ impl Door {
             notes.push("executable hashing is off".to_owned());
             return notes;
         };
-        if self.unread.load(Ordering::Relaxed) {
-            notes.push("executables are not hashed: no rule in force reads a hash".to_owned());
-        }
+        notes.extend(self.wanted.read().unwrap_or_else(PoisonError::into_inner).note());
         let counters = hasher.counters();
         let counted = [
             (counters.timeouts, "executables took too long to hash"),

@@ -110,6 +110,7 @@ impl ProcessCollector for SysinfoCollector {
                 "sysinfo: start times in whole seconds, identities are estimated".to_owned(),
                 "sysinfo: no terminal, control group, container or namespace".to_owned(),
             ],
+            missing_columns: &["tty", "cgroup", "container_id", "pid_namespace", "namespace_pid"],
         }
     }
 

@@ -109,7 +109,7 @@ impl Drop for Procmond {
 async fn registered(streams: &mut BrokerStreams) -> Register {
     loop {
         match timeout(DEADLINE, streams.notices.recv()).await.unwrap().unwrap() {
-            Notice::Registered(register) => return register,
+            Notice::Registered(register) => return *register,
             Notice::Refused { fault, .. } => panic!("refused: {}", fault.message),
             _ => {}
         }

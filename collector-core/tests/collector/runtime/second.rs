@@ -134,7 +134,7 @@ async fn received(house: &House, expected: &[(&str, i64)]) {
 fn registrations(house: &House) -> Vec<Register> {
     let notices = house.notices.lock().unwrap();
     let registered = |notice: &Notice| match notice {
-        Notice::Registered(register) => Some(register.clone()),
+        Notice::Registered(register) => Some((**register).clone()),
         _ => None,
     };
     notices.iter().filter_map(registered).collect()

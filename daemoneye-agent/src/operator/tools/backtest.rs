@@ -73,9 +73,9 @@ impl Operators {
         }
         block_in_place(|| backtest.finish()).map_err(|error| internal(&error))?;
         let sample = self.sample(rule.clone(), &backtest, cancel).await?;
-        let document = block_in_place(|| backtest.document(&rule, events, sample, began.elapsed()));
-        let document = document.map_err(|error| internal(&error))?;
-        say(answers, Answer::Data(shown(&document, backtest.degraded.is_empty())?)).await;
+        let document = backtest.document(&rule, events, &sample, began.elapsed());
+        let sound = backtest.degraded.is_empty() && backtest.lacks.is_empty();
+        say(answers, Answer::Data(shown(&document, sound)?)).await;
         Ok(())
     }
 
@@ -161,7 +161,12 @@ impl Backtest {
 
     fn finish(&mut self) -> Result<(), StoreError> {
         self.tally.finish(self.to_us)?;
-        self.in_use.as_mut().map_or(Ok(()), |(_, tally)| tally.finish(self.to_us))
+        self.lacks.extend(self.tally.shortfalls());
+        if let Some((_, tally)) = &mut self.in_use {
+            tally.finish(self.to_us)?;
+            self.lacks.extend(tally.shortfalls().into_iter().map(|lack| format!("the version in use: {lack}")));
+        }
+        Ok(())
     }
 
     fn note(&mut self, done: &QueryDone) {
@@ -178,8 +183,8 @@ impl Backtest {
         }
     }
 
-    fn document(&self, rule: &LoadedRule, events: u64, cost: Value, took: Duration) -> Result<Value, StoreError> {
-        let (days, most) = self.tally.days()?;
+    fn document(&self, rule: &LoadedRule, events: u64, cost: &Value, took: Duration) -> Value {
+        let (days, most) = self.tally.days();
         let at = |us: i64| Timestamp::from_microsecond(us).map(|time| format!("{time:.6}")).unwrap_or_default();
         let elapsed_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let mut document = json!({
@@ -188,7 +193,8 @@ impl Backtest {
             "to": at(self.to_us),
             "events": events,
             "hits": self.tally.hits(),
-            "alerts": self.tally.alerts()?,
+            "hidden": self.tally.hidden(),
+            "alerts": self.tally.alerts(),
             "most_alerts_a_day": most,
             "days": days,
             "top": self.tally.top(),
@@ -201,10 +207,10 @@ impl Backtest {
             "difference": null,
         });
         if let (Some((version, tally)), Some(members)) = (&self.in_use, document.as_object_mut()) {
-            let in_use = json!({ "version": version, "hits": tally.hits(), "alerts": tally.alerts()? });
+            let in_use = json!({ "version": version, "hits": tally.hits(), "alerts": tally.alerts() });
             members.insert("in_use".to_owned(), in_use);
             members.insert("difference".to_owned(), self.tally.difference(tally));
         }
-        Ok(document)
+        document
     }
 }

@@ -1,5 +1,7 @@
 //! `rules explain`: one rule, and the events that were asked about.
 
+use std::collections::BTreeMap;
+
 use daemoneye_engine::RecordBatch;
 use daemoneye_engine::detect::{self, LoadedRule};
 use daemoneye_engine::ingest::{batch_from_json, row_to_json};
@@ -12,6 +14,7 @@ use super::super::data::shown;
 use super::super::rules::refusal;
 use super::super::{Operators, internal};
 use super::rows::text;
+use crate::worker::{Collector, Pushdown};
 
 /// Events of one entity that are explained: a start, a few changes, the stop.
 const EVENTS: usize = 16;
@@ -35,12 +38,16 @@ impl Operators {
             given_event(&asked.event_json)?
         };
         let (id, hash) = (rule.rule.id, rule.rule.hash.clone());
+        let pushed = self.worker.as_ref().map(|worker| pushed(&worker.roster.all(), &rule)).unwrap_or_default();
         let explained = tokio::task::spawn_blocking(move || explain(&rule, &events));
         let mut explained = explained.await.map_err(|error| internal(&error))??;
         let stats = self.worker.as_ref().map(|worker| worker.rules.set().stats()).unwrap_or_default();
         let of_rule = stats.iter().find(|stats| stats.rule.id == id && stats.rule.hash == hash);
         if let (Some(kept), Some(members)) = (of_rule.and_then(|stats| stats.window), explained.as_object_mut()) {
             members.insert("kept_rows".to_owned(), kept.kept_rows.into());
+        }
+        if let Some(members) = explained.as_object_mut().filter(|_| !pushed.is_empty()) {
+            members.insert("pushdown".to_owned(), pushed.into());
         }
         shown(&explained, true)
     }
@@ -71,6 +78,18 @@ impl Operators {
         let cause = cause.ok_or_else(|| Fault::new(FaultKind::NotFound, format!("no alert has the id {alert}")))?;
         Ok((POSITION, position(&cause.collector, cause.epoch, cause.number)))
     }
+}
+
+/// What collectors do about columns that the rule reads and that they may leave out.
+fn pushed(collectors: &BTreeMap<String, Collector>, rule: &LoadedRule) -> Vec<String> {
+    let reads = rule.reads();
+    let concerned = collectors.iter().filter_map(|(id, collector)| match &collector.pushdown {
+        Some(told @ Pushdown::Selected(selected)) => {
+            selected.optional.iter().any(|column| reads.contains(column.as_str())).then(|| format!("{id} {told}"))
+        }
+        _ => None,
+    });
+    concerned.collect()
 }
 
 const POSITION: &str = "collector = $1 AND epoch = $2 AND seq = $3";

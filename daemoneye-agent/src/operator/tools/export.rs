@@ -1,4 +1,4 @@
-//! `rules export`: every loaded rule as it is in force, as a file that another host can load.
+//! `rules export`: every loaded rule as it is in force, and the lists that they name, as files that another host can load.
 
 use std::collections::BTreeSet;
 
@@ -14,10 +14,15 @@ impl Operators {
         self.live_only("rules export")?;
         let mut taken = BTreeSet::new();
         let loaded = self.loaded();
-        for rule in &loaded {
-            let bytes = rules::to_yaml(rule).into_bytes();
+        let lists =
+            rules::lists_to_yaml(&self.lists()).into_iter().map(|(name, text)| (format!("lists/{name}"), text));
+        let lists: Vec<(String, String)> = lists.collect();
+        taken.extend(lists.iter().map(|(path, _)| path.clone()));
+        let files = loaded.iter().map(|rule| (path(rule, &mut taken), rules::to_yaml(rule)));
+        for (path, text) in lists.into_iter().chain(files) {
+            let bytes = text.into_bytes();
             let blake3 = blake3::hash(&bytes).as_bytes().to_vec();
-            let part = FilePart { path: path(rule, &mut taken), bytes, last: true, blake3 };
+            let part = FilePart { path, bytes, last: true, blake3 };
             if !say(answers, Answer::FilePart(part)).await {
                 return Ok(());
             }

@@ -46,7 +46,7 @@ impl Operators {
 
 impl Operators {
     /// The lists in force; over a copied store there are none.
-    fn lists(&self) -> rules::Lists {
+    pub(super) fn lists(&self) -> rules::Lists {
         let lists = self.worker.as_ref().map(|worker| worker.rules.read(|_, lists, _| lists.clone()));
         lists.unwrap_or_default()
     }

@@ -8,11 +8,14 @@ use daemoneye_engine::detect::LoadedRule;
 use daemoneye_engine::ingest::row_to_json;
 use daemoneye_engine::replay::{Replay, events_of};
 use daemoneye_engine::store::{RuleMatch, StoreError, StoreOptions};
+use daemoneye_lib::model::Alert;
 use jiff::Timestamp;
 use serde_json::{Map, Value, json};
 
 /// Different values that are counted per column.
 const VALUES: usize = 10_000;
+/// Text of values and examples that is held for all columns, in bytes: a value may have a megabyte.
+const TEXT_BYTES: usize = 16 * 1024 * 1024;
 /// Values that are shown per column.
 const SHOWN_VALUES: usize = 5;
 /// Hits whose positions are kept, to tell two versions apart.
@@ -32,12 +35,22 @@ type Position = (String, u64, u64);
 pub(super) struct Tally {
     replay: Replay,
     hits: u64,
-    days: BTreeMap<String, u64>,
+    alerts: u64,
+    days: BTreeMap<String, Day>,
+    /// What is left of [`TEXT_BYTES`].
+    room: usize,
     values: BTreeMap<String, HashMap<String, u64>>,
     uncounted: BTreeSet<String>,
     positions: BTreeMap<Position, Seen>,
     /// Hits at these positions.
     placed: u64,
+}
+
+/// What was found in the events of one day.
+#[derive(Debug, Clone, Copy, Default)]
+struct Day {
+    hits: u64,
+    alerts: u64,
 }
 
 /// The hits on one event: a window rule may have several.
@@ -54,6 +67,8 @@ impl Tally {
         Ok(Self {
             replay: replay.since(from_us),
             hits: 0,
+            alerts: 0,
+            room: TEXT_BYTES,
             days: BTreeMap::new(),
             values: BTreeMap::new(),
             uncounted: BTreeSet::new(),
@@ -67,6 +82,8 @@ impl Tally {
         for found in self.replay.take(&events_of(events))? {
             self.count(&found);
         }
+        let settled = self.replay.settled()?;
+        self.raised(&settled);
         Ok(())
     }
 
@@ -75,21 +92,34 @@ impl Tally {
         for found in self.replay.advance(to_us.saturating_add(TICK_US))? {
             self.count(&found);
         }
+        let rest = self.replay.alerts()?;
+        self.raised(&rest);
         Ok(())
+    }
+
+    fn raised(&mut self, alerts: &[Alert]) {
+        for alert in alerts {
+            let time = Timestamp::from_microsecond(alert.time_us).map(|time| time.to_string()).unwrap_or_default();
+            let day = self.days.entry(day(&time)).or_default();
+            day.alerts = day.alerts.saturating_add(1);
+        }
+        self.alerts = self.alerts.saturating_add(alerts.len() as u64);
     }
 
     fn count(&mut self, found: &RuleMatch) {
         self.hits = self.hits.saturating_add(1);
         let process = row_to_json(&found.batch, found.row);
         let time = process.get("time").and_then(Value::as_str).unwrap_or_default();
-        let hits = self.days.entry(day(time)).or_default();
-        *hits = hits.saturating_add(1);
+        let day = self.days.entry(day(time)).or_default();
+        day.hits = day.hits.saturating_add(1);
         for (column, value) in &found.output {
             let counts = self.values.entry(column.clone()).or_default();
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
-            if counts.len() < VALUES || counts.contains_key(&text) {
-                let count = counts.entry(text).or_default();
+            if let Some(count) = counts.get_mut(&text) {
                 *count = count.saturating_add(1);
+            } else if counts.len() < VALUES && text.len() <= self.room {
+                self.room = self.room.saturating_sub(text.len());
+                counts.insert(text, 1);
             } else {
                 self.uncounted.insert(column.clone());
             }
@@ -106,7 +136,8 @@ impl Tally {
         if places >= POSITIONS && !self.positions.contains_key(&position) {
             return;
         }
-        let fresh = || Seen { hits: 0, example: (places < POSITIONS / 10).then(|| example(process)) };
+        let room = &mut self.room;
+        let fresh = || Seen { hits: 0, example: (places < POSITIONS / 10).then(|| example(process, room)).flatten() };
         let seen = self.positions.entry(position).or_insert_with(fresh);
         seen.hits = seen.hits.saturating_add(1);
         self.placed = self.placed.saturating_add(1);
@@ -116,29 +147,31 @@ impl Tally {
         self.hits
     }
 
+    /// Matches that exceptions hid: no hits.
+    pub(super) const fn hidden(&self) -> u64 {
+        self.replay.hidden()
+    }
+
     /// Whether every hit's position was kept.
     fn is_whole(&self) -> bool {
         self.placed == self.hits
     }
 
     /// Hits and alerts of each day that has any, and the most alerts of one day.
-    pub(super) fn days(&self) -> Result<(Vec<Value>, u64), StoreError> {
-        let mut alerts = BTreeMap::<String, u64>::new();
-        for alert in self.replay.alerts()? {
-            let time = Timestamp::from_microsecond(alert.time_us).map(|time| time.to_string()).unwrap_or_default();
-            let count = alerts.entry(day(&time)).or_default();
-            *count = count.saturating_add(1);
-        }
-        let most = alerts.values().copied().max().unwrap_or_default();
-        let all: BTreeSet<&String> = self.days.keys().chain(alerts.keys()).collect();
-        let of = |counts: &BTreeMap<String, u64>, day: &String| counts.get(day).copied().unwrap_or_default();
-        let days = all.into_iter();
-        let days = days.map(|day| json!({ "day": day, "hits": of(&self.days, day), "alerts": of(&alerts, day) }));
-        Ok((days.collect(), most))
+    pub(super) fn days(&self) -> (Vec<Value>, u64) {
+        let most = self.days.values().map(|day| day.alerts).max().unwrap_or_default();
+        let days = self.days.iter();
+        let days = days.map(|(day, found)| json!({ "day": day, "hits": found.hits, "alerts": found.alerts }));
+        (days.collect(), most)
     }
 
-    pub(super) fn alerts(&self) -> Result<usize, StoreError> {
-        self.replay.alerts().map(|alerts| alerts.len())
+    pub(super) const fn alerts(&self) -> u64 {
+        self.alerts
+    }
+
+    /// What it could not decide, or not as it would have been live.
+    pub(super) fn shortfalls(&self) -> Vec<String> {
+        self.replay.shortfalls()
     }
 
     /// The most frequent values of every column that the rule returns.
@@ -195,9 +228,12 @@ fn day(time: &str) -> String {
     time.chars().take(10).collect()
 }
 
-fn example(process: &Map<String, Value>) -> Value {
-    let known = EXAMPLE.iter().filter_map(|name| Some(((*name).to_owned(), process.get(*name)?.clone())));
-    Value::Object(known.collect())
+/// `None`: there is no room for it.
+fn example(process: &Map<String, Value>, room: &mut usize) -> Option<Value> {
+    let known = || EXAMPLE.iter().filter_map(|name| Some((*name, process.get(*name)?)));
+    let bytes = known().map(|(_, value)| value.as_str().map_or(0, str::len)).fold(0, usize::saturating_add);
+    *room = room.checked_sub(bytes)?;
+    Some(Value::Object(known().map(|(name, value)| (name.to_owned(), value.clone())).collect()))
 }
 
 #[cfg(test)]
@@ -234,7 +270,7 @@ mod tests {
         let mut tally = tally(COUNTED, 10);
         tally.take(events(&[1, 2, 9, 11])).unwrap();
         tally.finish(START_US + 20_000_000).unwrap();
-        assert_eq!((tally.hits(), tally.alerts().unwrap()), (1, 1), "only the event at 11 s, with the one at 9 s");
+        assert_eq!((tally.hits(), tally.alerts()), (1, 1), "only the event at 11 s, with the one at 9 s");
     }
 
     #[test]

@@ -8,7 +8,7 @@ use std::io::{self, BufWriter, Write as _};
 use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::Entries;
+use daemoneye_lib::ledger::LedgerFiles;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
 use daemoneye_lib::ledger::tiles::{
     GrowingTree, TILE_WIDTH, Tile, TreeError, bundle_path, partial_path, tile_path, tree_hash,
@@ -43,10 +43,10 @@ fn fill(directory: &Path, to: &Path, note: &str, checkpoint: &Checkpoint) -> Res
     let hash = tree_hash(directory).map_err(broken)?.unwrap_or(TreeHash::Sha256);
     let (mut tree, mut written) = (GrowingTree::new(hash), Ok(()));
     let mut bundle = Bundle { to, index: 0, entries: Vec::new() };
-    let mut entries = Entries::from(directory, 0).map_err(broken)?;
+    let entries = LedgerFiles::open(directory).and_then(|files| files.from(0));
+    let mut entries = entries.map_err(|error| broken(error.into()))?;
     while tree.size() < checkpoint.size {
-        let Some((entry, _)) = entries.advance().map_err(broken)? else { break };
-        let bytes = entry.canonical_bytes();
+        let bytes = entries.numbered(tree.size()).map_err(broken)?.entry.canonical_bytes();
         tree.push(hash.leaf(&bytes), |tile| {
             if written.is_ok() {
                 written = write_tile(to, &tile);
@@ -56,7 +56,7 @@ fn fill(directory: &Path, to: &Path, note: &str, checkpoint: &Checkpoint) -> Res
     }
     written.map_err(failed)?;
     bundle.end().map_err(failed)?;
-    if tree.size() != checkpoint.size || tree.root() != checkpoint.root {
+    if tree.root() != checkpoint.root {
         let text = "the entries do not have the root of the newest checkpoint; run: daemoneye-cli audit verify";
         return Err(CliError::Unreadable(text.to_owned()));
     }

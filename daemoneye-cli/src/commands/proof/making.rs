@@ -1,19 +1,20 @@
 //! Puts a proof together: entries and their places from the ledger's files, events and the leaves beside them from the store.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
+use std::convert::Infallible;
 use std::io::Write as _;
 use std::path::Path;
 
 use daemoneye_lib::event_json::Cell;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::find::LedgerFiles;
 use daemoneye_lib::ledger::keys::{KeyEntry, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{keys_file, read_text};
-use daemoneye_lib::ledger::proof::{EventColumns, MakeError, Proof, RangeLeaves, Row};
+use daemoneye_lib::ledger::proof::{
+    EntryProof, EventColumns, MAX_PROOF_BYTES, MakeError, Proof, RangeLeaves, Row, Target, Verified,
+};
 use daemoneye_lib::ledger::tiles::{StoredTree, TreeError, tree_hash};
-use daemoneye_lib::ledger::{EventRange, LedgerRecord};
+use daemoneye_lib::ledger::{EventRange, LedgerFiles, LedgerRecord};
 use daemoneye_lib::model::EventPointer;
 use daemoneye_lib::proto::{
     AuditLeaves, Sequence, Value, operator_request::Verb, operator_response::Answer, value::Kind,
@@ -38,7 +39,7 @@ pub(super) struct Making {
 }
 
 impl Making {
-    pub(super) fn open(dir: &Path) -> Result<Self, CliError> {
+    pub(super) fn open(dir: &Path, target: Target) -> Result<Self, CliError> {
         let none = || {
             let text = format!("the ledger in {} has no tree yet; procmond makes one at its start", dir.display());
             CliError::NotFound(text)
@@ -52,7 +53,7 @@ impl Making {
         let keys = read_text(&keys_file(dir)).map_err(unreadable)?.unwrap_or_default();
         let rotations = if keys.lines().count() > 1 { rotations(&files, checkpoint.size)? } else { Vec::new() };
         let first = keys.lines().next().and_then(|key| key.parse().ok());
-        Ok(Self { files, tree, proof: Proof::new(hash, note, rotations), first, ranges: HashMap::new() })
+        Ok(Self { files, tree, proof: Proof::new(target, hash, note, rotations), first, ranges: HashMap::new() })
     }
 
     /// Entries below the checkpoint.
@@ -62,16 +63,25 @@ impl Making {
 
     pub(super) fn entry(&mut self, record: &LedgerRecord) -> Result<(), CliError> {
         let size = self.tree.size();
-        self.proof.add_entry(record, size, &mut self.tree).map_err(|error| match error {
-            MakeError::Nodes(error) => broken(error),
-            other => CliError::NotFound(other.to_string()),
-        })
+        self.proof.add_entry(record, size, &mut self.tree).map_err(not_made)
+    }
+
+    /// All entries of a period.
+    pub(super) fn run(&mut self, run: Vec<EntryProof>) -> Result<(), CliError> {
+        let size = self.tree.size();
+        self.proof.set_run(run, size, &mut self.tree).map_err(not_made)
     }
 
     /// Adds a stored event, and the entry that covers it.
     pub(super) async fn event(&mut self, session: &Session, columns: EventColumns) -> Result<(), CliError> {
         let row = Row::read(&columns).map_err(CliError::NotProven)?;
         let EventPointer { collector, epoch, number } = row.pointer;
+        let covers = |range: &EventRange| {
+            range.collector == collector && range.epoch == epoch && (range.first..=range.last).contains(&number)
+        };
+        if let Some((entry, (range, leaves))) = self.ranges.iter().find(|(_, (range, _))| covers(range)) {
+            return self.proof.add_event(*entry, range, leaves, columns, number).map_err(not_its_range);
+        }
         let found = self.files.range_of(&collector, Sequence::new(epoch, number)).map_err(unreadable)?;
         let at = format!("{collector}:{epoch}:{number}");
         let (record, range) = found.ok_or_else(|| {
@@ -83,38 +93,53 @@ impl Making {
         }
         self.entry(&record)?;
         let sequence = record.entry.sequence;
-        let (range, leaves) = match self.ranges.entry(sequence) {
-            Entry::Occupied(known) => known.into_mut(),
-            Entry::Vacant(place) => {
-                let leaves = leaves(session, &range).await?;
-                place.insert((range, leaves))
-            }
-        };
-        let added = self.proof.add_event(sequence, range, leaves, columns, number);
-        added.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify --rows")))
+        let leaves = leaves(session, &range).await?;
+        self.proof.add_event(sequence, &range, &leaves, columns, number).map_err(not_its_range)?;
+        self.ranges.insert(sequence, (range, leaves));
+        Ok(())
     }
 
     /// Writes the file, once it proves what it says: a wrong tile would show only where nobody can help it any more.
-    pub(super) fn write(&self, output: &Path) -> Result<(), CliError> {
-        let verified = self.first.as_ref().map_or(Ok(()), |key| self.proof.verify(key).map(drop));
-        verified.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify")))?;
+    pub(super) fn write(&self, output: &Path) -> Result<Option<Verified>, CliError> {
+        let verified = self.first.as_ref().map(|key| self.proof.verify(key)).transpose();
+        let verified =
+            verified.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify")))?;
+        let text = self.proof.to_file();
+        if text.len() as u64 > MAX_PROOF_BYTES {
+            let text =
+                format!("the file would have {} bytes, and nobody reads more than {MAX_PROOF_BYTES}", text.len());
+            return Err(CliError::Usage(format!("{text}; prove a shorter time")));
+        }
         let io = |source| CliError::Io { what: format!("write {}", output.display()), source };
         let file = NewFile::create(output).map_err(io)?;
-        file.writer().and_then(|mut writer| writer.write_all(self.proof.to_file().as_bytes())).map_err(io)?;
-        file.keep().map_err(io)
+        file.writer().and_then(|mut writer| writer.write_all(text.as_bytes())).map_err(io)?;
+        file.keep().map_err(io)?;
+        Ok(verified)
     }
+}
+
+fn not_made(error: MakeError<TreeError>) -> CliError {
+    match error {
+        MakeError::Nodes(error) => broken(error),
+        other => CliError::NotFound(other.to_string()),
+    }
+}
+
+fn not_its_range(error: MakeError<Infallible>) -> CliError {
+    CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify --rows"))
 }
 
 /// Below the checkpoint: a key that came later has signed nothing that is proven here.
 fn rotations(files: &LedgerFiles, size: u64) -> Result<Vec<String>, CliError> {
     let mut notes = Vec::new();
-    files
-        .each(|record| {
-            let is_rotation = record.entry.sequence < size && record.entry.action == ROTATED;
-            notes.extend(is_rotation.then(|| KeyEntry::parse(&record.payload)).flatten().map(|key| key.note));
-            record.entry.sequence < size
-        })
-        .map_err(unreadable)?;
+    for record in files.from(0).map_err(unreadable)? {
+        let LedgerRecord { entry, payload, .. } = record.map_err(unreadable)?;
+        if entry.sequence >= size {
+            break;
+        }
+        let is_rotation = entry.action == ROTATED;
+        notes.extend(is_rotation.then(|| KeyEntry::parse(&payload)).flatten().map(|key| key.note));
+    }
     Ok(notes)
 }
 

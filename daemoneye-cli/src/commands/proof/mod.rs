@@ -1,6 +1,7 @@
 //! `audit prove`, `audit verify-proof`, `alerts evidence`, `alerts verify-evidence`: files that prove something to a stranger.
 
 mod making;
+mod told;
 
 use std::collections::{BTreeMap, HashSet};
 use std::io::Read as _;
@@ -8,11 +9,14 @@ use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::LedgerRecord;
-use daemoneye_lib::ledger::proof::{EventColumns, MAX_PROOF_BYTES, Proof, Verified};
+use daemoneye_lib::ledger::proof::{
+    EventColumns, MAX_PROOF_BYTES, PERIOD_ENTRIES, Period, PeriodError, Proof, Target, Verified,
+};
 use daemoneye_lib::model::{Alert, EventPointer};
 use daemoneye_lib::proto::{
-    AlertShow, AlertShown, Row, Value, operator_request::Verb, operator_response::Answer, value::Kind,
+    AlertShow, AlertShown, Value, operator_request::Verb, operator_response::Answer, value::Kind,
 };
+use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use self::making::{Making, rows, unreadable};
@@ -35,53 +39,90 @@ const BEFORE_US: i64 = 600_000_000;
 /// Actions of the entries that may be part of evidence.
 const CONTEXT: [&str; 5] = ["alert-status", "coverage", "rule-added", "rule-changed", "start"];
 
-const COLUMNS: [&str; 4] = ["what", "entry", "time", "detail"];
-
 pub(super) async fn prove(arguments: Prove, settings: &Settings) -> Result<Exit, CliError> {
-    let Prove { target, output, ledger } = arguments;
+    let Prove { target, to, output, ledger } = arguments;
     let directory = audit::directory_of(ledger, settings).await?;
-    let mut making = Making::open(&directory)?;
     if let Some(sequence) = target.seq {
-        let none = || CliError::NotFound(format!("the ledger in {} has no entry {sequence}", directory.display()));
-        let record = making.files.entry(sequence).map_err(unreadable)?.ok_or_else(none)?;
-        making.entry(&record)?;
-        return written(&making, &output);
+        return written(&entry(&directory, sequence)?, &output);
+    }
+    if let Some((from, to)) = target.from.zip(to) {
+        return written(&period(&directory, &from, &to)?, &output);
     }
     let session = Session::open(settings).await?;
-    if let Some(id) = target.alert {
-        add_alert(&mut making, &shown(&session, &id).await?)?;
-    }
-    if let Some(named) = target.event {
-        let (condition, params) = condition_of(&named)?;
-        let sql = format!(
-            "SELECT * FROM process_events WHERE {condition} ORDER BY collector, epoch, seq LIMIT {}",
-            EVENTS + 1
-        );
-        let mut found = rows(&session, Question { params, ..Question::new(sql) }).await?;
-        if found.is_empty() {
-            let text = format!("no stored event is {named}: retention may have removed it, or it was never seen");
-            return Err(CliError::NotFound(text));
+    let making = match target.alert {
+        Some(id) => {
+            let shown = shown(&session, &id).await?;
+            let alert = as_raised(&shown)?;
+            let mut making = Making::open(&directory, Target::Alert(alert.id.to_string()))?;
+            add_alert(&mut making, shown, &alert)?;
+            making
         }
-        if found.len() > EVENTS {
-            eprintln!("only the first {EVENTS} events are proven; name a later one by its position");
-            found.truncate(EVENTS);
-        }
-        for row in found {
-            making.event(&session, row).await?;
-        }
-    }
+        None => events(&session, &directory, &target.event.unwrap_or_default()).await?,
+    };
     session.close().await;
     written(&making, &output)
+}
+
+fn entry(directory: &Path, sequence: u64) -> Result<Making, CliError> {
+    let mut making = Making::open(directory, Target::Entry(sequence))?;
+    let none = || CliError::NotFound(format!("the ledger in {} has no entry {sequence}", directory.display()));
+    let record = making.files.entry(sequence).map_err(unreadable)?.ok_or_else(none)?;
+    making.entry(&record)?;
+    Ok(making)
+}
+
+fn period(directory: &Path, from: &str, to: &str) -> Result<Making, CliError> {
+    let now = Timestamp::now().as_microsecond();
+    // All of the milliseconds that are touched.
+    let from_ms = value::instant(from, now)?.div_euclid(1_000);
+    let to_ms = value::instant(to, now)?.saturating_add(999).div_euclid(1_000);
+    if from_ms >= to_ms {
+        return Err(CliError::Usage("--to lies before --from; there is no time between them".to_owned()));
+    }
+    let period = Period { from_ms, to_ms };
+    let mut making = Making::open(directory, Target::Period(period))?;
+    let run = period.entries(&making.files, making.size()).map_err(|error| match error {
+        PeriodError::LimitEntries { last_ms } => CliError::Usage(format!(
+            "there are more than {PERIOD_ENTRIES} entries in that time; prove it in parts, the first one with --to {}",
+            told::time(last_ms)
+        )),
+        PeriodError::Segment(error) => unreadable(error),
+        PeriodError::NoEntries => CliError::NotFound(error.to_string()),
+        PeriodError::CorruptEntry(_) => CliError::NotProven(error.to_string()),
+    })?;
+    making.run(run)?;
+    Ok(making)
+}
+
+async fn events(session: &Session, directory: &Path, named: &str) -> Result<Making, CliError> {
+    let (target, condition, params) = named_events(named)?;
+    let sql =
+        format!("SELECT * FROM process_events WHERE {condition} ORDER BY collector, epoch, seq LIMIT {}", EVENTS + 1);
+    let mut found = rows(session, Question { params, ..Question::new(sql) }).await?;
+    if found.is_empty() {
+        let text = format!("no stored event is {named}: retention may have removed it, or it was never seen");
+        return Err(CliError::NotFound(text));
+    }
+    if found.len() > EVENTS {
+        eprintln!("only the first {EVENTS} events are proven; name a later one by its position");
+        found.truncate(EVENTS);
+    }
+    let mut making = Making::open(directory, target)?;
+    for row in found {
+        making.event(session, row).await?;
+    }
+    Ok(making)
 }
 
 pub(super) async fn evidence(arguments: Evidence, settings: &Settings) -> Result<Exit, CliError> {
     let Evidence { id, output, ledger } = arguments;
     let directory = audit::directory_of(ledger, settings).await?;
-    let mut making = Making::open(&directory)?;
     let session = Session::open(settings).await?;
     let shown = shown(&session, &id).await?;
-    let alert = add_alert(&mut making, &shown)?;
-    making.proof.rule = shown.rule;
+    let alert = as_raised(&shown)?;
+    let mut making = Making::open(&directory, Target::Evidence(alert.id.to_string()))?;
+    making.proof.rule.clone_from(&shown.rule);
+    add_alert(&mut making, shown, &alert)?;
     for record in context(&making, &alert)? {
         making.entry(&record)?;
     }
@@ -147,14 +188,15 @@ fn context(making: &Making, alert: &Alert) -> Result<Vec<LedgerRecord>, CliError
         found.insert(kind, record)
     };
     let size = making.size();
-    let each = making.files.each(|record| {
-        let is_below = record.entry.sequence < size;
-        if is_below && CONTEXT.contains(&record.entry.action.as_str()) {
+    for record in making.files.from(0).map_err(unreadable)? {
+        let record = record.map_err(unreadable)?;
+        if record.entry.sequence >= size {
+            break;
+        }
+        if CONTEXT.contains(&record.entry.action.as_str()) {
             take(record);
         }
-        is_below
-    });
-    each.map_err(unreadable)?;
+    }
     Ok(found.into_values().collect())
 }
 
@@ -166,9 +208,12 @@ async fn shown(session: &Session, id: &str) -> Result<AlertShown, CliError> {
     }
 }
 
+fn as_raised(shown: &AlertShown) -> Result<Alert, CliError> {
+    serde_json::from_str(&shown.as_raised).map_err(|_| CliError::AgentAnswer("an alert"))
+}
+
 /// Adds an alert as it was raised, and the entry that tells of it.
-fn add_alert(making: &mut Making, shown: &AlertShown) -> Result<Alert, CliError> {
-    let alert: Alert = serde_json::from_str(&shown.as_raised).map_err(|_| CliError::AgentAnswer("an alert"))?;
+fn add_alert(making: &mut Making, shown: AlertShown, alert: &Alert) -> Result<(), CliError> {
     let id = alert.id.to_string();
     let told = |record: &LedgerRecord| {
         if !matches!(record.entry.action.as_str(), "alert" | "alert-suppressed") {
@@ -184,17 +229,22 @@ fn add_alert(making: &mut Making, shown: &AlertShown) -> Result<Alert, CliError>
     if payload.get("record").is_none() {
         return Err(CliError::NotFound(format!("alert {id} was raised by a build whose alerts have no proof")));
     }
-    if !daemoneye_lib::ledger::proof::is_alert(&payload, &alert, &shown.as_raised) {
+    if !daemoneye_lib::ledger::proof::is_alert(&payload, alert, &shown.as_raised) {
         let text = format!("alert {id} was changed: it is not what ledger entry {} tells of", record.entry.sequence);
         return Err(CliError::NotProven(text));
     }
     making.entry(&record)?;
-    making.proof.alert = Some(shown.as_raised.clone());
-    Ok(alert)
+    making.proof.alert = Some(shown.as_raised);
+    Ok(())
 }
 
 fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
-    making.write(output)?;
+    let verified = making.write(output)?;
+    if let Some(told) =
+        verified.as_ref().and_then(|verified| verified.told.as_ref()).filter(|told| !told.gaps.is_empty())
+    {
+        eprintln!("of {} parts of that time nothing is shown; `audit verify-proof` names them", told.gaps.len());
+    }
     let (entries, events) = (making.proof.entries.len(), making.proof.events.len());
     eprintln!("{}: {entries} entries and {events} events, below the newest checkpoint", output.display());
     Ok(Exit::Ok)
@@ -202,8 +252,10 @@ fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
 
 pub(super) fn verify_proof(arguments: &VerifyProof, settings: &Settings) -> Result<Exit, CliError> {
     let (proof, verified) = read(&arguments.file, &arguments.vkey)?;
-    render::rows(settings.format, &COLUMNS, &told(&proof, &verified))?;
-    Ok(Exit::Ok)
+    render::rows(settings.format, &told::COLUMNS, &told::rows(&proof, &verified))?;
+    // What is not shown is not silence, and a script is not to take it for that.
+    let whole = verified.told.is_none_or(|told| told.gaps.is_empty());
+    Ok(if whole { Exit::Ok } else { Exit::Degraded })
 }
 
 pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -> Result<Exit, CliError> {
@@ -211,7 +263,7 @@ pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -
     if verified.alert.is_none() {
         return Err(CliError::Usage(format!("{} is no evidence of an alert", arguments.file.display())));
     }
-    render::rows(settings.format, &COLUMNS, &told(&proof, &verified))?;
+    render::rows(settings.format, &told::COLUMNS, &told::rows(&proof, &verified))?;
     let mut exit = Exit::Ok;
     for EventPointer { collector, epoch, number } in &verified.missing {
         eprintln!("event {collector}:{epoch}:{number} caused the alert and is not in the file");
@@ -236,54 +288,25 @@ fn read(file: &Path, key: &str) -> Result<(Proof, Verified), CliError> {
     Ok((proof, verified))
 }
 
-/// What was proven, for a person or a script.
-fn told(proof: &Proof, verified: &Verified) -> Vec<Row> {
-    let row = |what: &str, entry: Option<u64>, time: String, detail: String| Row {
-        values: vec![
-            value::of_text(what),
-            entry.map_or_else(Value::default, value::of_number),
-            value::of_text(time),
-            value::of_text(detail),
-        ],
-    };
-    let checkpoint = &verified.checkpoint;
-    let detail = format!("{}, {} entries", checkpoint.origin, checkpoint.size);
-    let mut rows = vec![row("checkpoint", None, String::new(), detail)];
-    if let Some(alert) = &verified.alert {
-        let detail = format!("{} ({}): {}", alert.id, alert.severity.as_str(), alert.title);
-        rows.push(row("alert", None, value::timestamp(alert.time_us), detail));
-        if !proof.rule.is_empty() {
-            let detail = format!("{} version {}, hash {}", alert.rule_id, alert.rule_version, alert.rule_hash);
-            rows.push(row("rule", None, String::new(), detail));
-        }
-    }
-    for (event, at) in proof.events.iter().zip(&verified.events) {
-        let text = |name: &str| event.row.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
-        let named = ["event_type", "name", "command_line", "entity_id"].map(text);
-        let detail = format!("{}:{}:{} {}", at.collector, at.epoch, at.number, named.join(" "));
-        rows.push(row("event", Some(event.entry), text("time"), detail));
-    }
-    for entry in &proof.entries {
-        let time = entry.timestamp_ms.checked_mul(1_000).map(value::timestamp).unwrap_or_default();
-        rows.push(row("entry", Some(entry.sequence), time, format!("{} by {}", entry.action, entry.actor)));
-    }
-    rows
-}
-
 const POSITION: &str = "collector = $1 AND epoch = $2 AND seq = $3";
 
 fn position(collector: &str, epoch: u64, number: u64) -> Vec<Value> {
     vec![value::of_text(collector), value::of_number(epoch), value::of_number(number)]
 }
 
-fn condition_of(named: &str) -> Result<(&'static str, Vec<Value>), CliError> {
+/// What a word names, and the condition for its rows.
+fn named_events(named: &str) -> Result<(Target, &'static str, Vec<Value>), CliError> {
     if named.len() == 32 && named.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        return Ok(("entity_id = $1", vec![value::of_text(named.to_ascii_lowercase())]));
+        let entity = named.to_ascii_lowercase();
+        return Ok((Target::Entity(entity.clone()), "entity_id = $1", vec![value::of_text(entity)]));
     }
     let mut parts = named.rsplitn(3, ':');
     let (number, epoch) = (parts.next().map(str::parse), parts.next().map(str::parse));
     match (number, epoch, parts.next()) {
-        (Some(Ok(number)), Some(Ok(epoch)), Some(collector)) => Ok((POSITION, position(collector, epoch, number))),
+        (Some(Ok(number)), Some(Ok(epoch)), Some(collector)) => {
+            let pointer = EventPointer { collector: collector.to_owned(), epoch, number };
+            Ok((Target::Event(pointer), POSITION, position(collector, epoch, number)))
+        }
         _ => Err(CliError::Usage(format!(
             "{named:?} names no event: give an entity_id (32 hex digits) or a position such as procmond:3:18211"
         ))),

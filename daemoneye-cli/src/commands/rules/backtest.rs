@@ -18,8 +18,8 @@ use crate::value;
 
 pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> Result<Exit, CliError> {
     let now = Timestamp::now().as_microsecond();
-    let from_us = instant(&arguments.since, now)?;
-    let to_us = arguments.until.as_deref().map_or(Ok(now), |text| instant(text, now))?;
+    let from_us = value::instant(&arguments.since, now)?;
+    let to_us = arguments.until.as_deref().map_or(Ok(now), |text| value::instant(text, now))?;
     if from_us >= to_us {
         return Err(CliError::Usage("--until lies before --since; there is no time between them".to_owned()));
     }
@@ -54,21 +54,6 @@ async fn ask(session: &Session, asked: RulesBacktest) -> Result<DataShown, CliEr
     }
 }
 
-/// `7d`, `12h`, `30m` before now, or a time.
-fn instant(text: &str, now: i64) -> Result<i64, CliError> {
-    let wrong = || {
-        let text = format!("{text:?} is no time: give 7d, 12h or 30m (before now), or one like 2026-01-31T12:00:00Z");
-        CliError::Usage(text)
-    };
-    let unit = [("d", 86_400_i64), ("h", 3_600), ("m", 60), ("s", 1)];
-    let found = unit.iter().find_map(|(end, seconds)| Some((text.strip_suffix(end)?.parse::<u32>().ok()?, *seconds)));
-    if let Some((count, seconds)) = found {
-        let back = i64::from(count).checked_mul(seconds).and_then(|seconds| seconds.checked_mul(1_000_000));
-        return back.and_then(|back| now.checked_sub(back)).ok_or_else(wrong);
-    }
-    text.parse::<Timestamp>().map(|time| time.as_microsecond()).map_err(|_| wrong())
-}
-
 fn number(document: &Json, name: &str) -> u64 {
     document.get(name).and_then(Json::as_u64).unwrap_or_default()
 }
@@ -97,6 +82,10 @@ fn verdict(arguments: &Arguments, document: &Json, sound: bool) -> Exit {
 fn print(document: &Json) -> Result<(), CliError> {
     let (hits, alerts) = (number(document, "hits"), number(document, "alerts"));
     println!("{hits} of {} events match, {alerts} alerts", number(document, "events"));
+    let hidden = number(document, "hidden");
+    if hidden > 0 {
+        println!("exceptions hide {hidden} more matches");
+    }
     if let Some(in_use) = document.get("in_use").filter(|in_use| in_use.is_object()) {
         let only = |name: &str| {
             let count = document.pointer(&format!("/difference/{name}")).and_then(Json::as_u64);
@@ -153,17 +142,6 @@ fn top(document: &Json) -> Vec<Row> {
 mod tests {
     use super::*;
     use serde_json::json;
-
-    #[test]
-    fn a_time_is_a_span_before_now_or_a_time() {
-        let now = 1_769_860_800_000_000;
-        assert_eq!(instant("7d", now).unwrap(), now - 7 * 86_400_000_000);
-        assert_eq!(instant("30m", now).unwrap(), now - 1_800_000_000);
-        assert_eq!(instant("2026-01-31T12:00:00Z", 0).unwrap(), now);
-        for wrong in ["", "7", "-1d", "7 days", "yesterday", "4294967296d"] {
-            assert_eq!(instant(wrong, now).unwrap_err().exit(), Exit::Usage, "{wrong}");
-        }
-    }
 
     #[test]
     fn a_bound_that_is_exceeded_fails_the_command() {

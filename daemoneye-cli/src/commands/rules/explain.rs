@@ -78,6 +78,9 @@ fn text(document: &Json) -> String {
     if let Some(kept) = document.get("kept_rows").and_then(Json::as_u64) {
         out.push_str(&format!("keeps   {kept} events now\n"));
     }
+    for pushed in document.get("pushdown").and_then(Json::as_array).into_iter().flatten().filter_map(Json::as_str) {
+        out.push_str(&format!("pushed  {pushed}\n"));
+    }
     for event in document.get("events").and_then(Json::as_array).into_iter().flatten() {
         let named = event.get("event").and_then(Json::as_object).map(|columns| {
             columns.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect::<Vec<_>>().join(" ")
@@ -103,7 +106,11 @@ fn text(document: &Json) -> String {
             out.push_str(&format!("no value in this event: {}\n", missing.join(", ")));
         }
         for hidden in event.get("exceptions").and_then(Json::as_array).into_iter().flatten() {
-            out.push_str(&format!("exception  {}\n", shown(hidden)));
+            let hides = hidden.get("hides").and_then(Json::as_bool).unwrap_or_default();
+            let verb = if hides { "HIDES it" } else { "does not hide it" };
+            let (condition, owner, reason) =
+                (word(hidden, "condition"), word(hidden, "owner"), word(hidden, "reason"));
+            out.push_str(&format!("exception {verb}: {condition} ({owner}: {reason})\n"));
         }
         let scans = event.get("scans").and_then(Json::as_array);
         scans.into_iter().flatten().for_each(|of| scan(of, &mut out));

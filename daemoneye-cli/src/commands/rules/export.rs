@@ -1,4 +1,4 @@
-//! `rules export`: the loaded rules, as they are in force, into a new directory.
+//! `rules export`: the loaded rules and the lists, as they are in force, into a new directory.
 
 use std::io::Write as _;
 use std::path::Path;
@@ -35,7 +35,7 @@ pub(super) async fn run(settings: &Settings, dir: &Path) -> Result<Exit, CliErro
     }
     drop(answers);
     session.close().await;
-    eprintln!("{files} rules in {}", dir.display());
+    eprintln!("{files} files in {}", dir.display());
     Ok(Exit::Ok)
 }
 

@@ -28,6 +28,19 @@ pub(in crate::detect) fn explain_one(
     Explainer { table: alias.to_owned(), columns, row }.part(condition)
 }
 
+/// Characters of a part's text: with the values of a list it can have a megabyte, and each part around it has them again.
+const SHOWN: usize = 4_096;
+
+/// A part as text.
+pub(in crate::detect) fn shown(expr: &Expr) -> String {
+    let mut text = expr.to_string();
+    if let Some((end, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(end);
+        text.push('…');
+    }
+    text
+}
+
 struct Explainer<'a> {
     table: String,
     columns: &'a Columns<'a>,
@@ -43,7 +56,7 @@ impl Explainer<'_> {
         let (outcome, read) = self.outcome(expr)?;
         let parts = inner.into_iter().map(|expr| self.part(expr)).collect::<Result<Vec<_>, _>>()?;
         let values = if parts.is_empty() { self.values(&read) } else { Map::new() };
-        Ok(Part { kind, sql: expr.to_string(), outcome, values, parts })
+        Ok(Part { kind, sql: shown(expr), outcome, values, parts })
     }
 
     /// TRUE, FALSE or NULL, and the columns that decide it.

@@ -11,7 +11,7 @@ mod literal;
 mod scalar;
 mod select;
 
-pub(super) use explain::{explain, explain_one};
+pub(super) use explain::{explain, explain_one, shown};
 pub(super) use select::table_and_condition;
 
 use std::collections::BTreeSet;

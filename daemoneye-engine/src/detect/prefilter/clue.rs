@@ -5,8 +5,8 @@
 
 use std::sync::Arc;
 
-use super::frequency::cost;
 use super::need::{MAX_WITNESSES, Need, Witness, of_leaf};
+use super::weights::Weights;
 use crate::detect::matcher::{Comparison, Leaf, Test};
 
 /// Most further sets of one clue: two more parts of an AND rule out nearly all that the first lets through.
@@ -39,19 +39,17 @@ pub(super) enum Clues {
     Open,
 }
 
-impl From<Need> for Clues {
-    fn from(need: Need) -> Self {
+impl Clues {
+    pub(super) fn of(need: Need, weights: &Weights) -> Self {
         match need {
             Need::Any(witnesses) => {
-                let clue = |witness: Witness| Clue { cost: cost(&witness), witness, further: Vec::new() };
+                let clue = |witness: Witness| Clue { cost: weights.cost(&witness), witness, further: Vec::new() };
                 Self::Any(witnesses.into_iter().map(clue).collect())
             }
             Need::Open => Self::Open,
         }
     }
-}
 
-impl Clues {
     /// Estimated share of rows that have one, per million.
     fn cost(&self) -> u64 {
         match self {
@@ -96,30 +94,30 @@ impl Clues {
 }
 
 /// What a row where the test holds must have.
-pub(super) fn when_true(test: &Test) -> Clues {
+pub(super) fn when_true(test: &Test, weights: &Weights) -> Clues {
     match test {
-        Test::All(tests) => Clues::all(tests.iter().map(when_true)),
+        Test::All(tests) => Clues::all(tests.iter().map(|test| when_true(test, weights))),
         Test::Always => Clues::Open,
-        Test::Any(tests) => Clues::any(tests.iter().map(when_true)),
-        Test::Leaf(leaf, wanted) => of_leaf(leaf, *wanted),
-        Test::Never => Need::never().into(),
-        Test::Not(test) => when_false(test),
+        Test::Any(tests) => Clues::any(tests.iter().map(|test| when_true(test, weights))),
+        Test::Leaf(leaf, wanted) => of_leaf(leaf, *wanted, weights),
+        Test::Never => Clues::Any(Vec::new()),
+        Test::Not(test) => when_false(test, weights),
     }
 }
 
 /// What a row where the test does not hold must have.
-fn when_false(test: &Test) -> Clues {
+fn when_false(test: &Test, weights: &Weights) -> Clues {
     match test {
-        Test::All(tests) => Clues::any(tests.iter().map(when_false)),
-        Test::Always => Need::never().into(),
-        Test::Any(tests) => Clues::all(tests.iter().map(when_false)),
+        Test::All(tests) => Clues::any(tests.iter().map(|test| when_false(test, weights))),
+        Test::Always => Clues::Any(Vec::new()),
+        Test::Any(tests) => Clues::all(tests.iter().map(|test| when_false(test, weights))),
         // NULL does not hold either, unless the leaf is never NULL.
         Test::Leaf(
             leaf @ (Leaf::Compare(_, Comparison::Distinct, _) | Leaf::Present(_) | Leaf::Strict(..)),
             wanted,
-        ) => of_leaf(leaf, !wanted),
+        ) => of_leaf(leaf, !wanted, weights),
         Test::Leaf(..) | Test::Never => Clues::Open,
-        Test::Not(test) => when_true(test),
+        Test::Not(test) => when_true(test, weights),
     }
 }
 
@@ -132,7 +130,7 @@ mod tests {
     fn the_other_parts_of_an_and_are_looked_for_where_the_first_is() {
         let held = "ci_contains(command_line, 'sekurlsa') AND ci_ends(executable_path, '\\cmd.exe', '\\powershell.exe') \
                     AND name = 'cmd.exe' AND pid > 4";
-        let Clues::Any(clues) = when_true(&condition(held)) else { panic!() };
+        let Clues::Any(clues) = when_true(&condition(held), &Weights::default()) else { panic!() };
         let [clue] = clues.as_slice() else { panic!("{clues:?}") };
         assert_eq!(clue.witness, Witness::Exact(place("name"), "cmd.exe".into()));
         let columns: Vec<_> =
@@ -144,7 +142,7 @@ mod tests {
     fn each_branch_of_an_or_has_its_own_and_what_a_negation_takes_out_is_none() {
         let held = "((ci_eq(name, 'aaaa') AND ci_eq(user, 'u')) OR ci_eq(name, 'bbbb')) AND NOT ci_eq(cwd, '/x') \
                     AND ci_contains(command_line, 'everyday') IS NOT TRUE";
-        let Clues::Any(clues) = when_true(&condition(held)) else { panic!() };
+        let Clues::Any(clues) = when_true(&condition(held), &Weights::default()) else { panic!() };
         assert_eq!(clues.iter().map(|clue| clue.further.len()).collect::<Vec<_>>(), [1, 0]);
     }
 }

@@ -9,10 +9,10 @@ use std::hash::BuildHasher;
 use aho_corasick::Anchored;
 use aho_corasick::automaton::Automaton as _;
 use aho_corasick::nfa::contiguous::NFA;
+use daemoneye_lib::path_test::base_of;
 use foldhash::fast::RandomState;
 
 use super::need::Witness;
-use super::values::base_of;
 
 /// Remembered values of one column. A busy host has some hundred paths and some thousand command lines.
 const REMEMBERED: usize = 2_048;
@@ -36,8 +36,9 @@ pub(super) struct ColumnIndex {
     exact: Named,
     bases: Named,
     needles: Option<NFA>,
-    /// Witnesses by needle.
+    /// By needle.
     witnesses: Box<[WitnessAt]>,
+    texts: Box<[Box<str>]>,
     hasher: RandomState,
 }
 
@@ -69,27 +70,38 @@ impl ColumnIndex {
     /// `None` when an automaton of so many needles cannot be built.
     pub(super) fn new(column: usize, of: BTreeMap<&Witness, WitnessAt>) -> Option<Self> {
         let (mut present, mut exact, mut bases) = (None, Named::default(), Named::default());
-        let (mut needles, mut witnesses) = (Vec::new(), Vec::new());
+        let (mut texts, mut witnesses) = (Vec::new(), Vec::new());
         for (witness, at) in of {
             match witness {
                 Witness::Base(_, name) => drop(bases.insert(name.clone(), at)),
                 Witness::Exact(_, text) => drop(exact.insert(text.clone(), at)),
                 Witness::Needle(_, text) => {
-                    needles.push(text.as_bytes());
+                    texts.push(text.clone());
                     witnesses.push(at);
                 }
                 Witness::Present(_) => present = Some(at),
             }
         }
+        let patterns = texts.iter().map(|text| text.as_bytes());
         let needles =
-            if needles.is_empty() { None } else { Some(NFA::builder().prefilter(false).build(needles).ok()?) };
-        let (witnesses, hasher) = (witnesses.into(), RandomState::default());
-        Some(Self { column, present, exact, bases, needles, witnesses, hasher })
+            if texts.is_empty() { None } else { Some(NFA::builder().prefilter(false).build(patterns).ok()?) };
+        let (witnesses, texts, hasher) = (witnesses.into(), texts.into(), RandomState::default());
+        Some(Self { column, present, exact, bases, needles, witnesses, texts, hasher })
     }
 
     /// Size of the automaton in bytes.
     pub(super) fn automaton_bytes(&self) -> usize {
         self.needles.as_ref().map_or(0, aho_corasick::automaton::Automaton::memory_usage)
+    }
+
+    /// Everything that is looked for here.
+    pub(super) fn witnesses(&self) -> impl Iterator<Item = (Witness, WitnessAt)> {
+        let exact = self.exact.iter().map(|(text, at)| (Witness::Exact(self.column, text.clone()), *at));
+        let bases = self.bases.iter().map(|(name, at)| (Witness::Base(self.column, name.clone()), *at));
+        let needles = self.texts.iter().zip(&self.witnesses);
+        let needles = needles.map(|(text, at)| (Witness::Needle(self.column, text.clone()), *at));
+        let present = self.present.map(|at| (Witness::Present(self.column), at));
+        present.into_iter().chain(exact).chain(bases).chain(needles)
     }
 
     /// Whether the values matter, or only that they are there.

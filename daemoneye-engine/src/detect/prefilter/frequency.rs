@@ -6,12 +6,12 @@
 use std::sync::LazyLock;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
+use daemoneye_lib::path_test::base_of;
 
 use super::need::Witness;
-use super::values::base_of;
 
 /// Rows, in the unit of all figures here.
-const MILLION: u64 = 1_000_000;
+pub(super) const MILLION: u64 = 1_000_000;
 /// Share of one text of the table: it stands for some hundredth of all rows.
 const COMMON: u64 = 12_000;
 /// Share of a value of a column that has few.
@@ -139,7 +139,7 @@ static BASES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
 });
 
 /// Estimated share of rows that have it, per million.
-pub(super) fn cost(witness: &Witness) -> u64 {
+pub(super) fn expected(witness: &Witness) -> u64 {
     match witness {
         Witness::Base(_, name) => {
             let known = BASES.iter().filter(|base| **base == &**name).count();
@@ -188,11 +188,11 @@ mod tests {
 
     #[test]
     fn what_everybody_has_costs_more_than_what_is_long() {
-        let needle = |text: &str| cost(&Witness::Needle(0, text.into()));
+        let needle = |text: &str| expected(&Witness::Needle(0, text.into()));
         assert!(needle(r"c:\windows\system32\") > needle("-enc") && needle("sekurlsa") < needle("powershell"));
-        assert!(cost(&Witness::Base(0, "cmd.exe".into())) > cost(&Witness::Base(0, "certutil.exe".into())));
-        assert!(cost(&Witness::Present(0)) > needle("ab") && needle("a") > needle("abc"));
+        assert!(expected(&Witness::Base(0, "cmd.exe".into())) > expected(&Witness::Base(0, "certutil.exe".into())));
+        assert!(expected(&Witness::Present(0)) > needle("ab") && needle("a") > needle("abc"));
         let event_type = PROCESS_EVENTS.iter().position(|column| column.name == "event_type").unwrap();
-        assert!(cost(&Witness::Exact(event_type, "start".into())) > cost(&Witness::Exact(0, "x".into())));
+        assert!(expected(&Witness::Exact(event_type, "start".into())) > expected(&Witness::Exact(0, "x".into())));
     }
 }

@@ -8,24 +8,34 @@ mod clue;
 mod column;
 mod frequency;
 mod need;
+mod paths;
 mod values;
+mod weights;
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use self::clue::{Clue, Clues, MAX_FURTHER, when_true};
 use self::column::{ColumnIndex, Memory, WitnessAt};
 use self::need::Witness;
+pub(super) use self::paths::paths_when_true;
+use self::weights::{Tally, Weights};
 use super::matcher::Test;
 use super::row::Columns;
 
 /// Candidates are evaluated when there are this many: one megabyte, and many rows for each rule that is brought into the cache.
 const AT_ONCE: usize = 128 * 1024;
+/// One row in so many of a batch is counted: a prime, so that a beat in the events is not what is seen.
+const COUNTED: u32 = 7;
 /// Marks the end of a list of rows.
 const END: u32 = u32::MAX;
 
 /// No set of witnesses.
 const NO_SET: u32 = u32::MAX;
+/// Multiplies the place of a witness into a hash, whose upper bits are used: 2^64 divided by the golden ratio.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
+/// Leaves as many of the upper bits as tell those of a [`Marks`] apart.
+const MARKS_SHIFT: u32 = 58;
 
 /// The place of a rule in its set.
 type RuleAt = u32;
@@ -37,12 +47,16 @@ pub(super) struct Prefilter {
     /// Rules by witness: where those of each begin in `filed`, and one more.
     starts: Vec<u32>,
     filed: Vec<Filed>,
+    /// By witness: its mark where it is one of a set, else none, so that a row has few.
+    marks: Vec<Marks>,
     /// Of each set of witnesses where it ends in `sets`.
     set_ends: Vec<u32>,
     sets: Vec<WitnessAt>,
     /// Rules that are candidates on every row.
     open: Vec<RuleAt>,
     rules: usize,
+    /// By which witnesses were chosen.
+    weights: Weights,
 }
 
 /// A rule under one of its witnesses, and the sets of which each has one on the row too.
@@ -50,19 +64,52 @@ pub(super) struct Prefilter {
 struct Filed {
     rule: RuleAt,
     sets: [u32; MAX_FURTHER],
+    /// Of all witnesses of each set: a row with none of these marks has none of them, and nothing else need be looked at.
+    marks: [Marks; MAX_FURTHER],
 }
+
+/// Some witnesses, a bit each; several may share one.
+type Marks = u64;
 
 /// The candidates of some rows, and what is remembered from rows before them.
 #[derive(Debug, Default)]
 pub(super) struct Candidates {
     memories: Vec<Memory>,
     remembered_bytes: usize,
+    tally: Tally,
     row: Row,
     /// By rule: the first of its rows in `rows`.
     heads: Vec<u32>,
     rows: Vec<Link>,
     /// The rules that have rows.
     touched: Vec<RuleAt>,
+}
+
+/// What is remembered between batches. Who comes while another works with it begins with nothing.
+#[derive(Debug, Default)]
+pub(super) struct Kept(Mutex<Candidates>);
+
+impl Kept {
+    /// Hands over the candidates of every row, those of some rows at a time.
+    pub(super) fn each(&self, prefilter: &Prefilter, columns: &Columns<'_>, mut take: impl FnMut(&Candidates)) {
+        let mut fresh = Candidates::default();
+        let mut kept = match self.0.try_lock() {
+            Ok(kept) => Some(kept),
+            // What a panic left is overwritten before it is read.
+            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
+            Err(TryLockError::WouldBlock) => None,
+        };
+        let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
+        let mut row = 0;
+        while row < columns.rows() {
+            let next = prefilter.find(columns, row, candidates);
+            if next == row {
+                break;
+            }
+            row = next;
+            take(candidates);
+        }
+    }
 }
 
 /// The witnesses that one row has.
@@ -72,6 +119,7 @@ struct Row {
     /// By witness: the last row that had it.
     stamps: Vec<u32>,
     stamp: u32,
+    marks: Marks,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -83,16 +131,21 @@ struct Link {
 impl Prefilter {
     /// Conditions in the order of the set's rules.
     pub(super) fn new<'a>(conditions: impl ExactSizeIterator<Item = &'a Test>) -> Self {
-        let mut this = Self { rules: conditions.len(), ..Self::default() };
+        Self::weighed(conditions, Weights::default())
+    }
+
+    fn weighed<'a>(conditions: impl ExactSizeIterator<Item = &'a Test>, weights: Weights) -> Self {
+        let mut this = Self { rules: conditions.len(), weights, ..Self::default() };
         let mut clues: Vec<(RuleAt, Vec<Clue>)> = Vec::with_capacity(conditions.len());
         for (rule, condition) in (0..).zip(conditions) {
-            match when_true(condition) {
+            match when_true(condition, &this.weights) {
                 Clues::Any(of_rule) => clues.push((rule, of_rule)),
                 Clues::Open => this.open.push(rule),
             }
         }
         let witnesses = this.index(clues.iter().flat_map(|(_, clues)| clues));
         let mut filing = Filing { filed: vec![Vec::new(); witnesses.len()], known: HashMap::new() };
+        this.marks.resize(witnesses.len(), 0);
         for (rule, clues) in &clues {
             this.file(*rule, clues, &witnesses, &mut filing);
         }
@@ -148,20 +201,32 @@ impl Prefilter {
                 self.open.push(rule);
                 return;
             };
-            let mut sets = [NO_SET; MAX_FURTHER];
-            for (set, further) in sets.iter_mut().zip(&clue.further) {
-                *set = *filing.known.entry(&further.witnesses).or_insert_with(|| {
-                    let places: Option<Vec<WitnessAt>> =
-                        further.witnesses.iter().map(|witness| witnesses.get(witness).copied()).collect();
+            let (mut sets, mut marks) = ([NO_SET; MAX_FURTHER], [Marks::MAX; MAX_FURTHER]);
+            for ((set, marks), further) in sets.iter_mut().zip(&mut marks).zip(&clue.further) {
+                let known = filing.known.entry(&further.witnesses);
+                (*set, *marks) = *known.or_insert_with(|| {
+                    let places = further.witnesses.iter().map(|witness| witnesses.get(witness).copied());
                     // What cannot be looked for rules nothing out.
-                    let Some(places) = places else { return NO_SET };
-                    self.sets.extend(places);
-                    self.set_ends.push(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
-                    u32::try_from(self.set_ends.len().saturating_sub(1)).unwrap_or(NO_SET)
+                    places.collect::<Option<Vec<_>>>().map_or((NO_SET, Marks::MAX), |places| self.set(&places))
                 });
             }
-            filed.push(Filed { rule, sets });
+            filed.push(Filed { rule, sets, marks });
         }
+    }
+
+    /// The place of a new set of witnesses, and their marks.
+    fn set(&mut self, witnesses: &[WitnessAt]) -> (u32, Marks) {
+        let mut all = 0;
+        for witness in witnesses {
+            let mark = 1 << (u64::from(*witness).wrapping_mul(SPREAD) >> MARKS_SHIFT);
+            if let Some(marks) = self.marks.get_mut(usize::try_from(*witness).unwrap_or(usize::MAX)) {
+                *marks = mark;
+            }
+            all |= mark;
+        }
+        self.sets.extend(witnesses);
+        self.set_ends.push(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
+        (u32::try_from(self.set_ends.len().saturating_sub(1)).unwrap_or(NO_SET), all)
     }
 
     /// Every rule on every row, for holding the other to.
@@ -174,9 +239,29 @@ impl Prefilter {
         self.columns.iter().map(ColumnIndex::automaton_bytes).sum()
     }
 
+    /// The same rules under what is rarest by what was counted since; `None` when nothing is far more frequent than it was
+    /// taken for.
+    pub(super) fn reweighed<'a>(
+        &self,
+        kept: &Kept,
+        conditions: impl ExactSizeIterator<Item = &'a Test>,
+    ) -> Option<Self> {
+        let witnesses = self.columns.iter().flat_map(ColumnIndex::witnesses);
+        let mut candidates = kept.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let weights = candidates.tally.corrected(&self.weights, witnesses)?;
+        drop(candidates);
+        Some(Self::weighed(conditions, weights))
+    }
+
+    /// These rules by the weights of another set; `None` when it has none of its own.
+    pub(super) fn weighed_as<'a>(other: &Self, conditions: impl ExactSizeIterator<Item = &'a Test>) -> Option<Self> {
+        (!other.weights.is_empty()).then(|| Self::weighed(conditions, other.weights.clone()))
+    }
+
     /// Finds the candidates of rows from `first` on, in place of those found before, and tells the row that it stopped at.
     pub(super) fn find(&self, columns: &Columns<'_>, first: usize, candidates: &mut Candidates) -> usize {
         candidates.clear(self.rules, self.columns.len());
+        candidates.tally.begin(self.starts.len());
         let mut row = first;
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
             let Ok(at) = u32::try_from(row) else { break };
@@ -185,6 +270,7 @@ impl Prefilter {
             for (place, index) in self.columns.iter().enumerate() {
                 candidates.look(place, index, columns, row);
             }
+            candidates.row.mark(&self.marks);
             self.rules_of(candidates, at);
             row = row.saturating_add(1);
         }
@@ -194,9 +280,14 @@ impl Prefilter {
 
     /// The rules that have a witness on the row, and what goes with it.
     fn rules_of(&self, candidates: &mut Candidates, at: u32) {
-        let Candidates { row, heads, rows, touched, .. } = candidates;
+        let Candidates { row, heads, rows, touched, tally, .. } = candidates;
+        if at.is_multiple_of(COUNTED) {
+            tally.row(&row.found);
+        }
         for witness in &row.found {
-            let filed = self.filed_under(*witness).iter();
+            let marked =
+                |filed: &&Filed| filed.marks.iter().all(|marks| *marks == Marks::MAX || marks & row.marks != 0);
+            let filed = self.filed_under(*witness).iter().filter(marked);
             let there = filed.filter(|filed| filed.sets.iter().all(|set| *set == NO_SET || self.has_one(*set, row)));
             push(heads, rows, touched, there.map(|filed| filed.rule), at);
         }
@@ -221,7 +312,7 @@ impl Prefilter {
 struct Filing<'c> {
     filed: Vec<Vec<Filed>>,
     /// Sets that have a place.
-    known: HashMap<&'c Arc<[Witness]>, u32>,
+    known: HashMap<&'c Arc<[Witness]>, (u32, Marks)>,
 }
 
 impl Row {
@@ -242,6 +333,12 @@ impl Row {
             }
         }
         self.found.extend_from_slice(witnesses);
+    }
+
+    /// Gathers the marks of all that was found.
+    fn mark(&mut self, marks: &[Marks]) {
+        let of = |witness: &WitnessAt| usize::try_from(*witness).ok().and_then(|at| marks.get(at));
+        self.marks = self.found.iter().filter_map(of).fold(0, |all, marks| all | marks);
     }
 
     fn has(&self, witness: WitnessAt) -> bool {

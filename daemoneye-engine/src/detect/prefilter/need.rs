@@ -4,8 +4,8 @@
 //! holds. Whatever is not known is open, so a need can only be too wide.
 
 use super::clue::{Clues, when_true};
-use super::frequency::cost;
 use super::values;
+use super::weights::Weights;
 use crate::detect::matcher::{Comparison, Leaf, Scalar};
 
 /// Most witnesses of one rule: a list of names in a rule has some hundred; more would cost more than they save.
@@ -39,16 +39,16 @@ impl Need {
     }
 
     /// Estimated share of rows that have it, per million.
-    fn cost(&self) -> u64 {
+    fn cost(&self, weights: &Weights) -> u64 {
         match self {
-            Self::Any(witnesses) => witnesses.iter().map(cost).fold(0, u64::saturating_add),
+            Self::Any(witnesses) => witnesses.iter().map(|witness| weights.cost(witness)).fold(0, u64::saturating_add),
             Self::Open => u64::MAX,
         }
     }
 
     /// All hold, so each one's need is one of all: the rarest.
-    pub(super) fn cheapest(needs: impl IntoIterator<Item = Self>) -> Self {
-        needs.into_iter().min_by_key(Self::cost).unwrap_or(Self::Open)
+    pub(super) fn cheapest(needs: impl IntoIterator<Item = Self>, weights: &Weights) -> Self {
+        needs.into_iter().min_by_key(|need| need.cost(weights)).unwrap_or(Self::Open)
     }
 
     /// One of them holds, and nobody knows which.
@@ -67,53 +67,59 @@ impl Need {
 }
 
 /// What a row must have where a leaf has this truth value.
-pub(super) fn of_leaf(leaf: &Leaf, wanted: bool) -> Clues {
+pub(super) fn of_leaf(leaf: &Leaf, wanted: bool, weights: &Weights) -> Clues {
     match (leaf, wanted) {
-        (Leaf::Boolean(Scalar::Truth { yes, no }), wanted) => when_true(if wanted { yes } else { no }),
-        _ => of_predicate(leaf, wanted).into(),
+        (Leaf::Boolean(Scalar::Truth { yes, no }), wanted) => when_true(if wanted { yes } else { no }, weights),
+        _ => Clues::of(of_predicate(leaf, wanted, weights), weights),
     }
 }
 
-fn of_predicate(leaf: &Leaf, wanted: bool) -> Need {
+fn of_predicate(leaf: &Leaf, wanted: bool, weights: &Weights) -> Need {
     match (leaf, wanted) {
-        (Leaf::Boolean(scalar), _) => present(scalar),
-        (Leaf::Compare(left, Comparison::Distinct, right), false) => same(left, right),
+        (Leaf::Boolean(scalar), _) => present(scalar, weights),
+        (Leaf::Compare(left, Comparison::Distinct, right), false) => same(left, right, weights),
         (Leaf::Compare(_, Comparison::Distinct, _), true) | (Leaf::Present(_) | Leaf::Strict(..), false) => Need::Open,
         (Leaf::Compare(left, _, right) | Leaf::Search(left, _, right), _) => {
-            Need::cheapest([present(left), present(right)])
+            Need::cheapest([present(left, weights), present(right, weights)], weights)
         }
-        (Leaf::Fits(subject, fits) | Leaf::Strict(subject, fits), true) => values::of_fits(subject, fits),
-        (Leaf::OneOf { subject, texts, .. }, true) => values::of_texts(subject, &mut texts.iter().map(|text| &**text)),
-        (Leaf::Fits(subject, _) | Leaf::OneOf { subject, .. } | Leaf::Present(subject), _) => present(subject),
+        (Leaf::Fits(subject, fits) | Leaf::Strict(subject, fits), true) => values::of_fits(subject, fits, weights),
+        (Leaf::OneOf { subject, texts, .. }, true) => {
+            values::of_texts(subject, &mut texts.iter().map(|text| &**text), weights)
+        }
+        (Leaf::Fits(subject, _) | Leaf::OneOf { subject, .. } | Leaf::Present(subject), _) => {
+            present(subject, weights)
+        }
     }
 }
 
 /// IS NOT DISTINCT FROM: with a literal on one side the other cannot be NULL.
-fn same(left: &Scalar, right: &Scalar) -> Need {
+fn same(left: &Scalar, right: &Scalar, weights: &Weights) -> Need {
     match (left, right) {
         (Scalar::Text(text), other) | (other, Scalar::Text(text)) => {
-            values::of_texts(other, &mut std::iter::once(&**text))
+            values::of_texts(other, &mut std::iter::once(&**text), weights)
         }
         (Scalar::Boolean(_) | Scalar::Integer(_) | Scalar::Real(_) | Scalar::Timestamp(_), other)
-        | (other, Scalar::Boolean(_) | Scalar::Integer(_) | Scalar::Real(_) | Scalar::Timestamp(_)) => present(other),
+        | (other, Scalar::Boolean(_) | Scalar::Integer(_) | Scalar::Real(_) | Scalar::Timestamp(_)) => {
+            present(other, weights)
+        }
         _ => Need::Open,
     }
 }
 
 /// What must be there for the value not to be NULL.
-pub(super) fn present(scalar: &Scalar) -> Need {
+pub(super) fn present(scalar: &Scalar, weights: &Weights) -> Need {
     match scalar {
         Scalar::Arithmetic(left, _, right) | Scalar::Join(left, right) => {
-            Need::cheapest([present(left), present(right)])
+            Need::cheapest([present(left, weights), present(right, weights)], weights)
         }
-        Scalar::Coalesce(choices) => Need::union(choices.iter().map(present)),
+        Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| present(choice, weights))),
         Scalar::Column(column) => Need::one(Witness::Present(*column)),
         Scalar::Fold(inner)
         | Scalar::Length(inner)
         | Scalar::Lower(inner)
         | Scalar::Negate(inner)
         | Scalar::ToReal(inner)
-        | Scalar::Upper(inner) => present(inner),
+        | Scalar::Upper(inner) => present(inner, weights),
         Scalar::Null => Need::never(),
         Scalar::Boolean(_)
         | Scalar::Concat(_)
@@ -164,7 +170,7 @@ mod tests {
     }
 
     fn need(text: &str) -> Need {
-        firsts(when_true(&condition(text)))
+        firsts(when_true(&condition(text), &Weights::default()))
     }
 
     fn needle(column: &str, text: &str) -> Need {
@@ -207,8 +213,8 @@ mod tests {
             let subject = Scalar::Column(place("name"));
             Test::Leaf(Leaf::OneOf { subject, texts: HashSet::new(), with_null: false }, wanted)
         };
-        assert_eq!(firsts(when_true(&leaf(true))), Need::never());
-        assert_eq!(firsts(when_true(&leaf(false))), Need::one(Witness::Present(place("name"))));
-        assert_eq!(firsts(when_true(&Test::Not(Box::new(leaf(true))))), Need::Open);
+        assert_eq!(firsts(when_true(&leaf(true), &Weights::default())), Need::never());
+        assert_eq!(firsts(when_true(&leaf(false), &Weights::default())), Need::one(Witness::Present(place("name"))));
+        assert_eq!(firsts(when_true(&Test::Not(Box::new(leaf(true))), &Weights::default())), Need::Open);
     }
 }

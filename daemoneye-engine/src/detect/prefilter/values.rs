@@ -5,10 +5,12 @@
 //! its letters stood, but for `İ`, which becomes an `i` and a dot, so a run through it ends at an `i`. Other functions and
 //! concatenations only tell that their columns are there.
 
+use daemoneye_lib::path_test::base_of;
 use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::need::{Need, Witness, present};
+use super::weights::Weights;
 use crate::detect::matcher::Scalar;
 use crate::text::{Fits, Like, Way, folded_simple};
 
@@ -20,37 +22,39 @@ const MAX_FOLDED: usize = 3;
 
 /// A column, or its small letters.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Place<'w> {
     column: usize,
     lowered: bool,
+    weights: &'w Weights,
 }
 
 /// What a row must have where the subject fits.
-pub(super) fn of_fits(subject: &Scalar, fits: &Fits) -> Need {
+pub(super) fn of_fits(subject: &Scalar, fits: &Fits, weights: &Weights) -> Need {
     match subject {
-        Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| of_fits(choice, fits))),
+        Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| of_fits(choice, fits, weights))),
         Scalar::Text(text) if fits.fits((&**text).into()) => Need::Open,
         Scalar::Text(_) => Need::never(),
-        other => place(other).map_or_else(|| present(other), |place| place.fits(fits)),
+        other => place(other, weights).map_or_else(|| present(other, weights), |place| place.fits(fits)),
     }
 }
 
 /// What a row must have where the subject is one of the texts.
-pub(super) fn of_texts(subject: &Scalar, texts: &mut dyn Iterator<Item = &str>) -> Need {
-    place(subject).map_or_else(|| present(subject), |place| Need::union(texts.map(|text| place.exact(text))))
+pub(super) fn of_texts(subject: &Scalar, texts: &mut dyn Iterator<Item = &str>, weights: &Weights) -> Need {
+    place(subject, weights)
+        .map_or_else(|| present(subject, weights), |place| Need::union(texts.map(|text| place.exact(text))))
 }
 
-fn place(subject: &Scalar) -> Option<Place> {
+fn place<'w>(subject: &Scalar, weights: &'w Weights) -> Option<Place<'w>> {
     match subject {
-        Scalar::Column(column) => Some(Place { column: *column, lowered: false }),
+        Scalar::Column(column) => Some(Place { column: *column, lowered: false, weights }),
         // Folding simply folds all that this folds.
-        Scalar::Fold(inner) => place(inner),
-        Scalar::Lower(inner) => place(inner).map(|place| Place { lowered: true, ..place }),
+        Scalar::Fold(inner) => place(inner, weights),
+        Scalar::Lower(inner) => place(inner, weights).map(|place| Place { lowered: true, ..place }),
         _ => None,
     }
 }
 
-impl Place {
+impl Place<'_> {
     fn fits(self, fits: &Fits) -> Need {
         match fits.way() {
             Way::Contains(finders) => Need::union(finders.iter().map(|finder| self.bytes(finder.needle()))),
@@ -93,7 +97,7 @@ impl Place {
             return self.needle(text);
         }
         let base = Need::one(Witness::Base(self.column, folded_simple(base).into()));
-        Need::cheapest([base, self.needle(text)])
+        Need::cheapest([base, self.needle(text)], self.weights)
     }
 
     fn like(self, like: &Like) -> Need {
@@ -102,21 +106,18 @@ impl Place {
             Like::Expression(regex) => self.expression(regex),
             Like::Runs { start, between, end } => {
                 let between = between.iter().map(|run| self.bytes(run.needle()));
-                Need::cheapest([self.suffix(end), self.needle(start)].into_iter().chain(between))
+                Need::cheapest([self.suffix(end), self.needle(start)].into_iter().chain(between), self.weights)
             }
         }
     }
 
     /// Flags are written into the expression, so parsing it again tells all of it.
     fn expression(self, regex: &Regex) -> Need {
-        regex_syntax::parse(regex.as_str())
-            .map_or_else(|_| self.present(), |hir| Need::cheapest([Runs::of(self, &hir), self.present()]))
+        regex_syntax::parse(regex.as_str()).map_or_else(
+            |_| self.present(),
+            |hir| Need::cheapest([Runs::of(self, &hir), self.present()], self.weights),
+        )
     }
-}
-
-/// What stands behind the last separator of either kind.
-pub(super) fn base_of(text: &str) -> &str {
-    text.rsplit(['/', '\\']).next().unwrap_or(text)
 }
 
 /// The longest part that lowered text keeps together.
@@ -125,18 +126,18 @@ fn longest_run(text: &str) -> &str {
 }
 
 /// Literal runs of an expression, of which every match has all.
-struct Runs {
-    place: Place,
+struct Runs<'w> {
+    place: Place<'w>,
     needs: Vec<Need>,
     run: String,
 }
 
-impl Runs {
-    fn of(place: Place, hir: &Hir) -> Need {
+impl<'w> Runs<'w> {
+    fn of(place: Place<'w>, hir: &Hir) -> Need {
         let mut runs = Self { place, needs: Vec::new(), run: String::new() };
         runs.walk(hir);
         runs.broken();
-        Need::cheapest(runs.needs)
+        Need::cheapest(runs.needs, place.weights)
     }
 
     fn walk(&mut self, hir: &Hir) {

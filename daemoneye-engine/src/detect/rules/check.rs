@@ -7,7 +7,7 @@ use uuid::Uuid;
 use super::super::Refusal;
 use super::document::{Document, Kind};
 use super::lists::{self, Lists};
-use super::{LoadedRule, overrides, packs, parse};
+use super::{LoadedRule, load, overrides, packs, parse};
 
 /// What a file is, when nothing is wrong with it.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub enum Checked {
 /// # Errors
 /// Every problem of the file, each with its place.
 pub fn check_file(file: &Path, text: &str, lists: &Lists) -> Result<Checked, Vec<Refusal>> {
+    load::bounded(file, text)?;
     let document = Document::new(file, text)?;
     Ok(match document.kind {
         Kind::List => Checked::List(lists::read(&document)?.name().to_owned()),

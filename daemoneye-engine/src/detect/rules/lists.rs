@@ -59,6 +59,19 @@ impl Lists {
         self.0.get(name)
     }
 
+    /// Those of these names.
+    pub(super) fn only(&self, names: &BTreeSet<String>) -> Self {
+        Self(names.iter().filter_map(|name| Some((name.clone(), Arc::clone(self.0.get(name)?)))).collect())
+    }
+
+    /// A list of `before` stays as it was while something is wrong with one of its files.
+    pub(super) fn keep(&mut self, before: &Self, problems: &[Refusal]) {
+        let is_broken = |file: &PathBuf| problems.iter().any(|problem| problem.concerns(file));
+        for list in before.iter().filter(|list| list.files.iter().any(is_broken)) {
+            self.0.insert(list.name.clone(), Arc::clone(list));
+        }
+    }
+
     /// The lists of one directory over those of earlier ones: first what replaces, then what extends.
     pub(super) fn take(&mut self, told: Vec<Told>, problems: &mut Vec<Refusal>) {
         let (extensions, whole): (Vec<_>, Vec<_>) = told.into_iter().partition(|told| told.extends);
@@ -108,6 +121,12 @@ impl Told {
     fn refusal(&self, message: String, hint: Option<String>) -> Refusal {
         let (line, column) = self.place;
         Refusal { file: self.file(), line, column, message, hint }
+    }
+}
+
+impl FromIterator<ValueList> for Lists {
+    fn from_iter<T: IntoIterator<Item = ValueList>>(lists: T) -> Self {
+        Self(lists.into_iter().map(|list| (list.name.clone(), Arc::new(list))).collect())
     }
 }
 

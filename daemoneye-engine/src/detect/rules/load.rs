@@ -22,14 +22,22 @@ const MAX_DEPTH: usize = 8;
 /// Reads every `*.yaml` and `*.yml` below the directories. Nothing that is wrong with one file or directory touches another.
 #[must_use]
 pub fn load_dirs(dirs: &[PathBuf]) -> Loaded {
-    load_dirs_over(dirs, &[])
+    load_dirs_over(dirs, &[], &Lists::default())
 }
 
-/// As [`load_dirs`]; of two files of one directory with the same id, the one whose rule is in force stays.
+/// As [`load_dirs`]; of two files of one directory with the same id, the one whose rule is in force stays, and a list of `lists` stays
+/// as it is while one of its files cannot be taken.
 #[must_use]
-pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
+pub fn load_dirs_over(dirs: &[PathBuf], in_force: &[DetectionRule], lists: &Lists) -> Loaded {
     // Without a thread for all of them each rule finds its own.
-    sql::on_large_stack(|| Ok(load_here(dirs, in_force))).unwrap_or_else(|_| load_here(dirs, in_force))
+    sql::on_large_stack(|| Ok(load_here(dirs, in_force, lists))).unwrap_or_else(|_| load_here(dirs, in_force, lists))
+}
+
+/// The files that a load of these directories reads: whoever waits for changes looks at them.
+#[must_use]
+pub fn files(dirs: &[PathBuf]) -> Vec<PathBuf> {
+    let mut loading = Loading::default();
+    dirs.iter().flat_map(|dir| loading.files(dir)).collect()
 }
 
 /// As [`load_dirs`] of files that have been read: each list is what one directory holds.
@@ -47,8 +55,8 @@ pub fn load_texts(dirs: &[Vec<(PathBuf, String)>]) -> Loaded {
     sql::on_large_stack(|| Ok(load())).unwrap_or_else(|_| load())
 }
 
-fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule]) -> Loaded {
-    let mut loading = Loading { in_force, ..Loading::default() };
+fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule], lists: &Lists) -> Loaded {
+    let mut loading = Loading { in_force, before: Some(lists), ..Loading::default() };
     let documents: Vec<Vec<Document>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
     loading.finish(documents)
 }
@@ -60,7 +68,9 @@ fn of_kind(documents: &[Document], kind: Kind) -> impl Iterator<Item = &Document
 #[derive(Default)]
 struct Loading<'a> {
     in_force: &'a [DetectionRule],
-    files: usize,
+    /// The lists in force.
+    before: Option<&'a Lists>,
+    read: usize,
     rules: BTreeMap<Uuid, LoadedRule>,
     lists: Lists,
     packs: Vec<Pack>,
@@ -72,6 +82,9 @@ impl Loading<'_> {
         // What others refer to comes first: packs and lists, then rules, then what overrides them.
         documents.iter().for_each(|of_dir| self.packs(of_dir));
         documents.iter().for_each(|of_dir| self.lists(of_dir));
+        if let Some(before) = self.before {
+            self.lists.keep(before, &self.problems);
+        }
         for of_dir in &documents {
             let mut of_this_dir = BTreeMap::new();
             for document in of_kind(of_dir, Kind::Rule) {
@@ -84,11 +97,17 @@ impl Loading<'_> {
         Loaded { rules: rules.into_values().collect(), lists, packs, problems }
     }
 
-    /// What can be read as YAML below one directory, in the order of the paths.
-    fn documents(&mut self, dir: &Path) -> Vec<Document> {
+    /// The rule files below one directory, in the order of their paths.
+    fn files(&mut self, dir: &Path) -> Vec<PathBuf> {
         let mut files = Vec::new();
         self.walk(dir, 0, &mut files);
         files.sort();
+        files
+    }
+
+    /// What can be read as YAML below one directory, in the order of the paths.
+    fn documents(&mut self, dir: &Path) -> Vec<Document> {
+        let files = self.files(dir);
         let read = files.iter().map(|file| {
             let text = read(file).map_err(|refusal| vec![refusal])?;
             bounded(file, &text)?;
@@ -165,12 +184,12 @@ impl Loading<'_> {
                     self.walk(&path, depth + 1, files);
                 }
             } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
-                if self.files == MAX_FILES {
+                if self.read == MAX_FILES {
                     let message = format!("there are more than {MAX_FILES} rule files; the rest is not loaded");
                     self.problems.push(Refusal::whole(&path, message, Some("point rules at rule directories only")));
                 }
-                self.files += 1;
-                if self.files <= MAX_FILES {
+                self.read += 1;
+                if self.read <= MAX_FILES {
                     files.push(path);
                 }
             }
@@ -220,7 +239,7 @@ fn read(file: &Path) -> Result<String, Refusal> {
     Ok(text)
 }
 
-fn bounded(file: &Path, text: &str) -> Result<(), Vec<Refusal>> {
+pub(super) fn bounded(file: &Path, text: &str) -> Result<(), Vec<Refusal>> {
     if u64::try_from(text.len()).unwrap_or(u64::MAX) <= MAX_FILE_BYTES {
         return Ok(());
     }

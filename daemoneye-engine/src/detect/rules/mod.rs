@@ -7,6 +7,7 @@
 mod check;
 mod document;
 mod except;
+mod kept;
 mod lists;
 mod load;
 mod overrides;
@@ -24,20 +25,26 @@ use std::sync::Arc;
 
 use daemoneye_lib::columns::{PROCESS_EVENTS, process_event_column};
 use daemoneye_lib::model::DetectionRule;
+use daemoneye_lib::proto::PathTest;
 use serde_json::{Map, Value};
 
+pub use crate::sql::lists::ListItem;
 pub use check::{Checked, check_file, lists_with};
+pub use kept::{keep, kept_lists, kept_rules};
 pub use lists::{Lists, MAX_LIST_VALUES, ValueList};
-pub use load::{load_dirs, load_dirs_over, load_texts};
+pub use load::{files, load_dirs, load_dirs_over, load_texts};
+pub use overrides::OverrideFile;
 pub use packs::Pack;
 pub use parse::parse;
 pub use testing::run_tests;
-pub use write::to_yaml;
+pub use write::{lists_to_yaml, to_yaml};
 
 use super::Refusal;
-use super::compile::Compiled;
+use super::compile::{self, Compiled};
 use super::exceptions::Exception;
+use super::prefilter::paths_when_true;
 use super::window::Planned;
+use crate::sql::{self, SqlRefusal};
 
 /// Largest rule file in bytes. A rule is a page of text; more is a mistake or an attack on the parser.
 pub const MAX_FILE_BYTES: u64 = 256 * 1024;
@@ -71,14 +78,12 @@ pub struct LoadedRule {
     pub hashed: Vec<String>,
     /// Where it was read.
     pub path: PathBuf,
-    /// The value lists that its SQL names.
-    pub lists: Vec<String>,
+    /// The value lists that its SQL names, as it was compiled with them.
+    pub lists: Lists,
     /// What its users know to be harmless, from override files.
     pub exceptions: Vec<Arc<Exception>>,
     /// The files that override it, in the order in which they do.
-    pub overrides: Vec<PathBuf>,
-    /// The SQL with the values of its lists, where it names any.
-    expanded: Option<String>,
+    pub overrides: Vec<OverrideFile>,
     pub(super) compiled: Arc<Compiled>,
     /// What decides it when one event cannot; `compiled` matches nothing then.
     pub(super) window: Option<Arc<Planned>>,
@@ -102,6 +107,14 @@ impl LoadedRule {
         read.chain(named).collect()
     }
 
+    /// Tests of which the path of the executable passes one in every event that it may match or keep; `None`: any path may do. What it
+    /// reads of other events decides nothing.
+    #[must_use]
+    pub fn paths(&self) -> Option<Vec<PathTest>> {
+        let Some(plan) = &self.window else { return paths_when_true(&self.compiled.condition) };
+        plan.conditions().map(paths_when_true).collect::<Option<Vec<_>>>().map(|all| all.concat())
+    }
+
     /// What its exceptions read: the rows that a window rule keeps have it too.
     pub(super) fn excepted(&self) -> BTreeSet<usize> {
         self.exceptions.iter().flat_map(|exception| exception.compiled.columns.iter().copied()).collect()
@@ -111,6 +124,12 @@ impl LoadedRule {
     #[must_use]
     pub fn look_back_us(&self) -> i64 {
         self.window.as_ref().map_or(0, |plan| plan.back_us())
+    }
+
+    /// How long after its time an event may still be found by it, in µs: what waits for something absent finds it then.
+    #[must_use]
+    pub fn wait_us(&self) -> i64 {
+        self.window.as_ref().map_or(0, |plan| plan.wait_us())
     }
 
     /// The rule under what overrides a loaded one with its id: its exceptions, and what they set in place of the file's own words.
@@ -131,10 +150,10 @@ impl LoadedRule {
         self
     }
 
-    /// Its SQL as any engine of SQL can run it: with the values of the lists in the place of their names.
-    #[must_use]
-    pub fn plain_sql(&self) -> &str {
-        self.expanded.as_deref().unwrap_or(&self.rule.sql)
+    /// Its SQL once more through the guard, with the values of its lists; the bounds of a statement are those of the SQL as it is written,
+    /// however many values that names.
+    pub(super) fn checked(&self) -> Result<sql::Checked, SqlRefusal> {
+        sql::check_rule(&self.rule.sql, compile::functions::instead, &self.lists)
     }
 }
 

@@ -13,7 +13,7 @@ use serde_saphyr::Location;
 use uuid::Uuid;
 
 use super::super::Refusal;
-use super::super::compile::{self, Problem};
+use super::super::compile::Problem;
 use super::super::exceptions::Exception;
 use super::super::window::Planned;
 use super::document::Document;
@@ -21,16 +21,25 @@ use super::lists::Lists;
 use super::reader::{Fields, Reader};
 use super::yaml::{Node, Yaml};
 use super::{LoadedRule, part};
-use crate::sql;
 use crate::sql::names::column_hint;
 
 const FIELDS: &[&str] = &["override", "description", "enabled", "state", "severity", "dedup", "window", "exceptions"];
 
-/// One override file.
+/// A file that overrides a rule, as it was read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OverrideFile {
+    /// Where it lies.
+    pub path: PathBuf,
+    /// What it holds.
+    pub text: String,
+}
+
+/// What such a file says.
 #[derive(Debug, Clone)]
 pub(super) struct Override {
     pub(super) rule: Uuid,
     pub(super) file: PathBuf,
+    text: String,
     /// Of the rule's id in it.
     place: (u64, u64),
     state: Option<RuleState>,
@@ -61,10 +70,11 @@ impl Reader<'_> {
         let dedup = fields.of("dedup").map(|_| (self.texts(&fields, "dedup"), fields.place("dedup")));
         let window_s = self.window(&fields);
         let exceptions = self.exceptions(&fields, rule.unwrap_or_default());
-        let file = self.file.to_owned();
+        let (file, text) = (self.file.to_owned(), self.source.to_owned());
         Some(Override {
             rule: rule?,
             file,
+            text,
             place: (at.line(), at.column()),
             state,
             severity,
@@ -85,7 +95,7 @@ impl Override {
         let identity = loaded.window.as_ref().map(|plan| plan.identity()).unwrap_or_default();
         let dedup = dedup.map(|columns| if columns.is_empty() { identity } else { columns });
         let changed = self.changed();
-        let Self { file, state, severity, window_s, exceptions, .. } = self;
+        let Self { file, text, state, severity, window_s, exceptions, .. } = self;
         let rule = &mut loaded.rule;
         if changed != json!({}) {
             loaded.hashed.push(changed.to_string());
@@ -103,7 +113,7 @@ impl Override {
             loaded.exceptions.retain(|other| other.id != exception.id);
             loaded.exceptions.push(exception);
         }
-        loaded.overrides.push(file);
+        loaded.overrides.push(OverrideFile { path: file, text });
         Ok(())
     }
 
@@ -127,7 +137,8 @@ impl Override {
             return Ok(None);
         };
         let window_us = self.window_s.map(|seconds| i64::from(seconds).saturating_mul(1_000_000)).or(before.window_us);
-        let planned = sql::check_rule(loaded.plain_sql(), compile::functions::instead, &Lists::default())
+        let planned = loaded
+            .checked()
             .map_err(Problem::from)
             .and_then(|checked| Planned::of(&checked, window_us, dedup.unwrap_or(&loaded.rule.dedup)));
         planned.map(Some).map_err(|problem| {
@@ -168,6 +179,6 @@ impl LoadedRule {
     /// The last parts of the paths of the files that override it, comma-separated.
     #[must_use]
     pub fn override_names(&self) -> String {
-        self.overrides.iter().map(|file| part(Some(file))).collect::<Vec<_>>().join(",")
+        self.overrides.iter().map(|file| part(Some(&file.path))).collect::<Vec<_>>().join(",")
     }
 }

@@ -102,8 +102,8 @@ impl Reader<'_> {
         let (sql, tests) = (self.sql(&fields), self.tests(&fields));
         let window = sql.as_ref().and_then(|sql| sql.window.clone());
         let rule = self.described(&fields, window.as_deref());
-        let (Statement { sql, compiled, window, lists, expanded }, rule) = (sql?, rule?);
-        let text = hashed(document, &lists, self.lists);
+        let (Statement { sql, compiled, window, lists }, rule) = (sql?, rule?);
+        let text = hashed(document, &lists);
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
         let (pack, file) = (part(self.file.parent()), part(Some(self.file)));
         Some(LoadedRule {
@@ -113,7 +113,6 @@ impl Reader<'_> {
             hashed: vec![text],
             path: self.file.to_owned(),
             lists,
-            expanded,
             exceptions: Vec::new(),
             overrides: Vec::new(),
             compiled: Arc::new(compiled),
@@ -166,8 +165,7 @@ impl Reader<'_> {
         });
         match compiled {
             Ok((compiled, window, checked)) => {
-                let expanded = (!checked.lists.is_empty()).then(|| sql::lists::text(checked.query()));
-                Some(Statement { sql, compiled, window, lists: checked.lists.into_iter().collect(), expanded })
+                Some(Statement { sql, compiled, window, lists: self.lists.only(&checked.lists) })
             }
             Err(problem) => {
                 let (line, column) = place.of(problem.line, problem.column);
@@ -364,17 +362,15 @@ struct Statement {
     /// What decides it when one event cannot.
     window: Option<Arc<Planned>>,
     /// The lists that it names.
-    lists: Vec<String>,
-    /// With their values, if it names any.
-    expanded: Option<String>,
+    lists: Lists,
 }
 
 /// Of the file's content and of the values of the lists that it names: whatever changes an answer changes it.
-fn hashed(document: &Node, names: &[String], lists: &Lists) -> String {
+fn hashed(document: &Node, lists: &Lists) -> String {
     let mut text = document.value.canonical().to_string();
-    for name in names {
-        let values = lists.named(name).map_or(Value::Null, |list| super::lists::json(&list.items));
-        text.push_str(&format!("\n{}", Value::from(vec![Value::from(name.as_str()), values])));
+    for list in lists.iter() {
+        let values = super::lists::json(&list.items);
+        text.push_str(&format!("\n{}", Value::from(vec![Value::from(list.name.as_str()), values])));
     }
     text
 }

@@ -24,7 +24,7 @@ fn run(loaded: &LoadedRule, test: &RuleTest) -> Result<(), String> {
     let events: Vec<_> = std::iter::once(&test.event).chain(&test.then).cloned().collect();
     let batch = batch_from_json(&events).map_err(|error| error.to_string())?;
     let matched = match &loaded.window {
-        Some(plan) => window::matches(&loaded.rule, plan, &batch),
+        Some(plan) => window::matches(&loaded.rule, plan, &batch)?,
         None => {
             let columns = Columns::of(&batch);
             (0..columns.rows()).any(|row| loaded.compiled.matches(&columns, row))

@@ -1,4 +1,4 @@
-//! A rule as a file again, with every field as it is in force: what an export holds and another host can load.
+//! Rules and value lists as files again, with every field as it is in force: what an export holds and another host can load.
 
 use std::fmt::Write as _;
 
@@ -6,8 +6,12 @@ use daemoneye_lib::model::RuleState;
 use serde_json::{Value, json};
 
 use super::LoadedRule;
+use super::lists::{Lists, json as values};
 
-/// The rule as YAML that [`super::parse`] reads as the same rule.
+/// Bytes of values in one file of a list: half of what a file may have, which leaves room for the rest of it.
+const PART_BYTES: usize = 128 * 1024;
+
+/// The rule as YAML that is read as the same rule where its lists are, too.
 #[must_use]
 pub fn to_yaml(loaded: &LoadedRule) -> String {
     let (rule, mut yaml) = (&loaded.rule, String::new());
@@ -21,8 +25,7 @@ pub fn to_yaml(loaded: &LoadedRule) -> String {
     field(&mut yaml, "tags", &json!(rule.tags));
     field(&mut yaml, "status", &json!(rule.status));
     field(&mut yaml, "false_positives", &json!(rule.false_positives));
-    // With the values of its lists: they may not be there.
-    sql(&mut yaml, loaded.plain_sql());
+    sql(&mut yaml, &loaded.rule.sql);
     field(&mut yaml, "dedup", &json!(rule.dedup));
     field(&mut yaml, "window", &json!(rule.dedup_window_s));
     match rule.state {
@@ -43,6 +46,40 @@ pub fn to_yaml(loaded: &LoadedRule) -> String {
         .map(|test| test.to_string());
     list(&mut yaml, "tests", &tests.collect::<Vec<_>>());
     yaml
+}
+
+/// The lists as files, each with its name: one for a list, and more that extend it where it would be larger than a file may be.
+#[must_use]
+pub fn lists_to_yaml(lists: &Lists) -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    for list in lists.iter() {
+        let mut parts = vec![String::new()];
+        for value in values(&list.items).as_array().into_iter().flatten() {
+            let line = format!("  - {value}\n");
+            match parts.last_mut() {
+                Some(part) if part.len().saturating_add(line.len()) <= PART_BYTES => part.push_str(&line),
+                _ => parts.push(line),
+            }
+        }
+        files.extend(
+            parts.into_iter().enumerate().map(|(at, part)| list_file(&list.name, &list.description, at, &part)),
+        );
+    }
+    files
+}
+
+/// No name of a list has a plus sign, so that no part is taken for another list.
+fn list_file(name: &str, description: &str, at: usize, values: &str) -> (String, String) {
+    let mut yaml = String::new();
+    field(&mut yaml, "list", &json!(name));
+    field(&mut yaml, "description", &json!(description));
+    if at > 0 {
+        field(&mut yaml, "extends", &json!(true));
+    }
+    yaml.push_str(if values.is_empty() { "values: []\n" } else { "values:\n" });
+    yaml.push_str(values);
+    let part = if at > 0 { format!("+{at:03}") } else { String::new() };
+    (format!("list-{name}{part}.yaml"), yaml)
 }
 
 /// JSON is YAML, and quotes what would mean something else. A field that says nothing is left out, as authors leave it out.

@@ -5,7 +5,7 @@
 //! those edges are kept apart.
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Function, Interval, Value, ValueWithSpan};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, DataType, Expr, Function, Interval, Value, ValueWithSpan};
 
 use datafusion::sql::sqlparser::tokenizer::Location;
 
@@ -44,6 +44,8 @@ pub(super) struct Reach {
     pub(super) back_us: i64,
     /// Rows younger than this are not seen yet: what they wait for may still come.
     pub(super) wait_us: i64,
+    /// A row that grows older than `back_us` may change the answer by that; of another scan a little more is kept than it asks about.
+    pub(super) sharp: bool,
 }
 
 impl Bounds {
@@ -88,8 +90,9 @@ fn present(
     let reach = scans.iter().enumerate().map(|(at, scan)| {
         let apart = near.filter(|_| !gathers).map(|near| near.saturating_add(GRACE_US));
         let distances = if scan.aside { all } else { firm };
-        match distances.of(NOW, at + 1).or(window_us).or(apart) {
-            Some(back_us) => Ok(Reach { back_us, wait_us: 0 }),
+        let bound = distances.of(NOW, at + 1).or(window_us);
+        match bound.or(apart) {
+            Some(back_us) => Ok(Reach { back_us, wait_us: 0, sharp: bound.is_some() }),
             None => Err(unbounded(scan)),
         }
     });
@@ -112,16 +115,21 @@ fn absence(
 ) -> Result<Vec<Reach>, Problem> {
     let of = |absent: bool| scans.iter().enumerate().filter(move |(_, scan)| scan.absent == absent);
     let waits = latest_ends(all, scans)?;
-    let mut reach = vec![Reach { back_us: 0, wait_us: 0 }; scans.len()];
+    let mut reach = vec![Reach { back_us: 0, wait_us: 0, sharp: false }; scans.len()];
     for (at, scan) in of(false) {
         let bound = firm.of(NOW, at + 1).or(window_us);
         if gathers && bound.is_none() {
             return Err(unbounded(scan));
         }
         let wait_us = waits.get(at).copied().unwrap_or(0).saturating_add(GRACE_US);
+        // Its rows would be too old by the time that they are decided, and the rule find nothing, ever.
+        if let Some((_, absent)) = of(true).next().filter(|_| firm.of(NOW, at + 1).is_some_and(|back| back <= wait_us))
+        {
+            return Err(endless(absent));
+        }
         let back_us = wait_us.saturating_add(bound.unwrap_or(0)).saturating_add(2 * TICK_US);
         if let Some(reach) = reach.get_mut(at) {
-            *reach = Reach { back_us, wait_us };
+            *reach = Reach { back_us, wait_us, sharp: false };
         }
     }
     let oldest = reach.iter().map(|reach| reach.back_us).max().unwrap_or(0);
@@ -130,7 +138,7 @@ fn absence(
         let back_us = before.map(|before| oldest.saturating_add(before.max(0))).or(all.of(NOW, at + 1)).or(window_us);
         let back_us = back_us.ok_or_else(|| unbounded(scan))?;
         if let Some(reach) = reach.get_mut(at) {
-            *reach = Reach { back_us, wait_us: 0 };
+            *reach = Reach { back_us, wait_us: 0, sharp: false };
         }
     }
     Ok(reach)
@@ -142,8 +150,7 @@ fn latest_ends(all: &Distances, scans: &[Scan]) -> Result<Vec<i64>, Problem> {
     let end = |anchor: usize| of(true).filter_map(|(at, _)| all.of(at + 1, anchor + 1)).max();
     for (at, scan) in of(true) {
         if of(false).all(|(anchor, _)| all.of(at + 1, anchor + 1).is_none()) {
-            return Err(Problem::at(scan.at, format!("nothing says until when {} is waited for", scan.alias))
-                .hint("write AND b.time <= a.time + INTERVAL '5 minutes'; the rule decides when that has passed"));
+            return Err(endless(scan));
         }
     }
     let Some(latest) = of(false).filter_map(|(at, _)| end(at)).max() else {
@@ -157,6 +164,11 @@ fn latest_ends(all: &Distances, scans: &[Scan]) -> Result<Vec<i64>, Problem> {
 
 fn unbounded(scan: &Scan) -> Problem {
     Problem::at(scan.at, format!("nothing says how far back {} is looked at", scan.alias)).hint(HINT)
+}
+
+fn endless(absent: &Scan) -> Problem {
+    Problem::at(absent.at, format!("nothing says until when {} is waited for", absent.alias))
+        .hint("write AND b.time <= a.time + INTERVAL '5 minutes'; the rule decides when that has passed")
 }
 
 /// The tightest `to - from <= length` between any two points.
@@ -254,7 +266,9 @@ fn plain(expr: &Expr) -> &Expr {
 
 fn term(expr: &Expr, scope: &Scope<'_>) -> Option<Term> {
     match expr {
-        Expr::Nested(inner) | Expr::Cast { expr: inner, .. } => term(inner, scope),
+        Expr::Nested(inner) => term(inner, scope),
+        // The type of our times; any other may round, and what is rounded says less about time than it seems to.
+        Expr::Cast { expr: inner, data_type: DataType::Timestamp(Some(6), _), .. } => term(inner, scope),
         Expr::Identifier(_) | Expr::CompoundIdentifier(_) => {
             let (scan, column) = scope.column(expr)?;
             (PROCESS_EVENTS.get(column)?.name == "time").then_some((scan + 1, 0))

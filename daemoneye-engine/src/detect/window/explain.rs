@@ -30,7 +30,7 @@ pub(in crate::detect) fn scans_said(
         for condition in &read.conditions {
             match compile::explain_one(condition, &read.alias, columns, row) {
                 Ok(part) => said.conditions.push(part),
-                Err(_) => said.left_to_the_plan.push(condition.to_string()),
+                Err(_) => said.left_to_the_plan.push(compile::shown(condition)),
             }
         }
         said

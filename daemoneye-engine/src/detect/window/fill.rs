@@ -7,7 +7,7 @@ use daemoneye_lib::model::{Completeness, Degraded};
 
 use super::super::clock::Clock;
 use super::super::row::Columns;
-use super::{EAGER_US, Sight, Window, Windows};
+use super::{EAGER_US, Sight, Taken, Window, Windows};
 use crate::store::{PastRead, Store};
 
 /// Which rules get their past, and how much of it they have.
@@ -49,9 +49,14 @@ impl Windows {
             let taken = self.sieve.sift(&self.rules, &seen);
             for (window, taken) in filling.rules.iter().filter_map(|at| Some((self.rules.get(*at)?, taken.get(*at)?)))
             {
-                self.with_state(window, None, |state, work| state.fill(work, &sight, taken));
+                // Files overlap in time, and rules look back over less than all of it.
+                let own = latest.saturating_sub(window.plan.back_us()).saturating_sub(EAGER_US);
+                let young = |(row, _): &Taken| sight.time(*row).is_none_or(|time| time >= own);
+                let taken: Vec<Taken> = taken.iter().copied().filter(young).collect();
+                self.with_state(window, None, |state, work| state.fill(work, &sight, &taken));
             }
         });
+        new.iter().for_each(|window| self.with_state(window, None, |state, work| state.sort(work)));
         if !whole {
             self.lack(Degraded::DataUnreadable, latest);
         }

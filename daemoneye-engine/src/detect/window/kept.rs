@@ -7,13 +7,13 @@ use std::collections::{BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
-use datafusion::arrow::array::{BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
+use datafusion::arrow::array::{ArrayRef, BooleanArray, Int64Array, RecordBatch, UInt32Array, new_null_array};
 use datafusion::arrow::compute::{concat_batches, filter_record_batch, take_record_batch};
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 use super::super::row::{Cell, Columns};
-use super::plan::Scans;
+use super::plan::{Scan, Scans};
 use super::provenance::PREFIX;
 use crate::schema::arrow_type;
 
@@ -71,6 +71,11 @@ impl Kept {
         self.first
     }
 
+    /// The number that the next row gets.
+    pub(super) fn next(&self) -> i64 {
+        self.first.saturating_add(count(self.rows.len()))
+    }
+
     /// Adds rows of a batch, in order, with the times at which they count.
     pub(super) fn push(
         &mut self,
@@ -82,12 +87,11 @@ impl Kept {
         if rows.is_empty() {
             return Ok(());
         }
-        let next = self.first.saturating_add(count(self.rows.len()));
-        let numbers = Int64Array::from_iter_values((0..count(rows.len())).map(|at| next.saturating_add(at)));
+        let numbers = numbers(self.next(), rows.len());
         let taken =
             take_record_batch(&self.narrow(batch)?, &UInt32Array::from_iter_values(rows.iter().map(|(row, _)| *row)))?;
         let mut arrays = taken.columns().to_vec();
-        arrays.push(Arc::new(numbers));
+        arrays.push(numbers);
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
         for (row, scans) in rows {
             let row = usize::try_from(*row).unwrap_or(usize::MAX);
@@ -121,6 +125,63 @@ impl Kept {
         Ok(())
     }
 
+    /// Puts the rows in the order of time, with numbers of their own: for what was read from files that overlap.
+    pub(super) fn sort(&mut self) -> Result<(), ArrowError> {
+        if self.rows.iter().is_sorted_by_key(|row| row.time_us) {
+            return Ok(());
+        }
+        let mut order: Vec<(u32, Row)> = (0..).zip(self.rows.iter().copied()).collect();
+        order.sort_by_key(|(_, row)| row.time_us);
+        let all = concat_batches(&self.schema, self.chunks.iter().map(|chunk| &chunk.batch))?;
+        let sorted = take_record_batch(&all, &UInt32Array::from_iter_values(order.iter().map(|(at, _)| *at)))?;
+        let mut arrays = sorted.columns().to_vec();
+        arrays.truncate(self.columns.len());
+        arrays.push(numbers(self.first, order.len()));
+        let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
+        self.rows = order.into_iter().map(|(_, row)| row).collect();
+        self.chunks = VecDeque::from([Chunk { held: batch.num_rows(), batch }]);
+        Ok(())
+    }
+
+    /// For the rows from a number on that `counts`, the time that events had reached with each.
+    pub(super) fn reached(
+        &self,
+        number: i64,
+        mut reached_us: i64,
+        counts: impl Fn(Scans) -> bool,
+    ) -> impl Iterator<Item = i64> {
+        let before = usize::try_from(number.saturating_sub(self.first)).unwrap_or(0);
+        self.rows.iter().skip(before).filter(move |row| counts(row.scans)).map(move |row| {
+            reached_us = reached_us.max(row.time_us);
+            reached_us
+        })
+    }
+
+    /// The times, but the last, at which to look so that all of them together see what each would have seen: the last one before a row
+    /// goes out of sight. At most so many.
+    pub(super) fn edges(&self, times: &BTreeSet<i64>, scans: &[Scan], most: usize) -> Vec<i64> {
+        let (Some(first), Some(last)) = (times.first().copied(), times.last().copied()) else { return Vec::new() };
+        if most == 0 || first == last {
+            return Vec::new();
+        }
+        let sharp = scans.iter().enumerate().filter(|(_, scan)| scan.reach.sharp);
+        let leaves: BTreeSet<i64> = sharp
+            .flat_map(|(at, scan)| {
+                let taken = self.rows.iter().filter(move |row| row.scans.has(at));
+                taken.map(move |row| row.time_us.saturating_add(scan.reach.back_us))
+            })
+            .filter(|leaves| (first..=last).contains(leaves))
+            .collect();
+        let (mut edges, mut since) = (Vec::new(), first);
+        for (time, next) in times.iter().zip(times.iter().skip(1)) {
+            if edges.len() < most && leaves.range(since..=*next).next().is_some() {
+                edges.push(*time);
+                since = *next;
+            }
+        }
+        edges
+    }
+
     /// No row counts as younger than `to_us`.
     pub(super) fn clamp(&mut self, to_us: i64) {
         self.rows.iter_mut().for_each(|row| row.time_us = row.time_us.min(to_us));
@@ -130,6 +191,11 @@ impl Kept {
     pub(super) fn expire(&mut self, from_us: i64) {
         let old = self.rows.iter().take_while(|row| row.time_us < from_us).count();
         self.drop_oldest(old);
+    }
+
+    /// Whether there is more than may be kept.
+    pub(super) fn exceeds(&self, most_rows: usize, most_bytes: usize) -> bool {
+        self.rows.len() > most_rows || self.bytes > most_bytes
     }
 
     /// Lets go of the oldest rows until the bounds hold; how many, and the time of the last of them.
@@ -211,6 +277,10 @@ impl Kept {
         }
         None
     }
+}
+
+fn numbers(from: i64, rows: usize) -> ArrayRef {
+    Arc::new(Int64Array::from_iter_values((0..count(rows)).map(|at| from.saturating_add(at))))
 }
 
 fn count(number: usize) -> i64 {

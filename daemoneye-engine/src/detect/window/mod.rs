@@ -6,6 +6,7 @@
 //! rows meet which decision follows from the order of the events alone: how they are cut into batches changes nothing.
 //! Time must be bounded, or the rule is refused.
 
+mod answer;
 mod bounds;
 mod counters;
 mod explain;
@@ -22,6 +23,7 @@ mod share;
 mod sieve;
 mod sight;
 mod state;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
@@ -42,7 +44,7 @@ pub(super) use explain::scans_said;
 pub use fill::Filling;
 pub(super) use kind::needs_window;
 pub(super) use plan::Planned;
-use run::Runner;
+use run::{Limits, Runner};
 use share::Share;
 pub(super) use share::passing;
 use sieve::{Sieve, Taken};
@@ -57,6 +59,10 @@ const TICK_US: i64 = 1_000_000;
 /// late, and a busy one pays for two runs a second at most.
 const EAGER_RUNS: u32 = 8;
 const EAGER_US: i64 = 10_000_000;
+/// Runs of a tick beyond its first, in each span of event time, for rows that went out of sight while others waited.
+const EDGE_RUNS: usize = 4;
+/// How often a run that had no answer is tried again.
+const RETRIES: u32 = 3;
 /// Memory of the rows kept for all rules together, in bytes; each has its share, so that no rule's rows depend on another's.
 const ALL_BYTES: usize = 64 * 1024 * 1024;
 /// The most that one rule keeps: more is not joined in 100 ms.
@@ -88,6 +94,20 @@ pub struct WindowStats {
     pub over_budget: u64,
     /// How many of the latest runs were, without one in between that was not.
     pub over_in_a_row: u64,
+}
+
+impl WindowStats {
+    /// Why what it found may not be all, beside events that came too late.
+    #[must_use]
+    pub fn shortfall(&self) -> Option<String> {
+        let failed = self.failed.saturating_add(self.timed_out);
+        let lacks = [
+            (self.shed, "events were let go before it was done with them"),
+            (failed, "times it could not be decided"),
+        ];
+        let lacks = lacks.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
+        Some(lacks.collect::<Vec<_>>().join("; ")).filter(|lacks| !lacks.is_empty())
+    }
 }
 
 /// The window rules of a set.
@@ -138,6 +158,7 @@ impl Windows {
     /// Something waits for them: they get a share of each second by this clock.
     pub(super) fn share_time(&mut self, clock: fn() -> Duration) {
         self.share = Some(Share::of_all(clock));
+        self.runner.iter_mut().for_each(|runner| runner.limits = Limits::LIVE);
         self.rules.iter_mut().for_each(|window| window.share = Some(Share::of_one(clock)));
     }
 
@@ -225,6 +246,15 @@ impl Windows {
         work(&mut state.lock().unwrap_or_else(PoisonError::into_inner), &with);
     }
 
+    fn found_in(&self, batch: &RecordBatch) -> Result<bool, String> {
+        let (columns, complete, mut matches) = (Columns::of(batch), Completeness::complete(), Vec::new());
+        let clock = Clock::default();
+        self.observe(batch, &columns, &complete, &clock, &mut matches);
+        self.advance(i64::MAX, &clock, &mut matches);
+        let lack = self.stats().find_map(|stats| stats.window?.shortfall());
+        lack.map_or(Ok(!matches.is_empty()), |lack| Err(format!("the rule was not decided: {lack}")))
+    }
+
     pub(super) fn stats(&self) -> impl Iterator<Item = RuleStats> {
         self.rules.iter().map(|window| {
             let (counters, state) = (read(&window.counters), read(&window.state));
@@ -244,15 +274,11 @@ fn measured(work: &state::Work<'_>, taken: &[Taken], observe: impl FnOnce()) {
     work.counters.took(Duration::from_nanos(cpu::thread_ns().saturating_sub(began)));
 }
 
-/// Whether a rule finds something in these events, once nothing older can come any more.
-pub(super) fn matches(rule: &DetectionRule, plan: &Arc<Planned>, batch: &RecordBatch) -> bool {
+/// Whether a rule finds something in these events, once nothing older can come any more; or why that could not be told.
+pub(super) fn matches(rule: &DetectionRule, plan: &Arc<Planned>, batch: &RecordBatch) -> Result<bool, String> {
     let (rule, plan, excepted) = (Arc::new(rule.clone()), Arc::clone(plan), BTreeSet::new());
-    let Ok(windows) = Windows::of(vec![Member { rule, plan, excepted }]) else { return false };
-    let (columns, complete, mut matches) = (Columns::of(batch), Completeness::complete(), Vec::new());
-    let clock = Clock::default();
-    windows.observe(batch, &columns, &complete, &clock, &mut matches);
-    windows.advance(i64::MAX, &clock, &mut matches);
-    !matches.is_empty()
+    let windows = Windows::of(vec![Member { rule, plan, excepted }]).map_err(|problem| problem.message)?;
+    windows.found_in(batch)
 }
 
 impl Window {
@@ -291,6 +317,62 @@ mod tests {
 
     /// 2026-01-31T12:00:00Z
     const T0: i64 = 1_769_860_800_000_000;
+
+    const SEQUENCE: &str = "SELECT a.pid AS pid FROM process_events a JOIN process_events b ON b.time BETWEEN a.time AND a.time + \
+                            INTERVAL '5 seconds' WHERE a.name = 'a' AND b.name = 'b'";
+    const ABSENCE: &str = "SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.name = 'c' AND b.time BETWEEN \
+                           a.time AND a.time + INTERVAL '5 seconds' WHERE a.name = 'a' AND b.pid IS NULL";
+    /// No run has an answer in that.
+    const NONE: Limits = Limits { cpu_ns: 0, wall: Duration::from_secs(1) };
+
+    fn windows(sql: &str) -> Windows {
+        let yaml = format!("id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: x\nseverity: low\nsql: {sql}\n");
+        let loaded = parse(Path::new("pack/x.yaml"), &yaml).unwrap();
+        let (rule, plan) = (Arc::new(loaded.rule.clone()), Arc::clone(loaded.window.as_ref().unwrap()));
+        Windows::of(vec![Member { rule, plan, excepted: BTreeSet::new() }]).unwrap()
+    }
+
+    fn two_events() -> RecordBatch {
+        let row = |second: i64, name: &str| {
+            let row = serde_json::json!({"time": T0 + second * 1_000_000, "name": name, "pid": second, "collector": "c", "epoch": 1, "seq": second});
+            row.as_object().unwrap().clone()
+        };
+        batch_from_json(&[row(1, "a"), row(2, "b")]).unwrap()
+    }
+
+    #[test]
+    fn a_run_that_had_no_answer_is_tried_again_a_bounded_number_of_times() {
+        let (batch, clock, complete) = (two_events(), Clock::default(), Completeness::complete());
+        let limit = |windows: &mut Windows, limits| windows.runner.as_mut().unwrap().limits = limits;
+        let timed_out = |windows: &Windows| windows.stats().next().unwrap().window.unwrap().timed_out;
+        let tried_until = |sql, seconds| {
+            let (mut windows, mut found) = (windows(sql), Vec::new());
+            windows.share_time(|| NOW.get());
+            limit(&mut windows, NONE);
+            windows.observe(&batch, &Columns::of(&batch), &complete, &clock, &mut found);
+            (3..seconds).for_each(|second| windows.advance(T0 + second * 1_000_000, &clock, &mut found));
+            assert!(found.is_empty() && timed_out(&windows) > 0, "{sql}");
+            limit(&mut windows, Limits::ALONE);
+            NOW.set(NOW.get() + Duration::from_secs(60));
+            windows.advance(T0 + 600_000_000, &clock, &mut found);
+            (found, timed_out(&windows))
+        };
+        for (sql, seconds) in [(SEQUENCE, 4), (ABSENCE, 13)] {
+            let (found, _) = tried_until(sql, seconds);
+            assert_eq!(found.len(), 1, "{sql}");
+            assert_eq!(found[0].completeness.degraded, [Degraded::TimedOut]);
+            let (found, timed_out) = tried_until(sql, 60);
+            assert_eq!((found.len(), timed_out), (0, 4), "{sql}");
+        }
+    }
+
+    #[test]
+    fn a_test_of_a_rule_that_could_not_be_decided_fails_whatever_is_expected() {
+        let (batch, mut windows) = (two_events(), windows(ABSENCE));
+        assert_eq!(windows.found_in(&batch), Ok(true));
+        windows.runner.as_mut().unwrap().limits = NONE;
+        assert!(windows.found_in(&batch).unwrap_err().contains("1 times it could not be decided"));
+    }
 
     #[test]
     fn a_rule_whose_share_of_time_is_spent_is_decided_later_and_says_so() {

@@ -140,6 +140,11 @@ impl Planned {
         }
     }
 
+    /// What each place where it reads events takes of them.
+    pub(in crate::detect) fn conditions(&self) -> impl Iterator<Item = &Test> {
+        self.scans.iter().map(|scan| &scan.condition)
+    }
+
     /// Whether something may begin to be true with a row that these scans take.
     pub(super) fn begins_with(&self, scans: Scans) -> bool {
         self.scans.iter().enumerate().any(|(at, scan)| !scan.absent && scans.has(at))
@@ -151,7 +156,7 @@ impl Planned {
     }
 
     /// How long the latest of its decisions waits, in µs.
-    pub(super) fn wait_us(&self) -> i64 {
+    pub(in crate::detect) fn wait_us(&self) -> i64 {
         self.scans.iter().map(|scan| scan.reach.wait_us).max().unwrap_or(0)
     }
 
@@ -210,7 +215,7 @@ fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked)
 /// Conditions that the row matcher does not know are left to the plan.
 fn compiled(scan: &super::shape::Scan, gathers: bool, reach: Reach) -> Scan {
     let known = scan.conditions.iter().filter_map(|condition| compile::condition(condition, &scan.alias).ok());
-    let needed = !(gathers || scan.absent || scan.aside || scan.in_with);
+    let needed = !(gathers || scan.absent || scan.aside);
     Scan { condition: Test::All(known.collect()), absent: scan.absent, needed, reach }
 }
 

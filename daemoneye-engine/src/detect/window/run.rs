@@ -19,10 +19,26 @@ use super::plan::Planned;
 use crate::cpu;
 use crate::sql::window::limited;
 
-/// Processor time of one run in ns, looked at wherever the plan yields. Ingest waits for it.
+/// Processor time of one run in ns while ingest waits for it, looked at wherever the plan yields.
 pub(crate) const BUDGET_NS: u64 = 100_000_000;
-/// Time on the wall after which a run ends, however little of a processor it was given.
-const LONGEST: Duration = Duration::from_secs(1);
+
+/// What one run may take before it ends without an answer.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Limits {
+    /// Processor time.
+    pub(super) cpu_ns: u64,
+    /// Time on the wall, however little of a processor it was given.
+    pub(super) wall: Duration,
+}
+
+impl Limits {
+    /// Ingest waits for it.
+    pub(super) const LIVE: Self = Self { cpu_ns: BUDGET_NS, wall: Duration::from_secs(1) };
+    /// Nobody waits, and how busy the host is must not decide what is found: only a run that would take a hundred times as long as a
+    /// live one may is ended.
+    pub(super) const ALONE: Self = Self { cpu_ns: 100 * BUDGET_NS, wall: Duration::from_secs(300) };
+}
+
 /// Stack of the thread in bytes: plans and their expressions are walked recursively.
 const STACK_BYTES: usize = 64 * 1024 * 1024;
 
@@ -56,6 +72,7 @@ pub(super) struct Outcome {
 
 struct Job {
     plan: Arc<Planned>,
+    limits: Limits,
     reply: SyncSender<Outcome>,
 }
 
@@ -63,6 +80,7 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Runner {
     jobs: SyncSender<Job>,
+    pub(super) limits: Limits,
 }
 
 impl Runner {
@@ -73,13 +91,13 @@ impl Runner {
             .name("window-rules".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || work(&runtime, &waiting))?;
-        Ok(Self { jobs })
+        Ok(Self { jobs, limits: Limits::ALONE })
     }
 
     /// Runs a plan over the rows that were fed to it.
     pub(super) fn run(&self, plan: &Arc<Planned>) -> Outcome {
         let (reply, answer) = mpsc::sync_channel(1);
-        let sent = self.jobs.send(Job { plan: Arc::clone(plan), reply }).is_ok();
+        let sent = self.jobs.send(Job { plan: Arc::clone(plan), limits: self.limits, reply }).is_ok();
         let outcome = sent.then(|| answer.recv().ok()).flatten();
         let gone = || Failure::Failed("the thread of the window rules has ended".to_owned());
         outcome.unwrap_or_else(|| Outcome { answer: Err(gone()), cpu_ns: 0 })
@@ -87,10 +105,10 @@ impl Runner {
 }
 
 fn work(runtime: &Runtime, jobs: &Receiver<Job>) {
-    while let Ok(Job { plan, reply }) = jobs.recv() {
+    while let Ok(Job { plan, limits, reply }) = jobs.recv() {
         let began = cpu::thread_ns();
         // A plan that panics costs its rule this answer and not every rule the thread.
-        let guarded = catch_unwind(AssertUnwindSafe(|| runtime.block_on(answer(&plan, began))));
+        let guarded = catch_unwind(AssertUnwindSafe(|| runtime.block_on(answer(&plan, limits, began))));
         let answer = guarded.unwrap_or_else(|_| Err(Failure::Failed("its plan panicked".to_owned())));
         plan.feed(Vec::new(), 0);
         let cpu_ns = cpu::thread_ns().saturating_sub(began);
@@ -99,14 +117,14 @@ fn work(runtime: &Runtime, jobs: &Receiver<Job>) {
     }
 }
 
-async fn answer(plan: &Planned, began_ns: u64) -> Result<Vec<RecordBatch>, Failure> {
-    let deadline = Instant::now() + LONGEST;
+async fn answer(plan: &Planned, limits: Limits, began_ns: u64) -> Result<Vec<RecordBatch>, Failure> {
+    let deadline = Instant::now() + limits.wall;
     plan.allowance.renew(deadline);
     let physical = reset_plan_states(Arc::clone(&plan.physical)).and_then(|fresh| limited(fresh, &plan.allowance));
     let physical = physical.map_err(|error| Failure::Failed(error.to_string()))?;
     let mut running = pin!(collect(physical, Arc::clone(&plan.context)));
     let within = std::future::poll_fn(|waker| {
-        if cpu::thread_ns().saturating_sub(began_ns) > BUDGET_NS {
+        if cpu::thread_ns().saturating_sub(began_ns) > limits.cpu_ns {
             return Poll::Ready(Err(Failure::TimedOut));
         }
         running.as_mut().poll(waker).map_err(|error| failure(&error, plan))

@@ -2,8 +2,8 @@
 
 use std::ops::ControlFlow;
 
-use daemoneye_lib::columns::PROCESS_EVENTS;
-use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, visit_expressions};
+use daemoneye_lib::columns::{Column, PROCESS_EVENTS};
+use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, Ident, SelectItem, visit_expressions};
 
 use super::bounds::is_now;
 use super::kind::{any, has_subquery};
@@ -19,18 +19,63 @@ pub(super) struct Scope<'a> {
 #[derive(Debug, Clone)]
 pub(super) struct Source {
     pub(super) name: String,
-    /// `None`: a subquery or an entry of WITH.
+    /// `None`: a subquery.
     pub(super) scan: Option<usize>,
+    /// Of a subquery: its columns that are columns of events.
+    pub(super) passed: Vec<Passed>,
     /// An outer join may fill it with NULL.
     pub(super) nullable: bool,
+}
+
+/// A column of an answer that is one of events, as it is.
+#[derive(Debug, Clone)]
+pub(super) struct Passed {
+    name: String,
+    scan: usize,
+    /// Its place in the column table.
+    column: usize,
+}
+
+impl Source {
+    /// The scan and the place in the column table of its column of that name.
+    fn column(&self, name: &str) -> Option<(usize, usize)> {
+        let Some(scan) = self.scan else {
+            let passed = self.passed.iter().find(|passed| passed.name == name)?;
+            return Some((passed.scan, passed.column));
+        };
+        Some((scan, PROCESS_EVENTS.iter().position(|column| column.name == name)?))
+    }
+
+    fn all(&self) -> Vec<Passed> {
+        let Some(scan) = self.scan else { return self.passed.clone() };
+        let passed = |(column, of): (usize, &Column)| Passed { name: of.name.to_owned(), scan, column };
+        PROCESS_EVENTS.iter().enumerate().map(passed).collect()
+    }
 }
 
 impl Scope<'_> {
     /// The scan and the place in the column table of a column of events.
     pub(super) fn column(&self, expr: &Expr) -> Option<(usize, usize)> {
         let (source, name) = self.source(expr)?;
-        let column = PROCESS_EVENTS.iter().position(|column| column.name == name)?;
-        Some((source.scan?, column))
+        source.column(&name)
+    }
+
+    /// What of an answer are columns of events.
+    pub(super) fn passed(&self, projection: &[SelectItem]) -> Vec<Passed> {
+        let one = |expr: &Expr, name: &Ident| {
+            let (scan, column) = self.column(expr)?;
+            Some(Passed { name: normal(name), scan, column })
+        };
+        let item = |item: &SelectItem| match item {
+            SelectItem::ExprWithAlias { expr, alias } => one(expr, alias).into_iter().collect(),
+            SelectItem::UnnamedExpr(expr @ Expr::Identifier(name)) => one(expr, name).into_iter().collect(),
+            SelectItem::UnnamedExpr(expr @ Expr::CompoundIdentifier(parts)) => {
+                parts.last().and_then(|name| one(expr, name)).into_iter().collect()
+            }
+            SelectItem::Wildcard(_) => self.sources.iter().flat_map(Source::all).collect(),
+            _ => Vec::new(),
+        };
+        projection.iter().flat_map(item).collect()
     }
 
     fn source(&self, expr: &Expr) -> Option<(&Source, String)> {

@@ -3,18 +3,19 @@
 //!
 //! Only conditions that every row of a scan has to pass are taken from the text: those of WHERE and of inner joins, and for the
 //! side that an outer join fills with NULL those of its ON. The plan applies all conditions again, so a condition that is not
-//! taken costs room and never an answer. Each scan gets a table name of its own, by which the plan tells them apart.
+//! taken costs room and never an answer. Each scan gets a table name of its own, by which the plan tells them apart. An entry of
+//! WITH is written out wherever it is used: what may be absent in one place may be needed in another.
 
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Distinct, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query, Select,
-    SetExpr, SetOperator, Spanned as _, TableAlias, TableFactor, TableWithJoins, UnaryOperator,
+    BinaryOperator, Cte, Distinct, Expr, Ident, JoinConstraint, JoinOperator, ObjectName, ObjectNamePart, Query,
+    Select, SetExpr, SetOperator, Spanned as _, TableAlias, TableFactor, TableWithJoins, UnaryOperator,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::compile::Problem;
 use super::bounds::Bounds;
 use super::kind::{any, gathers, groups, has_subquery, is_called};
-use super::scope::{Scope, Source, conjuncts};
+use super::scope::{Passed, Scope, Source, conjuncts};
 use crate::sql::names::normal;
 
 const TABLE: &str = "process_events";
@@ -32,8 +33,6 @@ pub(super) struct Scan {
     pub(super) absent: bool,
     /// It stands in a condition that need not hold, so what is said there bounds this scan only.
     pub(super) aside: bool,
-    /// It belongs to an entry of WITH, which may be used anywhere or not at all.
-    pub(super) in_with: bool,
     /// Where it stands.
     pub(super) at: Location,
 }
@@ -89,8 +88,7 @@ struct Reader {
     scans: Vec<Scan>,
     bounds: Bounds,
     gathers: bool,
-    ctes: Vec<String>,
-    in_with: bool,
+    ctes: Vec<Cte>,
 }
 
 /// A side of a join.
@@ -112,37 +110,40 @@ fn filled_side(join: &mut JoinOperator, at: Location) -> Result<(Option<Side>, &
 }
 
 impl Reader {
-    fn query(&mut self, query: &mut Query, outer: Option<&Scope<'_>>, absent: bool) -> Result<(), Problem> {
+    /// The columns of events that its answer hands on as they are.
+    fn query(&mut self, query: &mut Query, outer: Option<&Scope<'_>>, absent: bool) -> Result<Vec<Passed>, Problem> {
         let known = self.ctes.len();
-        if let Some(with) = &mut query.with {
-            for cte in &mut with.cte_tables {
-                let outside = std::mem::replace(&mut self.in_with, true);
-                self.query(&mut cte.query, None, absent)?;
-                self.in_with = outside;
-                self.ctes.push(normal(&cte.alias.name));
-            }
-        }
-        self.body(&mut query.body, outer, absent)?;
+        self.ctes.extend(query.with.take().into_iter().flat_map(|with| with.cte_tables));
+        let passed = self.body(&mut query.body, outer, absent)?;
         self.ctes.truncate(known);
-        Ok(())
+        // Which rows those of a LIMIT are depends on all the others.
+        let is_limited = query.limit_clause.is_some() || query.fetch.is_some();
+        Ok(if is_limited { Vec::new() } else { passed })
     }
 
-    fn body(&mut self, body: &mut SetExpr, outer: Option<&Scope<'_>>, absent: bool) -> Result<(), Problem> {
+    fn body(&mut self, body: &mut SetExpr, outer: Option<&Scope<'_>>, absent: bool) -> Result<Vec<Passed>, Problem> {
         match body {
             SetExpr::Select(select) => self.select(select, outer, absent),
             SetExpr::Query(query) => self.query(query, outer, absent),
             SetExpr::SetOperation { op: SetOperator::Union, left, right, .. } => {
                 self.gathers = true;
                 self.body(left, outer, absent)?;
-                self.body(right, outer, absent)
+                self.body(right, outer, absent)?;
+                Ok(Vec::new())
             }
             other => Err(Problem::of(other, "a rule cannot contain EXCEPT, INTERSECT or VALUES")
                 .hint("write NOT EXISTS, EXISTS or IN")),
         }
     }
 
-    fn select(&mut self, select: &mut Select, outer: Option<&Scope<'_>>, absent: bool) -> Result<(), Problem> {
-        self.gathers |= gathers(select) || matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
+    fn select(
+        &mut self,
+        select: &mut Select,
+        outer: Option<&Scope<'_>>,
+        absent: bool,
+    ) -> Result<Vec<Passed>, Problem> {
+        let gathers = gathers(select) || matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
+        self.gathers |= gathers;
         let mut scope = Scope { sources: Vec::new(), outer };
         for from in &mut select.from {
             self.joined(from, &mut scope, absent)?;
@@ -157,7 +158,7 @@ impl Reader {
         if has_subquery(&select.projection) {
             return Err(Problem::of(select, "a rule cannot return the answer of a subquery").hint("join it"));
         }
-        Ok(())
+        Ok(if gathers { Vec::new() } else { scope.passed(&select.projection) })
     }
 
     /// Takes the conditions of a WHERE or an ON; `passed_by` tells whose rows all have to pass them.
@@ -214,17 +215,53 @@ impl Reader {
 
     fn factor(&mut self, table: &mut TableFactor, scope: &mut Scope<'_>, absent: bool) -> Result<(), Problem> {
         let at = table.span().start;
+        if let Some(entry) = self.entry_of(table) {
+            return self.entry(entry, table, scope, absent);
+        }
         match table {
             TableFactor::Table { name, alias, args: None, .. } => self.table(name, alias, scope, absent),
             TableFactor::Derived { subquery, alias, .. } => {
-                self.query(subquery, None, absent)?;
+                let mut passed = self.query(subquery, None, absent)?;
                 let name = alias.as_ref().map(|alias| normal(&alias.name)).unwrap_or_default();
-                scope.sources.push(Source { name, scan: None, nullable: false });
+                // Columns that are called otherwise are not followed.
+                if alias.as_ref().is_some_and(|alias| !alias.columns.is_empty()) {
+                    passed.clear();
+                }
+                scope.sources.push(Source { name, scan: None, passed, nullable: false });
                 Ok(())
             }
             TableFactor::NestedJoin { table_with_joins, .. } => self.joined(table_with_joins, scope, absent),
             _ => Err(Problem::at(at, "a rule reads process_events only").hint("write FROM process_events")),
         }
+    }
+
+    /// The entry of WITH that a table's name stands for.
+    fn entry_of(&self, table: &TableFactor) -> Option<usize> {
+        let TableFactor::Table { name, args: None, .. } = table else { return None };
+        let [ObjectNamePart::Identifier(ident)] = name.0.as_slice() else { return None };
+        self.ctes.iter().rposition(|cte| normal(&cte.alias.name) == normal(ident))
+    }
+
+    /// Writes the entry out in the place of its name, where it sees those before it. The guard bounds how often.
+    fn entry(
+        &mut self,
+        entry: usize,
+        table: &mut TableFactor,
+        scope: &mut Scope<'_>,
+        absent: bool,
+    ) -> Result<(), Problem> {
+        let later = self.ctes.split_off(entry.saturating_add(1));
+        let (Some(cte), TableFactor::Table { alias, .. }) = (self.ctes.pop(), &*table) else { return Ok(()) };
+        let mut alias = alias.clone().unwrap_or_else(|| cte.alias.clone());
+        if alias.columns.is_empty() {
+            alias.columns.clone_from(&cte.alias.columns);
+        }
+        let (lateral, subquery, sample) = (false, cte.query.clone(), None);
+        *table = TableFactor::Derived { lateral, subquery, alias: Some(alias), sample };
+        let read = self.factor(table, scope, absent);
+        self.ctes.push(cte);
+        self.ctes.extend(later);
+        read
     }
 
     fn table(
@@ -240,10 +277,6 @@ impl Reader {
             _ => name.to_string(),
         };
         let called = alias.as_ref().map_or_else(|| table.clone(), |alias| normal(&alias.name));
-        if self.ctes.contains(&table) {
-            scope.sources.push(Source { name: called, scan: None, nullable: false });
-            return Ok(());
-        }
         if table != TABLE {
             return Err(Problem::at(at, format!("a rule reads process_events only, and this is {table}"))
                 .hint("parent columns and ancestry are in the event"));
@@ -262,15 +295,9 @@ impl Reader {
             columns: Vec::new(),
             at: None,
         });
-        scope.sources.push(Source { name: called.clone(), scan: Some(self.scans.len()), nullable: false });
-        self.scans.push(Scan {
-            alias: called,
-            conditions: Vec::new(),
-            absent,
-            aside: absent,
-            in_with: self.in_with,
-            at,
-        });
+        let (scan, passed) = (Some(self.scans.len()), Vec::new());
+        scope.sources.push(Source { name: called.clone(), scan, passed, nullable: false });
+        self.scans.push(Scan { alias: called, conditions: Vec::new(), absent, aside: absent, at });
         Ok(())
     }
 
@@ -302,14 +329,14 @@ impl Reader {
     /// Unless it is `firm`, what is said inside holds for its own rows and not for those outside.
     fn inner(&mut self, query: &mut Query, scope: &Scope<'_>, absent: bool, firm: bool) -> Result<(), Problem> {
         if firm {
-            return self.query(query, Some(scope), absent);
+            return self.query(query, Some(scope), absent).map(drop);
         }
         let (outside, scans) = (std::mem::take(&mut self.bounds), self.scans.len());
         let read = self.query(query, Some(scope), absent);
         let inside = std::mem::replace(&mut self.bounds, outside);
         self.bounds.loosen(inside);
         self.scans.iter_mut().skip(scans).for_each(|scan| scan.aside = true);
-        read
+        read.map(drop)
     }
 }
 

@@ -1,10 +1,9 @@
 //! Which rows the scans of all window rules take, found as stream rules find their candidates: the prefilter names the scans
 //! that can take a row, and only those are asked.
 
-use std::sync::{Mutex, PoisonError, TryLockError};
 use std::time::Instant;
 
-use super::super::prefilter::{Candidates, Prefilter};
+use super::super::prefilter::{Candidates, Kept, Prefilter};
 use super::super::row::Columns;
 use super::plan::{Planned, Scans};
 use super::{Window, read};
@@ -19,18 +18,14 @@ pub(super) struct Sieve {
     scans: Vec<(usize, usize)>,
     prefilter: Prefilter,
     /// Remembers across batches; a second thread at the same time begins with nothing.
-    candidates: Mutex<Candidates>,
+    candidates: Kept,
 }
 
 impl Sieve {
     pub(super) fn of<'a>(plans: impl Iterator<Item = &'a Planned> + Clone) -> Self {
         let conditions: Vec<_> = plans.clone().flat_map(|plan| &plan.scans).map(|scan| &scan.condition).collect();
         let scans = plans.enumerate().flat_map(|(rule, plan)| (0..plan.scans.len()).map(move |scan| (rule, scan)));
-        Self {
-            scans: scans.collect(),
-            prefilter: Prefilter::new(conditions.into_iter()),
-            candidates: Mutex::default(),
-        }
+        Self { scans: scans.collect(), prefilter: Prefilter::new(conditions.into_iter()), candidates: Kept::default() }
     }
 
     /// Every scan is asked about every row, for holding the other to.
@@ -40,24 +35,8 @@ impl Sieve {
 
     /// For each rule the rows that it keeps, in order.
     pub(super) fn sift(&self, rules: &[Window], columns: &Columns<'_>) -> Vec<Vec<Taken>> {
-        let mut fresh = Candidates::default();
-        let mut kept = match self.candidates.try_lock() {
-            Ok(kept) => Some(kept),
-            // What a panic left is overwritten before it is read.
-            Err(TryLockError::Poisoned(poisoned)) => Some(PoisonError::into_inner(poisoned)),
-            Err(TryLockError::WouldBlock) => None,
-        };
-        let candidates = kept.as_deref_mut().unwrap_or(&mut fresh);
         let mut taken = vec![Vec::new(); rules.len()];
-        let mut row = 0;
-        while row < columns.rows() {
-            let next = self.prefilter.find(columns, row, candidates);
-            if next == row {
-                break;
-            }
-            row = next;
-            self.ask(rules, columns, candidates, &mut taken);
-        }
+        self.candidates.each(&self.prefilter, columns, |candidates| self.ask(rules, columns, candidates, &mut taken));
         for rows in &mut taken {
             rows.sort_unstable_by_key(|(row, _)| *row);
             rows.dedup_by(|(row, scans), (kept, all)| {

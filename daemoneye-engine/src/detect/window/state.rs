@@ -6,14 +6,11 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule};
-use daemoneye_lib::proto::value::Kind;
-use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
-use serde_json::{Map, Value};
 
-use super::super::output;
 use super::super::row::Columns;
+use super::answer::{events, identity, numbers, output};
 use super::counters::Counters;
 use super::found::Found;
 use super::kept::Kept;
@@ -22,8 +19,8 @@ use super::run::{Failure, Runner};
 use super::share::Share;
 use super::sieve::Taken;
 use super::sight::Sight;
+use super::waiting::Waiting;
 use super::{EAGER_RUNS, EAGER_US, GRACE_US, RULE_ROWS, TICK_US};
-use crate::sql::value_at;
 use crate::store::RuleMatch;
 
 /// Matches that one run hands on; the others wait for the next.
@@ -54,6 +51,17 @@ impl Work<'_> {
     }
 }
 
+/// When a plan runs.
+#[derive(Debug, Clone, Copy)]
+struct Moment {
+    /// The time that events have reached for it.
+    now: i64,
+    /// The time that its look back begins at.
+    since: i64,
+    /// The tick that it belongs to.
+    due: i64,
+}
+
 /// The state of one rule.
 #[derive(Debug)]
 pub(super) struct State {
@@ -67,6 +75,7 @@ pub(super) struct State {
     /// How many of the latest rows were too old to be looked at.
     behind: u32,
     found: Found,
+    waiting: Waiting,
     /// Runs are due that there was no time for.
     postponed: bool,
     /// Until when answers lack something.
@@ -82,6 +91,7 @@ impl State {
             ticks: BTreeSet::new(),
             behind: 0,
             found: Found::default(),
+            waiting: Waiting::default(),
             postponed: false,
             lacks: BTreeMap::new(),
         }
@@ -144,11 +154,28 @@ impl State {
         self.tick(work, sight, &mut fresh, reached, matches);
         self.reached_us = reached;
         self.keep(work, sight, &mut fresh);
+        self.try_again(work, reached);
     }
 
     pub(super) fn advance(&mut self, work: &Work<'_>, to_us: i64, matches: &mut Vec<RuleMatch>) {
         while let Some((due, since)) = self.due(work, to_us) {
-            self.run(work, due, since, matches);
+            self.decide(work, due, since, matches);
+        }
+        self.try_again(work, to_us);
+    }
+
+    /// Sees to it that what had no answer up to `reached` is tried again at the next tick.
+    fn try_again(&mut self, work: &Work<'_>, reached: i64) {
+        if std::mem::take(&mut self.waiting.failed) {
+            self.schedule(work, tick_from(reached.saturating_add(1)));
+        }
+    }
+
+    /// What was read from files is put in the order of time, so that the bound lets go of the oldest.
+    pub(super) fn sort(&mut self, work: &Work<'_>) {
+        if let Err(error) = self.kept.sort() {
+            let rule = &work.rule.name;
+            tracing::warn!(rule, %error, "rows for a window rule were not sorted");
         }
     }
 
@@ -185,6 +212,7 @@ impl State {
         self.reached_us = now;
         self.eager = (i64::MIN, 0);
         self.kept.clamp(now);
+        self.waiting.clamp(now);
         let latest = tick_from(now.saturating_add(work.plan.wait_us()).saturating_add(1));
         if self.ticks.last().is_some_and(|last| *last > latest) {
             self.ticks.split_off(&latest);
@@ -219,17 +247,25 @@ impl State {
         let span = self.reached_us.div_euclid(EAGER_US);
         if self.eager.0 != span {
             self.eager = (span, 0);
+            self.waiting.renew();
         }
         let may_run = self.eager.1 < EAGER_RUNS && work.may_run();
         if self.eager.1 < EAGER_RUNS && !may_run {
             self.postpone(work);
         }
         if !may_run {
+            let later = i64::try_from(fresh.len()).unwrap_or(i64::MAX).saturating_sub(1);
+            match work.runner {
+                Some(_) => self.waiting.row(self.kept.next().saturating_add(later), self.reached_us),
+                // Rows of files get their numbers when all are there.
+                None => self.waiting.only(self.reached_us),
+            }
             return self.schedule(work, tick_from(self.reached_us.saturating_add(1)));
         }
         self.eager.1 += 1;
         self.keep(work, sight, fresh);
-        self.run(work, self.reached_us, self.reached_us, matches);
+        let now = self.reached_us;
+        self.run(work, Moment { now, since: now, due: now }, matches);
     }
 
     /// Decides what is due before an event of time `reached` is looked at.
@@ -243,7 +279,19 @@ impl State {
     ) {
         while let Some((due, since)) = self.due(work, reached) {
             self.keep(work, sight, fresh);
-            self.run(work, due, since, matches);
+            self.decide(work, due, since, matches);
+        }
+    }
+
+    /// Decides what waited for a tick. A rule that awaits nothing is decided as of the rows that waited, or at as few of their times
+    /// as see the same: at the tick a row may be too old that was not when they came.
+    fn decide(&mut self, work: &Work<'_>, due: i64, since: i64, matches: &mut Vec<RuleMatch>) {
+        if work.plan.awaits {
+            let since = self.waiting.take().first().map_or(since, |first| since.min(*first));
+            return self.run(work, Moment { now: due, since, due }, matches);
+        }
+        for now in self.waiting.times(&self.kept, work.plan, due) {
+            self.run(work, Moment { now, since: now, due }, matches);
         }
     }
 
@@ -260,10 +308,14 @@ impl State {
             tracing::warn!(rule, %error, "rows for a window rule were not kept");
             self.shed(work, taken, self.reached_us);
         }
-        let waiting = self.ticks.first().copied().filter(|_| self.postponed).unwrap_or(i64::MAX);
-        let now = self.reached_us.min(waiting);
+        let waiting = self.ticks.first().copied().filter(|_| self.postponed);
+        let now = waiting.into_iter().chain(self.waiting.first()).fold(self.reached_us, i64::min);
+        let most = work.bytes.saturating_sub(self.found.bytes());
+        if work.runner.is_none() && self.kept.exceeds(RULE_ROWS, most) {
+            self.sort(work);
+        }
         self.kept.expire(now.saturating_sub(work.plan.back_us().saturating_add(GRACE_US)));
-        if let Some((rows, last)) = self.kept.shed(RULE_ROWS, work.bytes.saturating_sub(self.found.bytes())) {
+        if let Some((rows, last)) = self.kept.shed(RULE_ROWS, most) {
             self.shed(work, rows, last);
         }
     }
@@ -285,7 +337,8 @@ impl State {
     /// Whether one event after the other is too old to be looked at: what came before them had a time that was not true.
     fn is_set_back(&mut self, work: &Work<'_>, time: i64) -> bool {
         let old = time < self.reached_us.saturating_sub(work.plan.back_us()).saturating_sub(GRACE_US);
-        self.behind = if old { self.behind.saturating_add(1) } else { 0 };
+        // Files are not read in the order of time.
+        self.behind = if old && work.runner.is_some() { self.behind.saturating_add(1) } else { 0 };
         self.behind == BEHIND_ROWS
     }
 
@@ -302,13 +355,15 @@ impl State {
         *known = until.max(*known);
     }
 
-    /// Runs the plan at a time of events, over what it would have seen from `since` on.
-    fn run(&mut self, work: &Work<'_>, now: i64, since: i64, matches: &mut Vec<RuleMatch>) {
+    /// Runs the plan as of a moment.
+    fn run(&mut self, work: &Work<'_>, at: Moment, matches: &mut Vec<RuleMatch>) {
         let Some(runner) = work.runner else { return };
+        let Moment { now, since, .. } = at;
         self.lacks.retain(|_, until| *until >= now);
         let mut completeness = Completeness::complete();
         self.lacks.keys().for_each(|reason| completeness.degrade(*reason));
-        let reach = |scan: &Scan| (since.saturating_sub(scan.reach.back_us), latest(now, scan.reach.wait_us));
+        let to = |scan: &Scan| if work.plan.awaits { latest(now, scan.reach.wait_us) } else { now };
+        let reach = |scan: &Scan| (since.saturating_sub(scan.reach.back_us), to(scan));
         let scans = work.plan.scans.iter().enumerate().map(|(at, scan)| (at, scan.needed, reach(scan)));
         // Of a join whose rarer side has not come, which is most of them most of the time.
         if scans.clone().any(|(at, needed, (from, to))| needed && !self.kept.has(at, from, to)) {
@@ -327,15 +382,15 @@ impl State {
         };
         match answer {
             Ok(batches) => {
-                if let Err(error) = self.found(work, now, &batches, &completeness, matches) {
-                    self.failed(work, &Failure::Failed(error.to_string()), now);
+                if let Err(error) = self.found(work, at, &batches, &completeness, matches) {
+                    self.failed(work, &Failure::Failed(error.to_string()), at);
                 }
             }
-            Err(failure) => self.failed(work, &failure, now),
+            Err(failure) => self.failed(work, &failure, at),
         }
     }
 
-    fn failed(&mut self, work: &Work<'_>, failure: &Failure, now: i64) {
+    fn failed(&mut self, work: &Work<'_>, failure: &Failure, at: Moment) {
         let (counters, rule) = (work.counters, &work.rule.name);
         let (counter, reason) = match failure {
             Failure::Failed(_) => (&counters.failed, Degraded::DataUnreadable),
@@ -346,21 +401,28 @@ impl State {
         if counter.fetch_add(1, Ordering::Relaxed) == 0 {
             tracing::warn!(rule, %failure, "a window rule was not decided");
         }
-        self.lack(work, reason, now);
+        self.lack(work, reason, at.due);
+        // Where nobody waits it had time enough.
+        if !work.shares.is_empty() {
+            self.waiting.fail(at.since);
+        }
     }
 
-    /// The rows of an answer that were not found before.
+    /// The rows of an answer that were not found before, as their latest events stand in the stream: a summary counts by that.
     fn found(
         &mut self,
         work: &Work<'_>,
-        now: i64,
+        at: Moment,
         batches: &[RecordBatch],
         completeness: &Completeness,
         matches: &mut Vec<RuleMatch>,
     ) -> Result<(), ArrowError> {
         self.found.forget_before(self.kept.first());
         let (mut handed, mut has_room) = (0_usize, true);
-        for (batch, row) in batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row))) {
+        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
+        let mut rows: Vec<_> = rows.collect();
+        rows.sort_by_cached_key(|(batch, row)| events(batch, *row, work.plan.numbers).max());
+        for (batch, row) in rows {
             let numbers = numbers(batch, row, work.plan.numbers);
             let Some(latest) = numbers.last().copied() else { continue };
             let output = output(work.plan, batch, row);
@@ -369,16 +431,17 @@ impl State {
                 continue;
             }
             if handed == MATCHES_A_RUN {
-                self.lack(work, Degraded::Capped, now);
+                self.lack(work, Degraded::Capped, at.due);
                 if has_room {
-                    self.schedule(work, tick_from(now.saturating_add(1)));
+                    self.waiting.again(at.since);
+                    self.schedule(work, tick_from(at.due.saturating_add(1)));
                 }
                 break;
             }
             handed = handed.saturating_add(1);
             if !self.found.add(identity, latest, work.bytes / 2) {
                 has_room = false;
-                self.lack(work, Degraded::Capped, now);
+                self.lack(work, Degraded::Capped, at.due);
             }
             let events = self.kept.rows(&numbers)?;
             let Some(last) = events.num_rows().checked_sub(1) else { continue };
@@ -404,47 +467,4 @@ const fn latest(now: i64, wait_us: i64) -> i64 {
 const fn tick_from(time: i64) -> i64 {
     let whole = time.div_euclid(TICK_US).saturating_mul(TICK_US);
     if whole < time { whole.saturating_add(TICK_US) } else { whole }
-}
-
-/// The numbers of a row's events, ascending.
-fn numbers(batch: &RecordBatch, row: usize, count: usize) -> Vec<i64> {
-    let columns = batch.columns();
-    let from = columns.len().saturating_sub(count);
-    let numbers = columns.iter().skip(from).filter_map(|column| column.as_primitive_opt::<Int64Type>());
-    let numbers = numbers.filter(|column| row < column.len() && column.is_valid(row)).map(|column| column.value(row));
-    let unique: BTreeSet<i64> = numbers.collect();
-    unique.into_iter().collect()
-}
-
-fn output(plan: &Planned, batch: &RecordBatch, row: usize) -> Map<String, Value> {
-    let value =
-        |column: &datafusion::arrow::array::ArrayRef| value_at(column.as_ref(), row).kind.map_or(Value::Null, json);
-    plan.outputs.iter().cloned().zip(batch.columns().iter().map(value)).collect()
-}
-
-fn json(kind: Kind) -> Value {
-    match kind {
-        Kind::Blob(bytes) => Value::String(format!("0x{}", hex::encode(bytes))),
-        Kind::Boolean(value) => Value::Bool(value),
-        Kind::Integer(value) => Value::from(value),
-        // JSON has no word for NaN and the infinities.
-        Kind::Real(value) => Value::from(value),
-        Kind::Text(text) => Value::String(text),
-        Kind::TimestampUs(micros) => output::time(micros),
-    }
-}
-
-/// What makes a match the same as one before: the events that it was made of, or what the file says.
-fn identity(rule: &DetectionRule, output: &Map<String, Value>, numbers: &[i64]) -> u128 {
-    let mut hasher = blake3::Hasher::new();
-    for number in numbers {
-        hasher.update(&number.to_le_bytes());
-    }
-    for column in &rule.dedup {
-        hasher.update(output.get(column).map(ToString::to_string).unwrap_or_default().as_bytes());
-        hasher.update(&[0]);
-    }
-    let mut bytes = [0; 16];
-    hasher.finalize_xof().fill(&mut bytes);
-    u128::from_le_bytes(bytes)
 }

@@ -23,7 +23,7 @@ use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
 use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFactory, ParquetAccessPlan};
-use datafusion::datasource::physical_plan::{FileGroup, FileScanConfigBuilder, ParquetSource};
+use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::utils::conjunction;
@@ -152,10 +152,13 @@ impl History {
             environment.object_store(&url)?,
             environment.cache_manager.get_file_metadata_cache(),
         );
+        let mut options = state.table_options().parquet.clone();
+        // `narrowed` has looked where it pays; the reader would load all filters of all row groups for one value.
+        options.global.bloom_filter_on_read = false;
         let mut source = ParquetSource::new(Arc::clone(&self.schema))
-            .with_table_parquet_options(state.table_options().parquet.clone())
+            .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(footers))
-            .with_pushdown_filters(true)
+            .with_pushdown_filters(estimate::narrow(filters))
             .with_reorder_filters(true);
         if let Some(filter) = conjunction(filters.to_vec()) {
             let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
@@ -164,12 +167,22 @@ impl History {
         let statistics = Statistics::new_unknown(&self.schema).with_num_rows(Precision::Inexact(rows));
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_statistics(statistics)
-            .with_file_group(FileGroup::new(files))
+            .with_file_groups(spread(files, state.config().target_partitions()))
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+}
+
+/// The files for so many readers, each with about the same share of the bytes.
+fn spread(files: Vec<PartitionedFile>, readers: usize) -> Vec<FileGroup> {
+    let all = vec![FileGroup::new(files)];
+    if readers < 2 {
+        return all;
+    }
+    let partitioner = FileGroupPartitioner::new().with_target_partitions(readers).with_repartition_file_min_size(0);
+    partitioner.repartition_file_groups(&all).unwrap_or(all)
 }
 
 #[async_trait]

@@ -22,7 +22,6 @@ pub(crate) use view::QueryView;
 /// The columns of a table.
 pub use crate::schema::table_schema as table_columns;
 
-use std::path::PathBuf;
 use std::sync::LazyLock;
 
 /// The name of every table, in the order in which they are explained.
@@ -31,7 +30,7 @@ pub static TABLES: LazyLock<Vec<&'static str>> =
 
 /// Tables whose rows are not in the store: the agent knows them.
 pub trait SystemTables: Send + Sync + 'static {
-    /// The collectors as they stand now. Called on the query thread: it may lock, it must not wait.
+    /// The collectors as they stand now. Called on a query thread: it may lock, it must not wait.
     fn collectors(&self) -> Vec<CollectorRow>;
 
     /// The document of `health` as it is now, of which `metrics` is made; `None` where nothing keeps one. As above.
@@ -42,11 +41,6 @@ pub trait SystemTables: Send + Sync + 'static {
     /// The rules as they are loaded now. As above; the lists may be long.
     fn rule_life(&self) -> RuleLife {
         RuleLife::default()
-    }
-
-    /// Where the ledger's files lie, when that is known better than from the store's own directory.
-    fn ledger_dir(&self) -> Option<PathBuf> {
-        None
     }
 }
 
@@ -88,6 +82,8 @@ pub struct CollectorRow {
     pub lost: u64,
     /// Times that the agent started it again.
     pub restarts: u32,
+    /// What it leaves out because no rule needs it, in words; `None`: it does not go by rules.
+    pub pushdown: Option<String>,
 }
 
 /// For offline stores and tests: there are no collectors.

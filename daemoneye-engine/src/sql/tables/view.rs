@@ -102,6 +102,16 @@ impl QueryView {
         (known, self.opened.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
+    /// Rows of sealed segments that a query of these tables can read.
+    pub(crate) fn history_rows(&self, mut tables: impl Iterator<Item = &'static str>) -> Result<u64, DataFusionError> {
+        if !tables.any(|name| HistoryTable::named(name).is_some()) {
+            return Ok(0);
+        }
+        let snapshot = self.snapshot()?;
+        let segments = snapshot.segments.iter().chain(&snapshot.lifetimes);
+        Ok(segments.map(|segment| segment.rows).sum())
+    }
+
     /// Rows that are in memory only.
     pub(crate) fn open_rows(&self) -> usize {
         let open = self.snapshot.get().map(|snapshot| snapshot.open.iter().map(RecordBatch::num_rows).sum());

@@ -12,7 +12,7 @@ use super::super::counts;
 use super::super::outbox::{DeliveryRow, DeliveryState};
 use super::super::state::{
     ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, AUDIT, COVERAGE, COVERAGE_NEWEST, DELIVERIES, DELIVERY_COUNTS, DUE,
-    LEAVING, LIFETIMES, META, RATES, RULES, SCANS, SEGMENTS, SYSTEM, WATERMARKS, key,
+    LEAVING, LIFETIMES, META, RATES, RULE_LISTS, RULE_VERSIONS, RULES, SCANS, SEGMENTS, SYSTEM, WATERMARKS, key,
 };
 use super::super::value::{Record, Stored};
 use super::super::{Store, StoreError, damage};
@@ -192,6 +192,13 @@ fn values(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
             found.report(place("detection_rules", id), format!("it holds rule {}", rule.id), RESTORE);
         }
     })?;
+    each(transaction, RULE_VERSIONS, found, |(id, version), text, found| {
+        if (key(text.rule), text.version) != (id, version) {
+            let what = format!("it holds version {} of rule {}", text.version, text.rule);
+            found.report(place("rule_versions", id), what, RESTORE);
+        }
+    })?;
+    each(transaction, RULE_LISTS, found, |_, _, _| {})?;
     each(transaction, AUDIT, found, |id, row, found| {
         if let Err(error) = serde_json::from_slice::<serde_json::Value>(&row.payload) {
             found.report(format!("state.redb, audit_outbox {id}"), error.to_string(), RESTORE);

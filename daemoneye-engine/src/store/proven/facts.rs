@@ -3,7 +3,8 @@
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 
-use daemoneye_lib::ledger::{EventRange, Hash, LedgerError, LedgerReader, LedgerRecord, hexed};
+use daemoneye_lib::ledger::range_in;
+use daemoneye_lib::ledger::{Hash, LedgerError, LedgerReader, LedgerRecord, hexed};
 use daemoneye_lib::proto::AuditAppend;
 use daemoneye_lib::segment::SegmentError;
 use serde_json::Value;
@@ -11,6 +12,10 @@ use uuid::Uuid;
 
 use super::super::retention::Removed;
 use super::leaves::Position;
+use super::removals::{JITTER_US, Removals, limit_us};
+
+/// How much older than the time at which it was raised an alert may be whose entry was lost: an agent that was away catches up.
+const RAISED_LATE_US: i64 = 86_400_000_000;
 
 /// An alert as an entry tells of it.
 #[derive(Debug, Clone)]
@@ -42,16 +47,39 @@ pub(super) struct Facts {
     pub(super) is_late: bool,
     pub(super) alerts: HashMap<Uuid, AlertFact>,
     pub(super) gaps: BTreeMap<u64, GapFact>,
-    /// What retention took, per collector.
-    removed: HashMap<String, Vec<(Position, Position)>>,
+    pub(super) removals: Removals,
     /// Alerts and gaps from before it may be gone.
     pub(super) before_us: i64,
+    /// Entries of retention with an age that no setting allows.
+    pub(super) implausible: Vec<Option<u64>>,
+    losses: Vec<Loss>,
     /// Entries of the agent that nobody could keep.
     pub(super) lost: u64,
+    /// What the agent says waits here until a collector's entry behind it bounds when that was.
+    unbounded: Vec<(Option<u64>, i64, Told)>,
+    /// Times of the newest entries.
+    collector_us: i64,
+    agent_us: i64,
     /// Per collector, the last position that a range covers.
     pub(super) covered: HashMap<String, Position>,
     /// First problem of the chain.
     pub(super) broken: Option<LedgerError>,
+}
+
+/// What an excuse is made of.
+#[derive(Debug)]
+enum Told {
+    Lost { count: u64, from_us: i64, first_row: u64 },
+    Removed { why: String, before_us: Option<i64>, gone: Vec<Removed> },
+    Retention { before_us: i64 },
+}
+
+/// Entries that found no room: what they told of came behind the last one that did.
+#[derive(Debug)]
+struct Loss {
+    from_us: i64,
+    to_us: i64,
+    first_row: u64,
 }
 
 /// A ledger in the middle of being read.
@@ -62,7 +90,7 @@ pub(super) struct Reading {
 
 impl Reading {
     pub(super) fn open(dir: &Path) -> Result<Self, SegmentError> {
-        let facts = Facts { before_us: i64::MIN, ..Facts::default() };
+        let facts = Facts { before_us: i64::MIN, collector_us: i64::MIN, agent_us: i64::MIN, ..Facts::default() };
         Ok(Self { reader: LedgerReader::open(dir)?, facts })
     }
 
@@ -82,21 +110,47 @@ impl Facts {
     fn take(&mut self, record: &LedgerRecord) {
         let entry = &record.entry;
         self.entries = self.entries.saturating_add(1);
-        if entry.action == "event-range" {
-            if let Some(range) = EventRange::read(&record.payload) {
-                self.covered.insert(range.collector, (range.epoch, range.last));
-            }
-        } else if entry.actor == "agent" || entry.actor.starts_with("operator:") {
-            self.note(Some(entry.sequence), &entry.action, &record.payload);
+        let time_us = entry.timestamp_ms.saturating_mul(1_000);
+        if entry.actor == "agent" || entry.actor.starts_with("operator:") {
+            return self.note((Some(entry.sequence), time_us), &entry.action, &record.payload);
+        }
+        self.bound(time_us);
+        self.collector_us = time_us;
+        if let Some(range) = range_in(record) {
+            self.covered.insert(range.collector, (range.epoch, range.last));
         }
     }
 
     /// What waits in the outbox is on its way into the ledger.
     pub(super) fn waits(&mut self, append: &AuditAppend) {
-        self.note(None, &append.action, &append.payload);
+        self.note((None, append.timestamp_ms.saturating_mul(1_000)), &append.action, &append.payload);
     }
 
-    fn note(&mut self, entry: Option<u64>, action: &str, payload: &[u8]) {
+    /// What was said since the collector's last entry was said before `us`.
+    fn bound(&mut self, us: i64) {
+        for (entry, time_us, told) in std::mem::take(&mut self.unbounded) {
+            let time_us = time_us.min(us);
+            match told {
+                Told::Lost { count, from_us, first_row } => {
+                    self.lost = self.lost.saturating_add(count);
+                    self.losses.push(Loss { from_us: from_us.min(time_us), to_us: time_us, first_row });
+                }
+                Told::Removed { why, before_us, gone } => self.removals.add((entry, time_us), why, before_us, gone),
+                Told::Retention { before_us } => {
+                    let limit_us = limit_us(time_us, Some(before_us));
+                    if before_us > limit_us.saturating_add(JITTER_US) {
+                        self.implausible.push(entry);
+                    }
+                    self.before_us = self.before_us.max(limit_us);
+                }
+            }
+        }
+    }
+
+    fn note(&mut self, (entry, said_us): (Option<u64>, i64), action: &str, payload: &[u8]) {
+        // The agent's word for when is none: it lies between what stands around it.
+        let time_us = said_us.max(self.collector_us);
+        let agent_us = std::mem::replace(&mut self.agent_us, time_us);
         let told = [
             "alert",
             "alert-suppressed",
@@ -133,36 +187,46 @@ impl Facts {
                 }
             }
             "events-removed" => {
-                let ranges = payload.get("ranges").cloned().map(serde_json::from_value::<Vec<Removed>>);
-                for Removed { collector, first, last } in ranges.and_then(Result::ok).unwrap_or_default() {
-                    self.removed.entry(collector).or_default().push((first, last));
-                }
+                let gone = payload.get("ranges").cloned().map(serde_json::from_value::<Vec<Removed>>);
+                let why = payload.get("why").and_then(Value::as_str).unwrap_or_default().to_owned();
+                let gone = gone.and_then(Result::ok).unwrap_or_default();
+                self.unbounded.push((entry, time_us, Told::Removed { why, before_us: number("before_us"), gone }));
             }
-            "retention" => self.before_us = self.before_us.max(number("before_us").unwrap_or(i64::MIN)),
+            "retention" => {
+                let told = number("before_us").map(|before_us| Told::Retention { before_us });
+                self.unbounded.extend(told.map(|told| (entry, time_us, told)));
+            }
             _ => {
-                self.lost = self.lost.saturating_add(number("count").and_then(|n| u64::try_from(n).ok()).unwrap_or(1))
+                let count = number("count").and_then(|count| u64::try_from(count).ok()).unwrap_or(1);
+                self.loses(entry, count, agent_us, time_us);
             }
         }
     }
 
-    /// Makes what retention took one sorted list for each collector.
-    pub(super) fn settle(&mut self) {
-        for ranges in self.removed.values_mut() {
-            ranges.sort_unstable();
-            ranges.dedup_by(|next, before| {
-                let follows = next.0.0 == before.1.0 && next.0.1 <= before.1.1.saturating_add(1);
-                if follows {
-                    before.1 = before.1.max(next.1);
-                }
-                follows
-            });
-        }
+    /// The outbox was full behind the agent's entry of `from_us`.
+    fn loses(&mut self, entry: Option<u64>, count: u64, from_us: i64, time_us: i64) {
+        let first_row = self.gaps.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
+        self.unbounded.push((entry, time_us, Told::Lost { count, from_us, first_row }));
     }
 
-    /// Whether retention took the event at `at`.
-    pub(super) fn is_removed(&self, collector: &str, at: Position) -> bool {
-        let Some(ranges) = self.removed.get(collector) else { return false };
-        let behind = ranges.partition_point(|(first, _)| *first <= at);
-        behind.checked_sub(1).and_then(|at| ranges.get(at)).is_some_and(|(_, last)| *last >= at)
+    /// Nothing more comes. `losing`: entries that find no room at this moment, of which none could tell yet.
+    pub(super) fn settle(&mut self, losing: Option<u64>, now_us: i64) {
+        if let Some(count) = losing {
+            self.loses(None, count, self.agent_us, now_us);
+        }
+        self.bound(now_us);
+        self.removals.settle();
+    }
+
+    /// Whether the entry of an alert of that time may be one that found no room.
+    pub(super) fn may_have_lost_alert(&self, time_us: i64) -> bool {
+        let from_us = |loss: &Loss| loss.from_us.saturating_sub(RAISED_LATE_US);
+        self.losses.iter().any(|loss| time_us >= from_us(loss) && time_us <= loss.to_us.saturating_add(JITTER_US))
+    }
+
+    /// Whether that of a row of coverage may be; `new`: none tells of it at all. What it is about may be long ago.
+    pub(super) fn may_have_lost_row(&self, new: Option<u64>, to_us: i64) -> bool {
+        let is_after = |loss: &&Loss| new.is_none_or(|id| id >= loss.first_row);
+        self.losses.iter().filter(is_after).any(|loss| to_us <= loss.to_us.saturating_add(JITTER_US))
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::Arc;
 
-use daemoneye_lib::ledger::find::LedgerFiles;
+use daemoneye_lib::ledger::LedgerFiles;
 use daemoneye_lib::ledger::{EventRange, Hash};
 use daemoneye_lib::proto::Sequence;
 use daemoneye_lib::segment::SegmentError;
@@ -44,7 +44,7 @@ impl Kept {
         let (mut leaves, mut kept) = (Leaves::of(old, &[]), Self::default());
         for range in cut.into_values() {
             let bounds = ((range.epoch, range.first), (range.epoch, range.last));
-            let goes = leaves.take(&range.collector, bounds, range.schema)?;
+            let goes = leaves.take(&range.collector, bounds, range.schema);
             let mut known: BTreeSet<u64> = goes.keys().copied().collect();
             known.extend(read(transaction, &range)?.into_keys());
             if range.numbers().all(|number| known.contains(&number)) {

@@ -11,8 +11,8 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::parquet::file::metadata::RowGroupMetaData;
 use datafusion::parquet::file::statistics::Statistics;
 
+use super::super::damage;
 use super::super::segment::SegmentFile;
-use super::super::{StoreError, damage};
 use crate::ingest::content;
 use crate::replay::process_events;
 
@@ -65,11 +65,23 @@ pub(in crate::store) struct Leaves {
 impl Leaves {
     /// Of these files, and what is in memory.
     pub(in crate::store) fn of(files: &[Arc<SegmentFile>], open: &[RecordBatch]) -> Self {
+        Self::within(files, open, ((0, 0), (u64::MAX, u64::MAX)))
+    }
+
+    /// The same where only these positions are asked for.
+    pub(in crate::store) fn within(
+        files: &[Arc<SegmentFile>],
+        open: &[RecordBatch],
+        (first, last): (Position, Position),
+    ) -> Self {
         let mut leaves = Self::default();
         for file in files {
             match damage::guarded(&file.path, || Ok(groups(file))) {
                 Ok(Ok(groups)) => {
-                    for (group, (least, count)) in groups.into_iter().enumerate() {
+                    for (group, Group { least, most, count }) in groups.into_iter().enumerate() {
+                        if least.is_some_and(|least| least > last) || most.is_some_and(|most| most < first) {
+                            continue;
+                        }
                         let firsts: Vec<(String, Position)> = match file.ranges.as_slice() {
                             [only] => vec![(only.collector.clone(), least.unwrap_or(only.first))],
                             ranges => ranges.iter().map(|range| (range.collector.clone(), range.first)).collect(),
@@ -113,18 +125,22 @@ impl Leaves {
         collector: &str,
         (first, last): (Position, Position),
         schema: u32,
-    ) -> Result<BTreeMap<u64, Leaf>, StoreError> {
-        while let Some(units) = self.order.get_mut(collector)
-            && let Some((_, unit)) = units.pop_if(|(least, _)| *least <= last)
-        {
-            // A row group that a range without a tree shares with one that has a tree is hashed as the latter's.
-            self.read(unit, schema.max(FIRST_SCHEMA));
-        }
-        let Some(read) = self.read.get_mut(collector) else { return Ok(BTreeMap::new()) };
+    ) -> BTreeMap<u64, Leaf> {
+        while self.advance(collector, last, schema) {}
+        let Some(read) = self.read.get_mut(collector) else { return BTreeMap::new() };
         let mut rest = read.split_off(&first);
         let mut behind = rest.split_off(&(last.0, last.1.saturating_add(1)));
         read.append(&mut behind);
-        Ok(rest.into_iter().map(|((_, number), leaf)| (number, leaf)).collect())
+        rest.into_iter().map(|((_, number), leaf)| (number, leaf)).collect()
+    }
+
+    /// Reads one more row group that may hold events up to `last`; false: there is none.
+    pub(in crate::store) fn advance(&mut self, collector: &str, last: Position, schema: u32) -> bool {
+        let units = self.order.get_mut(collector);
+        let Some((_, unit)) = units.and_then(|units| units.pop_if(|(least, _)| *least <= last)) else { return false };
+        // A row group that a range without a tree shares with one that has a tree is hashed as the latter's.
+        self.read(unit, schema.max(FIRST_SCHEMA));
+        true
     }
 
     /// What no stretch took, per collector.
@@ -168,23 +184,33 @@ impl Leaves {
     }
 }
 
-/// Per row group the least position that it tells of, if it tells one, and its rows.
-fn groups(file: &SegmentFile) -> Result<Vec<(Option<Position>, u64)>, String> {
+/// A row group: between which positions its events lie, where it tells that, and its rows.
+struct Group {
+    least: Option<Position>,
+    most: Option<Position>,
+    count: u64,
+}
+
+fn groups(file: &SegmentFile) -> Result<Vec<Group>, String> {
     let opened = File::open(&file.path).map_err(|error| error.to_string())?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| error.to_string())?;
     let one = |group: &RowGroupMetaData| {
-        let least = least(group, "epoch").zip(least(group, "seq"));
-        (least, u64::try_from(group.num_rows()).unwrap_or_default())
+        let (epoch, number) = (bounds(group, "epoch"), bounds(group, "seq"));
+        let both = epoch.zip(number);
+        Group {
+            least: both.map(|(epoch, number)| (epoch.0, number.0)),
+            most: both.map(|(epoch, number)| (epoch.1, number.1)),
+            count: u64::try_from(group.num_rows()).unwrap_or_default(),
+        }
     };
     Ok(reader.metadata().row_groups().iter().map(one).collect())
 }
 
-fn least(group: &RowGroupMetaData, column: &str) -> Option<u64> {
+fn bounds(group: &RowGroupMetaData, column: &str) -> Option<(u64, u64)> {
     let column = group.columns().iter().find(|known| known.column_path().string() == column)?;
-    match column.statistics()? {
-        Statistics::Int64(known) => known.min_opt().copied().and_then(|least| u64::try_from(least).ok()),
-        _ => None,
-    }
+    let Statistics::Int64(known) = column.statistics()? else { return None };
+    let unsigned = |value: Option<&i64>| value.copied().and_then(|value| u64::try_from(value).ok());
+    unsigned(known.min_opt()).zip(unsigned(known.max_opt()))
 }
 
 fn read_group(file: &SegmentFile, group: usize, mut take: impl FnMut(&RecordBatch)) -> Result<(), String> {

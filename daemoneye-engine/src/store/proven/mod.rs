@@ -8,27 +8,30 @@
 mod facts;
 mod kept;
 mod leaves;
+mod removals;
 mod rows;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
 use std::sync::Arc;
 
-use daemoneye_lib::ledger::find::{LedgerFiles, range_in};
 use daemoneye_lib::ledger::proof::RangeLeaves;
-use daemoneye_lib::ledger::{EventRange, Hash};
+use daemoneye_lib::ledger::{EventRange, Hash, LedgerFiles, range_in};
 use daemoneye_lib::proto::Sequence;
 use daemoneye_lib::segment::SegmentError;
 use datafusion::arrow::array::RecordBatch;
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use self::facts::{Facts, Reading};
 pub(super) use self::kept::Kept;
 use self::leaves::{Leaf, Leaves, Position};
+pub use self::removals::Removal;
+use self::removals::{Clocks, Recorded};
 use self::rows::Rows;
 use super::fsck::{OnProgress, Problem, list};
 use super::segment::SegmentFile;
-use super::{HistoryTable, Store, StoreError, audit};
+use super::{HistoryTable, LEDGER_DIR, Store, StoreError, audit};
 
 /// Waiting entries that are looked at: all that an outbox may hold.
 const WAITING: usize = 1_000_000;
@@ -60,6 +63,10 @@ pub struct Proven {
     pub coverage: u64,
     /// Alerts and rows of coverage that no entry proves, and that are older than such entries, or of which the entry was lost.
     pub rows_unproven: u64,
+    /// What retention took, entry by entry, the newest.
+    pub removals: Vec<Removal>,
+    /// Removals that are not listed, all older.
+    pub further_removals: u64,
     /// What does not fit.
     pub problems: Vec<Problem>,
     /// Problems that are not listed.
@@ -88,7 +95,8 @@ struct Pinned {
     open: Vec<RecordBatch>,
     /// Per collector, how far its stream has come in.
     seen: HashMap<String, Position>,
-    is_live: bool,
+    /// Events may be on their way into it: it is written, or its collector's log was not copied with it.
+    may_lag: bool,
 }
 
 impl Store {
@@ -106,28 +114,47 @@ impl Store {
         audit::pending(&transaction, WAITING)?.iter().for_each(|append| reading.facts.waits(append));
         reading.go_on();
         let mut facts = reading.facts;
-        facts.settle();
+        facts.settle(audit::losing(&transaction)?, audit::now_us());
         found.entries = facts.entries;
         if let Some(broken) = facts.broken.take() {
             found.report("the ledger", broken.to_string());
         }
-        let rows = Rows { facts: &facts, early };
+        for entry in std::mem::take(&mut facts.implausible) {
+            let place = entry.map_or_else(|| "the agent's outbox".to_owned(), |entry| format!("ledger entry {entry}"));
+            found.report(place, "it says that retention took what was too young for it by any setting");
+        }
+        let rows = Rows::new(&facts, early);
         rows.alerts(&transaction, &mut found)?;
         rows.coverage(&transaction, &mut found)?;
         drop(transaction);
         let leaves = Leaves::of(&pinned.files, &pinned.open);
-        let mut comparison = Comparison { store: self, facts: &facts, pinned: &pinned, leaves, found };
+        let taken = vec![0; facts.removals.facts.len()];
+        let mut comparison = Comparison {
+            store: self,
+            facts: &facts,
+            pinned: &pinned,
+            leaves,
+            found,
+            clocks: Clocks::default(),
+            survivors: HashMap::new(),
+            taken,
+        };
         let finished = comparison.events(dir, progress)?;
-        let mut found = comparison.end(finished);
+        let (mut found, taken) = comparison.end(finished);
+        (found.removals, found.further_removals) = facts.removals.listed(&taken);
         found.finished = finished;
         Ok(found)
     }
 
-    /// The leaves of the stored events of a range, and those that retention kept of the others, by number.
+    /// The leaves of the stored events of a range, and those that retention kept of the others, by number; `None`: it was stopped.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails; a file that cannot be read lacks its events.
-    pub fn range_leaves(&self, range: &EventRange) -> Result<BTreeMap<u64, Hash>, StoreError> {
+    pub fn range_leaves(
+        &self,
+        range: &EventRange,
+        stop: &CancellationToken,
+    ) -> Result<Option<BTreeMap<u64, Hash>>, StoreError> {
         let bounds = ((range.epoch, range.first), (range.epoch, range.last));
         let pinned = self.pin()?;
         let reaches = |file: &&Arc<SegmentFile>| {
@@ -135,10 +162,16 @@ impl Store {
             of.any(|known| known.first <= bounds.1 && known.last >= bounds.0)
         };
         let files: Vec<_> = pinned.files.iter().filter(reaches).cloned().collect();
-        let rows = Leaves::of(&files, &pinned.open).take(&range.collector, bounds, range.schema)?;
+        let mut rows = Leaves::within(&files, &pinned.open, bounds);
+        while rows.advance(&range.collector, bounds.1, range.schema) {
+            if stop.is_cancelled() {
+                return Ok(None);
+            }
+        }
+        let rows = rows.take(&range.collector, bounds, range.schema);
         let mut leaves = kept::read(&self.state.read()?, range)?;
         leaves.extend(rows.into_iter().map(|(number, leaf)| (number, leaf.hash)));
-        Ok(leaves)
+        Ok(Some(leaves))
     }
 
     /// At one moment: an event that is sealed meanwhile must not be in neither place.
@@ -147,7 +180,8 @@ impl Store {
         let files = held.every_file().filter(|file| file.table == HistoryTable::ProcessEvents).cloned().collect();
         let open = held.sealing.iter().flat_map(|open| open.batches.iter()).chain(&held.open.batches).cloned();
         let seen = held.seen.iter().map(|(collector, at)| (collector.clone(), at.key())).collect();
-        Ok(Pinned { files, open: open.collect(), seen, is_live: !self.state.is_offline() })
+        let is_apart = self.ledger_dir() != self.options.dir.join(LEDGER_DIR);
+        Ok(Pinned { files, open: open.collect(), seen, may_lag: is_apart || !self.state.is_offline() })
     }
 }
 
@@ -167,35 +201,37 @@ struct Comparison<'a> {
     pinned: &'a Pinned,
     leaves: Leaves,
     found: Proven,
+    clocks: Clocks,
+    /// Per collector, when the oldest events that are there were recorded at the latest.
+    survivors: HashMap<String, i64>,
+    /// Events that each removal took.
+    taken: Vec<u64>,
 }
 
 impl Comparison<'_> {
     /// False: it was stopped.
     fn events(&mut self, dir: &Path, progress: &mut OnProgress<'_>) -> Result<bool, StoreError> {
-        let (mut failed, mut going) = (None, true);
-        LedgerFiles::open(dir)
-            .and_then(|files| {
-                files.each(|record| {
-                    if let Some(range) = range_in(&record) {
-                        failed = self.range(record.entry.sequence, &range).err();
-                    }
-                    if self.found.ranges.is_multiple_of(LOOK_RANGES) {
-                        going = progress(self.leaves.done, self.leaves.total);
-                    }
-                    failed.is_none() && going && record.entry.sequence.saturating_add(1) < self.facts.entries
-                })
-            })
-            .map_err(unreadable)?;
-        match failed {
-            Some(error) => Err(error),
-            None => Ok(going),
+        for record in LedgerFiles::open(dir).and_then(|files| files.from(0)).map_err(unreadable)? {
+            let record = record.map_err(unreadable)?;
+            if record.entry.sequence >= self.facts.entries {
+                break;
+            }
+            let recorded = self.clocks.take(&record.entry);
+            if let Some(range) = range_in(&record) {
+                self.range(record.entry.sequence, &range, recorded)?;
+            }
+            let looks = self.found.ranges.is_multiple_of(LOOK_RANGES);
+            if looks && !progress(self.leaves.done, self.leaves.total) {
+                return Ok(false);
+            }
         }
+        Ok(true)
     }
 
-    fn range(&mut self, entry: u64, range: &EventRange) -> Result<(), StoreError> {
+    fn range(&mut self, entry: u64, range: &EventRange, recorded: Recorded) -> Result<(), StoreError> {
         self.found.ranges = self.found.ranges.saturating_add(1);
         let (first, last) = ((range.epoch, range.first), (range.epoch, range.last));
-        let rows = self.leaves.take(&range.collector, (first, last), range.schema)?;
+        let rows = self.leaves.take(&range.collector, (first, last), range.schema);
         if !range.has_tree() {
             self.found.unproven = self.found.unproven.saturating_add(rows.len() as u64);
             return Ok(());
@@ -204,16 +240,16 @@ impl Comparison<'_> {
         rows.iter().for_each(|(number, leaf)| known.add(*number, leaf.hash));
         let there = known.count();
         if known.fits(range) {
-            self.found.events = self.found.events.saturating_add(there);
-            return Ok(());
-        }
-        let kept = self.kept(range, &mut known)?;
-        if kept > 0 && known.fits(range) {
-            self.found.events = self.found.events.saturating_add(there);
-            self.found.removed = self.found.removed.saturating_add(kept);
+            self.proves(range, there, recorded);
             return Ok(());
         }
         let lacking: Vec<u64> = range.numbers().filter(|number| !known.has(*number)).collect();
+        let removed = self.removed(range, &lacking, recorded);
+        self.found.removed = self.found.removed.saturating_add(removed);
+        if self.kept(range, &mut known)? && known.fits(range) {
+            self.proves(range, there, recorded);
+            return Ok(());
+        }
         if lacking.is_empty() {
             self.changed(entry, range, &rows);
         } else {
@@ -222,16 +258,49 @@ impl Comparison<'_> {
         Ok(())
     }
 
-    /// Adds the leaves that retention kept of a range, and says how many these are.
-    fn kept(&self, range: &EventRange, known: &mut RangeLeaves) -> Result<u64, StoreError> {
-        let mut added = 0_u64;
-        for (number, leaf) in kept::read(&self.store.state.read()?, range)? {
-            if !known.has(number) && self.facts.is_removed(&range.collector, (range.epoch, number)) {
-                known.add(number, leaf);
-                added = added.saturating_add(1);
+    fn proves(&mut self, range: &EventRange, events: u64, recorded: Recorded) {
+        self.found.events = self.found.events.saturating_add(events);
+        if events > 0 {
+            let oldest = self.survivors.entry(range.collector.clone()).or_insert(i64::MAX);
+            *oldest = recorded.latest_us.min(*oldest);
+        }
+    }
+
+    /// How many of these retention took. What it cannot have taken is a problem.
+    fn removed(&mut self, range: &EventRange, lacking: &[u64], recorded: Recorded) -> u64 {
+        let removals = &self.facts.removals;
+        let survivor_us = self.survivors.get(&range.collector).copied();
+        let by = |number: &u64| removals.of(&range.collector, (range.epoch, *number));
+        let mut removed = 0_u64;
+        for run in lacking.chunk_by(|one, next| by(one) == by(next)) {
+            let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
+            let Some(fact) = by(first) else { continue };
+            let count = run.len() as u64;
+            removed = removed.saturating_add(count);
+            if let Some(taken) = self.taken.get_mut(fact) {
+                *taken = taken.saturating_add(count);
+            }
+            if let Some(why) = removals.contradiction(fact, recorded, survivor_us) {
+                let said = removals.facts.get(fact).and_then(|fact| fact.entry);
+                let said =
+                    said.map_or_else(|| "an entry that waits".to_owned(), |entry| format!("ledger entry {entry}"));
+                let what = format!("deleted: {said} says that retention took it, but {why}");
+                self.found.report(stretch(range, *first, *last), what);
             }
         }
-        Ok(added)
+        removed
+    }
+
+    /// Adds the leaves that retention kept of a range; whether there are any.
+    fn kept(&self, range: &EventRange, known: &mut RangeLeaves) -> Result<bool, StoreError> {
+        let mut any = false;
+        for (number, leaf) in kept::read(&self.store.state.read()?, range)? {
+            if !known.has(number) && self.facts.removals.of(&range.collector, (range.epoch, number)).is_some() {
+                known.add(number, leaf);
+                any = true;
+            }
+        }
+        Ok(any)
     }
 
     fn changed(&mut self, entry: u64, range: &EventRange, rows: &BTreeMap<u64, Leaf>) {
@@ -245,20 +314,19 @@ impl Comparison<'_> {
     }
 
     fn lacking(&mut self, entry: u64, range: &EventRange, lacking: &[u64], there: u64) {
-        let (mut removed, mut pending) = (0_u64, 0_u64);
-        let mut gone = Vec::new();
+        let (mut pending, mut gone) = (0_u64, Vec::new());
         let seen = self.pinned.seen.get(&range.collector).copied();
         for number in lacking {
             let at = (range.epoch, *number);
-            if self.facts.is_removed(&range.collector, at) {
-                removed = removed.saturating_add(1);
-            } else if self.pinned.is_live && Some(at) > seen {
+            if self.facts.removals.of(&range.collector, at).is_some() {
+                continue;
+            }
+            if self.pinned.may_lag && Some(at) > seen {
                 pending = pending.saturating_add(1);
             } else {
                 gone.push(*number);
             }
         }
-        self.found.removed = self.found.removed.saturating_add(removed);
         self.found.pending = self.found.pending.saturating_add(pending);
         // Nobody can compute the root any more.
         self.found.unproven = self.found.unproven.saturating_add(there);
@@ -273,7 +341,7 @@ impl Comparison<'_> {
     }
 
     /// What is left when every range has taken its events.
-    fn end(mut self, finished: bool) -> Proven {
+    fn end(mut self, finished: bool) -> (Proven, Vec<u64>) {
         if finished {
             let leaves = std::mem::take(&mut self.leaves);
             for (file, what) in &leaves.unreadable {
@@ -304,7 +372,7 @@ impl Comparison<'_> {
                 self.found.report(place, what);
             }
         }
-        self.found
+        (self.found, self.taken)
     }
 }
 

@@ -1,5 +1,6 @@
 //! Alerts and rows of coverage against what entries tell of them.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use redb::{ReadTransaction, ReadableTable as _};
@@ -18,16 +19,30 @@ const INSERTED: &str = "no entry of the ledger tells of it: it was put into the 
 pub(super) struct Rows<'a> {
     pub(super) facts: &'a Facts,
     pub(super) early: u64,
+    /// Rows that were taken for those of lost entries.
+    excused: Cell<u64>,
 }
 
-impl Rows<'_> {
+impl<'a> Rows<'a> {
+    pub(super) const fn new(facts: &'a Facts, early: u64) -> Self {
+        Self { facts, early, excused: Cell::new(0) }
+    }
+
+    /// An entry that was lost excuses one row, of its time.
+    fn excuse(&self, is_of_the_time: bool) -> bool {
+        let excused = self.excused.get();
+        let is_excused = is_of_the_time && excused < self.facts.lost;
+        self.excused.set(excused.saturating_add(u64::from(is_excused)));
+        is_excused
+    }
+
     fn had(&self, entry: Option<u64>) -> bool {
         entry.is_some_and(|entry| entry < self.early)
     }
 
     /// A row that no entry tells of.
-    fn inserted(&self, place: String, is_old: bool, found: &mut Proven) {
-        if is_old || self.facts.lost > 0 {
+    fn inserted(place: String, is_excused: bool, found: &mut Proven) {
+        if is_excused {
             found.rows_unproven = found.rows_unproven.saturating_add(1);
         } else {
             found.report(place, INSERTED);
@@ -47,7 +62,10 @@ impl Rows<'_> {
                 None => found.report(format!("alert {id}"), deleted(fact.entry)),
             }
         }
-        stored.into_keys().for_each(|id| self.inserted(format!("alert {id}"), false, found));
+        for (id, alert) in stored {
+            let is_excused = self.excuse(self.facts.may_have_lost_alert(alert.time_us));
+            Self::inserted(format!("alert {id}"), is_excused, found);
+        }
         Ok(())
     }
 
@@ -66,14 +84,17 @@ impl Rows<'_> {
             }
         }
         let first = self.facts.gaps.keys().next().copied().unwrap_or(u64::MAX);
-        stored.into_keys().for_each(|id| self.inserted(format!("coverage row {id}"), id < first, found));
+        for (id, row) in stored {
+            let is_excused = id < first || self.excuse(self.facts.may_have_lost_row(Some(id), ended_us(&row)));
+            Self::inserted(format!("coverage row {id}"), is_excused, found);
+        }
         Ok(())
     }
 
     fn judge_gap(&self, row: &Value, id: u64, fact: &GapFact, found: &mut Proven) {
         if *row == fact.row || fact.later.contains(row) {
             found.coverage = found.coverage.saturating_add(1);
-        } else if self.facts.lost > 0 {
+        } else if self.excuse(self.facts.may_have_lost_row(None, ended_us(row))) {
             // It may have grown, and the entry that said so was lost.
             found.rows_unproven = found.rows_unproven.saturating_add(1);
         } else {

@@ -28,6 +28,18 @@ fn correlation(body: &str) -> String {
 
 /// The groups and counts that are found in events `(second, command line, user)`.
 fn found(body: &str, events: &[(i64, &str, Option<&str>)]) -> Vec<Value> {
+    let events: Vec<Value> = events
+        .iter()
+        .map(|(second, command_line, user)| json!({"time": us(*second), "command_line": command_line, "user": user}))
+        .collect();
+    found_in(body, &events)
+}
+
+fn us(second: i64) -> i64 {
+    1_769_860_800_000_000 + second * 1_000_000
+}
+
+fn found_in(body: &str, events: &[Value]) -> Vec<Value> {
     let mut conversions = convert(&[file("x.yml", &correlation(body))], &lists());
     let rule = conversions.remove(0);
     let Some(rule) = rule.rule else { panic!("{body}: {:?}", rule.reasons) };
@@ -35,10 +47,11 @@ fn found(body: &str, events: &[(i64, &str, Option<&str>)]) -> Vec<Value> {
     let (set, refusals) = RuleSet::compile(vec![rule]);
     assert!(refusals.is_empty(), "{refusals:?}");
     let mut rows = Rows::default();
-    for (number, (second, command_line, user)) in (0..).zip(events) {
-        let time = 1_769_860_800_000_000 + second * 1_000_000;
-        let event = json!({"time": time, "command_line": command_line, "user": user, "seq": number, "epoch": 1,
-            "collector": "c", "entity_id": format!("{number:032x}")});
+    for (number, event) in (0..).zip(events) {
+        let mut event = event.clone();
+        let place = [("seq", json!(number)), ("epoch", json!(1)), ("collector", json!("c"))];
+        let entity = ("entity_id", json!(format!("{number:032x}")));
+        place.into_iter().chain([entity]).for_each(|(name, value)| event[name] = value);
         assert_eq!(rows.take(number, event.to_string().as_bytes()), Line::Taken);
     }
     let at = Sequence::new(1, 1);
@@ -111,6 +124,63 @@ fn three_rules_in_order() {
 }
 
 #[test]
+fn an_alias_may_stand_for_another_field_in_each_rule() {
+    let of = |kind: &str, more: &str| {
+        format!(
+            "type: {kind}\nrules: [rule_a, rule_b]\ngroup-by: [who]\ntimespan: 10s\n\
+             aliases: {{who: {{rule_a: User, rule_b: ParentUser}}}}\n{more}"
+        )
+    };
+    // Second, command line, user, user of the parent.
+    type Event<'a> = (i64, &'a str, Option<&'a str>, Option<&'a str>);
+    let found = |body: &str, events: &[Event<'_>]| {
+        let events: Vec<Value> = events
+            .iter()
+            .map(|(second, line, user, parent)| {
+                json!({"time": us(*second), "command_line": line, "user": user, "parent_user": parent})
+            })
+            .collect();
+        found_in(body, &events)
+    };
+    let bob = Some("bob");
+    let crossed = [(0, "a", ROOT, bob), (5, "b", bob, ROOT)];
+    let straight = [(0, "a", ROOT, bob), (5, "b", ROOT, bob)];
+    for (kind, events, times) in [
+        ("temporal", crossed, 1),
+        ("temporal", straight, 0),
+        ("temporal_ordered", crossed, 1),
+        ("temporal_ordered", straight, 0),
+    ] {
+        assert_eq!(found(&of(kind, ""), &events).len(), times, "{kind} {events:?}");
+    }
+    assert_eq!(
+        found(&of("temporal", ""), &[(0, "a", None, ROOT), (5, "b", bob, None)]).len(),
+        0,
+        "no value, no group"
+    );
+    let counted = of("event_count", "condition: {gte: 2}");
+    assert_eq!(found(&counted, &crossed), [json!({"user": "root", "found": 2})]);
+    let twice = counted.replace("[rule_a,", "[8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1a, rule_a,");
+    assert_eq!(found(&twice, &[(0, "a", ROOT, ROOT)]).len(), 0, "an event is counted once");
+    assert_eq!(found(&twice, &crossed), [json!({"user": "root", "found": 2})]);
+    let values = of("value_count", "condition: {gte: 2, field: CommandLine}");
+    assert_eq!(found(&values, &crossed), [json!({"user": "root", "found": 2})]);
+    assert_eq!(found(&values, &[(0, "a", ROOT, None), (5, "a", ROOT, None)]).len(), 0);
+}
+
+#[test]
+fn a_correlation_over_a_partial_rule_is_partial_and_says_what_is_missing() {
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1w\ncondition: {gte: 3}";
+    let text = correlation(body).replace("{CommandLine: a}", "[{CommandLine: a}, {FileVersion: x}]");
+    let conversions = convert(&[file("x.yml", &text)], &lists());
+    assert_eq!((conversions[0].verdict, conversions[1].verdict), (Verdict::Partial, Verdict::Partial));
+    assert_eq!(conversions[0].unmapped, ["FileVersion"]);
+    let reasons: Vec<&str> = conversions[0].reasons.iter().map(|reason| reason.message.as_str()).collect();
+    assert!(reasons[0].contains("rule_a") && reasons[0].contains("FileVersion"), "{reasons:?}");
+    assert!(conversions[0].rule.is_some());
+}
+
+#[test]
 fn what_a_correlation_cannot_say_is_refused_by_its_name() {
     let good = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
     for (from, to, word) in [
@@ -124,6 +194,10 @@ fn what_a_correlation_cannot_say_is_refused_by_its_name() {
         ("{gte: 3}", "{}", "no bound"),
         ("{gte: 3}", "{gte: many}", "whole number"),
         ("event_count", "value_count", "field"),
+        ("timespan: 1m", "timespan: 1m\ngap: 1s", "gap"),
+        ("timespan: 1m", "timespan: 1m\naliases: {User: {rule_b: User}}", "rule_a"),
+        ("timespan: 1m", "timespan: 1m\naliases: {User: Image}", "a map of rules"),
+        ("timespan: 1m", "timespan: 2w", "2w"),
         ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "no such rule"),
     ] {
         let conversion = convert(&[file("x.yml", &correlation(&good.replace(from, to)))], &lists()).remove(0);

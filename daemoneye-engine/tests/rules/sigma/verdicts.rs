@@ -169,12 +169,37 @@ fn a_hunt_takes_both_kinds_of_rules_and_goes_on_after_what_is_broken() {
     assert!(matches!(rows.take(4, b"no"), Line::Broken(_)));
     assert!(matches!(rows.take(5, b"[1]"), Line::Broken(_)));
     assert_eq!(rows.take(6, br#"{"EventID": 3, "CommandLine": "a"}"#), Line::Other);
+    assert_eq!(rows.take(8, br#"{"process": {"executable": "/usr/bin/id"}, "x": 1}"#), Line::Strange);
     assert_eq!(rows.take(7, br#"{"ProcessId": "x", "CommandLine": "a"}"#), Line::Without(vec!["pid"]));
     let found: Vec<_> =
         hunt.matches(rows.finish().unwrap()).iter().map(|found| (found.event, found.rule_id.to_owned())).collect();
     let (own, sigma) =
         ("3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01".to_owned(), "8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e11".to_owned());
     assert_eq!(found, [(3, own), (3, sigma.clone()), (7, sigma)]);
+}
+
+#[test]
+fn a_hunt_counts_the_events_that_have_what_rules_ask_for_and_no_column_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let write = |name: &str, text: &str| std::fs::write(dir.path().join(name), text).unwrap();
+    write("a.yml", &rule("sel: {CommandLine|contains: a, FileVersion: x}\ncondition: sel"));
+    write(
+        "b.yml",
+        &rule("sel: {CommandLine: b}\nout: {LogonGuid: y}\ncondition: sel and not out").replace("8d5f", "8d60"),
+    );
+    let (hunt, _) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert_eq!(hunt.unmapped(), ["FileVersion", "LogonGuid"]);
+    let mut rows = Rows::counting(&hunt.unmapped());
+    for line in [
+        r#"{"Image": "C:\\x.exe", "Product": "p", "Other": 1, "LogonGuid": null}"#,
+        r#"{"Image": "C:\\x.exe", "FileVersion": "1.0"}"#,
+        r##"{"Event": {"EventData": {"Data": [{"@Name": "FileVersion", "#text": "2"}]}}}"##,
+        r#"{"winlog.event_data.FileVersion": "2"}"#,
+    ] {
+        assert_eq!(rows.take(0, line.as_bytes()), Line::Taken, "{line}");
+    }
+    rows.finish().unwrap();
+    assert_eq!(rows.unmapped(), [("FileVersion", 3)]);
 }
 
 #[test]

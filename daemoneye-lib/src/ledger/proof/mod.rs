@@ -6,13 +6,19 @@
 //! [`Verified`], never by the file itself.
 
 mod leaves;
+mod period;
 mod row;
+mod target;
+mod told;
 
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 pub use self::leaves::{LeafNodes, RangeLeaves};
+pub use self::period::{PERIOD_ENTRIES, Period, PeriodError};
 pub use self::row::{EventColumns, Row};
+pub use self::target::Target;
+pub use self::told::{Gap, Told};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::event::{self, RANGE_HASH};
@@ -33,6 +39,8 @@ pub const MAX_PROOF_BYTES: u64 = 256 * 1024 * 1024;
 #[serde(deny_unknown_fields)]
 pub struct Proof {
     format: String,
+    /// What it is to prove.
+    pub target: Target,
     /// What the ledger's tree is hashed with.
     tree: String,
     /// The signed note.
@@ -68,7 +76,8 @@ pub struct EntryProof {
     /// Hash of the entry before it.
     #[serde(with = "hexed")]
     previous_hash: Hash,
-    /// From the leaf up.
+    /// From the leaf up; none where the next entry of the file is the next one of the ledger, whose `previous_hash` proves this one.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     inclusion: Vec<HexHash>,
 }
 
@@ -123,6 +132,9 @@ pub enum ProofFault {
     /// The rule's text is not the one that the alert names.
     #[error("the rule's text does not have the hash that the alert names")]
     CorruptRule,
+    /// What is in the file is not what it is to prove.
+    #[error("it does not hold what it says that it proves: {0}")]
+    CorruptTarget(&'static str),
 }
 
 /// Why a proof cannot be made.
@@ -166,15 +178,18 @@ pub struct Verified {
     pub alert: Option<Box<Alert>>,
     /// Events that caused the alert and are not in the file: retention has removed them, or nobody asked for them.
     pub missing: Vec<EventPointer>,
+    /// What the entries say of a period.
+    pub told: Option<Told>,
 }
 
 impl Proof {
     /// With nothing proven yet.
     #[must_use]
-    pub fn new(tree: TreeHash, checkpoint: String, rotations: Vec<String>) -> Self {
+    pub fn new(target: Target, tree: TreeHash, checkpoint: String, rotations: Vec<String>) -> Self {
         let (format, tree) = (FORMAT.to_owned(), tree.word().to_owned());
         Self {
             format,
+            target,
             tree,
             checkpoint,
             rotations,
@@ -217,24 +232,36 @@ impl Proof {
         size: u64,
         nodes: &mut N,
     ) -> Result<(), MakeError<N::Error>> {
-        let entry = &record.entry;
-        let Err(place) = self.entries.binary_search_by_key(&entry.sequence, |known| known.sequence) else {
+        let sequence = record.entry.sequence;
+        let Err(place) = self.entries.binary_search_by_key(&sequence, |known| known.sequence) else {
             return Ok(());
         };
-        let payload = std::str::from_utf8(&record.payload).map_err(|_| MakeError::MisusePayload(entry.sequence))?;
-        let inclusion = tree::inclusion(nodes, self.hash(), entry.sequence, size).map_err(MakeError::Nodes)?;
-        let inclusion = inclusion.ok_or(MakeError::Younger(entry.sequence))?;
-        let proof = EntryProof {
-            sequence: entry.sequence,
-            timestamp_ms: entry.timestamp_ms,
-            actor: entry.actor.clone(),
-            action: entry.action.clone(),
-            payload: payload.to_owned(),
-            previous_hash: entry.previous_hash,
-            inclusion: inclusion.into_iter().map(HexHash).collect(),
-        };
+        let mut proof = EntryProof::linked(record).ok_or(MakeError::MisusePayload(sequence))?;
+        proof.inclusion = self.path(sequence, size, nodes)?;
         self.entries.insert(place, proof);
         Ok(())
+    }
+
+    /// Takes the entries of a period: the last one hangs below the checkpoint, each of the others on the one behind it.
+    ///
+    /// # Errors
+    /// [`MakeError`].
+    pub fn set_run<N: Nodes>(
+        &mut self,
+        mut run: Vec<EntryProof>,
+        size: u64,
+        nodes: &mut N,
+    ) -> Result<(), MakeError<N::Error>> {
+        if let Some(last) = run.last_mut() {
+            last.inclusion = self.path(last.sequence, size, nodes)?;
+        }
+        self.entries = run;
+        Ok(())
+    }
+
+    fn path<N: Nodes>(&self, sequence: u64, size: u64, nodes: &mut N) -> Result<Vec<HexHash>, MakeError<N::Error>> {
+        let path = tree::inclusion(nodes, self.hash(), sequence, size).map_err(MakeError::Nodes)?;
+        Ok(path.ok_or(MakeError::Younger(sequence))?.into_iter().map(HexHash).collect())
     }
 
     /// Adds an event that `entry` covers, of whose range `leaves` are all.
@@ -281,7 +308,7 @@ impl Proof {
         if !self.entries.is_sorted_by(|one, next| one.sequence < next.sequence) {
             return Err(ProofFault::CorruptFile("its entries are not in order".to_owned()));
         }
-        self.entries.iter().try_for_each(|entry| entry.verify(tree, &checkpoint))?;
+        self.entries.iter().rev().try_fold(None, |next, entry| entry.verify(next, tree, &checkpoint).map(Some))?;
         let numbered = (1_usize..).zip(&self.events);
         let events = numbered
             .map(|(number, event)| self.place(event).map_err(|what| ProofFault::CorruptEvent { number, what }))
@@ -289,7 +316,8 @@ impl Proof {
         let alert = self.proven_alert()?;
         let missing = alert.iter().flat_map(|alert| alert.events.iter());
         let missing = missing.filter(|pointer| !events.contains(pointer)).cloned().collect();
-        Ok(Verified { checkpoint, events, alert, missing })
+        let told = self.fits_target(&checkpoint, alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
+        Ok(Verified { checkpoint, events, alert, missing, told })
     }
 
     /// The checkpoint, by the chain of keys from `key` on, wherever in it that stands.
@@ -307,7 +335,11 @@ impl Proof {
     fn place(&self, proof: &EventProof) -> Result<EventPointer, String> {
         let entry = self.entries.iter().find(|entry| entry.sequence == proof.entry);
         let entry = entry.filter(|entry| entry.action == "event-range");
-        let range = entry.and_then(|entry| EventRange::read(entry.payload.as_bytes())).filter(EventRange::has_tree);
+        // Nobody but its collector says what a stream holds.
+        let said = |entry: &EntryProof| {
+            EventRange::read(entry.payload.as_bytes()).filter(|range| range.collector == entry.actor)
+        };
+        let range = entry.and_then(said).filter(EventRange::has_tree);
         let range = range.ok_or_else(|| format!("entry {} is not here, or covers no events", proof.entry))?;
         let row = Row::read(&proof.row)?;
         let at = row.pointer.clone();
@@ -349,20 +381,34 @@ pub fn rule_hash(parts: &[String]) -> String {
 }
 
 impl EntryProof {
-    fn verify(&self, tree: TreeHash, checkpoint: &Checkpoint) -> Result<(), ProofFault> {
+    /// Without its place below a checkpoint; `None`: its payload is no text.
+    fn linked(record: &LedgerRecord) -> Option<Self> {
+        let AuditEntry { sequence, timestamp_ms, actor, action, previous_hash, .. } = record.entry.clone();
+        let payload = std::str::from_utf8(&record.payload).ok()?.to_owned();
+        Some(Self { sequence, timestamp_ms, actor, action, payload, previous_hash, inclusion: Vec::new() })
+    }
+
+    /// `next`: the entry behind it in the file, which is verified.
+    fn verify(
+        &self,
+        next: Option<AuditEntry>,
+        tree: TreeHash,
+        checkpoint: &Checkpoint,
+    ) -> Result<AuditEntry, ProofFault> {
         let Self { sequence, timestamp_ms, actor, action, payload, previous_hash, inclusion } = self;
-        let entry = AuditEntry::link(
-            *sequence,
-            *previous_hash,
-            *timestamp_ms,
-            actor.as_str(),
-            action.as_str(),
-            payload.as_bytes(),
-        );
+        let (actor, action) = (actor.as_str(), action.as_str());
+        let entry = AuditEntry::link(*sequence, *previous_hash, *timestamp_ms, actor, action, payload.as_bytes());
+        let is_before = |next: &AuditEntry| {
+            sequence.checked_add(1) == Some(next.sequence) && next.previous_hash == entry.entry_hash
+        };
+        if inclusion.is_empty() && next.as_ref().is_some_and(is_before) {
+            return Ok(entry);
+        }
         let leaf = tree.leaf(&entry.canonical_bytes());
         let path: Vec<Hash> = inclusion.iter().map(|hash| hash.0).collect();
         tree::verify_inclusion(tree, &leaf, *sequence, checkpoint.size, &checkpoint.root, &path)
-            .map_err(|what| ProofFault::CorruptEntry { sequence: *sequence, what })
+            .map_err(|what| ProofFault::CorruptEntry { sequence: *sequence, what })?;
+        Ok(entry)
     }
 
     fn tells_of(&self, alert: &Alert, text: &str) -> bool {
@@ -462,8 +508,13 @@ mod tests {
         Sample { key: old.verifier().clone(), checkpoint, rotations, records, nodes, range, leaves }
     }
 
+    fn event_target(number: u64) -> Target {
+        Target::Event(EventPointer { collector: "procmond".into(), epoch: 3, number })
+    }
+
     fn proof(sample: &mut Sample) -> Proof {
-        let mut proof = Proof::new(TreeHash::Sha256, sample.checkpoint.clone(), sample.rotations.clone());
+        let mut proof =
+            Proof::new(event_target(5), TreeHash::Sha256, sample.checkpoint.clone(), sample.rotations.clone());
         proof.add_entry(&sample.records[7], 20, &mut sample.nodes).unwrap();
         proof.add_event(7, &sample.range, &sample.leaves, row(5), 5).unwrap();
         proof
@@ -505,9 +556,40 @@ mod tests {
     }
 
     #[test]
+    fn a_file_proves_what_it_is_about_and_nothing_else() {
+        let mut sample = sample();
+        let entity = |number: u8| Target::Entity(format!("{number:02x}").repeat(16));
+        let fault = |proof: &Proof, key: &VerifierKey| match proof.verify(key) {
+            Err(ProofFault::CorruptTarget(what)) => what,
+            other => panic!("{other:?}"),
+        };
+        let mut about = proof(&mut sample);
+        about.target = entity(5);
+        assert!(about.verify(&sample.key).is_ok());
+        for wrong in
+            [entity(6), event_target(6), Target::Entry(7), Target::Alert("x".into()), Target::Evidence("x".into())]
+        {
+            about.target = wrong;
+            fault(&about, &sample.key);
+        }
+        about.target = Target::Period(Period { from_ms: 0, to_ms: 9 });
+        fault(&about, &sample.key);
+        about.target = entity(5);
+        about.events.clear();
+        fault(&about, &sample.key);
+        about.target = Target::Entry(7);
+        assert!(about.verify(&sample.key).is_ok());
+        // Beside the event that is named an entry that is of none.
+        let mut more = proof(&mut sample);
+        more.target = entity(5);
+        more.add_entry(&sample.records[8], 20, &mut sample.nodes).unwrap();
+        fault(&more, &sample.key);
+    }
+
+    #[test]
     fn an_entry_behind_the_checkpoint_has_no_proof_yet() {
         let mut sample = sample();
-        let mut proof = Proof::new(TreeHash::Sha256, sample.checkpoint.clone(), Vec::new());
+        let mut proof = Proof::new(Target::Entry(7), TreeHash::Sha256, sample.checkpoint.clone(), Vec::new());
         let made = proof.add_entry(&sample.records[7], 7, &mut sample.nodes);
         assert!(matches!(made, Err(MakeError::Younger(7))));
     }

@@ -103,6 +103,7 @@ impl Run<'_> {
             seen.notes = found.as_ref().map_or_else(Vec::new, |kernel| kernel.notes());
             seen.notes.extend(notes);
             seen.kernel = announcer.is_some();
+            seen.exec_filename = found.as_ref().is_some_and(|kernel| kernel.tells_exec_filename());
             seen.source = now;
             seen.reason = "its better has failed".to_owned();
             if matches!(self.look, Look::Fenced { .. }) {

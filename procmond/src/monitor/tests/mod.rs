@@ -56,7 +56,7 @@ impl ProcessCollector for Table {
         "boot"
     }
     fn capabilities(&self) -> ProcessCollectorCapabilities {
-        ProcessCollectorCapabilities { exact_identity: true, notes: Vec::new() }
+        ProcessCollectorCapabilities { exact_identity: true, notes: Vec::new(), missing_columns: &[] }
     }
     fn collect_processes(
         &mut self,

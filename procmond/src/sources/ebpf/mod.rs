@@ -240,6 +240,10 @@ impl KernelSource for Ebpf {
         false
     }
 
+    fn tells_exec_filename(&self) -> bool {
+        true
+    }
+
     fn receive(&mut self, wait: Duration, each: &mut dyn FnMut(Notice)) -> Result<(), KernelSourceError> {
         if !self.behind {
             if !poll(&mut [PollFd::new(self.ring.as_fd(), PollFlags::POLLIN)], wait)? {

@@ -142,7 +142,7 @@ impl ProcessCollector for ProcfsCollector {
                     .to_owned(),
             );
         }
-        ProcessCollectorCapabilities { exact_identity: true, notes }
+        ProcessCollectorCapabilities { exact_identity: true, notes, missing_columns: &[] }
     }
 
     fn collect_processes(

@@ -10,6 +10,7 @@ use std::io::{self, Read as _, Seek as _, SeekFrom};
 use std::path::Path;
 
 use datafusion::common::ScalarValue;
+use datafusion::logical_expr::expr::InList;
 use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{BinaryExpr, Expr, Operator};
 use datafusion::parquet::bloom_filter::Sbbf;
@@ -17,18 +18,21 @@ use datafusion::parquet::file::metadata::{ColumnChunkMetaData, ParquetMetaData};
 
 /// Bytes of a block: the unit in which the filter is looked up (Parquet's format, "Split Block Bloom Filter").
 const BLOCK: usize = 32;
-/// Bytes that hold the whole header of a filter.
-const HEADER: usize = 16;
+/// Bytes that hold the whole header of a filter: 17 of one with 128 KiB.
+const HEADER: usize = 32;
 /// The first byte of a header: field 1, the length of the filter, as a 32-bit number in Thrift's compact encoding.
 const LENGTH_FIELD: u8 = 0x15;
 /// Largest filter that is looked into; ours stay below 256 KiB.
 const MAX_BYTES: usize = 16 * 1024 * 1024;
 
-/// A column and the text that it must equal.
+/// Values of an IN list that are looked up; a longer one is better read.
+const MAX_VALUES: usize = 64;
+
+/// A column and the texts of which it must equal one.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Sought {
     column: String,
-    value: String,
+    values: Vec<String>,
 }
 
 /// What all of `filters` together ask to be equal to a text.
@@ -37,12 +41,23 @@ pub(super) fn sought(filters: &[Expr]) -> Vec<Sought> {
 }
 
 fn equal(term: &Expr) -> Option<Sought> {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = term else { return None };
-    match (left.as_ref(), right.as_ref()) {
-        (Expr::Column(column), Expr::Literal(value, _)) | (Expr::Literal(value, _), Expr::Column(column)) => {
-            let (ScalarValue::Utf8(Some(value)) | ScalarValue::Utf8View(Some(value))) = value else { return None };
-            Some(Sought { column: column.name.clone(), value: value.clone() })
+    let (column, values) = match term {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
+            (Expr::Column(column), value) | (value, Expr::Column(column)) => (column, vec![text(value)?]),
+            _ => return None,
+        },
+        Expr::InList(InList { expr, list, negated: false }) if list.len() <= MAX_VALUES => {
+            let Expr::Column(column) = expr.as_ref() else { return None };
+            (column, list.iter().map(text).collect::<Option<_>>()?)
         }
+        _ => return None,
+    };
+    Some(Sought { column: column.name.clone(), values })
+}
+
+fn text(value: &Expr) -> Option<String> {
+    match value {
+        Expr::Literal(ScalarValue::Utf8(Some(value)) | ScalarValue::Utf8View(Some(value)), _) => Some(value.clone()),
         _ => None,
     }
 }
@@ -52,11 +67,12 @@ pub(super) fn excluded(path: &Path, metadata: &ParquetMetaData, sought: &[Sought
     let mut excluded = vec![false; metadata.num_row_groups()];
     let Ok(mut file) = File::open(path) else { return excluded };
     for sought in sought {
-        let mut places = Places { value: &sought.value, of: HashMap::new() };
+        let places = |value| Places { value, of: HashMap::new() };
+        let mut values: Vec<Places<'_>> = sought.values.iter().map(|value| places(value.as_str())).collect();
         for (group, excluded) in metadata.row_groups().iter().zip(&mut excluded) {
             let column = group.columns().iter().find(|column| column.column_path().string() == sought.column);
             if let (Some(column), false) = (column, *excluded) {
-                *excluded = lacks(&mut file, column, &mut places).unwrap_or(false);
+                *excluded = values.iter_mut().all(|places| lacks(&mut file, column, places).unwrap_or(false));
             }
         }
     }
@@ -135,8 +151,8 @@ fn place(value: &str, bytes: usize) -> Option<Place> {
 mod tests {
     use super::*;
 
-    fn filter_of(values: &[&str]) -> Vec<u8> {
-        let mut filter = Sbbf::new_with_num_of_bytes(1024);
+    fn filter_of(bytes: usize, values: &[&str]) -> Vec<u8> {
+        let mut filter = Sbbf::new_with_num_of_bytes(bytes);
         values.iter().for_each(|value| filter.insert(*value));
         let mut written = Vec::new();
         filter.write(&mut written).unwrap();
@@ -145,10 +161,12 @@ mod tests {
 
     #[test]
     fn the_header_of_a_filter_tells_its_length() {
-        let written = filter_of(&["one"]);
-        let header = written.first_chunk().unwrap();
-        assert_eq!(length(header), Some(1024));
-        assert!(written.len() - 1024 <= HEADER);
+        for bytes in [32, 1_024, 131_072, 262_144, MAX_BYTES] {
+            let written = filter_of(bytes, &["one"]);
+            let header = written.first_chunk().unwrap();
+            assert_eq!(length(header), Some(bytes));
+            assert!(written.len() - bytes <= HEADER, "{bytes}: {}", written.len() - bytes);
+        }
         assert_eq!(length(&[0; HEADER]), None);
         assert_eq!(length(&[0xff; HEADER]), None);
         assert_eq!(length(&[LENGTH_FIELD; HEADER]), None);
@@ -158,7 +176,7 @@ mod tests {
     fn a_block_says_what_the_whole_filter_says() {
         let held: Vec<String> = (0..200).map(|number| format!("held {number}")).collect();
         let held: Vec<&str> = held.iter().map(String::as_str).collect();
-        let written = filter_of(&held);
+        let written = filter_of(1024, &held);
         let bits = written.get(written.len() - 1024..).unwrap();
         let whole = Sbbf::new(bits);
         let says = |value: &str| {

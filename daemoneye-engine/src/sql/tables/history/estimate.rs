@@ -19,6 +19,15 @@ pub(super) fn passing(rows: u64, filters: &[Expr]) -> usize {
     usize::try_from(left).unwrap_or(usize::MAX)
 }
 
+/// Columns whose conditions leave runs of rows, or most rows: what they exclude is cheaper to drop than to step over.
+const WIDE: &[&str] = &["event_type", "start_kind", "time"];
+
+/// Whether few rows pass `filters`, so that the other columns are worth decoding only for those.
+pub(super) fn narrow(filters: &[Expr]) -> bool {
+    let narrow = |term: &Expr| term.column_refs().iter().any(|column| !WIDE.contains(&column.name.as_str()));
+    filters.iter().flat_map(split_conjunction).any(narrow)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -33,5 +42,12 @@ mod tests {
         assert_eq!(all, 1_000_000);
         assert!(shells < starts && starts < all, "{shells} {starts} {all}");
         assert_eq!(passing(0, &[start()]), 0);
+    }
+
+    #[test]
+    fn a_kind_of_event_and_a_time_are_not_worth_stepping_over_rows() {
+        let start = || col("event_type").eq(lit("start"));
+        assert!(!narrow(&[]) && !narrow(&[start(), col("time").gt(lit(1))]));
+        assert!(narrow(&[start().and(col("name").eq(lit("bash")))]));
     }
 }

@@ -107,6 +107,10 @@ async fn a_point_lookup_reads_the_row_groups_and_rows_that_may_have_it_and_no_ot
     assert_eq!(rows, 500);
     assert_eq!(counted["row_groups_pruned_bloom_filter"], (5, 1), "{counted:#?}");
     assert_eq!(analyze(&store, "SELECT pid FROM process_events WHERE name = 'mimikatz'").await.1, 0);
+    let listed = ["f00d", "beef", "cafe", "d00d"].map(|half| format!("'{}'", half.repeat(16))).join(", ");
+    let (counted, rows) =
+        analyze(&store, &format!("SELECT pid FROM process_events WHERE executable_hash IN ({listed})")).await;
+    assert_eq!((rows, counted["row_groups_pruned_bloom_filter"]), (500, (5, 1)), "{counted:#?}");
 }
 
 #[tokio::test]

@@ -20,9 +20,6 @@ use datafusion::common::Result;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// Where a collector keeps its ledger, under the data directory.
-const LEDGER_DIR: &str = "audit";
-
 /// The rows of a table, in the order of its schema.
 pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: SchemaRef) -> Result<RecordBatch> {
     let store = &view.store;
@@ -30,6 +27,7 @@ pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: Schema
         "alerts" => alerts(&store.alerts(&AlertFilter::default()).map_err(store_error)?),
         "alert_deliveries" => deliveries(&store.deliveries().map_err(store_error)?),
         "rules" => rules(&store.rules().map_err(store_error)?),
+        "rule_versions" => rule_life::versions(&store.rule_texts().map_err(store_error)?),
         "rule_stats" => rule_life::stats(&view.extra.rule_life().stats),
         "rule_exceptions" => rule_life::exceptions(&view.extra.rule_life().exceptions),
         "rule_lists" => rule_life::lists(&view.extra.rule_life().lists),
@@ -152,6 +150,7 @@ fn collectors(rows: &[CollectorRow]) -> Vec<ArrayRef> {
         count(rows, |row| row.processes),
         count(rows, |row| row.lost),
         count(rows, |row| u64::from(row.restarts)),
+        texts(rows, |row| row.pushdown.clone()),
     ]
 }
 
@@ -182,8 +181,7 @@ fn system_info(rows: &[SystemInfo]) -> Vec<ArrayRef> {
 }
 
 fn entries(view: &QueryView, range: TimeRange) -> Vec<Entry> {
-    let dir = view.extra.ledger_dir().unwrap_or_else(|| view.store.dir().join(LEDGER_DIR));
-    let (entries, missing) = ledger::read(&dir, range);
+    let (entries, missing) = ledger::read(&view.store.ledger_dir(), range);
     if let Some(reason) = missing {
         let what = match reason {
             Degraded::Capped => "only the newest entries of the ledger are read",

@@ -3,7 +3,24 @@
 use super::super::super::{RuleExceptionRow, RuleListRow, RulePackRow, RuleStatsRow};
 use super::{count, integer, text, texts, time};
 use crate::detect::Refusal;
+use crate::store::RuleText;
 use datafusion::arrow::array::ArrayRef;
+
+pub(super) fn versions(rows: &[RuleText]) -> Vec<ArrayRef> {
+    let overrides = |row: &RuleText| {
+        let files = row.overrides.iter().map(|(file, text)| (file.clone(), text.as_str().into()));
+        serde_json::Value::Object(files.collect()).to_string()
+    };
+    vec![
+        text(rows, |row| row.rule.to_string()),
+        count(rows, |row| row.version.into()),
+        text(rows, |row| row.hash.clone()),
+        time(rows, |row| Some(row.since_us)),
+        text(rows, |row| row.path.clone()),
+        text(rows, |row| row.text.clone()),
+        text(rows, overrides),
+    ]
+}
 
 pub(super) fn stats(rows: &[RuleStatsRow]) -> Vec<ArrayRef> {
     vec![

@@ -1,0 +1,88 @@
+//! What a file has proven, as rows for a person or a script.
+
+use daemoneye_lib::ledger::proof::{Proof, Target, Told, Verified};
+use daemoneye_lib::proto::{Row, Value};
+use serde_json::Value as Json;
+
+use crate::value;
+
+pub(super) const COLUMNS: [&str; 4] = ["what", "entry", "time", "detail"];
+
+/// First what it is below and about, then what was found.
+pub(super) fn rows(proof: &Proof, verified: &Verified) -> Vec<Row> {
+    let checkpoint = &verified.checkpoint;
+    let detail = format!("{}, {} entries", checkpoint.origin, checkpoint.size);
+    let mut rows = vec![row("checkpoint", None, String::new(), detail), target(proof)];
+    if let Some(alert) = &verified.alert {
+        let detail = format!("{} ({}): {}", alert.id, alert.severity.as_str(), alert.title);
+        rows.push(row("alert", None, value::timestamp(alert.time_us), detail));
+        if !proof.rule.is_empty() {
+            let detail = format!("{} version {}, hash {}", alert.rule_id, alert.rule_version, alert.rule_hash);
+            rows.push(row("rule", None, String::new(), detail));
+        }
+    }
+    for (event, at) in proof.events.iter().zip(&verified.events) {
+        let text = |name: &str| event.row.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
+        let named = ["event_type", "name", "command_line", "entity_id"].map(text);
+        let detail = format!("{}:{}:{} {}", at.collector, at.epoch, at.number, named.join(" "));
+        rows.push(row("event", Some(event.entry), text("time"), detail));
+    }
+    rows.extend(verified.told.iter().flat_map(told));
+    let is_shown = |place: usize| verified.told.as_ref().is_none_or(|told| told.others.binary_search(&place).is_ok());
+    for (_, entry) in proof.entries.iter().enumerate().filter(|(place, _)| is_shown(*place)) {
+        let detail = format!("{} by {}", entry.action, entry.actor);
+        rows.push(row("entry", Some(entry.sequence), time(entry.timestamp_ms), detail));
+    }
+    rows
+}
+
+pub(super) fn time(ms: i64) -> String {
+    ms.checked_mul(1_000).map(value::timestamp).unwrap_or_default()
+}
+
+fn row(what: &str, entry: Option<u64>, time: String, detail: String) -> Row {
+    let entry = entry.map_or_else(Value::default, value::of_number);
+    Row { values: vec![value::of_text(what), entry, value::of_text(time), value::of_text(detail)] }
+}
+
+fn target(proof: &Proof) -> Row {
+    let from = match &proof.target {
+        Target::Period(period) => time(period.from_ms),
+        _ => String::new(),
+    };
+    let detail = match &proof.target {
+        Target::Alert(id) => format!("alert {id}"),
+        Target::Entity(id) => {
+            format!("{} events of process {id}; that it had no others is not shown", proof.events.len())
+        }
+        Target::Entry(sequence) => format!("entry {sequence}"),
+        Target::Event(at) => format!("event {}:{}:{}", at.collector, at.epoch, at.number),
+        Target::Evidence(id) => format!("alert {id} and what belongs to it"),
+        Target::Period(period) => format!("all that the ledger says until {}", time(period.to_ms)),
+    };
+    row("target", None, from, detail)
+}
+
+/// What the ledger says of a period: each number by itself, then what it does not say.
+fn told(told: &Told) -> Vec<Row> {
+    let silence = match (told.is_silence(), told.gaps.is_empty()) {
+        (true, _) => "yes: somebody watched all the time, and there was no event, no loss and no alert",
+        (false, true) => "no: somebody watched all the time, and something happened",
+        (false, false) => "not shown: see the gaps, in which nobody watched or something was not seen",
+    };
+    let mut rows = vec![row("silence", None, String::new(), silence.to_owned())];
+    let counted = [
+        ("entries", told.entries),
+        ("heartbeats", told.heartbeats),
+        ("events", told.events),
+        ("lost", told.lost),
+        ("errors", told.errors),
+        ("event-ranges", told.ranges),
+        ("alerts", told.alerts),
+    ];
+    rows.extend(counted.map(|(what, count)| row(what, None, String::new(), count.to_string())));
+    for gap in &told.gaps {
+        rows.push(row("gap", None, time(gap.from_ms), format!("until {}: {}", time(gap.to_ms), gap.why)));
+    }
+    rows
+}

@@ -1,0 +1,167 @@
+//! What entries say that retention took, and whether retention would have.
+//!
+//! Such an entry comes from the agent's outbox, which a local root can write as well, so what it says of itself excuses little. When
+//! events were recorded is known from what their collector wrote around them, and when an entry came from what stands on its two
+//! sides. Retention takes whole files, the oldest first, and because of their age none that is younger than the least setting.
+
+use std::collections::HashMap;
+
+use daemoneye_lib::config::LEAST_RETENTION_DAYS;
+use daemoneye_lib::ledger::AuditEntry;
+use serde::Serialize;
+
+use super::super::retention::{AGE, Removed};
+use super::leaves::Position;
+
+/// How far the times of events and entries may lie apart: a file that was not merged has a minute of events.
+pub(super) const JITTER_US: i64 = 600_000_000;
+/// What is younger was not too old on any host.
+const LEAST_AGE_US: i64 = (LEAST_RETENTION_DAYS * 86_400_000_000).cast_signed();
+/// What a crash left uncovered is covered at the next start, maybe days after it was recorded, and at once.
+const COVERED_LATE_US: i64 = 60_000_000;
+/// Removals that are listed, the newest: some 100 KiB. Older ones are counted.
+const LISTED: usize = 500;
+
+/// Events that retention took, as one entry says.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Removal {
+    /// The entry; `None`: it waits for the ledger still.
+    pub entry: Option<u64>,
+    /// When it came, as far as the entries around it tell.
+    pub time_us: i64,
+    /// What it says why.
+    pub why: String,
+    /// Events that the ledger covers and that went.
+    pub events: u64,
+}
+
+/// One entry.
+#[derive(Debug)]
+pub(super) struct Fact {
+    pub(super) entry: Option<u64>,
+    pub(super) time_us: i64,
+    pub(super) why: String,
+    /// What was younger was not too old; `None`: it was not for its age.
+    limit_us: Option<i64>,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Removals {
+    pub(super) facts: Vec<Fact>,
+    /// Per collector: first and last of a stretch, and which fact says so.
+    stretches: HashMap<String, Vec<(Position, Position, usize)>>,
+}
+
+impl Removals {
+    pub(super) fn add(
+        &mut self,
+        (entry, time_us): (Option<u64>, i64),
+        why: String,
+        before_us: Option<i64>,
+        gone: Vec<Removed>,
+    ) {
+        let limit_us = (before_us.is_some() || why == AGE).then(|| limit_us(time_us, before_us));
+        let fact = self.facts.len();
+        self.facts.push(Fact { entry, time_us, why, limit_us });
+        for Removed { collector, first, last } in gone {
+            self.stretches.entry(collector).or_default().push((first, last, fact));
+        }
+    }
+
+    /// Makes the stretches of a stream follow each other without overlap.
+    pub(super) fn settle(&mut self) {
+        for stretches in self.stretches.values_mut() {
+            stretches.sort_unstable();
+            let mut apart: Vec<(Position, Position, usize)> = Vec::with_capacity(stretches.len());
+            for (first, last, fact) in stretches.drain(..) {
+                let behind = apart.last().map_or(first, |(_, (epoch, number), _)| (*epoch, number.saturating_add(1)));
+                let first = first.max(behind);
+                if first <= last {
+                    apart.push((first, last, fact));
+                }
+            }
+            *stretches = apart;
+        }
+    }
+
+    /// Which fact says that retention took the event at `at`.
+    pub(super) fn of(&self, collector: &str, at: Position) -> Option<usize> {
+        let stretches = self.stretches.get(collector)?;
+        let behind = stretches.partition_point(|(first, ..)| *first <= at);
+        let (_, last, fact) = stretches.get(behind.checked_sub(1)?)?;
+        (*last >= at).then_some(*fact)
+    }
+
+    /// Why retention cannot have taken an event; `survivor_us`: when the oldest one of its stream that is there was recorded at the latest.
+    pub(super) fn contradiction(&self, fact: usize, event: Recorded, survivor_us: Option<i64>) -> Option<String> {
+        let fact = self.facts.get(fact)?;
+        // One that was recorded behind its removal: the clock was set back in between.
+        let is_young = |limit_us: i64| event.earliest_us > limit_us.saturating_add(JITTER_US);
+        if event.latest_us <= fact.time_us && fact.limit_us.is_some_and(is_young) {
+            return Some("it was too young to be removed for its age".to_owned());
+        }
+        let is_older = |us: i64| us.saturating_add(JITTER_US) < event.earliest_us;
+        (!event.is_set_back && survivor_us.is_some_and(is_older))
+            .then(|| "older events of its stream are still there, and retention takes the oldest first".to_owned())
+    }
+
+    /// The newest, and how many there are besides. `taken` has the events of each fact.
+    pub(super) fn listed(self, taken: &[u64]) -> (Vec<Removal>, u64) {
+        let all = self.facts.into_iter().zip(taken).filter(|(_, events)| **events > 0);
+        let mut all: Vec<Removal> = all
+            .map(|(Fact { entry, time_us, why, .. }, events)| Removal { entry, time_us, why, events: *events })
+            .collect();
+        let further = all.len().saturating_sub(LISTED);
+        all.drain(..further);
+        (all, further as u64)
+    }
+}
+
+/// What was recorded later than this was not too old at `time_us`, whatever an entry says.
+pub(super) fn limit_us(time_us: i64, before_us: Option<i64>) -> i64 {
+    before_us.unwrap_or(i64::MAX).min(time_us.saturating_sub(LEAST_AGE_US))
+}
+
+/// When the events of a range were recorded.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Recorded {
+    earliest_us: i64,
+    pub(super) latest_us: i64,
+    /// The collector's clock had been further on before, so that order says nothing.
+    is_set_back: bool,
+}
+
+/// The clocks of collectors, as their entries tell.
+#[derive(Debug, Default)]
+pub(super) struct Clocks(HashMap<String, Clock>);
+
+#[derive(Debug)]
+struct Clock {
+    /// Behind this, what came before is covered.
+    covered_us: i64,
+    highest_us: i64,
+    started_us: i64,
+}
+
+impl Clocks {
+    /// Takes the next entry of the ledger: when the events that it covers were recorded.
+    pub(super) fn take(&mut self, entry: &AuditEntry) -> Recorded {
+        let us = entry.timestamp_ms.saturating_mul(1_000);
+        let covers = matches!(entry.action.as_str(), "event-range" | "heartbeat");
+        if !covers && entry.action != "start" {
+            return Recorded { earliest_us: us, latest_us: us, is_set_back: false };
+        }
+        let unknown = Clock { covered_us: i64::MIN, highest_us: i64::MIN, started_us: i64::MIN };
+        let clock = self.0.entry(entry.actor.clone()).or_insert(unknown);
+        let is_set_back = us.saturating_add(JITTER_US) < clock.highest_us;
+        let earliest_us = clock.covered_us.min(us);
+        clock.highest_us = clock.highest_us.max(us);
+        if !covers {
+            clock.started_us = us;
+        } else if us > clock.started_us.saturating_add(COVERED_LATE_US) || us < clock.started_us {
+            clock.covered_us = us;
+        }
+        Recorded { earliest_us, latest_us: us, is_set_back }
+    }
+}
