@@ -36,6 +36,9 @@ use crate::writer::{LogOptions, SegmentLog, SyncNote};
 /// Longest time between an append and its sync: what a power failure may cost.
 pub const GROUP_SYNC: Duration = Duration::from_millis(10);
 
+/// Rounds of telling at the end of a run.
+const LAST_WORDS: usize = 8;
+
 /// Reasons of the coverage gaps that a WAL tells; part of the closed list in docs/formats.md.
 pub mod reason {
     /// The total bound was reached before the agent committed.
@@ -161,6 +164,8 @@ pub struct WalStats {
     pub segments: u64,
     /// Records appended in this run.
     pub appended: u64,
+    /// The last one of them, or else the last one that a start found.
+    pub written: Option<Sequence>,
     /// Events that could not be written or fell to the bound.
     pub lost: u64,
     /// Times the next segment was not ready.
@@ -217,6 +222,7 @@ struct Inner {
     /// Files of dropped segments that are still there.
     condemned: Vec<trim::Condemned>,
     appended: u64,
+    written: Option<Sequence>,
     lost: u64,
     /// When it was last said that the disk takes nothing.
     complained: Option<Instant>,
@@ -273,6 +279,7 @@ impl Inner {
             bytes: self.segments.iter().map(|s| s.bytes).sum(),
             segments: self.segments.len() as u64,
             appended: self.appended,
+            written: self.written,
             lost: self.lost,
             unprepared: self.log.unprepared,
             trimmed: self.trimmed,
@@ -331,12 +338,21 @@ impl Wal {
 
     /// What fell to the bound is told, and then its files go: the next start would take them for records that nobody has.
     fn say_the_last_word(&self) {
-        if self.shared.inner.try_lock().is_ok_and(|inner| inner.condemned.is_empty()) {
-            return;
-        }
-        Inner::tell_again(&self.shared);
-        if self.append(&[]).is_ok() && self.shared.options.sync != SyncMode::Never {
-            sync::sync_once(&self.shared);
+        // The word may itself need a new segment, for which another one falls. More than this falls only on a disk that takes nothing.
+        for _ in 0..LAST_WORDS {
+            let said = |inner: MutexGuard<'_, Inner>| {
+                inner.condemned.is_empty() && inner.gaps.is_empty() && inner.losses.is_empty()
+            };
+            if self.shared.inner.try_lock().is_ok_and(said) {
+                return;
+            }
+            Inner::tell_again(&self.shared);
+            if self.append(&[]).is_err() {
+                return;
+            }
+            if self.shared.options.sync != SyncMode::Never && !sync::sync_once(&self.shared) {
+                return;
+            }
         }
     }
 
