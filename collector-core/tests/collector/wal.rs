@@ -397,7 +397,8 @@ fn gone_and_told(dir: &Path) -> (u64, u64) {
 #[test]
 fn a_stop_leaves_no_word_of_a_loss_unsaid() {
     for sync in [SyncMode::Group, SyncMode::Always, SyncMode::Never] {
-        for count in [700, 900, 1_100, 1_300] {
+        // More than one segment's worth: with some of them the last word needs a segment of its own.
+        for count in 700..760 {
             let dir = tempfile::tempdir().unwrap();
             let (wal, _) = Wal::open(WalOptions { sync, max_bytes: 5 * 4096, ..small(dir.path()) }).unwrap();
             for n in 0..count {
