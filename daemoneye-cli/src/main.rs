@@ -60,7 +60,7 @@ fn run(mut arguments: Arguments) -> Result<Exit, CliError> {
         .enable_all()
         .build()
         .map_err(|source| CliError::Io { what: "start the runtime".to_owned(), source })?;
-    runtime.block_on(async {
+    let outcome = runtime.block_on(async {
         if arguments.command.takes_interrupts() {
             return commands::run(arguments.command, &settings).await;
         }
@@ -68,5 +68,8 @@ fn run(mut arguments: Arguments) -> Result<Exit, CliError> {
             result = commands::run(arguments.command, &settings) => result,
             _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
         }
-    })
+    });
+    // A thread that waits for standard input would hold up the end until the next line.
+    runtime.shutdown_background();
+    outcome
 }

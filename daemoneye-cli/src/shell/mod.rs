@@ -88,7 +88,7 @@ impl Shell<'_> {
     async fn follow_script(&mut self) -> Result<Exit, CliError> {
         let (mut pending, mut failure, mut is_over) = (String::new(), None, false);
         while !is_over {
-            is_over = self.more(&mut pending)?;
+            is_over = more(&mut pending).await?;
             while let Some((entry, length)) = statement::first(&pending, is_over) {
                 let entry = entry.into_owned();
                 pending.drain(..length);
@@ -105,17 +105,6 @@ impl Shell<'_> {
             }
         }
         Ok(failure.unwrap_or(Exit::Ok))
-    }
-
-    /// Reads one more line of the script; true at its end.
-    fn more(&self, pending: &mut String) -> Result<bool, CliError> {
-        let read = block_in_place(|| std::io::stdin().lock().read_line(pending));
-        let read = read.map_err(|source| CliError::Io { what: "read standard input".to_owned(), source })?;
-        if pending.len() > LONGEST_BYTES {
-            let text = format!("a statement has more than {LONGEST_BYTES} bytes; is a semicolon missing?");
-            return Err(CliError::Usage(text));
-        }
-        Ok(read == 0)
     }
 
     async fn take(&mut self, entry: Entry<'_>) -> Result<Next, CliError> {
@@ -219,4 +208,23 @@ impl Shell<'_> {
     fn show(&self, text: &str) -> Result<(), CliError> {
         if self.terminal { block_in_place(|| pager::show(text)) } else { Output::stdout().print(text) }
     }
+}
+
+/// Reads one more line of the script, or until Ctrl-C; true at its end.
+async fn more(pending: &mut String) -> Result<bool, CliError> {
+    let line = tokio::task::spawn_blocking(|| {
+        let mut line = String::new();
+        std::io::stdin().lock().read_line(&mut line).map(|_| line)
+    });
+    let line = tokio::select! {
+        line = line => line.map_err(std::io::Error::other).flatten(),
+        _ = tokio::signal::ctrl_c() => return Err(CliError::Interrupted),
+    };
+    let line = line.map_err(|source| CliError::Io { what: "read standard input".to_owned(), source })?;
+    pending.push_str(&line);
+    if pending.len() > LONGEST_BYTES {
+        let text = format!("a statement has more than {LONGEST_BYTES} bytes; is a semicolon missing?");
+        return Err(CliError::Usage(text));
+    }
+    Ok(line.is_empty())
 }

@@ -561,6 +561,26 @@ fn a_script_is_ended_by_ctrl_c_and_the_query_with_it() {
     scene.wait_for_hang_up();
 }
 
+#[cfg(unix)]
+#[test]
+fn a_script_that_waits_for_its_next_line_is_ended_by_ctrl_c() {
+    let scene = Scene::new();
+    let mut child = scene.command(&["shell", "--format", "csv"]).stdin(Stdio::piped()).spawn().unwrap();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(b"some;\n").unwrap();
+    let mut reader = BufReader::new(child.stdout.take().unwrap());
+    reader.read_line(&mut String::new()).unwrap();
+    let pid = child.id().to_string();
+    let begun = std::time::Instant::now();
+    // As a person would, who does not see whether it is between two lines.
+    while child.try_wait().unwrap().is_none() {
+        assert!(begun.elapsed() < PATIENCE, "it goes on");
+        let _ended = Command::new("kill").args(["-INT", &pid]).stderr(Stdio::null()).status().unwrap();
+    }
+    let (code, messages) = end(child);
+    assert_eq!((code, messages.as_str()), (1, "error: interrupted\n"));
+}
+
 /// A shell on a terminal of its own, and everything that it has shown so far.
 #[cfg(unix)]
 struct Terminal {
