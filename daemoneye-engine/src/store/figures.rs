@@ -10,7 +10,7 @@ use serde::Serialize;
 
 use super::seal::SEGMENTS_DIR;
 use super::state::SEGMENTS;
-use super::{Store, StoreError};
+use super::{Store, StoreError, damage};
 
 /// Segments that an outlook lists.
 const NEXT_LISTED: usize = 10;
@@ -211,7 +211,9 @@ fn share(bytes: u64, rows: u64) -> f64 {
 
 /// Name, bytes and bytes before compression of each column; `None` when the file cannot be read.
 fn columns_of(path: &Path) -> Option<Vec<(String, u64, u64)>> {
-    let reader = SerializedFileReader::new(File::open(path).ok()?).ok()?;
+    // Its hash is not looked at here, so its footer is foreign bytes to the decoder.
+    let opened = || Ok(File::open(path).ok().and_then(|file| SerializedFileReader::new(file).ok()));
+    let reader = damage::guarded(path, opened).ok().flatten()?;
     let chunks = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
     let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();
     let one = |chunk: &datafusion::parquet::file::metadata::ColumnChunkMetaData| {

@@ -45,6 +45,8 @@ const FILE_BYTES: u64 = 256 * 1024 * 1024;
 const FILES_IN_BOUND: u64 = 8;
 /// How often what is late is merged, little as it may be.
 const LATE_EVERY: Duration = Duration::from_secs(86_400);
+/// The same after a start, so that an agent that is started anew every day merges it as well.
+const LATE_FIRST: Duration = Duration::from_secs(3_600);
 /// The unfinished file. There is one at a time, and the next start removes it.
 const PARTIAL: &str = "merge.parquet.tmp";
 

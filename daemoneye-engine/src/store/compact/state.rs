@@ -7,7 +7,7 @@ use serde::Serialize;
 use super::super::{Store, StoreError};
 use super::plan::{self, DAY, Job, Policy};
 use super::setback::{Group, Setbacks};
-use super::{Failure, LATE_EVERY};
+use super::{Failure, LATE_EVERY, LATE_FIRST};
 
 /// Segments of one level.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
@@ -67,23 +67,23 @@ pub(super) struct Progress {
     last_error: Option<String>,
     last_merge_us: Option<i64>,
     pub(super) setbacks: Setbacks,
-    /// When everything that was late had been merged.
-    late_done: Instant,
+    /// From when on what is late is merged, however little it is.
+    late_from: Instant,
 }
 
 impl Progress {
     pub(super) fn new(now: Instant) -> Self {
-        let setbacks = Setbacks::default();
-        Self { running: None, merges: 0, failures: 0, last_error: None, last_merge_us: None, setbacks, late_done: now }
+        let (setbacks, late_from) = (Setbacks::default(), now + LATE_FIRST);
+        Self { running: None, merges: 0, failures: 0, last_error: None, last_merge_us: None, setbacks, late_from }
     }
 
     pub(super) fn late_is_due(&self, now: Instant) -> bool {
-        now.saturating_duration_since(self.late_done) >= LATE_EVERY
+        now >= self.late_from
     }
 
-    pub(super) const fn nothing_due(&mut self, now: Instant, late: bool) {
+    pub(super) fn nothing_due(&mut self, now: Instant, late: bool) {
         if late {
-            self.late_done = now;
+            self.late_from = now + LATE_EVERY;
         }
     }
 
