@@ -199,6 +199,8 @@ fn told(lack: &Lack) -> String {
     let what = value::harmless(&lack.what);
     match (lack.from_us, lack.to_us) {
         (0, 0) => what,
+        (0, to) => format!("{what} (until {})", value::timestamp(to)),
+        (from, 0) => format!("{what} (from {} on)", value::timestamp(from)),
         (from, to) if from == to => format!("{what} ({})", value::timestamp(from)),
         (from, to) => format!("{what} ({} to {})", value::timestamp(from), value::timestamp(to)),
     }

@@ -13,6 +13,7 @@ pub(super) fn text(explained: &Json) -> String {
     let read = |what: &str| {
         format!("{} read, {} skipped", number(&format!("/{what}/read")), number(&format!("/{what}/pruned")))
     };
+    let has_pages = explained.get("pages").is_some_and(Json::is_object);
     let bloom = match number("/row_groups/pruned_by_bloom_filter") {
         0 => String::new(),
         groups => format!(", {groups} more by Bloom filters"),
@@ -26,7 +27,7 @@ pub(super) fn text(explained: &Json) -> String {
         ("result", format!("{} in {}, {complete}", counted(number("/rows")), ms(number("/elapsed_us")))),
         ("segments", format!("{} of {}", read("segments"), number("/segments/total"))),
         ("row groups", format!("{}{bloom}", read("row_groups"))),
-        ("pages", read("pages")),
+        ("pages", if has_pages { read("pages") } else { "all of those row groups".to_owned() }),
         (
             "scanned",
             format!(
@@ -121,5 +122,6 @@ mod tests {
     #[test]
     fn a_document_that_lacks_everything_is_still_text() {
         assert!(text(&json!({})).contains("0 read, 0 skipped of 0"));
+        assert!(text(&json!({"pages": null})).contains("pages       all of those row groups\n"));
     }
 }

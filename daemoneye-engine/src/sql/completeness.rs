@@ -5,17 +5,21 @@ use daemoneye_lib::model::{Completeness, Degraded};
 use daemoneye_lib::proto;
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::DataFusionError;
+use std::collections::BTreeSet;
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::io::ErrorKind;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// Things told about one answer: beyond that, a list of them helps nobody.
 const MAX_LACKS: usize = 32;
+/// Things counted beyond that.
+const MAX_COUNTED: usize = 100_000;
 /// How DataFusion begins to say that the quota of the scratch directory is used up.
 const OVER_QUOTA: &str = "The used disk space during the spilling process";
 
 /// One thing that is missing from an answer.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Lack {
     pub(crate) reason: Degraded,
     /// For a person.
@@ -34,38 +38,64 @@ impl Lack {
     }
 
     fn to_proto(&self) -> proto::Lack {
-        let (from_us, to_us) = self.range.unwrap_or_default();
+        let (from_us, to_us) = self.range.map_or((0, 0), |(from, to)| (told_end(from), told_end(to)));
         proto::Lack { reason: self.reason.as_str().to_owned(), what: self.what.clone(), from_us, to_us }
     }
 }
 
+/// An end that nobody set is not a time.
+const fn told_end(us: i64) -> i64 {
+    if us == i64::MIN || us == i64::MAX { 0 } else { us }
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    lacks: Vec<Lack>,
+    /// What had no room in the list, as hashes, and the reason of the last of it.
+    more: BTreeSet<u64>,
+    last: Option<Degraded>,
+}
+
 /// Shared by everything that works on one query.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct Missing(Arc<Mutex<Vec<Lack>>>);
+pub(crate) struct Missing(Arc<Mutex<Known>>);
 
 impl Missing {
     /// Adds it, once; a reason that is not told yet has room always.
     pub(crate) fn add(&self, lack: Lack) {
-        let mut lacks = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let told = lacks.iter().any(|known| known.reason == lack.reason);
-        if !lacks.contains(&lack) && (lacks.len() < MAX_LACKS || !told) {
-            lacks.push(lack);
+        let mut known = self.lock();
+        let told = known.lacks.iter().any(|other| other.reason == lack.reason);
+        if known.lacks.contains(&lack) {
+            return;
         }
+        if known.lacks.len() < MAX_LACKS || !told {
+            known.lacks.push(lack);
+        } else if known.more.len() < MAX_COUNTED {
+            let mut hasher = DefaultHasher::new();
+            lack.hash(&mut hasher);
+            known.more.insert(hasher.finish());
+            known.last = Some(lack.reason);
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Known> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn so_far(&self) -> Completeness {
         let mut completeness = Completeness::complete();
-        self.0
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .iter()
-            .for_each(|lack| completeness.degrade(lack.reason));
+        self.lock().lacks.iter().for_each(|lack| completeness.degrade(lack.reason));
         completeness
     }
 
     /// What is missing so far, in the shape that goes over a socket.
     pub(crate) fn lacks(&self) -> Vec<proto::Lack> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().map(Lack::to_proto).collect()
+        let known = self.lock();
+        let rest = known.last.map(|reason| {
+            let at_least = if known.more.len() < MAX_COUNTED { "" } else { "at least " };
+            Lack::new(reason, format!("{at_least}{} more like these, not listed", known.more.len()))
+        });
+        known.lacks.iter().chain(&rest).map(Lack::to_proto).collect()
     }
 }
 
@@ -133,6 +163,18 @@ pub(crate) fn degradation(error: &DataFusionError) -> Option<Lack> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_finds_no_room_in_the_list_is_counted_once_each() {
+        let missing = Missing::default();
+        for n in (0..MAX_LACKS + 8).chain(0..MAX_LACKS + 8) {
+            missing.add(Lack::new(Degraded::DataUnreadable, format!("segment {n}")).during(i64::MIN, 7));
+        }
+        let lacks = missing.lacks();
+        assert_eq!(lacks.len(), MAX_LACKS + 1);
+        assert_eq!((lacks[0].from_us, lacks[0].to_us), (0, 7), "an open end is no time");
+        assert_eq!(lacks.last().unwrap().what, "8 more like these, not listed");
+    }
 
     #[test]
     fn a_gap_says_what_was_lost_and_what_was_only_not_told() {

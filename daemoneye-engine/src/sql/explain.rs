@@ -56,7 +56,7 @@ pub(crate) fn document(plan: &Arc<dyn ExecutionPlan>, view: &QueryView, done: &Q
                 "pruned_by_bloom_filter": totals.row_groups_pruned_by_bloom_filter,
             }),
         ),
-        ("pages", json!({ "read": totals.pages_read, "pruned": totals.pages_pruned })),
+        ("pages", totals.pages()),
         ("scanned", json!({ "rows": totals.rows, "bytes": totals.bytes, "open_rows": view.open_rows() })),
         (
             "spilled",
@@ -68,6 +68,14 @@ pub(crate) fn document(plan: &Arc<dyn ExecutionPlan>, view: &QueryView, done: &Q
 }
 
 impl Totals {
+    /// Without a filter that the page index knows something of, nobody counts them: the row groups are read whole.
+    fn pages(&self) -> Value {
+        match (self.pages_read, self.pages_pruned) {
+            (0, 0) => Value::Null,
+            (read, pruned) => json!({ "read": read, "pruned": pruned }),
+        }
+    }
+
     fn add(&mut self, node: &Arc<dyn ExecutionPlan>, depth: usize) {
         let ours = OURS.contains(&node.name());
         if !ours {

@@ -370,6 +370,8 @@ async fn ingest_goes_on_while_queries_explode() {
             store.seal().unwrap();
         }
     }
+    #[cfg(target_os = "linux")]
+    assert!(query_threads_are_nice(), "they would take what ingest wants");
     let committed = store.committed("procmond").unwrap();
     assert!(committed.epoch > 20, "the collector may trim up to {committed:?}");
     assert_eq!(store.snapshot().segments.iter().map(|segment| segment.rows).sum::<u64>(), 30_000);
@@ -378,6 +380,32 @@ async fn ingest_goes_on_while_queries_explode() {
         assert_eq!(run.next_page().await, Err(QueryError::Cancelled), "it ran all the while");
     }
     assert_eq!(one(&engine, "SELECT count(*) FROM process_events").await.kind, Some(Kind::Integer(30_000)));
+}
+
+/// Whether the threads of queries are there, each with a lowered priority.
+#[cfg(target_os = "linux")]
+fn query_threads_are_nice() -> bool {
+    let threads = std::fs::read_dir("/proc/self/task").unwrap().map(|thread| thread.unwrap().path());
+    let stats = threads.filter_map(|thread| std::fs::read_to_string(thread.join("stat")).ok());
+    let of_queries: Vec<String> = stats.filter(|stat| stat.contains("(sql-query")).collect();
+    // The nineteenth field of stat; the name ends with the last parenthesis.
+    let niceness = |stat: &String| stat.rsplit(") ").next()?.split(' ').nth(16)?.parse::<i32>().ok();
+    !of_queries.is_empty() && of_queries.iter().all(|stat| niceness(stat) > Some(0))
+}
+
+#[tokio::test]
+async fn a_time_before_the_host_was_watched_is_not_an_empty_one() {
+    let (_dir, store) = filled(1);
+    let engine = engine(&store, patient());
+    for table in ["process_events", "process_lifetimes"] {
+        let before = ask(&engine, &format!("SELECT count(*) FROM {table} WHERE time < '2020-01-01'")).await;
+        assert_eq!(before.degraded(), ["collector_unavailable"], "{table}");
+        let lack = &before.done.lacks[0];
+        assert_eq!(lack.from_us, 0, "it has no beginning: {lack:?}");
+        assert!((NOON_US..NOON_US + 1_000_000).contains(&lack.to_us), "{table}: {lack:?}");
+        let all = ask(&engine, &format!("SELECT count(*) FROM {table}")).await;
+        assert_eq!(all.degraded(), Vec::<String>::new(), "{table}");
+    }
 }
 
 #[tokio::test]
@@ -444,6 +472,15 @@ async fn explain_tells_what_was_read_and_sends_no_rows() {
     let operators = told["operators"].as_array().unwrap();
     assert_eq!(operators[0]["depth"], 0, "{told}");
     assert!(operators.iter().any(|of| of["name"] == "DataSourceExec" && of["rows"] == 1_000), "{told}");
+    let explained = |sql: &str| run(&engine, QueryRequest { explain: true, ..request(sql) });
+    let whole = explained("SELECT max(command_line) FROM process_events").await.unwrap().explained();
+    assert_eq!((&whole["row_groups"]["read"], whole["pages"].is_null()), (&2.into(), true), "{whole}");
+    let some = "SELECT max(command_line) FROM process_events WHERE time < '2026-01-31T12:00:01Z'";
+    let part = explained(some).await.unwrap().explained();
+    assert!(part["pages"]["read"].as_u64() > Some(0), "{part}");
+    let nobody = "SELECT pid FROM process_events WHERE entity_id = '00112233445566778899aabbccddeeff'";
+    let nothing = explained(nobody).await.unwrap().explained();
+    assert_eq!(nothing["segments"], serde_json::json!({ "total": 2, "read": 0, "pruned": 2 }), "{nothing}");
     let plain = ask(&engine, sql).await;
     assert_eq!((plain.rows.len(), plain.done.explained_json.as_str()), (3, ""));
 }

@@ -31,6 +31,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -51,10 +52,14 @@ impl History {
         Self { table, view, schema }
     }
 
+    /// The file's place in the data directory.
+    fn inside<'a>(&self, segment: &'a SegmentFile) -> Option<&'a str> {
+        segment.path.strip_prefix(self.view.store.dir()).ok().and_then(std::path::Path::to_str)
+    }
+
     fn file(&self, segment: &Arc<SegmentFile>) -> Option<PartitionedFile> {
         let whole = std::fs::metadata(&segment.path).is_ok_and(|found| found.len() == segment.bytes);
-        let inside = segment.path.strip_prefix(self.view.store.dir()).ok().and_then(std::path::Path::to_str);
-        match (whole, inside) {
+        match (whole, self.inside(segment)) {
             (true, Some(inside)) => {
                 self.view.opens(segment);
                 Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
@@ -212,11 +217,11 @@ impl TableProvider for History {
         self.view.note_damage(self.table, ranges.told)?;
         self.view.note_coverage(self.table, ranges.asked)?;
         self.view.note_collectors(ranges.asked);
+        self.view.note_beginning(ranges.asked)?;
         let segments = match self.table {
             HistoryTable::ProcessEvents => &snapshot.segments,
             HistoryTable::ProcessLifetimes => {
                 self.view.note_processes();
-                self.view.note_beginning(ranges.asked)?;
                 &snapshot.lifetimes
             }
         };
@@ -225,6 +230,9 @@ impl TableProvider for History {
         // One that is gone or cut short is left out and told.
         let files: Vec<PartitionedFile> = wanted().filter_map(|segment| self.file(segment)).collect();
         let files = self.narrowed(state, files, filters).await?;
+        let left: BTreeSet<&str> = files.iter().map(|file| file.object_meta.location.as_ref()).collect();
+        let is_left = |segment: &&Arc<SegmentFile>| self.inside(segment).is_some_and(|inside| left.contains(inside));
+        wanted().filter(is_left).for_each(|segment| self.view.reads(segment));
         let open = self.open(&snapshot, projection)?;
         if files.is_empty() {
             return Ok(open);

@@ -30,7 +30,8 @@ impl Ranges {
         let (start, stop) = (TimeRange::over(START, filters), TimeRange::over(STOP, filters));
         // Whoever had stopped was told of then or later; who was told of early may have stopped early, and lives on for others.
         let told = TimeRange { from_us: events.from_us.max(stop.from_us), to_us: events.to_us.min(stop.to_us) };
-        let asked = TimeRange { from_us: told.from_us, to_us: told.to_us.min(start.to_us) };
+        // Nothing is asked of the time before the earliest start.
+        let asked = TimeRange { from_us: told.from_us.max(start.from_us), to_us: told.to_us.min(start.to_us) };
         Self { told, asked }
     }
 }
@@ -158,6 +159,10 @@ mod tests {
         let ranges = Ranges::of(HistoryTable::ProcessLifetimes, &lived);
         assert_eq!(ranges.told, TimeRange { from_us: 50, to_us: i64::MAX });
         assert_eq!(ranges.asked, TimeRange { from_us: 50, to_us: 51 });
+        let started = [col("start_time").between(at(50), at(60))];
+        let ranges = Ranges::of(HistoryTable::ProcessLifetimes, &started);
+        assert_eq!(ranges.told, TimeRange::ALL, "what started then may have stopped at any time");
+        assert_eq!(ranges.asked, TimeRange { from_us: 50, to_us: 61 });
         let other_column = [col("stop_time").gt(at(50)).or(col("pid").is_null())];
         assert_eq!(Ranges::of(HistoryTable::ProcessLifetimes, &other_column).told, TimeRange::ALL);
         assert_eq!(Ranges::of(HistoryTable::ProcessEvents, &lived).told, TimeRange::ALL);

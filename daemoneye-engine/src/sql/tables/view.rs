@@ -10,7 +10,7 @@ use daemoneye_lib::proto::CoverageGap;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::catalog::TableProvider;
 use datafusion::common::DataFusionError;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
@@ -25,6 +25,8 @@ pub(crate) struct QueryView {
     snapshot: OnceLock<Arc<Snapshot>>,
     /// The files that its scans open, by id.
     opened: Mutex<BTreeMap<u64, Arc<SegmentFile>>>,
+    /// Ids of those that have something for it.
+    read: Mutex<BTreeSet<u64>>,
     /// Row groups that its scans left out before the reader saw them.
     excluded: AtomicUsize,
 }
@@ -45,6 +47,7 @@ impl QueryView {
             with_lifetimes,
             snapshot,
             opened: Mutex::default(),
+            read: Mutex::default(),
             excluded: AtomicUsize::new(0),
         })
     }
@@ -93,13 +96,13 @@ impl QueryView {
         self.note(Lack::new(Degraded::DataUnreadable, what).during(first_us, last_us));
     }
 
-    /// Sealed segments of the snapshot and those that were opened; none of both when no table was read that has any.
+    /// Sealed segments of the snapshot and those that are read; none of both when no table was read that has any.
     pub(crate) fn segments(&self) -> (usize, usize) {
         let known = self.snapshot.get().map_or(0, |snapshot| {
             let lifetimes = if self.with_lifetimes.load(Ordering::Relaxed) { snapshot.lifetimes.len() } else { 0 };
             snapshot.segments.len().saturating_add(lifetimes)
         });
-        (known, self.opened.lock().unwrap_or_else(PoisonError::into_inner).len())
+        (known, self.read.lock().unwrap_or_else(PoisonError::into_inner).len())
     }
 
     /// Rows of sealed segments that a query of these tables can read.
@@ -121,6 +124,11 @@ impl QueryView {
     /// Remembers that a scan opens this file.
     pub(super) fn opens(&self, file: &Arc<SegmentFile>) {
         self.opened.lock().unwrap_or_else(PoisonError::into_inner).insert(file.id, Arc::clone(file));
+    }
+
+    /// Remembers that a scan reads rows of this file.
+    pub(super) fn reads(&self, file: &SegmentFile) {
+        self.read.lock().unwrap_or_else(PoisonError::into_inner).insert(file.id);
     }
 
     /// Remembers row groups that a scan leaves out because of their Bloom filters.
