@@ -13,7 +13,7 @@ use clap_complete::Shell as ShellName;
 use daemoneye_lib::config::{CLI, Flag};
 
 pub(crate) use self::ledger::{Checkpoint, ExportTiles, Key, LedgerDir, Verify};
-pub(crate) use self::proof::{Evidence, Prove, VerifyEvidence, VerifyProof};
+pub(crate) use self::proof::{Evidence, Known, Prove, VerifyEvidence, VerifyProof};
 pub(crate) use self::tools::{Replay, RulesBacktest, RulesCoverage, RulesExplain, RulesNew, Selftest};
 use crate::settings::Settings;
 
@@ -245,7 +245,7 @@ pub(crate) enum Alerts {
         id: String,
     },
     /// Write a file with an alert, what it is about, and the proof of it
-    Evidence(Evidence),
+    Evidence(Box<Evidence>),
     /// Verify such a file, on any machine
     VerifyEvidence(VerifyEvidence),
 }

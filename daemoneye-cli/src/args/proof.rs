@@ -11,7 +11,7 @@ use super::LedgerDir;
     after_help = "Examples:\n  daemoneye-cli audit prove --event 5f1c0e6a9d3b47c2a1e8f00db4c6d7e9 --output proof.json\n  \
                   daemoneye-cli audit prove --seq 4711 --output proof.json\n  \
                   daemoneye-cli audit prove --alert 019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f --output proof.json --store /mnt/evidence/daemoneye\n  \
-                  daemoneye-cli audit prove --from 2026-01-31T02:00:00Z --to 2026-01-31T03:00:00Z --output night.json\n\
+                  daemoneye-cli audit prove --from 2026-01-31T02:00:00Z --to 2026-01-31T03:00:00Z --output night.json --since kept.note\n\
                   Whoever has the file and the key that `daemoneye-cli audit key` prints verifies it with `audit verify-proof`."
 )]
 pub(crate) struct Prove {
@@ -24,7 +24,30 @@ pub(crate) struct Prove {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
     #[command(flatten)]
+    pub(crate) since: Since,
+    #[command(flatten)]
     pub(crate) ledger: LedgerDir,
+}
+
+/// For whoever kept a checkpoint.
+#[derive(Debug, Args)]
+pub(crate) struct Since {
+    /// A checkpoint that the reader of the file has kept: a signed note, or the line of a log that holds one. The file then shows that
+    /// the ledger goes on from it
+    #[arg(long, value_name = "NOTE", value_hint = ValueHint::FilePath)]
+    pub(crate) since: Option<PathBuf>,
+}
+
+/// What a reader of a file knows from elsewhere.
+#[derive(Debug, Args)]
+pub(crate) struct Known {
+    /// The ledger's key, as `audit key` printed it when the host was set up
+    #[arg(long, value_name = "KEY")]
+    pub(crate) vkey: String,
+    /// A checkpoint that had left the host: a signed note, or the line of a log that holds one. A ledger that was rewritten and signed
+    /// again is found only with one; a file for an older one is made with `--since`
+    #[arg(long, value_name = "NOTE", value_hint = ValueHint::FilePath)]
+    pub(crate) checkpoint: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -46,16 +69,17 @@ pub(crate) struct Target {
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: daemoneye-cli audit verify-proof proof.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n\
-                  Needs nothing but the file and the key. Exits with 76 when it proves nothing, with 3 when it shows a time with gaps."
+    after_help = "Examples:\n  daemoneye-cli audit verify-proof proof.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n  \
+                  daemoneye-cli audit verify-proof proof.json --vkey \"$(cat host.vkey)\" --checkpoint kept.note\n\
+                  Needs nothing but the file and the key. What was rewritten and signed again on the host is found only with a checkpoint \
+                  that had left it. Exits with 76 when it proves nothing, with 3 when it shows a time with gaps."
 )]
 pub(crate) struct VerifyProof {
     /// What `audit prove` wrote
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
-    /// The ledger's key, as `audit key` printed it when the host was set up
-    #[arg(long, value_name = "KEY")]
-    pub(crate) vkey: String,
+    #[command(flatten)]
+    pub(crate) known: Known,
 }
 
 #[derive(Debug, Args)]
@@ -71,12 +95,14 @@ pub(crate) struct Evidence {
     #[arg(long, value_name = "FILE", value_hint = ValueHint::FilePath)]
     pub(crate) output: PathBuf,
     #[command(flatten)]
+    pub(crate) since: Since,
+    #[command(flatten)]
     pub(crate) ledger: LedgerDir,
 }
 
 #[derive(Debug, Args)]
 #[command(
-    after_help = "Example: daemoneye-cli alerts verify-evidence evidence.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n\
+    after_help = "Example: daemoneye-cli alerts verify-evidence evidence.json --vkey \"$(cat host.vkey)\" --checkpoint kept.note\n\
                   Needs nothing but the file and the key. Exits with 76 when something in it is not proven, with 3 when it lacks \
                   something."
 )]
@@ -84,7 +110,6 @@ pub(crate) struct VerifyEvidence {
     /// What `alerts evidence` wrote
     #[arg(value_hint = ValueHint::FilePath)]
     pub(crate) file: PathBuf,
-    /// The ledger's key, as `audit key` printed it when the host was set up
-    #[arg(long, value_name = "KEY")]
-    pub(crate) vkey: String,
+    #[command(flatten)]
+    pub(crate) known: Known,
 }

@@ -23,7 +23,7 @@ pub(super) async fn run(verb: Alerts, settings: &Settings) -> Result<Exit, CliEr
     match verb {
         Alerts::List { severity, limit, suppressed } => list(settings, severity, limit, suppressed).await,
         Alerts::Show { id } => show(settings, &id).await,
-        Alerts::Evidence(arguments) => proof::evidence(arguments, settings).await,
+        Alerts::Evidence(arguments) => proof::evidence(*arguments, settings).await,
         Alerts::VerifyEvidence(arguments) => proof::verify_evidence(&arguments, settings),
     }
 }

@@ -108,6 +108,17 @@ impl KeyChain {
         Checkpoint::verified(note, &self.current)
     }
 
+    /// Reads a checkpoint that one of the keys signed, as one that was kept for long may be of a key before.
+    ///
+    /// # Errors
+    /// [`CheckpointError`].
+    pub fn verified_by_any(&self, note: &str) -> Result<Checkpoint, CheckpointError> {
+        let is_unsigned = |error: &CheckpointError| *error == CheckpointError::Note(NoteError::PeerUnsigned);
+        let mut tried = self.keys().map(|key| Checkpoint::verified(note, key));
+        let found = tried.find(|tried| !tried.as_ref().is_err_and(is_unsigned));
+        found.unwrap_or(Err(NoteError::PeerUnsigned.into()))
+    }
+
     /// All keys, oldest first.
     pub fn keys(&self) -> impl Iterator<Item = &VerifierKey> {
         self.before.iter().chain([&self.current])

@@ -75,7 +75,7 @@ pub(in crate::commands) fn parse_key(text: &str) -> Result<VerifierKey, CliError
 }
 
 /// The note in a file: alone, or in a line of a log.
-pub(super) fn read_note(path: &Path) -> Result<String, CliError> {
+pub(in crate::commands) fn read_note(path: &Path) -> Result<String, CliError> {
     let failed = |source| CliError::Io { what: format!("read {}", path.display()), source };
     let mut text = String::new();
     let read = File::open(path).and_then(|file| file.take(FILE_BYTES + 1).read_to_string(&mut text));

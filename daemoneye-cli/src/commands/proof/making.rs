@@ -11,7 +11,7 @@ use daemoneye_lib::ledger::keys::{KeyEntry, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{keys_file, read_text};
 use daemoneye_lib::ledger::proof::{
-    EntryProof, EventColumns, MAX_PROOF_BYTES, MakeError, Proof, RangeLeaves, Row, Target, Verified,
+    EntryProof, EventColumns, MAX_PROOF_BYTES, MakeError, Proof, RangeLeaves, Row, SinceError, Target, Verified,
 };
 use daemoneye_lib::ledger::tiles::{StoredTree, TreeError, tree_hash};
 use daemoneye_lib::ledger::{EventRange, LedgerFiles, LedgerRecord};
@@ -21,7 +21,7 @@ use daemoneye_lib::proto::{
 };
 use daemoneye_lib::segment::SegmentError;
 
-use super::super::audit::signed::newest_checkpoint;
+use super::super::audit::signed::{newest_checkpoint, read_note};
 use super::super::query::{Question, request};
 use crate::agent::Session;
 use crate::error::CliError;
@@ -32,14 +32,16 @@ pub(super) struct Making {
     pub(super) files: LedgerFiles,
     tree: StoredTree,
     pub(super) proof: Proof,
+    checkpoint: Checkpoint,
     /// The ledger's first key.
-    first: Option<VerifierKey>,
+    first: VerifierKey,
     /// Ranges whose leaves are here already, by their entry.
     ranges: HashMap<u64, (EventRange, RangeLeaves)>,
 }
 
 impl Making {
-    pub(super) fn open(dir: &Path, target: Target) -> Result<Self, CliError> {
+    /// `since`: where the checkpoint is that the reader of the file kept.
+    pub(super) fn open(dir: &Path, target: Target, since: Option<&Path>) -> Result<Self, CliError> {
         let none = || {
             let text = format!("the ledger in {} has no tree yet; procmond makes one at its start", dir.display());
             CliError::NotFound(text)
@@ -52,8 +54,23 @@ impl Making {
         let files = LedgerFiles::open(dir).map_err(unreadable)?;
         let keys = read_text(&keys_file(dir)).map_err(unreadable)?.unwrap_or_default();
         let rotations = if keys.lines().count() > 1 { rotations(&files, checkpoint.size)? } else { Vec::new() };
-        let first = keys.lines().next().and_then(|key| key.parse().ok());
-        Ok(Self { files, tree, proof: Proof::new(target, hash, note, rotations), first, ranges: HashMap::new() })
+        let first = keys.lines().next().and_then(|key| key.parse().ok()).ok_or_else(|| keyless(dir))?;
+        let proof = Proof::new(target, hash, note, rotations);
+        let mut making = Self { files, tree, proof, checkpoint, first, ranges: HashMap::new() };
+        if let Some(path) = since {
+            making.since(path)?;
+        }
+        Ok(making)
+    }
+
+    /// Before anything else is put together: a checkpoint that does not fit makes all of it useless.
+    fn since(&mut self, path: &Path) -> Result<(), CliError> {
+        let note = read_note(path)?;
+        self.proof.set_since(note, &self.checkpoint, &mut self.tree).map_err(|error| match error {
+            SinceError::Nodes(error) => broken(error),
+            SinceError::CorruptRollback { .. } => CliError::NotProven(error.to_string()),
+            SinceError::MisuseCheckpoint(_) => CliError::Usage(error.to_string()),
+        })
     }
 
     /// Entries below the checkpoint.
@@ -99,12 +116,13 @@ impl Making {
         Ok(())
     }
 
-    /// Writes the file, once it proves what it says: a wrong tile would show only where nobody can help it any more.
-    pub(super) fn write(&self, output: &Path) -> Result<Option<Verified>, CliError> {
-        let verified = self.first.as_ref().map(|key| self.proof.verify(key)).transpose();
+    /// Writes the file, once it is one that is read and proves what it says: a wrong tile would show only where nobody can help it any
+    /// more.
+    pub(super) fn write(&self, output: &Path) -> Result<Verified, CliError> {
+        let text = self.proof.to_file();
+        let verified = Proof::of_file(&text).and_then(|proof| proof.verify(&self.first));
         let verified =
             verified.map_err(|error| CliError::NotProven(format!("{error}; run: daemoneye-cli audit verify")))?;
-        let text = self.proof.to_file();
         if text.len() as u64 > MAX_PROOF_BYTES {
             let text =
                 format!("the file would have {} bytes, and nobody reads more than {MAX_PROOF_BYTES}", text.len());
@@ -116,6 +134,15 @@ impl Making {
         file.keep().map_err(io)?;
         Ok(verified)
     }
+}
+
+/// What nobody can verify here is not written: a tile that is wrong would make a file that proves nothing anywhere.
+fn keyless(dir: &Path) -> CliError {
+    CliError::NotFound(format!(
+        "{} names no key, so a proof could not be verified before it is written; procmond's next start writes that file again, a copy \
+         needs it too",
+        keys_file(dir).display()
+    ))
 }
 
 fn not_made(error: MakeError<TreeError>) -> CliError {

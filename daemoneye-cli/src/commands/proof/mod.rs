@@ -10,7 +10,7 @@ use std::path::Path;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::LedgerRecord;
 use daemoneye_lib::ledger::proof::{
-    EventColumns, MAX_PROOF_BYTES, PERIOD_ENTRIES, Period, PeriodError, Proof, Target, Verified,
+    EventColumns, Held, MAX_PROOF_BYTES, PERIOD_ENTRIES, Period, PeriodError, Proof, Target, Verified,
 };
 use daemoneye_lib::model::{Alert, EventPointer};
 use daemoneye_lib::proto::{
@@ -23,7 +23,7 @@ use self::making::{Making, rows, unreadable};
 use super::query::Question;
 use super::{alerts, audit};
 use crate::agent::Session;
-use crate::args::{Evidence, Prove, VerifyEvidence, VerifyProof};
+use crate::args::{Evidence, Known, Prove, VerifyEvidence, VerifyProof};
 use crate::error::CliError;
 use crate::render;
 use crate::settings::Settings;
@@ -40,38 +40,39 @@ const BEFORE_US: i64 = 600_000_000;
 const CONTEXT: [&str; 5] = ["alert-status", "coverage", "rule-added", "rule-changed", "start"];
 
 pub(super) async fn prove(arguments: Prove, settings: &Settings) -> Result<Exit, CliError> {
-    let Prove { target, to, output, ledger } = arguments;
+    let Prove { target, to, output, since, ledger } = arguments;
+    let since = since.since.as_deref();
     let directory = audit::directory_of(ledger, settings).await?;
     if let Some(sequence) = target.seq {
-        return written(&entry(&directory, sequence)?, &output);
+        return written(&entry(&directory, sequence, since)?, &output);
     }
     if let Some((from, to)) = target.from.zip(to) {
-        return written(&period(&directory, &from, &to)?, &output);
+        return written(&period(&directory, &from, &to, since)?, &output);
     }
     let session = Session::open(settings).await?;
     let making = match target.alert {
         Some(id) => {
             let shown = shown(&session, &id).await?;
             let alert = as_raised(&shown)?;
-            let mut making = Making::open(&directory, Target::Alert(alert.id.to_string()))?;
+            let mut making = Making::open(&directory, Target::Alert(alert.id.to_string()), since)?;
             add_alert(&mut making, shown, &alert)?;
             making
         }
-        None => events(&session, &directory, &target.event.unwrap_or_default()).await?,
+        None => events(&session, &directory, &target.event.unwrap_or_default(), since).await?,
     };
     session.close().await;
     written(&making, &output)
 }
 
-fn entry(directory: &Path, sequence: u64) -> Result<Making, CliError> {
-    let mut making = Making::open(directory, Target::Entry(sequence))?;
+fn entry(directory: &Path, sequence: u64, since: Option<&Path>) -> Result<Making, CliError> {
+    let mut making = Making::open(directory, Target::Entry(sequence), since)?;
     let none = || CliError::NotFound(format!("the ledger in {} has no entry {sequence}", directory.display()));
     let record = making.files.entry(sequence).map_err(unreadable)?.ok_or_else(none)?;
     making.entry(&record)?;
     Ok(making)
 }
 
-fn period(directory: &Path, from: &str, to: &str) -> Result<Making, CliError> {
+fn period(directory: &Path, from: &str, to: &str, since: Option<&Path>) -> Result<Making, CliError> {
     let now = Timestamp::now().as_microsecond();
     // All of the milliseconds that are touched.
     let from_ms = value::instant(from, now)?.div_euclid(1_000);
@@ -80,7 +81,7 @@ fn period(directory: &Path, from: &str, to: &str) -> Result<Making, CliError> {
         return Err(CliError::Usage("--to lies before --from; there is no time between them".to_owned()));
     }
     let period = Period { from_ms, to_ms };
-    let mut making = Making::open(directory, Target::Period(period))?;
+    let mut making = Making::open(directory, Target::Period(period), since)?;
     let run = period.entries(&making.files, making.size()).map_err(|error| match error {
         PeriodError::LimitEntries { last_ms } => CliError::Usage(format!(
             "there are more than {PERIOD_ENTRIES} entries in that time; prove it in parts, the first one with --to {}",
@@ -94,7 +95,7 @@ fn period(directory: &Path, from: &str, to: &str) -> Result<Making, CliError> {
     Ok(making)
 }
 
-async fn events(session: &Session, directory: &Path, named: &str) -> Result<Making, CliError> {
+async fn events(session: &Session, directory: &Path, named: &str, since: Option<&Path>) -> Result<Making, CliError> {
     let (target, condition, params) = named_events(named)?;
     let sql =
         format!("SELECT * FROM process_events WHERE {condition} ORDER BY collector, epoch, seq LIMIT {}", EVENTS + 1);
@@ -107,7 +108,7 @@ async fn events(session: &Session, directory: &Path, named: &str) -> Result<Maki
         eprintln!("only the first {EVENTS} events are proven; name a later one by its position");
         found.truncate(EVENTS);
     }
-    let mut making = Making::open(directory, target)?;
+    let mut making = Making::open(directory, target, since)?;
     for row in found {
         making.event(session, row).await?;
     }
@@ -115,12 +116,12 @@ async fn events(session: &Session, directory: &Path, named: &str) -> Result<Maki
 }
 
 pub(super) async fn evidence(arguments: Evidence, settings: &Settings) -> Result<Exit, CliError> {
-    let Evidence { id, output, ledger } = arguments;
+    let Evidence { id, output, since, ledger } = arguments;
     let directory = audit::directory_of(ledger, settings).await?;
     let session = Session::open(settings).await?;
     let shown = shown(&session, &id).await?;
     let alert = as_raised(&shown)?;
-    let mut making = Making::open(&directory, Target::Evidence(alert.id.to_string()))?;
+    let mut making = Making::open(&directory, Target::Evidence(alert.id.to_string()), since.since.as_deref())?;
     making.proof.rule.clone_from(&shown.rule);
     add_alert(&mut making, shown, &alert)?;
     for record in context(&making, &alert)? {
@@ -240,9 +241,7 @@ fn add_alert(making: &mut Making, shown: AlertShown, alert: &Alert) -> Result<()
 
 fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
     let verified = making.write(output)?;
-    if let Some(told) =
-        verified.as_ref().and_then(|verified| verified.told.as_ref()).filter(|told| !told.gaps.is_empty())
-    {
+    if let Some(told) = verified.told.as_ref().filter(|told| !told.gaps.is_empty()) {
         eprintln!("of {} parts of that time nothing is shown; `audit verify-proof` names them", told.gaps.len());
     }
     let (entries, events) = (making.proof.entries.len(), making.proof.events.len());
@@ -251,41 +250,71 @@ fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
 }
 
 pub(super) fn verify_proof(arguments: &VerifyProof, settings: &Settings) -> Result<Exit, CliError> {
-    let (proof, verified) = read(&arguments.file, &arguments.vkey)?;
-    render::rows(settings.format, &told::COLUMNS, &told::rows(&proof, &verified))?;
+    let read = Read::file(&arguments.file, &arguments.known)?;
+    read.print(settings)?;
     // What is not shown is not silence, and a script is not to take it for that.
-    let whole = verified.told.is_none_or(|told| told.gaps.is_empty());
+    let whole = read.verified.told.is_none_or(|told| told.gaps.is_empty());
     Ok(if whole { Exit::Ok } else { Exit::Degraded })
 }
 
 pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -> Result<Exit, CliError> {
-    let (proof, verified) = read(&arguments.file, &arguments.vkey)?;
-    if verified.alert.is_none() {
+    let read = Read::file(&arguments.file, &arguments.known)?;
+    if read.verified.alert.is_none() {
         return Err(CliError::Usage(format!("{} is no evidence of an alert", arguments.file.display())));
     }
-    render::rows(settings.format, &told::COLUMNS, &told::rows(&proof, &verified))?;
+    read.print(settings)?;
     let mut exit = Exit::Ok;
-    for EventPointer { collector, epoch, number } in &verified.missing {
+    for EventPointer { collector, epoch, number } in &read.verified.missing {
         eprintln!("event {collector}:{epoch}:{number} caused the alert and is not in the file");
         exit = Exit::Degraded;
     }
-    if proof.rule.is_empty() {
+    if read.proof.rule.is_empty() {
         eprintln!("the rule's text is not in the file: another version was loaded when it was made");
         exit = Exit::Degraded;
     }
     Ok(exit)
 }
 
-fn read(file: &Path, key: &str) -> Result<(Proof, Verified), CliError> {
-    let key = audit::signed::parse_key(key)?;
-    let io = |source| CliError::Io { what: format!("read {}", file.display()), source };
-    let mut bytes = Vec::new();
-    std::fs::File::open(file).and_then(|opened| opened.take(MAX_PROOF_BYTES).read_to_end(&mut bytes)).map_err(io)?;
-    let not_proven = |what: String| CliError::NotProven(format!("{} proves nothing: {what}", file.display()));
-    let text = String::from_utf8(bytes).map_err(|_| not_proven("it is no text".to_owned()))?;
-    let proof = Proof::of_file(&text).map_err(|fault| not_proven(fault.to_string()))?;
-    let verified = proof.verify(&key).map_err(|fault| not_proven(fault.to_string()))?;
-    Ok((proof, verified))
+/// A file that was verified, and held against what its reader kept.
+struct Read {
+    proof: Proof,
+    verified: Verified,
+    held: Option<Held>,
+}
+
+impl Read {
+    fn file(file: &Path, known: &Known) -> Result<Self, CliError> {
+        let key = audit::signed::parse_key(&known.vkey)?;
+        let kept = known.checkpoint.as_deref().map(audit::signed::read_note).transpose()?;
+        let io = |source| CliError::Io { what: format!("read {}", file.display()), source };
+        let mut bytes = Vec::new();
+        std::fs::File::open(file)
+            .and_then(|opened| opened.take(MAX_PROOF_BYTES).read_to_end(&mut bytes))
+            .map_err(io)?;
+        let not_proven = |what: String| CliError::NotProven(format!("{} proves nothing: {what}", file.display()));
+        let text = String::from_utf8(bytes).map_err(|_| not_proven("it is no text".to_owned()))?;
+        let proof = Proof::of_file(&text).map_err(|fault| not_proven(fault.to_string()))?;
+        let verified = proof.verify(&key).map_err(|fault| not_proven(fault.to_string()))?;
+        let held = kept.map(|note| proof.hold(&key, &verified, &note)).transpose();
+        let held = held.map_err(|fault| match fault.is_misuse() {
+            true => CliError::Usage(format!("--checkpoint: {fault}")),
+            false => not_proven(fault.to_string()),
+        })?;
+        Ok(Self { proof, verified, held })
+    }
+
+    fn print(&self, settings: &Settings) -> Result<(), CliError> {
+        let Self { proof, verified, held } = self;
+        render::rows(settings.format, &told::COLUMNS, &told::rows(proof, verified, held.as_ref()))?;
+        if let Some(Held { checkpoint, behind: behind @ 1.., .. }) = held {
+            eprintln!(
+                "{behind} entries of the file came behind your checkpoint over {}: that they were not replaced since, only a later \
+                 checkpoint of yours can tell",
+                checkpoint.size
+            );
+        }
+        Ok(())
+    }
 }
 
 const POSITION: &str = "collector = $1 AND epoch = $2 AND seq = $3";

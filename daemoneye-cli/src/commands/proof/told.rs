@@ -1,6 +1,6 @@
 //! What a file has proven, as rows for a person or a script.
 
-use daemoneye_lib::ledger::proof::{Proof, Target, Told, Verified};
+use daemoneye_lib::ledger::proof::{Held, Proof, Target, Told, Verified};
 use daemoneye_lib::proto::{Row, Value};
 use serde_json::Value as Json;
 
@@ -9,10 +9,12 @@ use crate::value;
 pub(super) const COLUMNS: [&str; 4] = ["what", "entry", "time", "detail"];
 
 /// First what it is below and about, then what was found.
-pub(super) fn rows(proof: &Proof, verified: &Verified) -> Vec<Row> {
+pub(super) fn rows(proof: &Proof, verified: &Verified, held: Option<&Held>) -> Vec<Row> {
     let checkpoint = &verified.checkpoint;
     let detail = format!("{}, {} entries", checkpoint.origin, checkpoint.size);
-    let mut rows = vec![row("checkpoint", None, String::new(), detail), target(proof)];
+    let mut rows = vec![row("checkpoint", None, String::new(), detail)];
+    rows.extend(held.map(kept));
+    rows.push(target(proof));
     if let Some(alert) = &verified.alert {
         let detail = format!("{} ({}): {}", alert.id, alert.severity.as_str(), alert.title);
         rows.push(row("alert", None, value::timestamp(alert.time_us), detail));
@@ -34,6 +36,15 @@ pub(super) fn rows(proof: &Proof, verified: &Verified) -> Vec<Row> {
         rows.push(row("entry", Some(entry.sequence), time(entry.timestamp_ms), detail));
     }
     rows
+}
+
+fn kept(held: &Held) -> Row {
+    let Held { checkpoint, below, behind } = held;
+    let detail = format!(
+        "{}, {} entries: the ledger goes on from the checkpoint that was given; below it {below} entries of the file, behind it {behind}",
+        checkpoint.origin, checkpoint.size
+    );
+    row("kept", None, String::new(), detail)
 }
 
 pub(super) fn time(ms: i64) -> String {

@@ -8,6 +8,7 @@
 mod leaves;
 mod period;
 mod row;
+mod since;
 mod target;
 mod told;
 
@@ -17,6 +18,7 @@ use serde_json::Value;
 pub use self::leaves::{LeafNodes, RangeLeaves};
 pub use self::period::{PERIOD_ENTRIES, Period, PeriodError};
 pub use self::row::{EventColumns, Row};
+pub use self::since::{Held, HoldFault, Since, SinceError, SinceFault};
 pub use self::target::Target;
 pub use self::told::{Gap, Told};
 
@@ -47,6 +49,9 @@ pub struct Proof {
     pub checkpoint: String,
     /// The notes by which one key hands over to the next, oldest first.
     pub rotations: Vec<String>,
+    /// A checkpoint that somebody kept, and how the file's goes on from it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    since: Option<Since>,
     /// By sequence.
     pub entries: Vec<EntryProof>,
     /// What an `alert` entry tells of, exactly as it was raised.
@@ -132,6 +137,9 @@ pub enum ProofFault {
     /// The rule's text is not the one that the alert names.
     #[error("the rule's text does not have the hash that the alert names")]
     CorruptRule,
+    /// The older checkpoint.
+    #[error("the checkpoint that the file is to go on from: {0}")]
+    CorruptSince(#[from] SinceFault),
     /// What is in the file is not what it is to prove.
     #[error("it does not hold what it says that it proves: {0}")]
     CorruptTarget(&'static str),
@@ -172,6 +180,8 @@ pub enum MakeError<E> {
 pub struct Verified {
     /// The checkpoint that everything hangs below.
     pub checkpoint: Checkpoint,
+    /// The older one that the file was made for.
+    pub since: Option<Checkpoint>,
     /// Per event of the file, in order, its place.
     pub events: Vec<EventPointer>,
     /// The alert.
@@ -193,6 +203,7 @@ impl Proof {
             tree,
             checkpoint,
             rotations,
+            since: None,
             entries: Vec::new(),
             alert: None,
             rule: Vec::new(),
@@ -299,9 +310,10 @@ impl Proof {
     /// # Errors
     /// [`ProofFault`] says what does not fit.
     pub fn verify(&self, key: &VerifierKey) -> Result<Verified, ProofFault> {
-        let checkpoint = self.signed(key)?;
+        let (keys, checkpoint) = self.signed(key)?;
         let tree = TreeHash::of_word(&self.tree)
             .ok_or_else(|| ProofFault::CorruptFile(format!("no tree is hashed with {:?}", self.tree)))?;
+        let since = self.since.as_ref().map(|since| since.verify(&keys, tree, &checkpoint)).transpose()?;
         if self.entries.is_empty() {
             return Err(ProofFault::CorruptFile("it has no entry and proves nothing".to_owned()));
         }
@@ -317,15 +329,16 @@ impl Proof {
         let missing = alert.iter().flat_map(|alert| alert.events.iter());
         let missing = missing.filter(|pointer| !events.contains(pointer)).cloned().collect();
         let told = self.fits_target(&checkpoint, alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
-        Ok(Verified { checkpoint, events, alert, missing, told })
+        Ok(Verified { checkpoint, since, events, alert, missing, told })
     }
 
-    /// The checkpoint, by the chain of keys from `key` on, wherever in it that stands.
-    fn signed(&self, key: &VerifierKey) -> Result<Checkpoint, ProofFault> {
+    /// The chain of keys from `key` on, wherever in it that stands, and the checkpoint that its last one signed.
+    fn signed(&self, key: &VerifierKey) -> Result<(KeyChain, Checkpoint), ProofFault> {
         let follow = |notes: &[String]| {
             let mut keys = KeyChain::new(key.clone());
             notes.iter().try_for_each(|note| keys.follow(note))?;
-            Ok(keys.verified(&self.checkpoint)?)
+            let checkpoint = keys.verified(&self.checkpoint)?;
+            Ok((keys, checkpoint))
         };
         let later = (1..=self.rotations.len()).filter_map(|from| self.rotations.get(from..));
         follow(&self.rotations).or_else(|fault| later.map(follow).find_map(Result::ok).ok_or(fault))
@@ -471,6 +484,8 @@ mod tests {
 
     struct Sample {
         key: VerifierKey,
+        old: NoteSigner,
+        new: NoteSigner,
         checkpoint: String,
         rotations: Vec<String>,
         records: Vec<LedgerRecord>,
@@ -505,7 +520,8 @@ mod tests {
         let (old, new) = (signer(1), signer(2));
         let checkpoint = Checkpoint { origin: origin("m"), size: 20, root }.sign(&new).unwrap();
         let rotations = vec![rotation_note(&old, new.verifier()).unwrap()];
-        Sample { key: old.verifier().clone(), checkpoint, rotations, records, nodes, range, leaves }
+        let key = old.verifier().clone();
+        Sample { key, old, new, checkpoint, rotations, records, nodes, range, leaves }
     }
 
     fn event_target(number: u64) -> Target {
@@ -529,12 +545,92 @@ mod tests {
         assert_eq!(verified.checkpoint.size, 20);
     }
 
+    /// The checkpoint of the first `size` entries, which the key of that time signed.
+    fn kept(sample: &mut Sample, size: u64, signer: &NoteSigner) -> String {
+        let root = tree::root(&mut sample.nodes, TreeHash::Sha256, size).unwrap_or_default();
+        Checkpoint { origin: origin("m"), size, root }.sign(signer).unwrap()
+    }
+
+    fn proof_since(sample: &mut Sample, note: &str) -> Proof {
+        let mut since = proof(sample);
+        let newest = Checkpoint::dangerous_unverified(&sample.checkpoint).unwrap();
+        since.set_since(note.to_owned(), &newest, &mut sample.nodes).unwrap();
+        since
+    }
+
+    #[test]
+    fn a_file_is_held_against_a_checkpoint_that_somebody_kept() {
+        let mut sample = sample();
+        let (old, new) = (sample.old.clone(), sample.new.clone());
+        let hold = |proof: &Proof, note: &str, sample: &Sample| {
+            let read = Proof::of_file(&proof.to_file()).unwrap();
+            let verified = read.verify(&sample.key).unwrap();
+            read.hold(&sample.key, &verified, note).map(|held| (held.checkpoint.size, held.below, held.behind))
+        };
+        for (size, signer) in [(1, &old), (5, &old), (8, &old), (13, &new), (19, &new)] {
+            let note = kept(&mut sample, size, signer);
+            let since = proof_since(&mut sample, &note);
+            let below = usize::from(size > 7);
+            assert_eq!(hold(&since, &note, &sample), Ok((size, below, 1 - below)));
+            // The same without a path, and with one from another checkpoint.
+            let without = hold(&proof(&mut sample), &note, &sample);
+            assert_eq!(without, Err(HoldFault::MisuseNoPath { size, newest: 20 }));
+            let other = kept(&mut sample, 11, &new);
+            let other = proof_since(&mut sample, &other);
+            assert_eq!(hold(&other, &note, &sample), without);
+        }
+        let same = sample.checkpoint.clone();
+        assert_eq!(hold(&proof(&mut sample), &same, &sample), Ok((20, 1, 0)));
+    }
+
+    #[test]
+    fn a_file_of_a_ledger_that_was_rewritten_and_signed_again_is_refused_with_a_checkpoint_from_before() {
+        let mut sample = sample();
+        let new = sample.new.clone();
+        let note = kept(&mut sample, 13, &new);
+        let since = proof_since(&mut sample, &note);
+        let verified = since.verify(&sample.key).unwrap();
+        let hold = |note: &str| since.hold(&sample.key, &verified, note);
+        let signed = |size, of: &str, signer: &NoteSigner| {
+            Checkpoint { origin: origin(of), size, root: [7; 32] }.sign(signer).unwrap()
+        };
+        // What the file is below has the real key's signature: the history is another.
+        for size in [13, 20] {
+            assert_eq!(hold(&signed(size, "m", &new)), Err(HoldFault::CorruptFork { size }));
+        }
+        let stranger = NoteSigner::new(&origin("m"), &[9; 32]).unwrap();
+        assert_eq!(hold(&signed(13, "m", &stranger)), Err(HoldFault::CorruptKeys));
+        let younger = hold(&signed(21, "m", &stranger)).unwrap_err();
+        assert_eq!(younger, HoldFault::MisuseYounger { size: 21, newest: 20 });
+        let elsewhere = NoteSigner::new(&origin("other"), &[2; 32]).unwrap();
+        for note in [signed(13, "other", &elsewhere), "nothing".to_owned()] {
+            assert!(matches!(hold(&note), Err(HoldFault::MisuseCheckpoint(_))), "{note}");
+        }
+        let changed = note.replace("\n13\n", "\n12\n");
+        assert!(hold(&changed).is_err());
+        // A path from a checkpoint that this history does not go on from proves nothing to anybody.
+        for forged in [signed(13, "m", &new), changed] {
+            let forged = proof_since(&mut sample, &forged).verify(&sample.key);
+            assert!(matches!(forged, Err(ProofFault::CorruptSince(_))), "{forged:?}");
+        }
+        let newest = Checkpoint::dangerous_unverified(&sample.checkpoint).unwrap();
+        let mut made = proof(&mut sample);
+        let cut = made.set_since(signed(21, "m", &new), &newest, &mut sample.nodes);
+        assert!(matches!(cut, Err(SinceError::CorruptRollback { size: 21, newest: 20 })));
+        let other = made.set_since(signed(3, "other", &elsewhere), &newest, &mut sample.nodes);
+        assert!(matches!(other, Err(SinceError::MisuseCheckpoint(_))));
+    }
+
     #[test]
     fn a_changed_bit_anywhere_in_the_file_is_found() {
         let mut sample = sample();
-        let file = proof(&mut sample).to_file();
+        let old = sample.old.clone();
+        let note = kept(&mut sample, 5, &old);
+        let file = proof_since(&mut sample, &note).to_file();
+        let since = file.find("\"since\"").unwrap()..file.find("\"entries\"").unwrap();
         // One bit of each byte, every one of them in turn: all of them take a minute of signatures.
-        for bit in (0..file.len()).map(|byte| byte * 8 + byte * 5 % 8) {
+        let some = (0..file.len()).map(|byte| byte * 8 + byte * 5 % 8);
+        for bit in some.chain(since.start * 8..since.end * 8) {
             let mut bytes = file.clone().into_bytes();
             bytes[bit / 8] ^= 1 << (bit % 8);
             let Ok(text) = String::from_utf8(bytes) else { continue };
