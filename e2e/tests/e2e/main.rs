@@ -15,6 +15,7 @@ mod first_light;
 mod full_disk;
 mod history;
 mod hunting;
+mod kept;
 mod killed;
 mod ledger;
 mod lifetimes;

@@ -18,21 +18,21 @@ use crate::ledger::copy_files;
 use crate::lives::start_external;
 
 /// The console where nothing of DaemonEye lies but the files that were carried there.
-fn elsewhere(dir: &Path, args: &[&str]) -> Output {
+pub(crate) fn elsewhere(dir: &Path, args: &[&str]) -> Output {
     let mut command = Command::new(program("daemoneye-cli").unwrap());
     command.args(args).args(["--format", "json"]).current_dir(dir).env_clear().env("HOME", dir).output().unwrap()
 }
 
-fn said(output: &Output) -> String {
+pub(crate) fn said(output: &Output) -> String {
     format!("{} {}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-fn code(exit: Exit) -> Option<i32> {
+pub(crate) fn code(exit: Exit) -> Option<i32> {
     Some(i32::from(exit.code()))
 }
 
 /// The key that signs, which the first start makes.
-fn first_key(home: &Home) -> String {
+pub(crate) fn first_key(home: &Home) -> String {
     let key = wait_for("the ledger's key", || {
         let output = home.cli(&["audit", "key"])?;
         Ok(output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned()))
@@ -41,7 +41,7 @@ fn first_key(home: &Home) -> String {
 }
 
 /// Every row of what was verified, by its first column.
-fn verified<'a>(rows: &'a [Value], what: &str) -> Vec<&'a Value> {
+pub(crate) fn verified<'a>(rows: &'a [Value], what: &str) -> Vec<&'a Value> {
     rows.iter().filter(|row| row["what"] == what).collect()
 }
 
