@@ -94,19 +94,39 @@ impl AuditEntry {
         payload: &[u8],
         canonical: &mut Vec<u8>,
     ) -> Self {
-        let mut entry = Self {
-            sequence,
-            timestamp_ms,
-            actor: actor.into(),
-            action: action.into(),
-            payload_hash: *blake3::hash(payload).as_bytes(),
-            previous_hash,
-            entry_hash: GENESIS,
-        };
+        let hash = *blake3::hash(payload).as_bytes();
+        let mut entry = Self::unlinked(sequence, previous_hash, timestamp_ms, actor, action, hash);
         canonical.clear();
         entry.write_canonical(canonical);
         entry.entry_hash = *blake3::hash(canonical).as_bytes();
         entry
+    }
+
+    /// As [`Self::link`], of a payload that is withheld: `payload_hash` is its BLAKE3.
+    #[must_use]
+    pub fn link_hashed(
+        sequence: u64,
+        previous_hash: Hash,
+        timestamp_ms: i64,
+        actor: impl Into<String>,
+        action: impl Into<String>,
+        payload_hash: Hash,
+    ) -> Self {
+        let mut entry = Self::unlinked(sequence, previous_hash, timestamp_ms, actor, action, payload_hash);
+        entry.entry_hash = *blake3::hash(&entry.canonical_bytes()).as_bytes();
+        entry
+    }
+
+    fn unlinked(
+        sequence: u64,
+        previous_hash: Hash,
+        timestamp_ms: i64,
+        actor: impl Into<String>,
+        action: impl Into<String>,
+        payload_hash: Hash,
+    ) -> Self {
+        let (actor, action) = (actor.into(), action.into());
+        Self { sequence, timestamp_ms, actor, action, payload_hash, previous_hash, entry_hash: GENESIS }
     }
 
     /// The bytes that are hashed; also the leaf of the Merkle tree.

@@ -12,10 +12,11 @@ use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{keys_file, read_text};
 use daemoneye_lib::ledger::proof::{
     EntryProof, EventColumns, MAX_PROOF_BYTES, MakeError, Proof, RangeLeaves, Row, SinceError, Target, Verified,
+    run_before,
 };
 use daemoneye_lib::ledger::tiles::{StoredTree, TreeError, tree_hash};
 use daemoneye_lib::ledger::{EventRange, LedgerFiles, LedgerRecord};
-use daemoneye_lib::model::EventPointer;
+use daemoneye_lib::model::{Alert, EventPointer};
 use daemoneye_lib::proto::{
     AuditLeaves, Sequence, Value, operator_request::Verb, operator_response::Answer, value::Kind,
 };
@@ -87,6 +88,20 @@ impl Making {
     pub(super) fn run(&mut self, run: Vec<EntryProof>) -> Result<(), CliError> {
         let size = self.tree.size();
         self.proof.set_run(run, size, &mut self.tree).map_err(not_made)
+    }
+
+    /// Every entry of the time before an alert, so that what was not seen cannot be left out.
+    pub(super) fn before(&mut self, alert: &Alert, raised: u64) -> Result<(), CliError> {
+        let size = self.tree.size();
+        match run_before(alert, raised, &self.files, size).map_err(unreadable)? {
+            Some(run) => self.proof.add_run(run, size, &mut self.tree).map_err(not_made),
+            None => {
+                eprintln!(
+                    "the entries of the time before the alert are too many or damaged: what was not seen is not shown"
+                );
+                Ok(())
+            }
+        }
     }
 
     /// Adds a stored event, and the entry that covers it.

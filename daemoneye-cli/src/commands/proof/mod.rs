@@ -3,15 +3,16 @@
 mod making;
 mod told;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::io::Read as _;
 use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::LedgerRecord;
 use daemoneye_lib::ledger::proof::{
-    EventColumns, Held, MAX_PROOF_BYTES, PERIOD_ENTRIES, Period, PeriodError, Proof, Target, Verified,
+    EventColumns, Held, Lineage, MAX_PROOF_BYTES, PERIOD_ENTRIES, Part, Period, PeriodError, Proof, Target, Verified,
+    Whole, is_touched,
 };
+use daemoneye_lib::ledger::{AGENT, LedgerRecord};
 use daemoneye_lib::model::{Alert, EventPointer};
 use daemoneye_lib::proto::{
     AlertShow, AlertShown, Value, operator_request::Verb, operator_response::Answer, value::Kind,
@@ -31,11 +32,6 @@ use crate::value;
 
 /// Events of one entity that are proven together: a start, changes, the stop.
 const EVENTS: usize = 64;
-/// Ancestors that evidence has: as many names as the column `ancestry`.
-const ANCESTORS: usize = 16;
-/// What was not seen so shortly before an alert belongs to its evidence.
-const BEFORE_US: i64 = 600_000_000;
-
 /// Actions of the entries that may be part of evidence.
 const CONTEXT: [&str; 5] = ["alert-status", "coverage", "rule-added", "rule-changed", "start"];
 
@@ -121,69 +117,67 @@ pub(super) async fn evidence(arguments: Evidence, settings: &Settings) -> Result
     let session = Session::open(settings).await?;
     let shown = shown(&session, &id).await?;
     let alert = as_raised(&shown)?;
-    let mut making = Making::open(&directory, Target::Evidence(alert.id.to_string()), since.since.as_deref())?;
+    let target = Target::Evidence(alert.id.to_string());
+    let mut making = Making::open(&directory, target, since.since.as_deref())?;
     making.proof.rule.clone_from(&shown.rule);
-    add_alert(&mut making, shown, &alert)?;
-    for record in context(&making, &alert)? {
+    let raised = add_alert(&mut making, shown, &alert)?;
+    for record in context(&making, &alert, raised)? {
         making.entry(&record)?;
     }
     for row in cause(&session, &alert).await? {
         making.event(&session, row).await?;
     }
     session.close().await;
+    making.before(&alert, raised)?;
     written(&making, &output)
 }
 
 /// The events that caused an alert, then their ancestors, each once.
 async fn cause(session: &Session, alert: &Alert) -> Result<Vec<EventColumns>, CliError> {
-    let (mut found, mut known) = (Vec::new(), HashSet::new());
-    let mut parents = Vec::new();
+    let mut found = Vec::new();
     for EventPointer { collector, epoch, number } in &alert.events {
         let sql = format!("SELECT * FROM process_events WHERE {POSITION}");
         let question = Question { params: position(collector, *epoch, *number), ..Question::new(sql) };
-        for row in rows(session, question).await? {
-            known.extend(row.get("entity_id").and_then(Json::as_str).map(str::to_owned));
-            parents.extend(row.get("parent_entity_id").and_then(Json::as_str).map(str::to_owned));
-            found.push(row);
-        }
+        found.extend(rows(session, question).await?);
     }
-    while let Some(parent) = parents.pop().filter(|_| known.len() < alert.events.len() + ANCESTORS) {
-        if !known.insert(parent.clone()) {
-            continue;
-        }
+    let mut lineage = Lineage::of(found.iter());
+    while let Some(ancestor) = lineage.wanted() {
         // One that was there before its collector may be told of a moment later than what it started.
         let sql = "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = 'start' \
                    ORDER BY time > $2, time DESC LIMIT 1";
-        let params = vec![value::of_text(parent), Value { kind: Some(Kind::TimestampUs(alert.time_us)) }];
-        for row in rows(session, Question { params, ..Question::new(sql.to_owned()) }).await? {
-            parents.extend(row.get("parent_entity_id").and_then(Json::as_str).map(str::to_owned));
-            found.push(row);
-        }
+        let params = vec![value::of_text(ancestor), Value { kind: Some(Kind::TimestampUs(alert.time_us)) }];
+        let started = rows(session, Question { params, ..Question::new(sql.to_owned()) }).await?;
+        started.iter().for_each(|row| lineage.add(row));
+        found.extend(started);
     }
     Ok(found)
 }
 
-/// What the ledger says around an alert, as far as the checkpoint reaches: what operators did with it, its rule, the programs' versions,
-/// what was not seen.
-fn context(making: &Making, alert: &Alert) -> Result<Vec<LedgerRecord>, CliError> {
-    let raised = making.proof.entries.first().map_or(u64::MAX, |entry| entry.sequence);
+/// What the ledger says of an alert, as far as the checkpoint reaches: what operators did with it, its rule, the programs' versions,
+/// what was not seen. Of the time before it everything is added later.
+fn context(making: &Making, alert: &Alert, raised: u64) -> Result<Vec<LedgerRecord>, CliError> {
     let mut found: BTreeMap<String, LedgerRecord> = BTreeMap::new();
     let mut take = |record: LedgerRecord| {
         let payload: Json = serde_json::from_slice(&record.payload).ok()?;
         let text = |name: &str| payload.get(name).and_then(Json::as_str);
         let number = |name: &str| payload.get(name).and_then(Json::as_i64);
-        let sequence = record.entry.sequence;
+        let (sequence, actor) = (record.entry.sequence, record.entry.actor.as_str());
         let kind = match record.entry.action.as_str() {
             "alert-status" if text("alert")? == alert.id.to_string() => format!("alert-status {sequence}"),
             "rule-added" | "rule-changed" if text("rule")? == alert.rule_id.to_string() => {
                 (number("version")? == i64::from(alert.rule_version)).then(|| format!("rule {sequence}"))?
             }
             // Of one that grows its last state.
-            "coverage" if number("from_us")? <= alert.last_seen_us => {
-                let touches = number("to_us")? >= alert.time_us.saturating_sub(BEFORE_US);
-                touches.then(|| format!("coverage {}", number("row").unwrap_or_default()))?
+            "coverage" if is_touched(&payload, alert) => {
+                format!("coverage {}", number("row").unwrap_or_default())
             }
-            "start" if sequence < raised => format!("start {}", record.entry.actor),
+            "start" if sequence < raised && actor == AGENT => "start".to_owned(),
+            // An epoch begins with the start of its collector.
+            "start" if sequence < raised => {
+                let epoch = payload.get("epoch").and_then(Json::as_u64)?;
+                let is_of = |at: &EventPointer| at.collector == actor && at.epoch == epoch;
+                alert.events.iter().any(is_of).then(|| format!("start {actor} {epoch}"))?
+            }
             _ => return None,
         };
         found.insert(kind, record)
@@ -213,8 +207,8 @@ fn as_raised(shown: &AlertShown) -> Result<Alert, CliError> {
     serde_json::from_str(&shown.as_raised).map_err(|_| CliError::AgentAnswer("an alert"))
 }
 
-/// Adds an alert as it was raised, and the entry that tells of it.
-fn add_alert(making: &mut Making, shown: AlertShown, alert: &Alert) -> Result<(), CliError> {
+/// Adds an alert as it was raised, and the entry that tells of it, whose number it says.
+fn add_alert(making: &mut Making, shown: AlertShown, alert: &Alert) -> Result<u64, CliError> {
     let id = alert.id.to_string();
     let told = |record: &LedgerRecord| {
         if !matches!(record.entry.action.as_str(), "alert" | "alert-suppressed") {
@@ -236,7 +230,7 @@ fn add_alert(making: &mut Making, shown: AlertShown, alert: &Alert) -> Result<()
     }
     making.entry(&record)?;
     making.proof.alert = Some(shown.as_raised);
-    Ok(())
+    Ok(record.entry.sequence)
 }
 
 fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
@@ -259,20 +253,15 @@ pub(super) fn verify_proof(arguments: &VerifyProof, settings: &Settings) -> Resu
 
 pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -> Result<Exit, CliError> {
     let read = Read::file(&arguments.file, &arguments.known)?;
-    if read.verified.alert.is_none() {
+    if read.verified.evidence.is_none() {
         return Err(CliError::Usage(format!("{} is no evidence of an alert", arguments.file.display())));
     }
     read.print(settings)?;
-    let mut exit = Exit::Ok;
-    for EventPointer { collector, epoch, number } in &read.verified.missing {
-        eprintln!("event {collector}:{epoch}:{number} caused the alert and is not in the file");
-        exit = Exit::Degraded;
-    }
-    if read.proof.rule.is_empty() {
-        eprintln!("the rule's text is not in the file: another version was loaded when it was made");
-        exit = Exit::Degraded;
-    }
-    Ok(exit)
+    let lacking = |part: &&Part| part.whole == Whole::Lacking;
+    let parts = read.verified.evidence.iter().flat_map(|evidence| evidence.parts.iter());
+    let lacking: Vec<&Part> = parts.filter(lacking).collect();
+    lacking.iter().for_each(|part| eprintln!("{}: {}", part.name, part.detail));
+    Ok(if lacking.is_empty() { Exit::Ok } else { Exit::Degraded })
 }
 
 /// A file that was verified, and held against what its reader kept.

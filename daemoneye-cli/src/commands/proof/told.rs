@@ -1,12 +1,12 @@
 //! What a file has proven, as rows for a person or a script.
 
-use daemoneye_lib::ledger::proof::{Held, Proof, Target, Told, Verified};
+use daemoneye_lib::ledger::proof::{Held, Part, Proof, Role, Target, Told, Verified, Whole};
 use daemoneye_lib::proto::{Row, Value};
 use serde_json::Value as Json;
 
 use crate::value;
 
-pub(super) const COLUMNS: [&str; 4] = ["what", "entry", "time", "detail"];
+pub(super) const COLUMNS: [&str; 5] = ["what", "entry", "time", "role", "detail"];
 
 /// First what it is below and about, then what was found.
 pub(super) fn rows(proof: &Proof, verified: &Verified, held: Option<&Held>) -> Vec<Row> {
@@ -23,17 +23,26 @@ pub(super) fn rows(proof: &Proof, verified: &Verified, held: Option<&Held>) -> V
             rows.push(row("rule", None, String::new(), detail));
         }
     }
-    for (event, at) in proof.events.iter().zip(&verified.events) {
+    let evidence = verified.evidence.as_ref();
+    rows.extend(evidence.iter().flat_map(|evidence| evidence.parts.iter().map(part)));
+    let role = |roles: Option<&Vec<Role>>, place: usize| roles.and_then(|roles| roles.get(place)).copied();
+    for (place, (event, at)) in proof.events.iter().zip(&verified.events).enumerate() {
         let text = |name: &str| event.row.get(name).and_then(Json::as_str).unwrap_or_default().to_owned();
         let named = ["event_type", "name", "command_line", "entity_id"].map(text);
         let detail = format!("{}:{}:{} {}", at.collector, at.epoch, at.number, named.join(" "));
-        rows.push(row("event", Some(event.entry), text("time"), detail));
+        let role = role(evidence.map(|evidence| &evidence.events), place);
+        rows.push(with_role("event", Some(event.entry), text("time"), role.map(Role::as_str), detail));
     }
     rows.extend(verified.told.iter().flat_map(told));
     let is_shown = |place: usize| verified.told.as_ref().is_none_or(|told| told.others.binary_search(&place).is_ok());
-    for (_, entry) in proof.entries.iter().enumerate().filter(|(place, _)| is_shown(*place)) {
-        let detail = format!("{} by {}", entry.action, entry.actor);
-        rows.push(row("entry", Some(entry.sequence), time(entry.timestamp_ms), detail));
+    for (place, entry) in proof.entries.iter().enumerate().filter(|(place, _)| is_shown(*place)) {
+        let role = role(evidence.map(|evidence| &evidence.entries), place);
+        // Those that show only that none is missing would bury the others.
+        if role == Some(Role::Run) {
+            continue;
+        }
+        let (detail, at) = (format!("{} by {}", entry.action, entry.actor), time(entry.timestamp_ms));
+        rows.push(with_role("entry", Some(entry.sequence), at, role.map(Role::as_str), detail));
     }
     rows
 }
@@ -51,9 +60,25 @@ pub(super) fn time(ms: i64) -> String {
     ms.checked_mul(1_000).map(value::timestamp).unwrap_or_default()
 }
 
+fn part(part: &Part) -> Row {
+    let whole = match part.whole {
+        Whole::Complete => "complete",
+        Whole::Lacking => "lacking",
+        Whole::Unknown => "cannot be judged",
+    };
+    with_role("part", None, String::new(), Some(part.name), format!("{whole}: {}", part.detail))
+}
+
 fn row(what: &str, entry: Option<u64>, time: String, detail: String) -> Row {
+    with_role(what, entry, time, None, detail)
+}
+
+fn with_role(what: &str, entry: Option<u64>, time: String, role: Option<&str>, detail: String) -> Row {
     let entry = entry.map_or_else(Value::default, value::of_number);
-    Row { values: vec![value::of_text(what), entry, value::of_text(time), value::of_text(detail)] }
+    let role = role.unwrap_or_default();
+    Row {
+        values: vec![value::of_text(what), entry, value::of_text(time), value::of_text(role), value::of_text(detail)],
+    }
 }
 
 fn target(proof: &Proof) -> Row {

@@ -5,6 +5,7 @@
 //! is refused, so no bit of it can be another one. What a file does not have (an event that retention removed) is told by
 //! [`Verified`], never by the file itself.
 
+mod evidence;
 mod leaves;
 mod period;
 mod row;
@@ -15,6 +16,7 @@ mod told;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+pub use self::evidence::{BEFORE_US, Evidence, Lineage, Part, Role, Whole, is_touched, run_before};
 pub use self::leaves::{LeafNodes, RangeLeaves};
 pub use self::period::{PERIOD_ENTRIES, Period, PeriodError};
 pub use self::row::{EventColumns, Row};
@@ -76,8 +78,11 @@ pub struct EntryProof {
     pub actor: String,
     /// What was done.
     pub action: String,
-    /// JSON.
+    /// JSON; empty where only its hash is handed on.
     pub payload: String,
+    /// BLAKE3 of a payload that is withheld.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    payload_hash: Option<HexHash>,
     /// Hash of the entry before it.
     #[serde(with = "hexed")]
     previous_hash: Hash,
@@ -190,6 +195,8 @@ pub struct Verified {
     pub missing: Vec<EventPointer>,
     /// What the entries say of a period.
     pub told: Option<Told>,
+    /// What evidence has of its alert.
+    pub evidence: Option<Evidence>,
 }
 
 impl Proof {
@@ -329,7 +336,16 @@ impl Proof {
         let missing = alert.iter().flat_map(|alert| alert.events.iter());
         let missing = missing.filter(|pointer| !events.contains(pointer)).cloned().collect();
         let told = self.fits_target(&checkpoint, alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
-        Ok(Verified { checkpoint, since, events, alert, missing, told })
+        let evidence = self.judged(alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
+        Ok(Verified { checkpoint, since, events, alert, missing, told, evidence })
+    }
+
+    fn judged(&self, alert: Option<&Alert>, events: &[EventPointer]) -> Result<Option<Evidence>, &'static str> {
+        let (Target::Evidence(_), Some(alert), Some(text)) = (&self.target, alert, &self.alert) else {
+            return Ok(None);
+        };
+        let raised = self.entries.iter().find(|entry| entry.tells_of(alert, text)).map(|entry| entry.sequence);
+        Evidence::of(self, alert, events, raised.unwrap_or_default()).map(Some)
     }
 
     /// The chain of keys from `key` on, wherever in it that stands, and the checkpoint that its last one signed.
@@ -398,7 +414,8 @@ impl EntryProof {
     fn linked(record: &LedgerRecord) -> Option<Self> {
         let AuditEntry { sequence, timestamp_ms, actor, action, previous_hash, .. } = record.entry.clone();
         let payload = std::str::from_utf8(&record.payload).ok()?.to_owned();
-        Some(Self { sequence, timestamp_ms, actor, action, payload, previous_hash, inclusion: Vec::new() })
+        let (payload_hash, inclusion) = (None, Vec::new());
+        Some(Self { sequence, timestamp_ms, actor, action, payload, payload_hash, previous_hash, inclusion })
     }
 
     /// `next`: the entry behind it in the file, which is verified.
@@ -408,9 +425,8 @@ impl EntryProof {
         tree: TreeHash,
         checkpoint: &Checkpoint,
     ) -> Result<AuditEntry, ProofFault> {
-        let Self { sequence, timestamp_ms, actor, action, payload, previous_hash, inclusion } = self;
-        let (actor, action) = (actor.as_str(), action.as_str());
-        let entry = AuditEntry::link(*sequence, *previous_hash, *timestamp_ms, actor, action, payload.as_bytes());
+        let Self { sequence, inclusion, .. } = self;
+        let entry = self.linked_entry()?;
         let is_before = |next: &AuditEntry| {
             sequence.checked_add(1) == Some(next.sequence) && next.previous_hash == entry.entry_hash
         };
@@ -422,6 +438,19 @@ impl EntryProof {
         tree::verify_inclusion(tree, &leaf, *sequence, checkpoint.size, &checkpoint.root, &path)
             .map_err(|what| ProofFault::CorruptEntry { sequence: *sequence, what })?;
         Ok(entry)
+    }
+
+    fn linked_entry(&self) -> Result<AuditEntry, ProofFault> {
+        let Self { sequence, timestamp_ms, actor, action, payload, payload_hash, previous_hash, .. } = self;
+        let (actor, action) = (actor.as_str(), action.as_str());
+        let link = |hash: Hash| AuditEntry::link_hashed(*sequence, *previous_hash, *timestamp_ms, actor, action, hash);
+        match payload_hash {
+            Some(hash) if payload.is_empty() => Ok(link(hash.0)),
+            Some(_) => {
+                Err(ProofFault::CorruptFile(format!("entry {sequence} has a payload and says that it is withheld")))
+            }
+            None => Ok(link(*blake3::hash(payload.as_bytes()).as_bytes())),
+        }
     }
 
     fn tells_of(&self, alert: &Alert, text: &str) -> bool {

@@ -40,6 +40,9 @@ impl Proof {
         let is_alert = |id: &str| alert.is_some_and(|alert| alert.id.to_string() == *id);
         let is_used = |entry: &EntryProof| self.events.iter().any(|event| event.entry == entry.sequence);
         let alone = self.entries.len() == 1;
+        let is_evidence = matches!(self.target, Target::Evidence(_));
+        let is_withheld = self.entries.iter().any(|entry| entry.payload_hash.is_some());
+        demand(is_evidence || !is_withheld, "the payload of an entry is withheld")?;
         match &self.target {
             Target::Alert(id) => {
                 demand(is_alert(id) && alone && events.is_empty(), "it is not the alert that is named and its entry")?;

@@ -1,0 +1,745 @@
+//! What belongs to an alert, and whether a file has all of it.
+//!
+//! Nobody signs a file, so whoever hands it on may leave something out or put something in. What has to be there follows from what is
+//! proven: the alert names its causes, each process its parent, the alert the build that raised it and a cause's epoch its collector's
+//! start; of the time before the alert every entry is there, one hanging on the next. What does not follow is refused.
+
+use std::collections::{HashSet, VecDeque};
+
+use serde_json::Value;
+
+use super::super::entries::LedgerFiles;
+use super::super::{AGENT, Hash};
+use super::tree::Nodes;
+use super::{EntryProof, EventColumns, HexHash, MakeError, Proof};
+use crate::model::{Alert, EventPointer};
+use crate::segment::SegmentError;
+
+/// Ancestors that evidence has: as many names as the column `ancestry`.
+const ANCESTORS: usize = 16;
+/// Of this time before an alert evidence has every entry, in µs.
+pub const BEFORE_US: i64 = 600_000_000;
+/// Entries of that time: an event range each second and a thousand alerts each minute leave room.
+const RUN_ENTRIES: usize = 16_384;
+/// Actions of entries whose payloads say what was seen in a time. Of others the hash is enough, and may be all that is handed on.
+const TELLING: [&str; 5] = ["coverage", "coverage-gap", "heartbeat", "start", "stop"];
+
+/// What a row of evidence is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Role {
+    /// An event: the start of a parent, of its parent and so on.
+    Ancestor,
+    /// An event that the alert names.
+    Cause,
+    /// What was not seen.
+    Coverage,
+    /// The entry that tells of the alert.
+    Raised,
+    /// The entry that an event hangs below.
+    Range,
+    /// The alert's rule was loaded.
+    Rule,
+    /// One of all entries of the time before the alert.
+    Run,
+    /// What an operator did with the alert.
+    Status,
+    /// Another start of one of the programs.
+    Start,
+    /// The start of the program that raised it or saw a cause.
+    Version,
+}
+
+impl Role {
+    /// The word.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Ancestor => "ancestor",
+            Self::Cause => "cause",
+            Self::Coverage => "coverage",
+            Self::Raised => "raised",
+            Self::Range => "range",
+            Self::Rule => "rule",
+            Self::Run => "run",
+            Self::Status => "status",
+            Self::Start => "start",
+            Self::Version => "version",
+        }
+    }
+}
+
+/// Whether a part of evidence is whole.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Whole {
+    /// All that has to be there is.
+    Complete,
+    /// Something that has to be there is not.
+    Lacking,
+    /// Nothing in the file tells how much there is.
+    Unknown,
+}
+
+/// A part of evidence.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part {
+    /// Which one.
+    pub name: &'static str,
+    /// Whether it is whole.
+    pub whole: Whole,
+    /// What is there, or what is not.
+    pub detail: String,
+}
+
+/// What a file has of an alert.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Evidence {
+    /// Per event of the file.
+    pub events: Vec<Role>,
+    /// Per entry.
+    pub entries: Vec<Role>,
+    /// Each once.
+    pub parts: Vec<Part>,
+}
+
+/// The ancestors of an alert's causes, nearest first, so that whoever makes a file and whoever reads it mean the same.
+#[derive(Debug)]
+pub struct Lineage {
+    known: HashSet<String>,
+    waiting: VecDeque<String>,
+    left: usize,
+}
+
+impl Lineage {
+    /// Of the causes, in the alert's order.
+    pub fn of<'a>(causes: impl Iterator<Item = &'a EventColumns>) -> Self {
+        let mut lineage = Self { known: HashSet::new(), waiting: VecDeque::new(), left: ANCESTORS };
+        for cause in causes {
+            lineage.known.extend(text(cause, "entity_id").map(str::to_owned));
+            lineage.add(cause);
+        }
+        lineage
+    }
+
+    /// The next one's `entity_id`, each once; `None`: these are all, or there are too many.
+    pub fn wanted(&mut self) -> Option<String> {
+        while let Some(parent) = self.waiting.pop_front().filter(|_| self.left > 0) {
+            if self.known.insert(parent.clone()) {
+                self.left -= 1;
+                return Some(parent);
+            }
+        }
+        None
+    }
+
+    /// Goes on to the parent of an ancestor whose start is known.
+    pub fn add(&mut self, row: &EventColumns) {
+        self.waiting.extend(text(row, "parent_entity_id").map(str::to_owned));
+    }
+}
+
+fn text<'a>(row: &'a EventColumns, name: &str) -> Option<&'a str> {
+    row.get(name).and_then(Value::as_str)
+}
+
+fn before_ms(alert: &Alert) -> i64 {
+    alert.time_us.saturating_sub(BEFORE_US).div_euclid(1_000)
+}
+
+fn is_over(entry: &EntryProof, alert: &Alert) -> bool {
+    let end_ms = alert.last_seen_us.div_euclid(1_000);
+    entry.is_collectors() && entry.heartbeat().is_some_and(|beat| beat.to_ms > end_ms)
+}
+
+/// Whether a row of coverage is of the time of an alert.
+#[must_use]
+pub fn is_touched(payload: &Value, alert: &Alert) -> bool {
+    let number = |name: &str| payload.get(name).and_then(Value::as_i64);
+    let begins = number("from_us").is_some_and(|from| from <= alert.last_seen_us);
+    begins && number("to_us").is_some_and(|to| to >= alert.time_us.saturating_sub(BEFORE_US))
+}
+
+/// Every entry from the collector's last one before the time to the one that tells of the alert, and on to the first heartbeat over it
+/// where there is one; `None`: they are too many, or one cannot be read.
+///
+/// # Errors
+/// The files cannot be read.
+pub fn run_before(
+    alert: &Alert,
+    raised: u64,
+    files: &LedgerFiles,
+    size: u64,
+) -> Result<Option<Vec<EntryProof>>, SegmentError> {
+    let from_ms = before_ms(alert);
+    let (mut taken, mut begun, mut over): (Vec<EntryProof>, _, _) = (Vec::new(), false, false);
+    for record in files.since(from_ms)? {
+        let Some(entry) = EntryProof::linked(&record?).filter(|entry| entry.sequence < size) else { break };
+        if entry.is_collectors() {
+            begun |= entry.timestamp_ms > from_ms;
+            if !begun {
+                taken.clear();
+            }
+        }
+        let follows = taken.last().is_none_or(|last| last.is_before(&entry));
+        if !follows || taken.len() == RUN_ENTRIES {
+            break;
+        }
+        over |= is_over(&entry, alert);
+        let ends = over && entry.sequence >= raised;
+        taken.push(entry);
+        if ends {
+            break;
+        }
+    }
+    if !over {
+        taken.retain(|entry| entry.sequence <= raised);
+    }
+    Ok(taken.last().is_some_and(|last| last.sequence >= raised).then_some(taken))
+}
+
+impl Proof {
+    /// Adds entries that follow each other, beside those that are there already. Payloads that say nothing of the time stay behind.
+    ///
+    /// # Errors
+    /// [`MakeError`].
+    pub fn add_run<N: Nodes>(
+        &mut self,
+        mut run: Vec<EntryProof>,
+        size: u64,
+        nodes: &mut N,
+    ) -> Result<(), MakeError<N::Error>> {
+        if let Some(last) = run.last_mut() {
+            last.inclusion = self.path(last.sequence, size, nodes)?;
+        }
+        for mut entry in run {
+            let Err(place) = self.entries.binary_search_by_key(&entry.sequence, |known| known.sequence) else {
+                continue;
+            };
+            if !TELLING.contains(&entry.action.as_str()) {
+                entry.withhold();
+            }
+            self.entries.insert(place, entry);
+        }
+        Ok(())
+    }
+}
+
+impl EntryProof {
+    fn withhold(&mut self) {
+        let hash: Hash = *blake3::hash(self.payload.as_bytes()).as_bytes();
+        (self.payload, self.payload_hash) = (String::new(), Some(HexHash(hash)));
+    }
+
+    fn json(&self) -> Value {
+        serde_json::from_str(&self.payload).unwrap_or_default()
+    }
+}
+
+/// Verified parts of a file, on the way to what they are.
+struct Judge<'a> {
+    proof: &'a Proof,
+    alert: &'a Alert,
+    /// Places of the events.
+    at: &'a [EventPointer],
+    /// Place of the entry that tells of the alert.
+    raised: usize,
+    events: Vec<Option<Role>>,
+    entries: Vec<Option<Role>>,
+    parts: Vec<Part>,
+}
+
+impl Evidence {
+    /// What verified rows are to an alert.
+    pub(super) fn of(proof: &Proof, alert: &Alert, at: &[EventPointer], raised: u64) -> Result<Self, &'static str> {
+        if proof.entries.iter().any(|entry| entry.payload_hash.is_some() && TELLING.contains(&entry.action.as_str())) {
+            return Err("the payload of an entry that tells what was seen is withheld");
+        }
+        let raised = proof.entries.iter().position(|entry| entry.sequence == raised);
+        let mut judge = Judge {
+            proof,
+            alert,
+            at,
+            raised: raised.unwrap_or_default(),
+            events: vec![None; proof.events.len()],
+            entries: vec![None; proof.entries.len()],
+            parts: Vec::new(),
+        };
+        judge.causes();
+        judge.ancestors();
+        judge.rule();
+        judge.versions();
+        let run = judge.run();
+        judge.others(run)
+    }
+}
+
+impl<'a> Judge<'a> {
+    fn part(&mut self, name: &'static str, lacking: &[String], detail: String) {
+        let (whole, detail) = match lacking {
+            [] => (Whole::Complete, detail),
+            some => (Whole::Lacking, some.join("; ")),
+        };
+        self.parts.push(Part { name, whole, detail });
+    }
+
+    fn place_of(&self, pointer: &EventPointer) -> Option<usize> {
+        self.at.iter().position(|at| at == pointer)
+    }
+
+    fn row(&self, place: usize) -> Option<&'a EventColumns> {
+        self.proof.events.get(place).map(|event| &event.row)
+    }
+
+    fn set(roles: &mut [Option<Role>], place: usize, role: Role) {
+        if let Some(known) = roles.get_mut(place) {
+            known.get_or_insert(role);
+        }
+    }
+
+    fn causes(&mut self) {
+        let mut lacking = Vec::new();
+        for pointer in &self.alert.events {
+            match self.place_of(pointer) {
+                Some(place) => Self::set(&mut self.events, place, Role::Cause),
+                None => {
+                    lacking.push(format!("event {} caused the alert and is not in the file", super::shown(pointer)))
+                }
+            }
+        }
+        self.part("causes", &lacking, format!("all {} events that the alert names", self.alert.events.len()));
+    }
+
+    fn ancestors(&mut self) {
+        let causes: Vec<&EventColumns> =
+            self.alert.events.iter().filter_map(|pointer| self.row(self.place_of(pointer)?)).collect();
+        let mut lineage = Lineage::of(causes.into_iter());
+        let (mut lacking, mut found) = (Vec::new(), 0);
+        while let Some(wanted) = lineage.wanted() {
+            let is_start = |row: &EventColumns| {
+                text(row, "entity_id") == Some(wanted.as_str()) && text(row, "event_type") == Some("start")
+            };
+            let place = self.proof.events.iter().position(|event| is_start(&event.row));
+            match place.and_then(|place| Some((place, self.row(place)?))) {
+                Some((place, row)) => {
+                    Self::set(&mut self.events, place, Role::Ancestor);
+                    lineage.add(row);
+                    found += 1;
+                }
+                None => lacking.push(format!("the start of process {wanted}, an ancestor, is not in the file")),
+            }
+        }
+        let bound = if lineage.left == 0 { ", the nearest" } else { ", up to one that names no parent" };
+        self.part("ancestors", &lacking, format!("{found} processes{bound}"));
+    }
+
+    fn rule(&mut self) {
+        let lacking = "the rule's text is not in the file: that version was kept no more when it was made".to_owned();
+        let lacking = if self.proof.rule.is_empty() { vec![lacking] } else { Vec::new() };
+        self.part("rule", &lacking, "its text has the hash that the alert names".to_owned());
+    }
+
+    fn start(&self, fits: impl Fn(&EntryProof, &Value) -> bool) -> Option<(usize, Value)> {
+        let before = self.proof.entries.iter().enumerate().take(self.raised).rev();
+        let mut starts = before.filter(|(_, entry)| entry.action == "start").map(|found| (found, found.1.json()));
+        starts.find(|((_, entry), payload)| fits(entry, payload)).map(|((place, _), payload)| (place, payload))
+    }
+
+    fn versions(&mut self) {
+        let (mut lacking, mut told) = (Vec::new(), Vec::new());
+        let build = self.alert.engine.rsplit(' ').next().unwrap_or_default();
+        match self.start(|entry, payload| entry.actor == AGENT && payload.get("build") == Some(&Value::from(build))) {
+            Some((place, _)) => {
+                Self::set(&mut self.entries, place, Role::Version);
+                told.push(format!("agent {build}"));
+            }
+            None => lacking.push(format!("the start of the agent of build {build} is not in the file")),
+        }
+        let causes = self.alert.events.iter().filter(|pointer| self.place_of(pointer).is_some());
+        let streams: HashSet<(&str, u64)> = causes.map(|at| (at.collector.as_str(), at.epoch)).collect();
+        for (collector, epoch) in streams {
+            let found = self.start(|entry, payload| {
+                entry.actor == collector && payload.get("epoch").and_then(Value::as_u64) == Some(epoch)
+            });
+            match found {
+                Some((place, payload)) => {
+                    Self::set(&mut self.entries, place, Role::Version);
+                    let version = payload.get("version").and_then(Value::as_str).unwrap_or_default();
+                    told.push(format!("{collector} {version}"));
+                }
+                None => lacking.push(format!("the start of {collector} for epoch {epoch} is not in the file")),
+            }
+        }
+        self.part("versions", &lacking, told.join(", "));
+    }
+
+    /// The places of all entries of the time, where none is missing.
+    fn run(&mut self) -> Option<std::ops::RangeInclusive<usize>> {
+        let (entries, raised) = (&self.proof.entries, self.raised);
+        let is_linked = |place: &usize| {
+            let before = place.checked_sub(1).and_then(|before| entries.get(before));
+            before.zip(entries.get(*place)).is_some_and(|(before, entry)| before.is_before(entry))
+        };
+        let first = (0..=raised).rev().find(|place| !is_linked(place)).unwrap_or_default();
+        let from_ms = before_ms(self.alert);
+        let block = entries.iter().enumerate().take(raised + 1).skip(first);
+        let own = block.filter(|(_, entry)| entry.is_collectors());
+        let early = own.take_while(|(_, entry)| entry.timestamp_ms <= from_ms).last().map(|(place, _)| place);
+        let is_begin = entries.get(first).is_some_and(|entry| entry.sequence == 0);
+        let Some(begin) = early.or(is_begin.then_some(first)) else {
+            let what =
+                "entries of the ten minutes before the alert are not in the file, so what was not seen may be missing";
+            self.part("coverage", &[what.to_owned()], String::new());
+            return None;
+        };
+        let behind = (raised + 1..entries.len()).take_while(is_linked).last().unwrap_or(raised);
+        let over = (begin..=behind).find(|place| entries.get(*place).is_some_and(|entry| is_over(entry, self.alert)));
+        let run = begin..=over.unwrap_or(raised).max(raised);
+        let beats: Vec<_> = run.clone().filter_map(|place| entries.get(place)?.heartbeat()).collect();
+        let lost = beats.iter().fold(0_u64, |sum, beat| sum.saturating_add(beat.lost));
+        let errors = beats.iter().fold(0_u64, |sum, beat| sum.saturating_add(beat.errors));
+        let awake = beats.iter().filter(|beat| beat.trouble.is_empty() && beat.state == "running").count();
+        let number = |place: &usize| entries.get(*place).map(|entry| entry.sequence).unwrap_or_default();
+        let detail = format!(
+            "every entry of the ledger from {} to {}: {} heartbeats, {} of them of a collector that watched all the time, {lost} \
+             events lost, {errors} errors",
+            number(run.start()),
+            number(run.end()),
+            beats.len(),
+            awake
+        );
+        self.part("coverage", &[], detail);
+        let later = format!("what was told of that time behind entry {}", number(run.end()));
+        self.parts.push(Part { name: "coverage", whole: Whole::Unknown, detail: later });
+        Some(run)
+    }
+
+    fn others(mut self, run: Option<std::ops::RangeInclusive<usize>>) -> Result<Evidence, &'static str> {
+        let mut changes = 0;
+        for (place, entry) in self.proof.entries.iter().enumerate() {
+            let role = match self.role(place, entry) {
+                Some(role) => role,
+                // Where some are missing it is not known which of the others are of that time.
+                None if run.as_ref().is_none_or(|run| run.contains(&place)) => match entry.action.as_str() {
+                    "coverage-gap" => Role::Coverage,
+                    _ => Role::Run,
+                },
+                None => return Err("an entry is neither of the alert nor of its time"),
+            };
+            changes += usize::from(role == Role::Status);
+            Self::set(&mut self.entries, place, role);
+        }
+        let detail = format!("what operators did with it: {changes} changes; there may be others");
+        self.parts.push(Part { name: "status", whole: Whole::Unknown, detail });
+        let events: Option<Vec<Role>> = self.events.into_iter().collect();
+        Ok(Evidence {
+            events: events.ok_or("an event is neither a cause of the alert nor an ancestor of one")?,
+            entries: self.entries.into_iter().flatten().collect(),
+            parts: self.parts,
+        })
+    }
+
+    fn role(&self, place: usize, entry: &EntryProof) -> Option<Role> {
+        if place == self.raised {
+            return Some(Role::Raised);
+        }
+        if self.proof.events.iter().any(|event| event.entry == entry.sequence) {
+            return Some(Role::Range);
+        }
+        let is = |payload: &Value, name: &str, id: uuid::Uuid| {
+            payload.get(name).and_then(Value::as_str) == Some(id.to_string().as_str())
+        };
+        match entry.action.as_str() {
+            "alert-status" => is(&entry.json(), "alert", self.alert.id).then_some(Role::Status),
+            "coverage" => is_touched(&entry.json(), self.alert).then_some(Role::Coverage),
+            "rule-added" | "rule-changed" => {
+                let payload = entry.json();
+                let same = payload.get("version").and_then(Value::as_u64) == Some(self.alert.rule_version.into());
+                (same && is(&payload, "rule", self.alert.rule_id)).then_some(Role::Rule)
+            }
+            "start" => {
+                let is_cause = self.alert.events.iter().any(|at| at.collector == entry.actor);
+                (place < self.raised && (is_cause || entry.actor == AGENT)).then_some(Role::Start)
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::super::checkpoint::{Checkpoint, origin};
+    use super::super::super::event::{self, Content};
+    use super::super::super::heartbeat::{HEARTBEAT, HeartbeatEntry};
+    use super::super::super::note::NoteSigner;
+    use super::super::super::tree::{self, TreeHash};
+    use super::super::super::{AuditEntry, EventRange, GENESIS, LedgerRecord, RangeBuilder};
+    use super::super::{LeafNodes, ProofFault, RangeLeaves, Row, Target, rule_hash};
+    use super::*;
+    use crate::event_json::{EventRow, Origin};
+    use crate::model::{AlertStatus, Completeness, Severity};
+    use crate::proto::{EventType, ProcessEvent, ProcessRecord, Sequence};
+
+    const MINUTE: i64 = 60_000;
+    /// Entries of the sample.
+    const RANGE: u64 = 21;
+    const COVERAGE: u64 = 22;
+    const REFUSED: u64 = 23;
+    const RAISED: u64 = 24;
+    const OVER: u64 = 25;
+    const FOREIGN: u64 = 28;
+    const SIZE: u64 = 29;
+
+    /// Process 4 was started by 2, that by 1; 3 is another.
+    fn event(number: u64) -> ProcessEvent {
+        let id = |number: u8| vec![number; 16];
+        let parent = match number {
+            4 => Some(id(2)),
+            2 => Some(id(1)),
+            _ => None,
+        };
+        let entity_id = id(u8::try_from(number).unwrap());
+        let process = ProcessRecord {
+            entity_id,
+            parent_entity_id: parent,
+            pid: 7,
+            name: "sh".into(),
+            ..ProcessRecord::default()
+        };
+        ProcessEvent {
+            event_type: EventType::Start.into(),
+            time_us: 20 * MINUTE * 1_000,
+            process: Some(process),
+            ..ProcessEvent::default()
+        }
+    }
+
+    fn row(number: u64) -> EventColumns {
+        let origin = Origin { collector: "procmond", sequence: Some(Sequence::new(3, number)) };
+        Row::columns(EventRow::new(&event(number), origin).cells().map(|(_, cell)| cell))
+    }
+
+    fn alert() -> Alert {
+        let time_us = (20 * MINUTE + MINUTE / 2) * 1_000;
+        Alert {
+            id: uuid::Uuid::from_u128(1),
+            time_us,
+            severity: Severity::High,
+            title: "t".into(),
+            description: String::new(),
+            rule_id: uuid::Uuid::from_u128(2),
+            rule_version: 1,
+            rule_hash: rule_hash(&["{}".to_owned()]),
+            pack: String::new(),
+            tags: Vec::new(),
+            process: serde_json::Map::new(),
+            row: serde_json::Map::new(),
+            events: vec![EventPointer { collector: "procmond".into(), epoch: 3, number: 4 }],
+            dedup_key: String::new(),
+            count: 1,
+            first_seen_us: time_us,
+            last_seen_us: time_us,
+            completeness: Completeness::complete(),
+            engine: "daemoneye-engine 1.2".into(),
+            host: String::new(),
+            status: AlertStatus::Open,
+            suppressed_by: None,
+        }
+    }
+
+    fn beat(minute: i64) -> String {
+        let beat = HeartbeatEntry {
+            collector: "procmond".into(),
+            from_ms: (minute - 1) * MINUTE,
+            to_ms: minute * MINUTE,
+            state: "running".into(),
+            trouble: String::new(),
+            events: 0,
+            lost: 0,
+            errors: 0,
+            cycles: 12,
+            entities: 90,
+            last: None,
+        };
+        serde_json::to_string(&beat).unwrap()
+    }
+
+    struct Sample {
+        alert: String,
+        signer: NoteSigner,
+        checkpoint: String,
+        records: Vec<LedgerRecord>,
+        nodes: LeafNodes,
+        range: EventRange,
+        leaves: RangeLeaves,
+    }
+
+    fn sample() -> Sample {
+        let (mut builder, mut leaves) = (RangeBuilder::new("procmond"), RangeLeaves::default());
+        for number in 1..=4 {
+            let content = Content::of_event(&event(number));
+            builder.add(Sequence::new(3, number), content);
+            if let Content::Event(hash) = content {
+                leaves.add(number, event::leaf(number, &hash));
+            }
+        }
+        let range = builder.take().remove(0);
+        let alert_text = serde_json::to_string(&alert()).unwrap();
+        let covered = |at: i64| serde_json::json!({"row": 1, "from_us": at * 1_000, "to_us": at * 1_000}).to_string();
+        let told = serde_json::json!({
+            "alert": alert().id, "record": blake3::hash(alert_text.as_bytes()).to_hex().as_str(),
+        });
+        let status = serde_json::json!({"alert": alert().id, "to": "closed"}).to_string();
+        let mut lines: Vec<(&str, &str, i64, String)> = vec![
+            ("procmond", "start", 0, r#"{"epoch":3,"version":"1.1"}"#.into()),
+            (AGENT, "start", 1, r#"{"build":"1.2"}"#.into()),
+        ];
+        lines.extend((1..20).map(|minute| ("procmond", HEARTBEAT, minute * MINUTE + 2, beat(minute))));
+        let at = 20 * MINUTE;
+        lines.extend([
+            ("procmond", "event-range", at, String::from_utf8(range.payload()).unwrap()),
+            (AGENT, "coverage", at, covered(at)),
+            ("operator:eve", "query-refused", at, r#"{"sql":"a secret"}"#.into()),
+            (AGENT, "alert", at, told.to_string()),
+            ("procmond", HEARTBEAT, at + MINUTE, beat(21)),
+            ("operator:eve", "alert-status", at + MINUTE, status),
+            (AGENT, "coverage", at + 2 * MINUTE, covered(at + 1)),
+            ("procmond", "config", at + 3 * MINUTE, "{}".into()),
+        ]);
+        let mut previous = GENESIS;
+        let chain = (0..).zip(lines).map(|(sequence, (actor, action, time, payload))| {
+            let entry = AuditEntry::link(sequence, previous, time, actor, action, payload.as_bytes());
+            previous = entry.entry_hash;
+            LedgerRecord { entry, payload: payload.into(), outbox_id: 0, covered: None, leaf: None }
+        });
+        let records: Vec<LedgerRecord> = chain.collect();
+        let leaf = |record: &LedgerRecord| TreeHash::Sha256.leaf(&record.entry.canonical_bytes());
+        let mut nodes = LeafNodes::new(TreeHash::Sha256, records.iter().map(leaf).collect());
+        assert_eq!(records.len() as u64, SIZE);
+        let root = tree::root(&mut nodes, TreeHash::Sha256, SIZE).unwrap_or_default();
+        let signer = NoteSigner::new(&origin("m"), &[1; 32]).unwrap();
+        let checkpoint = Checkpoint { origin: origin("m"), size: SIZE, root }.sign(&signer).unwrap();
+        Sample { alert: alert_text, signer, checkpoint, records, nodes, range, leaves }
+    }
+
+    impl Sample {
+        /// A file with these events and entries, the time before the alert ending at the first heartbeat over it.
+        fn file(&mut self, events: &[u64], entries: impl Fn(u64) -> bool) -> Proof {
+            let target = Target::Evidence(alert().id.to_string());
+            let mut proof = Proof::new(target, TreeHash::Sha256, self.checkpoint.clone(), Vec::new());
+            proof.alert = Some(self.alert.clone());
+            proof.rule = vec!["{}".to_owned()];
+            for record in self.records.iter().filter(|record| entries(record.entry.sequence)) {
+                proof.add_entry(record, SIZE, &mut self.nodes).unwrap();
+            }
+            for number in events {
+                proof.add_event(RANGE, &self.range, &self.leaves, row(*number), *number).unwrap();
+            }
+            proof
+        }
+
+        fn judged(&self, proof: &Proof) -> Result<Evidence, ProofFault> {
+            let read = Proof::of_file(&proof.to_file())?;
+            read.verify(self.signer.verifier()).map(|verified| verified.evidence.unwrap())
+        }
+
+        fn lacking(&self, proof: &Proof) -> Vec<&'static str> {
+            let parts = self.judged(proof).unwrap().parts;
+            parts.into_iter().filter(|part| part.whole == Whole::Lacking).map(|part| part.name).collect()
+        }
+    }
+
+    /// All that belongs to the alert.
+    fn belongs(sequence: u64) -> bool {
+        sequence < 2 || (11..FOREIGN).contains(&sequence)
+    }
+
+    #[test]
+    fn each_row_of_evidence_is_labelled_and_each_part_is_said_to_be_whole() {
+        let mut sample = sample();
+        let judged = sample.file(&[4, 2, 1], belongs);
+        let judged = sample.judged(&judged).unwrap();
+        assert_eq!(judged.events, [Role::Cause, Role::Ancestor, Role::Ancestor]);
+        let shown: Vec<Role> = judged.entries.into_iter().filter(|role| *role != Role::Run).collect();
+        let expected =
+            [Role::Version, Role::Version, Role::Range, Role::Coverage, Role::Raised, Role::Status, Role::Coverage];
+        assert_eq!(shown, expected);
+        let parts: Vec<_> = judged.parts.iter().map(|part| (part.name, part.whole)).collect();
+        let complete = ["causes", "ancestors", "rule", "versions", "coverage"].map(|name| (name, Whole::Complete));
+        assert_eq!(parts[..5], complete);
+        assert_eq!(parts[5..], [("coverage", Whole::Unknown), ("status", Whole::Unknown)]);
+        let told = judged.parts.iter().find(|part| part.name == "versions").unwrap();
+        assert_eq!(told.detail, "agent 1.2, procmond 1.1");
+    }
+
+    #[test]
+    fn what_was_left_out_of_evidence_is_told() {
+        let mut sample = sample();
+        for (events, lacking) in
+            [(&[4, 2][..], &["ancestors"][..]), (&[4], &["ancestors"]), (&[], &["causes"]), (&[4, 2, 1], &[])]
+        {
+            let proof = sample.file(events, belongs);
+            assert_eq!(sample.lacking(&proof), lacking, "{events:?}");
+        }
+        for (left_out, lacking) in
+            [(0, "versions"), (1, "versions"), (11, "coverage"), (15, "coverage"), (COVERAGE, "coverage")]
+        {
+            let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) && sequence != left_out);
+            assert_eq!(sample.lacking(&proof), [lacking], "{left_out}");
+        }
+        // As builds before this one made it: nothing of the time but a row.
+        let proof = sample.file(&[4, 2, 1], |sequence| [0, 1, RANGE, COVERAGE, RAISED].contains(&sequence));
+        assert_eq!(sample.lacking(&proof), ["coverage"]);
+        let mut proof = sample.file(&[4, 2, 1], belongs);
+        proof.rule.clear();
+        assert_eq!(sample.lacking(&proof), ["rule"]);
+        // Without the heartbeat behind it less is said, and nothing is missing.
+        let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) && sequence < OVER);
+        assert!(sample.lacking(&proof).is_empty());
+    }
+
+    #[test]
+    fn what_was_put_into_evidence_is_refused() {
+        let mut sample = sample();
+        let refused = |proof: &Proof, sample: &Sample| {
+            let judged = sample.judged(proof);
+            assert!(matches!(judged, Err(ProofFault::CorruptTarget(_))), "{judged:?}");
+        };
+        let proof = sample.file(&[4, 2, 1, 3], belongs);
+        refused(&proof, &sample);
+        // An ancestor of none that is there.
+        let proof = sample.file(&[4, 1], belongs);
+        refused(&proof, &sample);
+        for more in [2, 9, FOREIGN] {
+            let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) || sequence == more);
+            refused(&proof, &sample);
+        }
+    }
+
+    #[test]
+    fn payloads_that_say_nothing_of_the_time_stay_behind_and_those_that_do_may_not() {
+        let mut sample = sample();
+        let mut proof = sample.file(&[4, 2, 1], |sequence| [0, 1, RANGE, RAISED].contains(&sequence));
+        let run = sample.records[11..26].iter().filter_map(EntryProof::linked).collect();
+        proof.add_run(run, SIZE, &mut sample.nodes).unwrap();
+        assert!(sample.lacking(&proof).is_empty());
+        assert_eq!(proof.entries.len(), 17);
+        let file = proof.to_file();
+        assert!(!file.contains("a secret") && file.contains("query-refused"), "{file}");
+
+        let place = |number: u64| proof.entries.iter().position(|entry| entry.sequence == number).unwrap();
+        for number in [12, COVERAGE, RAISED, RANGE, 0] {
+            let mut withheld = proof.clone();
+            withheld.entries[place(number)].withhold();
+            assert!(sample.judged(&withheld).is_err(), "{number}");
+        }
+        let mut both = proof.clone();
+        both.entries[place(REFUSED)].payload = r#"{"sql":"another"}"#.into();
+        assert!(matches!(sample.judged(&both), Err(ProofFault::CorruptFile(_))));
+        let mut other = proof.clone();
+        other.entries[place(REFUSED)].payload_hash = Some(HexHash([7; 32]));
+        assert!(matches!(sample.judged(&other), Err(ProofFault::CorruptEntry { .. })));
+        let mut alone = Proof::new(Target::Entry(REFUSED), TreeHash::Sha256, sample.checkpoint.clone(), Vec::new());
+        alone.add_entry(&sample.records[23], SIZE, &mut sample.nodes).unwrap();
+        alone.entries[0].withhold();
+        assert!(matches!(alone.verify(sample.signer.verifier()), Err(ProofFault::CorruptTarget(_))));
+    }
+}
