@@ -30,6 +30,10 @@ const SYNCED_AT_ONCE: usize = 16;
 /// walk over all entries reads less.
 const FILLED_ONE_BY_ONE: usize = 64;
 
+/// Wrong tiles that are held while it is not known whether they may be overwritten, in 8 KiB each. Further ones are mended when they are
+/// synced.
+const DIFFERING_TILES: usize = 512;
+
 /// The tree and what its beginning says.
 pub(super) struct Grown {
     /// `None`: its entries cannot be read.
@@ -112,11 +116,8 @@ impl Growth<'_> {
             if is_whole && self.fill_gaps(signed / WIDTH * WIDTH, false)? { signed / WIDTH * WIDTH } else { 0 };
         let mut bases = [newest.max(synced), synced, 0].into_iter().filter(|base| is_whole || *base == 0);
         let mut base = bases.next().unwrap_or(0);
-        if self.newest.is_none() {
-            return self.from(base, grown, true);
-        }
-        let mut looked = self.from(base, grown, false)?;
-        while !looked.1
+        let mut found = self.from(base, grown)?;
+        while !found.1
             && let Some(next) = bases.find(|next| *next < base)
         {
             tracing::warn!(
@@ -124,13 +125,9 @@ impl Growth<'_> {
                 "the ledger's tiles do not have the root of the newest checkpoint; they are made again"
             );
             base = next;
-            looked = self.from(base, grown, false)?;
+            found = self.from(base, grown)?;
         }
-        // Tiles over another history would overwrite what is left of the one that was signed.
-        if !looked.1 {
-            return Ok(looked);
-        }
-        self.from(base, grown, true)
+        Ok(found)
     }
 
     /// Whether the file of keys does not hold the one that signed last, so that all of them have to be read from the entries.
@@ -143,37 +140,47 @@ impl Growth<'_> {
         Ok(grown.stored.newest.as_ref().is_some_and(|newest| !signed(&newest.note)))
     }
 
-    fn from(&self, base: u64, grown: &mut Grown, write: bool) -> Result<(GrowingTree, bool), GrowthError> {
+    /// Makes the tree and mends its tiles in one walk, which for a ledger whose tiles are lost is over all entries.
+    fn from(&self, base: u64, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
         grown.keys.clear();
         grown.all_keys = base == 0;
-        if write {
-            grown.unsynced.begin(base);
-        }
         let dir = &self.log.dir;
         let mut tree = match base {
             0 => GrowingTree::new(self.hash),
             _ => GrowingTree::resume(StoredTree::open(dir, self.hash, base)?)?,
         };
-        let mut fits = self.newest.is_none();
-        let fit =
-            |tree: &GrowingTree| self.newest.as_ref().is_some_and(|n| n.size == tree.size() && n.root == tree.root());
-        fits |= fit(&tree);
+        let fit = |tree: &GrowingTree| match &self.newest {
+            Some(newest) => newest.size == tree.size() && newest.root == tree.root(),
+            None => true,
+        };
+        let mut mending = Mending::default();
+        if fit(&tree) {
+            mending.is_signed(self.log)?;
+        }
         let mut rest = LedgerFiles::open(dir).and_then(|files| files.from(base)).map_err(TreeError::from)?;
         while tree.size() < self.entries {
             let LedgerRecord { entry, payload, .. } = rest.numbered(tree.size())?;
-            let mut written = Ok(());
+            let mut mended = Ok(());
             tree.push(self.hash.leaf(&entry.canonical_bytes()), |tile| {
-                if write && written.is_ok() {
-                    written = mend_tile(self.log, &tile);
+                if mended.is_ok() {
+                    mended = mending.take(self.log, tile);
                 }
             });
-            written?;
-            fits |= fit(&tree);
+            mended?;
+            if !mending.signed && fit(&tree) {
+                mending.is_signed(self.log)?;
+            }
             if [CREATED, ROTATED].contains(&entry.action.as_str()) {
                 grown.keys.extend(KeyEntry::parse(&payload).map(|entry| entry.key));
             }
         }
-        Ok((tree, fits))
+        if !mending.signed {
+            mending.undo(self.log)?;
+            return Ok((tree, false));
+        }
+        let unmended = if mending.shed { tree.size() } else { base };
+        grown.unsynced.begin(base, unmended);
+        Ok((tree, true))
     }
 
     /// Makes the tiles below `size` again that are missing, lowest level first, if it is to `fill` them; `false`: too many are.
@@ -218,9 +225,9 @@ impl UnsyncedTiles {
         Ok(Self { synced, inherited: 0, note: SyncNote::open(&named) })
     }
 
-    /// The tiles behind `base` entries are made again, and written where they differ.
-    fn begin(&mut self, base: u64) {
-        (self.synced, self.inherited) = (self.synced.min(base), base);
+    /// The tiles behind `base` entries have been made again; those up to `unmended` are held against their entries when they are synced.
+    fn begin(&mut self, base: u64, unmended: u64) {
+        (self.synced, self.inherited) = (self.synced.min(base), unmended);
     }
 
     /// Syncs some of them; `entries` is what the tree has.
@@ -265,10 +272,61 @@ impl UnsyncedTiles {
     }
 }
 
+/// Tiles that are made again before it is known whether the newest checkpoint has signed them: over another history they must not
+/// overwrite what is left of the one that was signed.
+#[derive(Default)]
+struct Mending {
+    /// The root was the signed one.
+    signed: bool,
+    /// Level and index of those that were not there.
+    added: Vec<(u32, u64)>,
+    /// Others than those that are there.
+    differing: Vec<Tile>,
+    /// There were more of them.
+    shed: bool,
+}
+
+impl Mending {
+    fn take(&mut self, log: &LogOptions, tile: Tile) -> Result<(), CollectorError> {
+        if self.signed {
+            return mend_tile(log, &tile);
+        }
+        if !tile_path(&log.dir, tile.level, tile.index).exists() {
+            self.added.push((tile.level, tile.index));
+            return write_tile(log, &tile);
+        }
+        if has_tile(log, &tile) {
+            return Ok(());
+        }
+        if self.differing.len() < DIFFERING_TILES {
+            self.differing.push(tile)
+        } else {
+            self.shed = true
+        }
+        Ok(())
+    }
+
+    fn is_signed(&mut self, log: &LogOptions) -> Result<(), CollectorError> {
+        self.signed = true;
+        self.added.clear();
+        std::mem::take(&mut self.differing).iter().try_for_each(|tile| write_tile(log, tile))
+    }
+
+    fn undo(self, log: &LogOptions) -> Result<(), CollectorError> {
+        let paths = self.added.into_iter().map(|(level, index)| tile_path(&log.dir, level, index));
+        paths
+            .into_iter()
+            .try_for_each(|path| log.disk.remove(&path).map_err(|e| CollectorError::io("remove", &path, e)))
+    }
+}
+
 /// Writes a tile that is not there yet, or differs.
 fn mend_tile(log: &LogOptions, tile: &Tile) -> Result<(), CollectorError> {
-    let found = read_tile(&log.dir, tile.level, tile.index);
-    if found.is_ok_and(|found| found.as_ref() == Some(&tile.hashes)) { Ok(()) } else { write_tile(log, tile) }
+    if has_tile(log, tile) { Ok(()) } else { write_tile(log, tile) }
+}
+
+fn has_tile(log: &LogOptions, tile: &Tile) -> bool {
+    read_tile(&log.dir, tile.level, tile.index).is_ok_and(|found| found.as_ref() == Some(&tile.hashes))
 }
 
 /// Writes a tile and does not sync it.
