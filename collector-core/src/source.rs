@@ -221,6 +221,10 @@ pub struct SourceHealth {
     pub cycles: u64,
     /// Looks that failed.
     pub errors: u64,
+    /// What happens is announced to it; `false`: it sees what is there when it looks, and a time without a look is none that it watched.
+    pub announced: bool,
+    /// Time between two looks now; `None`: that of the settings.
+    pub look: Option<Duration>,
     /// What it watches now (processes, connections, …).
     pub entities: u64,
     /// Events it knows it lost, whatever the cause.

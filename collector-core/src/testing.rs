@@ -87,6 +87,7 @@ impl EventSource for FakeSource {
     async fn health(&self) -> SourceHealth {
         SourceHealth {
             cycles: self.cycles.load(Ordering::SeqCst),
+            announced: true,
             lost: 1,
             kernel_lost: 1,
             missed: 2,

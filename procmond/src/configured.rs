@@ -23,6 +23,7 @@ pub(crate) fn runtime(id: &str, config: &Config) -> Result<RuntimeBuilder, Colle
         .buffer_bytes(config.integer("buffer_bytes"))
         .wal(config.integer("wal.segment_bytes"), config.integer("wal.max_bytes"), sync)
         .ledger_segment_bytes(config.integer("ledger.segment_bytes"))
+        .ledger_heartbeat(config.duration_ms("ledger.heartbeat_ms"))
         .ledger_tree(tree(id, config))
         .config_note(serde_json::Value::Object(note)))
 }

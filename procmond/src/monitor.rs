@@ -90,6 +90,8 @@ struct Seen {
     stats: CollectionStats,
     cycles: u64,
     errors: u64,
+    /// Time between two snapshots, at the last one.
+    every: Option<Duration>,
     /// What the kernel could not hand over, of all sources of this run.
     lost: u64,
     /// Announcements that came during pauses.
@@ -352,6 +354,8 @@ impl EventSource for ProcessMonitor {
             notes,
             cycles: seen.cycles,
             errors: seen.errors,
+            announced: seen.kernel,
+            look: seen.every,
             entities: processes as u64,
             lost: seen.lost,
             kernel_lost: seen.lost,

@@ -14,9 +14,10 @@ mod tail;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use daemoneye_lib::ledger::clock::LedgerClock;
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::tiles::{GrowingTree, Tile};
-use daemoneye_lib::ledger::{AuditEntry, Hash, LedgerHeader};
+use daemoneye_lib::ledger::{AuditEntry, Hash, LedgerFiles, LedgerHeader};
 use daemoneye_lib::proto::{AuditAppend, AuditAppended, Sequence};
 use daemoneye_lib::segment::{Kind, MAX_RECORD_BYTES, SegmentName, encode, encoded_len};
 
@@ -96,6 +97,8 @@ pub struct LedgerFound {
     /// Time of the last entry, µs since the Unix epoch: the last sign of life of earlier runs, which wrote one at least each second
     /// while there were events.
     pub last_us: Option<i64>,
+    /// What the collector's clock went through in them.
+    pub clock: LedgerClock,
 }
 
 /// Where the ledger stands.
@@ -162,6 +165,7 @@ impl Ledger {
         let note = SyncNote::open(&log);
         let tail = Tail::find(&log)?;
         let entries = tail.head.entries;
+        let clock = LedgerFiles::open(&dir).and_then(|files| files.clock())?;
         let mut damage = tail.damage;
         let mut grown = None;
         if let Some(tree) = &options.tree {
@@ -199,7 +203,7 @@ impl Ledger {
             }
             signing = Some(Mutex::new(begun.signing));
         }
-        let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage, last_us: tail.last_us };
+        let found = LedgerFound { entries, torn_bytes: tail.torn_bytes, damage, last_us: tail.last_us, clock };
         Ok((Self { dir, inner: Mutex::new(inner), synced, signing, due, _lock: lock }, found))
     }
 

@@ -17,6 +17,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemoneye_lib::ledger::heartbeat::HEARTBEAT_INTERVAL;
 use daemoneye_lib::proto::{Record, Sequence};
 use tokio_util::sync::CancellationToken;
 
@@ -75,6 +76,7 @@ pub struct RuntimeBuilder {
     max_events_in_flight: u64,
     wal: WalOptions,
     ledger: LedgerOptions,
+    ledger_heartbeat: Duration,
     config_note: Option<serde_json::Value>,
     sandbox_note: Option<serde_json::Value>,
     standing_notes: Vec<String>,
@@ -105,6 +107,7 @@ impl Runtime {
             heartbeat_interval: Duration::from_secs(30),
             buffer_bytes: 10 * 1024 * 1024,
             max_events_in_flight: 8_192,
+            ledger_heartbeat: HEARTBEAT_INTERVAL,
             config_note: None,
             sandbox_note: None,
             standing_notes: Vec::new(),
@@ -202,6 +205,14 @@ impl RuntimeBuilder {
     #[must_use]
     pub const fn ledger_segment_bytes(mut self, bytes: u64) -> Self {
         self.ledger.segment_bytes = bytes;
+        self
+    }
+
+    /// Time between two heartbeat entries of the ledger, at most [`HEARTBEAT_INTERVAL`], the default: proofs reach no further around a
+    /// time.
+    #[must_use]
+    pub fn ledger_heartbeat(mut self, interval: Duration) -> Self {
+        self.ledger_heartbeat = interval.min(HEARTBEAT_INTERVAL);
         self
     }
 

@@ -40,6 +40,8 @@ pub(crate) struct Shared {
     pub(crate) checkpoint: watch::Sender<String>,
     /// What the next heartbeat entry is over.
     pub(super) interval: Mutex<Interval>,
+    /// How long one is, unless the state changes in it.
+    pub(super) ledger_heartbeat: Duration,
     /// Where the next record to be sent begins in the stream.
     pub(crate) sent_place: AtomicU64,
     pub(crate) connected: AtomicBool,

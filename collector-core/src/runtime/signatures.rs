@@ -4,13 +4,14 @@
 //! that has left the host is what a local root cannot take back.
 
 use std::sync::Arc;
+use std::time::Instant;
 
-use daemoneye_lib::ledger::heartbeat::{HEARTBEAT, HEARTBEAT_INTERVAL, HeartbeatEntry};
+use daemoneye_lib::ledger::clock::LedgerClock;
+use daemoneye_lib::ledger::heartbeat::{HEARTBEAT, HeartbeatEntry};
 use daemoneye_lib::telemetry::PUBLISHED;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::shared::Shared;
+use super::shared::{Shared, millis};
 use super::state::State;
 use crate::ledger::SigningError;
 use crate::wal::now_us;
@@ -18,19 +19,26 @@ use crate::wal::now_us;
 /// The counters at the begin of an interval, and the state in it.
 pub(super) struct Interval {
     at_ms: i64,
+    /// By a clock that nobody sets.
+    at: Instant,
+    /// Of the ledger's clock at the begin.
+    clock: LedgerClock,
     events: u64,
     lost: u64,
     errors: u64,
     cycles: u64,
     state: State,
     trouble: String,
+    announced: bool,
 }
 
 impl Interval {
-    /// The first one of a run.
-    pub(super) fn first() -> Self {
+    /// The first one of a run; `clock` is what earlier ones have left in the ledger.
+    pub(super) fn first(mut clock: LedgerClock) -> Self {
+        let (at_ms, at) = (now_us() / 1000, Instant::now());
+        clock.shows(at_ms);
         let (state, trouble) = (State::WaitingForAgent, String::new());
-        Self { at_ms: now_us() / 1000, events: 0, lost: 0, errors: 0, cycles: 0, state, trouble }
+        Self { at_ms, at, clock, events: 0, lost: 0, errors: 0, cycles: 0, state, trouble, announced: true }
     }
 }
 
@@ -40,12 +48,27 @@ impl Shared {
         // Held until the entry stands: intervals follow each other in the ledger.
         let mut interval = self.interval.lock().await;
         // At one moment, before the source is asked, which may take a second.
-        let (at_ms, wal, state) = (now_us() / 1000, self.wal.stats(), *self.state.borrow());
+        let (at_ms, at, wal, state) = (now_us() / 1000, Instant::now(), self.wal.stats(), *self.state.borrow());
+        let mut clock = interval.clock.clone();
+        let took_ms = at.saturating_duration_since(interval.at).as_millis();
+        clock.ran(interval.at_ms, at_ms, i64::try_from(took_ms).unwrap_or(i64::MAX));
         let source = self.source_health().await;
         let trouble = self.trouble(source.unhealthy, &self.sub_status(&source.sub_status, source.unhealthy));
         let lost = wal.lost.saturating_add(source.lost);
         let (events, errors, cycles) = (wal.appended, source.errors, source.cycles);
-        let next = Interval { at_ms, events, lost, errors, cycles, state, trouble: trouble.clone() };
+        let (announced, look) = (source.announced, source.look.unwrap_or_else(|| self.settings.borrow().interval));
+        let next = Interval {
+            at_ms,
+            at,
+            clock: clock.clone(),
+            events,
+            lost,
+            errors,
+            cycles,
+            state,
+            trouble: trouble.clone(),
+            announced,
+        };
         let before = std::mem::replace(&mut *interval, next);
         let entry = HeartbeatEntry {
             collector: self.id.clone(),
@@ -59,6 +82,10 @@ impl Shared {
             cycles: cycles.saturating_sub(before.cycles),
             entities: source.entities,
             last: wal.written.map(|last| last.to_string()),
+            announced: Some(before.announced && announced),
+            look_ms: Some(millis(look)),
+            every_ms: Some(millis(self.ledger_heartbeat)),
+            clock: Some(clock),
         };
         self.note(HEARTBEAT, serde_json::to_value(entry).unwrap_or_default()).await;
     }
@@ -83,13 +110,13 @@ impl Shared {
 
 /// Until `shutdown`: heartbeats, and a checkpoint for each as well as for every thousand entries.
 pub(super) async fn keep_signed(shared: Arc<Shared>, shutdown: CancellationToken) {
-    let mut next = Instant::now() + HEARTBEAT_INTERVAL;
+    let mut next = tokio::time::Instant::now() + shared.ledger_heartbeat;
     shared.sign_now().await;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => return,
             () = tokio::time::sleep_until(next) => {
-                next = Instant::now() + HEARTBEAT_INTERVAL;
+                next = tokio::time::Instant::now() + shared.ledger_heartbeat;
                 shared.note_interval().await;
             }
             () = shared.ledger.due() => {}

@@ -6,6 +6,7 @@ mod inject;
 mod ledger;
 mod lossy;
 mod runtime;
+mod set_back;
 #[cfg(target_os = "linux")]
 #[path = "../../../daemoneye-lib/tests/jail/skip.rs"]
 mod skip;

@@ -233,6 +233,13 @@ pub static PROCMOND: Component = Component {
             "when records reach the disk: within 10 ms, at once, or when the system likes",
         ),
         integer("ledger.segment_bytes", 4 * MIB, (64 * KIB, GIB), "bytes", "size at which a ledger file is closed"),
+        integer(
+            "ledger.heartbeat_ms",
+            60_000,
+            (1_000, 60_000),
+            "milliseconds",
+            "time between two heartbeat entries of the ledger, each of which is signed; below the time between two snapshots silence cannot be shown, unless a source of the kernel announces events",
+        ),
         choice(
             "ledger.tree_hash",
             &["sha256", "blake3"],

@@ -6,10 +6,16 @@
 
 use std::path::{Path, PathBuf};
 
+use super::clock::LedgerClock;
+use super::heartbeat::HeartbeatEntry;
 use super::tiles::TreeError;
 use super::{EventRange, LedgerHeader, LedgerRecord, is_collector};
 use crate::proto::Sequence;
 use crate::segment::{Kind, RawRecord, SegmentError, SegmentName, SegmentReader, list};
+
+/// Files in which a heartbeat is looked for, which comes each minute: what is written in that time is far less, unless the ledger is of
+/// builds whose heartbeats tell no clock.
+const CLOCK_FILES: usize = 64;
 
 /// The files of a ledger, oldest first.
 #[derive(Debug, Clone)]
@@ -47,20 +53,54 @@ impl LedgerFiles {
         Ok(found.filter(|record| record.entry.sequence == sequence))
     }
 
-    /// The entries from at most a file before this time on (ms since the Unix epoch). Only what the collector says itself is looked
-    /// at: what others said may have waited.
+    /// The entries from at most a file before the first one on that is behind this time (ms since the Unix epoch), also where the clock was
+    /// set back later. Only what the collector says itself is looked at: what others said may have waited. Of a file without a
+    /// heartbeat that tells how far the clock had been, its first entry decides, which may be of a later pass.
     ///
     /// # Errors
     /// As [`Self::from`].
     pub fn since(&self, time_ms: i64) -> Result<Entries, SegmentError> {
         let behind = self.behind(|path| {
-            let is_own = |record: &Result<LedgerRecord, _>| {
-                record.as_ref().map_or(true, |record| is_collector(&record.entry.actor))
-            };
-            let own = Entries::of(path).find(is_own);
-            Ok(own.transpose()?.is_some_and(|record| record.entry.timestamp_ms <= time_ms))
+            let mut first = None;
+            for record in Entries::of(path) {
+                let record = record?;
+                let at_ms = record.entry.timestamp_ms;
+                if let Some((_, clock)) = told_clock(&record) {
+                    first = Some(clock.highest_ms.max(at_ms));
+                    break;
+                }
+                first = first.or(is_collector(&record.entry.actor).then_some(at_ms));
+            }
+            Ok(first.is_some_and(|first| first <= time_ms))
         })?;
         Ok(self.walk(behind.saturating_sub(1), 0))
+    }
+
+    /// What the collector's clock has been through, up to the last entry: as the last heartbeat that tells has it, and the entries
+    /// behind that. At most [`CLOCK_FILES`] files are looked at.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub fn clock(&self) -> Result<LedgerClock, SegmentError> {
+        let mut first = self.paths.len().saturating_sub(CLOCK_FILES);
+        for (place, path) in self.paths.iter().enumerate().skip(first).rev() {
+            let mut entries = Entries::of(path);
+            if entries.any(|record| record.is_ok_and(|record| told_clock(&record).is_some())) {
+                first = place;
+                break;
+            }
+        }
+        let mut clock = LedgerClock::default();
+        for record in self.walk(first, 0) {
+            let record = record?;
+            if let Some((_, told)) = told_clock(&record) {
+                clock = told;
+            }
+            if is_collector(&record.entry.actor) {
+                clock.shows(record.entry.timestamp_ms);
+            }
+        }
+        Ok(clock)
     }
 
     /// What `pick` picks first, beginning with the newest entry.
@@ -119,6 +159,12 @@ impl LedgerFiles {
     fn walk(&self, file: usize, first: u64) -> Entries {
         Entries { rest: self.paths.iter().skip(file).rev().cloned().collect(), reader: None, next: first }
     }
+}
+
+/// What a heartbeat says of the collector's clock, and which entry it is.
+pub(super) fn told_clock(record: &LedgerRecord) -> Option<(u64, LedgerClock)> {
+    let beat = HeartbeatEntry::of(&record.entry.actor, &record.entry.action, &record.payload)?;
+    Some((record.entry.sequence, beat.clock?))
 }
 
 /// The range that an entry tells of. Nobody but its collector says what a stream holds.

@@ -2,13 +2,22 @@
 //!
 //! An interval begins where the one before ended, to the millisecond, so that a row of them leaves no time out. The first one of a
 //! run begins when the logs were opened, the last one ends when the collector was told to end; what lies between two runs is in none.
+//!
+//! It says as well what can be seen in it: a source to which events are announced sees what happens, one that polls only what is there
+//! when it looks, and a look that failed or was not taken sees nothing.
 
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-/// Time between two heartbeat entries, each of which is signed: half a million entries a year.
+use super::clock::LedgerClock;
+use super::is_collector;
+
+/// Time between two heartbeat entries, each of which is signed: half a million entries a year. No setting makes it longer, so a proof
+/// that reaches so far beyond a time has a heartbeat on either side of it.
 pub const HEARTBEAT_INTERVAL: Duration = Duration::from_secs(60);
+/// A look takes a while itself, so looks that are meant to follow each other faster are not expected to, ms.
+const LOOK_MS: u64 = 1_000;
 /// The entry's action.
 pub const HEARTBEAT: &str = "heartbeat";
 /// State of a collector that collects.
@@ -40,9 +49,29 @@ pub struct HeartbeatEntry {
     pub entities: u64,
     /// `epoch:number` of the last record at its end.
     pub last: Option<String>,
+    /// Whether events were announced to the source all the time; `false`: it sees what is there when it looks. `None`, here and below: a
+    /// build that did not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub announced: Option<bool>,
+    /// Time between two looks at its end, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub look_ms: Option<u64>,
+    /// Time after which a heartbeat is due, ms.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every_ms: Option<u64>,
+    /// The collector's clock at its end.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub clock: Option<LedgerClock>,
 }
 
 impl HeartbeatEntry {
+    /// What an entry says. Nobody but its collector says what it has watched.
+    #[must_use]
+    pub fn of(actor: &str, action: &str, payload: &[u8]) -> Option<Self> {
+        let beat = if action == HEARTBEAT && is_collector(actor) { Self::read(payload)? } else { return None };
+        (beat.collector == actor).then_some(beat)
+    }
+
     /// Reads an entry's payload; `None` when it is none.
     #[must_use]
     pub fn read(payload: &[u8]) -> Option<Self> {
@@ -52,15 +81,49 @@ impl HeartbeatEntry {
     /// Why nothing can be said of its interval although it was counted; `None`: somebody watched all of it.
     #[must_use]
     pub fn blind(&self) -> Option<String> {
-        let bound = 2 * i64::try_from(HEARTBEAT_INTERVAL.as_millis()).unwrap_or(i64::MAX / 2);
         if self.state != RUNNING {
             return Some(format!("the collector was not running but {}", self.state));
         }
         if !self.trouble.is_empty() {
             return Some(format!("the source did not watch all the time: {}", self.trouble));
         }
-        let long = self.to_ms.saturating_sub(self.from_ms) > bound;
-        long.then(|| "one heartbeat for so long a time: the host slept, hung, or its clock was set".to_owned())
+        if self.errors > 0 {
+            return Some(format!("{} looks of the source failed", self.errors));
+        }
+        let long = self.length_ms() > 2 * self.every_ms();
+        let slept = || "one heartbeat for so long a time: the host slept, hung, or its clock was set".to_owned();
+        long.then(slept).or_else(|| self.unlooked())
+    }
+
+    /// Why a source that has to look did not see all of it.
+    fn unlooked(&self) -> Option<String> {
+        let wanted = match self.announced {
+            Some(true) => return None,
+            Some(false) => {
+                let every_ms = self.look_ms.unwrap_or_default().max(LOOK_MS);
+                // Half of them: what holds up a look for less than its turn is no blindness.
+                (self.length_ms() / every_ms.saturating_mul(2)).max(1)
+            }
+            None => 1,
+        };
+        let (cycles, look_ms) = (self.cycles, self.look_ms.unwrap_or_default());
+        let missing = || match (cycles, self.announced) {
+            (0, None) => "no look was taken, and a build that does not say whether its source has to look".to_owned(),
+            (0, _) => "the source has to look, and did not".to_owned(),
+            _ => format!("the source has to look every {look_ms} ms, and did so {cycles} times only"),
+        };
+        (cycles < wanted).then(missing)
+    }
+
+    /// How long it is; 0 when the clock was set back in it.
+    fn length_ms(&self) -> u64 {
+        u64::try_from(self.to_ms.saturating_sub(self.from_ms)).unwrap_or_default()
+    }
+
+    /// After how many ms one is due; never more than [`HEARTBEAT_INTERVAL`].
+    pub(super) fn every_ms(&self) -> u64 {
+        let longest = u64::try_from(HEARTBEAT_INTERVAL.as_millis()).unwrap_or(u64::MAX);
+        self.every_ms.unwrap_or(longest).min(longest)
     }
 
     /// Whether its counters go on where those of the interval before it ended. Numbers go on in the next epoch.

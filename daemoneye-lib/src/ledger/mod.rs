@@ -8,6 +8,7 @@
 
 mod base64;
 pub mod checkpoint;
+pub mod clock;
 mod entries;
 pub mod event;
 pub mod heartbeat;

@@ -236,10 +236,13 @@ impl<'a> Run<'a> {
             return None;
         }
         let Some((looked, _)) = self.looked else { return Some(Instant::now()) };
-        let pace = self.monitor.pace;
-        let fallen = self.reader.is_none() && settings.interval == pace.beside_kernel;
-        let interval = if fallen { pace.alone } else { settings.interval };
+        let interval = self.interval(settings.interval);
         Some(looked + if self.hurry { interval.min(HEAL) } else { interval })
+    }
+
+    fn interval(&self, wanted: Duration) -> Duration {
+        let pace = self.monitor.pace;
+        if self.reader.is_none() && wanted == pace.beside_kernel { pace.alone } else { wanted }
     }
 
     async fn on_time(&mut self) -> Result<(), SourceError> {
@@ -253,7 +256,11 @@ impl<'a> Run<'a> {
         self.hurry = false;
         let time_us = now_us();
         self.looked_before_us = self.looked.replace((Instant::now(), time_us)).map(|(_, at)| at);
-        lock(&self.monitor.seen).scanning = Some(Instant::now());
+        let interval = self.interval(self.context.settings.borrow().interval);
+        {
+            let mut seen = lock(&self.monitor.seen);
+            (seen.scanning, seen.every) = (Some(Instant::now()), Some(interval));
+        }
         let resumed = std::mem::take(&mut self.resumed);
         let (watch, table) = (Arc::clone(&self.monitor.watch), Arc::clone(&self.monitor.table));
         let stirred = Arc::clone(&self.monitor.stirred);

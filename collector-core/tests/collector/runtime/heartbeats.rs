@@ -29,11 +29,16 @@ struct Run {
 
 impl Run {
     async fn start(dir: &Path) -> Self {
+        Self::begin(dir, HEARTBEAT_INTERVAL).await
+    }
+
+    async fn begin(dir: &Path, heartbeat: Duration) -> Self {
         let (source, stop) = (FakeSource::new(), CancellationToken::new());
         let collector = Runtime::builder("test", "fake", dir)
             .triggerable(Arc::clone(&source))
             .wal(16 * 1024, 1024 * 1024, SyncMode::Group)
             .ledger_segment_bytes(4 * 1024)
+            .ledger_heartbeat(heartbeat)
             .ledger_tree(tree_options(&dir.join("keys")));
         let before = beats(dir).len();
         let running = tokio::spawn(collector.run(stop.clone()));
@@ -96,7 +101,7 @@ fn told(dir: &Path, from_ms: i64, to_ms: i64) -> Told {
 }
 
 #[tokio::test]
-async fn heartbeats_join_until_a_stop_and_silence_is_proven_with_them_and_nothing_else_taken_for_it() {
+async fn heartbeats_join_until_a_stop_and_time_that_nobody_watched_is_no_silence() {
     let home = tempfile::tempdir().unwrap();
     let dir = home.path();
     let run = Run::start(dir).await;
@@ -124,8 +129,10 @@ async fn heartbeats_join_until_a_stop_and_silence_is_proven_with_them_and_nothin
     let (stopped, started) = (first.last().unwrap().to_ms, all[first.len()].from_ms);
     assert!(stopped <= started && again.state == "running", "{all:?}");
 
-    let silence = told(dir, quiet.from_ms, still.to_ms);
-    assert!(silence.is_silence() && silence.heartbeats == 2, "{silence:?}");
+    let around = told(dir, quiet.from_ms, still.to_ms);
+    assert_eq!((around.heartbeats, around.events), (2, 0), "{around:?}");
+    let waited = around.gaps.iter().any(|gap| gap.why.contains("waiting_for_agent") && gap.to_ms <= quiet.from_ms);
+    assert!(waited && !around.is_silence(), "less than a minute before it nobody watched: {around:?}");
     let found = told(dir, quiet.from_ms, busy.to_ms);
     assert_eq!((found.is_silence(), found.events, found.gaps.len()), (false, 5, 0), "{found:?}");
     assert!(found.ranges > 0);
@@ -137,6 +144,34 @@ async fn heartbeats_join_until_a_stop_and_silence_is_proven_with_them_and_nothin
     let end = all.last().unwrap().to_ms;
     let behind = told(dir, quiet.from_ms, end + 60_000).gaps.pop().unwrap();
     assert_eq!((behind.from_ms, behind.to_ms), (end, end + 60_000), "what is behind the end is not shown");
+}
+
+#[tokio::test]
+async fn silence_is_proven_once_there_is_a_heartbeat_on_either_side_and_an_event_there_ends_it() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let run = Run::begin(dir, Duration::from_secs(1)).await;
+    let mut silent = None;
+    // A machine that is busy leaves longer intervals, which show nothing.
+    until("silence", async || {
+        let found = beats(dir)
+            .into_iter()
+            .rev()
+            .find(|beat| beat.state == "running" && told(dir, beat.from_ms, beat.to_ms).is_silence());
+        silent = found.or(silent.take());
+        silent.is_some()
+    })
+    .await;
+    let silent = silent.unwrap();
+    assert_eq!((silent.announced, silent.every_ms, silent.look_ms), (Some(true), Some(1_000), Some(5_000)));
+    let clock = silent.clock.clone().unwrap();
+    assert!(clock.twice.is_empty() && clock.highest_ms == silent.to_ms, "{clock:?}");
+    run.source.feed(events(0..5)).await;
+    until("the events", async || beats(dir).iter().any(|beat| beat.events > 0)).await;
+    run.stop().await;
+    let busy = beats(dir).into_iter().find(|beat| beat.events > 0).unwrap();
+    assert!(!told(dir, busy.from_ms - 500, busy.from_ms).is_silence(), "an event is written after it happened");
+    assert!(told(dir, silent.from_ms, silent.to_ms).is_silence(), "also with what came later");
 }
 
 #[tokio::test]

@@ -260,7 +260,7 @@ impl Proof {
         Ok(())
     }
 
-    /// Takes the entries of a period: the last one hangs below the checkpoint, each of the others on the one behind it.
+    /// Takes the entries of a period: each hangs on the one behind it, and below the checkpoint where that is not the next one.
     ///
     /// # Errors
     /// [`MakeError`].
@@ -270,8 +270,12 @@ impl Proof {
         size: u64,
         nodes: &mut N,
     ) -> Result<(), MakeError<N::Error>> {
-        if let Some(last) = run.last_mut() {
-            last.inclusion = self.path(last.sequence, size, nodes)?;
+        let mut next = None;
+        for entry in run.iter_mut().rev() {
+            if entry.sequence.checked_add(1) != next {
+                entry.inclusion = self.path(entry.sequence, size, nodes)?;
+            }
+            next = Some(entry.sequence);
         }
         self.entries = run;
         Ok(())

@@ -1,17 +1,23 @@
 //! All entries of a time: from before it to behind it, without a hole.
 //!
 //! Times are those of the host's clock as the collector had it: its entries are written when it acts, those of others may have waited,
-//! so it is their place between the collector's that counts.
+//! so it is their place between the collector's that counts. Where the clock was set back, all passes of the time are in it, as far as
+//! they fit; and the ledger's newest heartbeat is, which says whether there was another pass.
 
 use serde::{Deserialize, Serialize};
 
-use super::super::heartbeat::{HEARTBEAT, HeartbeatEntry};
-use super::super::{LedgerFiles, is_collector};
+use super::super::clock::LedgerClock;
+use super::super::entries::told_clock;
+use super::super::heartbeat::{HEARTBEAT_INTERVAL, HeartbeatEntry};
+use super::super::{LedgerFiles, LedgerRecord, is_collector};
 use super::{EntryProof, Gap};
 use crate::segment::SegmentError;
 
 /// Entries of one file, some 30 MiB: 45 days of silence, or 18 hours with an event range each second.
 pub const PERIOD_ENTRIES: usize = 65_536;
+/// Entries from the newest heartbeat to the checkpoint: one is made with each heartbeat and after every thousand entries. Of a ledger in
+/// which there are more, the file has none of them.
+const NEWEST_ENTRIES: u64 = 4_096;
 
 /// A time, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -31,11 +37,11 @@ pub enum PeriodError {
     CorruptEntry(u64),
     /// More than [`PERIOD_ENTRIES`].
     #[error(
-        "there are more than {PERIOD_ENTRIES} entries in that time; the {PERIOD_ENTRIES}th is of {last_ms} ms since 1970: \
+        "there are more than {PERIOD_ENTRIES} entries in and around that time; those up to {last_ms} ms since 1970 fit: \
          prove it in parts"
     )]
     LimitEntries {
-        /// Time of the last one that fits.
+        /// A period up to here fits.
         last_ms: i64,
     },
     /// No entry is below the checkpoint.
@@ -47,40 +53,70 @@ pub enum PeriodError {
 }
 
 impl Period {
-    /// The entries of the period: from the collector's last one before it to the one that tells of its end, or to the last one of `size`.
+    /// The entries of the period and a heartbeat's time around it: from the collector's last one before it to the one that tells of its
+    /// end, or to the last one of `size`; then those from the newest heartbeat on.
     ///
     /// # Errors
     /// [`PeriodError`].
     pub fn entries(self, files: &LedgerFiles, size: u64) -> Result<Vec<EntryProof>, PeriodError> {
-        let (mut taken, mut begun): (Vec<EntryProof>, _) = (Vec::new(), false);
-        for record in files.since(self.from_ms)? {
+        let around = self.and_around(u64::try_from(HEARTBEAT_INTERVAL.as_millis()).unwrap_or(u64::MAX));
+        let newest = files.newest(|record| told_clock(record).filter(|_| record.entry.sequence < size))?;
+        let twice = newest.as_ref().map_or_else(Vec::new, |(_, clock)| around.twice(clock));
+        let (mut taken, mut begun, mut told): (Vec<EntryProof>, _, _) = (Vec::new(), false, None);
+        for record in files.since(around.from_ms)? {
             let record = record?;
-            let sequence = record.entry.sequence;
-            if sequence >= size {
+            if record.entry.sequence >= size {
                 break;
             }
-            let entry = EntryProof::linked(&record).ok_or(PeriodError::CorruptEntry(sequence))?;
+            let entry = linked(&record)?;
             if entry.is_collectors() {
-                begun |= entry.timestamp_ms > self.from_ms;
+                begun |= entry.timestamp_ms > around.from_ms;
                 if !begun {
                     taken.clear();
                 }
             }
             if let Some(last) = taken.last() {
                 if taken.len() == PERIOD_ENTRIES {
-                    return Err(PeriodError::LimitEntries { last_ms: last.timestamp_ms });
+                    // Of a pass that is too far away the newest heartbeat tells.
+                    let last_ms = last.timestamp_ms.saturating_sub(around.to_ms.saturating_sub(self.to_ms));
+                    taken.truncate(told.ok_or(PeriodError::LimitEntries { last_ms })?);
+                    break;
                 }
                 if !last.is_before(&entry) {
                     return Err(PeriodError::CorruptEntry(last.sequence.saturating_add(1)));
                 }
             }
-            let ends = self.is_told_by(&entry);
+            let ends = around.is_told_by(&entry);
+            let has_all =
+                twice.is_empty() || told_clock(&record).is_some_and(|(_, clock)| around.twice(&clock) == twice);
             taken.push(entry);
             if ends {
-                break;
+                told.get_or_insert(taken.len());
+                if has_all {
+                    break;
+                }
             }
         }
-        if taken.is_empty() { Err(PeriodError::NoEntries) } else { Ok(taken) }
+        let last = taken.last().ok_or(PeriodError::NoEntries)?.sequence.saturating_add(1);
+        let first = newest.map_or(size, |(sequence, _)| sequence.max(last));
+        if size.saturating_sub(first) <= NEWEST_ENTRIES {
+            for record in
+                files.from(first)?.take_while(|found| found.as_ref().is_ok_and(|found| found.entry.sequence < size))
+            {
+                taken.push(linked(&record?)?);
+            }
+        }
+        Ok(taken)
+    }
+
+    /// And so many ms before and behind it.
+    pub(super) fn and_around(self, ms: u64) -> Self {
+        let (Self { from_ms, to_ms }, ms) = (self, i64::try_from(ms).unwrap_or(i64::MAX));
+        Self { from_ms: from_ms.saturating_sub(ms), to_ms: to_ms.saturating_add(ms) }
+    }
+
+    fn twice(self, clock: &LedgerClock) -> Vec<(i64, i64)> {
+        clock.twice_in(self.from_ms, self.to_ms).collect()
     }
 
     /// Whether no later entry says more of the period: the heartbeat over its end, or a start behind it.
@@ -110,8 +146,17 @@ impl EntryProof {
     }
 
     pub(super) fn heartbeat(&self) -> Option<HeartbeatEntry> {
-        let beat =
-            if self.action == HEARTBEAT { HeartbeatEntry::read(self.payload.as_bytes())? } else { return None };
-        (beat.collector == self.actor).then_some(beat)
+        HeartbeatEntry::of(&self.actor, &self.action, self.payload.as_bytes())
     }
+}
+
+/// The entries that follow each other without a hole, and those behind the hole.
+pub(super) fn run_and_newest(entries: &[EntryProof]) -> (&[EntryProof], &[EntryProof]) {
+    let hole = entries.iter().zip(entries.iter().skip(1)).position(|(one, next)| !one.is_before(next));
+    let place = hole.map_or(entries.len(), |place| place.saturating_add(1));
+    entries.split_at_checked(place).unwrap_or((entries, &[]))
+}
+
+fn linked(record: &LedgerRecord) -> Result<EntryProof, PeriodError> {
+    EntryProof::linked(record).ok_or(PeriodError::CorruptEntry(record.entry.sequence))
 }

@@ -2,14 +2,21 @@
 //!
 //! Silence is shown by heartbeats: intervals that join and say that somebody watched and that there was nothing. Time that is in no
 //! such interval, and what the ledger says was not seen, is a gap and never silence.
+//!
+//! What happens is found and written a little later, so they have to reach as far beyond the time, at both ends, as two of them are
+//! apart. And a clock may be set back: the newest heartbeat of all says which times came more than once, and those are gaps as well.
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use super::super::clock::LedgerClock;
 use super::super::heartbeat::{HEARTBEAT, HeartbeatEntry};
 use super::EntryProof;
-use super::period::Period;
+use super::period::{Period, run_and_newest};
+
+/// Why a time has two passes.
+const SET_BACK: &str = "the clock was set back, so this time came twice";
 
 /// A part of a period of which nothing is shown.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,7 +46,8 @@ pub struct Told {
     pub ranges: u64,
     /// `alert` and `alert-suppressed` entries in it.
     pub alerts: u64,
-    /// Time of which nothing is shown: first what no heartbeat shows, then what the ledger says was not seen.
+    /// Time of which nothing is shown: first what no heartbeat shows, then what came twice, then what the ledger says was not seen; and
+    /// where all of these say nothing, what right before or behind it keeps it from being silence.
     pub gaps: Vec<Gap>,
     /// Places in the file of the entries in the period that are neither heartbeats nor ranges.
     pub others: Vec<usize>,
@@ -48,27 +56,32 @@ pub struct Told {
 impl Told {
     /// What verified entries say of a period.
     pub(super) fn of(period: Period, entries: &[EntryProof], size: u64) -> Result<Self, &'static str> {
-        let (Some(first), Some(last)) = (entries.first(), entries.last()) else { return Err("it has no entry") };
+        let (run, newest) = run_and_newest(entries);
+        let (Some(first), Some(last)) = (run.first(), run.last()) else { return Err("it has no entry") };
         if period.from_ms >= period.to_ms {
             return Err("the period ends before it begins");
         }
-        if !entries.is_sorted_by(EntryProof::is_before) {
+        let is_newest = newest.first().is_none_or(|entry| entry.heartbeat().is_some());
+        let reaches_end = |of: &[EntryProof]| of.last().and_then(|last| last.sequence.checked_add(1)) == Some(size);
+        if !newest.is_sorted_by(EntryProof::is_before) || !is_newest || !(newest.is_empty() || reaches_end(newest)) {
             return Err("an entry is missing");
         }
         let begins = first.sequence == 0 || (first.is_collectors() && first.timestamp_ms <= period.from_ms);
         if !begins {
             return Err("its entries begin behind the period's begin");
         }
-        if !period.is_told_by(last) && last.sequence.checked_add(1) != Some(size) {
+        if !period.is_told_by(last) && !reaches_end(run) {
             return Err("its entries end before the period's end, and the ledger goes on");
         }
-        let is_begin = first.sequence == 0 && first.timestamp_ms > period.from_ms;
+        let every_ms = run.iter().filter_map(EntryProof::heartbeat).map(|beat| beat.every_ms()).max();
+        let reach = period.and_around(every_ms.unwrap_or_default());
+        let is_begin = first.sequence == 0 && first.timestamp_ms > reach.from_ms;
         let down = is_begin.then(|| "the ledger begins later".to_owned());
-        let seen_ms = period.from_ms;
-        let (told, before, coverage) = (Self::default(), None, BTreeMap::new());
-        let mut walk = Walk { period, told, seen_ms, clock_ms: i64::MIN, before, down, coverage };
-        entries.iter().enumerate().for_each(|(place, entry)| walk.take(place, entry));
-        Ok(walk.end())
+        let seen_ms = reach.from_ms;
+        let (told, edges, before, coverage) = (Self::default(), Vec::new(), None, BTreeMap::new());
+        let mut walk = Walk { period, reach, told, edges, seen_ms, clock_ms: i64::MIN, before, down, coverage };
+        run.iter().enumerate().for_each(|(place, entry)| walk.take(place, entry));
+        Ok(walk.end(reaches_end(entries).then(|| clock_at_end(entries)).flatten()))
     }
 
     /// Whether somebody watched all the time and there was nothing.
@@ -94,9 +107,22 @@ impl EntryProof {
     }
 }
 
+/// Of the collector, as the last of these entries leave it; `None`: no heartbeat of them tells.
+fn clock_at_end(entries: &[EntryProof]) -> Option<LedgerClock> {
+    let told = entries.iter().enumerate().rev().find_map(|(place, entry)| Some((place, entry.heartbeat()?.clock?)));
+    let (place, mut clock) = told?;
+    let behind = entries.iter().skip(place).filter(|entry| entry.is_collectors());
+    behind.for_each(|entry| clock.shows(entry.timestamp_ms));
+    Some(clock)
+}
+
 struct Walk {
     period: Period,
+    /// And what is around it.
+    reach: Period,
     told: Told,
+    /// What keeps the period from being silence although it is not in it.
+    edges: Vec<Gap>,
     /// Up to here heartbeats tell, or a gap does.
     seen_ms: i64,
     /// Of the collector's last entry.
@@ -150,12 +176,11 @@ impl Walk {
     fn beat(&mut self, beat: HeartbeatEntry) {
         let (from_ms, to_ms) = (beat.from_ms, beat.to_ms);
         if let Some(before) = self.before.take() {
-            let set_back = "the clock was set back, so this time came twice";
             if to_ms < from_ms {
-                self.gap(to_ms, from_ms, set_back.to_owned());
+                self.gap(to_ms, from_ms, SET_BACK.to_owned());
             }
             if from_ms < before.to_ms {
-                self.gap(from_ms, before.to_ms, set_back.to_owned());
+                self.gap(from_ms, before.to_ms, SET_BACK.to_owned());
             }
             if from_ms == before.to_ms && !beat.fits(&before) {
                 self.gap(from_ms, to_ms, "the heartbeat's counters do not go on from the one before it".to_owned());
@@ -166,6 +191,11 @@ impl Walk {
             self.told.events = self.told.events.saturating_add(beat.events);
             self.told.lost = self.told.lost.saturating_add(beat.lost);
             self.told.errors = self.told.errors.saturating_add(beat.errors);
+        }
+        if from_ms < self.reach.to_ms && to_ms > self.reach.from_ms {
+            if from_ms >= self.period.to_ms && (beat.events, beat.lost) != (0, 0) {
+                self.late(&beat);
+            }
             self.unseen(from_ms);
             if let Some(why) = beat.blind() {
                 self.gap(from_ms, to_ms, why);
@@ -176,6 +206,14 @@ impl Walk {
         self.before = Some(beat);
     }
 
+    /// Something was written so shortly behind the period that it may have happened in it.
+    fn late(&mut self, beat: &HeartbeatEntry) {
+        let why = format!("{} events and {} losses came right behind it and may be of it", beat.events, beat.lost);
+        let around_ms = self.reach.to_ms.saturating_sub(self.period.to_ms);
+        let from_ms = beat.from_ms.saturating_sub(around_ms);
+        self.edges.extend(self.period.part(from_ms, self.period.to_ms, why));
+    }
+
     /// The time up to the next heartbeat, or to the end.
     fn unseen(&mut self, until_ms: i64) {
         if until_ms > self.seen_ms {
@@ -184,14 +222,35 @@ impl Walk {
         }
     }
 
+    /// One of which the period has no part is told only where the period would be silence without it.
     fn gap(&mut self, from_ms: i64, to_ms: i64, why: String) {
-        self.told.gaps.extend(self.period.part(from_ms, to_ms, why));
+        if from_ms < self.period.to_ms && to_ms > self.period.from_ms {
+            self.told.gaps.extend(self.period.part(from_ms, to_ms, why));
+        } else {
+            self.edges.extend(self.reach.part(from_ms, to_ms, why));
+        }
     }
 
-    fn end(mut self) -> Told {
-        self.unseen(self.period.to_ms);
+    /// `clock`: of the collector at the end of the ledger, where the file has it.
+    fn end(mut self, clock: Option<LedgerClock>) -> Told {
+        self.unseen(self.reach.to_ms);
+        match clock {
+            Some(clock) => {
+                for (from_ms, to_ms) in clock.twice_in(self.reach.from_ms, self.reach.to_ms) {
+                    self.gap(from_ms, to_ms, SET_BACK.to_owned());
+                }
+            }
+            None => {
+                let Period { from_ms, to_ms } = self.period;
+                let why = "whether the clock was set back is not shown: the ledger's newest heartbeat is not here, or does not tell";
+                self.edges.push(Gap { from_ms, to_ms, why: why.to_owned() });
+            }
+        }
         for ((from_ms, why), to_ms) in std::mem::take(&mut self.coverage) {
             self.gap(from_ms, to_ms, why);
+        }
+        if self.told.is_silence() {
+            self.told.gaps = self.edges;
         }
         self.told
     }
@@ -221,6 +280,10 @@ mod tests {
             cycles: 12,
             entities: 90,
             last: Some(format!("3:{last}")),
+            announced: Some(false),
+            look_ms: Some(5_000),
+            every_ms: Some(60_000),
+            clock: Some(LedgerClock { highest_ms: (minute + 1) * MINUTE, twice: Vec::new() }),
         }
     }
 
@@ -249,9 +312,12 @@ mod tests {
         chained(lines).iter().filter_map(EntryProof::linked).collect()
     }
 
-    /// Of minutes 1 to 4; the ledger goes on behind the lines.
+    /// Minutes 1 to 3.
+    const PERIOD: Period = Period { from_ms: MINUTE + 5, to_ms: 4 * MINUTE - 5 };
+
+    /// Of minutes 1 to 3; the lines are all of the ledger.
     fn told(lines: &[Line]) -> Result<Told, &'static str> {
-        Told::of(Period { from_ms: MINUTE + 5, to_ms: 4 * MINUTE - 5 }, &run(lines), 1_000)
+        Told::of(PERIOD, &run(lines), lines.len() as u64)
     }
 
     fn gaps(lines: &[Line]) -> Vec<(i64, i64, String)> {
@@ -261,7 +327,7 @@ mod tests {
 
     fn quiet() -> Vec<Line> {
         let mut lines = vec![own("start", 0)];
-        lines.extend((0..4).map(|minute| line(beat(minute, 0, 7))));
+        lines.extend((0..5).map(|minute| line(beat(minute, 0, 7))));
         lines
     }
 
@@ -272,7 +338,7 @@ mod tests {
         assert_eq!((told_of.heartbeats, told_of.others.len()), (3, 0));
         let mut lines = quiet();
         lines[3] = line(beat(2, 2, 9));
-        lines[4] = line(beat(3, 0, 9));
+        lines.splice(4.., [line(beat(3, 0, 9)), line(beat(4, 0, 9))]);
         let told_of = told(&lines).unwrap();
         assert_eq!((told_of.is_silence(), told_of.events, told_of.gaps.len()), (false, 2, 0));
         for action in ["event-range", "alert"] {
@@ -292,11 +358,11 @@ mod tests {
         assert_eq!(gaps(&lines), [(2 * MINUTE, 3 * MINUTE, "the collector ended without".into())]);
         lines.remove(3);
         assert_eq!(gaps(&lines), [(2 * MINUTE, 3 * MINUTE, "no heartbeat is over it".into())]);
-        let begin = [own("start", 2), line(beat(2, 0, 7)), line(beat(3, 0, 7))];
+        let begin = [own("start", 2), line(beat(2, 0, 7)), line(beat(3, 0, 7)), line(beat(4, 0, 7))];
         assert_eq!(gaps(&begin), [(MINUTE + 5, 2 * MINUTE, "the ledger begins later".into())]);
         let period = Period { from_ms: MINUTE, to_ms: 9 * MINUTE };
-        let end = Told::of(period, &run(&quiet()), 5).unwrap().gaps;
-        assert_eq!(end, [Gap { from_ms: 4 * MINUTE, to_ms: 9 * MINUTE, why: "no heartbeat is over it".into() }]);
+        let end = Told::of(period, &run(&quiet()), 6).unwrap().gaps;
+        assert_eq!(end, [Gap { from_ms: 5 * MINUTE, to_ms: 9 * MINUTE, why: "no heartbeat is over it".into() }]);
     }
 
     #[test]
@@ -304,10 +370,18 @@ mod tests {
         let whole = (2 * MINUTE, 3 * MINUTE);
         let paused = HeartbeatEntry { state: "paused".into(), ..beat(2, 0, 7) };
         let failed = HeartbeatEntry { trouble: "source stopped".into(), ..beat(2, 0, 7) };
+        let unseen = HeartbeatEntry { errors: 1, ..beat(2, 0, 7) };
+        let unlooked = HeartbeatEntry { cycles: 0, ..beat(2, 0, 7) };
+        let seldom = HeartbeatEntry { cycles: 5, ..beat(2, 0, 7) };
+        let unknown = HeartbeatEntry { announced: None, ..unlooked.clone() };
         let cases = [
             (paused, "the collector was not runnin"),
             (failed, "the source did not watch al"),
             (beat(2, 1, 7), "the heartbeat's counters do "),
+            (unseen, "1 looks of the source failed"),
+            (unlooked.clone(), "the source has to look, and"),
+            (seldom.clone(), "the source has to look ever"),
+            (unknown, "no look was taken, and a bu"),
         ];
         for (changed, why) in cases {
             let mut lines = quiet();
@@ -315,13 +389,87 @@ mod tests {
             let why: String = why.chars().take(27).collect();
             assert_eq!(gaps(&lines), [(whole.0, whole.1, why)]);
         }
+        for fine in [HeartbeatEntry { cycles: 6, ..seldom }, HeartbeatEntry { announced: Some(true), ..unlooked }] {
+            let mut lines = quiet();
+            lines[3] = line(fine);
+            assert!(told(&lines).unwrap().is_silence());
+        }
         let slept = HeartbeatEntry { to_ms: 4 * MINUTE, ..beat(1, 0, 7) };
-        let lines = [own("start", 0), line(beat(0, 0, 7)), line(slept)];
+        let lines = [own("start", 0), line(beat(0, 0, 7)), line(slept), line(beat(4, 0, 7))];
         assert_eq!(gaps(&lines), [(MINUTE + 5, 4 * MINUTE - 5, "one heartbeat for so long a".into())]);
         let back = HeartbeatEntry { from_ms: 2 * MINUTE - 500, ..beat(2, 0, 7) };
         let mut lines = quiet();
         lines[3] = line(back);
         assert_eq!(gaps(&lines), [(2 * MINUTE - 500, 2 * MINUTE, "the clock was set back, so ".into())]);
+    }
+
+    #[test]
+    fn what_is_right_before_or_behind_it_keeps_a_time_from_being_silence_and_is_told_then_only() {
+        let why = |lines: &[Line], size: u64| {
+            let told = Told::of(PERIOD, &run(lines), size).unwrap();
+            told.gaps.into_iter().map(|gap| gap.why).collect::<Vec<_>>()
+        };
+        let begins_late = quiet().split_off(1);
+        let mut renumbered = run(&quiet());
+        renumbered.remove(0);
+        assert!(Told::of(PERIOD, &renumbered, 6).unwrap().is_silence());
+        assert_eq!(why(&begins_late[1..], 4), ["the ledger begins later"]);
+        let ends_early = &quiet()[..5];
+        assert_eq!(why(ends_early, 5), ["no heartbeat is over it"]);
+        let mut late = quiet();
+        late[5] = line(beat(4, 3, 10));
+        assert_eq!(why(&late, 6), ["3 events and 0 losses came right behind it and may be of it"]);
+        late[5] = line(HeartbeatEntry { errors: 2, ..beat(4, 0, 7) });
+        assert_eq!(why(&late, 6), ["2 looks of the source failed"]);
+        // Where something happened, nobody asks what was around it.
+        late[3] = line(beat(2, 2, 9));
+        late.splice(4.., [line(beat(3, 0, 9)), line(beat(4, 3, 12))]);
+        let told = told(&late).unwrap();
+        assert_eq!((told.is_silence(), told.events, told.gaps.len()), (false, 2, 0));
+    }
+
+    #[test]
+    fn nobody_but_the_collector_says_that_it_watched() {
+        let mut lines = quiet();
+        let said = HeartbeatEntry { collector: AGENT.into(), ..beat(2, 0, 7) };
+        lines[3] = (AGENT, HEARTBEAT, 3 * MINUTE, serde_json::to_string(&said).unwrap());
+        assert_eq!(gaps(&lines), [(2 * MINUTE, 3 * MINUTE, "no heartbeat is over it".into())]);
+    }
+
+    #[test]
+    fn a_time_that_came_twice_is_a_gap_whichever_pass_is_in_the_file() {
+        let twice = |mut beat: HeartbeatEntry| {
+            let clock = LedgerClock { highest_ms: 9 * MINUTE, twice: vec![(2 * MINUTE, 9 * MINUTE)] };
+            beat.clock = Some(clock);
+            line(beat)
+        };
+        let gap = [(2 * MINUTE, 4 * MINUTE - 5, SET_BACK.chars().take(27).collect::<String>())];
+        // The pass that is here is the second one: what its heartbeats say of the first one is all that is left of that.
+        let mut second = quiet();
+        second[5] = twice(beat(4, 0, 7));
+        assert_eq!(gaps(&second), gap);
+        // It is the first one, and of the second one the ledger's newest heartbeat tells.
+        let mut all = quiet();
+        all.extend([own("control", 7), own("control", 8), twice(beat(6, 0, 7)), own("config", 7)]);
+        let mut entries = run(&all);
+        entries.drain(6..8);
+        let size = all.len() as u64;
+        let gaps_of = |entries: &[EntryProof]| {
+            let told = Told::of(PERIOD, entries, size)?;
+            Ok::<_, &str>(told.gaps.iter().map(|gap| (gap.from_ms, gap.to_ms)).collect::<Vec<_>>())
+        };
+        assert_eq!(gaps_of(&entries), Ok(vec![(gap[0].0, gap[0].1)]));
+        // Without that one nobody knows.
+        assert_eq!(gaps_of(&entries[..6]), Ok(vec![(PERIOD.from_ms, PERIOD.to_ms)]));
+        for (place, why) in [(7, "not up to the checkpoint"), (6, "not from a heartbeat on")] {
+            let mut lacking = entries.clone();
+            lacking.remove(place);
+            assert_eq!(gaps_of(&lacking), Err("an entry is missing"), "{why}");
+        }
+        // An entry behind the newest heartbeat may be of a clock that was set back since.
+        let mut since = quiet();
+        since.push(own("control", 3));
+        assert_eq!(gaps(&since).first().map(|gap| (gap.0, gap.1)), Some((3 * MINUTE, 4 * MINUTE - 5)));
     }
 
     #[test]
@@ -340,8 +488,7 @@ mod tests {
     #[test]
     fn entries_that_do_not_reach_over_both_ends_or_lack_one_say_nothing() {
         let lines = quiet();
-        let period = Period { from_ms: MINUTE + 5, to_ms: 4 * MINUTE - 5 };
-        let of = |entries: &[EntryProof]| Told::of(period, entries, 1_000);
+        let of = |entries: &[EntryProof]| Told::of(PERIOD, entries, 1_000);
         let all = run(&lines);
         assert!(of(&all).is_ok() && of(&all[1..]).is_ok(), "the second entry is before the period too");
         assert_eq!(of(&all[2..]), Err("its entries begin behind the period's begin"));
@@ -354,6 +501,7 @@ mod tests {
         // Another may say that it beats in the collector's place, and one that is before the begin by its own clock only.
         let mut foreign = lines.clone();
         foreign[4].0 = AGENT;
+        foreign.truncate(5);
         assert!(of(&run(&foreign)).is_err());
         foreign = lines;
         foreign[1].0 = AGENT;
@@ -365,12 +513,12 @@ mod tests {
         let records = chained(&quiet());
         let leaf = |record: &LedgerRecord| TreeHash::Sha256.leaf(&record.entry.canonical_bytes());
         let mut nodes = LeafNodes::new(TreeHash::Sha256, records.iter().map(leaf).collect());
-        let root = tree::root(&mut nodes, TreeHash::Sha256, 5).unwrap_or_default();
+        let root = tree::root(&mut nodes, TreeHash::Sha256, 6).unwrap_or_default();
         let signer = NoteSigner::new(&origin("m"), &[1; 32]).unwrap();
-        let note = Checkpoint { origin: origin("m"), size: 5, root }.sign(&signer).unwrap();
-        let period = Period { from_ms: MINUTE + 5, to_ms: 4 * MINUTE - 5 };
+        let note = Checkpoint { origin: origin("m"), size: 6, root }.sign(&signer).unwrap();
+        let period = PERIOD;
         let mut proof = Proof::new(Target::Period(period), TreeHash::Sha256, note, Vec::new());
-        proof.set_run(run(&quiet()), 5, &mut nodes).unwrap();
+        proof.set_run(run(&quiet()), 6, &mut nodes).unwrap();
         let file = proof.to_file();
         assert_eq!(
             file.matches("inclusion").count(),
@@ -380,7 +528,7 @@ mod tests {
         let verify = |text: &str| Proof::of_file(text).and_then(|proof| proof.verify(signer.verifier()));
         assert!(verify(&file).unwrap().told.unwrap().is_silence());
 
-        for place in 0..5 {
+        for place in 0..6 {
             let mut lacking = proof.clone();
             lacking.entries.remove(place);
             // Without the first one the second is still before the period.
