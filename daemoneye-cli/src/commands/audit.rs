@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::{Demands, LedgerError, LedgerProgress, LedgerSummary, verify_with};
+use daemoneye_lib::ledger::{Demands, LedgerError, LedgerProgress, LedgerSummary, SetBack, SetBacks, verify_with};
 use daemoneye_lib::proto::Row;
 use daemoneye_lib::segment::{DurableNote, SegmentName};
 use serde_json::Value as Json;
@@ -28,8 +28,19 @@ use crate::value;
 const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Columns of a ledger in which every entry verifies, and of one in which `entry` is the first that does not.
-const GOOD: [&str; 10] =
-    ["result", "entries", "first", "last", "head", "root", "checkpoints", "signed_entries", "segments", "directory"];
+const GOOD: [&str; 11] = [
+    "result",
+    "entries",
+    "first",
+    "last",
+    "head",
+    "root",
+    "checkpoints",
+    "signed_entries",
+    "segments",
+    "set_backs",
+    "directory",
+];
 const BAD: [&str; 6] = ["result", "entry", "file", "offset", "problem", "directory"];
 
 pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliError> {
@@ -80,6 +91,7 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     if verify.vkey.is_some() && unsigned > 0 {
         eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
     }
+    tell_set_backs(&summary.set_backs);
     let (result, exit) = judge(&summary, &directory)?;
     let compared = if compares { Some(compare::ask(settings, &directory).await?) } else { None };
     let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
@@ -89,6 +101,18 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     }
     render::rows(settings.format, &columns, &[row])?;
     Ok(exit)
+}
+
+/// Times are not judged, but whoever reads them has to know where they go back.
+fn tell_set_backs(found: &SetBacks) {
+    let Some(first) = &found.first else { return };
+    let shown = |step: &SetBack| {
+        let time = |ms: i64| value::timestamp(ms.saturating_mul(1_000));
+        format!("at entry {} from {} to {}", step.sequence, time(step.from_ms), time(step.to_ms))
+    };
+    let longest = found.longest.as_ref().filter(|longest| *longest != first);
+    let longest = longest.map_or_else(String::new, |step| format!("; the longest {}", shown(step)));
+    eprintln!("the collector's clock was set back {} times, first {}{longest}", found.count, shown(first));
 }
 
 /// What a ledger is in which every entry verifies.
@@ -170,6 +194,7 @@ fn row(result: &str, summary: &LedgerSummary, directory: &Path) -> Row {
             value::of_number(summary.checkpoints),
             value::of_number(summary.signed_entries),
             value::of_number(summary.segments),
+            value::of_number(summary.set_backs.count),
             value::of_text(directory.display().to_string()),
         ],
     }

@@ -19,6 +19,7 @@ pub mod notes;
 pub mod proof;
 mod range;
 mod reader;
+mod set_backs;
 pub mod tiles;
 pub mod tree;
 mod verify;
@@ -29,6 +30,7 @@ pub use reader::{
     LedgerError, LedgerFault, LedgerHeader, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier,
     Patience,
 };
+pub use set_backs::{SetBack, SetBacks};
 pub use verify::{Demands, verify_dir, verify_with};
 
 use serde::{Deserialize, Serialize};

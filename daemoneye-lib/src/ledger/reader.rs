@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::checkpoint::CheckpointError;
+use super::set_backs::SetBacks;
 use super::tree::TreeHash;
 use super::{AuditEntry, ChainError, ChainVerifier, Hash};
 use crate::exit::Exit;
@@ -194,6 +195,7 @@ impl LedgerVerifier {
             checkpoints: 0,
             signed_entries: 0,
             unsynced_tiles: 0,
+            set_backs: SetBacks::NONE,
         }
     }
 
@@ -273,6 +275,8 @@ pub struct LedgerSummary {
     /// Entries at which a tile became full that does not fit, and that the writer had not noted as synced: a power failure may have
     /// spoilt it, and the writer's next start makes it again.
     pub unsynced_tiles: u64,
+    /// Where the collector's clock was set back; filled where the whole ledger is walked.
+    pub set_backs: SetBacks,
 }
 
 /// How far a verification is.

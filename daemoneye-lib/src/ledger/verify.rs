@@ -11,6 +11,7 @@ use super::note::{NoteError, VerifierKey};
 use super::notes::{
     CheckpointWalk, NotesError, StoredCheckpoint, StoredCheckpoints, checkpoints_log, keys_file, read_text,
 };
+use super::set_backs::SetBacks;
 use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
 use super::{
     LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier, Patience,
@@ -96,7 +97,7 @@ pub fn verify_with(
     })?;
     summary.root = walk.tree.as_ref().map(GrowingTree::root);
     (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
-    summary.unsynced_tiles = walk.unsynced_tiles;
+    (summary.unsynced_tiles, summary.set_backs) = (walk.unsynced_tiles, walk.set_backs);
     Ok(summary)
 }
 
@@ -120,6 +121,7 @@ struct Walk<'a> {
     checkpoints: u64,
     signed_entries: u64,
     unsynced_tiles: u64,
+    set_backs: SetBacks,
     /// The trusted key, or one that follows from it, has signed.
     vouched: bool,
 }
@@ -181,11 +183,13 @@ impl<'a> Walk<'a> {
             checkpoints: 0,
             signed_entries: 0,
             unsynced_tiles: 0,
+            set_backs: SetBacks::NONE,
             vouched: false,
         })
     }
 
     fn take(&mut self, record: &LedgerRecord) -> Result<(), Fault> {
+        self.set_backs.take(&record.entry);
         self.follow_keys(record).map_err(|what| (None, what))?;
         let (Some(tree), Some(leaf)) = (self.tree.as_mut(), record.leaf) else { return Ok(()) };
         let mut wrong = None;
