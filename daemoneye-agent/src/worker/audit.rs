@@ -52,6 +52,13 @@ pub(crate) async fn drain(worker: &Arc<Worker>) {
     }
 }
 
+/// Puts an entry into the outbox for each alert that has grown since the ledger was told of it.
+pub(crate) async fn grown(worker: &Arc<Worker>) {
+    if let Some(Err(error)) = worker.blocking(|worker| worker.store.tell_growth()).await {
+        tracing::warn!(%error, "the ledger was not told of alerts that have grown");
+    }
+}
+
 /// What a start is remembered by: the build and a hash of the settings, not their values.
 pub(crate) fn start(settings: &Settings) -> Value {
     let mut hasher = blake3::Hasher::new();

@@ -23,6 +23,8 @@ const RULE_FILES: Duration = Duration::from_secs(2);
 const RULE_WEIGHTS: Duration = Duration::from_secs(600);
 /// How often waiting audit entries are handed over.
 const AUDIT: Duration = Duration::from_millis(500);
+/// How often the ledger hears of alerts that have grown: one entry for each, however often it was seen.
+const GROWTH: Duration = Duration::from_secs(60);
 /// How often old history is removed; segments are hours long.
 const RETENTION: Duration = Duration::from_secs(3600);
 /// How often history is looked at for segments to merge, and for its size: as often as segments are made on a quiet host.
@@ -45,6 +47,7 @@ pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, RULE_FILES, |worker| async move { rule_marks::tell(&worker).await });
     round(worker, RULE_WEIGHTS, |worker| async move { rule_weights(&worker).await });
     round(worker, AUDIT, |worker| async move { audit::drain(&worker).await });
+    round(worker, GROWTH, |worker| async move { audit::grown(&worker).await });
     round(worker, RETENTION, |worker| async move { retention(&worker).await });
     round(worker, CLOCK, |worker| async move { clock(&worker).await });
     verification(worker);

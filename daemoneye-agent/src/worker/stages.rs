@@ -332,6 +332,7 @@ impl Ready {
         tracing::debug!(reason, "stopping");
         worker.audit("agent".to_owned(), "stop", json!({ "reason": reason })).await;
         ingest.seal(LAST_WAIT).await;
+        audit::grown(&worker).await;
         let _late = tokio::time::timeout(AUDIT_WAIT, audit::drain(&worker)).await;
         if worker.settings.procmond.spawn && outcome.is_ok() {
             stop_collectors(&worker).await;

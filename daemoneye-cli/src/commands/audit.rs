@@ -92,12 +92,15 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
         eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
     }
     tell_set_backs(&summary.set_backs);
-    let (result, exit) = judge(&summary, &directory)?;
+    let (mut result, mut exit) = judge(&summary, &directory)?;
     let compared = if compares { Some(compare::ask(settings, &directory).await?) } else { None };
+    if exit == Exit::Ok && compared.as_ref().is_some_and(|compared| compared.is_overdue) {
+        (result, exit) = ("events_overdue", Exit::Degraded);
+    }
     let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
     if let Some(compared) = compared {
         columns.extend(compare::COLUMNS);
-        row.values.extend(compared);
+        row.values.extend(compared.values);
     }
     render::rows(settings.format, &columns, &[row])?;
     Ok(exit)

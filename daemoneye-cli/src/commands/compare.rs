@@ -13,15 +13,35 @@ use crate::settings::Settings;
 use crate::value;
 
 /// What was counted, in the order of [`ask`].
-pub(super) const COLUMNS: [&str; 8] =
-    ["ranges", "events", "removed", "pending", "unproven", "alerts", "coverage", "rows_unproven"];
+pub(super) const COLUMNS: [&str; 11] = [
+    "ranges",
+    "events",
+    "removed",
+    "pending",
+    OVERDUE,
+    "unproven",
+    "alerts",
+    "alerts_growing",
+    "alerts_unproven",
+    "coverage",
+    "rows_unproven",
+];
+/// Told by collector, and counted here.
+const OVERDUE: &str = "overdue";
 const PROBLEM: [&str; 3] = ["place", "problem", "advice"];
 
 /// Removals that are named on the screen; the ledger has all of them.
 const REMOVALS: usize = 10;
 
+/// What was counted, in the order of [`COLUMNS`].
+pub(super) struct Compared {
+    pub(super) values: Vec<Value>,
+    /// Events should have come long ago.
+    pub(super) is_overdue: bool,
+}
+
 /// Compares, and returns what was counted. Problems are printed, and make an error of it. `ledger` is the directory that was verified.
-pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Vec<Value>, CliError> {
+pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, CliError> {
     let session = Session::open_beside(settings, Some(ledger)).await?;
     let verb = Verb::AuditCompare(AuditCompare {});
     let shown = watch_on(session, verb, "comparing events", Unit::Rows).await?;
@@ -35,6 +55,7 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Vec<Value>
         )));
     }
     tell_removals(&found);
+    let overdue = tell_overdue(&found);
     let problems = found.get("problems").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let number = |name: &str| found.get(name).and_then(Json::as_u64).unwrap_or_default();
     if !problems.is_empty() {
@@ -52,7 +73,30 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Vec<Value>
     if !shown.sound {
         return Err(CliError::Unreadable("the comparison did not reach its end; run it again".to_owned()));
     }
-    Ok(COLUMNS.map(|name| value::of_number(number(name))).to_vec())
+    let count = |name: &str| if name == OVERDUE { overdue } else { number(name) };
+    let values = COLUMNS.map(|name| value::of_number(count(name))).to_vec();
+    Ok(Compared { values, is_overdue: overdue > 0 })
+}
+
+/// Names the events that should have come into the store long ago; how many there are.
+fn tell_overdue(found: &Json) -> u64 {
+    let overdue = found.get(OVERDUE).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let mut events = 0_u64;
+    for of in overdue {
+        let text = |name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default();
+        let count = of.get("events").and_then(Json::as_u64).unwrap_or_default();
+        let since = of.get("since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        eprintln!(
+            "overdue: {count} events of {} from {} to {}, recorded since {since}, are not in the store. Either its agent did not take \
+             them and they are in the collector's log still, or they were deleted and the place that the stream had reached was set \
+             back; let the agent catch up and compare again",
+            text("collector"),
+            text("first"),
+            text("last"),
+        );
+        events = events.saturating_add(count);
+    }
+    events
 }
 
 /// Whether both name one directory; one that cannot be looked at has only its name.

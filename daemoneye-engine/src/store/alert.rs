@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::state::{ALERTS, ALERTS_BY_STATUS, key};
 use super::value::{Record, Stored};
-use super::{Store, StoreError, audit};
+use super::{Store, StoreError, audit, growth};
 
 /// Source events that an alert keeps: enough to start an investigation from, the rest is a query.
 pub(super) const EVENTS_KEPT: usize = 16;
@@ -58,6 +58,11 @@ impl StoredAlert {
         &self.json
     }
 
+    /// Per collector, the last event that was counted.
+    pub(super) fn raised(&self) -> &[EventPointer] {
+        &self.raised
+    }
+
     pub(super) fn into_alert(self) -> Result<Alert, StoreError> {
         let born: Alert = serde_json::from_str(&self.json).map_err(|error| unreadable(&error))?;
         let Self { count, last_seen_us, status, events, completeness, .. } = self;
@@ -80,10 +85,16 @@ impl StoredAlert {
         self.raised.iter().any(|last| last.collector == cause.collector && last >= cause)
     }
 
-    /// Counts one more match, once per event; `again` takes note of one that belongs to the match before it.
-    pub(super) fn raise(&mut self, cause: &EventPointer, time_us: i64, completeness: &Completeness, again: bool) {
+    /// Counts one more match, once per event; `again` takes note of one that belongs to the match before it. False: it was counted.
+    pub(super) fn raise(
+        &mut self,
+        cause: &EventPointer,
+        time_us: i64,
+        completeness: &Completeness,
+        again: bool,
+    ) -> bool {
         if self.has_counted(cause) {
-            return;
+            return false;
         }
         self.raised.retain(|last| last.collector != cause.collector);
         self.raised.push(cause.clone());
@@ -95,6 +106,7 @@ impl StoredAlert {
         for reason in &completeness.degraded {
             self.completeness.degrade(*reason);
         }
+        true
     }
 }
 
@@ -198,7 +210,10 @@ impl Store {
         self.state.write(|transaction| {
             let (before, stored) = change_status(transaction, id, status)?;
             let payload = json!({"alert": id, "from": before.as_str(), "to": status.as_str(), "reason": reason});
-            audit::push(transaction, self.options.audit_entries, actor, "alert-status", &payload)?;
+            if audit::push(transaction, self.options.audit_entries, actor, "alert-status", &payload)?.is_none() {
+                // Who did it and why is lost, and counted; what the status is now is told with the growth.
+                growth::note(transaction, key(id))?;
+            }
             stored.into_alert()
         })
     }

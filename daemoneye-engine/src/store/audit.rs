@@ -3,7 +3,8 @@
 //! An entry is written in the transaction that causes it and removed once procmond has acknowledged it. Ids never go back,
 //! so procmond can tell an entry that comes a second time after a lost acknowledgement. Entries that find the outbox full are
 //! not kept: they are counted, coverage says so, and so does the ledger once it takes entries again. What they are about
-//! happens all the same: an alert never fails because its entry found no room.
+//! happens all the same: an alert never fails because its entry found no room. What retention removed is told in any case
+//! ([`super::owed`]).
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -14,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::state::{AUDIT, META, next};
 use super::value::Record;
-use super::{Store, StoreError, coverage, reason};
+use super::{Store, StoreError, coverage, owed, reason};
 
 const AUDIT_COUNTER: &str = "last_audit";
 /// Entries that found no room, ever.
@@ -101,6 +102,20 @@ fn lose(transaction: &WriteTransaction) -> Result<(), StoreError> {
     row.map(drop)
 }
 
+/// Says how many entries found no room, as soon as that and the row of coverage about them do: else the telling would be lost as well.
+fn tell_lost(transaction: &WriteTransaction, room: u64) -> Result<(), StoreError> {
+    let free = room.saturating_sub(transaction.open_table(AUDIT)?.len()?);
+    if free < room.min(2) {
+        return Ok(());
+    }
+    let lost: u64 = match transaction.open_table(META)?.remove(LOST_NOW_COUNTER)? {
+        Some(lost) => lost.value().decode()?,
+        None => return Ok(()),
+    };
+    push(transaction, room, "agent", "audit-entries-lost", &json!({ "count": lost }))?;
+    coverage::tell_newest(transaction, room, ("agent", reason::AUDIT_FULL))
+}
+
 impl Store {
     /// Queues an entry for the ledger and returns its outbox id; `None`: the outbox is full, and the entry was counted instead.
     ///
@@ -120,21 +135,16 @@ impl Store {
     }
 
     /// Forgets the entries up to and including `up_to`: procmond has them. When others were lost meanwhile, an entry that says
-    /// how many follows.
+    /// how many follows, and what retention removed meanwhile.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn audit_done(&self, up_to: u64) -> Result<(), StoreError> {
         self.state.write(|transaction| {
             transaction.open_table(AUDIT)?.retain_in(..=up_to, |_, _| false)?;
-            let lost: u64 = match transaction.open_table(META)?.remove(LOST_NOW_COUNTER)? {
-                Some(lost) => lost.value().decode()?,
-                None => return Ok(()),
-            };
-            let payload = json!({ "count": lost });
             let room = self.options.audit_entries;
-            push(transaction, room, "agent", "audit-entries-lost", &payload)?;
-            coverage::tell_newest(transaction, room, ("agent", reason::AUDIT_FULL))
+            owed::settle(transaction, room)?;
+            tell_lost(transaction, room)
         })
     }
 }

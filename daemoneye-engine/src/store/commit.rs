@@ -15,7 +15,7 @@ use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, newest, status_key};
 use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
-use super::{Store, StoreError, StoreOptions, audit, outbox};
+use super::{Store, StoreError, StoreOptions, audit, growth, outbox};
 
 /// Matches per transaction: one sync for many, and no transaction that holds up a seal for long.
 const MATCHES_PER_TRANSACTION: usize = 1_024;
@@ -187,8 +187,10 @@ impl<'a> Commit<'a> {
         if let Some(mut stored) = self.stored(id)? {
             // A collector tells one thing in several events: a file that went is a change and is suspicious.
             let again = self.before.is_some() && self.before == found.moment();
-            stored.raise(cause, found.time_us(), &found.completeness, again);
-            self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
+            if stored.raise(cause, found.time_us(), &found.completeness, again) {
+                self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
+                growth::note(self.transaction, id)?;
+            }
         }
         Ok(())
     }
@@ -245,7 +247,7 @@ impl<'a> Commit<'a> {
     fn insert(&mut self, alert: Alert, cause: &EventPointer, next_try_us: i64) -> Result<(), StoreError> {
         let (id, time_us) = (key(alert.id), alert.time_us);
         let stored = StoredAlert::new(&alert, cause)?;
-        let mut payload = audited(&alert, stored.born());
+        let mut payload = audited(&alert, &stored);
         self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
         self.transaction.open_table(ALERTS_BY_STATUS)?.insert((status_key(alert.status), time_us, id), ())?;
         self.transaction.open_table(ALERTS_BY_KEY)?.insert((key_hash(&alert.dedup_key), time_us), id)?;
@@ -307,10 +309,10 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, options: &StoreOptions) 
 }
 
 /// What the ledger says about an alert: enough to find it and to prove every word of it, nothing that may hold secrets.
-fn audited(alert: &Alert, born: &str) -> serde_json::Value {
+fn audited(alert: &Alert, stored: &StoredAlert) -> serde_json::Value {
     json!({
         "alert": alert.id,
-        "record": blake3::hash(born.as_bytes()).to_hex().as_str(),
+        "record": blake3::hash(stored.born().as_bytes()).to_hex().as_str(),
         "time_us": alert.time_us,
         "severity": alert.severity,
         "rule": alert.rule_id,
@@ -319,5 +321,6 @@ fn audited(alert: &Alert, born: &str) -> serde_json::Value {
         "entity_id": alert.process.get("entity_id"),
         "events": alert.events,
         "completeness": alert.completeness.describe(),
+        "raised": stored.raised(),
     })
 }

@@ -201,7 +201,7 @@ impl Store {
             // A table is open once in a transaction, and a full outbox is told there.
             drop((table, newest));
             let gaps = old.len() as u64;
-            Expired { gaps, ..Expired::default() }.tell(transaction, self.options.audit_entries, Some(before_us))?;
+            Expired { gaps, ..Expired::default() }.tell(transaction, self.options.audit_entries, before_us)?;
             Ok(gaps)
         })
     }

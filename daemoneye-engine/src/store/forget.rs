@@ -14,7 +14,7 @@ use super::commit::key_hash;
 use super::outbox::{self, DeliveryRow, DeliveryState};
 use super::retention::Expired;
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS};
-use super::{Store, StoreError, counts};
+use super::{Store, StoreError, counts, growth};
 
 /// Alerts that one transaction looks at: some 10 ms, for which new alerts wait.
 const ALERTS_PER_TRANSACTION: usize = 512;
@@ -62,7 +62,7 @@ impl Store {
                     old.iter().try_for_each(|at| forget(transaction, &sinks, ages, *at, &mut gone))?;
                     let Forgotten { alerts, deliveries } = gone;
                     let told = Expired { alerts, deliveries, ..Expired::default() };
-                    told.tell(transaction, self.options.audit_entries, Some(before_us))?;
+                    told.tell(transaction, self.options.audit_entries, before_us)?;
                     Ok(gone)
                 })?;
                 forgotten.alerts = forgotten.alerts.saturating_add(gone.alerts);
@@ -159,6 +159,7 @@ fn remove(
     let alert = stored.into_alert()?;
     let key = (key_hash(&alert.dedup_key), time_us);
     transaction.open_table(ALERTS)?.remove(id)?;
+    growth::forget(transaction, id)?;
     transaction.open_table(ALERTS_BY_STATUS)?.remove((status, time_us, id))?;
     let mut by_key = transaction.open_table(ALERTS_BY_KEY)?;
     if by_key.get(key)?.is_some_and(|of| of.value() == id) {

@@ -6,13 +6,14 @@ use std::sync::Arc;
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::history::HistoryTable;
+use super::owed::Owed;
 use super::proven::Kept;
 use super::segment::SegmentFile;
 use super::state::{RATES, SEGMENTS};
-use super::{Store, StoreError, audit, coverage, leaving};
+use super::{Store, StoreError, coverage, leaving, owed};
 
 /// Counters of the rate limit are kept this long: far beyond any replay.
 const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
@@ -21,11 +22,8 @@ const RATES_KEPT_MINUTES: i64 = 2 * 24 * 60;
 pub(super) const AGE: &str = "removed because of their age";
 const SIZE: &str = "removed because all events together had become too large";
 
-/// Stretches of streams that one entry of the ledger names: some 20 KiB.
-const RANGES_TOLD: usize = 256;
-
 /// What a retention run removed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Expired {
     /// Files.
     pub segments: usize,
@@ -130,11 +128,8 @@ impl Store {
             let told: Result<Vec<_>, _> = gaps.iter().map(|gap| coverage::prolong_alike(transaction, gap)).collect();
             coverage::tell(transaction, room, told?)?;
             kept.write(transaction)?;
-            for ranges in removed.chunks(RANGES_TOLD) {
-                let payload = json!({ "why": why, "before_us": before_us, "ranges": ranges });
-                audit::push(transaction, room, "agent", "events-removed", &payload)?;
-            }
-            expired.tell(transaction, room, before_us)?;
+            let ranges = removed.clone();
+            owed::tell(transaction, room, why, Owed { before_us, ranges, expired })?;
             leaving::insert(transaction, old)
         })
     }
@@ -163,28 +158,30 @@ impl Store {
 }
 
 impl Expired {
-    const fn add(&mut self, more: Self) {
+    pub(super) const fn add(&mut self, more: Self) {
         self.segments = self.segments.saturating_add(more.segments);
         self.rows = self.rows.saturating_add(more.rows);
         self.bytes = self.bytes.saturating_add(more.bytes);
+        self.alerts = self.alerts.saturating_add(more.alerts);
+        self.deliveries = self.deliveries.saturating_add(more.deliveries);
+        self.gaps = self.gaps.saturating_add(more.gaps);
     }
 
-    /// Tells the ledger, in the transaction that removes it. `before_us`: what is older was too old; `None`: all was too large.
-    pub(super) fn tell(
-        self,
-        transaction: &WriteTransaction,
-        room: u64,
-        before_us: Option<i64>,
-    ) -> Result<(), StoreError> {
+    /// Tells the ledger of what was too old, in the transaction that removes it.
+    pub(super) fn tell(self, transaction: &WriteTransaction, room: u64, before_us: i64) -> Result<(), StoreError> {
         if self == Self::default() {
             return Ok(());
         }
+        owed::tell(transaction, room, AGE, Owed { before_us: Some(before_us), ranges: Vec::new(), expired: self })
+    }
+
+    /// What the ledger says of it. `before_us`: what is older was too old; `None`: all was too large.
+    pub(super) fn audited(self, before_us: Option<i64>) -> Value {
         let Self { segments, rows, bytes, alerts, deliveries, gaps } = self;
-        let payload = json!({
+        json!({
             "before_us": before_us, "segments": segments, "rows": rows, "bytes": bytes,
             "alerts": alerts, "deliveries": deliveries, "coverage": gaps,
-        });
-        audit::push(transaction, room, "agent", "retention", &payload).map(drop)
+        })
     }
 }
 
@@ -221,19 +218,8 @@ pub(super) struct Removed {
 fn removed(old: &[Arc<SegmentFile>]) -> Vec<Removed> {
     let events = old.iter().filter(|file| file.table == HistoryTable::ProcessEvents);
     let ranges = events.flat_map(|file| file.ranges.iter());
-    let mut all: Vec<Removed> = ranges
-        .map(|range| Removed { collector: range.collector.clone(), first: range.first, last: range.last })
-        .collect();
-    all.sort_unstable();
-    all.dedup_by(|next, before| {
-        let follows = next.first.0 == before.last.0 && next.first.1 <= before.last.1.saturating_add(1);
-        let joined = next.collector == before.collector && follows;
-        if joined {
-            before.last = before.last.max(next.last);
-        }
-        joined
-    });
-    all
+    let all = ranges.map(|range| Removed { collector: range.collector.clone(), first: range.first, last: range.last });
+    owed::joined_all(all.collect())
 }
 
 /// Bounded by the time of the segment: an event that was dated years ahead makes no gap until then.

@@ -22,6 +22,7 @@ use super::disk::Disk;
 use super::leaving::LeavingRow;
 use super::live::Lifetime;
 use super::outbox::DeliveryRow;
+use super::owed::Owed;
 use super::segment::SegmentRow;
 use super::value::{Record, Stored};
 use super::versions::{KeptList, RuleText};
@@ -63,6 +64,10 @@ pub(super) const DELIVERY_COUNTS: TableDefinition<'_, (&str, u8), Stored<u64>> =
 /// (sink, next try in µs, order) → alert id
 pub(super) const DUE: TableDefinition<'_, (&str, i64, u64), u128> = TableDefinition::new("alert_deliveries_due");
 pub(super) const AUDIT: TableDefinition<'_, u64, Stored<AuditRow>> = TableDefinition::new("audit_outbox");
+/// Alerts that have grown since the ledger was told of them.
+pub(super) const GROWN: TableDefinition<'_, u128, ()> = TableDefinition::new("alerts_grown");
+/// cause of a removal → what the outbox had no room for
+pub(super) const OWED: TableDefinition<'_, &str, Stored<Owed>> = TableDefinition::new("audit_owed");
 pub(super) const SYSTEM: TableDefinition<'_, u64, Stored<SystemInfo>> = TableDefinition::new("system_info");
 pub(super) const SCANS: TableDefinition<'_, u64, Stored<ScanMetadata>> = TableDefinition::new("scan_metadata");
 pub(super) const COVERAGE: TableDefinition<'_, (i64, u64), Stored<StoredGap>> = TableDefinition::new("coverage");
@@ -80,7 +85,7 @@ macro_rules! every_table {
         every_table!(
             $each, ($($argument),+),
             META SEGMENTS LEAVING WATERMARKS LIFETIMES RULES RULE_VERSIONS RULE_LISTS ALERTS ALERTS_BY_STATUS ALERTS_BY_KEY RATES DELIVERIES DELIVERY_COUNTS DUE
-            AUDIT SYSTEM SCANS COVERAGE COVERAGE_NEWEST RANGE_LEAVES
+            AUDIT OWED GROWN SYSTEM SCANS COVERAGE COVERAGE_NEWEST RANGE_LEAVES
         );
     }};
     ($each:path, $arguments:tt, $($table:ident)+) => { $( every_table!(@ $each, $arguments, state::$table); )+ };

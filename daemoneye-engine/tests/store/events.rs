@@ -26,7 +26,7 @@ use redb::{ReadableDatabase as _, TableDefinition};
 use uuid::Uuid;
 
 use super::golden;
-use super::raw::{Raw, overwrite};
+use super::raw::{Counter, Raw, SystemInfo, overwrite};
 
 use super::damage::copy;
 
@@ -564,10 +564,10 @@ fn the_outbox_counts_are_right_also_for_a_store_that_kept_none() {
 
     let state = redb::Database::open(dir.path().join("state.redb")).unwrap();
     let transaction = state.begin_write().unwrap();
-    transaction.delete_table(TableDefinition::<(&str, u8), Raw<true>>::new("alert_delivery_counts")).unwrap();
+    transaction.delete_table(TableDefinition::<(&str, u8), Raw<Counter>>::new("alert_delivery_counts")).unwrap();
     transaction.commit().unwrap();
     drop(state);
-    overwrite(dir.path(), TableDefinition::<&str, Raw<true>>::new("meta"), "format_version", &[1, 1]);
+    overwrite(dir.path(), TableDefinition::<&str, Raw<Counter>>::new("meta"), "format_version", &[1, 1]);
     assert_eq!(told(&Store::open_offline(dir.path()).unwrap()), before, "a copy is migrated in memory");
     assert_eq!(told(&open(dir.path())), before);
     assert_eq!(told(&open(dir.path())), before, "once");
@@ -762,7 +762,7 @@ fn a_directory_that_cannot_be_used_is_named_with_what_to_do() {
 
 #[test]
 fn a_store_of_a_newer_version_is_refused_and_left_alone() {
-    const VERSION: TableDefinition<'_, &str, Raw<true>> = TableDefinition::new("meta");
+    const VERSION: TableDefinition<'_, &str, Raw<Counter>> = TableDefinition::new("meta");
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     let newer = u8::try_from(FORMAT_VERSION + 1).unwrap();
@@ -794,7 +794,7 @@ fn a_corrupt_value_is_an_error_with_its_table() {
     let dir = tempfile::tempdir().unwrap();
     drop(open(dir.path()));
     for bad in [&b""[..], &[9, 1, 2], &[1, 0xff, 0xff, 0xff, 0xff, 0xff], &[1]] {
-        overwrite(dir.path(), TableDefinition::<u64, Raw<false>>::new("system_info"), 1, bad);
+        overwrite(dir.path(), TableDefinition::<u64, Raw<SystemInfo>>::new("system_info"), 1, bad);
         let error = open(dir.path()).system_info().unwrap_err();
         assert!(matches!(&error, StoreError::CorruptState { table, .. } if table == "system_info"), "{error}");
     }

@@ -16,11 +16,14 @@ use daemoneye_lib::model::{AlertStatus, Completeness, DetectionRule};
 use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence, StartKind};
 use daemoneye_lib::segment::{Kind, SegmentHeader, SegmentName, encode};
 use prost::Message as _;
+use redb::TableDefinition;
 use serde_json::{Map, json};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use super::golden;
+use super::raw::{Raw, Watermark, overwrite};
 
 const T0: i64 = 1_760_000_000_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -135,6 +138,14 @@ fn happened() -> Vec<Record> {
     (1..=40).map(|number| if number == 7 { gap(7, 5) } else { event(number, "sh") }).collect()
 }
 
+/// Forty records and a ledger that covers them, `together` in a range.
+fn covered(together: usize) -> (tempfile::TempDir, Ledger, Vec<Record>) {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
+    ledger.cover(&records, together);
+    (dir, ledger, records)
+}
+
 fn options(dir: &Path) -> StoreOptions {
     StoreOptions { retention: Duration::from_secs(3_600), ..StoreOptions::new(dir) }
 }
@@ -159,6 +170,14 @@ fn raise(store: &Store, record: &Record, word: &str) {
     let batch = Arc::new(batch);
     let found = RuleMatch { rule, batch, row: 0, output, completeness: Completeness::complete() };
     assert_eq!(store.commit_matches(vec![found]).unwrap().len(), 1);
+}
+
+/// A store with all of them and one alert.
+fn alarmed(dir: &Path, records: &[Record]) -> (Store, Uuid) {
+    let store = filled(dir, records, &[20]);
+    raise(&store, &records[3], "a");
+    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    (store, alert)
 }
 
 fn compare(store: &Store, dir: &Path) -> Proven {
@@ -194,9 +213,7 @@ fn what_was_recorded_is_what_is_stored_also_when_it_is_merged() {
 
 #[test]
 fn a_deleted_a_changed_and_an_inserted_event_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
-    ledger.cover(&records, 4);
+    let (dir, mut ledger, records) = covered(4);
     let mut wanted = records.clone();
     wanted[13] = event(14, "innocent");
     wanted.remove(20);
@@ -217,12 +234,8 @@ fn a_deleted_a_changed_and_an_inserted_event_are_named() {
 
 #[test]
 fn an_alert_and_a_row_of_coverage_that_were_deleted_changed_or_put_in_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
-    ledger.cover(&records, 40);
-    let store = filled(dir.path(), &records, &[20]);
-    raise(&store, &records[3], "a");
-    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    let (dir, mut ledger, records) = covered(40);
+    let (store, alert) = alarmed(dir.path(), &records);
     store.set_alert_status(alert, AlertStatus::Acknowledged, "operator:alice", "seen").unwrap();
     ledger.drain(&store);
     assert!(compare(&store, dir.path()).is_sound());
@@ -285,9 +298,7 @@ fn what_retention_took_is_told_apart_and_what_is_left_of_a_cut_range_is_proven_b
 
 #[test]
 fn files_that_are_gone_or_changed_and_a_ledger_that_does_not_verify_are_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
-    ledger.cover(&records, 8);
+    let (dir, mut ledger, records) = covered(8);
     let store = filled(dir.path(), &records, &[20]);
     store.seal().unwrap();
     ledger.drain(&store);
@@ -362,12 +373,8 @@ fn a_removal_that_retention_would_not_have_made_is_named_and_every_one_is_listed
 
 #[test]
 fn an_age_that_no_setting_allows_excuses_no_alert_and_is_named() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
-    ledger.cover(&records, 40);
-    let store = filled(dir.path(), &records, &[20]);
-    raise(&store, &records[3], "a");
-    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    let (dir, mut ledger, records) = covered(40);
+    let (store, alert) = alarmed(dir.path(), &records);
     ledger.drain(&store);
     drop(store);
     let other = tempfile::tempdir().unwrap();
@@ -384,9 +391,7 @@ fn an_age_that_no_setting_allows_excuses_no_alert_and_is_named() {
 
 #[test]
 fn an_entry_that_was_lost_excuses_one_row_of_its_time() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut ledger, records) = (Ledger::new(dir.path()), happened());
-    ledger.cover(&records, 40);
+    let (dir, mut ledger, records) = covered(40);
     let store = filled(dir.path(), &records, &[20]);
     ledger.now_us = T0;
     for append in store.audit_pending(1_000).unwrap() {
@@ -455,4 +460,321 @@ fn what_retention_cuts_is_kept_also_where_the_ledger_lies_elsewhere() {
     let found = store.compare_with_ledger(&store.ledger_dir(), &mut |_, _| true).unwrap();
     assert!(found.is_sound(), "{found:?}");
     assert_eq!((found.events, found.removed, found.unproven), (20, 19, 0));
+}
+
+/// The collector goes on for so many minutes.
+fn beats(ledger: &mut Ledger, minutes: i64) {
+    for _ in 0..minutes {
+        ledger.now_us += HOUR_US / 60;
+        ledger.entry("procmond", "heartbeat", b"{}");
+    }
+}
+
+fn without(records: &[Record], lacks: std::ops::RangeInclusive<u64>) -> Vec<Record> {
+    let stays = |record: &&Record| !lacks.contains(&record.sequence.unwrap().number);
+    records.iter().filter(stays).cloned().collect()
+}
+
+#[test]
+fn a_clock_that_jumps_and_is_set_back_does_not_end_the_order_of_removals() {
+    let year_us = 365 * 24 * HOUR_US;
+    let named = |set: &dyn Fn(&mut Ledger, &[Record]), lacks: std::ops::RangeInclusive<u64>| {
+        let dir = tempfile::tempdir().unwrap();
+        let (mut ledger, records) = (Ledger::new(dir.path()), happened());
+        ledger.entry("procmond", "heartbeat", b"{}");
+        set(&mut ledger, &records);
+        let store = filled(dir.path(), &without(&records, lacks.clone()), &[20]);
+        ledger.drain(&store);
+        let payload = removal("their size", None, *lacks.start(), *lacks.end());
+        ledger.entry("agent", "events-removed", payload.to_string().as_bytes());
+        ledger.entry("procmond", "heartbeat", b"{}");
+        let found = compare(&store, dir.path());
+        found.problems.iter().map(|problem| problem.what.contains("older events of its stream")).collect::<Vec<_>>()
+    };
+    let jumped = |ledger: &mut Ledger, records: &[Record]| {
+        ledger.entry_at(T0 + year_us, "procmond", "heartbeat", b"{}");
+        ledger.cover(records, 4);
+    };
+    assert_eq!(named(&jumped, 21..=24), [true], "once ahead is not for ever");
+    let run = |ledger: &mut Ledger, records: &[Record]| {
+        for records in records.chunks(4) {
+            ledger.cover(records, 4);
+            ledger.now_us -= HOUR_US;
+            beats(ledger, 60);
+        }
+    };
+    let set_back = |ledger: &mut Ledger, records: &[Record]| {
+        run(ledger, &records[..20]);
+        ledger.now_us -= 3 * HOUR_US;
+        run(ledger, &records[20..]);
+    };
+    assert_eq!(named(&set_back, 33..=36), [true], "the times behind a step back order what is behind it");
+    assert_eq!(named(&set_back, 21..=24), [false; 0], "nobody knows which of the files was the older one");
+}
+
+#[test]
+fn an_entry_of_retention_from_while_the_clock_was_ahead_excuses_nothing_and_one_from_before_it_was_behind_does() {
+    let gone = |set: &dyn Fn(&mut Ledger)| {
+        let (dir, mut ledger, records) = covered(40);
+        let store = filled(dir.path(), &records, &[20]);
+        raise(&store, &records[3], "a");
+        ledger.now_us = T0 + HOUR_US;
+        for append in store.audit_pending(1_000).unwrap() {
+            ledger.entry(&append.actor, &append.action, &append.payload);
+        }
+        set(&mut ledger);
+        ledger.entry("procmond", "heartbeat", b"{}");
+        let other = tempfile::tempdir().unwrap();
+        let without = filled(other.path(), &records, &[20]);
+        forget(&without);
+        told(&compare(&without, dir.path())).iter().filter(|(_, what)| what == "ledger").count()
+    };
+    let said = |ledger: &mut Ledger, us: i64, before_us: i64| {
+        let payload = json!({ "before_us": before_us, "alerts": 1 }).to_string();
+        ledger.entry_at(us, "procmond", "heartbeat", b"{}");
+        ledger.entry_at(us, "agent", "retention", payload.as_bytes());
+        ledger.entry_at(us, "procmond", "heartbeat", b"{}");
+    };
+    let day_us = 24 * HOUR_US;
+    assert_eq!(
+        gone(&|ledger: &mut Ledger| said(ledger, T0 + 365 * day_us, T0 + 300 * day_us)),
+        1,
+        "the clock was set back"
+    );
+    let honest = |ledger: &mut Ledger| {
+        said(ledger, T0 + 5 * day_us, T0 + 2 * day_us);
+        ledger.entry_at(0, "procmond", "heartbeat", b"{}");
+        ledger.now_us = T0 + 6 * day_us;
+    };
+    assert_eq!(gone(&honest), 0, "a host that began at 1970 once");
+    // Retention cannot have taken what was told of later.
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[20]);
+    forget(&store);
+    said(&mut ledger, T0 + 5 * day_us, T0 + 2 * day_us);
+    ledger.now_us = T0 + 5 * day_us;
+    raise(&store, &records[3], "a");
+    ledger.drain(&store);
+    beats(&mut ledger, 1);
+    let other = tempfile::tempdir().unwrap();
+    let without = filled(other.path(), &records, &[20]);
+    forget(&without);
+    let found = told(&compare(&without, dir.path()));
+    assert_eq!(found.iter().filter(|(place, what)| place.starts_with("alert") && what == "ledger").count(), 1);
+}
+
+#[test]
+fn what_retention_removed_while_the_outbox_was_full_is_told_when_it_has_room() {
+    let (dir, mut ledger, records) = covered(8);
+    let store = filled(dir.path(), &records, &[12, 20]);
+    store.seal().unwrap();
+    raise(&store, &records[3], "a");
+    ledger.drain(&store);
+    let bytes = store.snapshot().segments.iter().map(|file| file.bytes).max().unwrap();
+    drop(store);
+    let tight = StoreOptions { retention_bytes: bytes, audit_entries: 2, ..options(dir.path()) };
+    let store = Store::open(tight).unwrap();
+    while store.audit_push("agent", "start", &json!({})).unwrap().is_some() {}
+    assert_eq!(store.expire_by_size().unwrap().segments, 2);
+    let by_age = store.expire(T0 + 40 * 24 * HOUR_US).unwrap();
+    assert_eq!((by_age.segments, by_age.alerts), (1, 1));
+    let judged = |store: &Store| {
+        let found = compare(store, dir.path());
+        assert!(found.is_sound(), "{found:?}");
+        (found.events, found.removed)
+    };
+    ledger.now_us = T0 + 60 * 24 * HOUR_US;
+    ledger.entry("procmond", "heartbeat", b"{}");
+    assert_eq!(judged(&store), (0, 39), "while it waits");
+    while !store.audit_pending(1).unwrap().is_empty() {
+        ledger.drain(&store);
+    }
+    assert_eq!(judged(&store), (0, 39), "when it was told");
+    let kinds: std::collections::BTreeSet<String> =
+        compare(&store, dir.path()).removals.into_iter().map(|removal| removal.why).collect();
+    assert_eq!(kinds.len(), 2, "by size and by age: {kinds:?}");
+}
+
+#[test]
+fn what_stands_behind_all_that_a_stream_brought_or_a_collector_covered_was_put_in() {
+    let (dir, mut ledger, records) = covered(4);
+    let more: Vec<Record> = records.iter().cloned().chain([event(41, "sh"), event(42, "sh")]).collect();
+    let store = filled(dir.path(), &more, &[20]);
+    ledger.drain(&store);
+    assert_eq!(compare(&store, dir.path()).pending, 2, "they are not covered yet");
+    ledger.entry("procmond", "stop", b"{}");
+    let found = compare(&store, dir.path());
+    assert_eq!((found.problems.len(), found.pending), (2, 0), "{found:?}");
+    assert!(found.problems[0].what.contains("has ended"), "{found:?}");
+    // The store says that it came to 40.
+    ledger.entry("procmond", "start", b"{}");
+    store.seal().unwrap();
+    drop(store);
+    let table: TableDefinition<'_, &str, Raw<Watermark>> = TableDefinition::new("watermarks");
+    overwrite(dir.path(), table, "procmond", &[1, 1, 40]);
+    let store = Store::open(options(dir.path())).unwrap();
+    let found = compare(&store, dir.path());
+    assert_eq!((found.problems.len(), found.pending), (2, 0), "{found:?}");
+    assert!(found.problems[0].what.contains("behind all that its stream has brought"), "{found:?}");
+}
+
+#[test]
+fn only_what_was_recorded_lately_is_pending_and_what_the_agent_had_committed_is_deleted() {
+    let (dir, mut ledger, records) = covered(4);
+    let store = filled(dir.path(), &records[..20], &[10]);
+    ledger.drain(&store);
+    let found = compare(&store, dir.path());
+    assert_eq!((found.pending, found.overdue.len()), (20, 0), "{found:?}");
+    beats(&mut ledger, 30);
+    let found = compare(&store, dir.path());
+    assert!(found.is_sound(), "{found:?}");
+    let overdue: Vec<_> = found.overdue.iter().map(|of| (of.first.as_str(), of.last.as_str(), of.events)).collect();
+    assert_eq!((found.pending, overdue), (0, vec![("1:21", "1:40", 20)]));
+    ledger.entry("procmond", "registration", br#"{"collector":"procmond","committed":"1:32"}"#);
+    let found = compare(&store, dir.path());
+    let deleted: Vec<_> = found.problems.iter().map(|problem| problem.place.as_str()).collect();
+    assert_eq!(deleted, ["procmond:1:21 to 24", "procmond:1:25 to 28", "procmond:1:29 to 32"]);
+}
+
+#[test]
+fn an_entry_that_was_lost_excuses_the_growth_of_a_row_and_no_other_change_of_it() {
+    let changed = |count: u64, is_lost_before: bool| {
+        let (dir, mut ledger, mut records) = covered(40);
+        let store = filled(dir.path(), &records, &[20]);
+        let lost = |ledger: &mut Ledger| ledger.entry("agent", "audit-entries-lost", br#"{"count":1}"#);
+        if is_lost_before {
+            lost(&mut ledger);
+        }
+        for append in store.audit_pending(1_000).unwrap() {
+            ledger.entry(&append.actor, &append.action, &append.payload);
+        }
+        if !is_lost_before {
+            lost(&mut ledger);
+        }
+        beats(&mut ledger, 1);
+        records[6] = gap(7, count);
+        let other = tempfile::tempdir().unwrap();
+        let store = filled(other.path(), &records, &[20]);
+        forget(&store);
+        let found = compare(&store, dir.path());
+        (found.rows_unproven, found.problems.iter().filter(|problem| problem.place == "coverage row 1").count())
+    };
+    assert_eq!(changed(9, false), (1, 0), "it may have grown");
+    assert_eq!(changed(1, false), (0, 1), "nothing makes it less");
+    assert_eq!(changed(9, true), (0, 1), "it was told of since");
+}
+
+/// The event of `record` once more at another place of the stream.
+fn again(record: &Record, number: u64) -> Record {
+    Record { sequence: Some(Sequence::new(1, number)), ..record.clone() }
+}
+
+fn repeat(store: &Store, record: &Record, numbers: std::ops::RangeInclusive<u64>) {
+    for number in numbers {
+        let batch = Arc::new(decode("procmond", &[again(record, number)]).unwrap().batch);
+        let rule = Arc::new(DetectionRule { dedup: vec!["pid".into()], ..golden::rule() });
+        let output = Map::from_iter([("word".to_owned(), json!("a"))]);
+        let found = RuleMatch { rule, batch, row: 0, output, completeness: Completeness::complete() };
+        assert_eq!(store.commit_matches(vec![found]).unwrap().len(), 0);
+    }
+}
+
+#[test]
+fn what_repeats_add_to_an_alert_is_told_and_an_alert_that_grew_otherwise_is_named() {
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[20]);
+    let world = |repeats: u64| {
+        let other = tempfile::tempdir().unwrap();
+        let store = filled(other.path(), &records, &[20]);
+        raise(&store, &records[3], "a");
+        repeat(&store, &records[3], 31..=30 + repeats);
+        store.tell_growth().unwrap();
+        forget(&store);
+        (other, store)
+    };
+    raise(&store, &records[3], "a");
+    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    ledger.drain(&store);
+    repeat(&store, &records[3], 31..=33);
+    let counted = |store: &Store| {
+        let found = compare(store, dir.path());
+        let named = found.problems.iter().filter(|problem| problem.place == format!("alert {alert}")).count();
+        (found.alerts, found.alerts_growing, named)
+    };
+    assert_eq!(counted(&store), (0, 1, 0), "it is told within a minute");
+    let (_dir, less) = world(0);
+    assert_eq!(counted(&less), (1, 0, 0), "as the ledger knows it by now");
+    assert_eq!(store.tell_growth().unwrap(), 1);
+    assert_eq!(store.tell_growth().unwrap(), 0, "once");
+    assert_eq!(counted(&store), (1, 0, 0), "it waits for the ledger");
+    ledger.drain(&store);
+    assert_eq!(counted(&store), (1, 0, 0));
+    for repeats in [0, 2, 4] {
+        let (_dir, store) = world(repeats);
+        assert_eq!(counted(&store), (0, 0, 1), "{repeats}");
+    }
+    let (_dir, same) = world(3);
+    assert_eq!(counted(&same), (1, 0, 0));
+    // An agent that was made to tell less.
+    let (_dir, less) = world(1);
+    repeat(&less, &records[3], 33..=33);
+    less.tell_growth().unwrap();
+    assert_eq!(counted(&less), (1, 0, 1), "less than it was told of before");
+}
+
+#[test]
+fn growth_that_found_no_room_is_told_later_and_an_alert_of_an_older_build_is_not_judged() {
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[20]);
+    drop(store);
+    let store = Store::open(StoreOptions { audit_entries: 3, ..options(dir.path()) }).unwrap();
+    ledger.drain(&store);
+    raise(&store, &records[3], "a");
+    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    ledger.drain(&store);
+    while store.audit_push("agent", "start", &json!({})).unwrap().is_some() {}
+    repeat(&store, &records[3], 31..=33);
+    store.set_alert_status(alert, AlertStatus::Closed, "operator:alice", "seen").unwrap();
+    assert_eq!(store.tell_growth().unwrap(), 0);
+    ledger.drain(&store);
+    assert_eq!(store.tell_growth().unwrap(), 1);
+    ledger.drain(&store);
+    ledger.entry("procmond", "heartbeat", b"{}");
+    let found = compare(&store, dir.path());
+    assert_eq!((found.alerts, found.alerts_growing), (1, 0), "{found:?}");
+    assert!(!found.problems.iter().any(|problem| problem.place.starts_with("alert")), "{found:?}");
+    // Entries of before have no `raised`.
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[20]);
+    raise(&store, &records[3], "a");
+    for append in store.audit_pending(1_000).unwrap() {
+        let mut payload: serde_json::Value = serde_json::from_slice(&append.payload).unwrap();
+        payload.as_object_mut().unwrap().remove("raised");
+        ledger.entry(&append.actor, &append.action, payload.to_string().as_bytes());
+    }
+    forget(&store);
+    let found = compare(&store, dir.path());
+    assert!(found.is_sound(), "{found:?}");
+    assert_eq!((found.alerts, found.alerts_unproven), (0, 1));
+}
+
+#[test]
+fn an_alert_that_no_list_shows_is_named() {
+    let (dir, mut ledger, records) = covered(40);
+    let (store, alert) = alarmed(dir.path(), &records);
+    let time_us = store.alert(alert).unwrap().unwrap().time_us;
+    store.seal().unwrap();
+    ledger.drain(&store);
+    assert!(compare(&store, dir.path()).is_sound());
+    drop(store);
+    let table: TableDefinition<'_, (u8, i64, u128), ()> = TableDefinition::new("alerts_by_status");
+    let database = redb::Database::open(dir.path().join("state.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let row = (0, time_us, alert.as_u128());
+    assert!(transaction.open_table(table).unwrap().remove(row).unwrap().is_some());
+    transaction.commit().unwrap();
+    drop(database);
+    let store = Store::open(options(dir.path())).unwrap();
+    assert!(store.alerts(&Default::default()).unwrap().is_empty());
+    assert_eq!(told(&compare(&store, dir.path())), [(format!("alert {alert}"), "no".to_owned())]);
 }

@@ -1,17 +1,46 @@
-//! Values of a store written behind its back: what a newer build, or damage, would leave.
+//! Values of a store written behind its back: what a newer build, damage, or whoever may write its file would leave.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
 
+use std::marker::PhantomData;
 use std::path::Path;
 
 use redb::TableDefinition;
 
+/// What a real table calls its values.
+pub(crate) trait Named: std::fmt::Debug {
+    const NAME: &'static str;
+}
+
+#[derive(Debug)]
+pub(crate) struct Counter;
+#[derive(Debug)]
+pub(crate) struct SystemInfo;
+#[derive(Debug)]
+pub(crate) struct Watermark;
+
+impl Named for Counter {
+    const NAME: &'static str = "daemoneye::counter";
+}
+impl Named for SystemInfo {
+    const NAME: &'static str = "daemoneye::system_info";
+}
+impl Named for Watermark {
+    const NAME: &'static str = "daemoneye::watermarks";
+}
+
 /// The value type of the real tables, with bytes of the test's choosing.
 #[derive(Debug)]
-pub(crate) struct Raw<const COUNTER: bool>;
+pub(crate) struct Raw<T>(PhantomData<T>);
 
-impl<const COUNTER: bool> redb::Value for Raw<COUNTER> {
-    type SelfType<'a> = &'a [u8];
-    type AsBytes<'a> = &'a [u8];
+impl<T: Named> redb::Value for Raw<T> {
+    type SelfType<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
+    type AsBytes<'a>
+        = &'a [u8]
+    where
+        Self: 'a;
 
     fn fixed_width() -> Option<usize> {
         None
@@ -29,14 +58,14 @@ impl<const COUNTER: bool> redb::Value for Raw<COUNTER> {
         value
     }
     fn type_name() -> redb::TypeName {
-        redb::TypeName::new(if COUNTER { "daemoneye::counter" } else { "daemoneye::system_info" })
+        redb::TypeName::new(T::NAME)
     }
 }
 
 /// Puts `value` under `key` of a table of a store that nobody has open.
-pub(crate) fn overwrite<const COUNTER: bool, K: redb::Key + 'static>(
+pub(crate) fn overwrite<T: Named + 'static, K: redb::Key + 'static>(
     dir: &Path,
-    table: TableDefinition<'_, K, Raw<COUNTER>>,
+    table: TableDefinition<'_, K, Raw<T>>,
     key: K::SelfType<'_>,
     value: &[u8],
 ) {

@@ -10,10 +10,10 @@ use daemoneye_engine::store::{Fsck, Store, StoreError, StoreOptions};
 use redb::TableDefinition;
 
 use super::damage::{T0, open, parquet, rows, seal, sealed, start};
-use super::raw::{Raw, overwrite};
+use super::raw::{Counter, Raw, SystemInfo, overwrite};
 
-const SYSTEM: TableDefinition<'_, u64, Raw<false>> = TableDefinition::new("system_info");
-const META: TableDefinition<'_, &str, Raw<true>> = TableDefinition::new("meta");
+const SYSTEM: TableDefinition<'_, u64, Raw<SystemInfo>> = TableDefinition::new("system_info");
+const META: TableDefinition<'_, &str, Raw<Counter>> = TableDefinition::new("meta");
 
 fn checked(store: &Store) -> Fsck {
     store.fsck(&mut |_, _| true).unwrap()

@@ -12,7 +12,8 @@ use super::super::counts;
 use super::super::outbox::{DeliveryRow, DeliveryState};
 use super::super::state::{
     ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, AUDIT, COVERAGE, COVERAGE_NEWEST, DELIVERIES, DELIVERY_COUNTS, DUE,
-    LEAVING, LIFETIMES, META, RATES, RULE_LISTS, RULE_VERSIONS, RULES, SCANS, SEGMENTS, SYSTEM, WATERMARKS, key,
+    GROWN, LEAVING, LIFETIMES, META, OWED, RATES, RULE_LISTS, RULE_VERSIONS, RULES, SCANS, SEGMENTS, SYSTEM,
+    WATERMARKS, key,
 };
 use super::super::value::{Record, Stored};
 use super::super::{Store, StoreError, damage};
@@ -99,6 +100,14 @@ fn alerts(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
             found.report(place("alerts_by_key", id), "there is no such alert", RESTORE);
         }
     }
+    found.tables = found.tables.saturating_add(1);
+    for entry in transaction.open_table(GROWN)?.iter()? {
+        let id = entry?.0.value();
+        found.values = found.values.saturating_add(1);
+        if !known.contains_key(&id) {
+            found.report(place("alerts_grown", id), "there is no such alert", RESTORE);
+        }
+    }
     for id in known.keys().filter(|id| !indexed.contains(id)) {
         found.report(place("alerts", *id), "the index by status does not have it, so no list shows it", RESTORE);
     }
@@ -180,6 +189,7 @@ fn values(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
     each(transaction, LEAVING, found, |_, _, _| {})?;
     each(transaction, WATERMARKS, found, |_, _, _| {})?;
     each(transaction, RATES, found, |_, _, _| {})?;
+    each(transaction, OWED, found, |_, _, _| {})?;
     each(transaction, SYSTEM, found, |_, _, _| {})?;
     each(transaction, SCANS, found, |_, _, _| {})?;
     each(transaction, LIFETIMES, found, |entity, lifetime, found| {

@@ -5,6 +5,7 @@
 //! is never only a matter of when each was looked at. What retention took is known from the ledger, not from the store. A range
 //! of which only a part is left is verified with the leaves that retention kept.
 
+mod clocks;
 mod facts;
 mod kept;
 mod leaves;
@@ -23,15 +24,15 @@ use datafusion::arrow::array::RecordBatch;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use self::clocks::{Clocks, JITTER_US, Recorded, Survivors};
 use self::facts::{Facts, Reading};
 pub(super) use self::kept::Kept;
 use self::leaves::{Leaf, Leaves, Position};
 pub use self::removals::Removal;
-use self::removals::{Clocks, Recorded};
 use self::rows::Rows;
 use super::fsck::{OnProgress, Problem, list};
 use super::segment::SegmentFile;
-use super::{HistoryTable, LEDGER_DIR, Store, StoreError, audit};
+use super::{HistoryTable, LEDGER_DIR, Store, StoreError, audit, owed};
 
 /// Waiting entries that are looked at: all that an outbox may hold.
 const WAITING: usize = 1_000_000;
@@ -55,10 +56,16 @@ pub struct Proven {
     pub removed: u64,
     /// Events that are on their way: into the store, or into the ledger.
     pub pending: u64,
+    /// Events that should have come into the store long ago, and of which nothing shows that they did.
+    pub overdue: Vec<Overdue>,
     /// Events that cannot be judged: their range has no tree, or a part of it is gone without its leaves.
     pub unproven: u64,
-    /// Alerts that are as they were raised.
+    /// Alerts that are as they were raised and have grown since, as the ledger tells.
     pub alerts: u64,
+    /// Alerts that have grown within the last minute, of which the ledger is still to hear.
+    pub alerts_growing: u64,
+    /// Alerts of a build that told no growth: what they were raised with is proven, and their status.
+    pub alerts_unproven: u64,
     /// Rows of coverage that are as the ledger has them.
     pub coverage: u64,
     /// Alerts and rows of coverage that no entry proves, and that are older than such entries, or of which the entry was lost.
@@ -88,6 +95,22 @@ impl Proven {
     }
 }
 
+/// Events of a collector that the store never said to have and that were recorded more than ten minutes before its last word: they
+/// wait in the collector's log, or they were deleted and the note of them set back.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Overdue {
+    /// Collector.
+    pub collector: String,
+    /// The first, `epoch:number`.
+    pub first: String,
+    /// The last.
+    pub last: String,
+    /// When the first were recorded, µs since the Unix epoch.
+    pub since_us: i64,
+    /// How many.
+    pub events: u64,
+}
+
 /// What of the store is compared.
 struct Pinned {
     /// Every file of events, those that are set aside too.
@@ -112,6 +135,7 @@ impl Store {
         reading.facts.is_late = true;
         let (pinned, transaction) = (self.pin()?, self.state.read()?);
         audit::pending(&transaction, WAITING)?.iter().for_each(|append| reading.facts.waits(append));
+        owed::waiting(&transaction)?.iter().for_each(|(action, payload)| reading.facts.owes(action, payload));
         reading.go_on();
         let mut facts = reading.facts;
         facts.settle(audit::losing(&transaction)?, audit::now_us());
@@ -202,8 +226,7 @@ struct Comparison<'a> {
     leaves: Leaves,
     found: Proven,
     clocks: Clocks,
-    /// Per collector, when the oldest events that are there were recorded at the latest.
-    survivors: HashMap<String, i64>,
+    survivors: HashMap<String, Survivors>,
     /// Events that each removal took.
     taken: Vec<u64>,
 }
@@ -253,7 +276,7 @@ impl Comparison<'_> {
         if lacking.is_empty() {
             self.changed(entry, range, &rows);
         } else {
-            self.lacking(entry, range, &lacking, there);
+            self.lacking(entry, range, &lacking, there, recorded);
         }
         Ok(())
     }
@@ -261,15 +284,14 @@ impl Comparison<'_> {
     fn proves(&mut self, range: &EventRange, events: u64, recorded: Recorded) {
         self.found.events = self.found.events.saturating_add(events);
         if events > 0 {
-            let oldest = self.survivors.entry(range.collector.clone()).or_insert(i64::MAX);
-            *oldest = recorded.latest_us.min(*oldest);
+            self.survivors.entry(range.collector.clone()).or_default().add(recorded);
         }
     }
 
     /// How many of these retention took. What it cannot have taken is a problem.
     fn removed(&mut self, range: &EventRange, lacking: &[u64], recorded: Recorded) -> u64 {
         let removals = &self.facts.removals;
-        let survivor_us = self.survivors.get(&range.collector).copied();
+        let survivors = self.survivors.get(&range.collector);
         let by = |number: &u64| removals.of(&range.collector, (range.epoch, *number));
         let mut removed = 0_u64;
         for run in lacking.chunk_by(|one, next| by(one) == by(next)) {
@@ -280,7 +302,7 @@ impl Comparison<'_> {
             if let Some(taken) = self.taken.get_mut(fact) {
                 *taken = taken.saturating_add(count);
             }
-            if let Some(why) = removals.contradiction(fact, recorded, survivor_us) {
+            if let Some(why) = removals.contradiction(fact, recorded, survivors) {
                 let said = removals.facts.get(fact).and_then(|fact| fact.entry);
                 let said =
                     said.map_or_else(|| "an entry that waits".to_owned(), |entry| format!("ledger entry {entry}"));
@@ -313,21 +335,26 @@ impl Comparison<'_> {
         self.found.report(stretch(range, range.first, range.last), what);
     }
 
-    fn lacking(&mut self, entry: u64, range: &EventRange, lacking: &[u64], there: u64) {
-        let (mut pending, mut gone) = (0_u64, Vec::new());
-        let seen = self.pinned.seen.get(&range.collector).copied();
+    fn lacking(&mut self, entry: u64, range: &EventRange, lacking: &[u64], there: u64, recorded: Recorded) {
+        let (mut coming, mut gone) = (Vec::new(), Vec::new());
+        let seen = self.pinned.seen.get(&range.collector).max(self.facts.committed.get(&range.collector)).copied();
         for number in lacking {
             let at = (range.epoch, *number);
             if self.facts.removals.of(&range.collector, at).is_some() {
                 continue;
             }
             if self.pinned.may_lag && Some(at) > seen {
-                pending = pending.saturating_add(1);
+                coming.push(*number);
             } else {
                 gone.push(*number);
             }
         }
-        self.found.pending = self.found.pending.saturating_add(pending);
+        let late_us = self.facts.clocks.run_us(&range.collector).saturating_sub(recorded.run_us);
+        if late_us <= JITTER_US {
+            self.found.pending = self.found.pending.saturating_add(coming.len() as u64);
+        } else {
+            self.overdue(range, &coming, recorded);
+        }
         // Nobody can compute the root any more.
         self.found.unproven = self.found.unproven.saturating_add(there);
         for run in gone.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
@@ -338,6 +365,41 @@ impl Comparison<'_> {
                 self.found.report(stretch(range, *first, *last), what);
             }
         }
+    }
+
+    /// They should have come long ago: they wait in their collector's log still, or they were deleted with the store's note of them.
+    fn overdue(&mut self, range: &EventRange, coming: &[u64], recorded: Recorded) {
+        let (Some(first), Some(last)) = (coming.first(), coming.last()) else { return };
+        let at = |number: u64| Sequence::new(range.epoch, number).to_string();
+        let fresh = || Overdue {
+            collector: range.collector.clone(),
+            first: at(*first),
+            last: String::new(),
+            since_us: recorded.latest_us,
+            events: 0,
+        };
+        let known = self.found.overdue.iter().position(|overdue| overdue.collector == range.collector);
+        let known = known.unwrap_or_else(|| {
+            self.found.overdue.push(fresh());
+            self.found.overdue.len().saturating_sub(1)
+        });
+        if let Some(overdue) = self.found.overdue.get_mut(known) {
+            overdue.last = at(*last);
+            overdue.events = overdue.events.saturating_add(coming.len() as u64);
+        }
+    }
+
+    /// Why a stored event that no range covers is not on its way into the ledger.
+    fn put_in(&self, collector: &str, at: Position) -> Option<&'static str> {
+        match self.facts.covered.get(collector) {
+            Some(covered) if at > *covered => {}
+            _ => return Some("no range of the ledger covers it"),
+        }
+        if Some(at) > self.pinned.seen.get(collector).copied() {
+            return Some("it stands behind all that its stream has brought");
+        }
+        let ended = self.facts.ended.contains(collector);
+        ended.then_some("its collector has ended, and no range of the ledger covers it")
     }
 
     /// What is left when every range has taken its events.
@@ -352,23 +414,17 @@ impl Comparison<'_> {
                 self.found.report(place, "more than one event stands at this position");
             }
             for (collector, at, leaf) in leaves.rest(daemoneye_lib::columns::SCHEMA_VERSION) {
-                match self.facts.covered.get(&collector) {
-                    Some(covered) if at > *covered => {
-                        self.found.pending = self.found.pending.saturating_add(1);
-                        continue;
-                    }
-                    // A collector with a ledger of its own.
-                    None if !collector.is_empty() => {
-                        self.found.unproven = self.found.unproven.saturating_add(1);
-                        continue;
-                    }
-                    _ => {}
+                // A collector with a ledger of its own.
+                if !collector.is_empty() && !self.facts.covered.contains_key(&collector) {
+                    self.found.unproven = self.found.unproven.saturating_add(1);
+                    continue;
                 }
+                let Some(why) = self.put_in(&collector, at) else {
+                    self.found.pending = self.found.pending.saturating_add(1);
+                    continue;
+                };
                 let place = format!("{collector}:{}", Sequence::new(at.0, at.1));
-                let what = format!(
-                    "no range of the ledger covers it: it was put into the store (entity {:032x})",
-                    leaf.entity
-                );
+                let what = format!("{why}: it was put into the store (entity {:032x})", leaf.entity);
                 self.found.report(place, what);
             }
         }

@@ -7,18 +7,14 @@
 use std::collections::HashMap;
 
 use daemoneye_lib::config::LEAST_RETENTION_DAYS;
-use daemoneye_lib::ledger::AuditEntry;
 use serde::Serialize;
 
 use super::super::retention::{AGE, Removed};
+use super::clocks::{JITTER_US, Recorded, Survivors};
 use super::leaves::Position;
 
-/// How far the times of events and entries may lie apart: a file that was not merged has a minute of events.
-pub(super) const JITTER_US: i64 = 600_000_000;
 /// What is younger was not too old on any host.
 const LEAST_AGE_US: i64 = (LEAST_RETENTION_DAYS * 86_400_000_000).cast_signed();
-/// What a crash left uncovered is covered at the next start, maybe days after it was recorded, and at once.
-const COVERED_LATE_US: i64 = 60_000_000;
 /// Removals that are listed, the newest: some 100 KiB. Older ones are counted.
 const LISTED: usize = 500;
 
@@ -93,16 +89,16 @@ impl Removals {
         (*last >= at).then_some(*fact)
     }
 
-    /// Why retention cannot have taken an event; `survivor_us`: when the oldest one of its stream that is there was recorded at the latest.
-    pub(super) fn contradiction(&self, fact: usize, event: Recorded, survivor_us: Option<i64>) -> Option<String> {
+    /// Why retention cannot have taken an event; `survivors`: of its stream.
+    pub(super) fn contradiction(&self, fact: usize, event: Recorded, survivors: Option<&Survivors>) -> Option<String> {
         let fact = self.facts.get(fact)?;
         // One that was recorded behind its removal: the clock was set back in between.
         let is_young = |limit_us: i64| event.earliest_us > limit_us.saturating_add(JITTER_US);
         if event.latest_us <= fact.time_us && fact.limit_us.is_some_and(is_young) {
             return Some("it was too young to be removed for its age".to_owned());
         }
-        let is_older = |us: i64| us.saturating_add(JITTER_US) < event.earliest_us;
-        (!event.is_set_back && survivor_us.is_some_and(is_older))
+        survivors
+            .is_some_and(|survivors| survivors.are_older(event))
             .then(|| "older events of its stream are still there, and retention takes the oldest first".to_owned())
     }
 
@@ -121,47 +117,4 @@ impl Removals {
 /// What was recorded later than this was not too old at `time_us`, whatever an entry says.
 pub(super) fn limit_us(time_us: i64, before_us: Option<i64>) -> i64 {
     before_us.unwrap_or(i64::MAX).min(time_us.saturating_sub(LEAST_AGE_US))
-}
-
-/// When the events of a range were recorded.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Recorded {
-    earliest_us: i64,
-    pub(super) latest_us: i64,
-    /// The collector's clock had been further on before, so that order says nothing.
-    is_set_back: bool,
-}
-
-/// The clocks of collectors, as their entries tell.
-#[derive(Debug, Default)]
-pub(super) struct Clocks(HashMap<String, Clock>);
-
-#[derive(Debug)]
-struct Clock {
-    /// Behind this, what came before is covered.
-    covered_us: i64,
-    highest_us: i64,
-    started_us: i64,
-}
-
-impl Clocks {
-    /// Takes the next entry of the ledger: when the events that it covers were recorded.
-    pub(super) fn take(&mut self, entry: &AuditEntry) -> Recorded {
-        let us = entry.timestamp_ms.saturating_mul(1_000);
-        let covers = matches!(entry.action.as_str(), "event-range" | "heartbeat");
-        if !covers && entry.action != "start" {
-            return Recorded { earliest_us: us, latest_us: us, is_set_back: false };
-        }
-        let unknown = Clock { covered_us: i64::MIN, highest_us: i64::MIN, started_us: i64::MIN };
-        let clock = self.0.entry(entry.actor.clone()).or_insert(unknown);
-        let is_set_back = us.saturating_add(JITTER_US) < clock.highest_us;
-        let earliest_us = clock.covered_us.min(us);
-        clock.highest_us = clock.highest_us.max(us);
-        if !covers {
-            clock.started_us = us;
-        } else if us > clock.started_us.saturating_add(COVERED_LATE_US) || us < clock.started_us {
-            clock.covered_us = us;
-        }
-        Recorded { earliest_us, latest_us: us, is_set_back }
-    }
 }

@@ -1,15 +1,17 @@
 //! Alerts and rows of coverage against what entries tell of them.
 
 use std::cell::Cell;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 
+use daemoneye_lib::model::Alert;
 use redb::{ReadTransaction, ReadableTable as _};
 use serde_json::Value;
 use uuid::Uuid;
 
-use super::super::StoreError;
-use super::super::alert::StoredAlert;
-use super::super::state::{ALERTS, COVERAGE};
+use super::super::alert::{StoredAlert, status_key};
+use super::super::growth::Growth;
+use super::super::state::{ALERTS, ALERTS_BY_STATUS, COVERAGE};
+use super::super::{StoreError, growth};
 use super::Proven;
 use super::facts::{AlertFact, Facts, GapFact};
 
@@ -50,15 +52,20 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn alerts(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
+        for (id, entry) in &self.facts.shrunk {
+            let what = format!("it was changed: {} has less of it than an entry before", shown(*entry));
+            found.report(format!("alert {id}"), what);
+        }
         let mut stored: BTreeMap<Uuid, StoredAlert> = BTreeMap::new();
         for row in transaction.open_table(ALERTS)?.iter()? {
             let (id, alert) = row?;
             stored.insert(Uuid::from_u128(id.value()), alert.value().decode()?);
         }
+        listed(transaction, &stored, found)?;
         for (id, fact) in &self.facts.alerts {
             match stored.remove(id) {
-                Some(alert) => judge_alert(&alert, *id, fact, found),
-                None if !self.had(fact.entry) || fact.time_us < self.facts.before_us => {}
+                Some(alert) => self.judge_alert(&alert, *id, fact, growth::waits(transaction, *id)?, found),
+                None if !self.had(fact.entry) || self.facts.is_expired(fact.newest, fact.seen_us()) => {}
                 None => found.report(format!("alert {id}"), deleted(fact.entry)),
             }
         }
@@ -67,6 +74,39 @@ impl<'a> Rows<'a> {
             Self::inserted(format!("alert {id}"), is_excused, found);
         }
         Ok(())
+    }
+
+    /// `waits`: it has grown since it was told of.
+    fn judge_alert(&self, stored: &StoredAlert, id: Uuid, fact: &AlertFact, waits: bool, found: &mut Proven) {
+        let Some(record) = fact.record else {
+            found.rows_unproven = found.rows_unproven.saturating_add(1);
+            return;
+        };
+        let (place, born) = (format!("alert {id}"), stored.born());
+        let alert = serde_json::from_str::<Alert>(born).ok().filter(|_| blake3::hash(born.as_bytes()) == record);
+        let Some(alert) = alert.filter(|alert| alert.time_us == stored.time_us) else {
+            return found.report(place, format!("it was changed: it is not what {} tells of", shown(fact.entry)));
+        };
+        let status = stored.status.as_str();
+        let told = fact.status.clone().unwrap_or_else(|| alert.status.as_str().to_owned());
+        if status != told && !fact.later.iter().any(|later| later == status) && !self.excuse(waits) {
+            return found.report(place, format!("its status was changed: it is {status}, the ledger says {told}"));
+        }
+        let grown = Growth::of(stored);
+        // An entry of a build that told no growth says what it was raised with, and nothing of later.
+        let known = fact.growth.clone().or_else(|| Some(Growth::born(alert, fact.raised.clone()?)));
+        let Some(known) = known else {
+            found.alerts_unproven = found.alerts_unproven.saturating_add(1);
+            return;
+        };
+        if known.is_as_seen(&grown) || fact.grown_later.iter().any(|later| later.is_as_seen(&grown)) {
+            found.alerts = found.alerts.saturating_add(1);
+        } else if waits && known.grows_to(&grown) {
+            found.alerts_growing = found.alerts_growing.saturating_add(1);
+        } else {
+            let what = format!("it was changed: it counts {}, and the ledger tells of {}", grown.count, known.count);
+            found.report(place, what);
+        }
     }
 
     pub(super) fn coverage(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
@@ -79,13 +119,13 @@ impl<'a> Rows<'a> {
         for (id, fact) in &self.facts.gaps {
             match stored.remove(id) {
                 Some(row) => self.judge_gap(&row, *id, fact, found),
-                None if !self.had(fact.entry) || ended_us(&fact.row) < self.facts.before_us => {}
+                None if !self.had(fact.entry) || self.facts.is_expired(fact.entry, ended_us(&fact.row)) => {}
                 None => found.report(format!("coverage row {id}"), deleted(fact.entry)),
             }
         }
         let first = self.facts.gaps.keys().next().copied().unwrap_or(u64::MAX);
         for (id, row) in stored {
-            let is_excused = id < first || self.excuse(self.facts.may_have_lost_row(Some(id), ended_us(&row)));
+            let is_excused = id < first || self.excuse(self.facts.may_have_lost_row(id, ended_us(&row)));
             Self::inserted(format!("coverage row {id}"), is_excused, found);
         }
         Ok(())
@@ -94,7 +134,7 @@ impl<'a> Rows<'a> {
     fn judge_gap(&self, row: &Value, id: u64, fact: &GapFact, found: &mut Proven) {
         if *row == fact.row || fact.later.contains(row) {
             found.coverage = found.coverage.saturating_add(1);
-        } else if self.excuse(self.facts.may_have_lost_row(None, ended_us(row))) {
+        } else if self.excuse(self.facts.may_have_grown(id, fact, row)) {
             // It may have grown, and the entry that said so was lost.
             found.rows_unproven = found.rows_unproven.saturating_add(1);
         } else {
@@ -104,23 +144,27 @@ impl<'a> Rows<'a> {
     }
 }
 
-fn judge_alert(stored: &StoredAlert, id: Uuid, fact: &AlertFact, found: &mut Proven) {
-    let Some(record) = fact.record else {
-        found.rows_unproven = found.rows_unproven.saturating_add(1);
-        return;
-    };
-    let (place, born) = (format!("alert {id}"), stored.born());
-    if blake3::hash(born.as_bytes()) != record {
-        return found.report(place, format!("it was changed: it is not what {} tells of", shown(fact.entry)));
+/// An alert that no list shows is as good as deleted, and rows that name none crowd others out.
+fn listed(
+    transaction: &ReadTransaction,
+    stored: &BTreeMap<Uuid, StoredAlert>,
+    found: &mut Proven,
+) -> Result<(), StoreError> {
+    let mut indexed = HashSet::new();
+    for row in transaction.open_table(ALERTS_BY_STATUS)?.iter()? {
+        let (status, time_us, id) = row?.0.value();
+        let id = Uuid::from_u128(id);
+        let fits = |alert: &StoredAlert| (status_key(alert.status), alert.time_us) == (status, time_us);
+        if stored.get(&id).is_some_and(fits) {
+            indexed.insert(id);
+        } else {
+            found.report(format!("alert {id}"), "the lists have it with a status or time that it does not have");
+        }
     }
-    let at_birth = || serde_json::from_str::<Value>(born).ok()?.get("status")?.as_str().map(str::to_owned);
-    let told = fact.status.clone().or_else(at_birth).unwrap_or_default();
-    let status = stored.status.as_str();
-    if status == told || fact.later.iter().any(|later| later == status) {
-        found.alerts = found.alerts.saturating_add(1);
-    } else {
-        found.report(place, format!("its status was changed: it is {status}, the ledger says {told}"));
+    for id in stored.keys().filter(|id| !indexed.contains(id)) {
+        found.report(format!("alert {id}"), "no list shows it: it was taken out of the index");
     }
+    Ok(())
 }
 
 fn deleted(entry: Option<u64>) -> String {
