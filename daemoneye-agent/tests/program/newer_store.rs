@@ -13,7 +13,7 @@ fn a_store_of_a_newer_version_is_named_and_ends_the_program_with_its_code() {
     let dir = tempfile::tempdir().unwrap();
     let data = dir.path().join("data");
     drop(Store::open(StoreOptions::new(&data)).unwrap());
-    let version = TableDefinition::<&str, raw::Raw<true>>::new("meta");
+    let version = TableDefinition::<&str, raw::Raw<raw::Counter>>::new("meta");
     raw::overwrite(&data, version, "format_version", &[1, 99]);
 
     let token = dir.path().join("token");

@@ -26,7 +26,8 @@ use redb::{ReadableDatabase as _, TableDefinition};
 use uuid::Uuid;
 
 use super::golden;
-use super::raw::{Counter, Raw, SystemInfo, overwrite};
+use super::raw::{Counter, Raw, overwrite};
+use super::whole::SystemInfo;
 
 use super::damage::copy;
 

@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::golden;
-use super::raw::{Raw, Watermark, overwrite};
+use super::raw::{Named, Raw, overwrite};
 
 const T0: i64 = 1_760_000_000_000_000;
 const HOUR_US: i64 = 3_600_000_000;
@@ -175,7 +175,7 @@ fn raise(store: &Store, record: &Record, word: &str) {
 /// A store with all of them and one alert.
 fn alarmed(dir: &Path, records: &[Record]) -> (Store, Uuid) {
     let store = filled(dir, records, &[20]);
-    raise(&store, &records[3], "a");
+    raise(&store, records.get(3).unwrap(), "a");
     let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
     (store, alert)
 }
@@ -777,4 +777,12 @@ fn an_alert_that_no_list_shows_is_named() {
     let store = Store::open(options(dir.path())).unwrap();
     assert!(store.alerts(&Default::default()).unwrap().is_empty());
     assert_eq!(told(&compare(&store, dir.path())), [(format!("alert {alert}"), "no".to_owned())]);
+}
+
+/// What the table of watermarks calls its values.
+#[derive(Debug)]
+pub(crate) struct Watermark;
+
+impl Named for Watermark {
+    const NAME: &'static str = "daemoneye::watermarks";
 }

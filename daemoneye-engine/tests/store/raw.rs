@@ -13,19 +13,9 @@ pub(crate) trait Named: std::fmt::Debug {
 
 #[derive(Debug)]
 pub(crate) struct Counter;
-#[derive(Debug)]
-pub(crate) struct SystemInfo;
-#[derive(Debug)]
-pub(crate) struct Watermark;
 
 impl Named for Counter {
     const NAME: &'static str = "daemoneye::counter";
-}
-impl Named for SystemInfo {
-    const NAME: &'static str = "daemoneye::system_info";
-}
-impl Named for Watermark {
-    const NAME: &'static str = "daemoneye::watermarks";
 }
 
 /// The value type of the real tables, with bytes of the test's choosing.

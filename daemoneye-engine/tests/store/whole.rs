@@ -10,7 +10,15 @@ use daemoneye_engine::store::{Fsck, Store, StoreError, StoreOptions};
 use redb::TableDefinition;
 
 use super::damage::{T0, open, parquet, rows, seal, sealed, start};
-use super::raw::{Counter, Raw, SystemInfo, overwrite};
+use super::raw::{Counter, Named, Raw, overwrite};
+
+/// What the table of hosts calls its values.
+#[derive(Debug)]
+pub(crate) struct SystemInfo;
+
+impl Named for SystemInfo {
+    const NAME: &'static str = "daemoneye::system_info";
+}
 
 const SYSTEM: TableDefinition<'_, u64, Raw<SystemInfo>> = TableDefinition::new("system_info");
 const META: TableDefinition<'_, &str, Raw<Counter>> = TableDefinition::new("meta");

@@ -558,6 +558,10 @@ mod tests {
             cycles: 12,
             entities: 90,
             last: None,
+            announced: Some(true),
+            look_ms: Some(5_000),
+            every_ms: Some(60_000),
+            clock: None,
         };
         serde_json::to_string(&beat).unwrap()
     }
