@@ -165,7 +165,10 @@ impl Ledger {
         let note = SyncNote::open(&log);
         let tail = Tail::find(&log)?;
         let entries = tail.head.entries;
-        let clock = LedgerFiles::open(&dir).and_then(|files| files.clock())?;
+        let clock = LedgerFiles::open(&dir).and_then(|files| files.clock()).unwrap_or_else(|error| {
+            tracing::warn!(%error, "what the clock went through is unknown; of no time until now will silence be shown");
+            LedgerClock::unknown(crate::wal::now_us() / 1000)
+        });
         let mut damage = tail.damage;
         let mut grown = None;
         if let Some(tree) = &options.tree {

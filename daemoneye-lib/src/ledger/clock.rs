@@ -27,6 +27,12 @@ impl Default for LedgerClock {
 }
 
 impl LedgerClock {
+    /// One of which nothing is known but that it shows this time: all before it may have come twice.
+    #[must_use]
+    pub fn unknown(now_ms: i64) -> Self {
+        Self { highest_ms: now_ms, twice: vec![(i64::MIN, now_ms)] }
+    }
+
     /// It shows this time now, and how long it has been running is not known: after a start.
     pub fn shows(&mut self, now_ms: i64) {
         if now_ms.saturating_add(TOLERANCE_MS) < self.highest_ms {

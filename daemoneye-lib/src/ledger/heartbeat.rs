@@ -84,6 +84,9 @@ impl HeartbeatEntry {
         if self.state != RUNNING {
             return Some(format!("the collector was not running but {}", self.state));
         }
+        if self.announced.is_none() || self.clock.is_none() {
+            return Some("a heartbeat of a build that did not say how its source watches".to_owned());
+        }
         if !self.trouble.is_empty() {
             return Some(format!("the source did not watch all the time: {}", self.trouble));
         }
@@ -97,22 +100,19 @@ impl HeartbeatEntry {
 
     /// Why a source that has to look did not see all of it.
     fn unlooked(&self) -> Option<String> {
-        let wanted = match self.announced {
-            Some(true) => return None,
-            Some(false) => {
-                let every_ms = self.look_ms.unwrap_or_default().max(LOOK_MS);
-                // Half of them: what holds up a look for less than its turn is no blindness.
-                (self.length_ms() / every_ms.saturating_mul(2)).max(1)
-            }
-            None => 1,
-        };
+        if self.announced == Some(true) {
+            return None;
+        }
         let (cycles, look_ms) = (self.cycles, self.look_ms.unwrap_or_default());
-        let missing = || match (cycles, self.announced) {
-            (0, None) => "no look was taken, and a build that does not say whether its source has to look".to_owned(),
-            (0, _) => "the source has to look, and did not".to_owned(),
-            _ => format!("the source has to look every {look_ms} ms, and did so {cycles} times only"),
-        };
-        (cycles < wanted).then(missing)
+        // Half of them: what holds up a look for less than its turn is no blindness.
+        let wanted = self.length_ms() / look_ms.max(LOOK_MS).saturating_mul(2);
+        match cycles {
+            0 => Some("the source has to look, and did not".to_owned()),
+            _ if cycles < wanted => {
+                Some(format!("the source has to look every {look_ms} ms, and did so {cycles} times only"))
+            }
+            _ => None,
+        }
     }
 
     /// How long it is; 0 when the clock was set back in it.

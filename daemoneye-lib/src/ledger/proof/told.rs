@@ -61,7 +61,7 @@ impl Told {
         if period.from_ms >= period.to_ms {
             return Err("the period ends before it begins");
         }
-        let is_newest = newest.first().is_none_or(|entry| entry.heartbeat().is_some());
+        let is_newest = newest.first().is_none_or(|entry| entry.heartbeat().is_some_and(|beat| beat.clock.is_some()));
         let reaches_end = |of: &[EntryProof]| of.last().and_then(|last| last.sequence.checked_add(1)) == Some(size);
         if !newest.is_sorted_by(EntryProof::is_before) || !is_newest || !(newest.is_empty() || reaches_end(newest)) {
             return Err("an entry is missing");
@@ -373,7 +373,7 @@ mod tests {
         let unseen = HeartbeatEntry { errors: 1, ..beat(2, 0, 7) };
         let unlooked = HeartbeatEntry { cycles: 0, ..beat(2, 0, 7) };
         let seldom = HeartbeatEntry { cycles: 5, ..beat(2, 0, 7) };
-        let unknown = HeartbeatEntry { announced: None, ..unlooked.clone() };
+        let unknown = HeartbeatEntry { announced: None, ..beat(2, 0, 7) };
         let cases = [
             (paused, "the collector was not runnin"),
             (failed, "the source did not watch al"),
@@ -381,7 +381,7 @@ mod tests {
             (unseen, "1 looks of the source failed"),
             (unlooked.clone(), "the source has to look, and"),
             (seldom.clone(), "the source has to look ever"),
-            (unknown, "no look was taken, and a bu"),
+            (unknown, "a heartbeat of a build that"),
         ];
         for (changed, why) in cases {
             let mut lines = quiet();
