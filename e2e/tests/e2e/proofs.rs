@@ -10,6 +10,8 @@ use daemoneye_lib::ledger::LedgerFiles;
 use daemoneye_lib::ledger::heartbeat::{HEARTBEAT, HeartbeatEntry};
 use daemoneye_lib::ledger::proof::Proof;
 use e2e::{Home, procmonds, program, wait_for};
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::first_light::Hidden;
@@ -216,6 +218,107 @@ fn a_time_is_proven_to_a_stranger_and_one_in_which_the_collector_was_killed_is_n
     fs::write(away.path().join("lacking.json"), lacking.to_file()).unwrap();
     let (status, _, output) = verify("lacking.json");
     assert_eq!(status, code(Exit::Tampered), "{output}");
+}
+
+/// A process table that was recorded, of a host on which nothing happens.
+fn recorded_table(at: &Path) {
+    fs::create_dir_all(at.join("sys/kernel/random")).unwrap();
+    fs::create_dir_all(at.join("42")).unwrap();
+    fs::create_dir(at.join("self")).unwrap();
+    fs::write(at.join("sys/kernel/random/boot_id"), "11111111-2222-3333-4444-555555555555\n").unwrap();
+    fs::write(at.join("stat"), "btime 1700000000\n").unwrap();
+    let stat = "42 (quiet) S 1 42 42 0 -1 0 0 0 0 0 1 1 0 0 20 0 1 0 100 0 25 0 7 0 7\n";
+    fs::write(at.join("42/stat"), stat).unwrap();
+}
+
+/// What a stranger is told of a time: the exit code, and each row.
+fn told_of(
+    home: &Home,
+    away: &Path,
+    key: &str,
+    name: &str,
+    (from_ms, to_ms): (i64, i64),
+) -> (Option<i32>, Vec<Value>) {
+    let (file, audit) = (away.join(name), home.data().join("audit"));
+    if file.exists() {
+        fs::remove_file(&file).unwrap();
+    }
+    let time = |ms: i64| jiff::Timestamp::from_millisecond(ms).unwrap().to_string();
+    let (from, to) = (time(from_ms), time(to_ms));
+    let args = ["audit", "prove", "--from", &from, "--to", &to, "--output", file.to_str().unwrap(), "--audit-dir"];
+    let output = home.cli(&[&args[..], &[audit.to_str().unwrap()]].concat()).unwrap();
+    assert!(output.status.success(), "{}", said(&output));
+    verified_elsewhere(away, key, name)
+}
+
+fn verified_elsewhere(away: &Path, key: &str, name: &str) -> (Option<i32>, Vec<Value>) {
+    let output = elsewhere(away, &["audit", "verify-proof", name, "--vkey", key]);
+    (output.status.code(), serde_json::from_slice(&output.stdout).unwrap_or_default())
+}
+
+fn says_silence(rows: &[Value], word: &str) -> bool {
+    verified(rows, "silence").iter().any(|row| row["detail"].as_str().unwrap().starts_with(word))
+}
+
+#[test]
+fn silence_of_a_quiet_host_is_proven_to_a_stranger_and_none_of_a_time_in_which_the_collector_was_blind() {
+    let home = Home::new().unwrap();
+    let table = home.path().join("table");
+    recorded_table(&table);
+    // So short that the test need not last minutes.
+    let home = home
+        .set("PROCMOND__SOURCE", "procfs")
+        .variable("PROCMOND_PROC_ROOT", table.to_str().unwrap())
+        .variable("PROCMOND_LEDGER__HEARTBEAT_MS", "2000");
+    let agent = home.start_ready().unwrap();
+    let key = first_key(&home);
+    let away = tempfile::tempdir().unwrap();
+    let told = |name: &str, time: (i64, i64)| told_of(&home, away.path(), &key, name, time);
+    // On a machine that is busy a look or a heartbeat may be late, which shows nothing: then a later one has to.
+    let silent = wait_for("silence", || {
+        let quiet = beats(&home).0.into_iter().rfind(|beat| {
+            beat.state == "running"
+                && (beat.announced, beat.events) == (Some(false), 0)
+                && told("quiet.json", (beat.from_ms, beat.to_ms)).0 == code(Exit::Ok)
+        });
+        Ok(quiet)
+    });
+    let silent = silent.unwrap();
+    assert!(silent.cycles > 0 && silent.every_ms == Some(2_000), "{silent:?}");
+
+    let collector = Pid::from_raw(home.procmond_pid().unwrap());
+    let before = beats(&home).0.last().unwrap().to_ms;
+    kill(collector, Signal::SIGSTOP).unwrap();
+    wait_for("four heartbeats' time", || {
+        Ok((jiff::Timestamp::now().as_millisecond() > before + 4 * 2_000).then_some(()))
+    })
+    .unwrap();
+    kill(collector, Signal::SIGCONT).unwrap();
+    let stopped = wait_for("the heartbeat over it", || {
+        let over = |beat: &HeartbeatEntry| beat.from_ms >= before && beat.to_ms > before + 4 * 2_000;
+        Ok(beats(&home).0.into_iter().find(over))
+    });
+    let stopped = stopped.unwrap();
+    fs::remove_dir_all(&table).unwrap();
+    let failed = wait_for("a look that fails", || Ok(beats(&home).0.into_iter().find(|beat| beat.errors > 0)));
+    let failed = failed.unwrap();
+    agent.stop().unwrap();
+
+    for (beat, why) in
+        [(&stopped, "one heartbeat for so long a time"), (&failed, "the source did not watch all the time")]
+    {
+        let (status, rows) = told("blind.json", (beat.from_ms, beat.to_ms));
+        assert_eq!(status, code(Exit::Degraded), "{rows:?}");
+        assert!(says_silence(&rows, "not shown"), "{rows:?}");
+        let gaps = verified(&rows, "gap");
+        assert!(gaps.iter().any(|gap| gap["detail"].as_str().unwrap().contains(why)), "{why}: {rows:?}");
+    }
+    let (status, _) = told("quiet.json", (silent.from_ms, silent.to_ms));
+    assert_eq!(status, code(Exit::Ok));
+    drop(home);
+    let (status, rows) = verified_elsewhere(away.path(), &key, "quiet.json");
+    assert_eq!((status, says_silence(&rows, "yes")), (code(Exit::Ok), true), "{rows:?}");
+    assert_eq!((&verified(&rows, "events")[0]["detail"], verified(&rows, "gap").len()), (&"0".into(), 0), "{rows:?}");
 }
 
 /// The console as an operator of the packaged services calls it, who names no directory.
