@@ -77,7 +77,7 @@ impl LedgerFiles {
     }
 
     /// What the collector's clock has been through, up to the last entry: as the last heartbeat that tells has it, and the entries
-    /// behind that. At most [`CLOCK_FILES`] files are looked at.
+    /// behind that. At most the newest 64 files are looked at.
     ///
     /// # Errors
     /// As [`Self::from`].
