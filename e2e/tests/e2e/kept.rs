@@ -8,6 +8,7 @@ use std::process::Output;
 use collector_core::ledger::{Draft, Ledger, LedgerOptions, TreeOptions};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
+use daemoneye_lib::ledger::proof::Proof;
 use daemoneye_lib::ledger::tree::TreeHash;
 use daemoneye_lib::ledger::{LedgerFiles, LedgerRecord};
 use e2e::{Home, wait_for};
@@ -207,10 +208,30 @@ fn a_process_and_an_alert_are_proven_to_a_stranger_with_one_checkpoint_also_over
             let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(verified(&rows, "kept").len(), 1, "{rows:?}");
         }
+        strip(away.path(), &key);
         for name in ["proof.json", "evidence.json"] {
             fs::remove_file(away.path().join(name)).unwrap();
         }
     }
     hidden.stop();
     agent.stop().unwrap();
+}
+
+/// What is taken out of evidence is told.
+fn strip(dir: &Path, key: &str) {
+    let whole = Proof::of_file(&fs::read_to_string(dir.join("evidence.json")).unwrap()).unwrap();
+    let verify = |proof: &Proof, what: &str| {
+        fs::write(dir.join("stripped.json"), proof.to_file()).unwrap();
+        for args in [["alerts", "verify-evidence"], ["audit", "verify-proof"]] {
+            let output = elsewhere(dir, &[&args[..], &["stripped.json", "--vkey", key]].concat());
+            assert_eq!(output.status.code(), code(Exit::Degraded), "{what}: {}", said(&output));
+            assert!(said(&output).contains(what), "{what}: {}", said(&output));
+        }
+    };
+    let mut without = whole.clone();
+    without.events.pop();
+    verify(&without, "an ancestor, is not in the file");
+    without = whole;
+    without.rule.clear();
+    verify(&without, "the rule's text is not in the file");
 }

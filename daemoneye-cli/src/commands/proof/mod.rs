@@ -238,6 +238,7 @@ fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
     if let Some(told) = verified.told.as_ref().filter(|told| !told.gaps.is_empty()) {
         eprintln!("of {} parts of that time nothing is shown; `audit verify-proof` names them", told.gaps.len());
     }
+    say_lacking(&verified);
     let (entries, events) = (making.proof.entries.len(), making.proof.events.len());
     eprintln!("{}: {entries} entries and {events} events, below the newest checkpoint", output.display());
     Ok(Exit::Ok)
@@ -247,8 +248,8 @@ pub(super) fn verify_proof(arguments: &VerifyProof, settings: &Settings) -> Resu
     let read = Read::file(&arguments.file, &arguments.known)?;
     read.print(settings)?;
     // What is not shown is not silence, and a script is not to take it for that.
-    let whole = read.verified.told.is_none_or(|told| told.gaps.is_empty());
-    Ok(if whole { Exit::Ok } else { Exit::Degraded })
+    let whole = read.verified.told.as_ref().is_none_or(|told| told.gaps.is_empty());
+    Ok(if say_lacking(&read.verified) && whole { Exit::Ok } else { Exit::Degraded })
 }
 
 pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -> Result<Exit, CliError> {
@@ -257,11 +258,15 @@ pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -
         return Err(CliError::Usage(format!("{} is no evidence of an alert", arguments.file.display())));
     }
     read.print(settings)?;
-    let lacking = |part: &&Part| part.whole == Whole::Lacking;
-    let parts = read.verified.evidence.iter().flat_map(|evidence| evidence.parts.iter());
-    let lacking: Vec<&Part> = parts.filter(lacking).collect();
-    lacking.iter().for_each(|part| eprintln!("{}: {}", part.name, part.detail));
-    Ok(if lacking.is_empty() { Exit::Ok } else { Exit::Degraded })
+    Ok(if say_lacking(&read.verified) { Exit::Ok } else { Exit::Degraded })
+}
+
+/// Names what evidence lacks; whether it lacks nothing.
+fn say_lacking(verified: &Verified) -> bool {
+    let parts = verified.evidence.iter().flat_map(|evidence| evidence.parts.iter());
+    let lacking: Vec<&Part> = parts.filter(|part| part.whole == Whole::Lacking).collect();
+    lacking.iter().for_each(|part| eprintln!("{} lacking: {}", part.name, part.detail));
+    lacking.is_empty()
 }
 
 /// A file that was verified, and held against what its reader kept.
