@@ -7,7 +7,7 @@ use std::sync::Arc;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest::{EventBatch, decode};
-use daemoneye_engine::store::{RuleMatch, Store, StoreOptions};
+use daemoneye_engine::store::{Answer, RuleMatch, Store, StoreOptions};
 use daemoneye_lib::model::{Completeness, DetectionRule, RuleKind, RuleState, Severity};
 use daemoneye_lib::proto::Record;
 use tempfile::TempDir;
@@ -70,7 +70,7 @@ fn matches(events: &EventBatch) -> Vec<RuleMatch> {
         rule: Arc::clone(&rule),
         batch: std::sync::Arc::new(events.batch.clone()),
         row,
-        output: serde_json::Map::new(),
+        answer: Answer::Row(serde_json::Map::new()),
         completeness: Completeness::complete(),
     };
     (0..events.batch.num_rows()).map(one).collect()

@@ -193,7 +193,7 @@ mod tests {
     use super::*;
     use async_trait::async_trait;
     use daemoneye_engine::ingest::batch_from_json;
-    use daemoneye_engine::store::{DeliveryState, RuleMatch, StoreOptions};
+    use daemoneye_engine::store::{Answer, DeliveryState, RuleMatch, StoreOptions};
     use daemoneye_lib::model::{Alert, Completeness, DetectionRule, RuleKind, RuleState, Severity};
     use serde_json::json;
     use uuid::Uuid;
@@ -264,7 +264,7 @@ mod tests {
             rule: rule(),
             batch: batch.clone().into(),
             row,
-            output: serde_json::Map::new(),
+            answer: Answer::Row(serde_json::Map::new()),
             completeness: Completeness::complete(),
         });
         store.commit_matches(matches.collect()).unwrap().iter().map(|alert| alert.id).collect()

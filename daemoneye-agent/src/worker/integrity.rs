@@ -5,7 +5,7 @@
 use std::sync::{Arc, PoisonError};
 
 use daemoneye_engine::ingest::{GapAt, batch_from_json};
-use daemoneye_engine::store::RuleMatch;
+use daemoneye_engine::store::{Answer, RuleMatch};
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
 use serde_json::{Map, Value, json};
 use uuid::Uuid;
@@ -48,7 +48,13 @@ fn damage(at: &GapAt) -> Option<RuleMatch> {
             .clone();
     let mut completeness = Completeness::complete();
     completeness.degrade(Degraded::EventsShed);
-    Some(RuleMatch { rule: Arc::new(wal_damaged()), batch: Arc::new(batch), row: 0, output, completeness })
+    Some(RuleMatch {
+        rule: Arc::new(wal_damaged()),
+        batch: Arc::new(batch),
+        row: 0,
+        answer: Answer::Row(output),
+        completeness,
+    })
 }
 
 fn wal_damaged() -> DetectionRule {

@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use daemoneye_engine::detect::{BUDGET, Exception, Mark, RuleStats};
 use daemoneye_engine::ingest::batch_from_json;
-use daemoneye_engine::store::{RuleMatch, Store, StoreError};
+use daemoneye_engine::store::{Answer, RuleMatch, Store, StoreError};
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
 use daemoneye_lib::proto::CoverageGap;
 use serde_json::json;
@@ -126,7 +126,7 @@ fn found(stats: &RuleStats, now: i64) -> Option<RuleMatch> {
     let mut completeness = Completeness::complete();
     completeness.degrade(Degraded::TimedOut);
     let (batch, output) = (Arc::new(batch), output.as_object()?.clone());
-    Some(RuleMatch { rule: Arc::new(degraded()), batch, row: 0, output, completeness })
+    Some(RuleMatch { rule: Arc::new(degraded()), batch, row: 0, answer: Answer::Row(output), completeness })
 }
 
 fn degraded() -> DetectionRule {

@@ -1,10 +1,23 @@
 //! What a rule's SELECT returned, as JSON: the column table's kinds, times as RFC 3339, bytes as `0x` and hex.
 
+use std::sync::Arc;
+
+use daemoneye_lib::columns::PROCESS_EVENTS;
 use jiff::Timestamp;
 use serde_json::{Map, Value};
 
 use super::compile::Output;
+use super::matcher::Scalar;
 use super::row::{Cell, Columns};
+
+/// The columns that the answer has, each under its name in it; `None` when it has anything else.
+pub(super) fn plain(outputs: &[Output]) -> Option<Arc<[(String, &'static str)]>> {
+    let column = |output: &Output| match output.value {
+        Scalar::Column(column) => Some((output.name.clone(), PROCESS_EVENTS.get(column)?.name)),
+        _ => None,
+    };
+    outputs.iter().map(column).collect()
+}
 
 /// The answer's row in the order of the SELECT.
 pub(super) fn row(outputs: &[Output], columns: &Columns<'_>, row: usize) -> Map<String, Value> {

@@ -20,7 +20,7 @@ use super::row::Columns;
 use super::window::{self, Filling, WindowStats, Windows};
 use super::{LoadedRule, Refusal, output};
 use crate::ingest::EventBatch;
-use crate::store::{RuleMatch, Store};
+use crate::store::{Answer, RuleMatch, Store};
 
 /// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
 #[derive(Debug, Default)]
@@ -48,6 +48,8 @@ struct Filter {
 struct Running {
     rule: Arc<DetectionRule>,
     compiled: Arc<Compiled>,
+    /// The answer where it is columns of the event and nothing has to be worked out.
+    plain: Option<Arc<[(String, &'static str)]>>,
     counters: Counters,
     pace: Pace,
 }
@@ -110,7 +112,8 @@ impl RuleSet {
                     let rule = Arc::new(rule);
                     let member = |plan| window::Member { rule: Arc::clone(&rule), plan, excepted };
                     windows.extend(window.map(member));
-                    free.insert(Running { rule, compiled, counters, pace });
+                    let plain = output::plain(&compiled.outputs);
+                    free.insert(Running { rule, compiled, plain, counters, pace });
                 }
                 Entry::Occupied(_) => {
                     let message = format!("another rule has the id {}", rule.id);
@@ -172,10 +175,10 @@ impl RuleSet {
         reweighed.map(|prefilter| self.find_by(prefilter)).is_some()
     }
 
-    /// Size of the automata that find candidates, in bytes.
+    /// Size of what finds needles in texts, in bytes.
     #[must_use]
-    pub fn automata_bytes(&self) -> usize {
-        self.filter().prefilter.automata_bytes()
+    pub fn needle_bytes(&self) -> usize {
+        self.filter().prefilter.needle_bytes()
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
@@ -221,12 +224,15 @@ impl RuleSet {
         watch: Watch,
         matches: &mut Vec<(usize, RuleMatch)>,
     ) {
-        let mut started = Instant::now();
+        let (mut started, mut rows) = (Instant::now(), Vec::new());
         for rule in candidates.rules() {
             let Some(running) = self.rules.get(rule) else { continue };
             let overflows = columns.overflows();
+            rows.clear();
+            rows.extend(candidates.rows(rule));
             watch.rule(&running.pace, || {
-                for row in candidates.rows(rule).filter(|row| running.compiled.matches(columns, *row)) {
+                // In order, so that matches seldom have to be sorted.
+                for row in rows.iter().rev().copied().filter(|row| running.compiled.matches(columns, *row)) {
                     matches.push((rule, running.found(batch, columns, row, completeness)));
                 }
             });
@@ -335,8 +341,12 @@ impl Running {
         if self.lacks(columns) {
             completeness.degrade(Degraded::SchemaUnavailable);
         }
-        let output = output::row(&self.compiled.outputs, columns, row);
-        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.owned(), row, output, completeness }
+        let answer = match &self.plain {
+            // In a batch that lacks a column another may stand in its place.
+            Some(plain) if !columns.lacks_some() => Answer::Columns(Arc::clone(plain)),
+            _ => Answer::Row(output::row(&self.compiled.outputs, columns, row)),
+        };
+        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.owned(), row, answer, completeness }
     }
 
     /// Whether it reads a column that the batch does not have.

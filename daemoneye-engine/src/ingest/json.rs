@@ -128,6 +128,12 @@ pub fn row_to_json(batch: &RecordBatch, row: usize) -> Map<String, Value> {
     map
 }
 
+/// One value of an event; null where it is NULL, or the batch has no such column or row.
+pub(crate) fn value_in(batch: &RecordBatch, column: &str, row: usize) -> Value {
+    let array = batch.column_by_name(column).filter(|array| row < array.len() && array.is_valid(row));
+    array.and_then(|array| value_to_json(array, row)).unwrap_or(Value::Null)
+}
+
 fn value_to_json(array: &ArrayRef, row: usize) -> Option<Value> {
     Some(match array.data_type() {
         DataType::Binary => Value::from(format!("0x{}", hex::encode(array.as_binary::<i32>().value(row)))),

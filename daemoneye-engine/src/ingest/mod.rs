@@ -21,8 +21,8 @@ use prost::Message as _;
 use crate::store::reason;
 
 pub(crate) use cells::content;
-pub(crate) use json::check_value;
 pub use json::{JsonRowError, batch_from_json, row_to_json};
+pub(crate) use json::{check_value, value_in};
 pub(crate) use live::{LifetimeRow, lifetimes_batch, processes_batch};
 
 /// Topics of everything that collectors see start with this.

@@ -294,7 +294,7 @@ fn born(found: &RuleMatch, id: Uuid, dedup_key: String, options: &StoreOptions) 
         pack: rule.pack.clone(),
         tags: rule.tags.clone(),
         process: found.process(),
-        row: found.output.clone(),
+        row: found.output().into_owned(),
         events: found.pointers().into_iter().rev().take(EVENTS_KEPT).rev().collect(),
         dedup_key,
         count: 1,

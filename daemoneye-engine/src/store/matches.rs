@@ -1,5 +1,6 @@
 //! A rule's match on its way into the store.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use daemoneye_lib::model::{Completeness, DetectionRule, EventPointer, RuleKind};
@@ -8,7 +9,7 @@ use datafusion::arrow::datatypes::{ArrowPrimitiveType, Int64Type, TimestampMicro
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::ingest::row_to_json;
+use crate::ingest::{row_to_json, value_in};
 
 /// Name space of derived ids. Frozen: another value would make every replayed alert a new one.
 const ALERTS: Uuid = Uuid::from_u128(0x7d3c_52a1_9f0e_4b68_8c17_e2b5_40d9_6a3f);
@@ -23,9 +24,19 @@ pub struct RuleMatch {
     /// The event's row in it; of a window rule the latest.
     pub row: usize,
     /// What the rule's SELECT returned for it.
-    pub output: Map<String, Value>,
+    pub answer: Answer,
     /// Whether the evaluation saw everything.
     pub completeness: Completeness,
+}
+
+/// What a rule's SELECT returned.
+#[derive(Debug, Clone)]
+pub enum Answer {
+    /// Columns of the event, each under its name in the answer. Read when they are asked for: most matches only count up an alert
+    /// that is there, and copying three columns takes as long as finding the match.
+    Columns(Arc<[(String, &'static str)]>),
+    /// What was worked out.
+    Row(Map<String, Value>),
 }
 
 /// A match that an exception of its rule hides: no alert is raised, and it is kept as a suppressed one.
@@ -72,6 +83,19 @@ impl RuleMatch {
         (0..self.batch.num_rows()).map(|row| Self { row, ..self.clone() }.pointer()).collect()
     }
 
+    /// What the rule's SELECT returned.
+    #[must_use]
+    pub fn output(&self) -> Cow<'_, Map<String, Value>> {
+        match &self.answer {
+            Answer::Columns(columns) => {
+                let values =
+                    columns.iter().map(|(name, column)| (name.clone(), value_in(&self.batch, column, self.row)));
+                Cow::Owned(values.collect())
+            }
+            Answer::Row(row) => Cow::Borrowed(row),
+        }
+    }
+
     /// The event's columns that are not NULL.
     pub(super) fn process(&self) -> Map<String, Value> {
         row_to_json(&self.batch, self.row)
@@ -83,8 +107,8 @@ impl RuleMatch {
         if self.rule.dedup.is_empty() {
             return format!("{rule}|{}", self.text("entity_id"));
         }
-        let event = self.process();
-        let value = |column: &String| self.output.get(column).or_else(|| event.get(column)).unwrap_or(&Value::Null);
+        let (output, event) = (self.output(), self.process());
+        let value = |column: &String| output.get(column).or_else(|| event.get(column)).unwrap_or(&Value::Null);
         self.rule.dedup.iter().fold(rule.to_string(), |key, column| format!("{key}|{column}={}", value(column)))
     }
 

@@ -75,7 +75,7 @@ pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
 pub use history::HistoryTable;
 pub use living::{Living, OpenLifetimes};
-pub use matches::{HiddenMatch, RuleMatch};
+pub use matches::{Answer, HiddenMatch, RuleMatch};
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use past::PastRead;
 pub use proven::{Overdue, Proven, Removal};

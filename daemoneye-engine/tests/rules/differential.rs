@@ -423,7 +423,7 @@ pub(super) fn events(batch: &RecordBatch) -> EventBatch {
 fn by_matcher(rule: LoadedRule, batch: &RecordBatch) -> Vec<(usize, Value)> {
     let by = |set: &RuleSet| -> Vec<(usize, Value)> {
         let matches = set.evaluate(&events(batch), &Completeness::complete());
-        matches.into_iter().map(|found| (found.row, Value::Object(found.output))).collect()
+        matches.into_iter().map(|found| (found.row, Value::Object(found.output().into_owned()))).collect()
     };
     let sql = rule.rule.sql.clone();
     let (set, refusals) = RuleSet::compile(vec![rule.clone()]);

@@ -106,8 +106,8 @@ fn a_number_that_does_not_fit_is_null_and_counted() {
     let events = batch(&[json!({"pid": 2, "name": "a"}), json!({"pid": i64::MAX, "name": "b"})]);
     let set = set_of(&["SELECT name, pid + 1 AS next FROM process_events WHERE (pid * 2 > 0) IS NOT FALSE"]);
     let matches = set.evaluate(&events, &Completeness::complete());
-    let next: Vec<&Value> = matches.iter().map(|found| &found.output["next"]).collect();
-    assert_eq!(next, [&json!(3), &Value::Null]);
+    let next: Vec<Value> = matches.iter().map(|found| found.output()["next"].clone()).collect();
+    assert_eq!(next, [json!(3), Value::Null]);
     assert_eq!(set.stats()[0].overflows, 2);
 }
 
@@ -220,7 +220,7 @@ fn a_match_carries_what_the_select_returned() {
     completeness.degrade(Degraded::EventsShed);
     let matches = set.evaluate(&events, &completeness);
     assert_eq!(
-        Value::Object(matches[0].output.clone()),
+        Value::Object(matches[0].output().into_owned()),
         json!({
             "time": "2026-01-31T12:00:00.500000Z", "pid": 7, "n": "x", "memfd": true, "cpu_usage": 1.5,
             "arg_lengths": "0x0402", "tty": null, "pid + 1": 8,

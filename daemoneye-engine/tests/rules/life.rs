@@ -75,7 +75,7 @@ fn batch(rows: &[Value]) -> EventBatch {
 fn found(rule: LoadedRule, events: &EventBatch) -> Vec<Value> {
     let (set, refused) = RuleSet::compile(vec![rule]);
     assert!(refused.is_empty());
-    set.evaluate(events, &Completeness::complete()).iter().map(|found| found.output["name"].clone()).collect()
+    set.evaluate(events, &Completeness::complete()).iter().map(|found| found.output()["name"].clone()).collect()
 }
 
 fn three() -> EventBatch {

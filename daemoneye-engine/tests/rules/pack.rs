@@ -423,6 +423,6 @@ fn an_ordinary_machine_raises_no_alert() {
     let events =
         EventBatch { batch, collector: "test".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
     let matches = set.evaluate(&events, &Completeness::complete());
-    let wrong: Vec<_> = matches.iter().map(|found| (&found.rule.name, &found.output)).collect();
+    let wrong: Vec<_> = matches.iter().map(|found| (&found.rule.name, found.output())).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }

@@ -316,6 +316,6 @@ fn a_rule_finds_in_a_replay_what_it_finds_live() {
     let live = set.evaluate(&events, &Completeness::complete());
     let (mut replay, _) = Replay::new(pack(), StoreOptions::new("nowhere")).unwrap();
     let again = replay.take(&events).unwrap();
-    let of = |found: &daemoneye_engine::store::RuleMatch| (found.rule.id, found.row, found.output.clone());
+    let of = |found: &daemoneye_engine::store::RuleMatch| (found.rule.id, found.row, found.output().into_owned());
     assert_eq!(live.iter().map(of).collect::<Vec<_>>(), again.iter().map(of).collect::<Vec<_>>());
 }

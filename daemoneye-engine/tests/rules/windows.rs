@@ -79,7 +79,7 @@ fn told(found: &[RuleMatch]) -> Vec<String> {
         let events = daemoneye_engine::ingest::row_to_json(&found.batch, found.row);
         events["seq"].clone()
     };
-    found.iter().map(|found| format!("{} {}", seq(found), Value::Object(found.output.clone()))).collect()
+    found.iter().map(|found| format!("{} {}", seq(found), Value::Object(found.output().into_owned()))).collect()
 }
 
 fn found(sql: &str, events: &[Value]) -> Vec<String> {

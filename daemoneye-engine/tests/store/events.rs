@@ -10,7 +10,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use daemoneye_engine::detect::rules::ListItem;
 use daemoneye_engine::ingest::{EventBatch, UNDECODABLE, decode};
 use daemoneye_engine::store::{
-    AlertFilter, DeliveryState, FORMAT_VERSION, KeptList, OutboxStats, RuleMatch, RuleText, Store, StoreError,
+    AlertFilter, Answer, DeliveryState, FORMAT_VERSION, KeptList, OutboxStats, RuleMatch, RuleText, Store, StoreError,
     StoreOptions,
 };
 use daemoneye_lib::entity::EntityId;
@@ -122,7 +122,7 @@ fn matches(rule: &DetectionRule, batch: &EventBatch) -> Vec<RuleMatch> {
         rule: Arc::clone(&rule),
         batch: Arc::new(batch.batch.clone()),
         row,
-        output: serde_json::Map::from_iter([("pid".to_owned(), serde_json::json!(row))]),
+        answer: Answer::Row(serde_json::Map::from_iter([("pid".to_owned(), serde_json::json!(row))])),
         completeness: Completeness::complete(),
     };
     (0..batch.batch.num_rows()).map(one).collect()

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use daemoneye_engine::ingest::decode;
-use daemoneye_engine::store::{Proven, RuleMatch, Store, StoreOptions};
+use daemoneye_engine::store::{Answer, Proven, RuleMatch, Store, StoreOptions};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::ledger::{AuditEntry, GENESIS, Hash, LedgerHeader, RangeBuilder};
@@ -168,7 +168,7 @@ fn raise(store: &Store, record: &Record, word: &str) {
     let output = Map::from_iter([("word".to_owned(), json!(word))]);
     let rule = Arc::new(DetectionRule { dedup: vec!["pid".into()], ..golden::rule() });
     let batch = Arc::new(batch);
-    let found = RuleMatch { rule, batch, row: 0, output, completeness: Completeness::complete() };
+    let found = RuleMatch { rule, batch, row: 0, answer: Answer::Row(output), completeness: Completeness::complete() };
     assert_eq!(store.commit_matches(vec![found]).unwrap().len(), 1);
 }
 

@@ -112,7 +112,7 @@ impl Tally {
         let time = process.get("time").and_then(Value::as_str).unwrap_or_default();
         let day = self.days.entry(day(time)).or_default();
         day.hits = day.hits.saturating_add(1);
-        for (column, value) in &found.output {
+        for (column, value) in &*found.output() {
             let counts = self.values.entry(column.clone()).or_default();
             let text = value.as_str().map_or_else(|| value.to_string(), str::to_owned);
             if let Some(count) = counts.get_mut(&text) {

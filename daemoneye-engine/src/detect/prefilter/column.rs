@@ -1,18 +1,16 @@
 //! The witnesses of one column, and which of them a value has.
 //!
-//! Values and base names are looked up by hash; needles are found by one automaton, all of them in one pass. What a value
+//! Values and base names are looked up by hash; needles are found all of them in one pass. What a value
 //! has given is remembered: paths, users and parents come again and again.
 
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
-use aho_corasick::Anchored;
-use aho_corasick::automaton::Automaton as _;
-use aho_corasick::nfa::contiguous::NFA;
 use daemoneye_lib::path_test::base_of;
 use foldhash::fast::RandomState;
 
 use super::need::Witness;
+use super::needles::Needles;
 
 /// Remembered values of one column. A busy host has some hundred paths and some thousand command lines.
 const REMEMBERED: usize = 2_048;
@@ -35,7 +33,7 @@ pub(super) struct ColumnIndex {
     pub(super) present: Option<WitnessAt>,
     exact: Named,
     bases: Named,
-    needles: Option<NFA>,
+    needles: Option<Needles>,
     /// By needle.
     witnesses: Box<[WitnessAt]>,
     texts: Box<[Box<str>]>,
@@ -46,10 +44,16 @@ pub(super) struct ColumnIndex {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     slots: Vec<Slot>,
-    /// By needle: the last value that had it, so that a text full of one needle counts it once.
-    stamps: Vec<u32>,
-    stamp: u32,
-    hits: Vec<WitnessAt>,
+    /// Of the last value that was looked at.
+    found: Found,
+}
+
+/// Witnesses, each once, in the order in which they were found.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    all: Vec<WitnessAt>,
+    /// By witness, whether it is there: of ten thousand rules some kilobytes, which stay near the processor.
+    bits: Vec<u64>,
 }
 
 /// A value is remembered when it comes a second time: most command lines never do, and would only push out those that do.
@@ -67,7 +71,7 @@ struct Remembered {
 }
 
 impl ColumnIndex {
-    /// `None` when an automaton of so many needles cannot be built.
+    /// `None` when so many needles cannot be looked for.
     pub(super) fn new(column: usize, of: BTreeMap<&Witness, WitnessAt>) -> Option<Self> {
         let (mut present, mut exact, mut bases) = (None, Named::default(), Named::default());
         let (mut texts, mut witnesses) = (Vec::new(), Vec::new());
@@ -82,16 +86,14 @@ impl ColumnIndex {
                 Witness::Present(_) => present = Some(at),
             }
         }
-        let patterns = texts.iter().map(|text| text.as_bytes());
-        let needles =
-            if texts.is_empty() { None } else { Some(NFA::builder().prefilter(false).build(patterns).ok()?) };
+        let needles = if texts.is_empty() { None } else { Some(Needles::new(&texts)?) };
         let (witnesses, texts, hasher) = (witnesses.into(), texts.into(), RandomState::default());
         Some(Self { column, present, exact, bases, needles, witnesses, texts, hasher })
     }
 
-    /// Size of the automaton in bytes.
-    pub(super) fn automaton_bytes(&self) -> usize {
-        self.needles.as_ref().map_or(0, aho_corasick::automaton::Automaton::memory_usage)
+    /// Size of what needles are found by, in bytes.
+    pub(super) fn needle_bytes(&self) -> usize {
+        self.needles.as_ref().map_or(0, Needles::bytes)
     }
 
     /// Everything that is looked for here.
@@ -119,8 +121,8 @@ impl ColumnIndex {
         bytes: &mut usize,
     ) -> &'m [WitnessAt] {
         if text.len() > REMEMBERED_BYTES {
-            self.find(folded().unwrap_or_default(), memory);
-            return &memory.hits;
+            self.find(folded().unwrap_or_default(), &mut memory.found);
+            return memory.found.all();
         }
         if memory.slots.is_empty() {
             memory.slots.resize_with(REMEMBERED, Slot::default);
@@ -129,42 +131,27 @@ impl ColumnIndex {
         let place = usize::try_from(hash).unwrap_or_default() % REMEMBERED;
         let is_known = memory.slots.get(place).is_some_and(|slot| slot.holds(text));
         if !is_known {
-            self.find(folded().unwrap_or_default(), memory);
+            self.find(folded().unwrap_or_default(), &mut memory.found);
             if let Some(slot) = memory.slots.get_mut(place)
                 && std::mem::replace(&mut slot.passed, hash) == hash
             {
-                slot.remember(text, &memory.hits, bytes);
+                slot.remember(text, memory.found.all(), bytes);
             }
-            return &memory.hits;
+            return memory.found.all();
         }
         memory.slots.get(place).and_then(|slot| slot.known.as_ref()).map_or(&[], |known| &known.witnesses)
     }
 
-    fn find(&self, folded: &str, memory: &mut Memory) {
-        memory.hits.clear();
-        memory.hits.extend(self.exact.get(folded));
+    fn find(&self, folded: &str, found: &mut Found) {
+        found.clear();
+        self.exact.get(folded).into_iter().for_each(|at| found.add(*at));
         if !self.bases.is_empty() {
-            memory.hits.extend(self.bases.get(base_of(folded)));
+            self.bases.get(base_of(folded)).into_iter().for_each(|at| found.add(*at));
         }
         if let Some(needles) = &self.needles {
-            self.find_needles(needles, folded, memory);
-        }
-    }
-
-    fn find_needles(&self, needles: &NFA, folded: &str, memory: &mut Memory) {
-        let Ok(mut state) = needles.start_state(Anchored::No) else { return };
-        memory.next_stamp(self.witnesses.len());
-        for byte in folded.bytes() {
-            state = needles.next_state(Anchored::No, state, byte);
-            if !needles.is_match(state) {
-                continue;
-            }
-            for at in 0..needles.match_len(state) {
-                let needle = needles.match_pattern(state, at).as_usize();
-                if memory.is_new(needle) {
-                    memory.hits.extend(self.witnesses.get(needle));
-                }
-            }
+            needles.each(folded.as_bytes(), |needle| {
+                self.witnesses.get(needle).into_iter().for_each(|at| found.add(*at))
+            });
         }
     }
 }
@@ -191,20 +178,39 @@ impl Remembered {
     }
 }
 
-impl Memory {
-    fn next_stamp(&mut self, needles: usize) {
-        self.stamps.resize(needles, 0);
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.stamp == 0 {
-            self.stamps.fill(0);
-            self.stamp = 1;
+impl Found {
+    pub(super) fn clear(&mut self) {
+        for witness in self.all.drain(..) {
+            if let Some(word) = self.bits.get_mut(word_of(witness)) {
+                *word = 0;
+            }
         }
     }
 
-    fn is_new(&mut self, needle: usize) -> bool {
-        let stamp = self.stamp;
-        self.stamps.get_mut(needle).is_some_and(|last| std::mem::replace(last, stamp) != stamp)
+    pub(super) fn add(&mut self, witness: WitnessAt) {
+        let word = word_of(witness);
+        if word >= self.bits.len() {
+            self.bits.resize(word.saturating_add(1), 0);
+        }
+        if let Some(word) = self.bits.get_mut(word)
+            && *word >> (witness % u64::BITS) & 1 == 0
+        {
+            *word |= 1 << (witness % u64::BITS);
+            self.all.push(witness);
+        }
     }
+
+    pub(super) fn has(&self, witness: WitnessAt) -> bool {
+        self.bits.get(word_of(witness)).is_some_and(|word| *word >> (witness % u64::BITS) & 1 != 0)
+    }
+
+    pub(super) fn all(&self) -> &[WitnessAt] {
+        &self.all
+    }
+}
+
+fn word_of(witness: WitnessAt) -> usize {
+    usize::try_from(witness / u64::BITS).unwrap_or(usize::MAX)
 }
 
 #[cfg(test)]

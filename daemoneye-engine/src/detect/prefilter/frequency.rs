@@ -3,12 +3,14 @@
 //! The table is a handful of texts as ordinary hosts have them. A part of one of them is taken for common, however long it is;
 //! of anything else the length decides.
 
+use std::collections::HashMap;
 use std::sync::LazyLock;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
 use daemoneye_lib::path_test::base_of;
 
 use super::need::Witness;
+use super::needles::{WIDTHS, number};
 
 /// Rows, in the unit of all figures here.
 pub(super) const MILLION: u64 = 1_000_000;
@@ -137,6 +139,22 @@ static BASES: LazyLock<Vec<&'static str>> = LazyLock::new(|| {
     let words = TEXTS.iter().flat_map(|text| text.split(' '));
     words.map(base_of).filter(|base| base.len() > 1).collect()
 });
+
+/// Windows of eight, four and two bytes of the table, and how often each is in it.
+static WINDOWS: LazyLock<HashMap<(usize, u64), u32>> = LazyLock::new(|| {
+    let mut windows = HashMap::new();
+    for width in WIDTHS {
+        for window in TEXTS.iter().flat_map(|text| text.as_bytes().windows(width)) {
+            *windows.entry((width, number(window))).or_insert(0) += 1;
+        }
+    }
+    windows
+});
+
+/// How often a window is in the table.
+pub(super) fn times(width: usize, window: u64) -> u32 {
+    WINDOWS.get(&(width, window)).copied().unwrap_or(0)
+}
 
 /// Estimated share of rows that have it, per million.
 pub(super) fn expected(witness: &Witness) -> u64 {

@@ -8,6 +8,7 @@ mod clue;
 mod column;
 mod frequency;
 mod need;
+mod needles;
 mod paths;
 mod values;
 mod weights;
@@ -16,7 +17,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use self::clue::{Clue, Clues, MAX_FURTHER, when_true};
-use self::column::{ColumnIndex, Memory, WitnessAt};
+use self::column::{ColumnIndex, Found, Memory, WitnessAt};
 use self::need::Witness;
 pub(super) use self::paths::paths_when_true;
 use self::weights::{Tally, Weights};
@@ -35,7 +36,7 @@ const NO_SET: u32 = u32::MAX;
 /// Multiplies the place of a witness into a hash, whose upper bits are used: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// Leaves as many of the upper bits as tell those of a [`Marks`] apart.
-const MARKS_SHIFT: u32 = 58;
+const MARKS_SHIFT: u32 = u64::BITS - Marks::BITS.ilog2();
 
 /// The place of a rule in its set.
 type RuleAt = u32;
@@ -47,8 +48,6 @@ pub(super) struct Prefilter {
     /// Rules by witness: where those of each begin in `filed`, and one more.
     starts: Vec<u32>,
     filed: Vec<Filed>,
-    /// By witness: its mark where it is one of a set, else none, so that a row has few.
-    marks: Vec<Marks>,
     /// Of each set of witnesses where it ends in `sets`.
     set_ends: Vec<u32>,
     sets: Vec<WitnessAt>,
@@ -112,13 +111,10 @@ impl Kept {
     }
 }
 
-/// The witnesses that one row has.
+/// The witnesses that one row has, and their marks.
 #[derive(Debug, Default)]
 struct Row {
-    found: Vec<WitnessAt>,
-    /// By witness: the last row that had it.
-    stamps: Vec<u32>,
-    stamp: u32,
+    found: Found,
     marks: Marks,
 }
 
@@ -145,7 +141,6 @@ impl Prefilter {
         }
         let witnesses = this.index(clues.iter().flat_map(|(_, clues)| clues));
         let mut filing = Filing { filed: vec![Vec::new(); witnesses.len()], known: HashMap::new() };
-        this.marks.resize(witnesses.len(), 0);
         for (rule, clues) in &clues {
             this.file(*rule, clues, &witnesses, &mut filing);
         }
@@ -216,14 +211,7 @@ impl Prefilter {
 
     /// The place of a new set of witnesses, and their marks.
     fn set(&mut self, witnesses: &[WitnessAt]) -> (u32, Marks) {
-        let mut all = 0;
-        for witness in witnesses {
-            let mark = 1 << (u64::from(*witness).wrapping_mul(SPREAD) >> MARKS_SHIFT);
-            if let Some(marks) = self.marks.get_mut(usize::try_from(*witness).unwrap_or(usize::MAX)) {
-                *marks = mark;
-            }
-            all |= mark;
-        }
+        let all = witnesses.iter().fold(0, |all, witness| all | mark(*witness));
         self.sets.extend(witnesses);
         self.set_ends.push(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
         (u32::try_from(self.set_ends.len().saturating_sub(1)).unwrap_or(NO_SET), all)
@@ -234,9 +222,9 @@ impl Prefilter {
         Self { open: (0..).take(rules).collect(), rules, ..Self::default() }
     }
 
-    /// Size of the automata in bytes.
-    pub(super) fn automata_bytes(&self) -> usize {
-        self.columns.iter().map(ColumnIndex::automaton_bytes).sum()
+    /// Size of what needles are found by, in bytes.
+    pub(super) fn needle_bytes(&self) -> usize {
+        self.columns.iter().map(ColumnIndex::needle_bytes).sum()
     }
 
     /// The same rules under what is rarest by what was counted since; `None` when nothing is far more frequent than it was
@@ -266,11 +254,10 @@ impl Prefilter {
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
             let Ok(at) = u32::try_from(row) else { break };
             push(&mut candidates.heads, &mut candidates.rows, &mut candidates.touched, self.open.iter().copied(), at);
-            candidates.row.begin(self.starts.len());
+            candidates.row.clear();
             for (place, index) in self.columns.iter().enumerate() {
                 candidates.look(place, index, columns, row);
             }
-            candidates.row.mark(&self.marks);
             self.rules_of(candidates, at);
             row = row.saturating_add(1);
         }
@@ -282,9 +269,9 @@ impl Prefilter {
     fn rules_of(&self, candidates: &mut Candidates, at: u32) {
         let Candidates { row, heads, rows, touched, tally, .. } = candidates;
         if at.is_multiple_of(COUNTED) {
-            tally.row(&row.found);
+            tally.row(row.found.all());
         }
-        for witness in &row.found {
+        for witness in row.found.all() {
             let marked =
                 |filed: &&Filed| filed.marks.iter().all(|marks| *marks == Marks::MAX || marks & row.marks != 0);
             let filed = self.filed_under(*witness).iter().filter(marked);
@@ -304,7 +291,7 @@ impl Prefilter {
         let set = usize::try_from(set).unwrap_or(usize::MAX);
         let end = |at: usize| self.set_ends.get(at).and_then(|end| usize::try_from(*end).ok()).unwrap_or_default();
         let from = set.checked_sub(1).map_or(0, end);
-        self.sets.get(from..end(set)).unwrap_or_default().iter().any(|witness| row.has(*witness))
+        self.sets.get(from..end(set)).unwrap_or_default().iter().any(|witness| row.found.has(*witness))
     }
 }
 
@@ -316,34 +303,21 @@ struct Filing<'c> {
 }
 
 impl Row {
-    fn begin(&mut self, witnesses: usize) {
+    fn clear(&mut self) {
         self.found.clear();
-        self.stamps.resize(witnesses, 0);
-        self.stamp = self.stamp.wrapping_add(1);
-        if self.stamp == 0 {
-            self.stamps.fill(0);
-            self.stamp = 1;
-        }
+        self.marks = 0;
     }
 
     fn add(&mut self, witnesses: &[WitnessAt]) {
         for witness in witnesses {
-            if let Some(stamp) = self.stamps.get_mut(usize::try_from(*witness).unwrap_or(usize::MAX)) {
-                *stamp = self.stamp;
-            }
+            self.found.add(*witness);
+            self.marks |= mark(*witness);
         }
-        self.found.extend_from_slice(witnesses);
     }
+}
 
-    /// Gathers the marks of all that was found.
-    fn mark(&mut self, marks: &[Marks]) {
-        let of = |witness: &WitnessAt| usize::try_from(*witness).ok().and_then(|at| marks.get(at));
-        self.marks = self.found.iter().filter_map(of).fold(0, |all, marks| all | marks);
-    }
-
-    fn has(&self, witness: WitnessAt) -> bool {
-        self.stamps.get(usize::try_from(witness).unwrap_or(usize::MAX)) == Some(&self.stamp)
-    }
+const fn mark(witness: WitnessAt) -> Marks {
+    1 << ((witness as u64).wrapping_mul(SPREAD) >> MARKS_SHIFT)
 }
 
 impl Candidates {

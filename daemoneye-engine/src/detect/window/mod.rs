@@ -403,7 +403,7 @@ mod tests {
         NOW.set(Duration::from_secs(60));
         windows.advance(T0 + 30_000_000, &clock, &mut found);
         assert_eq!((found.len(), runs()), (1, before + 1), "all that was due is one run");
-        assert_eq!(found[0].output["n"], 20);
+        assert_eq!(found[0].output()["n"], 20);
         assert_eq!(found[0].completeness.degraded, [Degraded::TimedOut]);
         assert_eq!(windows.stats().next().unwrap().window.unwrap().postponed, 1);
     }

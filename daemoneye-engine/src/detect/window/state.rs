@@ -21,7 +21,7 @@ use super::sieve::Taken;
 use super::sight::Sight;
 use super::waiting::Waiting;
 use super::{EAGER_RUNS, EAGER_US, GRACE_US, RULE_ROWS, TICK_US};
-use crate::store::RuleMatch;
+use crate::store::{Answer, RuleMatch};
 
 /// Matches that one run hands on; the others wait for the next.
 const MATCHES_A_RUN: usize = 1_024;
@@ -450,7 +450,7 @@ impl State {
                 rule: Arc::clone(work.rule),
                 batch: Arc::new(events),
                 row: last,
-                output,
+                answer: Answer::Row(output),
                 completeness: completeness.clone(),
             });
         }

@@ -15,7 +15,7 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message as _;
 use uuid::Uuid;
 
-use super::super::{RuleMatch, Store};
+use super::super::{Answer, RuleMatch, Store};
 use super::T0;
 use crate::ingest::{EventBatch, decode};
 
@@ -77,7 +77,7 @@ pub(super) fn matches(batch: &EventBatch) -> Vec<RuleMatch> {
         rule: Arc::clone(&rule),
         batch: Arc::new(batch.batch.clone()),
         row,
-        output: serde_json::Map::new(),
+        answer: Answer::Row(serde_json::Map::new()),
         completeness: Completeness::complete(),
     };
     let kinds = batch.batch.column_by_name("event_type").unwrap().as_string::<i32>();

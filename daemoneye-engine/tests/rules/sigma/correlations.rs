@@ -59,7 +59,10 @@ fn found_in(body: &str, events: &[Value]) -> Vec<Value> {
     let batch = EventBatch { batch, collector: "c".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
     let mut matches = set.evaluate(&batch, &Completeness::complete());
     matches.extend(set.advance(i64::MAX));
-    matches.iter().map(|found| json!({"user": found.output.get("user"), "found": found.output.get("found")})).collect()
+    matches
+        .iter()
+        .map(|found| json!({"user": found.output().get("user"), "found": found.output().get("found")}))
+        .collect()
 }
 
 const ROOT: Option<&str> = Some("root");

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use daemoneye_engine::ingest::{EventBatch, decode};
-use daemoneye_engine::store::{RuleMatch, Store, StoreOptions};
+use daemoneye_engine::store::{Answer, RuleMatch, Store, StoreOptions};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::model::{
     AlertStatus, Completeness, DetectionRule, RuleKind, RuleState, ScanMetadata, Severity, SystemInfo,
@@ -76,7 +76,7 @@ fn matches(batch: &EventBatch, rows: usize) -> Vec<RuleMatch> {
         rule: Arc::new(rule()),
         batch: Arc::new(batch.batch.clone()),
         row,
-        output: serde_json::Map::from_iter([("row".to_owned(), serde_json::json!(row))]),
+        answer: Answer::Row(serde_json::Map::from_iter([("row".to_owned(), serde_json::json!(row))])),
         completeness: Completeness::complete(),
     };
     (0..rows).map(one).collect()
