@@ -29,6 +29,12 @@ const MAX_DEPTH: usize = 8;
 /// What a request holds beside the texts of its files, in bytes: their names, some hundred of them.
 const REQUEST_ROOM_BYTES: usize = 64 * 1024;
 
+/// Files without an answer, after which no further one is asked for: each has waited for a whole deadline.
+const MAX_SILENT: usize = 3;
+
+/// What such a file is instead of a rule.
+const UNCHECKED: &str = "not checked";
+
 pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
         Rules::List => {
@@ -74,17 +80,36 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
         return Err(CliError::NotFound("there is no .yaml file; name rule files or a directory of them".to_owned()));
     }
     let texts = files.iter().map(|file| text_of(file)).collect::<Result<Vec<_>, _>>()?;
-    let session = Session::open_anywhere(settings).await?;
-    let mut checks = Vec::new();
+    let mut session = Session::open_anywhere(settings).await?;
+    let (mut checks, mut silent) = (Vec::new(), 0_usize);
     for file in &texts {
+        // A file that takes long costs no other one its verdict; an agent that answers none is not asked for ever.
+        session.renew();
         checks.extend(match request(file, &texts, run_tests) {
-            Ok(request) => check_file(&session, request).await?,
+            Ok(_) if silent >= MAX_SILENT => vec![unchecked(file, &format!("{silent} files before it had no answer"))],
+            Ok(request) => match check_file(&session, request).await {
+                Err(CliError::AgentSilent(error)) => {
+                    silent = silent.saturating_add(1);
+                    vec![unchecked(file, &error.to_string())]
+                }
+                checked => checked?,
+            },
             Err(too_large) => vec![*too_large],
         });
     }
     session.close().await;
     refuse_repeated_ids(&mut checks);
     print(settings, &checks, run_tests)
+}
+
+fn unchecked(file: &RuleText, why: &str) -> RuleCheck {
+    let problem = Refusal {
+        message: format!("not checked: {why}"),
+        hint: "raise --deadline-ms, or check it by itself".to_owned(),
+        file: file.name.clone(),
+        ..Refusal::default()
+    };
+    RuleCheck { file: file.name.clone(), kind: UNCHECKED.to_owned(), problems: vec![problem], ..RuleCheck::default() }
 }
 
 /// Each file was checked alone; together only the first with an id can be in force.
@@ -168,11 +193,19 @@ fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<E
         let texts: String = check.problems.iter().map(|problem| describe(problem, None, false)).collect();
         eprintln!("{}:{texts}", verdict(check));
     }
-    Ok(if checks.iter().any(bad) { Exit::Refused } else { Exit::Ok })
+    let bad: Vec<&RuleCheck> = checks.iter().filter(|check| bad(check)).collect();
+    Ok(match bad.as_slice() {
+        [] => Exit::Ok,
+        bad if bad.iter().all(|check| check.kind == UNCHECKED) => Exit::Unreachable,
+        _ => Exit::Refused,
+    })
 }
 
 /// A rule whose own tests fail is in order as a rule: it would be loaded.
 fn verdict(check: &RuleCheck) -> &'static str {
+    if check.kind == UNCHECKED {
+        return UNCHECKED;
+    }
     let failed = usize::try_from(check.tests_failed).unwrap_or(usize::MAX);
     if failed > 0 && check.problems.len() <= failed { "failed" } else { "refused" }
 }

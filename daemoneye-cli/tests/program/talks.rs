@@ -64,6 +64,10 @@ impl Agent {
                 say(&answers, Answer::Alert(AlertShown { json, ..AlertShown::default() })).await
             }
             Verb::AlertShow(_) => Err(Fault::new(FaultKind::NotFound, "there is no alert of this id")),
+            Verb::RulesCheck(check) if check.files.iter().any(|file| file.yaml.contains("slow")) => {
+                cancel.cancelled().await;
+                Ok(())
+            }
             Verb::RulesCheck(check) => {
                 let rule = |file: &daemoneye_lib::proto::RuleText| RuleCheck {
                     file: file.name.clone(),
@@ -260,6 +264,29 @@ fn a_large_result_arrives_whole_and_in_order() {
     let (lines, _) = printed(&output);
     assert_eq!(lines.lines().count(), 100_000);
     assert_eq!(lines.lines().last(), Some("{\"n\":99999}"));
+}
+
+#[test]
+fn a_rule_file_that_takes_too_long_costs_no_other_its_verdict() {
+    let scene = Scene::new();
+    let dir = scene.home.path().join("files");
+    std::fs::create_dir(&dir).unwrap();
+    for (name, text) in [("a", "slow"), ("b", "good"), ("c", "slow"), ("d", "slow"), ("e", "slow"), ("f", "good")] {
+        std::fs::write(dir.join(name).with_extension("yaml"), text).unwrap();
+    }
+    let check = |names: &[&str]| {
+        let files = names.iter().map(|name| dir.join(name).with_extension("yaml").display().to_string());
+        let files: Vec<String> = files.collect();
+        let mut arguments = vec!["rules", "validate", "--deadline-ms", "1000", "--format", "csv"];
+        arguments.extend(files.iter().map(String::as_str));
+        let output = scene.run(&arguments);
+        let results: Vec<String> = printed(&output).0.lines().skip(1).map(str::to_owned).collect();
+        let ends = results.into_iter().map(|line| line.rsplit(',').next().unwrap_or_default().to_owned());
+        (code(&output), ends.collect::<Vec<_>>())
+    };
+    assert_eq!(check(&["a", "b"]), (6, vec!["not checked".to_owned(), "valid".to_owned()]));
+    let (_, results) = check(&["a", "b", "c", "d", "e", "f"]);
+    assert_eq!(results.iter().filter(|result| *result == "not checked").count(), 5, "three silences are enough");
 }
 
 #[test]

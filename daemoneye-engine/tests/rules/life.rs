@@ -212,6 +212,35 @@ fn a_rule_that_names_thousands_of_values_is_explained_overridden_and_exported_as
 }
 
 #[test]
+fn exported_exceptions_hide_the_same_on_another_host() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/r.yaml", &rule("name IS NOT NULL"));
+    let one = |at: usize, expires: &str| {
+        format!("  - where: \"name = 'b{at}' -- #\\n\"\n    owner: ops\n    reason: 'a: b'\n    expires: {expires}\n")
+    };
+    let many: String = (0..256).map(|at| one(at, "never")).collect();
+    dirs.write("local/a.yaml", &format!("override: {ID}\nseverity: high\nexceptions:\n{many}"));
+    dirs.write("local/b.yaml", &format!("override: {ID}\nexceptions:\n{}", one(256, "2027-01-31T12:00:00.000001Z")));
+    let before = dirs.rule();
+    assert_eq!(before.exceptions.len(), 257);
+
+    let exported = Dirs::new();
+    let files = rules::exceptions_to_yaml(&before);
+    assert_eq!(files.len(), 2, "a file holds 256");
+    for (name, text) in files {
+        exported.write(&format!("vendor/exceptions/{name}"), &text);
+    }
+    exported.write("vendor/r.yaml", &rules::to_yaml(&before));
+    let after = exported.rule();
+    let told = |rule: &LoadedRule| -> Vec<_> {
+        let all = rule.exceptions.iter();
+        all.map(|one| (one.id, one.owner.clone(), one.reason.clone(), one.expires_us)).collect()
+    };
+    assert!(told(&after) == told(&before), "the same in the same order");
+    assert_eq!(after.rule.severity, before.rule.severity);
+}
+
+#[test]
 fn a_list_stays_as_it_was_while_one_of_its_files_is_broken() {
     let dirs = Dirs::new();
     dirs.write("vendor/r.yaml", &rule("name IN (list('web_servers'))"));

@@ -1,4 +1,5 @@
-//! `rules export`: every loaded rule as it is in force, and the lists that they name, as files that another host can load.
+//! `rules export`: every loaded rule as it is in force, its exceptions, and the lists that they name, as files that another host
+//! can load.
 
 use std::collections::BTreeSet;
 
@@ -18,8 +19,12 @@ impl Operators {
             rules::lists_to_yaml(&self.lists()).into_iter().map(|(name, text)| (format!("lists/{name}"), text));
         let lists: Vec<(String, String)> = lists.collect();
         taken.extend(lists.iter().map(|(path, _)| path.clone()));
+        let exceptions = loaded.iter().flat_map(rules::exceptions_to_yaml);
+        let exceptions: Vec<(String, String)> =
+            exceptions.map(|(name, text)| (format!("exceptions/{name}"), text)).collect();
+        taken.extend(exceptions.iter().map(|(path, _)| path.clone()));
         let files = loaded.iter().map(|rule| (path(rule, &mut taken), rules::to_yaml(rule)));
-        for (path, text) in lists.into_iter().chain(files) {
+        for (path, text) in lists.into_iter().chain(exceptions).chain(files) {
             let bytes = text.into_bytes();
             let blake3 = blake3::hash(&bytes).as_bytes().to_vec();
             let part = FilePart { path, bytes, last: true, blake3 };

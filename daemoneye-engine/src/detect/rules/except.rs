@@ -18,10 +18,10 @@ use crate::sql;
 const FIELDS: &[&str] = &["where", "owner", "reason", "expires"];
 
 /// The word of an exception that somebody means to keep.
-const NEVER: &str = "never";
+pub(super) const NEVER: &str = "never";
 
 /// Most exceptions of one rule: each is asked for every match.
-const MAX_EXCEPTIONS: usize = 256;
+pub(super) const MAX_EXCEPTIONS: usize = 256;
 
 impl Reader<'_> {
     pub(super) fn exceptions(&mut self, fields: &Fields<'_>, rule: Uuid) -> Vec<Arc<Exception>> {

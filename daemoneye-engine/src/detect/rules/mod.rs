@@ -37,7 +37,7 @@ pub use overrides::OverrideFile;
 pub use packs::Pack;
 pub use parse::parse;
 pub use testing::run_tests;
-pub use write::{lists_to_yaml, to_yaml};
+pub use write::{exceptions_to_yaml, lists_to_yaml, to_yaml};
 
 use super::Refusal;
 use super::compile::{self, Compiled};

@@ -1,11 +1,14 @@
-//! Rules and value lists as files again, with every field as it is in force: what an export holds and another host can load.
+//! Rules, their exceptions and value lists as files again, with every field as it is in force: what an export holds and another host can load.
 
 use std::fmt::Write as _;
 
 use daemoneye_lib::model::RuleState;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
+use super::super::exceptions::Exception;
 use super::LoadedRule;
+use super::except::{MAX_EXCEPTIONS, NEVER};
 use super::lists::{Lists, json as values};
 
 /// Bytes of values in one file of a list: half of what a file may have, which leaves room for the rest of it.
@@ -46,6 +49,41 @@ pub fn to_yaml(loaded: &LoadedRule) -> String {
         .map(|test| test.to_string());
     list(&mut yaml, "tests", &tests.collect::<Vec<_>>());
     yaml
+}
+
+/// The rule's exceptions as files that override it, each with its name: what else overrides it stands in the rule as it is exported.
+#[must_use]
+pub fn exceptions_to_yaml(loaded: &LoadedRule) -> Vec<(String, String)> {
+    let mut parts: Vec<(usize, String)> = Vec::new();
+    for exception in &loaded.exceptions {
+        let expires = match exception.expires_us.map(Timestamp::from_microsecond) {
+            Some(Ok(time)) => time.to_string(),
+            // No file can say a time that the calendar does not have.
+            Some(Err(_)) | None => NEVER.to_owned(),
+        };
+        let Exception { condition, owner, reason, .. } = &**exception;
+        let line = json!({ "where": condition, "owner": owner, "reason": reason, "expires": expires });
+        let line = format!("  - {line}\n");
+        match parts.last_mut() {
+            Some((count, part)) if *count < MAX_EXCEPTIONS && part.len().saturating_add(line.len()) <= PART_BYTES => {
+                *count = count.saturating_add(1);
+                part.push_str(&line);
+            }
+            _ => parts.push((1, line)),
+        }
+    }
+    let id = loaded.rule.id;
+    let file = |(at, (_, part)): (usize, (usize, String))| {
+        let mut yaml = String::new();
+        field(&mut yaml, "override", &json!(id));
+        field(&mut yaml, "description", &json!(format!("exceptions of {}", loaded.rule.name)));
+        yaml.push_str("exceptions:\n");
+        yaml.push_str(&part);
+        // Behind the first in the order of names, in which files are read: of several exceptions the first that holds is told.
+        let part = if at > 0 { format!("_{at:03}") } else { String::new() };
+        (format!("exceptions-{id}{part}.yaml"), yaml)
+    };
+    parts.into_iter().enumerate().map(file).collect()
 }
 
 /// The lists as files, each with its name: one for a list, and more that extend it where it would be larger than a file may be.
