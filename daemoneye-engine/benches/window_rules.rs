@@ -32,6 +32,8 @@ const START_US: i64 = 1_769_860_800_000_000;
 /// A busy host.
 const EVENTS_A_SECOND: i64 = 333;
 const BATCH: usize = 64;
+/// How often it is told how far it is, in seconds that are played.
+const TOLD_SECONDS: i64 = 120;
 const KINDS: [&str; 5] = ["count of a group", "sequence", "absence", "window function", "distinct values"];
 const NAMES: [&str; 10] = ["curl", "sshd", "cron", "openssl", "cargo", "node", "sleep", "python3", "gcc", "cc1"];
 
@@ -91,6 +93,7 @@ fn main() {
     let loading = loading.elapsed();
 
     let (mut generator, complete) = (Generator::new(1, START_US), Completeness::complete());
+    let mut told = 0;
     let (mut at, mut spent, mut longest, mut matches) = (0_i64, Duration::ZERO, Duration::ZERO, 0_usize);
     while at < seconds * EVENTS_A_SECOND {
         let batch = paced(ingest::decode("procmond", &generator.records(BATCH)).unwrap(), at);
@@ -100,6 +103,14 @@ fn main() {
         let took = cpu() - began;
         spent += took;
         longest = longest.max(took);
+        let played = at / EVENTS_A_SECOND;
+        if played >= told + TOLD_SECONDS {
+            told = played;
+            eprintln!(
+                "{played} of {seconds} s played, {:.2} % of a core",
+                spent.as_secs_f64() / played as f64 * 100.0
+            );
+        }
     }
     print(&set, seconds, loading, spent, longest, matches);
 }
