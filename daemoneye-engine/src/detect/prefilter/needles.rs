@@ -2,7 +2,7 @@
 //!
 //! Of each needle one window of eight, four or two bytes is looked for, and where that stands the rest is compared. Each place
 //! of a text is hashed by itself and looked up in a few kilobytes of bits, where nearly all places end. An automaton takes
-//! one step after the other, each with the state of the one before: it took twice as long for a hundred rules.
+//! one step after the other, each with the state of the one before: with it an event took nearly twice as long against a hundred rules.
 
 use std::collections::HashMap;
 
