@@ -527,7 +527,7 @@ async fn an_answer_about_a_time_whose_events_are_still_to_come_is_degraded() {
     let engine = QueryEngine::new(store, QueryLimits::default(), Arc::new(Behind(noon_us))).unwrap();
     let lacks = async |until: &str| {
         let sql = format!("SELECT pid FROM process_events WHERE time < '{until}'");
-        ask(&engine, &sql).await.lacks().iter().map(|&what| what.to_owned()).collect::<Vec<String>>()
+        ask(&engine, &sql).await.done.lacks.into_iter().map(|lack| lack.what).collect::<Vec<String>>()
     };
     assert_eq!(lacks("2026-01-31T11:59:00Z").await, ["nobody watched before this host was first watched"]);
     assert_eq!(lacks("2026-01-31T12:30:00Z").await, [": events that it has captured are still to come"]);

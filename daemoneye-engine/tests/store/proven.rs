@@ -674,7 +674,8 @@ fn repeat(store: &Store, record: &Record, numbers: std::ops::RangeInclusive<u64>
         let batch = Arc::new(decode("procmond", &[again(record, number)]).unwrap().batch);
         let rule = Arc::new(DetectionRule { dedup: vec!["pid".into()], ..golden::rule() });
         let output = Map::from_iter([("word".to_owned(), json!("a"))]);
-        let found = RuleMatch { rule, batch, row: 0, output, completeness: Completeness::complete() };
+        let found =
+            RuleMatch { rule, batch, row: 0, answer: Answer::Row(output), completeness: Completeness::complete() };
         assert_eq!(store.commit_matches(vec![found]).unwrap().len(), 0);
     }
 }
