@@ -44,7 +44,12 @@ impl<T: Record> Encoded<'_, T> {
 
     pub(super) fn decode(&self) -> Result<T, StoreError> {
         match self.bytes.split_first() {
-            Some((&VERSION, body)) => postcard::from_bytes(body).map_err(|error| corrupt::<T>(&error)),
+            Some((&VERSION, body)) => match postcard::take_from_bytes(body) {
+                Ok((record, [])) => Ok(record),
+                // A field that this build does not know would be lost without a word.
+                Ok((_, rest)) => Err(corrupt::<T>(&format_args!("{} bytes stand behind it", rest.len()))),
+                Err(error) => Err(corrupt::<T>(&error)),
+            },
             Some((version, _)) => Err(corrupt::<T>(&format_args!("its version byte is {version}, not {VERSION}"))),
             None => Err(corrupt::<T>(&"it is empty")),
         }

@@ -1,7 +1,7 @@
 //! Data directories as every format so far was written, opened by this build.
 //!
 //! `DAEMONEYE_GOLDEN=<directory>` writes one of the present format there; a change of the format commits that of the new one as
-//! `v<N>/`.
+//! `v<N>/`. A table that needs no new format, because an empty one says the same, commits another as `v<N>b/`.
 
 mod write;
 
@@ -11,20 +11,30 @@ use std::sync::Arc;
 
 use daemoneye_engine::ingest::decode;
 use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits};
-use daemoneye_engine::store::{AlertFilter, DeliveryState, FORMAT_VERSION, Store, StoreOptions};
+use daemoneye_engine::store::{AlertFilter, DeliveryState, FORMAT_VERSION, RuleText, Store, StoreOptions};
 use daemoneye_lib::model::AlertStatus;
 use daemoneye_lib::proto::{QueryRequest, Sequence, Value, value::Kind};
+use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableHandle as _};
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::write::rule;
-use self::write::{NOON_US, scan, system, write};
+use self::write::{NOON_US, list, scan, system, text, write, write_later};
 use super::damage::{copy, panics, parquet, start};
 
 /// The format before it kept nothing of a process that had ended but its events.
 const FIRST_WITH_LIFETIMES: u32 = 3;
 
+/// The directory of format 4 that a later build wrote, with the tables that came meanwhile.
+const LATER: &str = "v4b";
+/// Tables that have rows for a moment only, or from retention beside a ledger.
+const PASSING: &[&str] = &["alerts_grown", "audit_owed", "range_leaves", "segments_leaving"];
+
 fn golden(version: u32) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/store/golden/v{version}"))
+    named(&format!("v{version}"))
+}
+
+fn named(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/store/golden").join(name)
 }
 
 /// A copy that may be changed.
@@ -98,16 +108,50 @@ fn check_answers(store: &Arc<Store>, version: u32) {
     assert_eq!(answer(store, lifetimes), [count.clone(), ended.to_string(), count]);
 }
 
+fn check_later(store: &Store) {
+    let texts = store.rule_texts().unwrap();
+    let [kept] = texts.as_slice() else { panic!("{texts:?}") };
+    assert_eq!(RuleText { since_us: NOON_US, ..kept.clone() }, text());
+    assert_eq!(store.kept_lists().unwrap(), [list()]);
+}
+
+/// Tables without a row.
+fn empty_tables(dir: &Path) -> Vec<String> {
+    let state = Database::open(dir.join("state.redb")).unwrap();
+    let transaction = state.begin_read().unwrap();
+    let names = transaction.list_tables().unwrap();
+    let empty = names.filter(|table| transaction.open_untyped_table(table.clone()).unwrap().is_empty().unwrap());
+    let mut empty: Vec<String> = empty.map(|table| table.name().to_owned()).collect();
+    empty.sort();
+    empty
+}
+
+#[test]
+fn every_table_is_in_the_golden_directories_but_passing_ones() {
+    let fresh = tempfile::tempdir().unwrap();
+    write(fresh.path());
+    write_later(fresh.path());
+    let kept = tempfile::tempdir().unwrap();
+    copy(&named(LATER), kept.path());
+    for dir in [&fresh, &kept] {
+        assert_eq!(empty_tables(dir.path()), PASSING);
+        check_later(&Store::open(StoreOptions::new(dir.path())).unwrap());
+    }
+}
+
 #[test]
 fn a_data_directory_of_every_format_so_far_opens_and_answers() {
     if let Some(dir) = std::env::var_os("DAEMONEYE_GOLDEN") {
         write(Path::new(&dir));
+        write_later(Path::new(&dir));
     }
     let fresh = tempfile::tempdir().unwrap();
     write(fresh.path());
     // Also the present one as it was first written: a layout that changes without its version would be found here.
     let written = (1..=FORMAT_VERSION).map(|version| (version, copied(version)));
-    for (version, dir) in written.chain([(FORMAT_VERSION, fresh)]) {
+    let later = tempfile::tempdir().unwrap();
+    copy(&named(LATER), later.path());
+    for (version, dir) in written.chain([(4, later), (FORMAT_VERSION, fresh)]) {
         println!("format {version}, {}", dir.path().display());
         let offline = Arc::new(Store::open_offline(dir.path()).unwrap());
         check(&offline, version);

@@ -1,11 +1,13 @@
 //! What every golden data directory holds, written with the store's own calls: `v<N>/` is what the last build of format N
-//! made of this. It uses nothing that has changed since, so that an older build can still be asked to write its directory.
+//! made of this. It uses nothing that has changed since, so that an older build can still be asked to write its directory. What
+//! came later without a new format stands in `write_later`: `v<N>b/` has it as well.
 
 use std::path::Path;
 use std::sync::Arc;
 
+use daemoneye_engine::detect::rules::ListItem;
 use daemoneye_engine::ingest::{EventBatch, decode};
-use daemoneye_engine::store::{Answer, RuleMatch, Store, StoreOptions};
+use daemoneye_engine::store::{Answer, KeptList, RuleMatch, RuleText, Store, StoreOptions};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::model::{
     AlertStatus, Completeness, DetectionRule, RuleKind, RuleState, ScanMetadata, Severity, SystemInfo,
@@ -82,7 +84,35 @@ fn matches(batch: &EventBatch, rows: usize) -> Vec<RuleMatch> {
     (0..rows).map(one).collect()
 }
 
-/// Three segments, two collectors, a gap, three alerts in different states, and a row or more in every other table.
+pub(crate) fn text() -> RuleText {
+    RuleText {
+        rule: rule().id,
+        version: 1,
+        hash: rule().hash,
+        since_us: NOON_US,
+        path: "r.yaml".into(),
+        text: "name: Golden rule".into(),
+        overrides: vec![("o.yaml".into(), "rule: r".into())],
+        hashed: vec!["name: Golden rule".into()],
+    }
+}
+
+pub(crate) fn list() -> KeptList {
+    KeptList {
+        name: "shells".into(),
+        description: "d".into(),
+        files: vec!["l.yaml".into()],
+        items: vec![ListItem::Text("sh".into()), ListItem::Integer(7)],
+    }
+}
+
+/// What rules said, and their lists.
+pub(crate) fn write_later(dir: &Path) {
+    let store = Store::open(StoreOptions::new(dir)).unwrap();
+    store.keep_rule_texts(std::iter::once(text()), std::iter::once(list())).unwrap();
+}
+
+/// Three segments, two collectors, a gap, three alerts in different states, and more.
 pub(crate) fn write(dir: &Path) {
     let options =
         StoreOptions { sinks: vec!["file".into(), "stdout".into()], host: "golden".into(), ..StoreOptions::new(dir) };
