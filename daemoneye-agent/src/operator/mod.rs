@@ -63,6 +63,10 @@ pub(crate) struct Operators {
 struct Copied(Arc<Store>);
 
 impl SystemTables for Copied {
+    fn is_live(&self) -> bool {
+        false
+    }
+
     fn collectors(&self) -> Vec<CollectorRow> {
         Vec::new()
     }

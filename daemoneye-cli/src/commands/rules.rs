@@ -38,9 +38,14 @@ const UNCHECKED: &str = "not checked";
 pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
         Rules::List => {
-            let sql = "SELECT r.id, r.name, r.severity, r.state, s.health, r.kind, r.version, r.tags, r.file \
-                       FROM rules r LEFT JOIN rule_stats s ON s.rule_id = r.id ORDER BY r.name";
-            let exit = query::list(settings, Question::new(sql.to_owned())).await?;
+            // How a rule fares only a running agent knows.
+            let (health, of) = match settings.store {
+                Some(_) => ("CAST(NULL AS TEXT) AS health", ""),
+                None => ("s.health", " LEFT JOIN rule_stats s ON s.rule_id = r.id"),
+            };
+            let columns = format!("r.id, r.name, r.severity, r.state, {health}, r.kind, r.version, r.tags, r.file");
+            let sql = format!("SELECT {columns} FROM rules r{of} ORDER BY r.name");
+            let exit = query::list(settings, Question::new(sql)).await?;
             // No files belong to a copied store.
             if settings.store.is_none() {
                 tell_problems(settings).await?;

@@ -176,6 +176,7 @@ impl Job {
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
+        view.planned();
         let physical = operators::limited(physical, &allowance).map_err(planning)?;
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;

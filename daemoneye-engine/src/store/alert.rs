@@ -1,7 +1,7 @@
 //! Alerts as they are stored, listed and handled by operators.
 
 use daemoneye_lib::model::{Alert, AlertStatus, Completeness, EventPointer};
-use redb::{ReadTransaction, ReadableTable, WriteTransaction};
+use redb::{Range, ReadTransaction, ReadableTable, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use uuid::Uuid;
@@ -127,8 +127,10 @@ pub(super) const fn status_key(status: AlertStatus) -> u8 {
 /// Which alerts to list.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AlertFilter {
-    /// Only with this status.
-    pub status: Option<AlertStatus>,
+    /// Only this one.
+    pub id: Option<Uuid>,
+    /// Only with one of these.
+    pub statuses: Vec<AlertStatus>,
     /// From this event time on, µs since the Unix epoch.
     pub from_us: Option<i64>,
     /// Up to this event time, inclusive.
@@ -140,7 +142,7 @@ pub struct AlertFilter {
 impl Default for AlertFilter {
     /// Everything, without a limit.
     fn default() -> Self {
-        Self { status: None, from_us: None, to_us: None, limit: usize::MAX }
+        Self { id: None, statuses: STATUSES.to_vec(), from_us: None, to_us: None, limit: usize::MAX }
     }
 }
 
@@ -160,21 +162,8 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an alert cannot be read.
     pub fn alerts(&self, filter: &AlertFilter) -> Result<Vec<Alert>, StoreError> {
-        let transaction = self.state.read()?;
-        let mut ids = Vec::new();
-        for status in STATUSES {
-            if filter.status.is_none_or(|wanted| wanted == status) {
-                ids.extend(newest(&transaction, status, filter)?);
-            }
-        }
-        ids.sort_unstable_by(|a, b| b.cmp(a));
-        ids.truncate(filter.limit);
-        let table = transaction.open_table(ALERTS)?;
-        let mut alerts = Vec::with_capacity(ids.len());
-        for (_, id) in ids {
-            alerts.extend(load(&table, id)?);
-        }
-        Ok(alerts)
+        let rows = self.state_view()?.alerts(filter, true)?;
+        rows.filter_map(|row| row.map(|row| row.alert).transpose()).collect()
     }
 
     /// One alert.
@@ -219,24 +208,22 @@ impl Store {
     }
 }
 
-pub(super) fn newest(
+/// Rows of the index by status and time, the newest first.
+pub(super) type Listed = std::iter::Rev<Range<'static, (u8, i64, u128), ()>>;
+
+/// The alerts of one status in the time that is asked for.
+pub(super) fn listed(
     transaction: &ReadTransaction,
     status: AlertStatus,
     filter: &AlertFilter,
-) -> Result<Vec<(i64, u128)>, StoreError> {
+) -> Result<Listed, StoreError> {
     let status = status_key(status);
     let from = (status, filter.from_us.unwrap_or(i64::MIN), u128::MIN);
     let to = (status, filter.to_us.unwrap_or(i64::MAX), u128::MAX);
-    if from > to {
-        return Ok(Vec::new());
-    }
     let table = transaction.open_table(ALERTS_BY_STATUS)?;
-    let mut ids = Vec::new();
-    for entry in table.range(from..=to)?.rev().take(filter.limit) {
-        let (_, time_us, id) = entry?.0.value();
-        ids.push((time_us, id));
-    }
-    Ok(ids)
+    // A range that ends before it begins has no rows, and redb would not say so.
+    let range = if from > to { table.range(to..to)? } else { table.range(from..=to)? };
+    Ok(range.rev())
 }
 
 fn change_status(

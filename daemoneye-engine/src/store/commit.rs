@@ -11,7 +11,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use serde_json::{Map, json};
 use uuid::Uuid;
 
-use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, newest, status_key};
+use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, listed, status_key};
 use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
@@ -68,7 +68,8 @@ impl Store {
         let transaction = self.state.read()?;
         let table = transaction.open_table(ALERTS)?;
         let mut counts: BTreeMap<Uuid, HiddenCount> = BTreeMap::new();
-        for (_, id) in newest(&transaction, AlertStatus::Suppressed, &AlertFilter::default())? {
+        for at in listed(&transaction, AlertStatus::Suppressed, &AlertFilter::default())? {
+            let id = at?.0.value().2;
             let Some(alert) = table.get(id)? else { continue };
             let alert = alert.value().decode()?;
             let Some((exception, rule)) = alert.hidden()? else { continue };

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use super::retention::Expired;
 use super::state::{COVERAGE, COVERAGE_NEWEST, next};
+use super::state_view::Thinned;
 use super::value::Record;
 use super::{Store, StoreError, audit, reason};
 
@@ -58,7 +59,7 @@ impl StoredGap {
         }
     }
 
-    fn into_gap(self) -> CoverageGap {
+    pub(super) fn into_gap(self) -> CoverageGap {
         let Self { collector, reason, from_us, to_us, count, detail, first, last } = self;
         let sequence = |(epoch, number)| Sequence::new(epoch, number);
         CoverageGap {
@@ -185,11 +186,13 @@ impl Store {
                 kept.insert(entry?.1.value());
             }
             let mut table = transaction.open_table(COVERAGE)?;
-            let mut old = Vec::new();
+            let (mut old, mut until_us) = (Vec::new(), None);
             for entry in table.range(..(before_us, 0))? {
                 let (key, gap) = entry?;
-                if !kept.contains(&key.value()) && gap.value().decode()?.to_us < before_us {
+                let to_us = gap.value().decode()?.to_us;
+                if !kept.contains(&key.value()) && to_us < before_us {
                     old.push(key.value());
+                    until_us = until_us.max(Some(to_us));
                 }
                 if old.len() >= FORGOTTEN_AT_ONCE {
                     break;
@@ -200,6 +203,7 @@ impl Store {
             }
             // A table is open once in a transaction, and a full outbox is told there.
             drop((table, newest));
+            Thinned::Coverage.mark(transaction, until_us)?;
             let gaps = old.len() as u64;
             Expired { gaps, ..Expired::default() }.tell(transaction, self.options.audit_entries, before_us)?;
             Ok(gaps)
@@ -222,31 +226,15 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a row cannot be read.
     pub fn coverage(&self) -> Result<Vec<CoverageRow>, StoreError> {
-        // Memory first: what is sealed between the two reads is then seen twice and known by its position, not missed.
-        let waiting: Vec<CoverageGap> = {
-            let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-            let sealing = held.sealing.iter().flat_map(|open| open.gaps.iter());
-            sealing.chain(&held.open.gaps).map(|gap| &gap.gap).chain(&held.paused).cloned().collect()
-        };
-        let mut rows = self.stored_coverage()?;
-        let known = |gap: &CoverageGap| {
-            let same = |row: &CoverageRow| row.gap.collector == gap.collector && row.gap.reason == gap.reason;
-            gap.last.is_some_and(|at| rows.iter().rev().any(|row| same(row) && row.gap.last >= Some(at)))
-        };
-        let fresh: Vec<CoverageGap> = waiting.into_iter().filter(|gap| !known(gap)).collect();
-        rows.extend(fresh.into_iter().map(|gap| CoverageRow { id: 0, gap }));
+        let mut rows: Vec<CoverageRow> = self.state_view()?.coverage()?.collect::<Result<_, _>>()?;
         rows.sort_by_key(|row| (row.gap.from_us, row.id));
         Ok(rows)
     }
 
-    fn stored_coverage(&self) -> Result<Vec<CoverageRow>, StoreError> {
-        let transaction = self.state.read()?;
-        let table = transaction.open_table(COVERAGE)?;
-        let mut rows = Vec::new();
-        for entry in table.iter()? {
-            let (at, gap) = entry?;
-            rows.push(CoverageRow { id: at.value().1, gap: gap.value().decode()?.into_gap() });
-        }
-        Ok(rows)
+    /// Gaps that wait in memory for the next seal.
+    pub(super) fn waiting_gaps(&self) -> Result<Vec<CoverageGap>, StoreError> {
+        let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
+        let sealing = held.sealing.iter().flat_map(|open| open.gaps.iter());
+        Ok(sealing.chain(&held.open.gaps).map(|gap| &gap.gap).chain(&held.paused).cloned().collect())
     }
 }

@@ -14,6 +14,7 @@ use super::commit::key_hash;
 use super::outbox::{self, DeliveryRow, DeliveryState};
 use super::retention::Expired;
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS};
+use super::state_view::Thinned;
 use super::{Store, StoreError, counts, growth};
 
 /// Alerts that one transaction looks at: some 10 ms, for which new alerts wait.
@@ -27,6 +28,18 @@ type Indexed = (u8, i64, u128);
 pub(super) struct Forgotten {
     pub(super) alerts: u64,
     pub(super) deliveries: u64,
+    /// Event time of the latest alert, µs since the Unix epoch.
+    alerts_until_us: Option<i64>,
+    /// When the latest delivery was to go first.
+    deliveries_until_us: Option<i64>,
+}
+
+impl Forgotten {
+    /// Takes down in the transaction that removes them how far they reached.
+    fn mark(&self, transaction: &WriteTransaction) -> Result<(), StoreError> {
+        Thinned::Alerts.mark(transaction, self.alerts_until_us)?;
+        Thinned::Deliveries.mark(transaction, self.deliveries_until_us)
+    }
 }
 
 /// What is old.
@@ -60,7 +73,8 @@ impl Store {
                 let gone = self.state.write(|transaction| {
                     let (mut gone, sinks) = (Forgotten::default(), counts::sinks(transaction)?);
                     old.iter().try_for_each(|at| forget(transaction, &sinks, ages, *at, &mut gone))?;
-                    let Forgotten { alerts, deliveries } = gone;
+                    gone.mark(transaction)?;
+                    let Forgotten { alerts, deliveries, .. } = gone;
                     let told = Expired { alerts, deliveries, ..Expired::default() };
                     told.tell(transaction, self.options.audit_entries, before_us)?;
                     Ok(gone)
@@ -144,9 +158,11 @@ fn forget(
     for (sink, row) in &deliveries {
         outbox::remove(transaction, sink, id, row)?;
         forgotten.deliveries = forgotten.deliveries.saturating_add(1);
+        forgotten.deliveries_until_us = forgotten.deliveries_until_us.max(Some(row.created_us));
     }
     remove(transaction, (status, time_us, id), stored)?;
     forgotten.alerts = forgotten.alerts.saturating_add(1);
+    forgotten.alerts_until_us = forgotten.alerts_until_us.max(Some(time_us));
     Ok(())
 }
 

@@ -48,6 +48,11 @@ impl HistoryTable {
         table_schema(self.name()).unwrap_or_else(|| Arc::new(datafusion::arrow::datatypes::Schema::empty()))
     }
 
+    /// The table of which rows are gone for this reason, because they were too old.
+    pub(crate) fn removed_for(reason: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|table| table.retention_reason() == reason)
+    }
+
     /// Why rows of it are gone that were too old.
     pub(crate) const fn retention_reason(self) -> &'static str {
         match self {

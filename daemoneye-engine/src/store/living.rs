@@ -91,6 +91,11 @@ impl OpenLifetimes {
         self.living.bytes().saturating_add(self.ended.len().saturating_mul(size_of::<Ended>()))
     }
 
+    /// The processes that lived at that instant.
+    pub(crate) fn living(&self) -> Living {
+        self.living.clone()
+    }
+
     /// Rows with the schema of `process_lifetimes`, a bounded number in each batch.
     pub fn rows(self) -> impl Iterator<Item = Result<RecordBatch, ArrowError>> + Send + 'static {
         let Self { batches, ended, living } = self;

@@ -48,6 +48,14 @@ pub(super) struct DeliveryRow {
     pub(super) order: u64,
 }
 
+impl DeliveryRow {
+    pub(super) fn into_delivery(self, sink: &str, alert: u128) -> Delivery {
+        let Self { state, attempts, created_us, next_try_us, last_error, .. } = self;
+        let (sink, alert_id) = (sink.to_owned(), Uuid::from_u128(alert));
+        Delivery { sink, alert_id, state, attempts, created_us, next_try_us, last_error }
+    }
+}
+
 impl Record for DeliveryRow {
     const NAME: &'static str = "alert_deliveries";
 }
@@ -234,17 +242,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a row cannot be read.
     pub fn deliveries(&self) -> Result<Vec<Delivery>, StoreError> {
-        let transaction = self.state.read()?;
-        let table = transaction.open_table(DELIVERIES)?;
-        let mut deliveries = Vec::new();
-        for entry in table.iter()? {
-            let (at, row) = entry?;
-            let (sink, id) = at.value();
-            let DeliveryRow { state, attempts, created_us, next_try_us, last_error, .. } = row.value().decode()?;
-            let (sink, alert_id) = (sink.to_owned(), Uuid::from_u128(id));
-            deliveries.push(Delivery { sink, alert_id, state, attempts, created_us, next_try_us, last_error });
-        }
-        Ok(deliveries)
+        self.state_view()?.deliveries()?.collect()
     }
 }
 

@@ -43,9 +43,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a rule cannot be read.
     pub fn rules(&self) -> Result<Vec<DetectionRule>, StoreError> {
-        let transaction = self.state.read()?;
-        let table = transaction.open_table(RULES)?;
-        table.iter()?.map(|entry| entry?.1.value().decode()).collect()
+        self.state_view()?.rules()?.collect()
     }
 }
 

@@ -1,7 +1,7 @@
 //! What the agent knows about the host and its scans: bounded logs, the oldest rows go.
 
 use daemoneye_lib::model::{ScanMetadata, SystemInfo};
-use redb::{ReadableTable as _, TableDefinition};
+use redb::TableDefinition;
 
 use super::state::{SCANS, SYSTEM, next};
 use super::value::{Record, Stored};
@@ -26,7 +26,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a row cannot be read.
     pub fn system_info(&self) -> Result<Vec<SystemInfo>, StoreError> {
-        self.logged(SYSTEM)
+        self.state_view()?.system_info()?.collect()
     }
 
     /// Records a scan.
@@ -42,7 +42,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a row cannot be read.
     pub fn scans(&self) -> Result<Vec<ScanMetadata>, StoreError> {
-        self.logged(SCANS)
+        self.state_view()?.scans()?.collect()
     }
 
     fn log<T: Record>(
@@ -60,34 +60,31 @@ impl Store {
             Ok(())
         })
     }
-
-    fn logged<T: Record>(&self, table: TableDefinition<'_, u64, Stored<T>>) -> Result<Vec<T>, StoreError> {
-        let transaction = self.state.read()?;
-        let table = transaction.open_table(table)?;
-        table.iter()?.map(|entry| entry?.1.value().decode()).collect()
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::StoreOptions;
+    use crate::store::{StoreOptions, Thinned};
 
     #[test]
     fn a_log_keeps_the_newest_rows_only() {
         let dir = tempfile::tempdir().unwrap();
         let store = Store::open(StoreOptions::new(dir.path())).unwrap();
-        let scan = |cycles| ScanMetadata {
-            time_us: 1,
+        let scan = |cycles: u64| ScanMetadata {
+            time_us: i64::try_from(cycles).unwrap() * 10,
             collector: "procmond".into(),
             cycles,
             processes: 1,
             events: 1,
             errors: 0,
         };
+        let gone = || store.state_view().unwrap().removed_until(Thinned::Scans).unwrap();
         for cycles in 1..=5 {
+            assert_eq!(gone(), (cycles > 4).then_some(19), "{cycles}");
             store.log(SCANS, "last_scan", &scan(cycles), 3).unwrap();
         }
+        assert_eq!(gone(), Some(29), "those from before the oldest that is left");
         assert_eq!(store.scans().unwrap(), [scan(3), scan(4), scan(5)]);
     }
 }

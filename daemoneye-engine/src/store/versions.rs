@@ -94,8 +94,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or a text cannot be read.
     pub fn rule_texts(&self) -> Result<Vec<RuleText>, StoreError> {
-        let table = self.state.read()?.open_table(RULE_VERSIONS)?;
-        table.iter()?.map(|entry| entry?.1.value().decode()).collect()
+        self.state_view()?.rule_texts()?.collect()
     }
 
     /// The value lists of the last load.

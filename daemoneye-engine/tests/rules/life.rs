@@ -337,7 +337,7 @@ fn what_an_exception_hides_is_no_alert_and_stays_queryable_with_its_hits() {
         store.commit_hidden(&judged.hidden).unwrap();
         store.commit_matches(judged.shown.clone()).unwrap();
     }
-    let suppressed = AlertFilter { status: Some(AlertStatus::Suppressed), ..AlertFilter::default() };
+    let suppressed = AlertFilter { statuses: vec![AlertStatus::Suppressed], ..AlertFilter::default() };
     let hidden = store.alerts(&suppressed).unwrap();
     assert_eq!(hidden.len(), 2);
     let exception = exceptions.iter().next().unwrap();
@@ -368,7 +368,7 @@ fn an_exception_that_hides_everything_is_limited_as_alerts_are_and_takes_no_room
     let store = Store::open(options).unwrap();
     store.commit_hidden(&judged.hidden).unwrap();
     assert_eq!(store.hidden().unwrap()[0].matches, 99);
-    let suppressed = AlertFilter { status: Some(AlertStatus::Suppressed), ..AlertFilter::default() };
+    let suppressed = AlertFilter { statuses: vec![AlertStatus::Suppressed], ..AlertFilter::default() };
     assert_eq!(store.alerts(&suppressed).unwrap().len(), 26, "25 and the summary of the rest");
     let alerts = store.commit_matches(judged.shown).unwrap();
     assert_eq!((judged.hidden.len(), alerts.len()), (99, 21));

@@ -14,6 +14,7 @@ mod answers;
 mod guard;
 mod limits;
 mod memory;
+mod system;
 mod tables;
 
 /// Only a test that fails waits for so long.

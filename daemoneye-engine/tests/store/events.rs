@@ -679,7 +679,7 @@ fn a_status_change_is_listed_and_audited() {
     let store = open(dir.path());
     let id = store.commit_matches(matches(&rule("r"), &run(1, 1..=3))).unwrap()[1].id;
     store.set_alert_status(id, AlertStatus::Closed, "operator:alice", "known").unwrap();
-    let closed = AlertFilter { status: Some(AlertStatus::Closed), ..AlertFilter::default() };
+    let closed = AlertFilter { statuses: vec![AlertStatus::Closed], ..AlertFilter::default() };
     assert_eq!(store.alerts(&closed).unwrap().iter().map(|alert| alert.id).collect::<Vec<_>>(), [id]);
     let newest = store.alerts(&AlertFilter { limit: 1, ..AlertFilter::default() }).unwrap();
     assert_eq!(newest[0].time_us, T0 + 3_000_000);

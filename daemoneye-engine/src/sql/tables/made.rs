@@ -7,9 +7,11 @@ use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
+use datafusion::physical_expr::LexOrdering;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
+use futures::stream;
 use std::sync::Arc;
 
 /// The batches of a table, from its first row.
@@ -39,6 +41,17 @@ pub(crate) fn scan(
     Ok(Arc::new(StreamingTableExec::try_new(schema, vec![made], projection, [], false, None)?))
 }
 
+/// The same for rows that come in this order, if in any, and of which at most `limit` are read.
+pub(super) fn scan_in_order(
+    schema: SchemaRef,
+    make: impl Fn() -> Batches + Send + Sync + 'static,
+    order: Option<LexOrdering>,
+    limit: Option<usize>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let made = Arc::new(Made { schema: Arc::clone(&schema), bytes: 0, make });
+    Ok(Arc::new(StreamingTableExec::try_new(schema, vec![made], None, order, false, limit)?))
+}
+
 impl<F: Fn() -> Batches + Send + Sync> PartitionStream for Made<F> {
     fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -47,7 +60,15 @@ impl<F: Fn() -> Batches + Send + Sync> PartitionStream for Made<F> {
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let held = MemoryConsumer::new("rows that are made").register(context.memory_pool());
         let batches = paid((self.make)(), self.bytes, held);
-        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), futures::stream::iter(batches)))
+        // A batch takes milliseconds and none of them waits for anything: between two, whoever looks at the clock and at those
+        // who have left has the thread.
+        let turns = stream::unfold((batches, false), |(mut batches, begun)| async move {
+            if begun {
+                tokio::task::yield_now().await;
+            }
+            Some((batches.next()?, (batches, true)))
+        });
+        Box::pin(RecordBatchStreamAdapter::new(Arc::clone(&self.schema), turns))
     }
 }
 
@@ -66,4 +87,26 @@ fn paid(mut batches: Batches, bytes: usize, held: MemoryReservation) -> impl Ite
         over = paid.is_err();
         Some(paid)
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::Int64Array;
+    use futures::{FutureExt as _, StreamExt as _};
+
+    #[test]
+    fn between_two_batches_others_have_the_thread() {
+        let batch = || {
+            let numbers: datafusion::arrow::array::ArrayRef = Arc::new(Int64Array::from(vec![1]));
+            RecordBatch::try_from_iter([("number", numbers)])
+        };
+        let schema = batch().unwrap().schema();
+        let make = move || -> Batches { Box::new((0..2).map(move |_| batch())) };
+        let plan = scan(schema, 0, make, None).unwrap();
+        let mut stream = plan.execute(0, Arc::new(TaskContext::default())).unwrap();
+        assert!(stream.next().now_or_never().flatten().is_some_and(|batch| batch.is_ok()));
+        assert!(stream.next().now_or_never().is_none(), "it does not go on at once");
+        assert!(stream.next().now_or_never().flatten().is_some_and(|batch| batch.is_ok()));
+    }
 }

@@ -1,7 +1,8 @@
 //! The tables that a statement may read, by name, and where their rows come from.
 //!
-//! `process_events` and `process_lifetimes` are scanned from Parquet and the open segment; every other table is small and is built as one batch
-//! when a query reads it. All tables of one query see one snapshot, so a self-join cannot see two states.
+//! `process_events` and `process_lifetimes` are scanned from Parquet and the open segment; the rows of every other table are made while the
+//! plan runs, a batch at a time. All tables of one query see one snapshot of history, one of `state.redb` and one of what lives, so
+//! a self-join cannot see two states.
 
 mod catalog;
 mod history;
@@ -32,6 +33,11 @@ pub static TABLES: LazyLock<Vec<&'static str>> =
 pub trait SystemTables: Send + Sync + 'static {
     /// The collectors as they stand now. Called on a query thread: it may lock, it must not wait.
     fn collectors(&self) -> Vec<CollectorRow>;
+
+    /// Whether an agent runs behind it. Without one nobody fills the tables of what only an agent knows, and queries of them say so.
+    fn is_live(&self) -> bool {
+        true
+    }
 
     /// The document of `health` as it is now, of which `metrics` is made; `None` where nothing keeps one. As above.
     fn health(&self) -> Option<serde_json::Value> {
@@ -91,6 +97,10 @@ pub struct CollectorRow {
 pub struct NoCollectors;
 
 impl SystemTables for NoCollectors {
+    fn is_live(&self) -> bool {
+        false
+    }
+
     fn collectors(&self) -> Vec<CollectorRow> {
         Vec::new()
     }

@@ -52,12 +52,17 @@ impl TimeRange {
     }
 
     /// The same over another column. Rows in which it is NULL are not meant: they are in memory.
-    fn over(column: &str, filters: &[Expr]) -> Self {
+    pub(super) fn over(column: &str, filters: &[Expr]) -> Self {
         let mut range = Self::ALL;
         for term in filters.iter().flat_map(split_conjunction) {
             range.narrow(column, not_null_side(column, term).unwrap_or(term));
         }
         range
+    }
+
+    /// What lies in both.
+    pub(super) fn and(self, other: Self) -> Self {
+        Self { from_us: self.from_us.max(other.from_us), to_us: self.to_us.min(other.to_us) }
     }
 
     pub(crate) const fn overlaps(&self, from_us: i64, to_us: i64) -> bool {

@@ -3,8 +3,8 @@
 use super::super::completeness::{Lack, Missing, of_gap};
 use super::prune::TimeRange;
 use super::system::SystemTable;
-use super::{CollectorRow, History, SystemTables};
-use crate::store::{HistoryTable, SegmentFile, Snapshot, Store, StoreError};
+use super::{CollectorRow, History, RuleLife, SystemTables};
+use crate::store::{HistoryTable, Living, SegmentFile, Snapshot, StateView, Store, StoreError};
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::CoverageGap;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -23,6 +23,12 @@ pub(crate) struct QueryView {
     /// Whether lifetimes are read, which have to be made.
     with_lifetimes: AtomicBool,
     snapshot: OnceLock<Arc<Snapshot>>,
+    /// Until the statement is planned; then its scans have it, and who reads none of it holds up nobody.
+    state: Mutex<Option<Arc<StateView>>>,
+    /// Gaps that say what is missing from events.
+    gaps: OnceLock<Arc<Gaps>>,
+    living: OnceLock<Living>,
+    rule_life: OnceLock<RuleLife>,
     /// The files that its scans open, by id.
     opened: Mutex<BTreeMap<u64, Arc<SegmentFile>>>,
     /// Ids of those that have something for it.
@@ -39,13 +45,17 @@ impl std::fmt::Debug for QueryView {
 
 impl QueryView {
     pub(crate) fn new(store: Arc<Store>, extra: Arc<dyn SystemTables>, missing: Missing) -> Arc<Self> {
-        let (with_lifetimes, snapshot) = (AtomicBool::new(false), OnceLock::new());
+        let with_lifetimes = AtomicBool::new(false);
         Arc::new(Self {
             store,
             extra,
             missing,
             with_lifetimes,
-            snapshot,
+            snapshot: OnceLock::new(),
+            state: Mutex::default(),
+            gaps: OnceLock::new(),
+            living: OnceLock::new(),
+            rule_life: OnceLock::new(),
             opened: Mutex::default(),
             read: Mutex::default(),
             excluded: AtomicUsize::new(0),
@@ -83,6 +93,46 @@ impl QueryView {
             self.store.snapshot()
         };
         Ok(Arc::clone(self.snapshot.get_or_init(|| Arc::new(fresh))))
+    }
+
+    /// The same state for every scan of the query.
+    pub(super) fn state(&self) -> Result<Arc<StateView>, DataFusionError> {
+        let mut state = self.state.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(taken) = state.as_ref() {
+            return Ok(Arc::clone(taken));
+        }
+        let fresh = Arc::new(self.store.state_view().map_err(store_error)?);
+        *state = Some(Arc::clone(&fresh));
+        Ok(fresh)
+    }
+
+    /// No more scans will be planned: the state lives as long as those that read it.
+    pub(crate) fn planned(&self) {
+        *self.state.lock().unwrap_or_else(PoisonError::into_inner) = None;
+    }
+
+    /// The same live processes for every scan of the query, those of its lifetimes where it reads both.
+    pub(super) fn living(&self) -> Result<Living, DataFusionError> {
+        if self.with_lifetimes.load(Ordering::Relaxed) {
+            return Ok(self.snapshot()?.open_lifetimes.living());
+        }
+        if let Some(taken) = self.living.get() {
+            return Ok(taken.clone());
+        }
+        let fresh = self.store.live().map_err(store_error)?;
+        Ok(self.living.get_or_init(|| fresh).clone())
+    }
+
+    pub(super) fn rule_life(&self) -> &RuleLife {
+        self.rule_life.get_or_init(|| self.extra.rule_life())
+    }
+
+    fn gaps(&self) -> Result<Arc<Gaps>, DataFusionError> {
+        if let Some(read) = self.gaps.get() {
+            return Ok(Arc::clone(read));
+        }
+        let fresh = Gaps::read(&self.state()?).map_err(store_error)?;
+        Ok(Arc::clone(self.gaps.get_or_init(|| Arc::new(fresh))))
     }
 
     pub(super) fn note(&self, lack: Lack) {
@@ -148,19 +198,16 @@ impl QueryView {
 
     /// Says what the store knows to be missing from this range of time.
     pub(super) fn note_coverage(&self, table: HistoryTable, range: TimeRange) -> Result<(), DataFusionError> {
-        let gaps = self.store.coverage().map_err(store_error)?;
-        for row in gaps.iter().filter(|row| range.overlaps(row.gap.from_us, row.gap.to_us)) {
-            if let Some(reason) = of_gap(&row.gap.reason) {
-                self.note(Lack::new(reason, gap_words(&row.gap)).during(row.gap.from_us, row.gap.to_us));
-            }
+        let gaps = self.gaps()?;
+        for (reason, gap) in gaps.during(range) {
+            self.note(Lack::new(*reason, gap_words(gap)).during(gap.from_us, gap.to_us));
         }
         // Events since then wait in the logs of their collectors.
         if let Some((since_us, _)) = self.store.paused().filter(|(since_us, _)| range.to_us >= *since_us) {
             let what = "ingest waits for room on the disk: later events are in the logs of their collectors";
             self.note(Lack::new(Degraded::CollectorUnavailable, what).during(since_us, range.to_us));
         }
-        let removed = gaps.iter().filter(|row| row.gap.reason == table.retention_reason());
-        if let Some(last_us) = removed.map(|row| row.gap.to_us).max().filter(|last_us| range.asks_back_to(*last_us)) {
+        if let Some(last_us) = gaps.removed_until(table).filter(|last_us| range.asks_back_to(*last_us)) {
             let rows = match table {
                 HistoryTable::ProcessEvents => "events",
                 HistoryTable::ProcessLifetimes => "lifetimes that ended",
@@ -182,10 +229,14 @@ impl QueryView {
     pub(super) fn note_beginning(&self, range: TimeRange) -> Result<(), DataFusionError> {
         let snapshot = self.snapshot()?;
         let files = snapshot.segments.iter().chain(&snapshot.lifetimes).map(|file| file.first_us);
-        let hosts = self.store.system_info().map_err(store_error)?;
-        let gaps = self.store.coverage().map_err(store_error)?;
-        let began =
-            files.chain(hosts.iter().map(|host| host.time_us)).chain(gaps.iter().map(|row| row.gap.from_us)).min();
+        let state = self.state()?;
+        let mut host = None;
+        for described in state.system_info().map_err(store_error)? {
+            let time_us = described.map_err(store_error)?.time_us;
+            host = Some(host.map_or(time_us, |first: i64| first.min(time_us)));
+        }
+        let gap = state.first_gap_us().map_err(store_error)?;
+        let began = files.chain(host).chain(gap).min();
         if let Some(began) = began.filter(|began| range.to_us < *began) {
             let what = "nobody watched before this host was first watched";
             self.note(Lack::new(Degraded::CollectorUnavailable, what).during(range.from_us, began));
@@ -220,6 +271,40 @@ impl QueryView {
                 None => lack,
             });
         }
+    }
+}
+
+/// What is missing from events, read once for a query.
+struct Gaps {
+    /// Those that say so, by their begin.
+    lacking: Vec<(Degraded, CoverageGap)>,
+    /// Up to when retention took rows of a table.
+    removed: BTreeMap<HistoryTable, i64>,
+}
+
+impl Gaps {
+    fn read(state: &StateView) -> Result<Self, StoreError> {
+        let (mut lacking, mut removed) = (Vec::new(), BTreeMap::new());
+        for row in state.coverage()? {
+            let gap = row?.gap;
+            if let Some(table) = HistoryTable::removed_for(&gap.reason) {
+                let until_us: &mut i64 = removed.entry(table).or_insert(gap.to_us);
+                *until_us = gap.to_us.max(*until_us);
+            }
+            lacking.extend(of_gap(&gap.reason).map(|reason| (reason, gap)));
+        }
+        lacking.sort_by_key(|(_, gap)| gap.from_us);
+        Ok(Self { lacking, removed })
+    }
+
+    fn during(&self, range: TimeRange) -> impl Iterator<Item = &(Degraded, CoverageGap)> {
+        let begun = self.lacking.partition_point(|(_, gap)| gap.from_us <= range.to_us);
+        let begun = self.lacking.get(..begun).unwrap_or_default();
+        begun.iter().filter(move |(_, gap)| range.overlaps(gap.from_us, gap.to_us))
+    }
+
+    fn removed_until(&self, table: HistoryTable) -> Option<i64> {
+        self.removed.get(&table).copied()
     }
 }
 

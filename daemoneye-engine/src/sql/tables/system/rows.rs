@@ -1,42 +1,46 @@
 //! Rows of the small tables, column by column.
 
+mod alerts;
 mod rule_life;
 
+pub(super) use alerts::alert_column;
+
 use super::super::ledger::{self, Entry};
+use super::super::made::Batches;
 use super::super::prune::TimeRange;
-use super::super::view::store_error;
 use super::super::{CollectorRow, QueryView, catalog};
+use super::chunks::{batch, chunks, failed};
 use crate::schema::TIME_ZONE;
 use crate::sql::completeness::Lack;
-use crate::store::{AlertFilter, CoverageRow, Delivery};
+use crate::store::{CoverageRow, Delivery, RuleText, StateView, StoreError};
 use daemoneye_lib::metrics::{METRICS, Metric, Sample};
-use daemoneye_lib::model::{Alert, Degraded, DetectionRule, ScanMetadata, SystemInfo};
+use daemoneye_lib::model::{Degraded, DetectionRule, ScanMetadata, SystemInfo};
 use datafusion::arrow::array::{
     ArrayRef, BooleanArray, Float64Array, Int64Array, StringArray, TimestampMicrosecondArray,
 };
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
-use datafusion::common::Result;
+use datafusion::arrow::error::ArrowError;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// The rows of a table, in the order of its schema.
-pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: SchemaRef) -> Result<RecordBatch> {
-    let store = &view.store;
+/// The rows of a table, in the order of its schema. `state`: where they are read from, for those that the store has.
+pub(super) fn batches(
+    table: &str,
+    view: &QueryView,
+    state: Option<&StateView>,
+    range: TimeRange,
+    schema: &SchemaRef,
+) -> Result<Batches, ArrowError> {
+    if let Some(state) = state {
+        return stored(table, state, schema).map_err(failed);
+    }
     let columns = match table {
-        "alerts" => alerts(&store.alerts(&AlertFilter::default()).map_err(store_error)?),
-        "alert_deliveries" => deliveries(&store.deliveries().map_err(store_error)?),
-        "rules" => rules(&store.rules().map_err(store_error)?),
-        "rule_versions" => rule_life::versions(&store.rule_texts().map_err(store_error)?),
-        "rule_stats" => rule_life::stats(&view.extra.rule_life().stats),
-        "rule_exceptions" => rule_life::exceptions(&view.extra.rule_life().exceptions),
-        "rule_lists" => rule_life::lists(&view.extra.rule_life().lists),
-        "rule_packs" => rule_life::packs(&view.extra.rule_life().packs),
-        "rule_problems" => rule_life::problems(&view.extra.rule_life().problems),
-        "coverage" => coverage(&store.coverage().map_err(store_error)?),
+        "rule_stats" => rule_life::stats(&view.rule_life().stats),
+        "rule_exceptions" => rule_life::exceptions(&view.rule_life().exceptions),
+        "rule_lists" => rule_life::lists(&view.rule_life().lists),
+        "rule_packs" => rule_life::packs(&view.rule_life().packs),
+        "rule_problems" => rule_life::problems(&view.rule_life().problems),
         "collectors" => collectors(&view.extra.collectors()),
-        "scans" => scans(&store.scans().map_err(store_error)?),
-        "system_info" => system_info(&store.system_info().map_err(store_error)?),
         "audit_entries" => audit_entries(&entries(view, range)),
         "metrics" => metrics(&samples(view)),
         "tables" => catalog::tables(),
@@ -44,45 +48,28 @@ pub(super) fn of(table: &str, view: &QueryView, range: TimeRange, schema: Schema
         _ => Vec::new(),
     };
     let rows = columns.first().map_or(0, |column| column.len());
-    let options = RecordBatchOptions::new().with_row_count(Some(rows));
-    Ok(RecordBatch::try_new_with_options(schema, columns, &options)?)
+    Ok(Box::new(std::iter::once(batch(schema, columns, rows))))
 }
 
-fn alerts(rows: &[Alert]) -> Vec<ArrayRef> {
-    let of_process = |column: &'static str| {
-        texts(rows, move |alert| alert.process.get(column).and_then(|value| value.as_str()).map(str::to_owned))
-    };
-    vec![
-        text(rows, |alert| alert.id.to_string()),
-        time(rows, |alert| Some(alert.time_us)),
-        text(rows, |alert| alert.severity.as_str().to_owned()),
-        text(rows, |alert| alert.title.clone()),
-        text(rows, |alert| alert.description.clone()),
-        text(rows, |alert| alert.status.as_str().to_owned()),
-        text(rows, |alert| alert.rule_id.to_string()),
-        count(rows, |alert| u64::from(alert.rule_version)),
-        text(rows, |alert| alert.rule_hash.clone()),
-        text(rows, |alert| alert.pack.clone()),
-        text(rows, |alert| alert.tags.join(",")),
-        of_process("entity_id"),
-        integer(rows, |alert| alert.process.get("pid").and_then(serde_json::Value::as_i64)),
-        of_process("name"),
-        of_process("executable_path"),
-        of_process("command_line"),
-        texts(rows, |alert| json(&alert.process)),
-        texts(rows, |alert| json(&alert.row)),
-        text(rows, |alert| alert.dedup_key.clone()),
-        count(rows, |alert| alert.count),
-        time(rows, |alert| Some(alert.first_seen_us)),
-        time(rows, |alert| Some(alert.last_seen_us)),
-        text(rows, |alert| alert.completeness.describe()),
-        texts(rows, |alert| alert.events.first().map(|event| event.collector.clone())),
-        integer(rows, |alert| alert.events.first().and_then(|event| i64::try_from(event.epoch).ok())),
-        integer(rows, |alert| alert.events.first().and_then(|event| i64::try_from(event.number).ok())),
-        text(rows, |alert| alert.engine.clone()),
-        text(rows, |alert| alert.host.clone()),
-        texts(rows, |alert| alert.suppressed_by.map(|exception| exception.to_string())),
-    ]
+/// Tables that [`batches`] reads from `state.redb`.
+pub(super) const STORED: [&str; 6] =
+    ["alert_deliveries", "coverage", "rule_versions", "rules", "scans", "system_info"];
+
+fn stored(table: &str, state: &StateView, schema: &SchemaRef) -> Result<Batches, StoreError> {
+    let schema = Arc::clone(schema);
+    Ok(match table {
+        "alert_deliveries" => chunks(state.deliveries()?, schema, |_| size_of::<Delivery>(), deliveries),
+        "coverage" => chunks(state.coverage()?, schema, |_| size_of::<CoverageRow>(), coverage),
+        "rule_versions" => chunks(state.rule_texts()?, schema, text_bytes, rule_life::versions),
+        "rules" => chunks(state.rules()?, schema, |rule| rule.sql.len(), rules),
+        "scans" => chunks(state.scans()?, schema, |_| size_of::<ScanMetadata>(), scans),
+        "system_info" => chunks(state.system_info()?, schema, |_| size_of::<SystemInfo>(), system_info),
+        _ => Box::new(std::iter::empty()),
+    })
+}
+
+fn text_bytes(version: &RuleText) -> usize {
+    version.overrides.iter().fold(version.text.len(), |sum, (_, text)| sum.saturating_add(text.len()))
 }
 
 fn deliveries(rows: &[Delivery]) -> Vec<ArrayRef> {
