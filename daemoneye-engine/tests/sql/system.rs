@@ -8,7 +8,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest;
 use daemoneye_engine::sql::{CollectorRow, NoCollectors, QueryEngine, QueryError, QueryLimits, SystemTables};
-use daemoneye_engine::store::{AlertFilter, RuleMatch, Store, StoreError, StoreOptions};
+use daemoneye_engine::store::{AlertFilter, Answer, RuleMatch, Store, StoreError, StoreOptions};
 use daemoneye_lib::model::{AlertStatus, Completeness, DetectionRule, RuleKind, RuleState, Severity};
 use daemoneye_lib::proto::{QueryRequest, Value, value::Kind};
 use redb::TableDefinition;
@@ -77,10 +77,10 @@ pub(crate) fn raise(store: &Store, seed: u64, count: usize) {
         rule: Arc::clone(&rule),
         batch: Arc::clone(&batch),
         row,
-        output: serde_json::Map::from_iter([
+        answer: Answer::Row(serde_json::Map::from_iter([
             ("number".to_owned(), format!("{seed} {row}").into()),
             ("said".to_owned(), "x".repeat(512).into()),
-        ]),
+        ])),
         completeness: Completeness::complete(),
     };
     let raised = store.commit_matches((0..batch.num_rows()).map(one).collect()).unwrap();

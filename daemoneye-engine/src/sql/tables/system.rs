@@ -70,9 +70,15 @@ impl TableProvider for SystemTable {
         TableType::Base
     }
 
-    /// They narrow what is read and what is missing; rows still pass all of them.
+    /// They narrow what is read and what is missing; rows still pass all that the table does not decide itself. What passes no filter
+    /// is not gathered for one, so the newest few are not followed by the rest.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let decides = |filter: &&Expr| self.name == "alerts" && alerts::decides(filter);
+        let of = |filter| match decides(filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(of).collect())
     }
 
     async fn scan(

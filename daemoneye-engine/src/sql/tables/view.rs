@@ -131,7 +131,7 @@ impl QueryView {
         if let Some(read) = self.gaps.get() {
             return Ok(Arc::clone(read));
         }
-        let fresh = Gaps::read(&self.state()?).map_err(store_error)?;
+        let fresh = Gaps::read(&*self.state()?).map_err(store_error)?;
         Ok(Arc::clone(self.gaps.get_or_init(|| Arc::new(fresh))))
     }
 

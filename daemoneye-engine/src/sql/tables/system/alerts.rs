@@ -33,7 +33,8 @@ pub(super) fn scan(
         Some(wanted) => Arc::new(schema.project(wanted)?),
         None => Arc::clone(schema),
     };
-    let newest_first = SortOptions { descending: true, nulls_first: true };
+    // As the session reads `DESC`; no time is NULL.
+    let newest_first = SortOptions { descending: true, nulls_first: false };
     let order = col("time", &schema).ok().map(|time| PhysicalSortExpr::new(time, newest_first));
     let order = order.and_then(|by| LexOrdering::new([by]));
     let (filter, columns) = (asked(filters), Arc::clone(&schema));
@@ -64,6 +65,11 @@ fn asked(filters: &[Expr]) -> AlertFilter {
         filter.id = filter.id.or_else(|| one_id(term));
     }
     filter
+}
+
+/// Whether each alert that is read fulfils the condition.
+pub(super) fn decides(condition: &Expr) -> bool {
+    AlertFilter::default().statuses.iter().all(|status| holds(condition, *status).is_some())
 }
 
 /// Whether the condition holds for alerts of this status; `None`: it depends on something else.
