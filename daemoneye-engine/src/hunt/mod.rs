@@ -3,13 +3,16 @@
 //! How lines fall into batches changes nothing about what is found. A rule that needs several events goes by their time and names
 //! the line of the one that completed it. What cannot be used, of the rules or of the lines, is told and stops nothing else.
 
+mod printed;
 mod read;
 mod rows;
+mod time;
 
 use std::collections::{BTreeSet, HashMap};
 use std::path::PathBuf;
+use std::sync::{Mutex, PoisonError};
 
-use daemoneye_lib::model::{Completeness, RuleState};
+use daemoneye_lib::model::{Completeness, RuleKind, RuleState};
 use daemoneye_lib::proto::Sequence;
 use datafusion::arrow::array::AsArray as _;
 use datafusion::arrow::datatypes::Int64Type;
@@ -17,6 +20,8 @@ use serde::Serialize;
 use uuid::Uuid;
 
 pub use self::rows::{Line, Lines, Rows};
+
+use self::printed::Printed;
 
 use crate::detect::{Exceptions, LoadedRule, RuleSet, rules};
 use crate::ingest::EventBatch;
@@ -49,6 +54,7 @@ pub struct Hunt {
     /// Ids as they are printed.
     ids: HashMap<Uuid, String>,
     unmapped: BTreeSet<String>,
+    printed: Mutex<Printed>,
 }
 
 impl Hunt {
@@ -76,7 +82,7 @@ impl Hunt {
         let exceptions = Exceptions::of(&rules);
         let (set, refusals) = RuleSet::compile(rules);
         notes.extend(refusals.iter().map(|refusal| Note { is_refusal: true, text: refusal.to_string() }));
-        (Self { set, exceptions, ids, unmapped }, notes)
+        (Self { set, exceptions, ids, unmapped, printed: Mutex::default() }, notes)
     }
 
     /// Fields that rules ask for and no column holds: of an event that has one it is not known whether they would have matched.
@@ -92,7 +98,7 @@ impl Hunt {
     }
 
     /// What is found with these lines and no exception hides, in order of line, then of id. A rule that needs several events may
-    /// name a line of the batch before.
+    /// name a line of the batch before; it names each line once, however many ways led there.
     #[must_use]
     pub fn matches(&self, lines: Lines) -> Vec<Match<'_>> {
         let at = Sequence::new(1, 1);
@@ -109,14 +115,23 @@ impl Hunt {
     }
 
     fn shown(&self, found: Vec<RuleMatch>) -> Vec<Match<'_>> {
+        let mut printed = self.printed.lock().unwrap_or_else(PoisonError::into_inner);
         let one = |found: &RuleMatch| {
             let seq = found.batch.column_by_name("seq")?.as_primitive_opt::<Int64Type>()?;
             let line = seq.values().get(found.row).and_then(|line| u64::try_from(*line).ok())?;
-            Some(Match { rule_id: self.ids.get(&found.rule.id)?, event: line })
+            // On a row alone a rule is decided once, so only the others are remembered.
+            let is_new = found.rule.kind == RuleKind::Stream || printed.add(line, found.rule.id);
+            is_new.then_some(Match { rule_id: self.ids.get(&found.rule.id)?, event: line })
         };
         let mut matches: Vec<Match<'_>> = self.exceptions.judge(found).shown.iter().filter_map(one).collect();
         matches.sort_unstable_by_key(|found| (found.event, found.rule_id));
         matches
+    }
+
+    /// Matches that may have been printed before: so many lay between that it is no longer known.
+    #[must_use]
+    pub fn maybe_again(&self) -> u64 {
+        self.printed.lock().unwrap_or_else(PoisonError::into_inner).doubtful()
     }
 
     /// Rules that need several events and could not see all that they need, each with what was missing.

@@ -34,14 +34,24 @@ pub(super) enum Special {
     Md5,
     ParentGuid,
     ProcessId,
+    Provider,
     Sha1,
     Sha256,
     SubjectUser,
-    Time,
+    SystemTime,
+    TimeCreated,
+    Timestamp,
+    UtcTime,
 }
 
 /// One past the last of [`Special`].
-const SPECIALS: usize = Special::Time as usize + 1;
+const SPECIALS: usize = Special::UtcTime as usize + 1;
+const PROVIDER: usize = PROCESS_EVENTS.len() + Special::Provider as usize;
+
+/// Names under which an object holds the value that it stands for: XML's attributes stand beside the text.
+const VALUES: &[&str] = &["#text", "SystemTime", "@SystemTime", "Value", "#attributes"];
+/// The same of the program that wrote the event.
+const NAMES: &[&str] = &["Name", "@Name", "#attributes"];
 
 /// One value of a line.
 #[derive(Debug, Clone, PartialEq)]
@@ -91,6 +101,19 @@ impl<'a> Fields<'a> {
         }
     }
 
+    fn keep(&mut self, key: Key, value: Option<Cell<'a>>) {
+        let (slot, field) = match key {
+            Key::Asked(slot, field) => (Some(slot), Some(field)),
+            Key::Slot(slot) => (Some(slot), None),
+            Key::Unmapped(field) => (None, Some(field)),
+            Key::Container | Key::Named | Key::Other => return,
+        };
+        self.unmapped.extend(field.filter(|_| value.is_some()));
+        if let Some(slot) = slot {
+            self.put(slot, value);
+        }
+    }
+
     #[expect(clippy::indexing_slicing, reason = "every place comes from the table that this list is as long as")]
     fn slot(&mut self, at: usize) -> &mut Option<Cell<'a>> {
         &mut self.slots[at]
@@ -112,6 +135,8 @@ pub(super) fn fields<'a>(line: &'a [u8], unmapped: &Unmapped) -> Result<Fields<'
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Key {
+    /// A slot, and a field that some rule asks for.
+    Asked(usize, usize),
     Container,
     Named,
     Other,
@@ -135,10 +160,15 @@ static KEYS: LazyLock<HashMap<&'static str, Key>> = LazyLock::new(|| {
         ("event_id", special(Special::EventId)),
         ("ProcessId", special(Special::ProcessId)),
         ("SubjectUserName", special(Special::SubjectUser)),
-        ("@timestamp", special(Special::Time)),
-        ("SystemTime", special(Special::Time)),
-        ("TimeCreated", special(Special::Time)),
-        ("UtcTime", special(Special::Time)),
+        ("Provider", special(Special::Provider)),
+        ("ProviderName", special(Special::Provider)),
+        ("Provider_Name", special(Special::Provider)),
+        ("provider_name", special(Special::Provider)),
+        ("SourceName", special(Special::Provider)),
+        ("@timestamp", special(Special::Timestamp)),
+        ("SystemTime", special(Special::SystemTime)),
+        ("TimeCreated", special(Special::TimeCreated)),
+        ("UtcTime", special(Special::UtcTime)),
     ]);
     keys
 });
@@ -158,12 +188,18 @@ fn of_target(target: Target, column: impl Fn(&str) -> Key, special: impl Fn(Spec
 }
 
 fn key(name: &str, unmapped: &Unmapped) -> Key {
-    if let Some(key) = KEYS.get(name) {
-        return *key;
+    let (name, known) = match KEYS.get(name) {
+        Some(key) => (name, Some(*key)),
+        None => {
+            let bare = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix)).unwrap_or(name);
+            (bare, KEYS.get(bare).copied())
+        }
+    };
+    match (known, unmapped.get(name)) {
+        (Some(Key::Slot(at)), Some(field)) => Key::Asked(at, *field),
+        (Some(key), _) => key,
+        (None, field) => field.map_or(Key::Other, |at| Key::Unmapped(*at)),
     }
-    let bare = PREFIXES.iter().find_map(|prefix| name.strip_prefix(prefix));
-    let known = bare.and_then(|bare| KEYS.get(bare)).copied();
-    known.or_else(|| unmapped.get(bare.unwrap_or(name)).map(|at| Key::Unmapped(*at))).unwrap_or(Key::Other)
 }
 
 struct KeySeed<'u>(&'u Unmapped);
@@ -245,11 +281,9 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
                 }
                 Key::Named => map.next_value_seed(Named { fields: &mut *self.fields, unmapped: self.unmapped })?,
                 Key::Other => drop(map.next_value::<IgnoredAny>()?),
-                Key::Slot(at) => self.fields.put(at, map.next_value_seed(CellSeed)?),
-                Key::Unmapped(at) => {
-                    if map.next_value_seed(CellSeed)?.is_some() {
-                        self.fields.unmapped.insert(at);
-                    }
+                Key::Slot(_) | Key::Asked(..) | Key::Unmapped(_) => {
+                    let value = map.next_value_seed(CellSeed::of(key))?;
+                    self.fields.keep(key, value);
                 }
             }
         }
@@ -297,23 +331,26 @@ impl<'de> Visitor<'de> for Named<'_, 'de> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             match &*name {
                 "@Name" | "Name" => found = map.next_value_seed(KeySeed(self.unmapped))?,
-                "#text" | "text" | "Value" => value = map.next_value_seed(CellSeed)?,
+                "#text" | "text" | "Value" => value = map.next_value_seed(CellSeed(VALUES))?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }
         }
-        match found {
-            Key::Slot(at) => self.fields.put(at, value),
-            Key::Unmapped(at) if value.is_some() => drop(self.fields.unmapped.insert(at)),
-            _ => {}
-        }
+        self.fields.keep(found, value);
         Ok(())
     }
 
     scalars!((); visit_bool bool, visit_i64 i64, visit_u64 u64, visit_f64 f64, visit_str &str);
 }
 
-/// A value; `None` for null.
-struct CellSeed;
+/// A value, of an object the one under these names; `None` for null.
+#[derive(Clone, Copy)]
+struct CellSeed(&'static [&'static str]);
+
+impl CellSeed {
+    fn of(key: Key) -> Self {
+        Self(if matches!(key, Key::Slot(PROVIDER) | Key::Asked(PROVIDER, _)) { NAMES } else { VALUES })
+    }
+}
 
 impl<'de> DeserializeSeed<'de> for CellSeed {
     type Value = Option<Cell<'de>>;
@@ -363,18 +400,16 @@ impl<'de> Visitor<'de> for CellSeed {
         Ok(Some(Cell::Nested))
     }
 
-    /// XML's attributes stand beside the text.
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
         let mut value = Some(Cell::Nested);
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
-            match &*name {
-                "#text" | "SystemTime" | "@SystemTime" | "Value" | "#attributes" => {
-                    let inner = map.next_value_seed(Self)?;
-                    if inner != Some(Cell::Nested) {
-                        value = inner;
-                    }
+            if self.0.contains(&&*name) {
+                let inner = map.next_value_seed(self)?;
+                if inner != Some(Cell::Nested) {
+                    value = inner;
                 }
-                _ => drop(map.next_value::<IgnoredAny>()?),
+            } else {
+                map.next_value::<IgnoredAny>()?;
             }
         }
         Ok(value)

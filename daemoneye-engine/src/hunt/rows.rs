@@ -11,11 +11,9 @@ use datafusion::arrow::array::{
     TimestampMicrosecondBuilder, new_null_array,
 };
 use datafusion::arrow::error::ArrowError;
-use jiff::Timestamp;
-use jiff::civil::DateTime;
-use jiff::tz::TimeZone;
 
 use super::read::{Cell, Fields, Special, Unmapped, fields};
+use super::time::time;
 use crate::schema::{TIME_ZONE, arrow_type, process_events_schema};
 use crate::sigma::fields::{UNIX, WINDOWS, event_type_of, identity_of, level_of};
 use crate::sigma::leaf::parse_integer;
@@ -173,9 +171,7 @@ impl Rows {
             Err(problem) => return Line::Broken(problem),
         };
         let is_strange = fields.is_strange();
-        if !settle(&mut fields) {
-            return Line::Other;
-        }
+        let Some(mut without) = settle(&mut fields) else { return Line::Other };
         for at in fields.unmapped() {
             if let Some(events) = self.had.get_mut(at) {
                 *events = events.saturating_add(1);
@@ -183,12 +179,12 @@ impl Rows {
         }
         // What a window rule finds names its events by their place.
         *fields.column(PLACES.seq) = i64::try_from(number).ok().map(Cell::Integer);
-        let mut without = Vec::new();
         for (at, column) in self.columns.iter_mut().enumerate() {
             if !column.push(fields.column(at).take()) {
                 without.push(column.name);
             }
         }
+        without.sort_unstable();
         self.rows += 1;
         self.bytes = self.bytes.saturating_add(line.len());
         match without.is_empty() {
@@ -298,18 +294,24 @@ impl Values {
     }
 }
 
-/// What the fields of a Windows event mean for the columns, and what can be told from others; whether it is an event of a process.
-fn settle(fields: &mut Fields<'_>) -> bool {
+/// What the fields of a Windows event mean for the columns, and what can be told from others. The columns for which there was
+/// something that cannot be read; `None` if it is no event of a process.
+fn settle(fields: &mut Fields<'_>) -> Option<Vec<&'static str>> {
     let places = &*PLACES;
     let event_id = fields.special(Special::EventId).take();
     let event_id = event_id.as_ref().and_then(integer);
-    let channel = fields.special(Special::Channel).take();
-    let channel = channel.as_ref().and_then(|cell| text(cell).map(|text| text.to_ascii_lowercase()));
+    let mut lowered = |special: Special| {
+        let cell = fields.special(special).take();
+        cell.as_ref().and_then(|cell| text(cell).map(|text| text.to_ascii_lowercase()))
+    };
+    // A channel that collects others' events says nothing of them; who wrote them does.
+    let channel = lowered(Special::Channel).filter(|channel| is_log(channel));
+    let channel = channel.or_else(|| lowered(Special::Provider).filter(|provider| is_known(provider)));
     let wanted = event_id.map(|id| if id < 100 { "sysmon" } else { "security" });
     let elsewhere = channel.as_deref().zip(wanted).is_some_and(|(channel, wanted)| !channel.contains(wanted));
     let event_type = event_id.map(event_type_of);
     if elsewhere || event_type == Some(None) {
-        return false;
+        return None;
     }
     source(fields, channel.as_deref(), event_id);
     process_ids(fields, event_id);
@@ -320,11 +322,40 @@ fn settle(fields: &mut Fields<'_>) -> bool {
             default(fields.column(places.start_kind), || Some(Cell::Text(Cow::Borrowed("exec"))));
         }
     }
-    identities(fields);
+    let without = identities(fields);
+    instant(fields);
     names(fields, places.executable_path, places.name);
     names(fields, places.parent_executable_path, places.parent_name);
     hashes(fields);
-    true
+    Some(without)
+}
+
+/// Windows' own logs whose names do not tell that one provider writes there, as those with a slash do.
+const LOGS: &[&str] = &[
+    "active directory web services",
+    "application",
+    "dfs replication",
+    "directory service",
+    "dns server",
+    "file replication service",
+    "hardwareevents",
+    "internet explorer",
+    "key management service",
+    "oalerts",
+    "security",
+    "setup",
+    "system",
+    "windows powershell",
+];
+
+/// Whether a channel holds what is its own; `ForwardedEvents` and those that collectors name hold anything.
+fn is_log(channel: &str) -> bool {
+    channel.contains('/') || LOGS.contains(&channel) || is_known(channel)
+}
+
+/// Whether the name of a provider is one of Windows' or Sysmon's; other words there may be anything.
+fn is_known(provider: &str) -> bool {
+    ["microsoft-", "security", "sysmon"].iter().any(|part| provider.contains(part))
 }
 
 /// Takes a value where there is none; an object that some exporter has under the column's name is none.
@@ -368,22 +399,34 @@ fn process_ids(fields: &mut Fields<'_>, event_id: Option<i64>) {
     default(fields.column(if is_parent { PLACES.ppid } else { PLACES.pid }), || id);
 }
 
-fn identities(fields: &mut Fields<'_>) {
-    let guid = |cell: Option<Cell<'_>>| {
-        let identity = cell.as_ref().and_then(text).and_then(|guid| identity_of(&guid));
-        identity.map(|identity| Cell::Text(Cow::Owned(identity)))
-    };
-    let (own, parent) = (fields.special(Special::Guid).take(), fields.special(Special::ParentGuid).take());
-    default(fields.column(PLACES.entity_id), || guid(own));
-    default(fields.column(PLACES.parent_entity_id), || guid(parent));
-    let label = fields.special(Special::Label).take();
-    let level = label.as_ref().and_then(text).and_then(|label| level_of(&label));
-    default(fields.column(PLACES.integrity_level), || level.map(|word| Cell::Text(Cow::Borrowed(word))));
+/// Who it is, who started it and for whom; the columns for which there was something that cannot be read.
+fn identities(fields: &mut Fields<'_>) -> Vec<&'static str> {
+    let mut without = Vec::new();
+    let each = [
+        (Special::Guid, PLACES.entity_id, "entity_id", identity_of as fn(&str) -> Option<String>),
+        (Special::ParentGuid, PLACES.parent_entity_id, "parent_entity_id", identity_of),
+        (Special::Label, PLACES.integrity_level, "integrity_level", |label| Some(level_of(label))),
+    ];
+    for (special, place, name, read) in each {
+        let Some(cell) = fields.special(special).take() else { continue };
+        let value = text(&cell).and_then(|text| read(&text)).map(|value| Cell::Text(Cow::Owned(value)));
+        let is_said = !matches!(&cell, Cell::Text(text) if matches!(text.trim(), "" | "-"));
+        if is_said && value.is_none() && fields.column(place).is_none() {
+            without.push(name);
+        }
+        default(fields.column(place), || value);
+    }
     let user = fields.special(Special::SubjectUser).take();
     default(fields.column(PLACES.user), || user);
-    let at = fields.special(Special::Time).take();
-    let at = at.as_ref().and_then(time);
-    default(fields.column(PLACES.time), || at.map(Cell::Integer));
+    without
+}
+
+/// When it was: as the event itself says, or else when it was written, or else what the exporter adds, which may be when it came by.
+fn instant(fields: &mut Fields<'_>) {
+    for special in [Special::UtcTime, Special::SystemTime, Special::TimeCreated, Special::Timestamp] {
+        let at = fields.special(special).take();
+        default(fields.column(PLACES.time), || at);
+    }
 }
 
 /// The last part of a path, of either system.
@@ -429,22 +472,6 @@ fn integer(cell: &Cell<'_>) -> Option<i64> {
     match cell {
         Cell::Integer(number) => Some(*number),
         Cell::Text(text) => parse_integer(text),
-        _ => None,
-    }
-}
-
-/// RFC 3339, microseconds since 1970, or Sysmon's time of day in UTC without saying so.
-fn time(cell: &Cell<'_>) -> Option<i64> {
-    match cell {
-        Cell::Integer(us) => Some(*us),
-        Cell::Text(text) => {
-            let known = text.parse::<Timestamp>().ok();
-            let known = known.or_else(|| {
-                let civil: DateTime = text.parse().ok()?;
-                civil.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
-            });
-            known.map(Timestamp::as_microsecond)
-        }
         _ => None,
     }
 }

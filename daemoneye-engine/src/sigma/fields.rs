@@ -107,11 +107,19 @@ pub(super) fn searched() -> impl Iterator<Item = &'static str> {
     text.filter(|name| !NOT_SEARCHED.contains(name))
 }
 
-/// The word for an integrity level's SID.
-pub(crate) fn level_of(label: &str) -> Option<&'static str> {
-    let words =
-        [("S-1-16-4096", "Low"), ("S-1-16-8192", "Medium"), ("S-1-16-12288", "High"), ("S-1-16-16384", "System")];
-    words.into_iter().find(|(sid, _)| sid.eq_ignore_ascii_case(label)).map(|(_, word)| word)
+/// The word for an integrity level's SID; one that has none stays as it is.
+pub(crate) fn level_of(label: &str) -> String {
+    let words = [
+        ("S-1-16-0", "Untrusted"),
+        ("S-1-16-4096", "Low"),
+        ("S-1-16-8192", "Medium"),
+        ("S-1-16-8448", "MediumPlus"),
+        ("S-1-16-12288", "High"),
+        ("S-1-16-16384", "System"),
+        ("S-1-16-20480", "Protected"),
+    ];
+    let word = words.into_iter().find(|(sid, _)| sid.eq_ignore_ascii_case(label)).map(|(_, word)| word);
+    word.unwrap_or(label).to_owned()
 }
 
 /// The hex digits of a GUID.

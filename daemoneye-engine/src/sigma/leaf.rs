@@ -7,6 +7,7 @@ use super::fields::{self, Target};
 use super::modifiers::{Item, Kind, Place, Value, text_of};
 use super::pcre;
 use super::text::{Pattern, Shape};
+use crate::detect::rules::yaml;
 
 /// Longest run of a pattern in bytes; more than this is no rule.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
@@ -40,7 +41,8 @@ fn any(name: &str, target: Target, item: &Item, values: &[Value], in_security: b
         Target::Guid(column) => with_texts(name, column, item, values, fields::identity_of),
         Target::Hash(algorithm, digits) => hash(name, algorithm, digits, item, values),
         Target::Label => {
-            with_texts(name, "integrity_level", item, values, |sid| fields::level_of(sid).map(str::to_owned))
+            let is_sid = |text: &str| text.get(..4).is_some_and(|start| start.eq_ignore_ascii_case("S-1-"));
+            with_texts(name, "integrity_level", item, values, |sid| is_sid(sid).then(|| fields::level_of(sid)))
         }
     }
 }
@@ -48,15 +50,24 @@ fn any(name: &str, target: Target, item: &Item, values: &[Value], in_security: b
 /// What holds for columns of every kind: presence, and nothing but null.
 fn common(column: &str, item: &Item, values: &[Value]) -> Option<Result<Expr, String>> {
     if item.kind == Kind::Exists {
-        let each = values.iter().map(|value| match value {
-            Value::Boolean(true) => Ok(Expr::Leaf(format!("{column} IS NOT NULL"))),
-            Value::Boolean(false) => Ok(Expr::Leaf(format!("{column} IS NULL"))),
-            _ => Err("exists takes true or false".to_owned()),
+        let each = values.iter().map(|value| match truth(value) {
+            Some(true) => Ok(Expr::Leaf(format!("{column} IS NOT NULL"))),
+            Some(false) => Ok(Expr::Leaf(format!("{column} IS NULL"))),
+            None => Err("exists takes true or false".to_owned()),
         });
         return Some(each.collect::<Result<_, _>>().map(Expr::Any));
     }
     let only_null = !values.is_empty() && values.iter().all(|value| *value == Value::Null);
     (item.kind == Kind::Plain && only_null).then(|| Ok(Expr::Leaf(format!("{column} IS NULL"))))
+}
+
+/// True or false, also in the words of YAML 1.1, which are text where no truth is asked for.
+fn truth(value: &Value) -> Option<bool> {
+    match value {
+        Value::Boolean(value) => Some(*value),
+        Value::Text(pattern) => yaml::truth(&pattern.plain()?),
+        _ => None,
+    }
 }
 
 fn text_column(column: &str, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
@@ -215,7 +226,8 @@ fn boolean_column(name: &str, column: &str, item: &Item, values: &[Value]) -> Re
         return done;
     }
     let each = values.iter().map(|value| match value {
-        Value::Boolean(value) if item.kind == Kind::Plain => {
+        value if item.kind == Kind::Plain => {
+            let value = truth(value).ok_or_else(|| format!("{name} is true or false"))?;
             Ok(Expr::Leaf(format!("{column} IS {}", value.to_string().to_uppercase())))
         }
         _ => Err(format!("{name} is true or false")),

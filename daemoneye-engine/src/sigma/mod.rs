@@ -31,7 +31,7 @@ pub use self::lists::{Lists, read_lists};
 
 use self::document::{Detection, Header};
 use self::expr::{Expr, quoted};
-use crate::detect::rules::yaml::{Node, Yaml, read};
+use crate::detect::rules::yaml::{Node, Yaml, read_merged};
 use crate::detect::{LoadedRule, rules};
 
 /// Columns that a converted rule returns: who ran what, started by whom.
@@ -218,7 +218,7 @@ struct Draft<'a> {
 
 impl<'a> Draft<'a> {
     fn convert(mut self, text: &str) -> Stage<'a> {
-        let (name, in_security, condition, conversion) = match read(text) {
+        let (name, in_security, condition, conversion) = match read_merged(text) {
             Ok(node) => {
                 self.header = Header::read(&node);
                 if document::field(&node, "correlation").is_some() {

@@ -7,7 +7,7 @@ use serde_saphyr::{Location, Spanned};
 use super::super::Refusal;
 use super::document::Document;
 use super::lists::Lists;
-use super::yaml::{Node, Yaml};
+use super::yaml::{self, Node, Yaml};
 use crate::sql::names::nearest;
 
 /// Reads fields and collects what is wrong with them.
@@ -99,8 +99,11 @@ impl Reader<'_> {
             None => default,
             Some(Spanned { value: Yaml::Boolean(value), .. }) => *value,
             Some(node) => {
-                self.wrong(node, name, "true or false");
-                default
+                let word = if let Yaml::Text(text) = &node.value { yaml::truth(text) } else { None };
+                word.unwrap_or_else(|| {
+                    self.wrong(node, name, "true or false");
+                    default
+                })
             }
         }
     }

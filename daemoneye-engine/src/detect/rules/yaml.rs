@@ -4,6 +4,7 @@
 use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
+use serde_saphyr::budget::BudgetBreach;
 use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
 
 /// Deepest nesting of a document; a rule file needs five.
@@ -66,19 +67,57 @@ pub(crate) struct Unreadable {
     pub(crate) message: String,
 }
 
-/// Reads one document.
+/// Reads one document of ours.
 pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
+    read_with(text, MergeKeyPolicy::Error)
+}
+
+/// Reads one document in which a map may take over the fields of another (`<<: *base`), as rules of others do.
+pub(crate) fn read_merged(text: &str) -> Result<Node, Unreadable> {
+    read_with(text, MergeKeyPolicy::Merge)
+}
+
+fn read_with(text: &str, merge_keys: MergeKeyPolicy) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_documents: 1 },
         duplicate_keys: DuplicateKeyPolicy::Error,
-        merge_keys: MergeKeyPolicy::Error,
+        merge_keys: merge_keys,
         strict_booleans: true,
         with_snippet: false,
     };
     serde_saphyr::from_str_with_options(text, options).map_err(|error| Unreadable {
         location: error.location().unwrap_or(Location::UNKNOWN),
-        message: without_place(&error.to_string()).to_owned(),
+        message: in_our_words(error.without_snippet()),
     })
+}
+
+/// What the reader says to the one who calls it means nothing to the one who wrote the file.
+fn in_our_words(error: &serde_saphyr::Error) -> String {
+    use serde_saphyr::Error;
+    match error {
+        Error::AliasError { error, .. } | Error::WithSnippet { error, .. } => in_our_words(error),
+        Error::DuplicateMappingKey { key: Some(key), .. } => format!("the key {key} stands twice in one map"),
+        Error::DuplicateMappingKey { .. } => "a key stands twice in one map".to_owned(),
+        Error::MultipleDocuments { .. } | Error::Budget { breach: BudgetBreach::Documents { .. }, .. } => {
+            "one file holds one rule: give what follows the second --- a file of its own".to_owned()
+        }
+        Error::Budget { breach: BudgetBreach::Depth { .. }, .. } => format!("it is nested more than {MAX_DEPTH} deep"),
+        Error::Budget { breach: BudgetBreach::Nodes { .. }, .. } => format!("it has more than {MAX_NODES} values"),
+        Error::Budget { .. } => "it is larger than a rule has to be".to_owned(),
+        Error::MergeKeyNotAllowed { .. } => "merge keys (<<) are not taken here: write the fields out".to_owned(),
+        Error::BinaryNotUtf8 { .. } => "a !!binary value is no text".to_owned(),
+        other => without_place(&other.to_string()).to_owned(),
+    }
+}
+
+/// The words that YAML 1.1 has for true and false. They are text to YAML 1.2, and mean a truth only where one is asked for.
+pub(crate) fn truth(text: &str) -> Option<bool> {
+    let is_one_of = |words: &[&str]| words.iter().any(|word| word.eq_ignore_ascii_case(text));
+    match () {
+        () if is_one_of(&["true", "yes", "on"]) => Some(true),
+        () if is_one_of(&["false", "no", "off"]) => Some(false),
+        () => None,
+    }
 }
 
 /// The place is told in its own fields.
