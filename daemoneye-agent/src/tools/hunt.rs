@@ -62,6 +62,10 @@ pub(crate) fn run(asked: &Asked) -> Result<Exit, AgentError> {
     })?;
     let shortfalls = hunt.shortfalls();
     shortfalls.iter().for_each(|shortfall| eprintln!("not whole: {shortfall}"));
+    let again = hunt.maybe_again();
+    if again > 0 {
+        eprintln!("{again} matches may stand twice: there were too many to remember them all");
+    }
     Ok(ended(is_whole && shortfalls.is_empty() && !notes.iter().any(|note| note.is_refusal)))
 }
 
@@ -130,7 +134,7 @@ impl<'a> Reader<'a> {
         // The evaluating side has ended where nobody takes it.
         drop(ahead.send(self.batch()?));
         self.summary();
-        Ok(self.broken == 0 && self.rows.unmapped().is_empty())
+        Ok(self.broken == 0 && self.without == 0 && self.rows.unmapped().is_empty())
     }
 
     fn batch(&mut self) -> io::Result<Lines> {
@@ -155,7 +159,7 @@ impl<'a> Reader<'a> {
             Line::Without(fields) => {
                 self.without += 1;
                 let fields = fields.join(", ");
-                self.tell(self.without, number, &format!("cannot be read, so NULL: {fields}"));
+                self.tell(self.without, number, &format!("not whole: cannot be read, so NULL: {fields}"));
             }
             Line::Broken(problem) => {
                 self.broken += 1;
@@ -187,7 +191,7 @@ impl<'a> Reader<'a> {
             eprintln!("not whole: {events} events have {field}, which no column holds and rules ask for");
         }
         if self.without > TOLD_LINES {
-            eprintln!("{} events in all had fields that could not be read", self.without);
+            eprintln!("not whole: {} events in all had fields that could not be read", self.without);
         }
     }
 }
