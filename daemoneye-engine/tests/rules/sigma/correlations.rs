@@ -297,3 +297,15 @@ fn a_hunt_takes_lists_and_exceptions_from_any_of_its_paths() {
     let (found, _) = hunted(&files, &[at(0, "a"), at(1, "b"), at(2, "c")], 100);
     assert_eq!(found.iter().map(|(_, event)| *event).collect::<Vec<_>>(), [0]);
 }
+
+#[test]
+fn a_hunt_names_the_line_that_completed_a_match_once_however_many_ways_led_there() {
+    let body = "type: temporal_ordered\nrules: [rule_a, rule_b]\ngroup-by: [User]\ntimespan: 1m";
+    let events = [at(0, "a"), at(1, "a"), at(2, "a"), at(3, "b")];
+    for lines in [1, 2, 100] {
+        let (mut found, hunt) = hunted(&[("x.yml", &correlation(body))], &events, lines);
+        found.retain(|(id, _)| id.ends_with("6f"));
+        assert_eq!(found.iter().map(|(_, event)| *event).collect::<Vec<_>>(), [3], "{lines} lines");
+        assert_eq!(hunt.maybe_again(), 0);
+    }
+}

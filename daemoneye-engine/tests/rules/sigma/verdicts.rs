@@ -5,6 +5,8 @@ use std::path::Path;
 use daemoneye_engine::hunt::{Hunt, Line, Rows};
 use daemoneye_engine::sigma::{RuleFile, Verdict, convert, is_sigma};
 use daemoneye_lib::model::Severity;
+use datafusion::arrow::array::AsArray as _;
+use datafusion::arrow::datatypes::TimestampMicrosecondType;
 use proptest::prelude::*;
 
 use super::{converted, decides, file, lists, rule, told};
@@ -294,4 +296,113 @@ fn an_object_of_the_same_name_does_not_stand_in_the_way_of_a_value() {
         r#"{"winlog": {"user": {"name": "x"}, "event_id": 4688, "event_data": {"SubjectUserName": "bob"}}}"#,
     ];
     decides("user", &user, &events, &[r#"{"User": "eve", "winlog": {"user": {"name": "bob"}}}"#]);
+}
+
+fn taken(line: &str) -> Line {
+    Rows::default().take(0, line.as_bytes())
+}
+
+/// What one event has in this column; of a time its µs.
+fn column(name: &str, line: &str) -> String {
+    let mut rows = Rows::default();
+    rows.take(0, line.as_bytes());
+    let lines = rows.finish().unwrap();
+    let column = lines.batch().column_by_name(name).unwrap();
+    match column.as_primitive_opt::<TimestampMicrosecondType>() {
+        Some(times) => times.value(0).to_string(),
+        None => column.as_string::<i32>().value(0).to_owned(),
+    }
+}
+
+#[test]
+fn a_hunt_tells_what_it_cannot_read_of_fields_that_become_columns() {
+    for (line, lacks) in [
+        (r#"{"CommandLine": "a", "UtcTime": "31/01/2026 12:00:00"}"#, "time"),
+        (r#"{"CommandLine": "a", "@timestamp": 20260131}"#, "time"),
+        (r#"{"CommandLine": "a", "ProcessGuid": "no guid"}"#, "entity_id"),
+        (r#"{"CommandLine": "a", "ParentProcessGuid": 7}"#, "parent_entity_id"),
+    ] {
+        assert_eq!(taken(line), Line::Without(vec![lacks]), "{line}");
+    }
+    for line in [r#"{"CommandLine": "a", "ParentProcessGuid": "-"}"#, r#"{"CommandLine": "a", "UtcTime": null}"#] {
+        assert_eq!(taken(line), Line::Taken, "{line}");
+    }
+}
+
+#[test]
+fn of_several_times_a_fixed_one_counts_in_whatever_order_they_stand() {
+    let mut fields = [
+        r#""UtcTime": "2026-01-31 12:00:01""#,
+        r#""SystemTime": "2026-01-31T12:00:02Z""#,
+        r##""TimeCreated": {"#attributes": {"SystemTime": "2026-01-31T12:00:03Z"}}"##,
+        r#""@timestamp": 1769860804"#,
+    ]
+    .to_vec();
+    for second in 1_769_860_801_i64..=1_769_860_804 {
+        let reversed: Vec<_> = fields.iter().rev().copied().collect();
+        for fields in [fields.join(","), reversed.join(",")] {
+            assert_eq!(column("time", &format!("{{{fields}}}")), format!("{second}000000"), "{fields}");
+        }
+        fields.remove(0);
+    }
+}
+
+#[test]
+fn an_event_is_left_out_only_where_its_log_is_known_to_be_another() {
+    for (line, is_taken) in [
+        (r#"{"Channel": "ForwardedEvents", "EventID": 4688, "NewProcessName": "C:\\x.exe"}"#, true),
+        (r#"{"Channel": "WEC-Processes", "EventID": 1, "Image": "C:\\x.exe"}"#, true),
+        (
+            r#"{"winlog": {"channel": "ForwardedEvents", "event_id": 1, "provider_name": "Microsoft-Windows-Sysmon"}}"#,
+            true,
+        ),
+        (
+            r#"{"Event": {"System": {"Channel": "ForwardedEvents", "EventID": 1, "Provider": {"@Name": "Microsoft-Windows-Kernel-General"}}}}"#,
+            false,
+        ),
+        (r#"{"Channel": "System", "EventID": 1, "Image": "x"}"#, false),
+        (r#"{"Channel": "Microsoft-Windows-PowerShell/Operational", "EventID": 4688}"#, false),
+    ] {
+        assert_eq!(taken(line), if is_taken { Line::Taken } else { Line::Other }, "{line}");
+    }
+    assert_eq!(
+        column("source", r#"{"Channel": "ForwardedEvents", "EventID": 1, "SourceName": "Linux-Sysmon"}"#),
+        "unix"
+    );
+}
+
+#[test]
+fn every_integrity_level_has_its_word_and_others_stay_as_they_are() {
+    for (sid, word) in [
+        ("S-1-16-0", "Untrusted"),
+        ("S-1-16-8448", "MediumPlus"),
+        ("S-1-16-20480", "Protected"),
+        ("S-1-16-9999", "S-1-16-9999"),
+    ] {
+        assert_eq!(column("integrity_level", &format!(r#"{{"EventID": 4688, "MandatoryLabel": "{sid}"}}"#)), word);
+    }
+}
+
+#[test]
+fn words_of_yaml_1_1_are_a_truth_where_one_is_asked_for_and_maps_may_be_merged() {
+    let sql = |detection: &str| {
+        let conversion = converted(&rule(detection));
+        conversion.rule.map(|rule| rule.rule.sql).unwrap_or_else(|| panic!("{detection}: {:?}", conversion.reasons))
+    };
+    for (word, asked) in [("no", "IS NULL"), ("off", "IS NULL"), ("yes", "IS NOT NULL"), ("On", "IS NOT NULL")] {
+        let sql = sql(&format!("sel: {{CommandLine: a, User|exists: {word}}}\ncondition: sel"));
+        assert!(sql.contains(&format!("user {asked}")), "{sql}");
+    }
+    assert!(sql("sel: {CommandLine: no}\ncondition: sel").contains("ci_eq(command_line, 'no')"));
+    let merged = sql("base: &base {CommandLine: a, User: x}\nsel: {<<: *base, User: b}\ncondition: sel");
+    assert!(merged.contains("'a'") && merged.contains("'b'") && !merged.contains("'x'"), "{merged}");
+}
+
+#[test]
+fn what_is_wrong_with_a_file_is_said_to_the_one_who_wrote_it() {
+    let twice = converted(&rule("sel: {CommandLine: a, CommandLine: b}\ncondition: sel"));
+    assert!(twice.reasons[0].message.contains("the key CommandLine stands twice"), "{:?}", twice.reasons);
+    let two = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: r\n---\nname: s\n";
+    let problems = daemoneye_engine::detect::rules::parse("r.yaml".as_ref(), two).unwrap_err();
+    assert!(problems[0].message.contains("one file holds one rule"), "{problems:?}");
 }
