@@ -244,6 +244,8 @@ pub const METRICS: &[Metric] = metrics! {
         "runs that had no answer in time";
     "daemoneye_window_rule_failed_total" Counter "evaluations" "/rules/windows/failed" ""
         "runs that failed otherwise";
+    "daemoneye_window_rule_skipped_total" Counter "moments" "/rules/windows/skipped" ""
+        "moments of a burst at which they may have matched and that were passed over";
     "daemoneye_window_rule_over_budget_total" Counter "evaluations" "/rules/windows/over_budget" ""
         "runs that took more than 100 ms of a processor";
     "daemoneye_alerts" Gauge "alerts" "/store/alerts" ""

@@ -396,6 +396,15 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
                 "see cpu_ns per rule: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC",
             );
         }
+        if window.skipped > 0 {
+            let times = window.skipped;
+            findings.add(
+                format!(
+                    "the window rule {name} was not decided at {times} moments of bursts, at which it may have matched"
+                ),
+                "backtest it over that time: where nobody waits every moment is looked at; or narrow its conditions",
+            );
+        }
         let undecided = window.timed_out.saturating_add(window.failed);
         if undecided > 0 {
             findings.add(
@@ -420,6 +429,7 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
         "postponed": sum(&|_, window| window.postponed),
         "timed_out": sum(&|_, window| window.timed_out),
         "failed": sum(&|_, window| window.failed),
+        "skipped": sum(&|_, window| window.skipped),
         "over_budget": sum(&|_, window| window.over_budget),
     })
 }

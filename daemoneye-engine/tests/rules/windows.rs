@@ -1,10 +1,12 @@
 //! Window rules: what each kind finds, what is refused, and that nothing depends on how events are cut into batches.
 
+use std::collections::BTreeSet;
 use std::path::Path;
 
 use daemoneye_engine::RecordBatch;
 use daemoneye_engine::detect::{GRACE_US, LoadedRule, Refusal, RuleSet, rules};
-use daemoneye_engine::ingest::{EventBatch, batch_from_json};
+use daemoneye_engine::ingest::{EventBatch, batch_from_json, row_to_json};
+use daemoneye_engine::sql::{check, evaluate};
 use daemoneye_engine::store::{AlertFilter, RuleMatch, Store, StoreOptions};
 use daemoneye_lib::model::{Completeness, Degraded, RuleKind};
 use daemoneye_lib::proto::Sequence;
@@ -635,6 +637,93 @@ fn the_tests_of_a_file_may_have_several_events() {
     let rule = parse(MANY, tests).unwrap();
     let report = rules::run_tests(&rule);
     assert!(report.is_ok() && report.passed == 2, "{report:?}");
+}
+
+// ---- bursts ---------------------------------------------------------------------------------------------------------
+
+const DENSE: &str = "SELECT user, count(*) AS n FROM process_events
+WHERE name = 'ssh' AND time > now() - INTERVAL '1 second'
+GROUP BY user HAVING count(*) >= 10";
+
+/// What DataFusion says to all events up to each one: the answer's rows, each with the place of its user's latest event.
+fn told_by_looking_at_each(sql: &str, events: &[Value]) -> BTreeSet<String> {
+    let (all, mut told) = (rows(events), BTreeSet::new());
+    for last in 0..events.len() {
+        let us = events[last]["time"].as_i64().unwrap() - T0;
+        let (minute, second) = (us / 60_000_000, us / 1_000_000 % 60);
+        let now = format!("TIMESTAMP '2026-01-31T12:{minute:02}:{second:02}.{:06}Z'", us % 1_000_000);
+        let checked = check(&sql.replace("now()", &now)).unwrap();
+        for found in evaluate(&checked, "process_events", vec![all.slice(0, last + 1)]).unwrap() {
+            told.extend((0..found.num_rows()).map(|at| {
+                let row = row_to_json(&found, at);
+                let latest = events[..=last].iter().rposition(|event| event["user"] == row["user"]).unwrap();
+                format!("{} {}", latest + 1, Value::Object(row))
+            }));
+        }
+    }
+    told
+}
+
+fn skipped(set: &RuleSet) -> u64 {
+    set.stats()[0].window.unwrap().skipped
+}
+
+#[test]
+fn where_nobody_waits_no_group_of_a_burst_is_missed() {
+    let users =
+        (0..20_u32).flat_map(|user| (0..10_u32).map(move |at| (user, f64::from(user) * 0.9 + f64::from(at) * 0.09)));
+    let events: Vec<Value> = users.map(|(user, at)| event(at, "ssh", &format!("user{user}"), 1)).collect();
+    let expected = (1..=20).map(|user| user * 10);
+    let expected: Vec<String> =
+        expected.map(|seq| format!(r#"{seq} {{"n":10,"user":"user{}"}}"#, seq / 10 - 1)).collect();
+    assert_eq!(told_by_looking_at_each(DENSE, &events), expected.iter().cloned().collect());
+    let rows = rows(&events);
+    for sizes in [vec![], vec![1], vec![37]] {
+        let set = set(DENSE, "");
+        let found = matches(&set, &rows, &sizes);
+        assert_eq!((told(&found), skipped(&set)), (expected.clone(), 0), "{sizes:?}");
+        assert!(found.iter().all(|found| found.completeness.is_complete()) && set.shortfalls().is_empty());
+    }
+}
+
+fn dense() -> impl Strategy<Value = Vec<Value>> {
+    prop::collection::vec((1_u32..200, 0_usize..3), 20..60).prop_map(|events| {
+        let mut now = 0.0;
+        let made = events.into_iter().map(|(step, user)| {
+            now += f64::from(step) / 1e3;
+            event(now, "ssh", ["root", "alice", "bob"][user], 1)
+        });
+        made.collect()
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_dense_burst_is_decided_as_by_looking_at_each_event(events in dense()) {
+        let rows = rows(&events);
+        // What one more event ends.
+        let exact = DENSE.replace(">= 10", "= 3");
+        let set_of = set(&exact, "");
+        let found: BTreeSet<String> = told(&matches(&set_of, &rows, &[])).into_iter().collect();
+        prop_assert_eq!(found, told_by_looking_at_each(&exact, &events));
+        prop_assert!(skipped(&set_of) == 0);
+        // What more events let stand is decided together in a second, and for each group once.
+        let least = DENSE.replace(">= 10", ">= 4");
+        let (found, all) = (told(&matches(&set(&least, ""), &rows, &[])), told_by_looking_at_each(&least, &events));
+        prop_assert!(found.iter().all(|found| all.contains(found)), "{:?} of {:?}", found, all);
+        let parts = |told: &String| {
+            let (seq, row) = told.split_once(' ').unwrap();
+            let row: Value = serde_json::from_str(row).unwrap();
+            (seq.parse::<usize>().unwrap(), row["user"].clone())
+        };
+        let second = |seq: usize| events[seq - 1]["time"].as_i64().unwrap() / 1_000_000;
+        for one in all.iter().map(parts) {
+            let is_told = |other: (usize, Value)| other.1 == one.1 && other.0 >= one.0 && second(other.0) == second(one.0);
+            prop_assert!(found.iter().map(parts).any(is_told), "{:?} is missing in {:?}", one, found);
+        }
+    }
 }
 
 // ---- batches --------------------------------------------------------------------------------------------------------

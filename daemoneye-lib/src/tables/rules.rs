@@ -25,7 +25,7 @@ pub(super) const RULE_STATS: &[Column] = columns! {
     "hidden" Integer "events" Public "" "matches that its exceptions hid, as far back as alerts are kept" "12";
     "time_us" Integer "µs" Public "" "time that it took" "4120";
     "over_budget" Integer "batches" Public "" "batches that cost it more than 100 ms of CPU time" "0";
-    "degraded" Integer "batches" Public "" "batches that lacked a column that it reads" "0";
+    "degraded" Integer "batches" Public "" "batches over something that is missing: events, or a column that it reads" "0";
     "overflows" Integer "results" Public "" "numbers that did not fit and were NULL" "0";
     "last_match" Timestamp "µs since the Unix epoch, UTC" Public "" "time of the last event that it matched; NULL when none did"
         "2026-01-31T12:00:00.000000Z";

@@ -25,13 +25,14 @@ pub(super) struct Counters {
     pub(super) postponed: AtomicU64,
     pub(super) timed_out: AtomicU64,
     pub(super) failed: AtomicU64,
+    pub(super) skipped: AtomicU64,
     pace: Pace,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let [evaluations, rows, matches, nanoseconds, degraded] = [const { AtomicU64::new(0) }; 5];
-        let [shed, late, ahead, postponed, timed_out, failed] = [const { AtomicU64::new(0) }; 6];
+        let [shed, late, ahead, postponed, timed_out, failed, skipped] = [const { AtomicU64::new(0) }; 7];
         let last_match_us = AtomicI64::new(i64::MIN);
         Self {
             evaluations,
@@ -46,6 +47,7 @@ impl Default for Counters {
             postponed,
             timed_out,
             failed,
+            skipped,
             pace: Pace::default(),
         }
     }
@@ -97,6 +99,7 @@ impl Counters {
                 postponed: read(&self.postponed),
                 timed_out: read(&self.timed_out),
                 failed: read(&self.failed),
+                skipped: read(&self.skipped),
                 over_budget: self.pace.misses(),
                 over_in_a_row: self.pace.in_a_row(),
             }),

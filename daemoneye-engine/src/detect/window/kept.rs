@@ -13,7 +13,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 use super::super::row::{Cell, Columns};
-use super::plan::{Scan, Scans};
+use super::plan::{Planned, Scans};
 use super::provenance::PREFIX;
 use crate::schema::arrow_type;
 
@@ -158,28 +158,45 @@ impl Kept {
     }
 
     /// The times, but the last, at which to look so that all of them together see what each would have seen: the last one before a row
-    /// goes out of sight. At most so many.
-    pub(super) fn edges(&self, times: &BTreeSet<i64>, scans: &[Scan], most: usize) -> Vec<i64> {
+    /// goes out of sight, or every one where a further row may end what was true. Where a scan that is needed has nothing, nothing is found.
+    pub(super) fn edges(&self, times: &BTreeSet<i64>, plan: &Planned) -> Vec<i64> {
         let (Some(first), Some(last)) = (times.first().copied(), times.last().copied()) else { return Vec::new() };
-        if most == 0 || first == last {
+        if first == last {
             return Vec::new();
         }
-        let sharp = scans.iter().enumerate().filter(|(_, scan)| scan.reach.sharp);
-        let leaves: BTreeSet<i64> = sharp
-            .flat_map(|(at, scan)| {
-                let taken = self.rows.iter().filter(move |row| row.scans.has(at));
-                taken.map(move |row| row.time_us.saturating_add(scan.reach.back_us))
+        let of = |at: usize| self.rows.iter().filter(move |row| row.scans.has(at)).map(|row| row.time_us);
+        let scans = || plan.scans.iter().enumerate();
+        let leaves = scans().filter(|(_, scan)| scan.reach.sharp);
+        let leaves = leaves.flat_map(|(at, scan)| of(at).map(move |time| time.saturating_add(scan.reach.back_us)));
+        let leaves: BTreeSet<i64> = leaves.filter(|leaves| (first..=last).contains(leaves)).collect();
+        if plan.grows && leaves.is_empty() {
+            return Vec::new();
+        }
+        let needed = scans().filter(|(_, scan)| scan.needed).map(|(at, scan)| {
+            let mut there: Vec<i64> = of(at).collect();
+            there.sort_unstable();
+            (scan.reach.back_us, there)
+        });
+        let needed: Vec<(i64, Vec<i64>)> = needed.collect();
+        let may_match = |now: i64| {
+            needed.iter().all(|(back_us, there)| {
+                let latest = there.partition_point(|time| *time <= now).checked_sub(1).and_then(|at| there.get(at));
+                latest.is_some_and(|latest| *latest >= now.saturating_sub(*back_us))
             })
-            .filter(|leaves| (first..=last).contains(leaves))
-            .collect();
+        };
         let (mut edges, mut since) = (Vec::new(), first);
         for (time, next) in times.iter().zip(times.iter().skip(1)) {
-            if edges.len() < most && leaves.range(since..=*next).next().is_some() {
-                edges.push(*time);
+            if !plan.grows || leaves.range(since..=*next).next().is_some() {
+                edges.extend(may_match(*time).then_some(*time));
                 since = *next;
             }
         }
         edges
+    }
+
+    /// How many rows have a time from `from_us` on and up to `to_us`.
+    pub(super) fn count(&self, from_us: i64, to_us: i64) -> usize {
+        self.rows.iter().filter(|row| row.time_us >= from_us && row.time_us <= to_us).count()
     }
 
     /// No row counts as younger than `to_us`.

@@ -4,8 +4,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 
 use datafusion::sql::sqlparser::ast::{
-    Distinct, Expr, Function, GroupByExpr, Ident, Query, Select, SelectItem, SetExpr, TableFactor, Visit,
-    visit_expressions,
+    BinaryOperator, Distinct, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
+    Query, Select, SelectItem, SetExpr, TableFactor, Value, Visit, VisitMut, VisitorMut, visit_expressions,
+    visit_expressions_mut,
 };
 
 use super::super::compile::Problem;
@@ -26,6 +27,129 @@ pub(super) fn gathers(select: &Select) -> bool {
     grouped(select) || select.qualify.is_some() || !select.named_window.is_empty() || has_call(&select.projection)
 }
 
+/// Whether it puts rows together by groups, of which there is none without rows.
+pub(super) fn by_group(select: &Select) -> bool {
+    matches!(&select.group_by, GroupByExpr::Expressions(by, modifiers) if !by.is_empty() && modifiers.is_empty())
+}
+
+/// Whether a further event takes nothing from what it finds. Of what is not known it may.
+pub(super) fn grows(query: &Query) -> bool {
+    let mut query = query.clone();
+    if let SetExpr::Select(select) = query.body.as_mut() {
+        // What is only returned decides nothing.
+        select.projection.clear();
+        if select.having.take().is_some_and(|having| !is_at_least(&having)) {
+            return false;
+        }
+    }
+    let latest = latest_of_groups(&mut query);
+    let _all: ControlFlow<()> = visit_expressions_mut(&mut query, |expr| {
+        let Expr::BinaryOp { left, op, right } = expr else { return ControlFlow::Continue(()) };
+        let greater = match op {
+            BinaryOperator::Gt | BinaryOperator::GtEq => left,
+            BinaryOperator::Lt | BinaryOperator::LtEq => right,
+            _ => return ControlFlow::Continue(()),
+        };
+        if is_latest_and_more(greater, &latest) {
+            **greater = Expr::value(Value::Null);
+        }
+        ControlFlow::Continue(())
+    });
+    !any(&query, &|expr| matches!(expr, Expr::Subquery(_)) || is_call(expr) || names(expr, &latest))
+}
+
+/// Takes `max(column) AS name` out of the SELECTs inside that have groups: the names, which no further row makes less.
+fn latest_of_groups(query: &mut Query) -> BTreeSet<String> {
+    let mut latest = Latest(BTreeSet::new());
+    let _all: ControlFlow<()> = VisitMut::visit(query, &mut latest);
+    latest.0
+}
+
+struct Latest(BTreeSet<String>);
+
+impl VisitorMut for Latest {
+    type Break = ();
+
+    fn pre_visit_query(&mut self, query: &mut Query) -> ControlFlow<()> {
+        if let SetExpr::Select(select) = query.body.as_mut()
+            && by_group(select)
+        {
+            select.projection.retain(|item| match item {
+                SelectItem::ExprWithAlias { expr: Expr::Function(function), alias } if is_latest(function) => {
+                    self.0.insert(normal(alias));
+                    false
+                }
+                _ => true,
+            });
+        }
+        ControlFlow::Continue(())
+    }
+}
+
+/// `max` of a column as it is.
+fn is_latest(function: &Function) -> bool {
+    let FunctionArguments::List(list) = &function.args else { return false };
+    let is_column = matches!(
+        list.args.as_slice(),
+        [FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Identifier(_) | Expr::CompoundIdentifier(_)))]
+    );
+    is_called(function, "max") && function.over.is_none() && is_column
+}
+
+/// One of these names, or what is added to it.
+fn is_latest_and_more(expr: &Expr, latest: &BTreeSet<String>) -> bool {
+    match expr {
+        Expr::BinaryOp { left, op: BinaryOperator::Plus, right } => {
+            is_latest_and_more(left, latest) && matches!(right.as_ref(), Expr::Interval(_) | Expr::Value(_))
+        }
+        expr => names(expr, latest),
+    }
+}
+
+fn names(expr: &Expr, latest: &BTreeSet<String>) -> bool {
+    match expr {
+        Expr::Identifier(ident) => latest.contains(&normal(ident)),
+        Expr::CompoundIdentifier(parts) => parts.last().is_some_and(|ident| latest.contains(&normal(ident))),
+        _ => false,
+    }
+}
+
+fn is_call(expr: &Expr) -> bool {
+    matches!(expr, Expr::Function(function) if is_gathering(function))
+}
+
+/// Whether a condition of a group stays true when rows are added to it.
+fn is_at_least(having: &Expr) -> bool {
+    if !any(having, &is_call) {
+        return true;
+    }
+    match having {
+        Expr::Nested(inner) => is_at_least(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::And | BinaryOperator::Or, right } => {
+            is_at_least(left) && is_at_least(right)
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Gt | BinaryOperator::GtEq, right } => {
+            rises(left) && matches!(right.as_ref(), Expr::Value(_))
+        }
+        Expr::BinaryOp { left, op: BinaryOperator::Lt | BinaryOperator::LtEq, right } => {
+            rises(right) && matches!(left.as_ref(), Expr::Value(_))
+        }
+        _ => false,
+    }
+}
+
+/// Whether more rows make it no less.
+fn rises(expr: &Expr) -> bool {
+    match expr {
+        Expr::Nested(inner) => rises(inner),
+        Expr::BinaryOp { left, op: BinaryOperator::Plus, right } => rises(left) && rises(right),
+        Expr::Function(function) => {
+            function.over.is_none() && (is_called(function, "count") || is_called(function, "max"))
+        }
+        _ => false,
+    }
+}
+
 fn grouped(select: &Select) -> bool {
     let by = match &select.group_by {
         GroupByExpr::All(_) => true,
@@ -35,7 +159,7 @@ fn grouped(select: &Select) -> bool {
 }
 
 fn has_call(items: &impl Visit) -> bool {
-    any(items, &|expr| matches!(expr, Expr::Function(function) if is_gathering(function)))
+    any(items, &is_call)
 }
 
 fn is_gathering(function: &Function) -> bool {
@@ -115,4 +239,41 @@ fn is_returned(by: &Expr, select: &Select) -> bool {
         _ => false,
     };
     select.projection.iter().any(named)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sql::check;
+
+    #[test]
+    fn what_a_further_event_may_end_is_told_from_what_it_cannot() {
+        let counted =
+            |having: &str| format!("SELECT user, count(*) AS n FROM process_events GROUP BY user HAVING {having}");
+        let latest = |condition: &str| {
+            format!(
+                "SELECT e.pid AS pid FROM (SELECT user, max(time) AS latest FROM process_events GROUP BY user) AS s \
+                 JOIN process_events e ON e.user = s.user WHERE {condition}"
+            )
+        };
+        for (sql, expected) in [
+            (counted("count(*) >= 3"), true),
+            (counted("count(DISTINCT name) > 3 AND user <> 'root'"), true),
+            (counted("(max(CASE WHEN pid = 1 THEN 1 ELSE 0 END) + max(uid)) >= 2"), true),
+            (counted("count(*) = 3"), false),
+            (counted("count(*) >= 3 AND count(*) <= 5"), false),
+            (counted("max(time) - min(time) > INTERVAL '1 second'"), false),
+            (latest("e.time <= s.latest + INTERVAL '5 seconds'"), true),
+            (latest("e.time >= s.latest"), false),
+            (latest("e.time = s.latest"), false),
+            ("SELECT a.pid FROM process_events a JOIN process_events b ON a.ppid = b.pid".to_owned(), true),
+            (
+                "SELECT q.pid FROM (SELECT pid, row_number() OVER (ORDER BY time) AS nth FROM process_events) AS q WHERE nth = 3"
+                    .to_owned(),
+                false,
+            ),
+        ] {
+            assert_eq!(grows(check(&sql).unwrap().query()), expected, "{sql}");
+        }
+    }
 }

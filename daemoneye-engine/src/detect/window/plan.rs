@@ -28,7 +28,7 @@ use tokio_util::sync::CancellationToken;
 use super::super::compile::{self, Problem};
 use super::super::matcher::Test;
 use super::bounds::Reach;
-use super::kind::decided_by;
+use super::kind::{decided_by, grows};
 use super::provenance::{self, PREFIX};
 use super::shape::{MAX_SCANS, Shape, table_name};
 use crate::schema::{TIME_ZONE, process_events_schema};
@@ -107,6 +107,8 @@ pub(in crate::detect) struct Planned {
     pub(in crate::detect) sees_forks: bool,
     /// Something is found where a scan has nothing, so it is decided when the wait is over.
     pub(super) awaits: bool,
+    /// A further event takes nothing from what is found.
+    pub(super) grows: bool,
     /// How many columns of the answer number the events; they come last.
     pub(super) numbers: usize,
     /// The columns by which the SELECT groups, if it does.
@@ -174,7 +176,7 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     let reach = shape.bounds.reach(&shape.scans, shape.gathers, window_us)?;
     let input = Arc::new(Input { rows: Mutex::default(), now_us: AtomicI64::new(0), read: Mutex::default() });
     let scans: Vec<Scan> =
-        shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, shape.gathers, reach)).collect();
+        shape.scans.iter().zip(reach).map(|(scan, reach)| compiled(scan, shape.fills, reach)).collect();
     let rewritten = Checked { query: shape.query, ..checked.clone() };
     let made = physical(&rewritten, scans.len(), &input);
     let made = made.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
@@ -183,6 +185,7 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     let decides = |at: &usize| PROCESS_EVENTS.get(*at).is_some_and(|column| decided_by.contains(column.name));
     Ok(Planned {
         awaits: scans.iter().any(|scan| scan.absent),
+        grows: grows(checked.query()),
         scans,
         kept: kept(&read, dedup),
         asked: read.into_iter().filter(decides).collect(),
@@ -213,9 +216,9 @@ fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked)
 }
 
 /// Conditions that the row matcher does not know are left to the plan.
-fn compiled(scan: &super::shape::Scan, gathers: bool, reach: Reach) -> Scan {
+fn compiled(scan: &super::shape::Scan, fills: bool, reach: Reach) -> Scan {
     let known = scan.conditions.iter().filter_map(|condition| compile::condition(condition, &scan.alias).ok());
-    let needed = !(gathers || scan.absent || scan.aside);
+    let needed = !(fills || scan.absent || scan.aside);
     Scan { condition: Test::All(known.collect()), absent: scan.absent, needed, reach }
 }
 

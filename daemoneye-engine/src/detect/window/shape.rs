@@ -14,7 +14,7 @@ use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::compile::Problem;
 use super::bounds::Bounds;
-use super::kind::{any, gathers, groups, has_subquery, is_called};
+use super::kind::{any, by_group, gathers, groups, has_subquery, is_called};
 use super::scope::{Passed, Scope, Source, conjuncts};
 use crate::sql::names::normal;
 
@@ -46,6 +46,8 @@ pub(super) struct Shape {
     pub(super) bounds: Bounds,
     /// Rows are put together by more than a join: an aggregate, a window function, DISTINCT or UNION.
     pub(super) gathers: bool,
+    /// Something is found where one of several scans has nothing: a sum of all rows, or UNION.
+    pub(super) fills: bool,
     /// It speaks of `start_kind`, so the author decides about forks.
     pub(super) sees_forks: bool,
     /// The columns of its answer that are the same for all rows of a group; `None`: the answer has no groups.
@@ -75,11 +77,11 @@ impl Shape {
         let (sees_forks, groups) = (any(&query, &names_kind), groups(&query)?);
         let mut reader = Reader::default();
         reader.query(&mut query, None, false)?;
-        let Reader { scans, bounds, gathers, .. } = reader;
+        let Reader { scans, bounds, gathers, fills, .. } = reader;
         if scans.is_empty() {
             return Err(Problem::of(&query, "the rule reads no events").hint("write FROM process_events"));
         }
-        Ok(Self { query, scans, bounds, gathers, sees_forks, groups })
+        Ok(Self { query, scans, bounds, gathers, fills, sees_forks, groups })
     }
 }
 
@@ -88,6 +90,7 @@ struct Reader {
     scans: Vec<Scan>,
     bounds: Bounds,
     gathers: bool,
+    fills: bool,
     ctes: Vec<Cte>,
 }
 
@@ -126,7 +129,7 @@ impl Reader {
             SetExpr::Select(select) => self.select(select, outer, absent),
             SetExpr::Query(query) => self.query(query, outer, absent),
             SetExpr::SetOperation { op: SetOperator::Union, left, right, .. } => {
-                self.gathers = true;
+                (self.gathers, self.fills) = (true, true);
                 self.body(left, outer, absent)?;
                 self.body(right, outer, absent)?;
                 Ok(Vec::new())
@@ -142,6 +145,7 @@ impl Reader {
         outer: Option<&Scope<'_>>,
         absent: bool,
     ) -> Result<Vec<Passed>, Problem> {
+        self.fills |= gathers(select) && !by_group(select);
         let gathers = gathers(select) || matches!(select.distinct, Some(Distinct::Distinct | Distinct::On(_)));
         self.gathers |= gathers;
         let mut scope = Scope { sources: Vec::new(), outer };

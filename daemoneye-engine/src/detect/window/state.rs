@@ -20,7 +20,7 @@ use super::share::Share;
 use super::sieve::Taken;
 use super::sight::Sight;
 use super::waiting::Waiting;
-use super::{EAGER_RUNS, EAGER_US, GRACE_US, RULE_ROWS, TICK_US};
+use super::{EAGER_RUNS, EAGER_US, EDGE_ROWS, GRACE_US, RULE_ROWS, RUN_ROWS, TICK_US};
 use crate::store::{Answer, RuleMatch};
 
 /// Matches that one run hands on; the others wait for the next.
@@ -43,6 +43,7 @@ pub(super) struct Work<'a> {
     pub(super) columns: &'a BTreeSet<usize>,
     /// That of all rules and its own; empty where nobody waits.
     pub(super) shares: &'a [&'a Share],
+    pub(super) in_haste: bool,
 }
 
 impl Work<'_> {
@@ -78,6 +79,8 @@ pub(super) struct State {
     waiting: Waiting,
     /// Runs are due that there was no time for.
     postponed: bool,
+    /// What runs beyond the first of a tick have looked at.
+    looked: u64,
     /// Until when answers lack something.
     lacks: BTreeMap<Degraded, i64>,
 }
@@ -93,6 +96,7 @@ impl State {
             found: Found::default(),
             waiting: Waiting::default(),
             postponed: false,
+            looked: 0,
             lacks: BTreeMap::new(),
         }
     }
@@ -226,7 +230,15 @@ impl State {
         self.ticks.insert(due);
         if self.ticks.len() > RULE_ROWS {
             self.ticks.pop_first();
-            self.lack(work, Degraded::Capped, self.reached_us);
+            self.skipped(work, 1, self.reached_us);
+        }
+    }
+
+    /// Times at which something may have been true were not looked at.
+    fn skipped(&mut self, work: &Work<'_>, times: u64, at_us: i64) {
+        if times > 0 {
+            work.counters.skipped.fetch_add(times, Ordering::Relaxed);
+            self.lack(work, Degraded::Capped, at_us);
         }
     }
 
@@ -290,9 +302,25 @@ impl State {
             let since = self.waiting.take().first().map_or(since, |first| since.min(*first));
             return self.run(work, Moment { now: due, since, due }, matches);
         }
-        for now in self.waiting.times(&self.kept, work.plan, due) {
-            self.run(work, Moment { now, since: now, due }, matches);
+        let (edges, last) = self.waiting.times(&self.kept, work.plan, due);
+        for now in edges {
+            if self.may_look(work, now) {
+                self.run(work, Moment { now, since: now, due }, matches);
+            } else {
+                self.skipped(work, 1, last);
+            }
         }
+        self.run(work, Moment { now: last, since: last, due }, matches);
+    }
+
+    /// Whether there is a run left for a time before the last of a tick.
+    fn may_look(&mut self, work: &Work<'_>, now: i64) -> bool {
+        if !work.in_haste && self.looked < EDGE_ROWS {
+            let rows = self.kept.count(now.saturating_sub(work.plan.back_us()), now);
+            self.looked = self.looked.saturating_add(RUN_ROWS).saturating_add(rows as u64);
+            return true;
+        }
+        self.waiting.edge()
     }
 
     /// Moves the rows that were taken into what is kept.
@@ -344,7 +372,7 @@ impl State {
 
     fn begin_again(&mut self, work: &Work<'_>, time: i64) {
         let lacks = std::mem::take(&mut self.lacks);
-        *self = Self { reached_us: time, lacks, ..Self::of(work.columns) };
+        *self = Self { reached_us: time, lacks, looked: self.looked, ..Self::of(work.columns) };
         self.lack(work, Degraded::Late, time);
     }
 
@@ -404,7 +432,8 @@ impl State {
         self.lack(work, reason, at.due);
         // Where nobody waits it had time enough.
         if !work.shares.is_empty() {
-            self.waiting.fail(at.since);
+            let given_up = self.waiting.fail(at.since);
+            self.skipped(work, given_up, at.due);
         }
     }
 
@@ -433,7 +462,8 @@ impl State {
             if handed == MATCHES_A_RUN {
                 self.lack(work, Degraded::Capped, at.due);
                 if has_room {
-                    self.waiting.again(at.since);
+                    let given_up = self.waiting.again(at.since);
+                    self.skipped(work, given_up, at.due);
                     self.schedule(work, tick_from(at.due.saturating_add(1)));
                 }
                 break;

@@ -40,22 +40,26 @@ impl Waiting {
         self.edges = 0;
     }
 
-    /// There was no answer; it is tried again, unless it was often enough.
-    pub(super) fn fail(&mut self, time: i64) {
+    /// There was no answer; it is tried again, unless it was often enough. How many times are given up for it.
+    pub(super) fn fail(&mut self, time: i64) -> u64 {
         if self.tries < RETRIES {
             self.failed = true;
-            self.again(time);
-        } else if self.again.is_empty() {
+            return self.again(time);
+        }
+        if self.again.is_empty() {
             self.tries = 0;
         }
+        0
     }
 
-    /// There is more to find at that time.
-    pub(super) fn again(&mut self, time: i64) {
+    /// There is more to find at that time. How many times are given up for it.
+    pub(super) fn again(&mut self, time: i64) -> u64 {
         self.again.insert(time);
-        if self.again.len() > MOST {
+        let is_full = self.again.len() > MOST;
+        if is_full {
             self.again.pop_first();
         }
+        u64::from(is_full)
     }
 
     /// The first time that is looked at again.
@@ -69,16 +73,22 @@ impl Waiting {
         self.rows = self.rows.map(|(number, reached)| (number, reached.min(to_us)));
     }
 
-    /// The times to decide at, ascending: as few as see what each row that waits would have seen, and never none.
-    pub(super) fn times(&mut self, kept: &Kept, plan: &Planned, due: i64) -> Vec<i64> {
+    /// The times to decide at, ascending: as few as see what each row that waits would have seen, and the last of all.
+    pub(super) fn times(&mut self, kept: &Kept, plan: &Planned, due: i64) -> (Vec<i64>, i64) {
         let mut times = self.take();
         if let Some((number, reached)) = self.rows.take() {
             times.extend(kept.reached(number, reached, |scans| plan.begins_with(scans)));
         }
-        let mut chosen = kept.edges(&times, &plan.scans, EDGE_RUNS.saturating_sub(self.edges));
-        self.edges = self.edges.saturating_add(chosen.len());
-        chosen.push(times.last().copied().unwrap_or(due));
-        chosen
+        (kept.edges(&times, plan), times.last().copied().unwrap_or(due))
+    }
+
+    /// Whether there is a run left in this span beyond the first of a tick; it is taken.
+    pub(super) const fn edge(&mut self) -> bool {
+        let is_left = self.edges < EDGE_RUNS;
+        if is_left {
+            self.edges += 1;
+        }
+        is_left
     }
 
     /// The times that are looked at again, which begins a try.
