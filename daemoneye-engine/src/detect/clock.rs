@@ -59,21 +59,17 @@ impl Clock {
         self.reached_us.fetch_max(other.reached_us.load(Ordering::Relaxed), Ordering::Relaxed);
     }
 
-    /// Takes note of the times of a batch; those of `rows` that came after the grace period.
-    pub(super) fn pass(&self, columns: &Columns<'_>, rows: impl Iterator<Item = usize>) -> Vec<bool> {
+    /// Takes note of the times of a batch; of each row whether it came after the grace period.
+    pub(super) fn pass(&self, columns: &Columns<'_>) -> Vec<bool> {
         let before = self.believed(self.reached_us.load(Ordering::Relaxed));
         let mut reached = before;
-        let reached: Vec<i64> = (0..columns.rows())
-            .map(|row| {
-                reached = reached.max(columns.time(row).map_or(i64::MIN, |time| self.believed(time)));
-                reached
-            })
-            .collect();
-        self.reached_us.store(reached.last().copied().unwrap_or(before), Ordering::Relaxed);
-        let is_late = |row: usize| {
-            let reached = reached.get(row).map_or(i64::MIN, |reached| reached.saturating_sub(GRACE_US));
-            columns.time(row).is_some_and(|time| time < reached)
-        };
-        rows.map(is_late).collect()
+        let late = (0..columns.rows()).map(|row| {
+            let time = columns.time(row);
+            reached = reached.max(time.map_or(i64::MIN, |time| self.believed(time)));
+            time.is_some_and(|time| time < reached.saturating_sub(GRACE_US))
+        });
+        let late = late.collect();
+        self.reached_us.store(reached, Ordering::Relaxed);
+        late
     }
 }

@@ -31,6 +31,8 @@ pub struct RuleSet {
     /// Batches and rows since it was compiled, counted once for all rules: most are candidates on no row of a batch.
     batches: AtomicU64,
     rows: AtomicU64,
+    /// Those of the batches that did not hold all that there was: shed before, late, or of a collector that was away.
+    incomplete: AtomicU64,
     candidates_found: AtomicU64,
     clock: Clock,
     windows: Windows,
@@ -82,7 +84,7 @@ pub struct RuleStats {
     pub nanoseconds: u64,
     /// Event time of its latest match, µs since the Unix epoch.
     pub last_match_us: Option<i64>,
-    /// Evaluations that lacked a column that the rule reads; that column was NULL for it.
+    /// Evaluations over something that is missing: events, or a column that the rule reads, which was NULL for it.
     pub degraded: u64,
     /// Results that did not fit a whole number; they were NULL.
     pub overflows: u64,
@@ -148,6 +150,14 @@ impl RuleSet {
         self
     }
 
+    /// Window rules decide a burst at as few of its moments as in a running agent, without a share of time: for benchmarks of what they
+    /// cost there.
+    #[must_use]
+    pub const fn in_haste(mut self) -> Self {
+        self.windows.hasten();
+        self
+    }
+
     /// No event is younger than `now_us`, the time that is believed (µs since the Unix epoch): one that says so counts as of now. It is
     /// told as wrong when it is also ahead of what the host's clock says.
     pub fn set_clock(&self, now_us: i64, host_us: i64) {
@@ -185,7 +195,10 @@ impl RuleSet {
     #[must_use]
     pub fn evaluate(&self, events: &EventBatch, completeness: &Completeness) -> Vec<RuleMatch> {
         let columns = Columns::of(&events.batch);
-        if columns.lacks_some() {
+        let late = self.clock.pass(&columns);
+        if !completeness.is_complete() || late.contains(&true) {
+            self.incomplete.fetch_add(1, Ordering::Relaxed);
+        } else if columns.lacks_some() {
             self.rules.iter().filter(|running| running.lacks(&columns)).for_each(Running::degraded);
         }
         let (mut matches, shared) = (Vec::new(), Shared { batch: &events.batch, once: OnceCell::new() });
@@ -200,8 +213,7 @@ impl RuleSet {
         self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
         matches.sort_unstable_by_key(|(rule, found)| (*rule, found.row));
         let mut matches: Vec<RuleMatch> = matches.into_iter().map(|(_, found)| found).collect();
-        let late = self.clock.pass(&columns, matches.iter().map(|found| found.row));
-        for (found, _) in matches.iter_mut().zip(late).filter(|(_, is_late)| *is_late) {
+        for found in matches.iter_mut().filter(|found| late.get(found.row).copied().unwrap_or(false)) {
             found.completeness.degrade(Degraded::Late);
         }
         self.windows.observe(&events.batch, &columns, completeness, &self.clock, &mut matches);
@@ -276,11 +288,17 @@ impl RuleSet {
         self.windows.lack(reason, at_us);
     }
 
+    fn passed(&self) -> Passed {
+        let [batches, rows, incomplete] =
+            [&self.batches, &self.rows, &self.incomplete].map(|counter| counter.load(Ordering::Relaxed));
+        Passed { batches, rows, incomplete }
+    }
+
     /// The counters, in order of id.
     #[must_use]
     pub fn stats(&self) -> Vec<RuleStats> {
-        let (batches, rows) = (self.batches.load(Ordering::Relaxed), self.rows.load(Ordering::Relaxed));
-        let of_streams = self.rules.iter().map(|running| running.stats(batches, rows));
+        let passed = self.passed();
+        let of_streams = self.rules.iter().map(|running| running.stats(&passed));
         let mut stats: Vec<_> = of_streams.chain(self.windows.stats()).collect();
         stats.sort_by_key(|stats| stats.rule.id);
         stats
@@ -289,11 +307,11 @@ impl RuleSet {
     /// Takes over what was counted of events, the counters, and the rows of window rules, of the rules that both sets have with the same text, so that a reload
     /// does not hide them.
     pub fn continue_counters_of(&self, previous: &Self) {
-        let (batches, rows) = (previous.batches.load(Ordering::Relaxed), previous.rows.load(Ordering::Relaxed));
+        let passed = previous.passed();
         let old: HashMap<_, _> = previous.rules.iter().map(|running| (running.rule.id, running)).collect();
         for running in &self.rules {
             if let Some(old) = old.get(&running.rule.id).filter(|old| old.rule.hash == running.rule.hash) {
-                running.counters.add(&old.stats(batches, rows));
+                running.counters.add(&old.stats(&passed));
                 running.pace.continue_from(&old.pace);
             }
         }
@@ -320,6 +338,13 @@ impl RuleSet {
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
+}
+
+/// What has passed by every stream rule of a set.
+struct Passed {
+    batches: u64,
+    rows: u64,
+    incomplete: u64,
 }
 
 /// A batch as all its matches have it: its columns are some fifty references, which each would count anew.
@@ -366,16 +391,16 @@ impl Running {
         }
     }
 
-    fn stats(&self, batches: u64, rows: u64) -> RuleStats {
+    fn stats(&self, passed: &Passed) -> RuleStats {
         let last = self.counters.last_match_us.load(Ordering::Relaxed);
         RuleStats {
             rule: Arc::clone(&self.rule),
-            evaluations: self.counters.evaluations.load(Ordering::Relaxed).saturating_add(batches),
-            rows: self.counters.rows.load(Ordering::Relaxed).saturating_add(rows),
+            evaluations: self.counters.evaluations.load(Ordering::Relaxed).saturating_add(passed.batches),
+            rows: self.counters.rows.load(Ordering::Relaxed).saturating_add(passed.rows),
             matches: self.counters.matches.load(Ordering::Relaxed),
             nanoseconds: self.counters.nanoseconds.load(Ordering::Relaxed),
             last_match_us: (last != i64::MIN).then_some(last),
-            degraded: self.counters.degraded.load(Ordering::Relaxed),
+            degraded: self.counters.degraded.load(Ordering::Relaxed).saturating_add(passed.incomplete),
             overflows: self.counters.overflows.load(Ordering::Relaxed),
             over_budget: self.pace.misses(),
             mark: self.pace.mark(),

@@ -247,6 +247,27 @@ fn a_missing_column_degrades_the_match_and_is_counted() {
 }
 
 #[test]
+fn every_evaluation_over_something_that_is_missing_is_counted_whether_it_matched_or_not() {
+    let sql = "SELECT pid FROM process_events WHERE name = 'a'";
+    let late = batch(&[
+        json!({"time": "1970-01-01T00:10:00Z", "name": "b"}),
+        json!({"time": "1970-01-01T00:00:01Z", "name": "b"}),
+    ]);
+    let whole = batch(&[json!({"time": "1970-01-01T00:10:00Z", "name": "b"})]);
+    let (set, complete, mut shed) = (set_of(&[sql]), Completeness::complete(), Completeness::complete());
+    shed.degrade(Degraded::EventsShed);
+    for (events, completeness, degraded) in
+        [(&whole, &complete, 0), (&whole, &shed, 1), (&late, &complete, 2), (&late, &shed, 3)]
+    {
+        assert!(set.evaluate(events, completeness).is_empty());
+        assert_eq!(set.stats()[0].degraded, degraded);
+    }
+    let reloaded = set_of(&[sql]);
+    reloaded.continue_counters_of(&set);
+    assert_eq!(reloaded.stats()[0].degraded, 3);
+}
+
+#[test]
 fn counters_tell_what_a_rule_did_and_survive_a_reload() {
     let sql = "SELECT pid FROM process_events WHERE name = 'a'";
     let events = batch(&[json!({"time": "1970-01-01T00:00:01Z", "name": "a"}), json!({"name": "b"})]);
