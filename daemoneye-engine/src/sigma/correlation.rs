@@ -236,38 +236,67 @@ impl Wanted<'_> {
         let kinds =
             if is_plain { format!("({})", each.join(" + ")) } else { "count(DISTINCT rule_number)".to_owned() };
         let bounds = self.bounds(&kinds)?;
-        let having = if bounds.is_empty() { format!("{kinds} = {}", each.len()) } else { bounds };
+        let having = if bounds.is_empty() { format!("{kinds} >= {}", each.len()) } else { bounds };
         if is_plain {
             return Ok(self.grouped("count(*)", &self.any(), &having));
         }
         Ok(self.gathered("count(*)", None, false, &having))
     }
 
-    /// Each rule's event not before that of the rule before it, the last within the span of the first.
+    /// Each rule's event not before that of the rule before it and another one, the last within the span of the first.
     fn ordered(&self) -> Result<String, String> {
         if field(self.node, "condition").is_some() {
             return Err("a condition of a temporal_ordered correlation is not built: all rules are needed".to_owned());
         }
-        let mut from = String::new();
+        let (mut chain, mut entries) = (String::new(), Vec::new());
         for (at, condition) in self.conditions().enumerate() {
-            let columns = self.groups.iter().filter_map(|group| Some(named(group.columns.get(at)?, group.name)));
-            let selected: String = columns.collect();
-            let rows = format!(
-                "(SELECT time{selected} FROM process_events WHERE ({condition}) AND {}) AS e{at}",
-                self.recent()
-            );
-            if let Some(before) = at.checked_sub(1) {
-                let same: String =
-                    self.groups.iter().map(|group| format!(" AND e{at}.{0} = e0.{0}", group.name)).collect();
-                let span = format!("e{at}.time <= e0.time + INTERVAL '{} seconds'", self.seconds);
-                from.push_str(&format!("\nJOIN {rows}\n  ON e{at}.time >= e{before}.time AND {span}{same}"));
+            let (rows, columns) = (self.step(at, condition), self.of_step(at));
+            let step = match at.checked_sub(1) {
+                None => format!("SELECT step_time AS first_time, {columns}\n  FROM {rows}"),
+                Some(before) => format!(
+                    "SELECT max(s{before}.first_time) AS first_time, {columns}\n  FROM {chain}\n  JOIN {rows}\n  ON {}\n  GROUP BY {columns}",
+                    self.follows(at, before)
+                ),
+            };
+            // Subqueries nest three deep, and each use of an entry counts with all that it reads: two steps are one entry.
+            let is_entry = at % 2 == 1 && at.saturating_add(1) < self.parts.len();
+            chain = if is_entry {
+                entries.push(format!("s{at} AS ({step})"));
+                format!("s{at}")
             } else {
-                from.push_str(&rows);
-            }
+                format!("({step}) AS s{at}")
+            };
         }
-        let key: String = self.groups.iter().map(|group| format!("e0.{0} AS {0}, ", group.name)).collect();
         let last = self.parts.len().saturating_sub(1);
-        Ok(format!("SELECT {key}e0.time AS first_time, e{last}.time AS time\nFROM {from}"))
+        let key: String = self.groups.iter().map(|group| format!("s{last}.{0} AS {0}, ", group.name)).collect();
+        let with = if entries.is_empty() { String::new() } else { format!("WITH {}\n", entries.join(",\n")) };
+        Ok(format!("{with}SELECT {key}s{last}.first_time AS first_time, s{last}.step_time AS time\nFROM {chain}"))
+    }
+
+    /// The events of one step: when and where each stands in its stream, and its group.
+    fn step(&self, at: usize, condition: &str) -> String {
+        let columns = self.groups.iter().filter_map(|group| Some(named(group.columns.get(at)?, group.name)));
+        let selected: String = columns.collect();
+        let place = "time AS step_time, collector AS step_collector, epoch AS step_epoch, seq AS step_seq";
+        let rows = format!("FROM process_events WHERE ({condition}) AND {}", self.recent());
+        format!("(SELECT {place}{selected} {rows}) AS e{at}")
+    }
+
+    fn of_step(&self, at: usize) -> String {
+        let groups: String = self.groups.iter().map(|group| format!(", e{at}.{}", group.name)).collect();
+        format!("e{at}.step_time, e{at}.step_collector, e{at}.step_epoch, e{at}.step_seq{groups}")
+    }
+
+    /// A further event, not before that of the step before; of those at one time in one stream a later one. Within the span of the
+    /// first, of which the latest is kept for each: one event is not more because of how many came before it.
+    fn follows(&self, at: usize, before: usize) -> String {
+        let of = |column: &str, sign: &str| format!("e{at}.step_{column} {sign} s{before}.step_{column}");
+        let tie = [of("seq", ">"), of("epoch", "<>"), of("collector", "<>")].join(" OR ");
+        let after = format!("({} OR ({} AND ({tie})))", of("time", ">"), of("time", "="));
+        let span = format!("e{at}.step_time <= s{before}.first_time + INTERVAL '{} seconds'", self.seconds);
+        let same: String =
+            self.groups.iter().map(|group| format!(" AND e{at}.{0} = s{before}.{0}", group.name)).collect();
+        format!("{after} AND {span}{same}")
     }
 
     /// The bounds of the condition over a count; several are an AND.

@@ -273,6 +273,67 @@ fn a_hunt_runs_correlations_and_names_the_line_that_completed_each() {
     }
 }
 
+/// An event so many ms after the start.
+fn at_ms(ms: i64, command_line: &str, user: &str) -> Value {
+    let time = format!("2026-01-31 12:00:{:02}.{:03}", ms / 1_000, ms % 1_000);
+    json!({"UtcTime": time, "CommandLine": command_line, "User": user})
+}
+
+fn lines_of(found: &[(String, u64)]) -> Vec<u64> {
+    let mut lines: Vec<u64> = found.iter().filter(|(id, _)| id.ends_with("6f")).map(|(_, line)| *line).collect();
+    lines.sort_unstable();
+    lines
+}
+
+#[test]
+fn a_hunt_misses_no_group_of_a_burst() {
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1s\ncondition: {gte: 10}";
+    let events: Vec<Value> =
+        (0..200).map(|at| at_ms(at / 10 * 900 + at % 10 * 90, "a", &format!("user{}", at / 10))).collect();
+    let (found, hunt) = hunted(&[("x.yml", &correlation(body))], &events, 64);
+    let expected: Vec<u64> = (0..20).map(|user| user * 10 + 9).collect();
+    assert_eq!((lines_of(&found), hunt.shortfalls()), (expected, Vec::new()));
+}
+
+#[test]
+fn many_events_in_order_are_as_many_matches_as_there_are_last_ones() {
+    let body = "type: temporal_ordered\nrules: [rule_a, rule_b, rule_c]\ngroup-by: [User]\ntimespan: 60s";
+    let events: Vec<Value> =
+        (0..300_i64).zip(["a", "b", "c"].iter().cycle()).map(|(at, name)| at_ms(at * 50, name, "root")).collect();
+    let (found, hunt) = hunted(&[("x.yml", &correlation(body))], &events, 100);
+    let expected: Vec<u64> = (0..100).map(|third| third * 3 + 2).collect();
+    assert_eq!((lines_of(&found), hunt.shortfalls()), (expected, Vec::new()));
+}
+
+#[test]
+fn one_event_is_not_two_steps() {
+    let body = "type: temporal_ordered\nrules: [rule_b, rule_b]\ngroup-by: [User]\ntimespan: 10s";
+    assert_eq!(found(body, &[(0, "b", ROOT)]).len(), 0);
+    assert_eq!(found(body, &[(0, "b", ROOT), (11, "b", ROOT)]).len(), 0, "too late");
+    assert_eq!(found(body, &[(0, "b", ROOT), (5, "b", ROOT)]).len(), 1);
+    assert_eq!(found(body, &[(0, "b", ROOT), (0, "b", ROOT)]).len(), 1, "at one time");
+    let back = "type: temporal_ordered\nrules: [rule_b, rule_a, rule_b]\ngroup-by: [User]\ntimespan: 10s";
+    assert_eq!(found(back, &[(0, "b", ROOT), (0, "a", ROOT)]).len(), 0);
+    assert_eq!(found(back, &[(0, "b", ROOT), (0, "a", ROOT), (0, "b", ROOT)]).len(), 1);
+}
+
+#[test]
+fn eight_rules_in_order() {
+    let body = |rules: &str| format!("type: temporal_ordered\nrules: [{rules}]\ngroup-by: [User]\ntimespan: 10s");
+    let eight = "rule_a, rule_b, rule_c, rule_a, rule_b, rule_c, rule_a, rule_b";
+    let events: Vec<_> = (0..8).zip(["a", "b", "c"].into_iter().cycle()).map(|(at, name)| (at, name, ROOT)).collect();
+    assert_eq!(found(&body(eight), &events).len(), 1);
+    assert_eq!(found(&body(eight), &events[1..]).len(), 0);
+    assert_eq!(found(&body("rule_a, rule_b, rule_c, rule_a"), &events[..4]).len(), 1);
+}
+
+#[test]
+fn an_ordered_span_begins_with_the_latest_first_event_that_fits() {
+    let body = "type: temporal_ordered\nrules: [rule_a, rule_b, rule_c]\ngroup-by: [User]\ntimespan: 10s";
+    assert_eq!(found(body, &[(0, "a", ROOT), (4, "a", ROOT), (6, "b", ROOT), (13, "c", ROOT)]).len(), 1);
+    assert_eq!(found(body, &[(0, "a", ROOT), (6, "b", ROOT), (7, "a", ROOT), (13, "c", ROOT)]).len(), 0);
+}
+
 const ABSENCE: &str = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: nobody follows\nseverity: low\n\
     sql: SELECT a.pid AS pid FROM process_events a LEFT JOIN process_events b ON b.command_line = 'b' AND b.time BETWEEN a.time AND \
     a.time + INTERVAL '5 seconds' WHERE a.command_line = 'a' AND b.time IS NULL\n";
