@@ -209,7 +209,7 @@ fn a_replay_gives_the_same_bytes_whatever_the_pieces_and_the_format() {
     let lines: String = events.iter().map(|event| Value::Object(event.clone()).to_string() + "\n").collect();
     std::fs::write(&file, lines).unwrap();
     let from_file = || {
-        replayed(pack(), |replay| {
+        replayed(with_windows(), |replay| {
             let troubles = read(&file, &mut |events| replay.take(&events).map(drop)).unwrap();
             assert!(troubles.is_empty());
         })
@@ -217,13 +217,38 @@ fn a_replay_gives_the_same_bytes_whatever_the_pieces_and_the_format() {
     let once = from_file();
     assert_eq!(once, from_file());
     for piece in [1, 7, 200] {
-        let pieces = replayed(pack(), |replay| {
+        let pieces = replayed(with_windows(), |replay| {
             for rows in events.chunks(piece) {
                 replay.take(&events_of(batch_from_json(rows).unwrap())).unwrap();
             }
         });
         assert_eq!(once, pieces, "in pieces of {piece}");
     }
+    assert!(once.contains(COUNTED) && once.contains(FOLLOWED), "window rules are among them");
+}
+
+const COUNTED: &str = "3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a02";
+const FOLLOWED: &str = "3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a03";
+
+/// The built-in pack, a rule that counts and one that joins.
+fn with_windows() -> Vec<LoadedRule> {
+    let more = [
+        (
+            COUNTED,
+            "SELECT name, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '5 seconds' GROUP BY name \
+                   HAVING count(*) >= 3",
+        ),
+        (
+            FOLLOWED,
+            "SELECT b.pid AS pid FROM process_events a JOIN process_events b ON b.time BETWEEN a.time AND a.time + \
+                    INTERVAL '2 seconds' WHERE a.name = 'nc' AND b.name = 'sh'",
+        ),
+    ];
+    let window = more.map(|(id, sql)| {
+        let yaml = format!("id: {id}\nname: window {id}\nseverity: low\nsql: {}\n", Value::from(sql));
+        rules::parse(Path::new("local/window.yaml"), &yaml).unwrap()
+    });
+    pack().into_iter().chain(window).collect()
 }
 
 #[test]
