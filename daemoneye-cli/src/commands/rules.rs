@@ -7,6 +7,7 @@ mod export;
 mod new;
 
 use std::collections::BTreeMap;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
@@ -77,16 +78,22 @@ async fn tell_problems(settings: &Settings) -> Result<(), CliError> {
 }
 
 async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Result<Exit, CliError> {
-    let mut files = Vec::new();
+    let (mut files, mut checks) = (Vec::new(), Vec::new());
     for path in paths {
-        collect(path, 0, &mut files)?;
+        collect(path, 0, &mut files, &mut checks)?;
     }
-    if files.is_empty() {
+    if files.is_empty() && checks.is_empty() {
         return Err(CliError::NotFound("there is no .yaml file; name rule files or a directory of them".to_owned()));
     }
-    let texts = files.iter().map(|file| text_of(file)).collect::<Result<Vec<_>, _>>()?;
-    let mut session = Session::open_anywhere(settings).await?;
-    let (mut checks, mut silent) = (Vec::new(), 0_usize);
+    // What cannot be read is a problem of that file; the others are checked.
+    let mut texts = Vec::with_capacity(files.len());
+    for file in &files {
+        match text_of(file) {
+            Ok(text) => texts.push(text),
+            Err(problem) => checks.push(unreadable(file, &problem)),
+        }
+    }
+    let (mut session, mut silent) = (Session::open_anywhere(settings).await?, 0_usize);
     for file in &texts {
         // A file that takes long costs no other one its verdict; an agent that answers none is not asked for ever.
         session.renew();
@@ -103,6 +110,9 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
         });
     }
     session.close().await;
+    let places: BTreeMap<String, usize> =
+        (0..).zip(&files).map(|(at, file)| (file.display().to_string(), at)).collect();
+    checks.sort_by_key(|check| places.get(&check.file).copied());
     refuse_repeated_ids(&mut checks);
     print(settings, &checks, run_tests)
 }
@@ -162,10 +172,22 @@ async fn check_file(session: &Session, request: RulesCheck) -> Result<Vec<RuleCh
     }
 }
 
-fn text_of(file: &Path) -> Result<RuleText, CliError> {
-    let what = || format!("read {}", file.display());
-    let yaml = std::fs::read_to_string(file).map_err(|source| CliError::Io { what: what(), source })?;
-    Ok(RuleText { name: file.display().to_string(), yaml })
+fn text_of(file: &Path) -> std::io::Result<RuleText> {
+    Ok(RuleText { name: file.display().to_string(), yaml: std::fs::read_to_string(file)? })
+}
+
+fn unreadable(path: &Path, problem: &std::io::Error) -> RuleCheck {
+    let hint = match problem.kind() {
+        ErrorKind::InvalidData => "a rule file is text in UTF-8",
+        ErrorKind::NotFound if path.is_symlink() => "the link leads nowhere; mend or remove it",
+        ErrorKind::NotFound => "name rule files or a directory of them",
+        ErrorKind::PermissionDenied => "let this user read it",
+        _ => "",
+    };
+    let file = path.display().to_string();
+    let message = format!("it cannot be read: {problem}");
+    let problem = Refusal { message, hint: hint.to_owned(), file: file.clone(), ..Refusal::default() };
+    RuleCheck { file, problems: vec![problem], ..RuleCheck::default() }
 }
 
 /// What the list of a file is called, if it holds one; the agent adds those that are in force.
@@ -234,7 +256,12 @@ async fn reload(settings: &Settings) -> Result<Exit, CliError> {
 }
 
 /// Files as they are named; `*.yaml` and `*.yml` below directories, sorted.
-fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), CliError> {
+fn collect(
+    path: &Path,
+    depth: usize,
+    files: &mut Vec<PathBuf>,
+    problems: &mut Vec<RuleCheck>,
+) -> Result<(), CliError> {
     if !path.is_dir() {
         files.push(path.to_owned());
         return Ok(());
@@ -242,17 +269,23 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Cl
     if depth > MAX_DEPTH {
         return Err(CliError::Usage(format!("{} lies too deep; name a rule directory", path.display())));
     }
-    let io = |source| CliError::Io { what: format!("list {}", path.display()), source };
-    let entries = std::fs::read_dir(path).map_err(io)?;
-    let mut inner: Vec<PathBuf> =
-        entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<_, _>>().map_err(io)?;
+    let listed = std::fs::read_dir(path)
+        .and_then(|entries| entries.map(|entry| entry.map(|entry| entry.path())).collect::<Result<Vec<_>, _>>());
+    let mut inner = match listed {
+        Ok(inner) => inner,
+        Err(problem) => {
+            problems.push(unreadable(path, &problem));
+            return Ok(());
+        }
+    };
     inner.sort();
     for path in inner {
         let hidden = path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.'));
         let is_rule = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
         // A link may lead in a circle; whoever wants its target names it.
-        if !hidden && !path.is_symlink() && (path.is_dir() || is_rule) {
-            collect(&path, depth + 1, files)?;
+        let leads_nowhere = path.is_symlink() && is_rule && !path.exists();
+        if !hidden && (leads_nowhere || (!path.is_symlink() && (path.is_dir() || is_rule))) {
+            collect(&path, depth + 1, files, problems)?;
         }
     }
     Ok(())
@@ -261,6 +294,26 @@ fn collect(path: &Path, depth: usize, files: &mut Vec<PathBuf>) -> Result<(), Cl
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn what_cannot_be_read_is_a_problem_of_that_file_and_of_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::fs::write(at("a.yaml"), b"name: \xff\xfe\n").unwrap();
+        std::fs::write(at("b.yaml"), "name: x\n").unwrap();
+        std::os::unix::fs::symlink(at("nowhere"), at("c.yaml")).unwrap();
+        let (mut files, mut problems) = (Vec::new(), Vec::new());
+        collect(dir.path(), 0, &mut files, &mut problems).unwrap();
+        assert_eq!((&*files, problems.len()), (&[at("a.yaml"), at("b.yaml"), at("c.yaml")][..], 0));
+        let hint = |name: &str| {
+            let check = unreadable(&at(name), &text_of(&at(name)).unwrap_err());
+            assert_eq!(check.file, at(name).display().to_string());
+            check.problems.into_iter().map(|problem| problem.hint).collect::<String>()
+        };
+        assert!(hint("a.yaml").contains("UTF-8") && hint("c.yaml").contains("leads nowhere"));
+        assert!(text_of(&at("b.yaml")).is_ok());
+    }
 
     #[test]
     fn a_file_is_checked_with_the_lists_that_it_names_or_said_to_be_too_large_by_itself() {
