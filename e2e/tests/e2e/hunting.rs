@@ -118,3 +118,46 @@ fn imported_rules_validate_and_the_report_says_what_became_of_each() {
     let shown = home.cli(&["rules", "import", "--sigma", from]).unwrap();
     assert!(stdout(&shown).contains("frobnicate") && stdout(&shown).contains("compiled"), "{}", stdout(&shown));
 }
+
+#[test]
+fn an_answer_is_not_whole_where_a_time_cannot_be_read() {
+    let home = Home::new().unwrap();
+    let (rule, events) = (home.path().join("rule.yml"), home.path().join("events.jsonl"));
+    fs::write(&rule, SHELL_OF_WORD).unwrap();
+    fs::write(&events, r#"{"CommandLine": "x", "UtcTime": "31/01/2026 12:00:00"}"#).unwrap();
+    let hunted = home.cli(&["hunt", "--rules", rule.to_str().unwrap(), "--events", events.to_str().unwrap()]).unwrap();
+    assert_eq!(hunted.status.code(), Some(3), "{}", stderr(&hunted));
+    assert!(stderr(&hunted).contains("event 0: not whole: cannot be read, so NULL: time"), "{}", stderr(&hunted));
+}
+
+#[test]
+fn of_imported_rules_with_one_id_the_first_is_written_and_the_other_refused() {
+    let home = Home::new().unwrap();
+    let (sigma, out) = (home.path().join("sigma"), home.path().join("out"));
+    fs::create_dir_all(&sigma).unwrap();
+    fs::write(sigma.join("a.yml"), SHELL_OF_WORD).unwrap();
+    fs::write(sigma.join("b.yml"), SHELL_OF_WORD.replace("harmless", "other")).unwrap();
+    let (from, to) = (sigma.to_str().unwrap(), out.to_str().unwrap());
+    let imported = home.cli(&["rules", "import", "--sigma", from, "--output", to, "--format", "json"]).unwrap();
+    assert_eq!(imported.status.code(), Some(3), "{}", stderr(&imported));
+    let report: Value = serde_json::from_str(&stdout(&imported)).unwrap();
+    assert_eq!(report["counts"], json!({"compiled": 1, "partial": 0, "inert": 0, "refused": 1}));
+    assert!(report["reasons"].to_string().contains("is also that of the rule in"), "{report}");
+    assert!(out.join("a.yaml").exists() && !out.join("b.yaml").exists());
+}
+
+#[test]
+fn a_file_that_cannot_be_read_is_told_and_the_others_are_checked() {
+    let home = Home::new().unwrap();
+    let rules = home.path().join("rules");
+    fs::create_dir_all(&rules).unwrap();
+    fs::write(rules.join("a.yaml"), b"name: \xff\xfe\n").unwrap();
+    fs::write(rules.join("b.yaml"), CURL).unwrap();
+    std::os::unix::fs::symlink(home.path().join("nowhere"), rules.join("c.yaml")).unwrap();
+    let checked = home.cli(&["rules", "validate", rules.to_str().unwrap(), "--format", "json"]).unwrap();
+    assert_eq!(checked.status.code(), Some(5), "{}", stderr(&checked));
+    for part in ["a.yaml", "UTF-8", "c.yaml", "leads nowhere"] {
+        assert!(stderr(&checked).contains(part), "{part} is missing in:\n{}", stderr(&checked));
+    }
+    assert!(stdout(&checked).contains("b.yaml") && stdout(&checked).contains("valid"), "{}", stdout(&checked));
+}
