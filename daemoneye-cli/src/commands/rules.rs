@@ -80,6 +80,12 @@ async fn tell_problems(settings: &Settings) -> Result<(), CliError> {
 async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Result<Exit, CliError> {
     let (mut files, mut checks) = (Vec::new(), Vec::new());
     for path in paths {
+        // What was named has to be there; the rest of a directory is judged file by file.
+        if let Err(source) = std::fs::metadata(path)
+            && matches!(source.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory)
+        {
+            return Err(CliError::Io { what: format!("read {}", path.display()), source });
+        }
         collect(path, 0, &mut files, &mut checks)?;
     }
     if files.is_empty() && checks.is_empty() {
