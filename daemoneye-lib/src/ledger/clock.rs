@@ -48,7 +48,9 @@ impl LedgerClock {
         if to_ms.saturating_add(TOLERANCE_MS) < reached_ms {
             self.came_twice(to_ms.saturating_sub(took_ms), reached_ms.max(self.highest_ms));
         }
-        self.highest_ms = self.highest_ms.max(from_ms).max(to_ms);
+        self.highest_ms = self.highest_ms.max(from_ms);
+        // Many short steps back are one long one.
+        self.shows(to_ms);
     }
 
     /// The parts of a time that came more than once, both ends included.
@@ -119,6 +121,16 @@ mod tests {
         assert_eq!(clock.twice.last(), Some(&(4 * HOUR, 5 * HOUR + 60_000)));
         clock.shows(0);
         assert_eq!(clock.twice, [(0, 5 * HOUR + 60_000)]);
+    }
+
+    #[test]
+    fn short_steps_back_add_up() {
+        let mut clock = LedgerClock::default();
+        clock.shows(HOUR);
+        for step in 0..4 {
+            clock.ran(HOUR - 800 * step, HOUR - 800 * (step + 1), 100);
+        }
+        assert_eq!(clock.twice, [(HOUR - 3_200, HOUR)]);
     }
 
     #[test]

@@ -157,7 +157,8 @@ impl Facts {
         } else {
             self.ended.remove(&entry.actor);
         }
-        if entry.action == "registration" {
+        // Of a later one: what was stored since then is not in what is looked at.
+        if entry.action == "registration" && !self.is_late {
             let place = committed(&record.payload).map(|at| (entry.actor.clone(), at));
             self.committed.extend(place);
         }

@@ -151,8 +151,8 @@ impl Walk {
             self.beat(beat);
         }
         if let Some((from_ms, to_ms, why)) = entry.coverage() {
-            // A row that grows has an entry each time.
-            self.coverage.insert((from_ms, why), to_ms);
+            // A row that grows has an entry each time; nothing makes it less.
+            self.coverage.entry((from_ms, why)).and_modify(|until| *until = to_ms.max(*until)).or_insert(to_ms);
         }
         if self.period.has(entry.timestamp_ms) || self.period.has(self.clock_ms) {
             self.count(place, entry);
@@ -473,7 +473,7 @@ mod tests {
     }
 
     #[test]
-    fn a_row_of_coverage_is_a_gap_once_however_often_it_grew_and_one_of_another_time_is_none() {
+    fn a_row_of_coverage_is_a_gap_once_however_often_it_grew_or_shrank_and_one_of_another_time_is_none() {
         let row = |from: i64, to: i64| {
             let (from_us, to_us) = (from * 1_000, to * 1_000);
             let text = serde_json::json!({"collector": "procmond", "reason": "ring_full", "from_us": from_us, "to_us": to_us});
@@ -481,7 +481,7 @@ mod tests {
         };
         let mut lines = quiet();
         let (begin, end) = (2 * MINUTE, 3 * MINUTE);
-        lines.splice(3..3, [row(begin, begin + 1), row(begin, end), row(0, MINUTE)]);
+        lines.splice(3..3, [row(begin, begin + 1), row(begin, end), row(begin, begin + 2), row(0, MINUTE)]);
         assert_eq!(gaps(&lines), [(begin, end, "coverage of procmond: ring_".into())]);
     }
 
