@@ -47,13 +47,17 @@ pub(crate) fn verified<'a>(rows: &'a [Value], what: &str) -> Vec<&'a Value> {
     rows.iter().filter(|row| row["what"] == what).collect()
 }
 
+/// A process that starts before the collector has looked at everything names no parent, and has no ancestors then.
+pub(crate) fn knows_this_program(home: &Home) {
+    let known = format!("SELECT pid FROM processes WHERE pid = {}", std::process::id());
+    wait_for("this program among the processes", || Ok((home.query(&known)?.len() == 1).then_some(()))).unwrap();
+}
+
 #[test]
 fn a_process_and_an_alert_are_proven_to_a_stranger_with_a_file_and_the_key() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
-    // A process that starts before the collector has looked at everything names no parent.
-    let known = format!("SELECT pid FROM processes WHERE pid = {}", std::process::id());
-    wait_for("this program among the processes", || Ok((home.query(&known)?.len() == 1).then_some(()))).unwrap();
+    knows_this_program(&home);
     let hidden = Hidden::start();
     let path = hidden.path.to_str().unwrap().to_owned();
     let alert = wait_for("the alert", || {
