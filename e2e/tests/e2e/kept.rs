@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::first_light::Hidden;
 use crate::ledger::copy_files;
-use crate::proofs::{code, elsewhere, first_key, knows_this_program, said, verified};
+use crate::proofs::{alerted, code, elsewhere, first_key, said, verified};
 
 fn records(audit: &Path) -> Vec<LedgerRecord> {
     LedgerFiles::open(audit).unwrap().from(0).unwrap().map(Result::unwrap).collect()
@@ -168,13 +168,7 @@ fn a_rewritten_ledger_that_is_signed_again_is_refused_with_a_checkpoint_that_lef
 fn a_process_and_an_alert_are_proven_to_a_stranger_with_one_checkpoint_also_over_a_change_of_the_key() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
-    knows_this_program(&home);
-    let hidden = Hidden::start();
-    let path = hidden.path.to_str().unwrap().to_owned();
-    let alert = wait_for("the alert", || {
-        Ok(home.delivered()?.into_iter().find(|alert| alert["process"]["executable_path"] == path.as_str()))
-    });
-    let alert = alert.unwrap();
+    let (hidden, alert) = alerted(&home);
     let (id, entity) = (alert["id"].as_str().unwrap(), alert["process"]["entity_id"].as_str().unwrap());
     let key = first_key(&home);
     let away = tempfile::tempdir().unwrap();

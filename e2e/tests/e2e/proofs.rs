@@ -47,23 +47,24 @@ pub(crate) fn verified<'a>(rows: &'a [Value], what: &str) -> Vec<&'a Value> {
     rows.iter().filter(|row| row["what"] == what).collect()
 }
 
-/// A process that starts before the collector has looked at everything names no parent, and has no ancestors then.
-pub(crate) fn knows_this_program(home: &Home) {
+/// A hidden program that runs, and the alert of it. A process that starts before the collector has looked at everything names no
+/// parent, and has no ancestors then.
+pub(crate) fn alerted(home: &Home) -> (Hidden, Value) {
     let known = format!("SELECT pid FROM processes WHERE pid = {}", std::process::id());
     wait_for("this program among the processes", || Ok((home.query(&known)?.len() == 1).then_some(()))).unwrap();
+    let hidden = Hidden::start();
+    let path = hidden.path.to_str().unwrap().to_owned();
+    let alert = wait_for("the alert", || {
+        Ok(home.delivered()?.into_iter().find(|alert| alert["process"]["executable_path"] == path.as_str()))
+    });
+    (hidden, alert.unwrap())
 }
 
 #[test]
 fn a_process_and_an_alert_are_proven_to_a_stranger_with_a_file_and_the_key() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
-    knows_this_program(&home);
-    let hidden = Hidden::start();
-    let path = hidden.path.to_str().unwrap().to_owned();
-    let alert = wait_for("the alert", || {
-        Ok(home.delivered()?.into_iter().find(|alert| alert["process"]["executable_path"] == path.as_str()))
-    });
-    let alert = alert.unwrap();
+    let (hidden, alert) = alerted(&home);
     let (id, entity) = (alert["id"].as_str().unwrap(), alert["process"]["entity_id"].as_str().unwrap());
     let key = first_key(&home);
     let (proof, evidence) = (home.path().join("proof.json"), home.path().join("evidence.json"));
