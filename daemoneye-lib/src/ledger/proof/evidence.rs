@@ -158,8 +158,8 @@ pub fn is_touched(payload: &Value, alert: &Alert) -> bool {
     begins && number("to_us").is_some_and(|to| to >= alert.time_us.saturating_sub(BEFORE_US))
 }
 
-/// Every entry from the collector's last one before the time to the one that tells of the alert, and on to the first heartbeat over it
-/// where there is one; `None`: they are too many, or one cannot be read.
+/// Every entry from the collector's last one before the time to the one that tells of the alert, and on to the first heartbeat over it,
+/// or to the tree's end where there is none; `None`: they are too many, or one cannot be read.
 ///
 /// # Errors
 /// The files cannot be read.
@@ -189,9 +189,6 @@ pub fn run_before(
         if ends {
             break;
         }
-    }
-    if !over {
-        taken.retain(|entry| entry.sequence <= raised);
     }
     Ok(taken.last().is_some_and(|last| last.sequence >= raised).then_some(taken))
 }
@@ -242,6 +239,8 @@ struct Judge<'a> {
     at: &'a [EventPointer],
     /// Place of the entry that tells of the alert.
     raised: usize,
+    /// Entries that the checkpoint is over.
+    size: u64,
     events: Vec<Option<Role>>,
     entries: Vec<Option<Role>>,
     parts: Vec<Part>,
@@ -249,7 +248,12 @@ struct Judge<'a> {
 
 impl Evidence {
     /// What verified rows are to an alert.
-    pub(super) fn of(proof: &Proof, alert: &Alert, at: &[EventPointer], raised: u64) -> Result<Self, &'static str> {
+    pub(super) fn of(
+        proof: &Proof,
+        alert: &Alert,
+        at: &[EventPointer],
+        (raised, size): (u64, u64),
+    ) -> Result<Self, &'static str> {
         if proof.entries.iter().any(|entry| entry.payload_hash.is_some() && TELLING.contains(&entry.action.as_str())) {
             return Err("the payload of an entry that tells what was seen is withheld");
         }
@@ -259,6 +263,7 @@ impl Evidence {
             alert,
             at,
             raised: raised.unwrap_or_default(),
+            size,
             events: vec![None; proof.events.len()],
             entries: vec![None; proof.entries.len()],
             parts: Vec::new(),
@@ -392,12 +397,21 @@ impl<'a> Judge<'a> {
         };
         let behind = (raised + 1..entries.len()).take_while(is_linked).last().unwrap_or(raised);
         let over = (begin..=behind).find(|place| entries.get(*place).is_some_and(|entry| is_over(entry, self.alert)));
-        let run = begin..=over.unwrap_or(raised).max(raised);
+        // Without one the file must have all that the checkpoint is over: else it may have been cut behind the alert.
+        let run = begin..=over.unwrap_or(behind).max(raised);
         let beats: Vec<_> = run.clone().filter_map(|place| entries.get(place)?.heartbeat()).collect();
         let lost = beats.iter().fold(0_u64, |sum, beat| sum.saturating_add(beat.lost));
         let errors = beats.iter().fold(0_u64, |sum, beat| sum.saturating_add(beat.errors));
         let awake = beats.iter().filter(|beat| beat.trouble.is_empty() && beat.state == "running").count();
         let number = |place: &usize| entries.get(*place).map(|entry| entry.sequence).unwrap_or_default();
+        let last = number(run.end());
+        let is_cut = over.is_none() && last.saturating_add(1) != self.size;
+        let lacking = is_cut.then(|| {
+            format!(
+                "the ledger goes on behind entry {last}, and what follows is not in the file up to the collector's first heartbeat \
+                 over the alert: what was not seen may be missing"
+            )
+        });
         let detail = format!(
             "every entry of the ledger from {} to {}: {} heartbeats, {} of them of a collector that watched all the time, {lost} \
              events lost, {errors} errors",
@@ -406,8 +420,8 @@ impl<'a> Judge<'a> {
             beats.len(),
             awake
         );
-        self.part("coverage", &[], detail);
-        let later = format!("what was told of that time behind entry {}", number(run.end()));
+        self.part("coverage", lacking.as_slice(), detail);
+        let later = format!("what was told of that time behind entry {last}");
         self.parts.push(Part { name: "coverage", whole: Whole::Unknown, detail: later });
         Some(run)
     }
@@ -564,6 +578,11 @@ mod tests {
     }
 
     fn sample() -> Sample {
+        sample_of(SIZE)
+    }
+
+    /// With so many entries.
+    fn sample_of(size: u64) -> Sample {
         let (mut builder, mut leaves) = (RangeBuilder::new("procmond"), RangeLeaves::default());
         for number in 1..=4 {
             let content = Content::of_event(&event(number));
@@ -601,13 +620,13 @@ mod tests {
             previous = entry.entry_hash;
             LedgerRecord { entry, payload: payload.into(), outbox_id: 0, covered: None, leaf: None }
         });
-        let records: Vec<LedgerRecord> = chain.collect();
+        let records: Vec<LedgerRecord> = chain.take(usize::try_from(size).unwrap()).collect();
         let leaf = |record: &LedgerRecord| TreeHash::Sha256.leaf(&record.entry.canonical_bytes());
         let mut nodes = LeafNodes::new(TreeHash::Sha256, records.iter().map(leaf).collect());
-        assert_eq!(records.len() as u64, SIZE);
-        let root = tree::root(&mut nodes, TreeHash::Sha256, SIZE).unwrap_or_default();
+        assert_eq!(records.len() as u64, size);
+        let root = tree::root(&mut nodes, TreeHash::Sha256, size).unwrap_or_default();
         let signer = NoteSigner::new(&origin("m"), &[1; 32]).unwrap();
-        let checkpoint = Checkpoint { origin: origin("m"), size: SIZE, root }.sign(&signer).unwrap();
+        let checkpoint = Checkpoint { origin: origin("m"), size, root }.sign(&signer).unwrap();
         Sample { alert: alert_text, signer, checkpoint, records, nodes, range, leaves }
     }
 
@@ -619,7 +638,7 @@ mod tests {
             proof.alert = Some(self.alert.clone());
             proof.rule = vec!["{}".to_owned()];
             for record in self.records.iter().filter(|record| entries(record.entry.sequence)) {
-                proof.add_entry(record, SIZE, &mut self.nodes).unwrap();
+                proof.add_entry(record, self.records.len() as u64, &mut self.nodes).unwrap();
             }
             for number in events {
                 proof.add_event(RANGE, &self.range, &self.leaves, row(*number), *number).unwrap();
@@ -682,8 +701,15 @@ mod tests {
         let mut proof = sample.file(&[4, 2, 1], belongs);
         proof.rule.clear();
         assert_eq!(sample.lacking(&proof), ["rule"]);
-        // Without the heartbeat behind it less is said, and nothing is missing.
+        // Cut behind the alert, with the heartbeat over it.
         let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) && sequence < OVER);
+        assert_eq!(sample.lacking(&proof), ["coverage"]);
+    }
+
+    #[test]
+    fn evidence_made_before_the_heartbeat_over_it_goes_to_the_end_of_its_checkpoint() {
+        let mut sample = sample_of(OVER);
+        let proof = sample.file(&[4, 2, 1], belongs);
         assert!(sample.lacking(&proof).is_empty());
     }
 

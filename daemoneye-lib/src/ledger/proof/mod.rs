@@ -340,16 +340,21 @@ impl Proof {
         let missing = alert.iter().flat_map(|alert| alert.events.iter());
         let missing = missing.filter(|pointer| !events.contains(pointer)).cloned().collect();
         let told = self.fits_target(&checkpoint, alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
-        let evidence = self.judged(alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
+        let evidence = self.judged(&checkpoint, alert.as_deref(), &events).map_err(ProofFault::CorruptTarget)?;
         Ok(Verified { checkpoint, since, events, alert, missing, told, evidence })
     }
 
-    fn judged(&self, alert: Option<&Alert>, events: &[EventPointer]) -> Result<Option<Evidence>, &'static str> {
+    fn judged(
+        &self,
+        checkpoint: &Checkpoint,
+        alert: Option<&Alert>,
+        events: &[EventPointer],
+    ) -> Result<Option<Evidence>, &'static str> {
         let (Target::Evidence(_), Some(alert), Some(text)) = (&self.target, alert, &self.alert) else {
             return Ok(None);
         };
         let raised = self.entries.iter().find(|entry| entry.tells_of(alert, text)).map(|entry| entry.sequence);
-        Evidence::of(self, alert, events, raised.unwrap_or_default()).map(Some)
+        Evidence::of(self, alert, events, (raised.unwrap_or_default(), checkpoint.size)).map(Some)
     }
 
     /// The chain of keys from `key` on, wherever in it that stands, and the checkpoint that its last one signed.
