@@ -239,7 +239,8 @@ impl Ledger {
         self.lock().append(&self.dir, &drafts, Some(covered))
     }
 
-    /// Takes the agent's entries; in place of one that is not the agent's to write stands one that says so. An id at or below the last one taken is acknowledged and not written again, also after a restart.
+    /// Takes the agent's entries; in place of one that is not the agent's to write stands one that says so. An id at or below the last one taken is acknowledged and not written again, also after a restart. One
+    /// far above it is refused: it would leave no ids for those that follow.
     ///
     /// # Errors
     /// As [`Self::append_batch`].
@@ -248,7 +249,9 @@ impl Ledger {
         let mut taken = inner.head.outbox_id;
         let mut drafts = Vec::new();
         for append in appends {
-            if append.outbox_id > taken {
+            if append.outbox_id > agents::last_id(taken) {
+                drafts.push((agents::leap(append), taken));
+            } else if append.outbox_id > taken {
                 taken = append.outbox_id;
                 drafts.push((agents::draft(append), append.outbox_id));
             }

@@ -100,6 +100,7 @@ impl Shared {
             pid: std::process::id(),
             capabilities: Some(self.source.capabilities()),
             last: self.wal.progress().borrow().written,
+            ledger_outbox_id: self.ledger.head().outbox_id,
         }
     }
 

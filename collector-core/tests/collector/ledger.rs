@@ -77,6 +77,36 @@ fn an_outbox_id_is_taken_once_also_after_a_restart() {
     assert_eq!(verify_dir(dir.path(), |_| {}).unwrap().entries, 4);
 }
 
+#[test]
+fn an_outbox_id_that_leaves_none_for_those_after_it_is_refused_and_said() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ledger, _) = Ledger::open(options(dir.path())).unwrap();
+    ledger.append_audit(&[append(3)]).unwrap();
+    for id in [u64::MAX, (1 << 62) + (1 << 32) + 1] {
+        let taken = ledger.append_audit(&[append(id)]).unwrap();
+        assert_eq!(taken.last_outbox_id, 3, "{id}");
+    }
+    assert_eq!(ledger.append_audit(&[append(4)]).unwrap().last_outbox_id, 4);
+    // As far as a first one may be, and on from there.
+    let far = (1 << 62) + (1 << 32);
+    assert_eq!(ledger.append_audit(&[append(far)]).unwrap().last_outbox_id, far);
+    assert_eq!(ledger.append_audit(&[append(far + 1), append(u64::MAX)]).unwrap().last_outbox_id, far + 1);
+    drop(ledger);
+
+    let mut reader = LedgerReader::open(dir.path()).unwrap();
+    let mut actions = Vec::new();
+    while let Some(record) = reader.advance().unwrap() {
+        actions.push((record.entry.action.clone(), String::from_utf8(record.payload.to_vec()).unwrap()));
+    }
+    let refused =
+        |id: u64| ("audit-refused".to_owned(), format!(r#"{{"action":"alert","actor":"agent","outbox_id":{id}}}"#));
+    let alert = || ("alert".to_owned(), "{}".to_owned());
+    let expected =
+        [alert(), refused(u64::MAX), refused((1 << 62) + (1 << 32) + 1), alert(), alert(), alert(), refused(u64::MAX)];
+    assert_eq!(actions, expected);
+    assert_eq!(Ledger::open(options(dir.path())).unwrap().0.head().outbox_id, far + 1);
+}
+
 /// The verifier's state in front of each entry, and the number of entries before.
 fn checkpoints(dir: &Path) -> Vec<LedgerVerifier> {
     let mut reader = LedgerReader::resume(dir, LedgerVerifier::default(), Patience::NONE).unwrap();

@@ -18,7 +18,7 @@ const DEADLINE: Duration = Duration::from_secs(20);
 impl Operators {
     pub(super) async fn audit_rotate_key(&self, caller: &Caller) -> Result<AuditKey, Fault> {
         let worker = self.live_only("audit rotate-key")?;
-        let keeper = worker.roster.ledger_keeper().ok_or_else(|| {
+        let (keeper, _) = worker.roster.ledger_keeper().ok_or_else(|| {
             Fault::new(
                 FaultKind::Unavailable,
                 "no collector that keeps a ledger is connected; ask again when procmond is back",

@@ -32,23 +32,55 @@ pub(crate) fn push(store: &Store, actor: &str, action: &str, payload: &Value) {
 
 /// Hands everything that waits to procmond; returns when nothing waits or nobody takes it.
 pub(crate) async fn drain(worker: &Arc<Worker>) {
-    while let Some(keeper) = worker.roster.ledger_keeper() {
+    while let Some((keeper, head)) = worker.roster.ledger_keeper() {
+        if !heed(worker, head).await {
+            return;
+        }
         let pending = worker.blocking(|worker| worker.store.audit_pending(BATCH)).await;
         let entries = match pending {
             Some(Ok(entries)) if !entries.is_empty() => entries,
             Some(Err(error)) => return tracing::warn!(%error, "the audit outbox cannot be read"),
             Some(Ok(_)) | None => return,
         };
+        let last = entries.last().map_or(0, |entry| entry.outbox_id);
         let request = CollectorRequest { verb: Some(Verb::AppendAudit(AppendAudit { entries })) };
         let up_to = match worker.broker.call(&keeper, request, DEADLINE).await {
             Ok(CollectorResponse { answer: Some(Answer::Audit(taken)) }) => taken.last_outbox_id,
             Ok(_) => return tracing::warn!(keeper, "answered an audit append with something else"),
             Err(error) => return tracing::debug!(keeper, %error, "audit entries wait"),
         };
+        if up_to > last {
+            // Of an id that was not sent: whether these were written or taken for others nobody knows.
+            if !heed(worker, up_to).await {
+                return;
+            }
+            continue;
+        }
         let done = worker.blocking(move |worker| worker.store.audit_done(up_to)).await;
         if !matches!(done, Some(Ok(_))) {
             return;
         }
+    }
+}
+
+/// Gives what waits new ids where the ledger has taken ids up to `head` that this store has not given out; `false`: the store refused.
+async fn heed(worker: &Arc<Worker>, head: u64) -> bool {
+    match worker.blocking(move |worker| worker.store.audit_heed(head)).await {
+        Some(Ok(Some(entries))) => {
+            tracing::warn!(
+                head,
+                entries,
+                "the ledger has taken entries that this store does not know of: was the data directory restored or replaced? \
+                 What waits goes to the ledger under new ids"
+            );
+            true
+        }
+        Some(Ok(None)) => true,
+        Some(Err(error)) => {
+            tracing::warn!(%error, "the audit outbox cannot be renumbered; its entries wait");
+            false
+        }
+        None => false,
     }
 }
 

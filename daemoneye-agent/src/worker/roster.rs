@@ -170,9 +170,12 @@ impl Roster {
             && collectors.values().all(|collector| collector.connected && collector.behind.is_none())
     }
 
-    /// The connected collector whose ledger takes the agent's audit entries.
-    pub(crate) fn ledger_keeper(&self) -> Option<String> {
-        self.lock().iter().find(|(_, collector)| collector.connected).map(|(id, _)| id.clone())
+    /// The connected collector whose ledger takes the agent's audit entries, and the highest outbox id that this had taken when it
+    /// registered.
+    pub(crate) fn ledger_keeper(&self) -> Option<(String, u64)> {
+        let collectors = self.lock();
+        let keeper = collectors.iter().find(|(_, collector)| collector.connected);
+        keeper.map(|(id, collector)| (id.clone(), collector.register.ledger_outbox_id))
     }
 
     /// A collector registered. The gap is the time during which nobody captured: only a new process leaves one, the old one

@@ -1,11 +1,14 @@
 //! Entries that wait to be appended to the audit ledger, which procmond writes.
 //!
 //! An entry is written in the transaction that causes it and removed once procmond has acknowledged it. Ids never go back,
-//! so procmond can tell an entry that comes a second time after a lost acknowledgement. Entries that find the outbox full are
+//! so procmond can tell an entry that comes a second time after a lost acknowledgement. A store that was restored from a copy, or
+//! is new, gives ids that the ledger has seen already: procmond says how far it is, and what waits is numbered anew behind
+//! that ([`Store::audit_heed`]). Entries that find the outbox full are
 //! not kept: they are counted, coverage says so, and so does the ledger once it takes entries again. What they are about
 //! happens all the same: an alert never fails because its entry found no room. What retention removed is told in any case
 //! ([`super::owed`]).
 
+use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemoneye_lib::proto::{AuditAppend, CoverageGap};
@@ -116,6 +119,32 @@ fn tell_lost(transaction: &WriteTransaction, room: u64) -> Result<(), StoreError
     coverage::tell_newest(transaction, room, ("agent", reason::AUDIT_FULL))
 }
 
+/// The highest id that was given out.
+pub(super) fn last(transaction: &ReadTransaction) -> Result<u64, StoreError> {
+    let last = transaction.open_table(META)?.get(AUDIT_COUNTER)?.map(|last| last.value().decode()).transpose()?;
+    Ok(last.unwrap_or_default())
+}
+
+/// Gives every entry that waits an id behind `head`, in their order; how many they are.
+fn renumber(transaction: &WriteTransaction, head: u64) -> Result<u64, StoreError> {
+    let mut meta = transaction.open_table(META)?;
+    let counter = meta.get(AUDIT_COUNTER)?.map(|last| last.value().decode()).transpose()?.unwrap_or_default();
+    let base = head.max(counter);
+    let mut audit = transaction.open_table(AUDIT)?;
+    let entries = audit.len()?;
+    let mut last = base;
+    for _ in 0..entries {
+        let row = match audit.pop_first()? {
+            Some((_, row)) => row.value().decode()?,
+            None => break,
+        };
+        last = last.saturating_add(1);
+        audit.insert(last, row.encode()?)?;
+    }
+    meta.insert(AUDIT_COUNTER, last.encode()?)?;
+    Ok(entries)
+}
+
 impl Store {
     /// Queues an entry for the ledger and returns its outbox id; `None`: the outbox is full, and the entry was counted instead.
     ///
@@ -126,12 +155,37 @@ impl Store {
         self.state.write(|transaction| push(transaction, room, actor, action, payload))
     }
 
-    /// The oldest waiting entries, at most `limit`.
+    /// The oldest waiting entries, at most `limit`, to be handed to procmond.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an entry cannot be read.
     pub fn audit_pending(&self, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
-        pending(&self.state.read()?, limit)
+        let entries = pending(&self.state.read()?, limit)?;
+        // Before they are sent: a lost acknowledgement must not look like ids that another store gave out.
+        self.handed.fetch_max(entries.last().map_or(0, |entry| entry.outbox_id), Ordering::SeqCst);
+        Ok(entries)
+    }
+
+    /// Hears that the ledger has taken ids up to `head`. Where this store had not given out all of those, they are another's, and the
+    /// ledger would take what waits here for what it has: it is numbered anew, and an entry says so. Something that waited when the
+    /// store was copied may be in the ledger twice then. How many entries were numbered anew; `None`: there was no need.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn audit_heed(&self, head: u64) -> Result<Option<u64>, StoreError> {
+        let handed = self.handed.load(Ordering::SeqCst);
+        if head <= handed {
+            return Ok(None);
+        }
+        let room = self.options.audit_entries;
+        let entries = self.state.write(|transaction| {
+            let entries = renumber(transaction, head)?;
+            let payload = json!({ "ledger": head, "store": handed, "entries": entries });
+            push(transaction, room, "agent", "outbox-renumbered", &payload)?;
+            Ok(entries)
+        })?;
+        self.handed.fetch_max(head, Ordering::SeqCst);
+        Ok(Some(entries))
     }
 
     /// Forgets the entries up to and including `up_to`: procmond has them. When others were lost meanwhile, an entry that says

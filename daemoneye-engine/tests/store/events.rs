@@ -531,6 +531,42 @@ fn a_full_audit_outbox_is_told_and_stops_no_alert() {
     assert_eq!(store.audit_pending(10).unwrap(), [], "it is said once");
 }
 
+#[test]
+fn what_waits_gets_new_ids_where_the_ledger_is_ahead_of_a_store_that_was_restored() {
+    let dir = tempfile::tempdir().unwrap();
+    let say = |store: &Store, what: &str| store.audit_push("agent", what, &serde_json::Value::Null).unwrap().unwrap();
+    let waiting = |store: &Store| -> Vec<(u64, String)> {
+        store.audit_pending(100).unwrap().into_iter().map(|entry| (entry.outbox_id, entry.action)).collect()
+    };
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        for id in 1..=10 {
+            assert_eq!(say(&store, "before"), id);
+        }
+        // What is handed over is known here, whether it was acknowledged or not.
+        assert_eq!(store.audit_pending(8).unwrap().len(), 8);
+        assert_eq!(store.audit_heed(8).unwrap(), None);
+        store.audit_done(8).unwrap();
+    }
+    let store = Store::open(options(dir.path())).unwrap();
+    // All that it had given out when it was opened it knows as well.
+    assert_eq!(store.audit_heed(10).unwrap(), None);
+    assert_eq!((say(&store, "after"), say(&store, "after")), (11, 12));
+    // But not what was pushed since and not handed over: the ledger has another store's 11 and 12.
+    assert_eq!(store.audit_heed(12).unwrap(), Some(4));
+    let expected = ["before", "before", "after", "after", "outbox-renumbered"];
+    let expected: Vec<(u64, String)> = (13..).zip(expected.map(str::to_owned)).collect();
+    assert_eq!(waiting(&store), expected);
+    assert_eq!(store.audit_heed(12).unwrap(), None, "once");
+    let told = store.audit_pending(100).unwrap().pop().unwrap();
+    let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
+    assert_eq!(told, serde_json::json!({"ledger": 12, "store": 10, "entries": 4}));
+    // Ids of a forger, far ahead.
+    assert_eq!(store.audit_heed(1 << 62).unwrap(), Some(5));
+    assert_eq!(waiting(&store)[0].0, (1 << 62) + 1);
+    assert_eq!(say(&store, "later"), (1 << 62) + 7);
+}
+
 /// The same as [`Store::outbox_stats`], counted.
 fn counted(store: &Store) -> BTreeMap<(String, &'static str), u64> {
     let mut counted = BTreeMap::new();

@@ -230,3 +230,50 @@ fn strip(dir: &Path, key: &str) {
     without.rule.clear();
     verify(&without, "the rule's text is not in the file");
 }
+
+/// Everything of a data directory but the ledger, which is procmond's.
+fn copy_store(from: &Path, to: &Path) {
+    fs::create_dir_all(to.join("segments")).unwrap();
+    fs::copy(from.join("state.redb"), to.join("state.redb")).unwrap();
+    copy_files(&from.join("segments"), &to.join("segments"));
+}
+
+#[test]
+fn entries_of_a_store_that_was_restored_from_a_copy_reach_the_ledger() {
+    let home = Home::new().unwrap();
+    let audit = home.data().join("audit");
+    let in_ledger = |alert: &Value| {
+        let told = |record: &LedgerRecord| {
+            let payload: Value = serde_json::from_slice(&record.payload).unwrap_or_default();
+            record.entry.action == "alert" && payload["alert"] == alert["id"]
+        };
+        wait_for("the alert's entry", || Ok(records(&audit).iter().any(told).then_some(()))).unwrap();
+    };
+    let agent = home.start_ready().unwrap();
+    let (hidden, first) = alerted(&home);
+    in_ledger(&first);
+    hidden.stop();
+    agent.stop().unwrap();
+    let copy = home.path().join("copy");
+    copy_store(&home.data(), &copy);
+
+    let agent = home.start_ready().unwrap();
+    for _ in 0..3 {
+        let (hidden, alert) = alerted(&home);
+        in_ledger(&alert);
+        hidden.stop();
+    }
+    agent.stop().unwrap();
+    fs::remove_dir_all(home.data().join("segments")).unwrap();
+    copy_store(&copy, &home.data());
+
+    let agent = home.start_ready().unwrap();
+    let (hidden, alert) = alerted(&home);
+    in_ledger(&alert);
+    hidden.stop();
+    agent.stop().unwrap();
+    let told = records(&audit).into_iter().filter(|record| record.entry.action == "outbox-renumbered").count();
+    assert_eq!(told, 1);
+    let verified = home.cli(&["audit", "verify", "--audit-dir", audit.to_str().unwrap()]).unwrap();
+    assert!(verified.status.success(), "{}", said(&verified));
+}
