@@ -84,7 +84,8 @@ fn config(runtime: &RuntimeEnv) -> SessionConfig {
     // Files are cut where that pays; rows that come from one place are not worth handing around.
     options.optimizer.enable_round_robin_repartition = false;
     options.execution.time_zone = Some("UTC".to_owned());
-    options.execution.parquet.pushdown_filters = true;
+    // Each scan says for itself: here it would be for all of them.
+    options.execution.parquet.pushdown_filters = false;
     options.execution.parquet.reorder_filters = true;
     options.sql_parser.collect_spans = true;
     // As SQLite and osquery have it, so that `ORDER BY n DESC LIMIT 3` gives the three largest and not three NULLs.

@@ -18,7 +18,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{DFSchema, Result, Statistics};
+use datafusion::common::{Result, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -26,7 +26,6 @@ use datafusion::datasource::physical_plan::parquet::{CachedParquetFileReaderFact
 use datafusion::datasource::physical_plan::{FileGroup, FileGroupPartitioner, FileScanConfigBuilder, ParquetSource};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::execution::object_store::ObjectStoreUrl;
-use datafusion::logical_expr::utils::conjunction;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::physical_plan::ExecutionPlan;
@@ -160,15 +159,12 @@ impl History {
         let mut options = state.table_options().parquet.clone();
         // `narrowed` has looked where it pays; the reader would load all filters of all row groups for one value.
         options.global.bloom_filter_on_read = false;
-        let mut source = ParquetSource::new(Arc::clone(&self.schema))
+        // The plan's own filter hands it the conditions: given here as well, each would be asked twice.
+        let source = ParquetSource::new(Arc::clone(&self.schema))
             .with_table_parquet_options(options)
             .with_parquet_file_reader_factory(Arc::new(footers))
             .with_pushdown_filters(estimate::narrow(filters))
             .with_reorder_filters(true);
-        if let Some(filter) = conjunction(filters.to_vec()) {
-            let columns = DFSchema::try_from(Arc::clone(&self.schema))?;
-            source = source.with_predicate(state.create_physical_expr(filter, &columns)?);
-        }
         let statistics = Statistics::new_unknown(&self.schema).with_num_rows(Precision::Inexact(rows));
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_statistics(statistics)
