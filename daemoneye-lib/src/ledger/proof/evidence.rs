@@ -428,11 +428,12 @@ impl<'a> Judge<'a> {
 
     fn others(mut self, run: Option<std::ops::RangeInclusive<usize>>) -> Result<Evidence, &'static str> {
         let mut changes = 0;
+        // Where some are missing those are of that time that hang together with the alert's.
+        let run = run.unwrap_or_else(|| self.around());
         for (place, entry) in self.proof.entries.iter().enumerate() {
             let role = match self.role(place, entry) {
                 Some(role) => role,
-                // Where some are missing it is not known which of the others are of that time.
-                None if run.as_ref().is_none_or(|run| run.contains(&place)) => match entry.action.as_str() {
+                None if run.contains(&place) => match entry.action.as_str() {
                     "coverage-gap" => Role::Coverage,
                     _ => Role::Run,
                 },
@@ -449,6 +450,19 @@ impl<'a> Judge<'a> {
             entries: self.entries.into_iter().flatten().collect(),
             parts: self.parts,
         })
+    }
+
+    /// The places of the entries that follow each other up to the alert's, and from there to the first heartbeat over it or the last one.
+    fn around(&self) -> std::ops::RangeInclusive<usize> {
+        let is_linked = |(before, next): (&EntryProof, &EntryProof)| before.is_before(next);
+        let entries = &self.proof.entries;
+        let (before, behind) = entries.split_at(self.raised.saturating_add(1).min(entries.len()));
+        let pairs = before.iter().zip(before.iter().skip(1)).rev();
+        let first = self.raised.saturating_sub(pairs.take_while(|pair| is_linked(*pair)).count());
+        let pairs = before.last().into_iter().chain(behind).zip(behind);
+        let linked = pairs.take_while(|pair| is_linked(*pair)).count();
+        let over = behind.iter().take(linked).position(|entry| is_over(entry, self.alert));
+        first..=self.raised.saturating_add(over.map_or(linked, |over| over.saturating_add(1)))
     }
 
     fn role(&self, place: usize, entry: &EntryProof) -> Option<Role> {
@@ -689,12 +703,12 @@ mod tests {
             let proof = sample.file(events, belongs);
             assert_eq!(sample.lacking(&proof), lacking, "{events:?}");
         }
-        for (left_out, lacking) in
-            [(0, "versions"), (1, "versions"), (11, "coverage"), (15, "coverage"), (COVERAGE, "coverage")]
-        {
+        for (left_out, lacking) in [(0, "versions"), (1, "versions"), (11, "coverage")] {
             let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) && sequence != left_out);
             assert_eq!(sample.lacking(&proof), [lacking], "{left_out}");
         }
+        let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) && !(11..=15).contains(&sequence));
+        assert_eq!(sample.lacking(&proof), ["coverage"]);
         // As builds before this one made it: nothing of the time but a row.
         let proof = sample.file(&[4, 2, 1], |sequence| [0, 1, RANGE, COVERAGE, RAISED].contains(&sequence));
         assert_eq!(sample.lacking(&proof), ["coverage"]);
@@ -727,6 +741,14 @@ mod tests {
         refused(&proof, &sample);
         for more in [2, 9, FOREIGN] {
             let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) || sequence == more);
+            refused(&proof, &sample);
+            // Also where entries of the time are missing.
+            let proof = sample.file(&[4, 2, 1], |sequence| (belongs(sequence) && sequence != 11) || sequence == more);
+            refused(&proof, &sample);
+        }
+        // Whoever makes a file takes all entries of the time, or none.
+        for hole in [15, COVERAGE] {
+            let proof = sample.file(&[4, 2, 1], |sequence| belongs(sequence) && sequence != hole);
             refused(&proof, &sample);
         }
     }
