@@ -94,8 +94,8 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     tell_set_backs(&summary.set_backs);
     let (mut result, mut exit) = judge(&summary, &directory)?;
     let compared = if compares { Some(compare::ask(settings, &directory).await?) } else { None };
-    if exit == Exit::Ok && compared.as_ref().is_some_and(|compared| compared.is_overdue) {
-        (result, exit) = ("events_overdue", Exit::Degraded);
+    if let Some(word) = compared.as_ref().and_then(|compared| compared.lacks).filter(|_| exit == Exit::Ok) {
+        (result, exit) = (word, Exit::Degraded);
     }
     let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
     if let Some(compared) = compared {

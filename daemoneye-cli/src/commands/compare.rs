@@ -13,31 +13,39 @@ use crate::settings::Settings;
 use crate::value;
 
 /// What was counted, in the order of [`ask`].
-pub(super) const COLUMNS: [&str; 11] = [
+pub(super) const COLUMNS: [&str; 13] = [
     "ranges",
     "events",
     "removed",
     "pending",
     OVERDUE,
-    "unproven",
+    UNPROVEN,
+    UNCOVERED,
     "alerts",
     "alerts_growing",
     "alerts_unproven",
     "coverage",
-    "rows_unproven",
+    "rows_pending",
+    ROWS_UNPROVEN,
 ];
 /// Told by collector, and counted here.
 const OVERDUE: &str = "overdue";
+const UNPROVEN: &str = "unproven";
+/// Told by stream, and counted here.
+const UNCOVERED: &str = "uncovered";
 const PROBLEM: [&str; 3] = ["place", "problem", "advice"];
 
 /// Removals that are named on the screen; the ledger has all of them.
 const REMOVALS: usize = 10;
+const ROWS_UNPROVEN: &str = "rows_unproven";
+/// Alerts and rows of coverage older than the ledger that are named on the screen.
+const OLDER: usize = 10;
 
 /// What was counted, in the order of [`COLUMNS`].
 pub(super) struct Compared {
     pub(super) values: Vec<Value>,
-    /// Events should have come long ago.
-    pub(super) is_overdue: bool,
+    /// What keeps it from being proven as a whole, in a word.
+    pub(super) lacks: Option<&'static str>,
 }
 
 /// Compares, and returns what was counted. Problems are printed, and make an error of it. `ledger` is the directory that was verified.
@@ -56,6 +64,8 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     }
     tell_removals(&found);
     let overdue = tell_overdue(&found);
+    let uncovered = tell_uncovered(&found);
+    tell_older(&found);
     let problems = found.get("problems").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let number = |name: &str| found.get(name).and_then(Json::as_u64).unwrap_or_default();
     if !problems.is_empty() {
@@ -73,9 +83,74 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     if !shown.sound {
         return Err(CliError::Unreadable("the comparison did not reach its end; run it again".to_owned()));
     }
-    let count = |name: &str| if name == OVERDUE { overdue } else { number(name) };
+    let count = |name: &str| match name {
+        OVERDUE => overdue,
+        UNCOVERED => uncovered,
+        _ => number(name),
+    };
     let values = COLUMNS.map(|name| value::of_number(count(name))).to_vec();
-    Ok(Compared { values, is_overdue: overdue > 0 })
+    let words = [
+        (overdue, "events_overdue"),
+        (uncovered, "events_uncovered"),
+        (number(UNPROVEN), "events_unproven"),
+        (number(ROWS_UNPROVEN), ROWS_UNPROVEN),
+    ];
+    let lacks = words.into_iter().find(|(count, _)| *count > 0).map(|(_, word)| word);
+    Ok(Compared { values, lacks })
+}
+
+fn listed<'a>(found: &'a Json, name: &str) -> &'a [Json] {
+    found.get(name).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// Names the events that no range of the ledger covers; how many there are.
+fn tell_uncovered(found: &Json) -> u64 {
+    let mut events = found.get("further_uncovered").and_then(Json::as_u64).unwrap_or_default();
+    for of in listed(found, UNCOVERED) {
+        let text = |name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default();
+        let number = |name: &str| of.get(name).and_then(Json::as_u64).unwrap_or_default();
+        let time = |name: &str| of.get(name).and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        let collector = text("collector");
+        let why = match text("why") {
+            "older" => {
+                "they stand before all that this ledger covers of its stream: whether they were changed, removed or put in later, only \
+                 the ledger before this one can tell (--audit-dir)"
+            }
+            "unbegun" => {
+                "they are of a run that this ledger does not tell of: its disk was full then, or they were put in"
+            }
+            _ => "it writes no ranges into this ledger: whoever can write the store can have put them in",
+        };
+        let named: Vec<&str> = listed(of, "named").iter().filter_map(Json::as_str).collect();
+        eprintln!(
+            "unproven: {} events of {collector} from {} to {}, dated {} to {}, {} of them since this ledger began; {why}. The first \
+             that were read: {}",
+            number("events"),
+            text("first"),
+            text("last"),
+            time("from_us"),
+            time("to_us"),
+            number("dated_since"),
+            named.join(", "),
+        );
+        events = events.saturating_add(number("events"));
+    }
+    events
+}
+
+/// Names alerts and rows of coverage that may be older than the ledger.
+fn tell_older(found: &Json) {
+    let rows = listed(found, "older_rows");
+    for row in rows.iter().take(OLDER) {
+        let place = row.get("place").and_then(Json::as_str).unwrap_or_default();
+        let time = row.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        eprintln!("unproven: {place}, dated {time}, before this ledger began, and no entry tells of it");
+    }
+    let further = found.get("further_older_rows").and_then(Json::as_u64).unwrap_or_default();
+    let more = further.saturating_add(rows.len().saturating_sub(OLDER) as u64);
+    if more > 0 {
+        eprintln!("unproven: {more} more alerts and rows of coverage from before this ledger began");
+    }
 }
 
 /// Names the events that should have come into the store long ago; how many there are.

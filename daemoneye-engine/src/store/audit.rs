@@ -69,15 +69,15 @@ pub(super) fn push(
     Ok(Some(id))
 }
 
-/// The oldest entries that wait as one transaction sees them, at most `limit`.
-pub(super) fn pending(transaction: &ReadTransaction, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
-    let mut entries = Vec::new();
-    for entry in transaction.open_table(AUDIT)?.iter()?.take(limit) {
+/// The entries that wait as one transaction sees them, oldest first, read as they are asked for.
+pub(super) fn waiting(
+    transaction: &ReadTransaction,
+) -> Result<impl Iterator<Item = Result<AuditAppend, StoreError>> + use<>, StoreError> {
+    Ok(transaction.open_table(AUDIT)?.range(0..)?.map(|entry| {
         let (outbox_id, row) = entry?;
         let AuditRow { actor, action, timestamp_ms, payload } = row.value().decode()?;
-        entries.push(AuditAppend { outbox_id: outbox_id.value(), actor, action, timestamp_ms, payload });
-    }
-    Ok(entries)
+        Ok(AuditAppend { outbox_id: outbox_id.value(), actor, action, timestamp_ms, payload })
+    }))
 }
 
 /// Entries that find no room at this moment, of which the ledger has not heard.
@@ -160,7 +160,7 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an entry cannot be read.
     pub fn audit_pending(&self, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
-        let entries = pending(&self.state.read()?, limit)?;
+        let entries: Vec<AuditAppend> = waiting(&self.state.read()?)?.take(limit).collect::<Result<_, _>>()?;
         // Before they are sent: a lost acknowledgement must not look like ids that another store gave out.
         self.handed.fetch_max(entries.last().map_or(0, |entry| entry.outbox_id), Ordering::SeqCst);
         Ok(entries)

@@ -22,6 +22,8 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod unproven;
+
 use super::golden;
 use super::raw::{Named, Raw, overwrite};
 

@@ -159,6 +159,36 @@ fn a_store_is_held_against_its_ledger_alive_and_copied_and_what_is_missing_is_na
     assert!(named("deleted") && problems.iter().any(|row| row["place"].as_str().unwrap().starts_with("procmond:")));
 }
 
+#[test]
+fn a_ledger_that_was_begun_anew_proves_what_comes_and_names_what_is_older_as_unproven() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let (hidden, alert) = alerted(&home);
+    hidden.stop();
+    agent.stop().unwrap();
+    let data = home.data();
+    // Its log as well: a new ledger covers what the log still has.
+    for name in ["audit", "keys", "wal"] {
+        fs::rename(data.join(name), home.path().join(name)).unwrap();
+    }
+    let agent = home.start_ready().unwrap();
+    let hidden = Hidden::start();
+    let own = format!("SELECT entity_id FROM process_events WHERE executable_path = '{}'", hidden.path.display());
+    wait_for("the event", || Ok(home.query(&own)?.pop())).unwrap();
+    hidden.stop();
+    agent.stop().unwrap();
+    let output = home.cli(&["audit", "verify", "--store", data.to_str().unwrap(), "--format", "json"]).unwrap();
+    assert_eq!(output.status.code(), code(Exit::Degraded), "{}", said(&output));
+    let rows: Vec<Value> = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(rows[0]["result"], "events_uncovered", "{}", said(&output));
+    for count in ["events", "uncovered", "rows_unproven"] {
+        assert!(rows[0][count].as_u64() > Some(0), "{count}: {}", said(&output));
+    }
+    let told = said(&output);
+    assert!(told.contains("events of procmond from") && told.contains("before all that this ledger covers"), "{told}");
+    assert!(told.contains(&format!("alert {}", alert["id"].as_str().unwrap())), "{told}");
+}
+
 /// Its heartbeats, and its entries' actions.
 fn beats(home: &Home) -> (Vec<HeartbeatEntry>, Vec<String>) {
     let entries = LedgerFiles::open(&home.data().join("audit")).unwrap().from(0).unwrap().map(Result::unwrap);

@@ -1,70 +1,26 @@
 //! What the ledger says of the store, read from end to end and verified on the way.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 
-use daemoneye_lib::ledger::range_in;
-use daemoneye_lib::ledger::{Hash, LedgerError, LedgerReader, LedgerRecord, hexed};
-use daemoneye_lib::model::EventPointer;
+use daemoneye_lib::ledger::{LedgerError, LedgerReader, LedgerRecord};
 use daemoneye_lib::proto::AuditAppend;
 use daemoneye_lib::segment::SegmentError;
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::super::growth::{GREW, Growth};
-use super::super::reason;
+use super::super::Store;
+use super::super::growth::GREW;
 use super::super::retention::Removed;
+use super::alerts::Alerts;
 use super::clocks::{Ceilings, Clocks, JITTER_US};
-use super::leaves::Position;
+use super::gaps::{GapFact, Gaps, RowKey, grows};
 use super::removals::{Removals, limit_us};
+use super::streams::Streams;
 
 /// How much older than the time at which it was raised an alert may be whose entry was lost: an agent that was away catches up.
 const RAISED_LATE_US: i64 = 86_400_000_000;
 
-/// An alert as an entry tells of it.
-#[derive(Debug, Clone, Default)]
-pub(super) struct AlertFact {
-    /// The entry; `None`: it waits for the ledger still.
-    pub(super) entry: Option<u64>,
-    /// The last one about it.
-    pub(super) newest: Option<u64>,
-    /// Hash of what was raised; `None`: the entry is of a build that told none.
-    pub(super) record: Option<Hash>,
-    pub(super) time_us: i64,
-    /// Per collector, the last event that was counted when it was raised; `None`: the entry is of a build that told no growth.
-    pub(super) raised: Option<Vec<EventPointer>>,
-    /// As it was told of last, and since the store was looked at.
-    pub(super) growth: Option<Growth>,
-    pub(super) grown_later: Vec<Growth>,
-    /// What operators had done with it when the store was looked at, and what they did since.
-    pub(super) status: Option<String>,
-    pub(super) later: Vec<String>,
-}
-
-impl AlertFact {
-    /// When it was seen last at the least: retention goes by that.
-    pub(super) fn seen_us(&self) -> i64 {
-        self.growth.as_ref().map_or(self.time_us, |growth| growth.last_seen_us.max(self.time_us))
-    }
-
-    fn tell_status(&mut self, entry: Option<u64>, status: Option<String>, is_late: bool) {
-        if is_late {
-            self.later.extend(status);
-        } else {
-            self.status = status;
-        }
-        self.newest = entry;
-    }
-}
-
-/// A row of coverage as the last entry about it tells.
-#[derive(Debug, Clone)]
-pub(super) struct GapFact {
-    pub(super) entry: Option<u64>,
-    pub(super) row: Value,
-    /// What entries say that came while the store was looked at.
-    pub(super) later: Vec<Value>,
-}
+/// 2020: no ledger is older, so a clock before that is wrong.
+const WRITTEN_US: i64 = 1_577_836_800_000_000;
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -72,10 +28,8 @@ pub(super) struct Facts {
     pub(super) entries: u64,
     /// The store is being looked at: what an entry says from now on, it may have or not.
     pub(super) is_late: bool,
-    pub(super) alerts: HashMap<Uuid, AlertFact>,
-    /// Alerts of which an entry tells less than one before it.
-    pub(super) shrunk: Vec<(Uuid, Option<u64>)>,
-    pub(super) gaps: BTreeMap<u64, GapFact>,
+    pub(super) alerts: Alerts,
+    pub(super) gaps: Gaps,
     pub(super) removals: Removals,
     /// Which alerts and gaps may be gone: those that were told of before an entry of retention, from before its time.
     expiries: Vec<(u64, i64)>,
@@ -89,12 +43,9 @@ pub(super) struct Facts {
     /// Times of the newest entries.
     collector_us: i64,
     agent_us: i64,
-    /// Per collector, the last position that a range covers.
-    pub(super) covered: HashMap<String, Position>,
-    /// How far the agent had said to have stored it.
-    pub(super) committed: HashMap<String, Position>,
-    /// The collectors whose last word is that they ended, all of their events covered.
-    pub(super) ended: HashSet<String>,
+    /// When the ledger began, by the collector's clock.
+    pub(super) began_us: Option<i64>,
+    pub(super) streams: Streams,
     pub(super) clocks: Clocks,
     /// First problem of the chain.
     pub(super) broken: Option<LedgerError>,
@@ -117,64 +68,69 @@ struct Loss {
     first_row: u64,
 }
 
-/// A ledger in the middle of being read.
-pub(super) struct Reading {
+/// A ledger in the middle of being read. The store only says what it has, so that the rest need not be remembered.
+pub(super) struct Reading<'a> {
     reader: LedgerReader,
     pub(super) facts: Facts,
+    store: &'a Store,
 }
 
-impl Reading {
-    pub(super) fn open(dir: &Path) -> Result<Self, SegmentError> {
+impl<'a> Reading<'a> {
+    pub(super) fn open(dir: &Path, store: &'a Store) -> Result<Self, SegmentError> {
         let facts = Facts { collector_us: i64::MIN, agent_us: i64::MIN, ..Facts::default() };
-        Ok(Self { reader: LedgerReader::open(dir)?, facts })
+        Ok(Self { reader: LedgerReader::open(dir)?, facts, store })
     }
 
     /// Reads what is there now.
     pub(super) fn go_on(&mut self) {
         while self.facts.broken.is_none() {
             match self.reader.advance() {
-                Ok(Some(record)) => self.facts.take(&record),
+                Ok(Some(record)) => self.facts.take(&record, self.store),
                 Ok(None) => break,
                 Err(error) => self.facts.broken = Some(error),
             }
         }
     }
-}
-
-impl Facts {
-    fn take(&mut self, record: &LedgerRecord) {
-        let entry = &record.entry;
-        self.entries = self.entries.saturating_add(1);
-        let time_us = entry.timestamp_ms.saturating_mul(1_000);
-        if entry.actor == "agent" || entry.actor.starts_with("operator:") {
-            return self.note((Some(entry.sequence), time_us), &entry.action, &record.payload);
-        }
-        self.ceilings.clock(time_us);
-        self.clocks.take(entry);
-        self.collector_us = time_us;
-        if entry.action == "stop" && !is_forced(&record.payload) {
-            self.ended.insert(entry.actor.clone());
-        } else {
-            self.ended.remove(&entry.actor);
-        }
-        // Of a later one: what was stored since then is not in what is looked at.
-        if entry.action == "registration" && !self.is_late {
-            let place = committed(&record.payload).map(|at| (entry.actor.clone(), at));
-            self.committed.extend(place);
-        }
-        if let Some(range) = range_in(record) {
-            self.covered.insert(range.collector, (range.epoch, range.last));
-        }
-    }
 
     /// What waits in the outbox is on its way into the ledger.
     pub(super) fn waits(&mut self, append: &AuditAppend) {
-        self.note((None, append.timestamp_ms.saturating_mul(1_000)), &append.action, &append.payload);
+        let said_us = append.timestamp_ms.saturating_mul(1_000);
+        self.facts.note((None, said_us), &append.action, &append.payload, self.store);
     }
 
     /// What the outbox had no room for.
     pub(super) fn owes(&mut self, action: &str, payload: &Value) {
-        self.note((None, self.agent_us), action, payload.to_string().as_bytes());
+        let said_us = self.facts.agent_us;
+        self.facts.note((None, said_us), action, payload.to_string().as_bytes(), self.store);
+    }
+}
+
+impl Facts {
+    fn take(&mut self, record: &LedgerRecord, store: &Store) {
+        let entry = &record.entry;
+        self.entries = self.entries.saturating_add(1);
+        let time_us = entry.timestamp_ms.saturating_mul(1_000);
+        if entry.actor == "agent" || entry.actor.starts_with("operator:") {
+            return self.note((Some(entry.sequence), time_us), &entry.action, &record.payload, store);
+        }
+        self.begins(time_us);
+        self.ceilings.clock(time_us);
+        self.clocks.take(entry);
+        self.collector_us = time_us;
+        self.streams.take(record, self.is_late);
+    }
+
+    /// When it began. A host that begins at 1970 and asks a time server then began when that told it.
+    fn begins(&mut self, time_us: i64) {
+        let began_us = *self.began_us.get_or_insert(time_us);
+        if began_us < WRITTEN_US && time_us >= WRITTEN_US {
+            self.began_us = Some(time_us);
+        }
+    }
+
+    /// When it began; before that nothing was told.
+    pub(super) fn began_us(&self) -> i64 {
+        self.began_us.unwrap_or(i64::MAX)
     }
 
     /// What excuses are worth, now that it is known when they were said at the latest.
@@ -209,7 +165,7 @@ impl Facts {
         self.expiries.get(behind).is_some_and(|(_, before_us)| time_us < *before_us)
     }
 
-    fn note(&mut self, (entry, said_us): (Option<u64>, i64), action: &str, payload: &[u8]) {
+    fn note(&mut self, (entry, said_us): (Option<u64>, i64), action: &str, payload: &[u8], store: &Store) {
         // The agent's word for when is none: it lies between what stands around it.
         let time_us = said_us.max(self.collector_us);
         let agent_us = std::mem::replace(&mut self.agent_us, time_us);
@@ -226,45 +182,16 @@ impl Facts {
         let parsed = told.contains(&action).then(|| serde_json::from_slice::<Value>(payload).ok()).flatten();
         let Some(payload) = parsed else { return };
         let number = |name: &str| payload.get(name).and_then(Value::as_i64);
-        let alert = || payload.get("alert").and_then(Value::as_str).and_then(|id| id.parse::<Uuid>().ok());
         match action {
             "alert" | "alert-suppressed" => {
-                let record = payload.get("record").and_then(Value::as_str).and_then(hexed::parse);
-                let time_us = number("time_us").unwrap_or_default();
-                let raised = payload.get("raised").cloned().map(serde_json::from_value).and_then(Result::ok);
-                let fact = AlertFact { entry, newest: entry, record, time_us, raised, ..AlertFact::default() };
-                self.alerts.extend(alert().filter(|id| !self.alerts.contains_key(id)).map(|id| (id, fact)));
+                self.alerts.raised(entry, &payload, |id| store.has_alert(id).unwrap_or(true));
             }
-            "alert-status" => {
-                let status = payload.get("to").and_then(Value::as_str).map(str::to_owned);
-                if let Some(fact) = alert().and_then(|id| self.alerts.get_mut(&id)) {
-                    fact.tell_status(entry, status, self.is_late);
-                }
-            }
-            GREW => {
-                let grown = serde_json::from_value::<Growth>(payload.clone());
-                let Some((id, grown)) = alert().zip(grown.ok()) else { return };
-                let Some(fact) = self.alerts.get_mut(&id) else { return };
-                // What waited when the store was looked at may have come into the ledger since.
-                if fact.grown_later.contains(&grown) {
-                    return;
-                }
-                if fact.grown_later.last().or(fact.growth.as_ref()).is_some_and(|before| !before.grows_to(&grown)) {
-                    self.shrunk.push((id, entry));
-                }
-                fact.tell_status(entry, Some(grown.status.as_str().to_owned()), self.is_late);
-                if self.is_late {
-                    fact.grown_later.push(grown);
-                } else {
-                    fact.growth = Some(grown);
-                }
-            }
+            "alert-status" => self.alerts.handled(entry, &payload, self.is_late),
+            GREW => self.alerts.grew(entry, &payload, self.is_late),
             "coverage" => {
-                let Some(id) = number("row").and_then(|row| u64::try_from(row).ok()) else { return };
-                match self.gaps.get_mut(&id) {
-                    Some(fact) if self.is_late => fact.later.push(payload),
-                    _ => drop(self.gaps.insert(id, GapFact { entry, row: payload, later: Vec::new() })),
-                }
+                let told_us = self.collector_us.max(self.began_us.unwrap_or(i64::MIN));
+                let is_there = |at| store.has_gap(at).unwrap_or(true);
+                self.gaps.tell(entry, payload, (told_us, self.is_late), is_there);
             }
             "events-removed" => {
                 let gone = payload.get("ranges").cloned().map(serde_json::from_value::<Vec<Removed>>);
@@ -287,7 +214,7 @@ impl Facts {
 
     /// The outbox was full behind the agent's entry of `from_us`.
     fn loses(&mut self, entry: Option<u64>, count: u64, from_us: i64, time_us: i64) {
-        let first_row = self.gaps.last_key_value().map_or(0, |(id, _)| id.saturating_add(1));
+        let first_row = self.gaps.next();
         self.ceilings.say(time_us, (entry, Told::Lost { count, from_us, first_row }));
     }
 
@@ -313,56 +240,17 @@ impl Facts {
     }
 
     /// Whether a row of coverage may have grown to `row` while entries were lost: only the newest one of its kind grows.
-    pub(super) fn may_have_grown(&self, id: u64, fact: &GapFact, row: &Value) -> bool {
+    pub(super) fn may_have_grown(&self, key: &RowKey, fact: &GapFact, row: &Value) -> bool {
         let to_us = row.get("to_us").and_then(Value::as_i64).unwrap_or(i64::MAX);
-        let kind = |row: &Value| (row.get("collector").cloned(), row.get("reason").cloned());
-        let is_newest = |loss: &Loss| {
-            let newer = self.gaps.range(id.saturating_add(1)..loss.first_row.max(id.saturating_add(1)));
-            newer.map(|(_, newer)| &newer.row).all(|newer| kind(newer) != kind(row))
-        };
         let is_after = |loss: &&Loss| order(loss.entry) >= order(fact.entry);
         let mut losses = self.losses.iter().filter(is_after);
-        grows(&fact.row, row) && losses.any(|loss| to_us <= loss.to_us.saturating_add(JITTER_US) && is_newest(loss))
+        let is_newest = |loss: &Loss| self.gaps.is_newest(key, loss.first_row);
+        let grows = fact.row.as_ref().is_some_and(|told| grows(told, row));
+        grows && losses.any(|loss| to_us <= loss.to_us.saturating_add(JITTER_US) && is_newest(loss))
     }
 }
 
 /// Where an entry stands; one that waits comes behind all others.
 fn order(entry: Option<u64>) -> u64 {
     entry.unwrap_or(u64::MAX)
-}
-
-/// Whether the one may have become the other by taking in more gaps.
-fn grows(told: &Value, row: &Value) -> bool {
-    let same = |name: &str| told.get(name) == row.get(name);
-    let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_i64);
-    let is_more = |name: &str| number(told, name) <= number(row, name);
-    let at = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).and_then(place);
-    // Once a part of it was not counted, none of it is.
-    let counts = row.get("count").is_some_and(Value::is_null) || number(told, "count").is_some() && is_more("count");
-    // A row about one file stands alone.
-    let grows = row.get("reason").and_then(Value::as_str).is_some_and(|word| word != reason::SEGMENT_DAMAGED);
-    grows
-        && ["row", "collector", "reason", "from_us", "detail"].into_iter().all(same)
-        && is_more("to_us")
-        && counts
-        && (at(told, "first").is_none() || same("first"))
-        && at(told, "last") <= at(row, "last")
-}
-
-/// `epoch:number`
-fn place(text: &str) -> Option<Position> {
-    let (epoch, number) = text.split_once(':')?;
-    Some((epoch.parse().ok()?, number.parse().ok()?))
-}
-
-/// A collector that was forced to end waits for nothing: its source may tell of something behind its last range.
-fn is_forced(payload: &[u8]) -> bool {
-    let reason = serde_json::from_slice::<Value>(payload).ok().and_then(|payload| payload.get("reason").cloned());
-    reason.as_ref().and_then(Value::as_str) == Some("force shutdown")
-}
-
-/// What the agent had committed when it registered its collector.
-fn committed(payload: &[u8]) -> Option<Position> {
-    let payload: Value = serde_json::from_slice(payload).ok()?;
-    place(payload.get("committed")?.as_str()?)
 }

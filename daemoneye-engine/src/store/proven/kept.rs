@@ -15,7 +15,7 @@ use super::super::StoreError;
 use super::super::retention::Removed;
 use super::super::segment::SegmentFile;
 use super::super::state::RANGE_LEAVES;
-use super::leaves::Leaves;
+use super::leaves::{Leaves, Seen};
 
 /// What a removal changes in the table of kept leaves.
 #[derive(Debug, Default)]
@@ -42,13 +42,20 @@ impl Kept {
             }
         };
         let (mut leaves, mut kept) = (Leaves::of(old, &[]), Self::default());
-        for range in cut.into_values() {
-            let bounds = ((range.epoch, range.first), (range.epoch, range.last));
-            let goes = leaves.take(&range.collector, bounds, range.schema);
+        let bounds = |range: &EventRange| ((range.epoch, range.first), (range.epoch, range.last));
+        let is_cut = |event: &Seen<'_>, range: &EventRange| {
+            let (first, last) = bounds(range);
+            range.collector == event.collector && (first..=last).contains(&event.at)
+        };
+        for range in cut.values() {
+            let bounds = bounds(range);
+            let mut keep = |event: &Seen<'_>| cut.values().any(|range| is_cut(event, range));
+            while leaves.advance(&range.collector, bounds.1, range.schema, &mut keep) {}
+            let goes = leaves.take(&range.collector, bounds);
             let mut known: BTreeSet<u64> = goes.keys().copied().collect();
-            known.extend(read(transaction, &range)?.into_keys());
+            known.extend(read(transaction, range)?.into_keys());
             if range.numbers().all(|number| known.contains(&number)) {
-                kept.remove.push(range);
+                kept.remove.push(range.clone());
             } else {
                 let rows =
                     goes.into_iter().map(|(number, leaf)| (range.collector.clone(), range.epoch, number, leaf.hash));

@@ -5,8 +5,8 @@ use std::fs::File;
 use std::sync::Arc;
 
 use daemoneye_lib::ledger::{Hash, event};
-use datafusion::arrow::array::{AsArray as _, RecordBatch};
-use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
+use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
 use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use datafusion::parquet::file::metadata::RowGroupMetaData;
 use datafusion::parquet::file::statistics::Statistics;
@@ -24,6 +24,25 @@ const FIRST_SCHEMA: u32 = 1;
 
 /// Epoch and number.
 pub(in crate::store) type Position = (u64, u64);
+
+/// A row as it is read.
+#[derive(Debug, Clone, Copy)]
+pub(in crate::store) struct Seen<'a> {
+    pub(in crate::store) collector: &'a str,
+    pub(in crate::store) at: Position,
+    pub(in crate::store) time_us: i64,
+    entity: &'a str,
+}
+
+impl Seen<'_> {
+    /// 0: it has none that could be read.
+    pub(in crate::store) fn entity(&self) -> u128 {
+        u128::from_str_radix(self.entity, 16).unwrap_or_default()
+    }
+}
+
+/// Says of each row whether it is to be kept until a stretch takes it.
+pub(in crate::store) type Keep<'a> = dyn FnMut(&Seen<'_>) -> bool + 'a;
 
 /// What is kept of an event.
 #[derive(Debug, Clone, Copy)]
@@ -56,10 +75,14 @@ pub(in crate::store) struct Leaves {
     read: HashMap<String, BTreeMap<Position, Leaf>>,
     /// Files that could not be read, and why.
     pub(in crate::store) unreadable: Vec<(String, String)>,
-    /// Positions at which more than one row stands.
+    /// Positions at which more than one row stands, the first of them.
     pub(in crate::store) twice: Vec<(String, Position)>,
+    /// Those that are not listed.
+    pub(in crate::store) further_twice: u64,
     pub(in crate::store) total: u64,
     pub(in crate::store) done: u64,
+    /// Units before this one are read.
+    skimmed: usize,
 }
 
 impl Leaves {
@@ -95,9 +118,9 @@ impl Leaves {
         }
         for batch in open {
             let mut firsts: BTreeMap<String, Position> = BTreeMap::new();
-            places(batch, |_, collector, at, _| {
-                let first = firsts.entry(collector.to_owned()).or_insert(at);
-                *first = at.min(*first);
+            places(batch, |_, event| {
+                let first = firsts.entry(event.collector.to_owned()).or_insert(event.at);
+                *first = event.at.min(*first);
             });
             leaves.add(Rows::Open(batch.clone()), batch.num_rows() as u64, firsts);
         }
@@ -119,14 +142,12 @@ impl Leaves {
         self.unreadable.push((name, what));
     }
 
-    /// Takes out the events of a stretch of a stream.
+    /// Takes out the events of a stretch of a stream, as far as they have been read.
     pub(in crate::store) fn take(
         &mut self,
         collector: &str,
         (first, last): (Position, Position),
-        schema: u32,
     ) -> BTreeMap<u64, Leaf> {
-        while self.advance(collector, last, schema) {}
         let Some(read) = self.read.get_mut(collector) else { return BTreeMap::new() };
         let mut rest = read.split_off(&first);
         let mut behind = rest.split_off(&(last.0, last.1.saturating_add(1)));
@@ -135,39 +156,64 @@ impl Leaves {
     }
 
     /// Reads one more row group that may hold events up to `last`; false: there is none.
-    pub(in crate::store) fn advance(&mut self, collector: &str, last: Position, schema: u32) -> bool {
+    pub(in crate::store) fn advance(
+        &mut self,
+        collector: &str,
+        last: Position,
+        schema: u32,
+        keep: &mut Keep<'_>,
+    ) -> bool {
         let units = self.order.get_mut(collector);
         let Some((_, unit)) = units.and_then(|units| units.pop_if(|(least, _)| *least <= last)) else { return false };
         // A row group that a range without a tree shares with one that has a tree is hashed as the latter's.
-        self.read(unit, schema.max(FIRST_SCHEMA));
+        self.read(unit, schema.max(FIRST_SCHEMA), keep);
         true
     }
 
-    /// What no stretch took, per collector.
-    pub(in crate::store) fn rest(mut self, schema: u32) -> Vec<(String, Position, Leaf)> {
-        for unit in 0..self.units.len() {
-            self.read(unit, schema);
-        }
-        let of = |(collector, leaves): (String, BTreeMap<Position, Leaf>)| {
-            leaves.into_iter().map(move |(at, leaf)| (collector.clone(), at, leaf))
+    /// Reads one more row group, whatever it may hold, and keeps nothing of it; false: there is none.
+    pub(in crate::store) fn skim(&mut self, see: &mut dyn FnMut(&Seen<'_>)) -> bool {
+        let Some(unit) =
+            (self.skimmed..self.units.len()).find(|unit| self.units.get(*unit).is_some_and(|unit| !unit.is_read))
+        else {
+            return false;
         };
-        self.read.into_iter().flat_map(of).collect()
+        self.skimmed = unit;
+        self.read(unit, FIRST_SCHEMA, &mut |event| {
+            see(event);
+            false
+        });
+        true
     }
 
-    fn read(&mut self, unit: usize, schema: u32) {
+    /// What was kept and no stretch took.
+    pub(in crate::store) fn left(&mut self) -> impl Iterator<Item = (String, Position)> {
+        let of = |(collector, leaves): (String, BTreeMap<Position, Leaf>)| {
+            leaves.into_keys().map(move |at| (collector.clone(), at))
+        };
+        std::mem::take(&mut self.read).into_iter().flat_map(of)
+    }
+
+    fn read(&mut self, unit: usize, schema: u32, keep: &mut Keep<'_>) {
         let Some(unit) = self.units.get_mut(unit).filter(|unit| !unit.is_read) else { return };
         unit.is_read = true;
         self.done = self.done.saturating_add(unit.count);
-        let (read, twice) = (&mut self.read, &mut self.twice);
+        let (read, twice, further) = (&mut self.read, &mut self.twice, &mut self.further_twice);
         let mut take = |batch: &RecordBatch| {
-            places(batch, |row, collector, at, entity| {
-                let hash = event::leaf(at.1, &content(batch, row, schema));
-                let leaf = Leaf { hash, entity: u128::from_str_radix(entity, 16).unwrap_or_default() };
-                let before = match read.get_mut(collector) {
-                    Some(known) => known.insert(at, leaf),
-                    None => read.entry(collector.to_owned()).or_default().insert(at, leaf),
+            places(batch, |row, event| {
+                if !keep(event) {
+                    return;
+                }
+                let hash = event::leaf(event.at.1, &content(batch, row, schema));
+                let leaf = Leaf { hash, entity: event.entity() };
+                let before = match read.get_mut(event.collector) {
+                    Some(known) => known.insert(event.at, leaf),
+                    None => read.entry(event.collector.to_owned()).or_default().insert(event.at, leaf),
                 };
-                twice.extend(before.map(|_| (collector.to_owned(), at)));
+                if before.is_some() && twice.len() < super::LISTED {
+                    twice.push((event.collector.to_owned(), event.at));
+                } else if before.is_some() {
+                    *further = further.saturating_add(1);
+                }
             });
         };
         match &unit.rows {
@@ -224,16 +270,19 @@ fn read_group(file: &SegmentFile, group: usize, mut take: impl FnMut(&RecordBatc
     Ok(())
 }
 
-/// Calls `take` with each row, its collector, position and entity. A row without a position is none of a stream.
-fn places<'a>(batch: &'a RecordBatch, mut take: impl FnMut(usize, &'a str, Position, &'a str)) {
+/// Calls `take` with each row. One without a position is none of a stream.
+fn places<'a>(batch: &'a RecordBatch, mut take: impl FnMut(usize, &Seen<'a>)) {
     let text = |name: &str| batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
     let number = |name: &str| batch.column_by_name(name).and_then(|array| array.as_primitive_opt::<Int64Type>());
     let (Some(collectors), Some(entities)) = (text("collector"), text("entity_id")) else { return };
     let (Some(epochs), Some(numbers)) = (number("epoch"), number("seq")) else { return };
+    let times = batch.column_by_name("time").and_then(|array| array.as_primitive_opt::<TimestampMicrosecondType>());
     let rows = collectors.iter().zip(entities.iter()).zip(epochs.iter().zip(numbers.iter()));
     for (row, ((collector, entity), (epoch, number))) in rows.enumerate() {
         let unsigned = |value: Option<i64>| value.and_then(|value| u64::try_from(value).ok());
-        let at = unsigned(epoch).zip(unsigned(number));
-        take(row, collector.unwrap_or_default(), at.unwrap_or_default(), entity.unwrap_or_default());
+        let at = unsigned(epoch).zip(unsigned(number)).unwrap_or_default();
+        let time_us = times.filter(|times| times.is_valid(row)).map_or(0, |times| times.value(row));
+        let (collector, entity) = (collector.unwrap_or_default(), entity.unwrap_or_default());
+        take(row, &Seen { collector, at, time_us, entity });
     }
 }

@@ -5,12 +5,16 @@
 //! is never only a matter of when each was looked at. What retention took is known from the ledger, not from the store. A range
 //! of which only a part is left is verified with the leaves that retention kept.
 
+mod alerts;
 mod clocks;
 mod facts;
+mod found;
+mod gaps;
 mod kept;
 mod leaves;
 mod removals;
 mod rows;
+mod streams;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -21,95 +25,29 @@ use daemoneye_lib::ledger::{EventRange, Hash, LedgerFiles, range_in};
 use daemoneye_lib::proto::Sequence;
 use daemoneye_lib::segment::SegmentError;
 use datafusion::arrow::array::RecordBatch;
-use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
 use self::clocks::{Clocks, JITTER_US, Recorded, Survivors};
 use self::facts::{Facts, Reading};
+use self::found::{Gathered, named, shown};
+pub use self::found::{OlderRow, Overdue, Proven, Uncovered, Why};
 pub(super) use self::kept::Kept;
-use self::leaves::{Leaf, Leaves, Position};
+use self::leaves::{Leaf, Leaves, Position, Seen};
 pub use self::removals::Removal;
 use self::rows::Rows;
-use super::fsck::{OnProgress, Problem, list};
+use self::streams::Standing;
+use super::fsck::OnProgress;
 use super::segment::SegmentFile;
 use super::{HistoryTable, LEDGER_DIR, Store, StoreError, audit, owed};
 
-/// Waiting entries that are looked at: all that an outbox may hold.
-const WAITING: usize = 1_000_000;
-/// Events or stretches that one finding names.
+/// Events that one finding names.
 const NAMED: usize = 8;
+/// Rows of one kind that are kept to be told: more than are listed of all together.
+const LISTED: usize = 1_000;
+const STANDS_TWICE: &str =
+    "it stands where its range has another event, or did not look for one: it was put into the store";
 /// Ranges between two looks at whether anybody waits still.
 const LOOK_RANGES: u64 = 256;
-
-const KEEP: &str = "keep both as they are; compare with a backup, and with a checkpoint that left the host";
-
-/// What the comparison found.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub struct Proven {
-    /// Entries of the ledger.
-    pub entries: u64,
-    /// Ranges of events among them.
-    pub ranges: u64,
-    /// Events that are exactly those that were recorded.
-    pub events: u64,
-    /// Events that retention took, as the ledger says.
-    pub removed: u64,
-    /// Events that are on their way: into the store, or into the ledger.
-    pub pending: u64,
-    /// Events that should have come into the store long ago, and of which nothing shows that they did.
-    pub overdue: Vec<Overdue>,
-    /// Events that cannot be judged: their range has no tree, or a part of it is gone without its leaves.
-    pub unproven: u64,
-    /// Alerts that are as they were raised and have grown since, as the ledger tells.
-    pub alerts: u64,
-    /// Alerts that have grown within the last minute, of which the ledger is still to hear.
-    pub alerts_growing: u64,
-    /// Alerts of a build that told no growth: what they were raised with is proven, and their status.
-    pub alerts_unproven: u64,
-    /// Rows of coverage that are as the ledger has them.
-    pub coverage: u64,
-    /// Alerts and rows of coverage that no entry proves, and that are older than such entries, or of which the entry was lost.
-    pub rows_unproven: u64,
-    /// What retention took, entry by entry, the newest.
-    pub removals: Vec<Removal>,
-    /// Removals that are not listed, all older.
-    pub further_removals: u64,
-    /// What does not fit.
-    pub problems: Vec<Problem>,
-    /// Problems that are not listed.
-    pub further_problems: u64,
-    /// False: it was stopped before its end.
-    pub finished: bool,
-}
-
-impl Proven {
-    /// Whether all was looked at and nothing contradicts the ledger.
-    #[must_use]
-    pub fn is_sound(&self) -> bool {
-        self.finished && self.problems.is_empty()
-    }
-
-    fn report(&mut self, place: impl Into<String>, what: impl Into<String>) {
-        let problem = Problem { place: place.into(), what: what.into(), advice: KEEP };
-        list(&mut self.problems, &mut self.further_problems, problem);
-    }
-}
-
-/// Events of a collector that the store never said to have and that were recorded more than ten minutes before its last word: they
-/// wait in the collector's log, or they were deleted and the note of them set back.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Overdue {
-    /// Collector.
-    pub collector: String,
-    /// The first, `epoch:number`.
-    pub first: String,
-    /// The last.
-    pub last: String,
-    /// When the first were recorded, µs since the Unix epoch.
-    pub since_us: i64,
-    /// How many.
-    pub events: u64,
-}
 
 /// What of the store is compared.
 struct Pinned {
@@ -129,17 +67,19 @@ impl Store {
     /// [`StoreError`] when the comparison itself cannot go on; what does not fit is in the result.
     pub fn compare_with_ledger(&self, dir: &Path, progress: &mut OnProgress<'_>) -> Result<Proven, StoreError> {
         let mut found = Proven::default();
-        let mut reading = Reading::open(dir).map_err(unreadable)?;
+        let mut reading = Reading::open(dir, self).map_err(unreadable)?;
         reading.go_on();
         let early = reading.facts.entries;
         reading.facts.is_late = true;
         let (pinned, transaction) = (self.pin()?, self.state.read()?);
-        audit::pending(&transaction, WAITING)?.iter().for_each(|append| reading.facts.waits(append));
-        owed::waiting(&transaction)?.iter().for_each(|(action, payload)| reading.facts.owes(action, payload));
+        for append in audit::waiting(&transaction)? {
+            reading.waits(&append?);
+        }
+        owed::waiting(&transaction)?.iter().for_each(|(action, payload)| reading.owes(action, payload));
         reading.go_on();
         let mut facts = reading.facts;
         facts.settle(audit::losing(&transaction)?, audit::now_us());
-        found.entries = facts.entries;
+        (found.entries, found.began_us) = (facts.entries, facts.began_us);
         if let Some(broken) = facts.broken.take() {
             found.report("the ledger", broken.to_string());
         }
@@ -159,6 +99,7 @@ impl Store {
             pinned: &pinned,
             leaves,
             found,
+            gathered: Gathered::default(),
             clocks: Clocks::default(),
             survivors: HashMap::new(),
             taken,
@@ -187,12 +128,14 @@ impl Store {
         };
         let files: Vec<_> = pinned.files.iter().filter(reaches).cloned().collect();
         let mut rows = Leaves::within(&files, &pinned.open, bounds);
-        while rows.advance(&range.collector, bounds.1, range.schema) {
+        let mut keep =
+            |event: &Seen<'_>| event.collector == range.collector && (bounds.0..=bounds.1).contains(&event.at);
+        while rows.advance(&range.collector, bounds.1, range.schema, &mut keep) {
             if stop.is_cancelled() {
                 return Ok(None);
             }
         }
-        let rows = rows.take(&range.collector, bounds, range.schema);
+        let rows = rows.take(&range.collector, bounds);
         let mut leaves = kept::read(&self.state.read()?, range)?;
         leaves.extend(rows.into_iter().map(|(number, leaf)| (number, leaf.hash)));
         Ok(Some(leaves))
@@ -225,6 +168,7 @@ struct Comparison<'a> {
     pinned: &'a Pinned,
     leaves: Leaves,
     found: Proven,
+    gathered: Gathered,
     clocks: Clocks,
     survivors: HashMap<String, Survivors>,
     /// Events that each removal took.
@@ -241,6 +185,9 @@ impl Comparison<'_> {
             }
             let recorded = self.clocks.take(&record.entry);
             if let Some(range) = range_in(&record) {
+                if !self.read(&range, progress) {
+                    return Ok(false);
+                }
                 self.range(record.entry.sequence, &range, recorded)?;
             }
             let looks = self.found.ranges.is_multiple_of(LOOK_RANGES);
@@ -248,13 +195,27 @@ impl Comparison<'_> {
                 return Ok(false);
             }
         }
-        Ok(true)
+        Ok(self.rest(progress))
+    }
+
+    /// Reads what a range may cover; false: it was stopped. What no range covers is judged at once: of a ledger that is younger than
+    /// the store that may be nearly all.
+    fn read(&mut self, range: &EventRange, progress: &mut OnProgress<'_>) -> bool {
+        let last = (range.epoch, range.last);
+        let Self { leaves, facts, pinned, found, gathered, .. } = self;
+        let mut keep = |event: &Seen<'_>| judge(facts, pinned, event, found, gathered);
+        while leaves.advance(&range.collector, last, range.schema, &mut keep) {
+            if !progress(leaves.done, leaves.total) {
+                return false;
+            }
+        }
+        true
     }
 
     fn range(&mut self, entry: u64, range: &EventRange, recorded: Recorded) -> Result<(), StoreError> {
         self.found.ranges = self.found.ranges.saturating_add(1);
         let (first, last) = ((range.epoch, range.first), (range.epoch, range.last));
-        let rows = self.leaves.take(&range.collector, (first, last), range.schema);
+        let rows = self.leaves.take(&range.collector, (first, last));
         if !range.has_tree() {
             self.found.unproven = self.found.unproven.saturating_add(rows.len() as u64);
             return Ok(());
@@ -273,7 +234,8 @@ impl Comparison<'_> {
             self.proves(range, there, recorded);
             return Ok(());
         }
-        if lacking.is_empty() {
+        // Also of a range that retention cut: with the leaves that it kept there are all of them.
+        if lacking.iter().all(|number| known.has(*number)) {
             self.changed(entry, range, &rows);
         } else {
             self.lacking(entry, range, &lacking, there, recorded);
@@ -337,7 +299,7 @@ impl Comparison<'_> {
 
     fn lacking(&mut self, entry: u64, range: &EventRange, lacking: &[u64], there: u64, recorded: Recorded) {
         let (mut coming, mut gone) = (Vec::new(), Vec::new());
-        let seen = self.pinned.seen.get(&range.collector).max(self.facts.committed.get(&range.collector)).copied();
+        let seen = self.pinned.seen.get(&range.collector).copied().max(self.facts.streams.committed(&range.collector));
         for number in lacking {
             let at = (range.epoch, *number);
             if self.facts.removals.of(&range.collector, at).is_some() {
@@ -389,47 +351,55 @@ impl Comparison<'_> {
         }
     }
 
-    /// Why a stored event that no range covers is not on its way into the ledger.
-    fn put_in(&self, collector: &str, at: Position) -> Option<&'static str> {
-        match self.facts.covered.get(collector) {
-            Some(covered) if at > *covered => {}
-            _ => return Some("no range of the ledger covers it"),
+    /// Reads what no range asked for; false: it was stopped.
+    fn rest(&mut self, progress: &mut OnProgress<'_>) -> bool {
+        let Self { leaves, facts, pinned, found, gathered, .. } = self;
+        for (collector, at) in leaves.left() {
+            found.report(format!("{collector}:{}", shown(at)), STANDS_TWICE);
         }
-        if Some(at) > self.pinned.seen.get(collector).copied() {
-            return Some("it stands behind all that its stream has brought");
+        let mut see = |event: &Seen<'_>| {
+            if judge(facts, pinned, event, found, gathered) {
+                found.report(format!("{}:{}", named(event.collector), shown(event.at)), STANDS_TWICE);
+            }
+        };
+        while leaves.skim(&mut see) {
+            if !progress(leaves.done, leaves.total) {
+                return false;
+            }
         }
-        let ended = self.facts.ended.contains(collector);
-        ended.then_some("its collector has ended, and no range of the ledger covers it")
+        true
     }
 
-    /// What is left when every range has taken its events.
     fn end(mut self, finished: bool) -> (Proven, Vec<u64>) {
+        self.gathered.tell(&mut self.found);
         if finished {
-            let leaves = std::mem::take(&mut self.leaves);
-            for (file, what) in &leaves.unreadable {
+            for (file, what) in &self.leaves.unreadable {
                 self.found.report(format!("segments/{file}"), format!("its events cannot be read: {what}"));
             }
-            for (collector, (epoch, number)) in &leaves.twice {
-                let place = format!("{collector}:{}", Sequence::new(*epoch, *number));
-                self.found.report(place, "more than one event stands at this position");
+            for (collector, at) in &self.leaves.twice {
+                self.found
+                    .report(format!("{collector}:{}", shown(*at)), "more than one event stands at this position");
             }
-            for (collector, at, leaf) in leaves.rest(daemoneye_lib::columns::SCHEMA_VERSION) {
-                // A collector with a ledger of its own.
-                if !collector.is_empty() && !self.facts.covered.contains_key(&collector) {
-                    self.found.unproven = self.found.unproven.saturating_add(1);
-                    continue;
-                }
-                let Some(why) = self.put_in(&collector, at) else {
-                    self.found.pending = self.found.pending.saturating_add(1);
-                    continue;
-                };
-                let place = format!("{collector}:{}", Sequence::new(at.0, at.1));
-                let what = format!("{why}: it was put into the store (entity {:032x})", leaf.entity);
-                self.found.report(place, what);
-            }
+            self.found.further_problems = self.found.further_problems.saturating_add(self.leaves.further_twice);
         }
         (self.found, self.taken)
     }
+}
+
+/// Whether a range covers an event. What it is otherwise is told.
+fn judge(facts: &Facts, pinned: &Pinned, event: &Seen<'_>, found: &mut Proven, gathered: &mut Gathered) -> bool {
+    let seen = pinned.seen.get(event.collector).copied();
+    match facts.streams.standing(event.collector, event.at, seen) {
+        Standing::Covered => return true,
+        Standing::Uncovered(why) => gathered.add(event, why, facts.began_us()),
+        Standing::Pending => found.pending = found.pending.saturating_add(1),
+        Standing::PutIn(why) => {
+            let place = format!("{}:{}", named(event.collector), shown(event.at));
+            let what = format!("{why}: it was put into the store (entity {:032x})", event.entity());
+            found.report(place, what);
+        }
+    }
+    false
 }
 
 fn stretch(range: &EventRange, first: u64, last: u64) -> String {

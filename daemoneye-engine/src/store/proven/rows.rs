@@ -1,20 +1,23 @@
 //! Alerts and rows of coverage against what entries tell of them.
 
 use std::cell::Cell;
-use std::collections::{BTreeMap, HashSet};
 
 use daemoneye_lib::model::Alert;
-use redb::{ReadTransaction, ReadableTable as _};
+use redb::{ReadOnlyTable, ReadTransaction};
 use serde_json::Value;
 use uuid::Uuid;
 
 use super::super::alert::{StoredAlert, status_key};
 use super::super::growth::Growth;
 use super::super::state::{ALERTS, ALERTS_BY_STATUS, COVERAGE};
-use super::super::{StoreError, growth};
-use super::Proven;
-use super::facts::{AlertFact, Facts, GapFact};
+use super::super::value::Stored;
+use super::super::{Store, StoreError, growth};
+use super::alerts::AlertFact;
+use super::facts::Facts;
+use super::found::Proven;
+use super::gaps::{GapFact, RowKey, ended_us};
 
+const CAME_BACK: &str = "it was not in the store a moment before: it was put into it";
 const INSERTED: &str = "no entry of the ledger tells of it: it was put into the store";
 
 /// What is compared; only what the first `early` entries tell of has to be in the store.
@@ -42,9 +45,11 @@ impl<'a> Rows<'a> {
         entry.is_some_and(|entry| entry < self.early)
     }
 
-    /// A row that no entry tells of.
-    fn inserted(place: String, is_excused: bool, found: &mut Proven) {
-        if is_excused {
+    /// A row that no entry tells of. `us`: when it was raised, or ended.
+    fn unknown(place: String, us: i64, is_older: bool, is_excused: impl FnOnce() -> bool, found: &mut Proven) {
+        if is_older {
+            found.older(place, us);
+        } else if is_excused() {
             found.rows_unproven = found.rows_unproven.saturating_add(1);
         } else {
             found.report(place, INSERTED);
@@ -52,33 +57,53 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn alerts(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
-        for (id, entry) in &self.facts.shrunk {
+        for (id, entry) in &self.facts.alerts.shrunk {
             let what = format!("it was changed: {} has less of it than an entry before", shown(*entry));
             found.report(format!("alert {id}"), what);
         }
-        let mut stored: BTreeMap<Uuid, StoredAlert> = BTreeMap::new();
-        for row in transaction.open_table(ALERTS)?.iter()? {
+        let (alerts, index) = (transaction.open_table(ALERTS)?, transaction.open_table(ALERTS_BY_STATUS)?);
+        listed(&alerts, &index, found)?;
+        for row in alerts.range(0..)? {
             let (id, alert) = row?;
-            stored.insert(Uuid::from_u128(id.value()), alert.value().decode()?);
+            let (id, alert) = (id.value(), alert.value().decode()?);
+            let uuid = Uuid::from_u128(id);
+            if index.get((status_key(alert.status), alert.time_us, id))?.is_none() {
+                found.report(format!("alert {uuid}"), "no list shows it: it was taken out of the index");
+            }
+            if let Some(fact) = self.facts.alerts.facts.get(&uuid) {
+                fact.is_stored.set(true);
+                self.judge_alert(&alert, uuid, fact, growth::waits(transaction, uuid)?, found);
+                continue;
+            }
+            let is_excused = || self.excuse(self.facts.may_have_lost_alert(alert.time_us));
+            Self::unknown(format!("alert {uuid}"), alert.time_us, self.is_older(&alert), is_excused, found);
         }
-        listed(transaction, &stored, found)?;
-        for (id, fact) in &self.facts.alerts {
-            match stored.remove(id) {
-                Some(alert) => self.judge_alert(&alert, *id, fact, growth::waits(transaction, *id)?, found),
-                None if !self.had(fact.entry) || self.facts.is_expired(fact.newest, fact.seen_us()) => {}
-                None => found.report(format!("alert {id}"), deleted(fact.entry)),
+        for (id, fact) in self.facts.alerts.facts.iter().filter(|(_, fact)| !fact.is_stored.get()) {
+            if self.had(fact.entry) && !self.facts.is_expired(fact.newest, fact.seen_us) {
+                found.report(format!("alert {id}"), deleted(fact.entry));
             }
         }
-        for (id, alert) in stored {
-            let is_excused = self.excuse(self.facts.may_have_lost_alert(alert.time_us));
-            Self::inserted(format!("alert {id}"), is_excused, found);
-        }
+        found.rows_unproven = found.rows_unproven.saturating_add(self.facts.alerts.forgotten);
         Ok(())
+    }
+
+    /// Whether an alert that no entry tells of may have been raised before this ledger began: by its time, and by the events that it
+    /// names, of which none is of a run that this ledger tells of.
+    fn is_older(&self, alert: &StoredAlert) -> bool {
+        let born = serde_json::from_str::<Alert>(alert.born()).ok();
+        let is_before = |born: &Alert| {
+            let mut events = born.events.iter();
+            born.time_us == alert.time_us && events.all(|at| self.facts.streams.is_before(&at.collector, at.epoch))
+        };
+        alert.time_us < self.facts.began_us() && born.as_ref().is_some_and(is_before)
     }
 
     /// `waits`: it has grown since it was told of.
     fn judge_alert(&self, stored: &StoredAlert, id: Uuid, fact: &AlertFact, waits: bool, found: &mut Proven) {
-        let Some(record) = fact.record else {
+        let Some(told) = fact.told.as_deref() else {
+            return found.report(format!("alert {id}"), CAME_BACK);
+        };
+        let Some(record) = told.record else {
             found.rows_unproven = found.rows_unproven.saturating_add(1);
             return;
         };
@@ -88,19 +113,20 @@ impl<'a> Rows<'a> {
             return found.report(place, format!("it was changed: it is not what {} tells of", shown(fact.entry)));
         };
         let status = stored.status.as_str();
-        let told = fact.status.clone().unwrap_or_else(|| alert.status.as_str().to_owned());
-        if status != told && !fact.later.iter().any(|later| later == status) && !self.excuse(waits) {
-            return found.report(place, format!("its status was changed: it is {status}, the ledger says {told}"));
+        let said = told.status.clone().unwrap_or_else(|| alert.status.as_str().to_owned());
+        if status != said && !told.later.iter().any(|later| later == status) && !self.excuse(waits) {
+            return found.report(place, format!("its status was changed: it is {status}, the ledger says {said}"));
         }
         let grown = Growth::of(stored);
         // An entry of a build that told no growth says what it was raised with, and nothing of later.
-        let known = fact.growth.clone().or_else(|| Some(Growth::born(alert, fact.raised.clone()?)));
+        let known = told.growth.clone().or_else(|| Some(Growth::born(alert, told.raised.clone()?)));
         let Some(known) = known else {
             found.alerts_unproven = found.alerts_unproven.saturating_add(1);
             return;
         };
-        if known.is_as_seen(&grown) || fact.grown_later.iter().any(|later| later.is_as_seen(&grown)) {
-            found.alerts = found.alerts.saturating_add(1);
+        if known.is_as_seen(&grown) || told.grown_later.iter().any(|later| later.is_as_seen(&grown)) {
+            let count = if fact.entry.is_some() { &mut found.alerts } else { &mut found.rows_pending };
+            *count = count.saturating_add(1);
         } else if waits && known.grows_to(&grown) {
             found.alerts_growing = found.alerts_growing.saturating_add(1);
         } else {
@@ -110,59 +136,85 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn coverage(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
-        let mut stored = BTreeMap::new();
-        for row in transaction.open_table(COVERAGE)?.iter()? {
-            let (key, gap) = row?;
-            let id = key.value().1;
-            stored.insert(id, gap.value().decode()?.audited(id));
+        let gaps = &self.facts.gaps;
+        for (id, entry) in &gaps.shrunk {
+            let what = format!("it was changed: {} says what cannot have become of it", shown(*entry));
+            found.report(format!("coverage row {id}"), what);
         }
-        for (id, fact) in &self.facts.gaps {
-            match stored.remove(id) {
-                Some(row) => self.judge_gap(&row, *id, fact, found),
-                None if !self.had(fact.entry) || self.facts.is_expired(fact.entry, ended_us(&fact.row)) => {}
-                None => found.report(format!("coverage row {id}"), deleted(fact.entry)),
+        for row in transaction.open_table(COVERAGE)?.range((i64::MIN, 0)..)? {
+            let (at, gap) = row?;
+            let (from_us, id) = at.value();
+            let row = gap.value().decode()?.audited(id);
+            let place = format!("coverage row {id}");
+            let key = RowKey::of(&row).filter(|_| row.get("from_us").and_then(Value::as_i64) == Some(from_us));
+            let Some(key) = key else {
+                found.report(place, "it is filed under another time than its own: it was changed");
+                continue;
+            };
+            if let Some(fact) = gaps.facts.get(&key) {
+                fact.is_stored.set(true);
+                self.judge_gap(&row, &key, fact, found);
+                continue;
             }
+            let to_us = ended_us(&row);
+            let is_older = gaps.may_be_older(&key, to_us, self.facts.began_us());
+            let is_excused = || !gaps.has_number(id) && self.excuse(self.facts.may_have_lost_row(id, to_us));
+            Self::unknown(place, to_us, is_older, is_excused, found);
         }
-        let first = self.facts.gaps.keys().next().copied().unwrap_or(u64::MAX);
-        for (id, row) in stored {
-            let is_excused = id < first || self.excuse(self.facts.may_have_lost_row(id, ended_us(&row)));
-            Self::inserted(format!("coverage row {id}"), is_excused, found);
+        for (key, fact) in gaps.facts.iter().filter(|(_, fact)| !fact.is_stored.get()) {
+            if self.had(fact.entry) && !self.facts.is_expired(fact.entry, fact.to_us) {
+                found.report(format!("coverage row {}", key.id), deleted(fact.entry));
+            }
         }
         Ok(())
     }
 
-    fn judge_gap(&self, row: &Value, id: u64, fact: &GapFact, found: &mut Proven) {
-        if *row == fact.row || fact.later.contains(row) {
-            found.coverage = found.coverage.saturating_add(1);
-        } else if self.excuse(self.facts.may_have_grown(id, fact, row)) {
+    fn judge_gap(&self, row: &Value, key: &RowKey, fact: &GapFact, found: &mut Proven) {
+        let place = format!("coverage row {}", key.id);
+        let Some(told) = &fact.row else { return found.report(place, CAME_BACK) };
+        if row == told || fact.later.contains(row) {
+            let count = if fact.entry.is_some() { &mut found.coverage } else { &mut found.rows_pending };
+            *count = count.saturating_add(1);
+        } else if self.excuse(self.facts.may_have_grown(key, fact, row)) {
             // It may have grown, and the entry that said so was lost.
             found.rows_unproven = found.rows_unproven.saturating_add(1);
         } else {
-            let what = format!("it was changed: it is {row}, {} has {}", shown(fact.entry), fact.row);
-            found.report(format!("coverage row {id}"), what);
+            found.report(place, format!("it was changed: it is {row}, {} has {told}", shown(fact.entry)));
         }
     }
 }
 
-/// An alert that no list shows is as good as deleted, and rows that name none crowd others out.
+impl Store {
+    /// Whether an alert is stored.
+    pub(super) fn has_alert(&self, id: Uuid) -> Result<bool, StoreError> {
+        Ok(self.state.read()?.open_table(ALERTS)?.get(id.as_u128())?.is_some())
+    }
+
+    /// Whether a row of coverage is.
+    pub(super) fn has_gap(&self, at: (i64, u64)) -> Result<bool, StoreError> {
+        Ok(self.state.read()?.open_table(COVERAGE)?.get(at)?.is_some())
+    }
+}
+
+/// Rows of the index that name no alert crowd others out.
 fn listed(
-    transaction: &ReadTransaction,
-    stored: &BTreeMap<Uuid, StoredAlert>,
+    alerts: &ReadOnlyTable<u128, Stored<StoredAlert>>,
+    index: &ReadOnlyTable<(u8, i64, u128), ()>,
     found: &mut Proven,
 ) -> Result<(), StoreError> {
-    let mut indexed = HashSet::new();
-    for row in transaction.open_table(ALERTS_BY_STATUS)?.iter()? {
+    for row in index.range::<(u8, i64, u128)>(..)? {
         let (status, time_us, id) = row?.0.value();
-        let id = Uuid::from_u128(id);
-        let fits = |alert: &StoredAlert| (status_key(alert.status), alert.time_us) == (status, time_us);
-        if stored.get(&id).is_some_and(fits) {
-            indexed.insert(id);
-        } else {
-            found.report(format!("alert {id}"), "the lists have it with a status or time that it does not have");
+        let fits = match alerts.get(id)? {
+            Some(alert) => {
+                let alert = alert.value().decode()?;
+                (status_key(alert.status), alert.time_us) == (status, time_us)
+            }
+            None => false,
+        };
+        if !fits {
+            let place = format!("alert {}", Uuid::from_u128(id));
+            found.report(place, "the lists have it with a status or time that it does not have");
         }
-    }
-    for id in stored.keys().filter(|id| !indexed.contains(id)) {
-        found.report(format!("alert {id}"), "no list shows it: it was taken out of the index");
     }
     Ok(())
 }
@@ -173,8 +225,4 @@ fn deleted(entry: Option<u64>) -> String {
 
 fn shown(entry: Option<u64>) -> String {
     entry.map_or_else(|| "an entry that waits for the ledger".to_owned(), |entry| format!("ledger entry {entry}"))
-}
-
-fn ended_us(row: &Value) -> i64 {
-    row.get("to_us").and_then(Value::as_i64).unwrap_or(i64::MAX)
 }

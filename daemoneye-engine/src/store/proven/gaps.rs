@@ -1,0 +1,146 @@
+//! Rows of coverage as entries tell of them.
+//!
+//! A row is known by its number and by what never changes of it, so that another one under a known number is another row.
+
+use std::cell::Cell;
+use std::collections::BTreeMap;
+
+use serde_json::Value;
+
+use super::super::reason;
+use super::streams::place;
+
+/// What a row is known by, its number first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct RowKey {
+    pub(super) id: u64,
+    from_us: i64,
+    collector: String,
+    reason: String,
+}
+
+impl RowKey {
+    /// Of a row as the ledger has it.
+    pub(super) fn of(row: &Value) -> Option<Self> {
+        let text = |name: &str| row.get(name).and_then(Value::as_str).map(str::to_owned);
+        let (id, from_us) = (row.get("row")?.as_u64()?, row.get("from_us")?.as_i64()?);
+        Some(Self { id, from_us, collector: text("collector")?, reason: text("reason")? })
+    }
+
+    /// The least one with this number.
+    const fn least(id: u64) -> Self {
+        Self { id, from_us: i64::MIN, collector: String::new(), reason: String::new() }
+    }
+}
+
+/// A row as the last entry about it tells.
+#[derive(Debug)]
+pub(super) struct GapFact {
+    pub(super) entry: Option<u64>,
+    /// `None`: it was not stored any more when it was told of first.
+    pub(super) row: Option<Value>,
+    /// When it ended: retention goes by that.
+    pub(super) to_us: i64,
+    /// What entries say that came while the store was looked at.
+    pub(super) later: Vec<Value>,
+    /// It was found in the store.
+    pub(super) is_stored: Cell<bool>,
+    /// The collector's clock when it was told of first.
+    told_us: i64,
+}
+
+/// All of them.
+#[derive(Debug, Default)]
+pub(super) struct Gaps {
+    pub(super) facts: BTreeMap<RowKey, GapFact>,
+    /// Rows of which an entry tells less than one before it, the first of them.
+    pub(super) shrunk: Vec<(u64, Option<u64>)>,
+}
+
+impl Gaps {
+    /// Takes an entry. `told_us`: the collector's clock; `is_late`: the store is being looked at; `is_there`: a row is stored.
+    pub(super) fn tell(
+        &mut self,
+        entry: Option<u64>,
+        row: Value,
+        (told_us, is_late): (i64, bool),
+        is_there: impl Fn((i64, u64)) -> bool,
+    ) {
+        let Some(key) = RowKey::of(&row) else { return };
+        let to_us = ended_us(&row);
+        let Some(fact) = self.facts.get_mut(&key) else {
+            let row = is_there((key.from_us, key.id)).then_some(row);
+            let fact = GapFact { entry, row, to_us, later: Vec::new(), is_stored: Cell::new(false), told_us };
+            self.facts.insert(key, fact);
+            return;
+        };
+        fact.to_us = to_us;
+        let Some(told) = fact.row.as_mut() else {
+            fact.entry = entry;
+            return;
+        };
+        // What waited when the store was looked at may have come into the ledger since.
+        if is_late && (*told == row || fact.later.contains(&row)) {
+            return;
+        }
+        if !may_become(fact.later.last().unwrap_or(told), &row) && self.shrunk.len() < super::LISTED {
+            self.shrunk.push((key.id, entry));
+        }
+        if is_late {
+            fact.later.push(row);
+        } else {
+            (fact.entry, *told) = (entry, row);
+        }
+    }
+
+    /// The number behind the last one that was told of.
+    pub(super) fn next(&self) -> u64 {
+        self.facts.last_key_value().map_or(0, |(key, _)| key.id.saturating_add(1))
+    }
+
+    /// Whether a row of this number was told of, whatever it is about.
+    pub(super) fn has_number(&self, id: u64) -> bool {
+        self.facts.range(RowKey::least(id)..).next().is_some_and(|(key, _)| key.id == id)
+    }
+
+    /// Whether a row that no entry tells of may be from before this ledger, which began at `began_us`: numbers are given once and grow,
+    /// so it has a lesser one than every row that was made since, and it ended before the first of those was told of.
+    pub(super) fn may_be_older(&self, key: &RowKey, to_us: i64, began_us: i64) -> bool {
+        let made_since = self.facts.iter().find(|(known, _)| known.from_us >= began_us);
+        let (first, until_us) = made_since.map_or((u64::MAX, began_us), |(known, fact)| (known.id, fact.told_us));
+        key.id > 0 && key.id < first && to_us <= until_us && !self.has_number(key.id)
+    }
+
+    /// Whether a row is the newest of its kind among those that were told of before the number `first_row`.
+    pub(super) fn is_newest(&self, key: &RowKey, first_row: u64) -> bool {
+        let begin = key.id.saturating_add(1);
+        let mut newer = self.facts.range(RowKey::least(begin)..RowKey::least(first_row.max(begin)));
+        newer.all(|(newer, _)| (&newer.collector, &newer.reason) != (&key.collector, &key.reason))
+    }
+}
+
+/// When a row ended.
+pub(super) fn ended_us(row: &Value) -> i64 {
+    row.get("to_us").and_then(Value::as_i64).unwrap_or(i64::MAX)
+}
+
+/// Whether a row may have become the other while nobody told: the entry that said so was lost.
+pub(super) fn grows(told: &Value, row: &Value) -> bool {
+    let at = |of: &Value, name: &str| of.get(name).and_then(Value::as_str).and_then(place);
+    let same = |name: &str| told.get(name) == row.get(name);
+    // A row about one file stands alone.
+    let grows = row.get("reason").and_then(Value::as_str).is_some_and(|word| word != reason::SEGMENT_DAMAGED);
+    grows
+        && may_become(told, row)
+        && (at(told, "first").is_none() || same("first"))
+        && at(told, "last") <= at(row, "last")
+}
+
+/// Whether a row may have become the other by taking in more gaps.
+fn may_become(told: &Value, row: &Value) -> bool {
+    let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_i64);
+    let is_more = |name: &str| number(told, name) <= number(row, name);
+    // Once a part of it was not counted, none of it is.
+    let counts = row.get("count").is_some_and(Value::is_null) || number(told, "count").is_some() && is_more("count");
+    RowKey::of(told) == RowKey::of(row) && told.get("detail") == row.get("detail") && is_more("to_us") && counts
+}
