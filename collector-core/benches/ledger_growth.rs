@@ -25,7 +25,8 @@ const ENTRIES: u64 = 10_000_000;
 /// What one call of the writer takes, and what one request of the agent's outbox holds.
 const BATCH: usize = 4_096;
 const REQUEST: u64 = 256;
-const REQUESTS: u64 = 40;
+/// As many as a collector takes at once.
+const REQUESTS: u64 = 32;
 /// How long the collector may take for a request; as the agent gives it.
 const DEADLINE: Duration = Duration::from_secs(10);
 const PROOFS: u64 = 10_000;
@@ -99,7 +100,7 @@ fn request(number: u64) -> CollectorRequest {
         actor: "agent".into(),
         action: "alert".into(),
         timestamp_ms: 1,
-        payload: vec![b'x'; 300],
+        payload: format!("{{\"x\":\"{}\"}}", "x".repeat(292)).into_bytes(),
     };
     let entries = (0..REQUEST).map(append).collect();
     CollectorRequest { verb: Some(Verb::AppendAudit(AppendAudit { entries })) }

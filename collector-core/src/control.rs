@@ -17,7 +17,7 @@ use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
-use crate::ledger::SigningError;
+use crate::ledger::{SigningError, agents};
 use crate::runtime::{Message, Shared, millis};
 use crate::source::SourceError;
 
@@ -30,7 +30,12 @@ const PAGES: usize = 4;
 
 /// Sorts a request: mailbox, or a task of its own.
 pub(crate) async fn take(shared: &Arc<Shared>, client: &Client, mailbox: &mpsc::Sender<Message>, call: IncomingCall) {
-    match &call.request.verb {
+    let verb = call.request.verb.as_ref();
+    if verb.is_some_and(leaves_an_entry) && shared.orders.take([1]) == 0 {
+        let text = "there are more orders than the ledger has room for in a time; ask again later";
+        return reply(call, Err(Fault::new(FaultKind::ResourceExhausted, text))).await;
+    }
+    match verb {
         None => {
             reply(call, Err(Fault::new(FaultKind::InvalidRequest, "the request names no verb this collector knows")))
                 .await
@@ -53,6 +58,20 @@ pub(crate) async fn take(shared: &Arc<Shared>, client: &Client, mailbox: &mpsc::
             tokio::spawn(async move { serve(&shared, &client, call).await });
         }
     }
+}
+
+/// Whether the collector writes entries of its own for an order, however often it is given. An end is one.
+const fn leaves_an_entry(verb: &Verb) -> bool {
+    matches!(
+        verb,
+        Verb::Start(_)
+            | Verb::Stop(_)
+            | Verb::Restart(_)
+            | Verb::Pause(_)
+            | Verb::Resume(_)
+            | Verb::UpdateConfig(_)
+            | Verb::RotateAuditKey(_)
+    )
 }
 
 /// Puts a message into the mailbox, or gives it back with what to answer.
@@ -139,7 +158,14 @@ async fn configure(shared: &Shared, update: &ConfigUpdate) -> Result<(), Fault> 
     Ok(())
 }
 
-async fn audit(shared: &Arc<Shared>, append: AppendAudit) -> Result<Answer, Fault> {
+/// Takes as many entries as there is room for in a time; the answer says how far that is, and the agent keeps the others.
+async fn audit(shared: &Arc<Shared>, mut append: AppendAudit) -> Result<Answer, Fault> {
+    let taken = shared.agent_entries.take(append.entries.iter().map(agents::cost));
+    if taken == 0 && !append.entries.is_empty() {
+        let text = "the ledger takes no more entries now: a time with more of them could not be proven; keep them and ask again";
+        return Err(Fault::new(FaultKind::ResourceExhausted, text));
+    }
+    append.entries.truncate(taken);
     let ledger = Arc::clone(&shared.ledger);
     match tokio::task::spawn_blocking(move || ledger.append_audit(&append.entries)).await {
         Ok(Ok(appended)) => Ok(Answer::Audit(appended)),

@@ -144,6 +144,8 @@ impl Connection {
         let payload = json!({
             "collector": self.shared.id, "agent": welcome.build, "committed": committed.map(|c| c.to_string()),
         });
+        // An agent that hangs up and comes back again and again is heard no oftener than its orders.
+        self.shared.orders.wait().await;
         self.shared.note("registration", payload).await;
     }
 

@@ -1,7 +1,7 @@
 //! A source for tests.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
 use daemoneye_lib::proto::{CollectionCapabilities, DetectionResult, DetectionTask, TaskType};
@@ -17,6 +17,7 @@ pub struct FakeSource {
     cycles: AtomicU64,
     starts: AtomicU64,
     stops: AtomicU64,
+    silent: AtomicBool,
 }
 
 impl FakeSource {
@@ -30,6 +31,7 @@ impl FakeSource {
             cycles: AtomicU64::new(0),
             starts: AtomicU64::new(0),
             stops: AtomicU64::new(0),
+            silent: AtomicBool::new(false),
         })
     }
 
@@ -37,6 +39,11 @@ impl FakeSource {
     pub async fn feed(&self, events: Vec<SourceEvent>) {
         // The receiver lives as long as `self`.
         self.feed.send(events).await.ok();
+    }
+
+    /// From now on it does not say how it is, or does again.
+    pub fn fall_silent(&self, silent: bool) {
+        self.silent.store(silent, Ordering::SeqCst);
     }
 
     /// How often it was started.
@@ -85,6 +92,9 @@ impl EventSource for FakeSource {
     }
 
     async fn health(&self) -> SourceHealth {
+        if self.silent.load(Ordering::SeqCst) {
+            std::future::pending::<()>().await;
+        }
         SourceHealth {
             cycles: self.cycles.load(Ordering::SeqCst),
             announced: true,

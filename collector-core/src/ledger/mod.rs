@@ -5,7 +5,7 @@
 //! start. Damage to what had been synced is left exactly as it is, so that `audit verify` keeps naming it, and the chain goes on
 //! from the last entry that can be read.
 
-mod agents;
+pub(crate) mod agents;
 mod growth;
 mod seed;
 mod signing;
@@ -97,8 +97,8 @@ pub struct LedgerFound {
     /// Time of the last entry, µs since the Unix epoch: the last sign of life of earlier runs, which wrote one at least each second
     /// while there were events.
     pub last_us: Option<i64>,
-    /// What the collector's clock went through in them.
-    pub clock: LedgerClock,
+    /// What the collector's clock went through in them; `None`: that cannot be read now.
+    pub clock: Option<LedgerClock>,
 }
 
 /// Where the ledger stands.
@@ -165,10 +165,7 @@ impl Ledger {
         let note = SyncNote::open(&log);
         let tail = Tail::find(&log)?;
         let entries = tail.head.entries;
-        let clock = LedgerFiles::open(&dir).and_then(|files| files.clock()).unwrap_or_else(|error| {
-            tracing::warn!(%error, "what the clock went through is unknown; of no time until now will silence be shown");
-            LedgerClock::unknown(crate::wal::now_us() / 1000)
-        });
+        let clock = read_clock(&dir);
         let mut damage = tail.damage;
         let mut grown = None;
         if let Some(tree) = &options.tree {
@@ -344,6 +341,18 @@ impl Ledger {
     fn lock(&self) -> MutexGuard<'_, Inner> {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a ledger's files say of its collector's clock, as far as they reach; `None`: they cannot be read now.
+pub(crate) fn read_clock(dir: &Path) -> Option<LedgerClock> {
+    let read = LedgerFiles::open(dir).and_then(|files| files.clock());
+    let say = |error: &_| {
+        tracing::warn!(
+            %error,
+            "what the clock went through cannot be read; the next heartbeat tries again, and until then silence is not shown"
+        );
+    };
+    read.inspect_err(say).ok()
 }
 
 /// Lower-case hex of a hash.

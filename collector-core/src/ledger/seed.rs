@@ -192,6 +192,18 @@ mod tests {
     }
 
     #[test]
+    fn a_seed_of_zeros_as_a_power_failure_leaves_it_is_named_and_ends_nothing() {
+        let dir = tempfile::tempdir().unwrap();
+        let seeds = seeds(dir.path());
+        seeds.make_next("n").unwrap();
+        let next = seeds.dir.join(NEXT);
+        fs::remove_file(&next).unwrap();
+        fs::write(&next, [0; SEED_BYTES]).unwrap();
+        fs::set_permissions(&next, fs::Permissions::from_mode(0o400)).unwrap();
+        assert!(matches!(seeds.next("n"), Err(SeedError::Corrupt(_))));
+    }
+
+    #[test]
     fn a_credential_is_read_and_never_replaced() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("credential");

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use daemoneye_eventbus::{Client, IncomingCall};
 use daemoneye_lib::ledger::event::Content;
+use daemoneye_lib::ledger::proof::{AGENT_AT_ONCE, AGENT_PER_S};
 use daemoneye_lib::ledger::{EventRange, RangeBuilder};
 use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
@@ -19,6 +20,7 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::allowance::Allowance;
 use super::ranges::{Cover, keep_covered};
 use super::shared::Shared;
 use super::signatures::{Interval, keep_signed};
@@ -144,6 +146,10 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         checkpoint: watch::Sender::new(String::new()),
         interval: Mutex::new(Interval::first(ledger_found.clock.clone())),
         ledger_heartbeat: builder.ledger_heartbeat,
+        heard: std::sync::Mutex::default(),
+        unsigned: std::sync::Mutex::default(),
+        agent_entries: Allowance::new(AGENT_AT_ONCE, AGENT_PER_S),
+        orders: Allowance::of_orders(),
         sent_place: AtomicU64::new(0),
         connected: AtomicBool::new(false),
         pressure_count: AtomicU64::new(0),

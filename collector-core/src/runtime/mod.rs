@@ -4,6 +4,7 @@
 //! what it says it committed. Without a bus the collector is standalone and an agent that comes later replays all of it.
 
 mod actor;
+mod allowance;
 mod pressure;
 mod ranges;
 mod shared;

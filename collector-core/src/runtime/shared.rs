@@ -1,14 +1,16 @@
 //! What the tasks of one collector share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use daemoneye_lib::ledger::proof::AGENT_PER_S;
 use daemoneye_lib::proto::{CollectorHealth, Register, Sequence};
 use tokio::sync::{Mutex, mpsc, watch};
 
+use super::allowance::Allowance;
 use super::ranges::Cover;
-use super::signatures::Interval;
+use super::signatures::{Interval, Unsigned};
 use super::source_task::SourceHandle;
 use super::state::State;
 use crate::error::CollectorError;
@@ -42,6 +44,14 @@ pub(crate) struct Shared {
     pub(super) interval: Mutex<Interval>,
     /// How long one is, unless the state changes in it.
     pub(super) ledger_heartbeat: Duration,
+    /// What the source said last of how it is.
+    pub(super) heard: std::sync::Mutex<SourceHealth>,
+    /// How often signing has failed since it last worked, and why.
+    pub(super) unsigned: std::sync::Mutex<Unsigned>,
+    /// Entries that the agent may have written.
+    pub(crate) agent_entries: Allowance,
+    /// Orders of the agent that leave an entry.
+    pub(crate) orders: Allowance,
     /// Where the next record to be sent begins in the stream.
     pub(crate) sent_place: AtomicU64,
     pub(crate) connected: AtomicBool,
@@ -149,16 +159,28 @@ impl Shared {
             buffer_bytes: self.buffer_bytes,
             max_events_in_flight: settings.max_events_in_flight,
             ledger_checkpoint: self.checkpoint.borrow().clone(),
+            ledger_trouble: self.ledger_trouble(),
         }
     }
 
+    /// A source that does not answer keeps the counters that it told last: with others, what it tells next would look as if it had
+    /// happened since, or hide what has.
     pub(super) async fn source_health(&self) -> SourceHealth {
         let asked = tokio::time::timeout(HEALTH_TIMEOUT, self.source.health()).await;
-        asked.unwrap_or_else(|_| SourceHealth {
-            unhealthy: true,
-            notes: vec!["the source does not answer".to_owned()],
-            ..SourceHealth::default()
-        })
+        let mut heard = self.heard.lock().unwrap_or_else(PoisonError::into_inner);
+        match asked {
+            Ok(told) => {
+                heard.clone_from(&told);
+                told
+            }
+            Err(_) => SourceHealth {
+                unhealthy: true,
+                announced: false,
+                sub_status: String::new(),
+                notes: vec!["the source does not answer; its numbers are those that it told last".to_owned()],
+                ..heard.clone()
+            },
+        }
     }
 
     fn notes(&self, mut notes: Vec<String>, unprepared: u64) -> Vec<String> {
@@ -170,7 +192,20 @@ impl Shared {
         }
         notes.extend(self.standing_notes.iter().cloned());
         notes.extend(self.cover.damage.iter().map(|what| format!("the ledger is damaged: {what}")));
+        let (appends, orders) = (self.agent_entries.waited(), self.orders.waited());
+        if appends > 0 {
+            notes.push(format!("the agent's audit entries had to wait {appends} times: above {AGENT_PER_S} a second"));
+        }
+        if orders > 0 {
+            notes.push(format!("orders and connections of the agent had to wait {orders} times: there were too many"));
+        }
         notes
+    }
+
+    /// Why the ledger is damaged or is not signed; empty where it is sound.
+    fn ledger_trouble(&self) -> String {
+        let unsigned = || self.unsigned.lock().unwrap_or_else(PoisonError::into_inner).trouble();
+        self.cover.damage.clone().or_else(unsigned).unwrap_or_default()
     }
 
     /// A collector that waits, pauses or stops does what it was told to.

@@ -94,16 +94,15 @@ fn an_outbox_id_that_leaves_none_for_those_after_it_is_refused_and_said() {
     drop(ledger);
 
     let mut reader = LedgerReader::open(dir.path()).unwrap();
-    let mut actions = Vec::new();
+    let mut said = Vec::new();
     while let Some(record) = reader.advance().unwrap() {
-        actions.push((record.entry.action.clone(), String::from_utf8(record.payload.to_vec()).unwrap()));
+        let payload: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
+        said.push((record.entry.action.clone(), payload["outbox_id"].as_u64()));
     }
-    let refused =
-        |id: u64| ("audit-refused".to_owned(), format!(r#"{{"action":"alert","actor":"agent","outbox_id":{id}}}"#));
-    let alert = || ("alert".to_owned(), "{}".to_owned());
-    let expected =
-        [alert(), refused(u64::MAX), refused((1 << 62) + (1 << 32) + 1), alert(), alert(), alert(), refused(u64::MAX)];
-    assert_eq!(actions, expected);
+    let refused = |id: u64| ("audit-refused".to_owned(), Some(id));
+    let alert = || ("alert".to_owned(), None);
+    let first = [alert(), refused(u64::MAX), refused(far + 1), alert(), alert(), alert(), refused(u64::MAX)];
+    assert_eq!(said, first);
     assert_eq!(Ledger::open(options(dir.path())).unwrap().0.head().outbox_id, far + 1);
 }
 

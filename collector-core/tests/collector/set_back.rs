@@ -126,6 +126,29 @@ fn both_passes_of_a_time_that_came_twice_are_in_its_proof_and_neither_is_silence
     drop(ledger);
     let (_, found) = Ledger::open(options(home.path())).unwrap();
     let at = |minute: i64| begin_ms + minute * MINUTE;
-    assert_eq!(found.clock.twice, [(at(BACK - 1), at(FIRST + 1))], "as one who starts again goes on");
-    assert_eq!(found.clock.highest_ms, at(SECOND) + 2);
+    let clock = found.clock.unwrap();
+    assert_eq!(clock.twice, [(at(BACK - 1), at(FIRST + 1))], "as one who starts again goes on");
+    assert_eq!(clock.highest_ms, at(SECOND) + 2);
+}
+
+#[test]
+fn a_time_is_silence_also_where_the_agent_has_written_all_that_it_may_since_the_newest_heartbeat() {
+    let home = tempfile::tempdir().unwrap();
+    let begin_ms = begin_ms();
+    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 1024 * 1024, ..options(home.path()) }).unwrap();
+    let at = |minute: i64| begin_ms + minute * MINUTE;
+    let mut clock = LedgerClock::default();
+    clock.shows(begin_ms);
+    for minute in 0..9 {
+        clock.ran(at(minute), at(minute + 1), MINUTE);
+        ledger.append(beat(at(minute), at(minute + 1), &clock)).unwrap();
+    }
+    let said = Draft { actor: "agent".into(), action: "config".into(), timestamp_ms: at(9), payload: b"{}".to_vec() };
+    let flood = vec![said; 8_192 + 100 * 60];
+    ledger.append_batch(&flood).unwrap();
+    ledger.checkpoint().unwrap();
+    let files = Files { audit: home.path().join("audit"), size: ledger.head().entries };
+    let period = Period { from_ms: at(3), to_ms: at(6) };
+    let told = files.told(period, files.run(period));
+    assert!(told.is_silence(), "{:?}", told.gaps);
 }

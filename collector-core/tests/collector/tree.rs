@@ -548,6 +548,40 @@ fn what_the_agent_may_not_say_is_replaced_by_an_entry_that_says_so() {
     assert!(home.verify().is_ok());
 }
 
+#[test]
+fn a_payload_of_the_agent_that_no_proof_can_hold_is_replaced_by_its_hash() {
+    let home = Home::new();
+    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 64 * 1024, ..home.options() }).unwrap();
+    let object = |bytes: usize| format!("{{\"sql\":\"{}\"}}", "x".repeat(bytes)).into_bytes();
+    let deep = format!("{{\"a\":{}{}}}", "[".repeat(5_000), "]".repeat(5_000)).into_bytes();
+    let bad = [b"".to_vec(), b"{\"a\":\"\xff\"}".to_vec(), b"{".to_vec(), b"[1]".to_vec(), object(49_200), deep];
+    let good = [b"{}".to_vec(), object(49_000), "{\"who\":\"Zo\u{eb}\"}".into()];
+    let append = |outbox_id, action: &str, payload: Vec<u8>| AuditAppend {
+        outbox_id,
+        actor: "agent".into(),
+        action: action.into(),
+        timestamp_ms: 5,
+        payload,
+    };
+    let mut all: Vec<AuditAppend> =
+        (1..).zip(bad.iter().chain(&good).cloned()).map(|(id, payload)| append(id, "alert", payload)).collect();
+    all.push(append(10, &"a".repeat(2_000), b"{}".to_vec()));
+    assert_eq!(ledger.append_audit(&all).unwrap().last_outbox_id, 10, "nothing is sent a second time");
+    let entries: Vec<LedgerRecord> = home.entries(1).collect();
+    for (payload, record) in bad.iter().zip(&entries) {
+        assert_eq!(record.entry.action, "audit-refused");
+        let said: serde_json::Value = serde_json::from_slice(&record.payload).unwrap();
+        assert_eq!(said["payload_hash"], blake3::hash(payload).to_hex().as_str(), "{said}");
+        assert_eq!((&said["action"], &said["payload_bytes"]), (&"alert".into(), &payload.len().into()), "{said}");
+        assert!(said["why"].as_str().unwrap().contains("JSON"), "{said}");
+    }
+    for (payload, record) in good.iter().zip(&entries[bad.len()..]) {
+        assert_eq!((record.entry.action.as_str(), &record.payload[..]), ("alert", &payload[..]));
+    }
+    assert_eq!(entries[9].entry.action, "audit-refused");
+    assert!(home.verify().is_ok());
+}
+
 /// The seed, whose key signs for another ledger's directory.
 fn signer(seed: u8) -> NoteSigner {
     NoteSigner::new("daemoneye/4f3c/audit", &[seed; 32]).unwrap()

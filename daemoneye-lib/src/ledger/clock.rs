@@ -27,12 +27,6 @@ impl Default for LedgerClock {
 }
 
 impl LedgerClock {
-    /// One of which nothing is known but that it shows this time: all before it may have come twice.
-    #[must_use]
-    pub fn unknown(now_ms: i64) -> Self {
-        Self { highest_ms: now_ms, twice: vec![(i64::MIN, now_ms)] }
-    }
-
     /// It shows this time now, and how long it has been running is not known: after a start.
     pub fn shows(&mut self, now_ms: i64) {
         if now_ms.saturating_add(TOLERANCE_MS) < self.highest_ms {
@@ -51,6 +45,12 @@ impl LedgerClock {
         self.highest_ms = self.highest_ms.max(from_ms);
         // Many short steps back are one long one.
         self.shows(to_ms);
+    }
+
+    /// Takes in what another one of the same clock went through.
+    pub fn join(&mut self, other: &Self) {
+        other.twice.iter().for_each(|(from_ms, to_ms)| self.came_twice(*from_ms, *to_ms));
+        self.highest_ms = self.highest_ms.max(other.highest_ms);
     }
 
     /// The parts of a time that came more than once, both ends included.
@@ -131,6 +131,14 @@ mod tests {
             clock.ran(HOUR - 800 * step, HOUR - 800 * (step + 1), 100);
         }
         assert_eq!(clock.twice, [(HOUR - 3_200, HOUR)]);
+    }
+
+    #[test]
+    fn what_two_of_them_went_through_is_joined() {
+        let twice = |highest_ms, twice: &[(i64, i64)]| LedgerClock { highest_ms, twice: twice.to_vec() };
+        let mut clock = twice(9 * HOUR, &[(HOUR, 2 * HOUR), (7 * HOUR, 9 * HOUR)]);
+        clock.join(&twice(8 * HOUR, &[(3 * HOUR, 4 * HOUR), (6 * HOUR, 8 * HOUR)]));
+        assert_eq!(clock, twice(9 * HOUR, &[(HOUR, 2 * HOUR), (3 * HOUR, 4 * HOUR), (6 * HOUR, 9 * HOUR)]));
     }
 
     #[test]

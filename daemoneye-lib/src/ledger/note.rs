@@ -35,6 +35,9 @@ pub enum NoteError {
     /// A name with a space, a plus or a control character.
     #[error("a key's name is not empty and has no space, plus or control character")]
     MisuseName,
+    /// Nothing was ever written to what holds it.
+    #[error("the seed of a key is not all zeros")]
+    MisuseSeed,
     /// The text has control characters or no newline at its end.
     #[error("a note's text ends in a newline and has no other control characters")]
     MisuseText,
@@ -114,12 +117,16 @@ impl NoteSigner {
     /// Signs as `name` with the key that grows from this seed.
     ///
     /// # Errors
-    /// [`NoteError::MisuseName`].
+    /// [`NoteError::MisuseName`], [`NoteError::MisuseSeed`].
     pub fn new(name: &str, seed: &[u8; 32]) -> Result<Self, NoteError> {
         if !is_name(name) {
             return Err(NoteError::MisuseName);
         }
-        let KeyPair { pk, sk } = KeyPair::from_seed(Seed::new(*seed));
+        // The type wipes nothing by itself. It is handed over by value: what that leaves on the stack is out of reach.
+        let mut copy = Seed::new(*seed);
+        let pair = KeyPair::try_from_seed(copy);
+        copy.wipe_mut();
+        let KeyPair { pk, sk } = pair.map_err(|_| NoteError::MisuseSeed)?;
         Ok(Self { verifier: VerifierKey { name: name.to_owned(), key: pk }, key: sk })
     }
 
@@ -234,6 +241,11 @@ mod tests {
             let verified = changed.is_some_and(|note| note.verified(signer().verifier()).is_ok());
             assert!(!verified, "bit {bit}");
         }
+    }
+
+    #[test]
+    fn a_seed_of_zeros_is_refused() {
+        assert_eq!(NoteSigner::new("n", &[0; 32]).map(drop), Err(NoteError::MisuseSeed));
     }
 
     #[test]

@@ -221,3 +221,54 @@ async fn a_request_without_a_verb_is_refused() {
     running.await.unwrap().unwrap();
     broker.shutdown().await;
 }
+
+#[tokio::test]
+async fn a_flood_of_the_agents_entries_or_orders_has_to_wait_and_the_ledger_says_so() {
+    let house = House::new();
+    let (broker, running, stop) = house.begun().await;
+    let append = |first: u64| {
+        let entries = (first..first + 256).map(|outbox_id| AuditAppend {
+            outbox_id,
+            actor: "agent".into(),
+            action: "alert".into(),
+            timestamp_ms: 7,
+            payload: b"{}".to_vec(),
+        });
+        Verb::AppendAudit(AppendAudit { entries: entries.collect() })
+    };
+    let (mut next, mut refused) = (1, None);
+    while refused.is_none() && next < 65_536 {
+        match ask(&broker, append(next)).await {
+            Ok(Answer::Audit(taken)) => next = taken.last_outbox_id + 1,
+            Err(RpcError::PeerFault(fault)) => refused = Some(fault.kind()),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(refused, Some(FaultKind::ResourceExhausted), "{next} entries were taken");
+    let waits = health(&broker).await.notes.into_iter().find(|note| note.contains("had to wait"));
+    assert!(waits.is_some());
+    // What is kept and sent again is taken in its turn, none twice and none left out.
+    until("room", async || {
+        let taken = ask(&broker, append(next)).await;
+        taken.is_ok_and(|answer| matches!(answer, Answer::Audit(taken) if taken.last_outbox_id >= next))
+    })
+    .await;
+    let calm = ask(&broker, Verb::Pause(Empty {})).await;
+    assert!(calm.is_ok(), "orders do not wait for entries: {calm:?}");
+    let mut refused = None;
+    for _ in 0..10_000 {
+        if let Err(RpcError::PeerFault(fault)) = ask(&broker, Verb::UpdateConfig(ConfigUpdate::default())).await {
+            refused = Some(fault.kind());
+            break;
+        }
+    }
+    assert_eq!(refused, Some(FaultKind::ResourceExhausted));
+    ask(&broker, Verb::GracefulShutdown(Empty {})).await.unwrap();
+    running.await.unwrap().unwrap();
+    let told: Vec<_> = actions(&house.data()).into_iter().filter(|(name, _)| name == "audit-delayed").collect();
+    let sum = |what: &str| told.iter().map(|(_, payload)| payload[what].as_u64().unwrap()).sum::<u64>();
+    assert!(sum("appends") > 0 && sum("orders") > 0, "{told:?}");
+    verify_dir(&house.data().join("audit"), |_| {}).unwrap();
+    broker.shutdown().await;
+    drop(stop);
+}

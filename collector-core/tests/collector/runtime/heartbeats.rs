@@ -4,6 +4,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use collector_core::ledger::{Draft, Ledger, LedgerOptions};
 use collector_core::testing::FakeSource;
 use collector_core::wal::SyncMode;
 use collector_core::{CollectorError, Runtime, Stopped};
@@ -13,7 +14,7 @@ use daemoneye_lib::ledger::notes::{StoredCheckpoints, keys_file};
 use daemoneye_lib::ledger::proof::{Gap, Period, Proof, Target, Told};
 use daemoneye_lib::ledger::tiles::StoredTree;
 use daemoneye_lib::ledger::tree::TreeHash;
-use daemoneye_lib::ledger::{LedgerFiles, verify_dir};
+use daemoneye_lib::ledger::{LedgerFiles, LedgerRecord, verify_dir};
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
@@ -175,6 +176,27 @@ async fn silence_is_proven_once_there_is_a_heartbeat_on_either_side_and_an_event
 }
 
 #[tokio::test]
+async fn a_ledger_that_is_not_signed_any_more_is_told_in_health() {
+    let house = super::house::House::new();
+    let keys = house.data().join("keys");
+    for lost in [false, true] {
+        let broker = house.broker().await;
+        let stop = CancellationToken::new();
+        if lost {
+            std::fs::remove_file(keys.join("audit.seed")).unwrap();
+        }
+        let collector = house.collector().ledger_tree(tree_options(&keys));
+        let running = tokio::spawn(collector.run(stop.clone()));
+        until("connected", async || broker.connected().contains(&"test".to_owned())).await;
+        let told = super::house::health(&broker).await.ledger_trouble;
+        assert_eq!(told.contains("the seed"), lost, "{told}");
+        stop.cancel();
+        running.await.unwrap().unwrap();
+        broker.shutdown().await;
+    }
+}
+
+#[tokio::test]
 async fn a_pause_ends_an_interval_and_nobody_is_said_to_have_watched_it() {
     let house = super::house::House::new();
     let (broker, running, stop) = house.begun().await;
@@ -192,4 +214,76 @@ async fn a_pause_ends_an_interval_and_nobody_is_said_to_have_watched_it() {
     assert_eq!(states, ["waiting_for_agent", "running", "paused", "running"]);
     assert!(beats.windows(2).all(|pair| pair[0].to_ms == pair[1].from_ms), "{beats:?}");
     assert!(beats[2].blind().is_some() && beats[1].blind().is_none());
+}
+
+#[tokio::test]
+async fn a_source_that_does_not_answer_leaves_its_counters_where_they_were() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let run = Run::start(dir).await;
+    run.source.feed(events(0..5)).await;
+    let counted = |beat: &HeartbeatEntry| (beat.lost, beat.errors, beat.cycles);
+    until("a minute with the look", async || minute(dir).await.cycles == 1).await;
+    run.source.fall_silent(true);
+    let silent = minute(dir).await;
+    assert!(!silent.trouble.is_empty() && counted(&silent) == (0, 0, 0), "{silent:?}");
+    run.source.feed(events(5..9)).await;
+    let still = minute(dir).await;
+    assert!(!still.trouble.is_empty(), "{still:?}");
+    run.source.fall_silent(false);
+    let heard = minute(dir).await;
+    // The look that nobody told of is told now, and nothing that was told before is told again.
+    assert_eq!(counted(&heard), (0, 0, 1), "{heard:?}");
+    assert!(heard.blind().is_some(), "at its begin nobody knew: {heard:?}");
+    let sound = minute(dir).await;
+    assert_eq!((sound.trouble.as_str(), counted(&sound)), ("", (0, 0, 0)), "{sound:?}");
+    run.stop().await;
+}
+
+/// The newest heartbeat; files before it may be unreadable.
+fn newest_beat(dir: &Path) -> Option<HeartbeatEntry> {
+    let read = |record: &LedgerRecord| HeartbeatEntry::of(&record.entry.actor, &record.entry.action, &record.payload);
+    LedgerFiles::open(&dir.join("audit")).ok()?.newest(read).ok()?
+}
+
+#[tokio::test]
+async fn a_clock_that_could_not_be_read_at_the_start_is_looked_at_again_and_nothing_counts_as_come_twice() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path();
+    let audit = dir.join("audit");
+    let runtime = || Runtime::builder("test", "fake", dir).triggerable(FakeSource::new());
+    let begun = async |token: &CancellationToken, before: i64| {
+        let running = tokio::spawn(runtime().run(token.clone()));
+        until("a heartbeat", async || newest_beat(dir).is_some_and(|beat| beat.to_ms > before)).await;
+        running
+    };
+    let stop = CancellationToken::new();
+    let running = begun(&stop, 0).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    // Each run has a file of its own; the one in the middle cannot be read at the next start.
+    for _ in 0..2 {
+        let (ledger, _) = Ledger::open(LedgerOptions::new(&audit)).unwrap();
+        ledger.append(Draft::now("test", "config", b"{}".to_vec())).unwrap();
+    }
+    let mut files: Vec<_> = std::fs::read_dir(&audit).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+    files.sort();
+    let (middle, aside) = (files[files.len() - 2].clone(), dir.join("aside"));
+    std::fs::rename(&middle, &aside).unwrap();
+    std::fs::create_dir(&middle).unwrap();
+    let stop = CancellationToken::new();
+    let running = begun(&stop, jiff_ms()).await;
+    let unknown = newest_beat(dir).unwrap();
+    assert_eq!(unknown.clock, None);
+    let watched = HeartbeatEntry { state: "running".into(), ..unknown };
+    assert!(watched.blind().unwrap().contains("clock"), "{watched:?}");
+
+    std::fs::remove_dir(&middle).unwrap();
+    std::fs::rename(&aside, &middle).unwrap();
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let known = newest_beat(dir).unwrap().clock.unwrap();
+    assert_eq!(known.twice, []);
+    verify_dir(&audit, |_| {}).unwrap();
 }

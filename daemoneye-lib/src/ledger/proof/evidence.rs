@@ -19,8 +19,8 @@ use crate::segment::SegmentError;
 const ANCESTORS: usize = 16;
 /// Of this time before an alert evidence has every entry, in µs.
 pub const BEFORE_US: i64 = 600_000_000;
-/// Entries of that time: an event range each second and a thousand alerts each minute leave room.
-const RUN_ENTRIES: usize = 16_384;
+/// Entries of that time, and of the heartbeat's time behind it: all that the agent may write in it, and an event range each second.
+const RUN_ENTRIES: usize = 81_920;
 /// Actions of entries whose payloads say what was seen in a time. Of others the hash is enough, and may be all that is handed on.
 const TELLING: [&str; 5] = ["coverage", "coverage-gap", "heartbeat", "start", "stop"];
 

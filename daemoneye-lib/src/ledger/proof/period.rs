@@ -15,9 +15,25 @@ use crate::segment::SegmentError;
 
 /// Entries of one file, some 30 MiB: 45 days of silence, or 18 hours with an event range each second.
 pub const PERIOD_ENTRIES: usize = 65_536;
-/// Entries from the newest heartbeat to the checkpoint: one is made with each heartbeat and after every thousand entries. Of a ledger in
-/// which there are more, the file has none of them.
-const NEWEST_ENTRIES: u64 = 4_096;
+/// Entries from the newest heartbeat to the checkpoint, which is made with each heartbeat and after every thousand entries: all that may be
+/// written in two heartbeats' time. Of a ledger in which there are more, the file has none of them.
+const NEWEST_ENTRIES: u64 = 24_576;
+/// Entries of the agent that a collector takes at once, and each second from then on; one of more than [`AGENT_ENTRY_BYTES`] counts as
+/// several. The store lets through as many alerts in a minute. So a time that a proof has room for is always there: a minute and a
+/// heartbeat's time on either side.
+pub const AGENT_AT_ONCE: u64 = 8_192;
+/// See [`AGENT_AT_ONCE`].
+pub const AGENT_PER_S: u64 = 100;
+/// Bytes of payload of an entry that counts as one: most alerts.
+pub const AGENT_ENTRY_BYTES: u64 = 1_024;
+/// Longest payload of an entry of the agent's, in bytes: below the least size of a segment, and twice what any of its entries has.
+pub const AGENT_PAYLOAD_BYTES: u64 = 48 * 1_024;
+
+const _: () = {
+    // A time of a minute, as much on either side, and up to a heartbeat and a late one more; the collector writes some two a second itself.
+    assert!(AGENT_AT_ONCE + 360 * (AGENT_PER_S + 2) <= PERIOD_ENTRIES as u64);
+    assert!(AGENT_AT_ONCE + 120 * (AGENT_PER_S + 2) <= NEWEST_ENTRIES);
+};
 
 /// A time, both ends included.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
