@@ -6,7 +6,7 @@
 pub enum Exit {
     /// Done, or stopped in order.
     Ok = 0,
-    /// Something failed that has no code of its own.
+    /// Something failed that has no code of its own, or what was asked turned out not to be so.
     Failure = 1,
     /// The command line is wrong.
     Usage = 2,
@@ -67,7 +67,9 @@ impl Exit {
     pub const fn meaning(self) -> &'static str {
         match self {
             Self::Ok => "done, or stopped in order",
-            Self::Failure => "something failed that has no code of its own",
+            Self::Failure => {
+                "no: a check, a test or a proof of silence came out otherwise; or something failed that has no code of its own"
+            }
             Self::Usage => "the command line is wrong",
             Self::Degraded => "an answer was produced, over a gap",
             Self::NotFound => "what was asked for does not exist",

@@ -72,7 +72,8 @@ pub(crate) struct Target {
     after_help = "Examples:\n  daemoneye-cli audit verify-proof proof.json --vkey 'daemoneye/4f3e/audit+c74f20a3+ARpc2Q…'\n  \
                   daemoneye-cli audit verify-proof proof.json --vkey \"$(cat host.vkey)\" --checkpoint kept.note\n\
                   Needs nothing but the file and the key. What was rewritten and signed again on the host is found only with a checkpoint \
-                  that had left it. Exits with 76 when it proves nothing, with 3 when it shows a time with gaps."
+                  that had left it. Exits with 76 when it proves nothing. Of a time: with 0 when it proves silence, with 1 when somebody \
+                  watched all of it and something happened, with 3 when that is not shown."
 )]
 pub(crate) struct VerifyProof {
     /// What `audit prove` wrote

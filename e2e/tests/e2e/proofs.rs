@@ -238,7 +238,7 @@ fn a_time_is_proven_to_a_stranger_and_one_in_which_the_collector_was_killed_is_n
         (output.status.code(), rows, said(&output))
     };
     let (status, rows, output) = verify("watched.json");
-    assert_eq!(status, code(Exit::Ok), "{output}");
+    assert_eq!(status, code(Exit::Failure), "{output}");
     assert!(verified(&rows, "silence")[0]["detail"].as_str().unwrap().starts_with("no: somebody watched"), "{output}");
     assert_eq!(verified(&rows, "events")[0]["detail"], watched.events.to_string(), "{output}");
     assert!(watched.events > 0, "{output}");

@@ -247,9 +247,8 @@ fn written(making: &Making, output: &Path) -> Result<Exit, CliError> {
 pub(super) fn verify_proof(arguments: &VerifyProof, settings: &Settings) -> Result<Exit, CliError> {
     let read = Read::file(&arguments.file, &arguments.known)?;
     read.print(settings)?;
-    // What is not shown is not silence, and a script is not to take it for that.
-    let whole = read.verified.told.as_ref().is_none_or(|told| told.gaps.is_empty());
-    Ok(if say_lacking(&read.verified) && whole { Exit::Ok } else { Exit::Degraded })
+    let told = read.verified.told.as_ref().map_or(Exit::Ok, told::exit);
+    Ok(if say_lacking(&read.verified) { told } else { Exit::Degraded })
 }
 
 pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -> Result<Exit, CliError> {

@@ -1,5 +1,6 @@
 //! What a file has proven, as rows for a person or a script.
 
+use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::proof::{Held, Part, Proof, Role, Target, Told, Verified, Whole};
 use daemoneye_lib::proto::{Row, Value};
 use serde_json::Value as Json;
@@ -97,6 +98,15 @@ fn target(proof: &Proof) -> Row {
         Target::Period(period) => format!("all that the ledger says until {}", time(period.to_ms)),
     };
     row("target", None, from, detail)
+}
+
+/// Of a time: a script that asks for silence is not to take anything else for it.
+pub(super) fn exit(told: &Told) -> Exit {
+    match (told.is_silence(), told.gaps.is_empty()) {
+        (true, _) => Exit::Ok,
+        (false, true) => Exit::Failure,
+        (false, false) => Exit::Degraded,
+    }
 }
 
 /// What the ledger says of a period: each number by itself, then what it does not say.
