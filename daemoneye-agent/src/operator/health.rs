@@ -18,7 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Operators, losses};
 use crate::clock::now_us;
-use crate::worker::{Collector, Phase, Pushdown, Summary, Worker, host};
+use crate::worker::{Collector, LEDGER_REMEDY, Phase, Pushdown, Summary, Worker, host};
 
 /// Coverage gaps that the report lists; all of them stand in the table `coverage`.
 const GAPS: usize = 20;
@@ -237,12 +237,14 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
             "see the notes of its source and its messages; a source that failed is tried again by itself",
         );
     }
-    if let Some(health) = &collector.health
-        && health.lost > 0
-    {
+    let Some(health) = &collector.health else { return };
+    if health.lost > 0 {
         findings.add(format!("{id} has lost {} events", health.lost), "see the table coverage for when and why");
     }
-    for note in collector.health.iter().flat_map(|health| &health.notes).filter(|note| note.starts_with(jail::WRONG)) {
+    if !health.ledger_trouble.is_empty() {
+        findings.add(format!("the ledger of {id} is damaged or not signed: {}", health.ledger_trouble), LEDGER_REMEDY);
+    }
+    for note in health.notes.iter().filter(|note| note.starts_with(jail::WRONG)) {
         findings.add(format!("{id}: {note}"), "stop it, and look at what has changed on this host since it was right");
     }
 }

@@ -36,6 +36,8 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::followers::Followers;
 pub(crate) use self::ingest::Counters;
+pub(crate) use self::integrity::LEDGER_REMEDY;
+use self::integrity::Troubles;
 pub(crate) use self::phase::Phase;
 pub(crate) use self::pushdown::Pushdown;
 use self::refusals::Refusals;
@@ -91,6 +93,8 @@ pub(crate) struct Worker {
     refusals: Mutex<Refusals>,
     /// Gaps that were not said yet.
     gaps: Mutex<Refusals>,
+    /// What was raised of the collectors' ledgers.
+    ledger_troubles: Troubles,
     parent: mpsc::Sender<ToParent>,
     ending: mpsc::Sender<End>,
     shutdown: CancellationToken,

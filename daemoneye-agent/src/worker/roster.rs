@@ -302,6 +302,13 @@ impl Roster {
         told.map(|health| &health.ledger_dir).find(|dir| !dir.is_empty()).map(PathBuf::from)
     }
 
+    /// What is wrong with the ledger of each collector that has told how it is; empty where it is sound.
+    pub(crate) fn ledger_troubles(&self) -> Vec<(String, String)> {
+        let collectors = self.lock();
+        let told = collectors.iter().filter_map(|(id, collector)| Some((id, collector.health.as_ref()?)));
+        told.map(|(id, health)| (id.clone(), health.ledger_trouble.clone())).collect()
+    }
+
     /// What a collector can do as it is now, which may be something else than when it registered.
     pub(crate) fn can(&self, id: &str, capabilities: CollectionCapabilities) {
         if let Some(collector) = self.lock().get_mut(id) {

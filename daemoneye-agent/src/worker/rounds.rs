@@ -8,14 +8,14 @@ use daemoneye_engine::store::{DamagedSegment, StoreError, Verification};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use super::{Phase, Worker, audit, notices, rule_marks};
+use super::{Phase, Worker, audit, integrity, notices, rule_marks};
 use crate::clock::now_us;
 use crate::link::ToParent;
 use crate::parent::collector;
 
 /// How often heartbeats are counted.
 const HEARTBEATS: Duration = Duration::from_millis(500);
-/// How often it is looked whether somebody collects.
+/// How often it is looked whether somebody collects, and what the collectors say of their ledgers.
 const OUTAGES: Duration = Duration::from_secs(1);
 /// How often rule files are looked at: an edit is in force before the editor is closed.
 const RULE_FILES: Duration = Duration::from_secs(2);
@@ -43,6 +43,7 @@ const BETWEEN_PASSES: Duration = Duration::from_secs(6 * 3600);
 pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, HEARTBEATS, |worker| async move { heartbeats(&worker) });
     round(worker, OUTAGES, |worker| async move { outages(&worker).await });
+    round(worker, OUTAGES, |worker| async move { integrity::ledgers(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_marks::tell(&worker).await });
     round(worker, RULE_WEIGHTS, |worker| async move { rule_weights(&worker).await });

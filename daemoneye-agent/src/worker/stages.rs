@@ -19,6 +19,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::authority::BusGate;
 use super::ingest::{self, Ingest};
+use super::integrity::Troubles;
 use super::rules::Rules;
 use super::{Counters, End, Followers, Phase, Roster, Worker, audit, banner, host, notices, rounds};
 use crate::error::AgentError;
@@ -129,6 +130,7 @@ impl Loading {
             alerts: watch::Sender::new(0),
             refusals: Mutex::default(),
             gaps: Mutex::default(),
+            ledger_troubles: Troubles::default(),
             parent,
             ending,
             shutdown: CancellationToken::new(),

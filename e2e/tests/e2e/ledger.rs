@@ -143,3 +143,32 @@ fn a_checkpoint_that_left_the_host_outlives_a_rotation_and_finds_a_ledger_that_w
         }
     }
 }
+
+#[test]
+fn a_ledger_whose_key_is_gone_raises_one_alert_with_what_to_do() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    wait_for("a checkpoint", || Ok(home.cli(&["audit", "checkpoint"])?.status.success().then_some(()))).unwrap();
+    agent.stop().unwrap();
+    let raised = |home: &Home| -> anyhow::Result<Vec<serde_json::Value>> {
+        let alerts = home.delivered()?.into_iter();
+        Ok(alerts.filter(|alert| alert["title"] == "Audit ledger damaged or not signed").collect())
+    };
+    assert!(raised(&home).unwrap().is_empty(), "a sound ledger raises none");
+    fs::remove_file(home.data().join("keys/audit.seed")).unwrap();
+    let agent = home.start_ready().unwrap();
+    let first = wait_for("the alert", || Ok(raised(&home)?.pop())).unwrap();
+    assert_eq!(first["severity"], "high", "{first}");
+    assert!(first["row"]["cause"].as_str().unwrap().contains("seed"), "{first}");
+    assert!(first["row"]["remedy"].as_str().unwrap().contains("audit verify"), "{first}");
+    let found = home.health().unwrap()["findings"].to_string();
+    assert!(found.contains("damaged or not signed"), "{found}");
+    agent.stop().unwrap();
+    // The next start finds it again, and tells nobody twice.
+    let agent = home.start_ready().unwrap();
+    wait_for("the second time", || Ok(agent.transcript().contains("is damaged or not signed").then_some(()))).unwrap();
+    let alerts = home.query("SELECT id FROM alerts WHERE title = 'Audit ledger damaged or not signed'").unwrap();
+    assert_eq!(alerts.len(), 1, "{alerts:?}");
+    agent.stop().unwrap();
+    assert_eq!(raised(&home).unwrap().len(), 1);
+}
