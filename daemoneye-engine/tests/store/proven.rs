@@ -627,6 +627,14 @@ fn only_what_was_recorded_lately_is_pending_and_what_the_agent_had_committed_is_
     ledger.drain(&store);
     let found = compare(&store, dir.path());
     assert_eq!((found.pending, found.overdue.len()), (20, 0), "{found:?}");
+    {
+        // Those of a range that have come wait for the others of it.
+        let (dir, mut ledger, records) = covered(4);
+        let store = filled(dir.path(), &records[..18], &[10]);
+        ledger.drain(&store);
+        let found = compare(&store, dir.path());
+        assert_eq!((found.pending, found.unproven, found.overdue.len()), (24, 0, 0), "{found:?}");
+    }
     beats(&mut ledger, 30);
     let found = compare(&store, dir.path());
     assert!(found.is_sound(), "{found:?}");

@@ -312,13 +312,19 @@ impl Comparison<'_> {
             }
         }
         let late_us = self.facts.clocks.run_us(&range.collector).saturating_sub(recorded.run_us);
-        if late_us <= JITTER_US {
-            self.found.pending = self.found.pending.saturating_add(coming.len() as u64);
-        } else {
+        let is_late = late_us > JITTER_US;
+        if is_late {
             self.overdue(range, &coming, recorded);
+        } else {
+            self.found.pending = self.found.pending.saturating_add(coming.len() as u64);
         }
-        // Nobody can compute the root any more.
-        self.found.unproven = self.found.unproven.saturating_add(there);
+        if !is_late && coming.len() == lacking.len() {
+            // Those that are there already are proven when the rest of their range has come.
+            self.found.pending = self.found.pending.saturating_add(there);
+        } else {
+            // Nobody can compute the root any more.
+            self.found.unproven = self.found.unproven.saturating_add(there);
+        }
         for run in gone.chunk_by(|one, next| one.checked_add(1) == Some(*next)) {
             if let (Some(first), Some(last)) = (run.first(), run.last()) {
                 let what = format!(
