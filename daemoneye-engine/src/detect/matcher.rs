@@ -8,6 +8,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::collections::HashSet;
 
+use super::call::Call;
 use super::row::{Cell, Columns};
 use crate::text::Fits;
 
@@ -70,6 +71,10 @@ pub(super) enum Scalar {
     /// By its place in the column table.
     Column(usize),
     Coalesce(Vec<Scalar>),
+    /// A function with its literals.
+    Call(Box<Scalar>, Call),
+    /// The result of the first test that holds.
+    Case(Vec<(Test, Scalar)>, Box<Scalar>),
     /// `concat`: NULL counts as empty.
     Concat(Vec<Scalar>),
     /// ASCII letters small.
@@ -77,10 +82,14 @@ pub(super) enum Scalar {
     Integer(i64),
     /// `||`: NULL if one side is.
     Join(Box<Scalar>, Box<Scalar>),
+    /// `concat_ws`: NULL is left out.
+    JoinAll(Box<str>, Vec<Scalar>),
     Length(Box<Scalar>),
     Lower(Box<Scalar>),
     Negate(Box<Scalar>),
     Null,
+    /// NULL where both are the same.
+    NullIf(Box<Scalar>, Box<Scalar>),
     Real(f64),
     Text(Box<str>),
     Timestamp(i64),
@@ -191,6 +200,11 @@ impl Scalar {
             Self::Boolean(value) => Some(Cell::Boolean(*value)),
             Self::Column(column) => columns.cell(*column, row),
             Self::Coalesce(choices) => choices.iter().find_map(|choice| choice.value(columns, row)),
+            Self::Call(of, call) => call.value(of.value(columns, row)?, columns),
+            Self::Case(branches, otherwise) => {
+                let found = branches.iter().find(|(test, _)| test.holds(columns, row));
+                found.map_or(&**otherwise, |(_, value)| value).value(columns, row)
+            }
             Self::Concat(parts) => {
                 let parts = parts.iter().filter_map(|part| part.text(columns, row));
                 Some(Cell::Text(Cow::Owned(parts.collect())))
@@ -201,6 +215,10 @@ impl Scalar {
                 let (left, right) = (left.text(columns, row)?, right.text(columns, row)?);
                 Some(Cell::Text(left + right))
             }
+            Self::JoinAll(separator, parts) => {
+                let parts: Vec<_> = parts.iter().filter_map(|part| part.text(columns, row)).collect();
+                Some(Cell::Text(Cow::Owned(parts.join(separator))))
+            }
             Self::Length(text) => {
                 let length = text.text(columns, row)?.chars().count();
                 i64::try_from(length).ok().map(Cell::Integer)
@@ -208,6 +226,11 @@ impl Scalar {
             Self::Lower(text) => Some(Cell::Text(Cow::Owned(text.text(columns, row)?.to_lowercase()))),
             Self::Negate(number) => columns.fitting(number.integer(columns, row)?.checked_neg()),
             Self::Null => None,
+            Self::NullIf(of, other) => {
+                let of = of.value(columns, row)?;
+                let same = other.value(columns, row).is_some_and(|other| order(&of, &other) == Some(Ordering::Equal));
+                (!same).then_some(of)
+            }
             Self::Real(value) => Some(Cell::Real(*value)),
             Self::Text(text) => Some(Cell::Text(Cow::Borrowed(text))),
             Self::Timestamp(value) => Some(Cell::Timestamp(*value)),

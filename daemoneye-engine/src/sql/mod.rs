@@ -49,7 +49,7 @@ pub use export::ParquetExport;
 pub(crate) use export::batch;
 pub(crate) use niceness::lower as lower_priority;
 pub use pages::{page_columns, value_at};
-pub(crate) use patterns::words as expression_words;
+pub(crate) use patterns::{MAX_PATTERN_BYTES, words as expression_words};
 pub use plan::check_plan;
 pub use refusal::{QueryError, SqlRefusal};
 pub use scratch::Scratch;
@@ -58,4 +58,4 @@ pub use tables::{
     CollectorRow, NoCollectors, RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow, SystemTables,
     TABLES, table_columns,
 };
-pub(crate) use times::interval_us;
+pub(crate) use times::{interval_us, microseconds};

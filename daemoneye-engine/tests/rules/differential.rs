@@ -31,7 +31,7 @@ const PIECES: &[&str] = &[
 fn text() -> impl Strategy<Value = String> {
     prop_oneof![
         4 => prop::collection::vec(prop::sample::select(PIECES), 0..5).prop_map(|pieces| pieces.concat()),
-        1 => prop::sample::select(vec!["start", "stop", "exec", "fork", "baseline", "/tmp/.hidden", "Straße", "10.1.2.3", "fe80::1"]).prop_map(str::to_owned),
+        1 => prop::sample::select(vec!["start", "stop", "exec", "fork", "baseline", "/tmp/.hidden", "Straße", "10.1.2.3", "fe80::1", "7", "-1", "+5", "007", " 5", "\n6\t", "\u{b}7", "9223372036854775808", "-"]).prop_map(str::to_owned),
     ]
 }
 
@@ -139,6 +139,13 @@ fn text_value() -> impl Strategy<Value = String> {
             inner.clone().prop_map(|a| format!("lower({a})")),
             inner.clone().prop_map(|a| format!("ci_fold({a})")),
             inner.clone().prop_map(|a| format!("upper({a})")),
+            (inner.clone(), sliced()).prop_map(|(a, call)| call.replace('#', &a)),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("nullif({a}, {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("concat_ws('-', {a}, {b})")),
+            (when(), inner.clone(), inner.clone())
+                .prop_map(|(c, a, b)| format!("CASE WHEN {c} THEN {a} ELSE {b} END")),
+            (text_column(), inner.clone(), inner.clone())
+                .prop_map(|(of, a, b)| format!("(CASE {of} WHEN 'a' THEN {a} WHEN {b} THEN 'x' END)")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("coalesce({a}, {b})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("concat({a}, {b})")),
             (inner.clone(), inner).prop_map(|(a, b)| format!("({a} || {b})")),
@@ -146,11 +153,54 @@ fn text_value() -> impl Strategy<Value = String> {
     })
 }
 
+/// Text of the text that `#` stands for.
+fn sliced() -> impl Strategy<Value = String> {
+    let number = || prop::sample::select(vec![-3, -1, 0, 1, 2, 5]);
+    let characters = || prop::sample::select(vec!["' '", "'a'", "'kK'", "'\u{212a}é'", "''"]);
+    let separator = prop::sample::select(vec!["'a'", "'/'", "'sh'", "''", "'\u{212a}'"]);
+    prop_oneof![
+        (number(), 0..4).prop_map(|(start, length)| format!("substr(#, {start}, {length})")),
+        number().prop_map(|start| format!("substr(#, {start})")),
+        (1..4, 0..3).prop_map(|(start, length)| format!("SUBSTRING(# FROM {start} FOR {length})")),
+        number().prop_map(|count| format!("left(#, {count})")),
+        number().prop_map(|count| format!("right(#, {count})")),
+        (prop::sample::select(vec!["btrim", "ltrim", "rtrim"]), characters())
+            .prop_map(|(trim, of)| format!("{trim}(#, {of})")),
+        prop::sample::select(vec!["btrim(#)", "ltrim(#)", "rtrim(#)", "TRIM(#)", "reverse(#)", "CAST(# AS TEXT)"])
+            .prop_map(str::to_owned),
+        (prop::sample::select(vec!["BOTH", "LEADING", "TRAILING"]), characters())
+            .prop_map(|(side, of)| format!("TRIM({side} {of} FROM #)")),
+        (separator, prop::sample::select(vec![-2, -1, 1, 2, 3]))
+            .prop_map(|(by, n)| format!("split_part(#, {by}, {n})")),
+        Just("concat(CAST(pid AS TEXT), #)".to_owned()),
+        Just("(CAST(memfd AS TEXT) || #)".to_owned()),
+    ]
+}
+
+/// Simple conditions, of all truth values.
+fn when() -> impl Strategy<Value = &'static str> {
+    prop::sample::select(vec![
+        "memfd",
+        "NOT deleted_executable",
+        "pid > 1",
+        "name IS NULL",
+        "ci_contains(name, 'a')",
+        "uid = ppid",
+    ])
+}
+
 fn integer_value() -> impl Strategy<Value = String> {
+    let parts = vec!["year", "quarter", "month", "day", "dow", "doy", "hour", "minute", "second"];
+    let found = prop::sample::select(vec!["strpos(#, 'a')", "POSITION('é' IN #)", "strpos(#, '')", "octet_length(#)"]);
     let leaf = prop_oneof![
         4 => column(&["pid", "ppid", "uid", "memory_usage"]),
         1 => literal(),
         1 => text_column().prop_map(|column| format!("(length({column}) + 0)")),
+        1 => (found, text_column()).prop_map(|(call, column)| format!("({} + 0)", call.replace('#', &column))),
+        1 => prop::sample::select(parts.clone()).prop_map(|part| format!("(date_part('{part}', time) + 0)")),
+        1 => prop::sample::select(parts).prop_map(|part| format!("(EXTRACT({part} FROM start_time) + 0)")),
+        1 => text_column().prop_map(|column| format!("TRY_CAST({column} AS BIGINT)")),
+        1 => column(&["CAST(memfd AS BIGINT)", "CAST(pid AS BIGINT)"]),
     ];
     leaf.prop_recursive(2, 6, 2, |inner| {
         let operator = prop::sample::select(vec!["+", "-", "*"]);
@@ -159,6 +209,10 @@ fn integer_value() -> impl Strategy<Value = String> {
             (inner.clone(), operator, inner.clone()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
             (inner.clone(), divisor).prop_map(|(a, by)| format!("({a} {by})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("coalesce({a}, {b})")),
+            (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("nullif({a}, {b})")),
+            inner.clone().prop_map(|a| format!("abs({a})")),
+            (when(), inner.clone(), inner.clone())
+                .prop_map(|(c, a, b)| format!("CASE WHEN {c} THEN {a} ELSE {b} END")),
             inner.prop_map(|a| format!("(- ({a}))")),
         ]
     })
@@ -288,6 +342,9 @@ fn number_leaf() -> BoxedStrategy<String> {
         "TIMESTAMP '2026-01-31T12:00:00Z'",
         "'2026-01-31T13:00:00+01:00'",
         "start_time",
+        "datetime('2026-01-31 12:00')",
+        "datetime('2026-01-31T12:30Z', '-30 minutes')",
+        "CAST('2026-01-31 12:00:00' AS TIMESTAMP)",
     ]);
     let item = prop_oneof![3 => literal(), 1 => Just("NULL".to_owned())];
     prop_oneof![
@@ -302,6 +359,7 @@ fn number_leaf() -> BoxedStrategy<String> {
         (comparison(), real_literal.clone()).prop_map(|(op, literal)| format!("cpu_usage {op} {literal}")),
         (comparison(), real_literal).prop_map(|(op, literal)| format!("{literal} {op} pid")),
         comparison().prop_map(|op| format!("cpu_usage {op} pid")),
+        comparison().prop_map(|op| format!("abs(cpu_usage) {op} CAST(pid AS DOUBLE)")),
         (comparison(), time.clone()).prop_map(|(op, time)| format!("time {op} {time}")),
         any::<bool>().prop_map(|not| format!("time {}IN ('2026-01-31T12:00:00Z')", if not { "NOT " } else { "" })),
         time.prop_map(|time| format!("time BETWEEN {time} AND '2026-02-01T00:00:00Z'")),
@@ -312,6 +370,7 @@ fn number_leaf() -> BoxedStrategy<String> {
 
 fn boolean_leaf() -> BoxedStrategy<String> {
     prop_oneof![
+        (when(), when()).prop_map(|(a, b)| format!("CASE WHEN {a} THEN {b} ELSE memfd END")),
         column(&["deleted_executable", "memfd", "end_observed", "TRUE", "FALSE", "NULL", "(NULL = 1)"]),
         column(&[
             "memfd = TRUE",

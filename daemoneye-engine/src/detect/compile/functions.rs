@@ -6,38 +6,11 @@ use datafusion::sql::sqlparser::ast::{
 };
 
 use super::super::matcher::{Leaf, Scalar, Search};
+use super::calls::refusal;
 use super::literal::text_of;
 use super::{Compiler, Problem, Typed, kind_name, select};
-use crate::sql::names::{nearest, normal};
+use crate::sql::names::normal;
 use crate::text::{self, Fits, Folding};
-
-/// Everything that [`Compiler::call`] and [`Compiler::predicate`] know.
-const KNOWN: &[&str] = &[
-    "char_length",
-    "character_length",
-    "ci_contains",
-    "ci_ends",
-    "ci_eq",
-    "ci_fold",
-    "ci_like",
-    "ci_starts",
-    "cidr",
-    "coalesce",
-    "concat",
-    "contains",
-    "cs_contains",
-    "cs_ends",
-    "cs_eq",
-    "cs_like",
-    "cs_starts",
-    "ends_with",
-    "length",
-    "lower",
-    "re_match",
-    "regexp_like",
-    "starts_with",
-    "upper",
-];
 
 /// Functions of the SQL engine that fold several rows into one.
 const AGGREGATES: &[&str] = &[
@@ -69,7 +42,7 @@ fn is_strict(name: &str) -> bool {
     text::FUNCTIONS.contains(&name)
 }
 
-fn name(function: &Function) -> String {
+pub(super) fn name(function: &Function) -> String {
     match function.name.0.as_slice() {
         [ObjectNamePart::Identifier(ident)] => normal(ident),
         _ => function.name.to_string(),
@@ -80,7 +53,11 @@ impl Compiler {
     /// A function with a value.
     pub(super) fn call(&mut self, function: &Function) -> Result<Typed, Problem> {
         let arguments = arguments(function)?;
-        match (name(function).as_str(), arguments.as_slice()) {
+        let name = name(function);
+        if let Some(typed) = self.known_call(&name, &arguments) {
+            return typed;
+        }
+        match (name.as_str(), arguments.as_slice()) {
             ("ci_fold", [text]) => self.text_call(text, Scalar::Fold),
             ("lower", [text]) => self.text_call(text, Scalar::Lower),
             ("upper", [text]) => self.text_call(text, Scalar::Upper),
@@ -193,20 +170,4 @@ fn arguments(function: &Function) -> Result<Vec<&Expr>, Problem> {
             _ => Err(refusal(function)),
         })
         .collect()
-}
-
-fn refusal(function: &Function) -> Problem {
-    let name = name(function);
-    let at = function.span().start;
-    if KNOWN.contains(&name.as_str()) {
-        return Problem::at(at, format!("{name} is called with the wrong arguments"))
-            .hint("arguments are plain values, as many as the function takes");
-    }
-    Problem::at(at, format!("a stream rule cannot call {name}")).hint(instead(&name))
-}
-
-/// What to call instead of a function that rules do not have.
-pub(in crate::detect) fn instead(name: &str) -> String {
-    nearest(name, KNOWN.iter().copied())
-        .map_or_else(|| format!("rules know {}", KNOWN.join(", ")), |known| format!("did you mean {known}?"))
 }

@@ -4,9 +4,11 @@
 //! name; a node that is not known here makes the rule refused, with its place, so the matcher never answers differently
 //! from DataFusion on the same text.
 
+mod calls;
 mod condition;
 mod explain;
 pub(super) mod functions;
+pub(super) mod known;
 mod literal;
 mod scalar;
 mod select;

@@ -29,13 +29,20 @@ impl Compiler {
             Expr::UnaryOp { op: UnaryOperator::Plus, expr: inner } => self.number(inner),
             Expr::UnaryOp { op: UnaryOperator::Minus, expr: inner } => self.negated(expr, inner),
             Expr::BinaryOp { left, op: BinaryOperator::StringConcat, right } => self.joined(left, right),
+            Expr::BinaryOp { left, op: op @ (BinaryOperator::Plus | BinaryOperator::Minus), right }
+                if matches!(right.as_ref(), Expr::Interval(_)) =>
+            {
+                let sign = if *op == BinaryOperator::Plus { 1 } else { -1 };
+                let Expr::Interval(interval) = right.as_ref() else { return Err(unknown(expr)) };
+                self.later(left, interval, sign).unwrap_or_else(|| Err(unknown(expr)))
+            }
             Expr::BinaryOp { left, op, right } if arithmetic(op).is_some() => self.arithmetic(expr, left, op, right),
             Expr::Function(function) if !functions::is_predicate(function) => self.call(function),
             other if is_condition(other) => {
                 let (yes, no) = (self.test(other, true)?, self.test(other, false)?);
                 Ok(Typed::new(Scalar::Truth { yes: Box::new(yes), no: Box::new(no) }, Kind::Boolean))
             }
-            other => Err(unknown(other)),
+            other => self.spelled(other).unwrap_or_else(|| Err(unknown(other))),
         }
     }
 
@@ -158,8 +165,8 @@ pub(super) fn unknown(expr: &Expr) -> Problem {
     if matches!(expr, Expr::Subquery(_) | Expr::InSubquery { .. } | Expr::Exists { .. }) {
         return window_rule(expr.span().start, "a subquery");
     }
-    let hint = "known are columns, literals, AND, OR, NOT, comparisons, IN, BETWEEN, LIKE, ILIKE, REGEXP, IS, + - * / %, || \
-                and the functions of rules";
+    let hint = "known are columns, literals, AND, OR, NOT, comparisons, IN, BETWEEN, LIKE, ILIKE, REGEXP, IS, CASE, CAST, \
+                + - * / %, || and the functions of rules";
     Problem::of(expr, format!("a stream rule cannot contain {}", shortened(expr))).hint(hint)
 }
 

@@ -113,6 +113,7 @@ pub(super) fn present(scalar: &Scalar, weights: &Weights) -> Need {
             Need::cheapest([present(left, weights), present(right, weights)], weights)
         }
         Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| present(choice, weights))),
+        Scalar::Call(inner, _) | Scalar::NullIf(inner, _) => present(inner, weights),
         Scalar::Column(column) => Need::one(Witness::Present(*column)),
         Scalar::Fold(inner)
         | Scalar::Length(inner)
@@ -122,8 +123,10 @@ pub(super) fn present(scalar: &Scalar, weights: &Weights) -> Need {
         | Scalar::Upper(inner) => present(inner, weights),
         Scalar::Null => Need::never(),
         Scalar::Boolean(_)
+        | Scalar::Case(..)
         | Scalar::Concat(_)
         | Scalar::Integer(_)
+        | Scalar::JoinAll(..)
         | Scalar::Real(_)
         | Scalar::Text(_)
         | Scalar::Timestamp(_)

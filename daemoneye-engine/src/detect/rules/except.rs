@@ -65,10 +65,10 @@ impl Reader<'_> {
     /// The condition as text and as it runs.
     fn predicate(&mut self, fields: &Fields<'_>) -> Option<(String, Compiled)> {
         let condition = self.required_text(fields, "where")?;
-        let place = SqlPlace::new(self.source, fields.key_place("where"), fields.place("where"));
+        let place = SqlPlace::new(self.source, fields.key_place("where"), fields.place("where"), &condition);
         // On a line of its own, so that places are those of the condition but for one line.
         let statement = format!("SELECT pid FROM process_events WHERE\n{condition}\n");
-        let compiled = sql::check_rule(&statement, compile::functions::instead, self.lists)
+        let compiled = sql::check_rule(&statement, compile::known::instead, self.lists)
             .map_err(Problem::from)
             .and_then(|checked| compile::compile(checked.query()));
         match compiled {

@@ -153,7 +153,7 @@ impl LoadedRule {
     /// Its SQL once more through the guard, with the values of its lists; the bounds of a statement are those of the SQL as it is written,
     /// however many values that names.
     pub(super) fn checked(&self) -> Result<sql::Checked, SqlRefusal> {
-        sql::check_rule(&self.rule.sql, compile::functions::instead, &self.lists)
+        sql::check_rule(&self.rule.sql, compile::known::instead, &self.lists)
     }
 }
 

@@ -153,9 +153,9 @@ impl Reader<'_> {
     /// The guard first, then the compiler or, for what one event cannot decide, the planner; all name the place in the file.
     fn sql(&mut self, fields: &Fields<'_>) -> Option<Statement> {
         let sql = self.required_text(fields, "sql")?;
-        let place = SqlPlace::new(self.source, fields.key_place("sql"), fields.place("sql"));
+        let place = SqlPlace::new(self.source, fields.key_place("sql"), fields.place("sql"), &sql);
         let window_us = self.seconds(fields).map(|seconds| i64::from(seconds).saturating_mul(1_000_000));
-        let checked = sql::check_rule(&sql, compile::functions::instead, self.lists).map_err(Problem::from);
+        let checked = sql::check_rule(&sql, compile::known::instead, self.lists).map_err(Problem::from);
         let compiled = checked.and_then(|checked| {
             if window::needs_window(checked.query()) {
                 let planned = window::Planned::of(&checked, window_us, &named(fields, "dedup"))?;
