@@ -22,7 +22,7 @@ pub(crate) fn run(folder: &Path, lists_at: Option<&Path>) -> Result<Exit, AgentE
     let mut out = io::BufWriter::new(io::stdout().lock());
     let mut is_whole = problems.is_empty();
     for (file, problem) in problems {
-        let reason = json!({ "line": 0, "message": problem });
+        let reason = json!({ "line": 0, "column": 0, "message": problem });
         let refused = Verdict::Refused.as_str();
         say(&mut out, &json!({ "file": file, "verdict": refused, "reasons": [reason], "title": "", "sigma_id": "" }))?;
     }
@@ -54,7 +54,7 @@ fn refuse_repeated_ids(conversions: &mut [Conversion]) {
         );
         conversion.verdict = Verdict::Refused;
         conversion.rule = None;
-        conversion.reasons.push(Reason { line: 0, message });
+        conversion.reasons.push(Reason::whole(message));
     }
 }
 

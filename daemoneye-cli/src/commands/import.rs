@@ -113,13 +113,14 @@ fn report(rules: &[Value], format: Format) -> Value {
     json!({ "rules": shown.collect::<Vec<_>>(), "reasons": reasons, "counts": counts })
 }
 
-/// Each reason with its line, where it has one.
+/// Each reason with its line and column, where it has them.
 fn in_words(reasons: &Value) -> String {
     let word = |reason: &Value| {
         let message = reason.get("message").and_then(Value::as_str).unwrap_or_default();
-        match reason.get("line").and_then(Value::as_u64) {
-            Some(line) if line > 0 => format!("line {line}: {message}"),
-            _ => message.to_owned(),
+        let number = |name: &str| reason.get(name).and_then(Value::as_u64).unwrap_or_default();
+        match (number("line"), number("column")) {
+            (0, _) => message.to_owned(),
+            (line, column) => format!("{line}:{column}: {message}"),
         }
     };
     reasons.as_array().into_iter().flatten().map(word).collect::<Vec<_>>().join("; ")
@@ -131,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_report_counts_verdicts_and_reasons() {
-        let of = |verdict: &str, reason: &str| json!({ "verdict": verdict, "reasons": [{ "line": 1, "message": reason }], "yaml": "x", "title": "t" });
+        let of = |verdict: &str, reason: &str| json!({ "verdict": verdict, "reasons": [{ "line": 1, "column": 3, "message": reason }], "yaml": "x", "title": "t" });
         let rules = [of("inert", "a"), of("inert", "a"), of("refused", "b"), json!({ "verdict": "compiled" })];
         let report = report(&rules, Format::Json);
         assert_eq!(report["counts"], json!({ "compiled": 1, "partial": 0, "inert": 2, "refused": 1 }));
@@ -139,9 +140,10 @@ mod tests {
         assert_eq!(report["rules"].as_array().unwrap().len(), 4);
         assert!(report["rules"][0].get("yaml").is_none());
         let mut told = rules[2].clone();
-        told["reasons"] = json!([{ "line": 8, "message": "b" }, { "line": 0, "message": "c" }]);
+        told["reasons"] =
+            json!([{ "line": 8, "column": 5, "message": "b" }, { "line": 0, "column": 0, "message": "c" }]);
         let told = super::report(&[told], Format::Table);
-        assert_eq!(told["rules"][0]["reasons"], "line 8: b; c");
+        assert_eq!(told["rules"][0]["reasons"], "8:5: b; c");
     }
 
     #[test]

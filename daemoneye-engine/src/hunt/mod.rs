@@ -164,8 +164,10 @@ impl Loading {
         self.unmapped.extend(unmapped);
         let file = file.display();
         for reason in &reasons {
-            let line = if reason.line > 0 { format!(":{}", reason.line) } else { String::new() };
-            self.note(verdict == Verdict::Refused, format!("{file}{line}: {}: {}", verdict.as_str(), reason.message));
+            let (place, verdict_word) = (reason.place(), verdict.as_str());
+            let text =
+                format!("{file}:{}{verdict_word}: {}", if place.is_empty() { " " } else { &place }, reason.message);
+            self.note(verdict == Verdict::Refused, text);
         }
         if let Some(rule) = rule {
             self.ids.insert(id, sigma_id);

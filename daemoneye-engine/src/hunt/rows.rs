@@ -14,6 +14,7 @@ use datafusion::arrow::error::ArrowError;
 
 use super::read::{Cell, Fields, Special, Unmapped, fields};
 use super::time::time;
+use crate::detect::rules::yaml::truth;
 use crate::schema::{TIME_ZONE, arrow_type, process_events_schema};
 use crate::sigma::fields::{UNIX, WINDOWS, event_type_of, identity_of, level_of};
 use crate::sigma::leaf::parse_integer;
@@ -271,7 +272,17 @@ impl Values {
                 builder.append_value(*value);
                 Some(())
             }
-            (Self::Real(builder), Cell::Text(text)) => text.parse().ok().map(|value| builder.append_value(value)),
+            (Self::Real(builder), Cell::Text(text)) => {
+                text.trim().parse().ok().map(|value| builder.append_value(value))
+            }
+            (Self::Real(builder), Cell::Integer(value)) => {
+                value.to_string().parse().ok().map(|value| builder.append_value(value))
+            }
+            (Self::Boolean(builder), Cell::Text(text)) => truth(text.trim()).map(|value| builder.append_value(value)),
+            (Self::Boolean(builder), Cell::Integer(value @ (0 | 1))) => {
+                builder.append_value(*value == 1);
+                Some(())
+            }
             (Self::Text(builder), cell) => text(cell).map(|text| builder.append_value(text)),
             (Self::Timestamp(builder), cell) => time(cell).map(|us| builder.append_value(us)),
             _ => None,
@@ -468,10 +479,19 @@ fn text<'c>(cell: &'c Cell<'_>) -> Option<Cow<'c, str>> {
     }
 }
 
+/// A whole number that is written with a fraction of nothing, as some exporters write every number.
+fn whole(number: f64) -> Option<i64> {
+    // Beyond 2^53 neighbours are the same number.
+    const MOST: f64 = 9_007_199_254_740_992.0;
+    let is_whole = number.fract() == 0.0 && number.abs() <= MOST;
+    is_whole.then(|| format!("{number:.0}").parse().ok()).flatten()
+}
+
 fn integer(cell: &Cell<'_>) -> Option<i64> {
     match cell {
         Cell::Integer(number) => Some(*number),
-        Cell::Text(text) => parse_integer(text),
+        Cell::Real(number) => whole(*number),
+        Cell::Text(text) => parse_integer(text).or_else(|| whole(text.trim().parse().ok()?)),
         _ => None,
     }
 }

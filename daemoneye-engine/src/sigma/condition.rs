@@ -1,5 +1,6 @@
 //! The condition of a Sigma rule: search identifiers joined by `not`, `and`, `or` and parentheses, `1 of` and `all of`.
 
+use super::Reason;
 use super::expr::Expr;
 
 /// Longest condition in bytes; written ones have some hundred.
@@ -9,16 +10,25 @@ const MAX_DEPTH: usize = 28;
 /// Most parts of a condition once its identifiers stand in it, so that a few names cannot unfold without end.
 const MAX_PARTS: usize = 20_000;
 
-/// The search identifiers of a rule by name, each with its condition or why it has none.
-pub(super) type Identifiers = Vec<(String, Result<Expr, String>)>;
+/// The search identifiers of a rule by name, each with its condition or everything that is wrong with it.
+pub(super) type Identifiers = Vec<(String, Result<Expr, Vec<Reason>>)>;
 
-/// Reads a condition over the identifiers.
-pub(super) fn parse(text: &str, identifiers: &Identifiers) -> Result<Expr, String> {
+/// Reads a condition over the identifiers. What is wrong with those that it names goes to `problems`, and with a condition that cannot
+/// be read so does what is wrong with any.
+pub(super) fn parse(text: &str, identifiers: &Identifiers, problems: &mut Vec<Reason>) -> Result<Expr, String> {
+    let parsed = parsed(text, identifiers, problems);
+    if parsed.is_err() {
+        problems.extend(identifiers.iter().filter_map(|(_, expr)| expr.as_ref().err()).flatten().cloned());
+    }
+    parsed
+}
+
+fn parsed(text: &str, identifiers: &Identifiers, problems: &mut Vec<Reason>) -> Result<Expr, String> {
     if text.len() > MAX_BYTES {
         return Err(format!("the condition has {} bytes, more than {MAX_BYTES}", text.len()));
     }
     let words = words(text)?;
-    let mut parser = Parser { words: &words, at: 0, depth: 0, parts: 0, identifiers };
+    let mut parser = Parser { words: &words, at: 0, depth: 0, parts: 0, identifiers, problems };
     let expr = parser.either()?;
     match parser.peek() {
         None => Ok(expr),
@@ -54,6 +64,7 @@ struct Parser<'a> {
     depth: usize,
     parts: usize,
     identifiers: &'a Identifiers,
+    problems: &'a mut Vec<Reason>,
 }
 
 impl Parser<'_> {
@@ -151,8 +162,14 @@ impl Parser<'_> {
         found.into_iter().map(|(_, expr)| self.copied(expr)).collect()
     }
 
-    fn copied(&mut self, expr: &Result<Expr, String>) -> Result<Expr, String> {
-        let expr = expr.as_ref().map_err(Clone::clone)?;
+    fn copied(&mut self, expr: &Result<Expr, Vec<Reason>>) -> Result<Expr, String> {
+        let expr = match expr {
+            Ok(expr) => expr,
+            Err(problems) => {
+                self.problems.extend_from_slice(problems);
+                return Ok(Expr::Constant(false));
+            }
+        };
         self.parts = self.parts.saturating_add(expr.size());
         if self.parts > MAX_PARTS {
             return Err(format!("the condition has more than {MAX_PARTS} parts"));
@@ -182,7 +199,7 @@ mod tests {
     fn sql(condition: &str) -> Result<String, String> {
         let names = ["a", "b", "c", "sel_1", "sel_2", "_hidden"];
         let identifiers = names.iter().map(|name| ((*name).to_owned(), Ok(Expr::Leaf((*name).to_owned())))).collect();
-        parse(condition, &identifiers).map(|expr| expr.folded().sql(0))
+        parse(condition, &identifiers, &mut Vec::new()).map(|expr| expr.folded().sql(0))
     }
 
     #[test]

@@ -3,9 +3,10 @@
 //! The windows slide: they end at each event and begin the time span before it. Events without a value in a field of the group
 //! belong to no group. Rules that a correlation refers to raise nothing by themselves unless it says `generate`.
 
+use super::Reason;
 use super::document::{field, text, texts};
 use super::grouping::{Group, columns, groups};
-use crate::detect::rules::yaml::{Node, Yaml};
+use crate::detect::rules::yaml::{Node, Yaml, truth};
 
 /// Most rules of one correlation: each of an ordered one is a join.
 const MAX_RULES: usize = 8;
@@ -53,40 +54,62 @@ struct Wanted<'a> {
     seconds: i64,
 }
 
-/// Converts the map below `correlation`.
-pub(super) fn convert(node: &Node, parts: &[Part]) -> Result<Correlated, String> {
-    if let Yaml::Map(pairs) = &node.value
-        && let Some((key, _)) = pairs.iter().find(|(key, _)| !FIELDS.contains(&key.value.as_str()))
-    {
-        return Err(format!("the correlation has a field {}, which Sigma's specification does not know", key.value));
+/// Converts the map below `correlation`, or tells everything that is wrong with it.
+pub(super) fn convert(document: &Node, node: &Node, parts: &[Part]) -> Result<Correlated, Vec<Reason>> {
+    let mut problems = Vec::new();
+    if let Yaml::Map(pairs) = &node.value {
+        problems.extend(pairs.iter().filter(|(key, _)| !FIELDS.contains(&key.value.as_str())).map(|(key, _)| {
+            let message =
+                format!("the correlation has a field {}, which Sigma's specification does not know", key.value);
+            Reason::new(key.referenced, message)
+        }));
     }
+    let place = |name: &str| field(node, name).map_or(node.referenced, |node| node.referenced);
+    let mut told = |name: &str, problem: String| problems.push(Reason::new(place(name), problem));
     let named = texts(node, "rules");
     if named.is_empty() || named.len() > MAX_RULES {
-        return Err(format!("a correlation is of 1 to {MAX_RULES} rules"));
+        told("rules", format!("a correlation is of 1 to {MAX_RULES} rules"));
     }
-    let parts: Vec<&Part> = named.iter().map(|name| find(name, parts)).collect::<Result<_, _>>()?;
-    let groups = groups(node, &parts)?;
-    let wanted = Wanted { node, groups, seconds: seconds(node)?, parts };
-    let kind = text(node, "type").unwrap_or_default();
-    let sql = match kind.as_str() {
-        "event_count" => wanted.events()?,
-        "value_count" => wanted.values()?,
-        "temporal" => wanted.together()?,
-        "temporal_ordered" => wanted.ordered()?,
-        "" => return Err("the correlation has no type".to_owned()),
-        other => return Err(format!("correlations of the type {other} are not built")),
+    let found = named.iter().map(|name| find(name, parts));
+    let found: Vec<&Part> = found.filter_map(|part| part.map_err(|problem| told("rules", problem)).ok()).collect();
+    let groups = groups(node, &found).map_err(|problem| told("group-by", problem)).unwrap_or_default();
+    let seconds = seconds(node).map_err(|problem| told("timespan", problem)).unwrap_or_default();
+    if let Err(problem) = generates(document).and(generates(node)) {
+        told("generate", problem);
+    }
+    let wanted = Wanted { node, groups, seconds, parts: found };
+    let sql = match text(node, "type").unwrap_or_default().as_str() {
+        "event_count" => wanted.events().map_err(|problem| ("condition", problem)),
+        "value_count" => wanted.values().map_err(|problem| ("condition", problem)),
+        "temporal" => wanted.together().map_err(|problem| ("condition", problem)),
+        "temporal_ordered" => wanted.ordered().map_err(|problem| ("condition", problem)),
+        "" => Err(("type", "the correlation has no type".to_owned())),
+        other => Err(("type", format!("correlations of the type {other} are not built"))),
     };
+    let sql = sql.map_err(|(name, problem)| told(name, problem)).unwrap_or_default();
+    if !problems.is_empty() {
+        return Err(problems);
+    }
     let of =
         |part: &Part| part.unmapped.iter().map(|field| (part.called().to_owned(), field.clone())).collect::<Vec<_>>();
     let unmapped = wanted.parts.iter().flat_map(|part| of(part)).collect();
     Ok(Correlated { sql, dedup: wanted.groups.iter().map(|group| group.name).collect(), unmapped })
 }
 
+/// Whether its rules also raise alerts by themselves; YAML 1.1 had more words for it.
+fn generates(node: &Node) -> Result<bool, String> {
+    match field(node, "generate").map(|node| &node.value) {
+        None | Some(Yaml::Null) => Ok(false),
+        Some(Yaml::Boolean(value)) => Ok(*value),
+        Some(Yaml::Text(word)) if truth(word).is_some() => Ok(truth(word) == Some(true)),
+        Some(other) => Err(format!("generate is true or false, and this is {}", other.kind())),
+    }
+}
+
 /// The ids of the rules of a document that raise nothing by themselves because its correlation refers to them.
 pub(super) fn replaced(document: &Node, node: &Node, parts: &[Part]) -> Vec<String> {
-    let generate = |node: &Node| matches!(field(node, "generate").map(|node| &node.value), Some(Yaml::Boolean(true)));
-    // The specification has it beside the correlation, its users have it inside.
-    if generate(document) || generate(node) {
+    // The specification has it inside of the correlation; beside it was a draft's place.
+    if [document, node].into_iter().any(|node| generates(node) == Ok(true)) {
         return Vec::new();
     }
     let named = texts(node, "rules");

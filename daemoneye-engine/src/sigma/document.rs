@@ -1,7 +1,8 @@
 //! A file of Sigma as its documents, and a document as what it says: the words for people, the log source, the detection.
 
-use serde_saphyr::Location;
+use serde_saphyr::{Location, Spanned};
 
+use super::Reason;
 use super::condition::Identifiers;
 use super::expr::Expr;
 use super::leaf;
@@ -112,60 +113,92 @@ pub(super) struct Detection {
 impl Detection {
     pub(super) fn read(node: &Node, in_security: bool, lists: &Lists) -> Result<Self, String> {
         let Yaml::Map(pairs) = &node.value else { return Err("detection is a map of search identifiers".to_owned()) };
-        let conditions = texts(node, "condition");
-        if conditions.is_empty() {
-            return Err("detection has no condition".to_owned());
-        }
         let named = pairs.iter().filter(|(key, _)| !matches!(key.value.as_str(), "condition" | "timeframe"));
-        let identifiers = named
-            .map(|(key, value)| {
-                let expr = identifier(&value.value, in_security, lists);
-                (key.value.clone(), expr.map_err(|problem| format!("{}: {problem}", key.value)))
-            })
-            .collect();
+        let reading = Reading { in_security, lists };
+        let identifiers =
+            named.map(|(key, value)| (key.value.clone(), reading.identifier(&key.value, value))).collect();
         let at = field(node, "condition").map_or(node.referenced, |node| node.referenced);
-        Ok(Self { conditions, identifiers, at })
+        Ok(Self { conditions: texts(node, "condition"), identifiers, at })
     }
 }
 
-fn identifier(value: &Yaml, in_security: bool, lists: &Lists) -> Result<Expr, String> {
-    match value {
-        Yaml::Map(pairs) if pairs.is_empty() => Err("the map is empty".to_owned()),
-        Yaml::Map(pairs) => {
-            let each = pairs.iter().map(|(key, value)| item(&key.value, &value.value, in_security, lists));
-            each.collect::<Result<_, _>>().map(Expr::All)
-        }
-        Yaml::List(items) if items.is_empty() => Err("the list is empty".to_owned()),
-        Yaml::List(items) => {
-            let (maps, words): (Vec<&Yaml>, Vec<&Yaml>) =
-                items.iter().map(|item| &item.value).partition(|value| matches!(value, Yaml::Map(_) | Yaml::List(_)));
-            let mut each: Vec<Expr> =
-                maps.into_iter().map(|value| identifier(value, in_security, lists)).collect::<Result<_, _>>()?;
-            if !words.is_empty() {
-                each.push(leaf::keywords(&modifiers::apply(&[], &words, lists)?)?);
+struct Reading<'a> {
+    in_security: bool,
+    lists: &'a Lists,
+}
+
+impl Reading<'_> {
+    /// Everything that is wrong with it, where it stands.
+    fn identifier(&self, name: &str, node: &Node) -> Result<Expr, Vec<Reason>> {
+        let refused = |what: &str| Err(vec![Reason::new(node.referenced, format!("{name}: {what}"))]);
+        match &node.value {
+            Yaml::Map(pairs) if pairs.is_empty() => refused("the map is empty"),
+            Yaml::Map(pairs) => all(pairs.iter().map(|(key, value)| self.item(name, key, value))).map(Expr::All),
+            Yaml::List(items) if items.is_empty() => refused("the list is empty"),
+            Yaml::List(items) => {
+                let (maps, words): (Vec<&Node>, Vec<&Node>) =
+                    items.iter().partition(|item| matches!(item.value, Yaml::Map(_) | Yaml::List(_)));
+                let keywords = (!words.is_empty()).then(|| self.made(name, node.referenced, "", &[], &words));
+                all(maps.into_iter().map(|item| self.identifier(name, item)).chain(keywords)).map(Expr::Any)
             }
-            Ok(Expr::Any(each))
+            _ => self.made(name, node.referenced, "", &[], &[node]),
         }
-        word => leaf::keywords(&modifiers::apply(&[], &[word], lists)?),
+    }
+
+    /// `Field|modifier|modifier: value` or a list of values; without a field, keywords.
+    fn item(&self, name: &str, key: &Spanned<String>, node: &Node) -> Result<Expr, Vec<Reason>> {
+        let mut parts = key.value.split('|');
+        let field = parts.next().unwrap_or_default();
+        let modifiers: Vec<&str> = parts.collect();
+        let whose = format!("{name}: {}", key.value);
+        let values: Vec<&Node> = match &node.value {
+            Yaml::List(items) if items.is_empty() => {
+                return Err(vec![Reason::new(node.referenced, format!("{whose}: the list of values is empty"))]);
+            }
+            Yaml::List(items) => items.iter().collect(),
+            _ => vec![node],
+        };
+        if field.is_empty() && modifiers.is_empty() {
+            return Err(vec![Reason::new(key.referenced, format!("{whose}: a field has no name"))]);
+        }
+        self.made(&whose, key.referenced, field, &modifiers, &values)
+    }
+
+    /// What is wrong with some values is told of each by itself, and what is wrong with all of them of the field.
+    fn made(
+        &self,
+        whose: &str,
+        at: Location,
+        name: &str,
+        modifiers: &[&str],
+        values: &[&Node],
+    ) -> Result<Expr, Vec<Reason>> {
+        let make = |values: &[&Node]| {
+            let item = modifiers::apply(at, modifiers, values, self.lists)?;
+            if name.is_empty() { leaf::keywords(&item) } else { leaf::field(name, self.in_security, &item) }
+        };
+        make(values).map_err(|problem| {
+            let told = |at: Location, problem: &str| Reason::new(at, format!("{whose}: {problem}"));
+            if make(&[]).is_err() {
+                return vec![told(at, &problem)];
+            }
+            let wrong = |value: &&Node| make(&[*value]).err().map(|problem| told(value.referenced, &problem));
+            let each: Vec<Reason> = values.iter().filter_map(wrong).collect();
+            if each.is_empty() { vec![told(at, &problem)] } else { each }
+        })
     }
 }
 
-/// `Field|modifier|modifier: value` or a list of values; without a field, keywords.
-fn item(key: &str, value: &Yaml, in_security: bool, lists: &Lists) -> Result<Expr, String> {
-    let mut parts = key.split('|');
-    let name = parts.next().unwrap_or_default();
-    let modifiers: Vec<&str> = parts.collect();
-    let values: Vec<&Yaml> = match value {
-        Yaml::List(items) if items.is_empty() => return Err(format!("{key}: the list of values is empty")),
-        Yaml::List(items) => items.iter().map(|item| &item.value).collect(),
-        one => vec![one],
-    };
-    let made = modifiers::apply(&modifiers, &values, lists).and_then(|item| match (name, modifiers.as_slice()) {
-        ("", []) => Err("a field has no name".to_owned()),
-        ("", _) => leaf::keywords(&item),
-        (name, _) => leaf::field(name, in_security, &item),
-    });
-    made.map_err(|problem| format!("{key}: {problem}"))
+/// All of them, or everything that is wrong with any.
+fn all(parts: impl Iterator<Item = Result<Expr, Vec<Reason>>>) -> Result<Vec<Expr>, Vec<Reason>> {
+    let (mut good, mut problems) = (Vec::new(), Vec::new());
+    for part in parts {
+        match part {
+            Ok(expr) => good.push(expr),
+            Err(more) => problems.extend(more),
+        }
+    }
+    if problems.is_empty() { Ok(good) } else { Err(problems) }
 }
 
 #[cfg(test)]

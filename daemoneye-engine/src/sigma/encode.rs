@@ -3,12 +3,6 @@
 
 use super::text::{Pattern, Token};
 
-/// Characters that begin an option: hyphen, slash, en dash, em dash, horizontal bar.
-const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
-
-/// Most options in one value: five spellings of each give 3,125 values.
-const MAX_DASHES: usize = 5;
-
 const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
 /// Bytes of one character of UTF-16 in this order.
@@ -56,31 +50,17 @@ pub(super) fn base64_at_offsets(bytes: &[u8]) -> Option<Vec<String>> {
     (0..3).map(at).collect()
 }
 
-/// Every spelling of the options in a value: a dash or slash that does not stand behind a word character and stands before one.
-/// `None`: there are too many.
-pub(super) fn windash(pattern: &Pattern) -> Option<Vec<Pattern>> {
+/// A value whose options begin with any of their signs: a dash or slash that does not stand behind a word character and stands before
+/// one.
+pub(super) fn windash(pattern: &Pattern) -> Pattern {
     let is_word = |token: Option<&Token>| matches!(token, Some(Token::Char(character)) if character.is_alphanumeric() || *character == '_');
     let tokens = &pattern.0;
     let begins = |at: usize| {
         let dash = matches!(tokens.get(at), Some(Token::Char('-' | '/')));
         dash && !is_word(at.checked_sub(1).and_then(|before| tokens.get(before))) && is_word(tokens.get(at + 1))
     };
-    let places: Vec<usize> = (0..tokens.len()).filter(|at| begins(*at)).collect();
-    if places.len() > MAX_DASHES {
-        return None;
-    }
-    let mut variants = vec![pattern.clone()];
-    for place in places {
-        let spelled = |variant: &Pattern, dash: char| {
-            let mut variant = variant.clone();
-            if let Some(token) = variant.0.get_mut(place) {
-                *token = Token::Char(dash);
-            }
-            variant
-        };
-        variants = variants.iter().flat_map(|variant| DASHES.map(|dash| spelled(variant, dash))).collect();
-    }
-    Some(variants)
+    let spelled = tokens.iter().enumerate().map(|(at, token)| if begins(at) { Token::Dash } else { *token });
+    Pattern(spelled.collect())
 }
 
 #[cfg(test)]
@@ -116,12 +96,8 @@ mod tests {
 
     #[test]
     fn an_option_has_five_spellings_and_a_dash_in_a_word_has_one() {
-        let of = |text: &str| windash(&Pattern::parse(text, false)).map(|variants| variants.len());
-        assert_eq!(of("-a"), Some(5));
-        assert_eq!(of(" /a -b"), Some(25));
-        assert_eq!(of("a-b"), Some(1));
-        assert_eq!(of("- a"), Some(1));
-        assert_eq!(of("*-a"), Some(5));
-        assert_eq!(of("-a -b -c -d -e -f"), None);
+        let of = |text: &str| windash(&Pattern::parse(text, false)).spelled().len();
+        assert_eq!((of("-a"), of("*-a"), of(" /a -b")), (5, 5, 25));
+        assert_eq!((of("a-b"), of("- a")), (1, 1));
     }
 }

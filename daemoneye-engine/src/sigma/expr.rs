@@ -2,6 +2,8 @@
 //!
 //! Every leaf is TRUE or FALSE, never NULL, and a negation is written `IS NOT TRUE`, so the whole has Sigma's two truth values.
 
+use serde_saphyr::Location;
+
 /// A condition over one event.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Expr {
@@ -12,7 +14,7 @@ pub(super) enum Expr {
     Leaf(String),
     Not(Box<Expr>),
     /// A test of a field that no column holds. It is never TRUE.
-    Unmapped(String),
+    Unmapped(String, Location),
 }
 
 /// Characters of one line of SQL before it is broken.
@@ -31,16 +33,21 @@ impl Expr {
         match self {
             Self::All(parts) | Self::Any(parts) => parts.iter().map(Self::size).sum::<usize>().saturating_add(1),
             Self::Not(inner) => inner.size().saturating_add(1),
-            Self::Constant(_) | Self::Leaf(_) | Self::Unmapped(_) => 1,
+            Self::Constant(_) | Self::Leaf(_) | Self::Unmapped(..) => 1,
         }
     }
 
-    /// The fields that are not mapped: `(field, negated)`.
-    pub(super) fn unmapped(&self, negated: bool, found: &mut Vec<(String, bool)>) {
+    /// The fields that are not mapped: `(field, negated, place)`, each way once.
+    pub(super) fn unmapped(&self, negated: bool, found: &mut Vec<(String, bool, Location)>) {
         match self {
             Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.unmapped(negated, found)),
             Self::Not(inner) => inner.unmapped(!negated, found),
-            Self::Unmapped(field) => found.push((field.clone(), negated)),
+            Self::Unmapped(field, at) => {
+                let is_known = |(known, way, _): &(String, bool, Location)| known == field && *way == negated;
+                if !found.iter().any(is_known) {
+                    found.push((field.clone(), negated, *at));
+                }
+            }
             Self::Constant(_) | Self::Leaf(_) => {}
         }
     }
@@ -55,7 +62,7 @@ impl Expr {
                 Self::Not(inner) => *inner,
                 other => Self::Not(Box::new(other)),
             },
-            Self::Unmapped(_) => Self::Constant(false),
+            Self::Unmapped(..) => Self::Constant(false),
             known => known,
         }
     }
@@ -68,7 +75,7 @@ impl Expr {
             Self::Constant(value) => value.to_string().to_uppercase(),
             Self::Leaf(sql) => sql.clone(),
             Self::Not(inner) => format!("({}) IS NOT TRUE", inner.sql(depth.saturating_add(1))),
-            Self::Unmapped(_) => "FALSE".to_owned(),
+            Self::Unmapped(..) => "FALSE".to_owned(),
         }
     }
 }
@@ -132,7 +139,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_folded() {
-        let never = Expr::Unmapped("x".to_owned());
+        let never = Expr::Unmapped("x".to_owned(), Location::UNKNOWN);
         assert_eq!(Expr::All(vec![leaf("a"), never.clone()]).folded(), Expr::Constant(false));
         assert_eq!(Expr::Any(vec![leaf("a"), never.clone()]).folded(), leaf("a"));
         assert_eq!(Expr::All(vec![leaf("a"), never.not()]).folded(), leaf("a"));

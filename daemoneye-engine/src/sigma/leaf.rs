@@ -8,13 +8,15 @@ use super::modifiers::{Item, Kind, Place, Value, text_of};
 use super::pcre;
 use super::text::{Pattern, Shape};
 use crate::detect::rules::yaml;
+use crate::sql::MAX_PATTERN_BYTES;
+use crate::text::{Fits, expression};
 
 /// Longest run of a pattern in bytes; more than this is no rule.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
 
 /// The condition of one key of a search identifier.
 pub(super) fn field(name: &str, in_security: bool, item: &Item) -> Result<Expr, String> {
-    let Some(target) = fields::target(name, in_security) else { return Ok(Expr::Unmapped(name.to_owned())) };
+    let Some(target) = fields::target(name, in_security) else { return Ok(Expr::Unmapped(name.to_owned(), item.at)) };
     let each: Vec<Expr> = if item.all {
         item.values.iter().map(|variants| any(name, target, item, variants, in_security)).collect::<Result<_, _>>()?
     } else {
@@ -89,12 +91,14 @@ fn text_column(column: &str, item: &Item, values: &[Value], in_security: bool) -
             each.collect::<Result<_, _>>().map(Expr::Any)
         }
         Kind::Cidr => {
-            let nets: Vec<String> =
-                patterns("cidr")?.iter().filter_map(Pattern::plain).map(|net| quoted(&net)).collect();
+            let nets: Vec<String> = patterns("cidr")?.iter().filter_map(Pattern::plain).collect();
+            let known = nets.iter().map(|net| Fits::of_function("cidr", &[net]).map_or(Ok(()), |fits| fits.map(drop)));
+            known.collect::<Result<(), _>>().map_err(|(_, problem)| problem)?;
+            let nets: Vec<String> = nets.iter().map(|net| quoted(net)).collect();
             Ok(Expr::Leaf(format!("cidr({column}, {})", nets.join(", "))))
         }
         Kind::Compare(_) => Err(format!("lt, lte, gt and gte need a number, and the column {column} is text")),
-        Kind::FieldRef(place) => references(column, *place, item.cased, values, in_security),
+        Kind::FieldRef(place) => references(column, *place, item, values, in_security),
         Kind::Exists => Err("exists takes true or false".to_owned()),
     }
 }
@@ -102,7 +106,7 @@ fn text_column(column: &str, item: &Item, values: &[Value], in_security: bool) -
 /// One call for each kind of search, with all its values.
 fn calls(column: &str, cased: bool, patterns: &[Pattern]) -> Result<Vec<Expr>, String> {
     const SEARCHES: [&str; 5] = ["eq", "starts", "ends", "contains", "like"];
-    let (mut values, mut present) = (SEARCHES.map(|_| Vec::new()), false);
+    let (mut values, mut present, mut expressions) = (SEARCHES.map(|_| Vec::new()), false, Vec::new());
     for pattern in patterns {
         let (search, text) = match pattern.shape() {
             Shape::Equal(text) => (0, text),
@@ -110,6 +114,10 @@ fn calls(column: &str, cased: bool, patterns: &[Pattern]) -> Result<Vec<Expr>, S
             Shape::EndsWith(text) => (2, text),
             Shape::Contains(text) => (3, text),
             Shape::Like(text) => (4, text),
+            Shape::Expression => {
+                expressions.push(matching(column, &pattern.expression(!cased)?)?);
+                continue;
+            }
             Shape::Present => {
                 present = true;
                 continue;
@@ -127,6 +135,7 @@ fn calls(column: &str, cased: bool, patterns: &[Pattern]) -> Result<Vec<Expr>, S
     let called = SEARCHES.iter().zip(values).filter(|(_, values)| !values.is_empty());
     Ok(called
         .map(|(search, values)| Expr::Leaf(format!("{case}_{search}({column}, {})", values.join(", "))))
+        .chain(expressions)
         .collect())
 }
 
@@ -142,15 +151,23 @@ fn literal(text: &str) -> Result<String, String> {
 
 fn regex(column: &str, pattern: &Pattern, flags: &str) -> Result<Expr, String> {
     let text = pattern.plain().ok_or("a list with wildcards cannot be put into a regular expression")?;
-    let flags = if flags.is_empty() { String::new() } else { format!(", {}", quoted(flags)) };
-    Ok(Expr::Leaf(format!("re_match({column}, {}{flags})", literal(&pcre::translated(&text)?)?)))
+    matching(column, &pcre::translated(&text, flags)?)
+}
+
+/// The search for an expression of ours.
+fn matching(column: &str, text: &str) -> Result<Expr, String> {
+    if text.len() > MAX_PATTERN_BYTES {
+        return Err(format!("the expression has {} bytes here, more than {MAX_PATTERN_BYTES}", text.len()));
+    }
+    expression(text, "").map_err(|problem| format!("the expression does not compile: {problem}"))?;
+    Ok(Expr::Leaf(format!("re_match({column}, {})", literal(text)?)))
 }
 
 /// Compared with other columns of the same event.
-fn references(column: &str, place: Place, cased: bool, values: &[Value], in_security: bool) -> Result<Expr, String> {
+fn references(column: &str, place: Place, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
     let each = values.iter().map(|value| {
         let other = text_of(value, "fieldref")?.plain().unwrap_or_default();
-        let Some(target) = fields::target(&other, in_security) else { return Ok(Expr::Unmapped(other)) };
+        let Some(target) = fields::target(&other, in_security) else { return Ok(Expr::Unmapped(other, item.at)) };
         let Target::Column(other_column) = target else {
             return Err(format!("fieldref: {other} has no column of its own"));
         };
@@ -158,7 +175,7 @@ fn references(column: &str, place: Place, cased: bool, values: &[Value], in_secu
         if kind(column) != kind(other_column) {
             return Err(format!("fieldref: {column} and {other_column} are of different kinds"));
         }
-        let folds = !cased && kind(column) == Some(columns::Kind::Text);
+        let folds = !item.cased && kind(column) == Some(columns::Kind::Text);
         let side = |name: &str| if folds { format!("ci_fold({name})") } else { name.to_owned() };
         let (left, right) = (side(column), side(other_column));
         let sql = match place {
@@ -198,27 +215,43 @@ fn number_column(name: &str, column: &str, item: &Item, values: &[Value], in_sec
         return done;
     }
     if let Kind::FieldRef(place) = item.kind {
-        return references(column, place, item.cased, values, in_security);
+        return references(column, place, item, values, in_security);
     }
     let operator = match &item.kind {
         Kind::Plain => "=",
         Kind::Compare(operator) => operator,
         _ => return Err(format!("{name} is a number: text, expressions and networks are not looked for in it")),
     };
-    let each = values.iter().map(|value| {
+    let (mut each, mut numbers) = (Vec::new(), Vec::new());
+    for value in values {
         let number = match value {
-            Value::Null => return Ok(Expr::Leaf(format!("{column} IS NULL"))),
+            Value::Null => {
+                each.push(Expr::Leaf(format!("{column} IS NULL")));
+                continue;
+            }
             Value::Real(number) if number.is_finite() => format!("{number:?}"),
             Value::Text(pattern) if pattern.shape() == Shape::Present => {
-                return Ok(Expr::Leaf(format!("{column} IS NOT NULL")));
+                each.push(Expr::Leaf(format!("{column} IS NOT NULL")));
+                continue;
             }
-            other => {
-                integer(other).ok_or_else(|| format!("{name} is a number, and a value of it is not"))?.to_string()
-            }
+            other => match integer(other) {
+                Some(number) if operator == "=" => {
+                    numbers.push(number.to_string());
+                    continue;
+                }
+                Some(number) => number.to_string(),
+                None => return Err(format!("{name} is a number, and a value of it is not")),
+            },
         };
-        Ok(Expr::Leaf(format!("({column} {operator} {number}) IS TRUE")))
+        each.push(Expr::Leaf(format!("({column} {operator} {number}) IS TRUE")));
+    }
+    each.extend(match numbers.as_slice() {
+        [] => None,
+        [one] => Some(Expr::Leaf(format!("({column} = {one}) IS TRUE"))),
+        // One list, however long: a statement has a bound of its own for OR.
+        several => Some(Expr::Leaf(format!("({column} IN ({})) IS TRUE", several.join(", ")))),
     });
-    each.collect::<Result<_, _>>().map(Expr::Any)
+    Ok(Expr::Any(each))
 }
 
 fn boolean_column(name: &str, column: &str, item: &Item, values: &[Value]) -> Result<Expr, String> {
@@ -274,7 +307,7 @@ fn hash(name: &str, algorithm: &str, digits: usize, item: &Item, values: &[Value
     let each = values.iter().map(|value| {
         let plain = text_of(value, name).ok().and_then(|pattern| match pattern.shape() {
             Shape::Equal(text) | Shape::Contains(text) | Shape::StartsWith(text) | Shape::EndsWith(text) => Some(text),
-            Shape::Like(_) | Shape::Present => None,
+            Shape::Expression | Shape::Like(_) | Shape::Present => None,
         });
         let whole = plain.filter(|text| {
             item.kind == Kind::Plain && text.len() == digits && text.bytes().all(|byte| byte.is_ascii_hexdigit())

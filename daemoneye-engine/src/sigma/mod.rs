@@ -96,13 +96,27 @@ pub struct Conversion {
 pub struct Reason {
     /// Line of the file, from 1; 0 is the document as a whole.
     pub line: u64,
+    /// Column of that line in characters, from 1; 0 with line 0.
+    pub column: u64,
     /// One sentence.
     pub message: String,
 }
 
 impl Reason {
     fn new(at: Location, message: impl Into<String>) -> Self {
-        Self { line: at.line(), message: message.into() }
+        Self { line: at.line(), column: at.column(), message: message.into() }
+    }
+
+    /// Of the document as a whole.
+    #[must_use]
+    pub fn whole(message: impl Into<String>) -> Self {
+        Self { line: 0, column: 0, message: message.into() }
+    }
+
+    /// `line:column: `, or nothing for the whole document.
+    #[must_use]
+    pub fn place(&self) -> String {
+        if self.line > 0 { format!("{}:{}: ", self.line, self.column) } else { String::new() }
     }
 }
 
@@ -130,7 +144,7 @@ pub fn convert(files: &[RuleFile], lists: &Lists) -> Vec<Conversion> {
             if conversion.rule.is_some() && replaced.contains(&conversion.sigma_id) {
                 conversion.rule = None;
                 let message = "it stands in a correlation and raises nothing by itself (generate: true would)";
-                conversion.reasons.push(Reason { line: 0, message: message.to_owned() });
+                conversion.reasons.push(Reason::whole(message));
             }
             conversion
         })
@@ -153,7 +167,7 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
     let mut replaced = BTreeSet::new();
     let mut convert = |(draft, node): (Draft<'_>, Node)| {
         let Some(correlation) = document::field(&node, "correlation") else { return draft.refused(Vec::new()) };
-        match correlation::convert(correlation, &parts) {
+        match correlation::convert(&node, correlation, &parts) {
             Ok(correlated) => {
                 let lack = |(rule, field): (String, String)| {
                     let message = format!("a part of its rule {rule} is missing: no column holds the field {field}");
@@ -167,7 +181,7 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
                 }
                 conversion
             }
-            Err(problem) => draft.refused(vec![Reason::new(correlation.referenced, problem)]),
+            Err(problems) => draft.refused(problems),
         }
     };
     (correlations.into_iter().map(&mut convert).collect(), replaced)
@@ -247,7 +261,7 @@ impl<'a> Draft<'a> {
                 let sql = format!("SELECT {OUTPUT}\nFROM process_events\nWHERE {condition}");
                 (Some(condition), self.finish(&sql, &[], lacks))
             }
-            Err(reason) => (None, self.refused(vec![reason])),
+            Err(reasons) => (None, self.refused(reasons)),
         }
     }
 
@@ -255,41 +269,48 @@ impl<'a> Draft<'a> {
         self.header.service.as_deref() == Some("security")
     }
 
-    fn condition(&self, node: &Node) -> Result<(Expr, Lacks), Reason> {
-        let whole = |message: String| Reason::new(node.referenced, message);
+    /// The whole condition, or everything that is wrong with the rule.
+    fn condition(&self, node: &Node) -> Result<(Expr, Lacks), Vec<Reason>> {
+        let mut problems = Vec::new();
         for (key, what) in [
             ("filter", "Sigma filters are not built"),
             ("action", "collections of rules (action) are of Sigma before version 2"),
         ] {
-            if let Some(node) = document::field(node, key) {
-                return Err(Reason::new(node.referenced, what));
-            }
+            problems.extend(document::field(node, key).map(|node| Reason::new(node.referenced, what)));
         }
-        let (source, mut reasons) = self.logsource(node)?;
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let (source, mut reasons) = self.logsource(node).unwrap_or_else(|wrong| {
+            problems.extend(wrong);
+            Default::default()
+        });
         let Some(detection) = document::field(node, "detection") else {
-            return Err(whole("the rule has no detection".to_owned()));
+            problems.push(Reason::new(node.referenced, "the rule has no detection"));
+            return Err(problems);
         };
-        let at = detection.referenced;
-        let detection =
-            Detection::read(detection, self.in_security(), self.lists).map_err(|problem| Reason::new(at, problem))?;
-        let each = detection.conditions.iter().map(|text| condition::parse(text, &detection.identifiers));
-        let expr = each.collect::<Result<_, _>>().map(Expr::Any);
-        let expr = expr.map_err(|problem| Reason::new(detection.at, problem))?;
+        let (expr, condition_at) = match self.detected(detection, &mut problems) {
+            Some(found) if problems.is_empty() => found,
+            _ => {
+                problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
+                problems.dedup();
+                return Err(problems);
+            }
+        };
         let mut unmapped = Vec::new();
         expr.unmapped(false, &mut unmapped);
+        reasons.extend(unmapped.iter().map(|(field, negated, at)| {
+            let effect = if *negated { "what it would take out stays in" } else { "what needs it never matches" };
+            Reason::new(*at, format!("no column holds the field {field}: {effect}"))
+        }));
+        let mut unmapped: Vec<String> = unmapped.into_iter().map(|(field, ..)| field).collect();
         unmapped.sort();
         unmapped.dedup();
-        reasons.extend(unmapped.iter().map(|(field, negated)| {
-            let effect = if *negated { "what it would take out stays in" } else { "what needs it never matches" };
-            Reason::new(at, format!("no column holds the field {field}: {effect}"))
-        }));
-        let mut unmapped: Vec<String> = unmapped.into_iter().map(|(field, _)| field).collect();
-        unmapped.dedup();
         match expr.folded() {
-            Expr::Constant(true) => Err(Reason::new(detection.at, "every event would match")),
+            Expr::Constant(true) => Err(vec![Reason::new(condition_at, "every event would match")]),
             Expr::Constant(false) => {
                 if reasons.is_empty() {
-                    reasons.push(Reason::new(detection.at, "no event here can match it"));
+                    reasons.push(Reason::new(condition_at, "no event here can match it"));
                 }
                 Ok((Expr::Constant(false), Lacks { reasons, unmapped }))
             }
@@ -300,46 +321,88 @@ impl<'a> Draft<'a> {
         }
     }
 
+    /// What the detection asks, and where its condition stands.
+    fn detected(&self, node: &Node, problems: &mut Vec<Reason>) -> Option<(Expr, Location)> {
+        let read = Detection::read(node, self.in_security(), self.lists);
+        let detection = read.map_err(|problem| problems.push(Reason::new(node.referenced, problem))).ok()?;
+        if detection.conditions.is_empty() {
+            problems.push(Reason::new(node.referenced, "detection has no condition"));
+            let wrong = detection.identifiers.into_iter().filter_map(|(_, expr)| expr.err());
+            problems.extend(wrong.flatten());
+            return None;
+        }
+        let mut each = Vec::with_capacity(detection.conditions.len());
+        for text in &detection.conditions {
+            match condition::parse(text, &detection.identifiers, problems) {
+                Ok(expr) => each.push(expr),
+                Err(problem) => problems.push(Reason::new(detection.at, problem)),
+            }
+        }
+        Some((Expr::Any(each), detection.at))
+    }
+
     /// The log source as conditions. What is no source of process events is refused.
-    fn logsource(&self, node: &Node) -> Result<(Vec<Expr>, Vec<Reason>), Reason> {
-        let at = document::field(node, "logsource").map_or(node.referenced, |node| node.referenced);
+    fn logsource(&self, node: &Node) -> Result<(Vec<Expr>, Vec<Reason>), Vec<Reason>> {
+        let written = document::field(node, "logsource");
+        let at = written.map_or(node.referenced, |node| node.referenced);
+        let place =
+            |name: &str| written.and_then(|node| document::field(node, name)).map_or(at, |node| node.referenced);
+        let mut problems = Vec::new();
         let Header { category, product, service, .. } = &self.header;
         let (mut source, mut reasons) = (Vec::new(), Vec::new());
         let event = |word: &str| Expr::Leaf(format!("event_type = {}", quoted(word)));
         match category.as_deref() {
             Some("process_creation") => source.push(event("start")),
             Some("process_termination") => source.push(event("stop")),
-            Some(other) => return Err(Reason::new(at, format!("no table holds events of the category {other}"))),
+            Some(other) => {
+                problems
+                    .push(Reason::new(place("category"), format!("no table holds events of the category {other}")));
+            }
             None if service.is_none() => {
                 reasons.push(Reason::new(at, "logsource names no category: every event of a process is looked at"));
             }
             None => {}
         }
         if let Some(service) = service.as_deref().filter(|service| !matches!(*service, "sysmon" | "security")) {
-            return Err(Reason::new(at, format!("no table holds events of the service {service}")));
+            problems.push(Reason::new(place("service"), format!("no table holds events of the service {service}")));
         }
         if let Some(product) = product.as_deref() {
-            let Some(foreign) = fields::foreign_sources(product) else {
-                return Err(Reason::new(at, format!("no table holds events of the product {product}")));
-            };
-            let foreign: Vec<String> = foreign.iter().map(|source| quoted(source)).collect();
-            source.push(Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", foreign.join(", "))));
+            match fields::foreign_sources(product) {
+                Some(foreign) => {
+                    let foreign: Vec<String> = foreign.iter().map(|source| quoted(source)).collect();
+                    source.push(Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", foreign.join(", "))));
+                }
+                None => {
+                    let message = format!("no table holds events of the product {product}");
+                    problems.push(Reason::new(place("product"), message));
+                }
+            }
         }
-        Ok((source, reasons))
+        if problems.is_empty() { Ok((source, reasons)) } else { Err(problems) }
     }
 
     /// Through the same door as a rule that was written by hand.
     fn finish(self, sql: &str, dedup: &[&str], mut lacks: Lacks) -> Conversion {
         let (id, made) = self.id();
-        lacks.reasons.extend(made.map(|message| Reason { line: 0, message }));
+        lacks.reasons.extend(made.map(Reason::whole));
         let header = Header { title: self.title(), ..self.header.clone() };
-        match rules::parse(&self.file.path, &write::rule_file(&header, id, sql, dedup)) {
+        let file = write::rule_file(&header, id, sql, dedup);
+        if u64::try_from(file.len()).is_ok_and(|bytes| bytes > rules::MAX_FILE_BYTES) {
+            let message = format!(
+                "the rule file that it becomes has {} bytes, more than {}: split its values over several rules",
+                file.len(),
+                rules::MAX_FILE_BYTES
+            );
+            return self.refused(vec![Reason::whole(message)]);
+        }
+        match rules::parse(&self.file.path, &file) {
             Ok(rule) => {
                 let verdict = if lacks.unmapped.is_empty() { Verdict::Compiled } else { Verdict::Partial };
                 self.done(verdict, lacks, Some(rule))
             }
             Err(problems) => {
-                let told = problems.into_iter().map(|problem| Reason { line: 0, message: problem.message });
+                // The places are those of a file that was not written.
+                let told = problems.into_iter().map(|problem| Reason::whole(problem.message));
                 self.refused(told.collect())
             }
         }

@@ -3,13 +3,19 @@
 //! A value may become several, of which one has to fit; `all` joins the values as they were written. What is not known here, or
 //! stands where it means nothing, is refused by its name.
 
+use serde_saphyr::Location;
+
 use super::encode::{self, Wide};
 use super::lists::Lists;
 use super::text::{Pattern, Token};
-use crate::detect::rules::yaml::Yaml;
+use crate::detect::rules::yaml::{Node, Yaml};
 
 /// Most values that one value may become.
 const MAX_VARIANTS: usize = 10_000;
+/// Options of a value of which every spelling is written: 25 texts are looked for faster than one expression. More are one expression.
+const MAX_LISTED: usize = 2;
+/// Options of a value that is encoded further, each spelling by itself: five have 3,125.
+const MAX_SPELLED: usize = 5;
 
 /// How values are compared.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +53,8 @@ pub(super) enum Value {
 /// Everything behind one key of a search identifier.
 #[derive(Debug)]
 pub(super) struct Item {
+    /// Where its field stands.
+    pub(super) at: Location,
     pub(super) kind: Kind,
     pub(super) cased: bool,
     pub(super) all: bool,
@@ -57,13 +65,13 @@ pub(super) struct Item {
 }
 
 /// Applies the modifiers to the values.
-pub(super) fn apply(modifiers: &[&str], values: &[&Yaml], lists: &Lists) -> Result<Item, String> {
+pub(super) fn apply(at: Location, modifiers: &[&str], values: &[&Node], lists: &Lists) -> Result<Item, String> {
     let has = |name: &str| modifiers.contains(&name);
     let raw = has("re") || has("cidr") || has("fieldref");
-    let read = |value: &&Yaml| read(value, raw, has("expand")).map(|value| vec![value]);
+    let read = |value: &&Node| read(&value.value, raw, has("expand")).map(|value| vec![value]);
     let values = values.iter().map(read).collect::<Result<_, _>>()?;
     let mut chain = Chain {
-        item: Item { kind: Kind::Plain, cased: false, all: false, negated: false, values },
+        item: Item { at, kind: Kind::Plain, cased: false, all: false, negated: false, values },
         is_reference: has("fieldref"),
         place: Place::Whole,
         lists,
@@ -74,6 +82,7 @@ pub(super) fn apply(modifiers: &[&str], values: &[&Yaml], lists: &Lists) -> Resu
     if chain.is_reference {
         chain.item.kind = Kind::FieldRef(chain.place);
     }
+    chain.each(|value| spelled(value, MAX_LISTED))?;
     if chain.item.values.iter().flatten().any(|value| matches!(value, Value::Bytes(_))) {
         return Err(
             "a UTF-16 modifier needs base64 or base64offset behind it: text columns hold no such bytes".to_owned()
@@ -168,12 +177,18 @@ impl Chain<'_> {
         }
         let plain = |value: &Value| {
             let text = text_of(value, modifier)?;
-            text.plain().ok_or_else(|| format!("the modifier {modifier} cannot encode wildcards"))
+            text.plain().ok_or_else(|| match text.dashes() {
+                0 => format!("the modifier {modifier} cannot encode wildcards"),
+                _ => format!("the modifier {modifier} cannot encode more than {MAX_SPELLED} options in one value"),
+            })
         };
         let bytes = |value: Value| match value {
             Value::Bytes(bytes) => Ok(bytes),
             other => plain(&other).map(String::into_bytes),
         };
+        if modifier != "windash" {
+            self.each(|value| spelled(value, MAX_SPELLED))?;
+        }
         let literal = |text: String| Value::Text(Pattern::literal(&text, false));
         self.each(|value| {
             Ok(match modifier {
@@ -185,11 +200,7 @@ impl Chain<'_> {
                 }
                 "utf16be" => vec![Value::Bytes(encode::utf16(&plain(&value)?, Wide::Big))],
                 "utf16" => vec![Value::Bytes(encode::utf16(&plain(&value)?, Wide::Marked))],
-                "windash" => {
-                    let variants = encode::windash(&text_of(&value, modifier)?);
-                    let variants = variants.ok_or("windash: more than five options in one value")?;
-                    variants.into_iter().map(Value::Text).collect()
-                }
+                "windash" => vec![Value::Text(encode::windash(&text_of(&value, modifier)?))],
                 _ => vec![Value::Bytes(encode::utf16(&plain(&value)?, Wide::Little))],
             })
         })
@@ -207,6 +218,16 @@ impl Chain<'_> {
             *variants = changed;
         }
         Ok(())
+    }
+}
+
+/// Every way to write the options of a value, of which it may have this many; with more it stays as it is.
+fn spelled(value: Value, most: usize) -> Result<Vec<Value>, String> {
+    match value {
+        Value::Text(pattern) if (1..=most).contains(&pattern.dashes()) => {
+            Ok(pattern.spelled().into_iter().map(Value::Text).collect())
+        }
+        other => Ok(vec![other]),
     }
 }
 

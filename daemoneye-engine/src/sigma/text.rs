@@ -3,12 +3,19 @@
 //! Read from left to right: a backslash before `*`, `?` or a backslash takes that character as it is; before anything else it is
 //! itself. A percent sign is a mark only where placeholders are expanded, and a backslash takes it as it is there too.
 
+use super::pcre::{self, Piece};
+
+/// Characters that begin an option: hyphen, slash, en dash, em dash, horizontal bar.
+const DASHES: [char; 5] = ['-', '/', '\u{2013}', '\u{2014}', '\u{2015}'];
+
 /// One piece of a pattern.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Token {
     /// Any run, also an empty one.
     Any,
     Char(char),
+    /// One of the signs that begin an option.
+    Dash,
     /// Exactly one character.
     One,
     /// A percent sign that may begin or end the name of a placeholder.
@@ -25,6 +32,8 @@ pub(super) enum Shape {
     Contains(String),
     EndsWith(String),
     Equal(String),
+    /// A regular expression over the tokens.
+    Expression,
     /// A pattern of LIKE.
     Like(String),
     /// Any text.
@@ -70,14 +79,67 @@ impl Pattern {
             .map(|token| match token {
                 Token::Char(character) => Some(*character),
                 Token::Percent => Some('%'),
-                Token::Any | Token::One => None,
+                Token::Any | Token::Dash | Token::One => None,
             })
             .collect()
+    }
+
+    /// How many signs of options it has that are one of several.
+    pub(super) fn dashes(&self) -> usize {
+        self.0.iter().filter(|token| **token == Token::Dash).count()
+    }
+
+    /// Every way to write the signs of its options.
+    pub(super) fn spelled(&self) -> Vec<Self> {
+        let mut variants = vec![Vec::with_capacity(self.0.len())];
+        for token in &self.0 {
+            if *token == Token::Dash {
+                let with = |variant: &Vec<Token>, dash| variant.iter().copied().chain([Token::Char(dash)]).collect();
+                variants = variants.iter().flat_map(|variant| DASHES.map(|dash| with(variant, dash))).collect();
+            } else {
+                variants.iter_mut().for_each(|variant| variant.push(*token));
+            }
+        }
+        variants.into_iter().map(Self).collect()
+    }
+
+    /// As a regular expression over a whole text; `folds`: without the case of ASCII letters.
+    pub(super) fn expression(&self, folds: bool) -> Result<String, String> {
+        let tokens = self.0.as_slice();
+        let (is_open, tokens) = match tokens {
+            [Token::Any, rest @ ..] => (true, rest),
+            all => (false, all),
+        };
+        let (is_open_behind, tokens) = match tokens {
+            [rest @ .., Token::Any] => (true, rest),
+            all => (false, all),
+        };
+        let any = || Piece::One("(?s:.)".to_owned());
+        let mut pieces = Vec::with_capacity(tokens.len());
+        pieces.extend((!is_open).then(|| Piece::Empty(r"\A".to_owned())));
+        for token in tokens {
+            match token {
+                Token::Any => pieces.extend([any(), Piece::Quantifier("*".to_owned(), true)]),
+                Token::Char(character) => {
+                    pieces.push(Piece::Char(*character, folds && character.is_ascii_alphabetic()))
+                }
+                Token::Dash => {
+                    pieces.push(Piece::One(format!("[{}]", DASHES.iter().collect::<String>().replace('-', r"\-"))))
+                }
+                Token::One => pieces.push(any()),
+                Token::Percent => pieces.push(Piece::Char('%', false)),
+            }
+        }
+        pieces.extend((!is_open_behind).then(|| Piece::Empty(r"\z".to_owned())));
+        pcre::said(&pieces)
     }
 
     pub(super) fn shape(&self) -> Shape {
         let mut tokens = self.0.clone();
         tokens.dedup_by(|next, before| *next == Token::Any && *before == Token::Any);
+        if self.dashes() > 0 {
+            return Shape::Expression;
+        }
         let plain = |tokens: &[Token]| Self(tokens.to_vec()).plain();
         match tokens.as_slice() {
             [Token::Any] => Shape::Present,
@@ -96,7 +158,8 @@ fn like(tokens: &[Token]) -> String {
     for token in tokens {
         match token {
             Token::Any => pattern.push('%'),
-            Token::One => pattern.push('_'),
+            // A dash that is one of several is left to an expression.
+            Token::Dash | Token::One => pattern.push('_'),
             Token::Percent => pattern.push_str("\\%"),
             Token::Char(character @ ('%' | '_' | '\\')) => pattern.extend(['\\', *character]),
             Token::Char(character) => pattern.push(*character),

@@ -79,7 +79,7 @@ fn checked(
     instead_of_function: fn(&str) -> String,
     lists: Option<&dyn ValueLists>,
 ) -> Result<Checked, SqlRefusal> {
-    let tokens = tokens::capped(sql)?;
+    let tokens = tokens::capped(sql, lists.is_some())?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
     let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
     let mut statements = Parser::new(&PostgreSqlDialect {})

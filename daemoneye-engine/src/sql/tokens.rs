@@ -10,6 +10,9 @@ use datafusion::sql::sqlparser::tokenizer::{Location, Token, TokenWithSpan, Toke
 
 /// Bytes of a statement as it is written; the values of the lists that it names come later.
 pub(crate) const MAX_SQL_BYTES: usize = daemoneye_lib::frame::STATEMENT_LIMIT_BYTES;
+/// The same of a rule, whose values may stand in it: as much as a rule file has. A rule comes from the host's own files, not from
+/// whoever asks.
+pub(crate) const MAX_RULE_SQL_BYTES: usize = 256 * 1024;
 /// Parentheses, brackets and braces inside one another.
 const MAX_NESTING: usize = 32;
 /// CASE inside CASE.
@@ -28,12 +31,14 @@ const MAX_TYPE_WORDS: usize = 8;
 pub(crate) const RECURSION_LIMIT: usize = 160;
 
 /// The statement's tokens, if they keep every cap.
-pub(crate) fn capped(sql: &str) -> Result<Vec<TokenWithSpan>, SqlRefusal> {
-    if sql.len() > MAX_SQL_BYTES {
-        return Err(SqlRefusal::whole(
-            format!("the statement has {} bytes, more than {MAX_SQL_BYTES}", sql.len()),
-            "bind long lists as $1, $2, … or split the query",
-        ));
+pub(crate) fn capped(sql: &str, is_rule: bool) -> Result<Vec<TokenWithSpan>, SqlRefusal> {
+    let (most, hint) = if is_rule {
+        (MAX_RULE_SQL_BYTES, "put long lists of values into a list file: x IN (list('…')), ci_contains(x, list('…'))")
+    } else {
+        (MAX_SQL_BYTES, "bind long lists as $1, $2, … or split the query")
+    };
+    if sql.len() > most {
+        return Err(SqlRefusal::whole(format!("the statement has {} bytes, more than {most}", sql.len()), hint));
     }
     let tokens = Tokenizer::new(&PostgreSqlDialect {}, sql)
         .tokenize_with_location()

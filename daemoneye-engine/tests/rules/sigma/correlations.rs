@@ -213,7 +213,10 @@ fn what_a_correlation_cannot_say_is_refused_by_its_name() {
 #[test]
 fn rules_of_a_correlation_raise_nothing_by_themselves_unless_it_says_so() {
     let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
-    for (body, alone) in [(body.to_owned(), false), (format!("{body}\ngenerate: true"), true)] {
+    for (said, alone) in
+        [("", false), ("\ngenerate: true", true), ("\ngenerate: yes", true), ("\ngenerate: off", false)]
+    {
+        let body = format!("{body}{said}");
         let conversions = convert(&[file("x.yml", &correlation(&body))], &lists());
         assert_eq!(conversions[1].rule.is_some(), alone);
         assert!(conversions[2].rule.is_some(), "rule_b is in no correlation");

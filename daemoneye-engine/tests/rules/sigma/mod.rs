@@ -4,6 +4,7 @@
 mod cases;
 mod conditions;
 mod correlations;
+mod judge;
 mod verdicts;
 
 use std::path::Path;

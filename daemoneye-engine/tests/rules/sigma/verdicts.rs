@@ -31,9 +31,11 @@ fn what_cannot_be_said_is_refused_by_its_name() {
         ("CommandLine|re: '(?=a)'", "look-a"),
         ("CommandLine|re: '(?<!a)b'", "look-"),
         ("CommandLine|re: '(a)\\1'", "backreference"),
-        ("CommandLine|re: '('", "does not compile"),
+        ("CommandLine|re: '('", "unclosed"),
+        ("CommandLine|re: '(\\w{500}){500}'", "bytes compiled"),
         ("CommandLine|re: 'a++'", "possessive"),
-        ("CommandLine|re: '[+--]'", "range"),
+        ("CommandLine|re: '\\Bx'", "\\B"),
+        ("CommandLine|re: '\\R\\n'", "\\R"),
         ("CommandLine|re: '\\p{Greek}'", "Greek"),
         ("CommandLine|base64offset: a", "one byte"),
         ("CommandLine: []", "empty"),
@@ -46,7 +48,7 @@ fn what_cannot_be_said_is_refused_by_its_name() {
         ("EventID|gt: 4", "EventID"),
         ("CommandLine|fieldref: ProcessId", "different kinds"),
         ("CommandLine: \"a\\0b\"", "NUL"),
-        ("CommandLine|windash: '-a -b -c -d -e -f'", "five"),
+        ("CommandLine|windash|base64: '-a -b -c -d -e -f'", "more than 5 options"),
     ] {
         told(selection, &of(selection), Verdict::Refused, word);
     }
@@ -146,6 +148,107 @@ fn places_are_those_of_the_file() {
     assert_eq!(all[0].verdict, Verdict::Compiled);
     let last = u64::try_from(text.lines().count()).unwrap();
     assert_eq!(all[1].reasons[0].line, last, "{:?}", all[1].reasons);
+}
+
+#[test]
+fn every_problem_of_a_rule_is_told_with_its_line_and_column() {
+    let text = "title: many\nlogsource:\n  category: file_event\n  product: aws\ndetection:\n  one:\n    CommandLine|frob: a\n    \
+        User|re:\n      - '(?=a)'\n      - good\n      - 'b++'\n  two:\n    - ProcessId: [4, abc]\n    - Image|i: x\n  unused:\n    \
+        Image|i: y\n  condition: one and two\n";
+    let told: Vec<_> =
+        converted(text).reasons.into_iter().map(|reason| (reason.line, reason.column, reason.message)).collect();
+    let wanted = [
+        (3, 13, "file_event"),
+        (4, 12, "aws"),
+        (7, 5, "frob"),
+        (9, 9, "look-ahead"),
+        (11, 9, "possessive"),
+        (13, 22, "number"),
+        (14, 7, "behind re"),
+    ];
+    assert_eq!(told.len(), wanted.len(), "{told:#?}");
+    for ((line, column, message), (at, from, word)) in told.iter().zip(wanted) {
+        assert_eq!((*line, *column), (at, from), "{message}");
+        assert!(message.contains(word), "{message}");
+    }
+    // With a condition that cannot be read, whatever is wrong is told.
+    let broken = converted(&text.replace("one and two", "one and"));
+    assert!(broken.reasons.iter().any(|reason| (reason.line, reason.column) == (17, 14)), "{:#?}", broken.reasons);
+    assert_eq!(broken.reasons.len(), 9, "{:#?}", broken.reasons);
+    // Of a field that no column holds, too.
+    let lacking =
+        converted(&rule("sel:\n  CommandLine: a\nout:\n  - Image: b\n  - Nowhere: c\ncondition: sel and not out"));
+    assert_eq!((lacking.reasons[0].line, lacking.reasons[0].column), (9, 7), "{:#?}", lacking.reasons);
+}
+
+#[test]
+fn every_problem_of_a_correlation_is_told_with_its_place() {
+    let text = "title: c\ncorrelation:\n  type: event_count\n  gap: 5\n  rules: [nobody]\n  group-by: [Nowhere]\n  timespan: 5x\n  \
+        generate: perhaps\n  condition: {gt: many}\n";
+    let text = format!("{}---\n{text}", rule("sel: {CommandLine: a}\ncondition: sel"));
+    let all = convert(&[file("c.yml", &text)], &lists());
+    let first = u64::try_from(rule("sel: {CommandLine: a}\ncondition: sel").lines().count()).unwrap() + 1;
+    let told: Vec<_> = all[1].reasons.iter().map(|reason| (reason.line - first, reason.column)).collect();
+    for place in [(4, 3), (5, 10), (7, 13), (8, 13), (9, 14)] {
+        assert!(told.contains(&place), "{place:?} is not in {:#?}", all[1].reasons);
+    }
+}
+
+/// A thousand hashes; the public collections have rules of that size.
+#[test]
+fn a_rule_of_a_thousand_hashes_is_imported_loaded_and_matches() {
+    let hash = |number: u64| format!("{:064x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let values: String = (1..=1_000).map(|number| format!("    - SHA256={}\n", hash(number))).collect();
+    let rule = rule(&format!("sel:\n  Hashes|contains:\n{values}condition: sel"));
+    let event = |hash: &str| format!("{{\"Image\": \"C:\\\\a.exe\", \"Hashes\": \"MD5=0,SHA256={hash}\"}}");
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("r.yml"), &rule).unwrap();
+    let (hunt, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert_eq!((hunt.rules(), notes), (1, Vec::new()));
+    let mut rows = Rows::default();
+    let events = [hash(1), hash(1_000).to_uppercase(), hash(1_001), String::new()].map(|hash| event(&hash));
+    for (number, event) in (0..).zip(&events) {
+        assert_eq!(rows.take(number, event.as_bytes()), Line::Taken);
+    }
+    let found = hunt.matches(rows.finish().unwrap());
+    assert_eq!(found.iter().map(|found| found.event).collect::<Vec<_>>(), [0, 1]);
+    // What was written is read again as a rule of ours.
+    let written = converted(&rule).rule.unwrap();
+    assert!(written.rule.sql.len() > 64 * 1024, "{}", written.rule.sql.len());
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("r.yaml"), &written.source).unwrap();
+    let loaded = daemoneye_engine::detect::rules::load_dirs(&[dir.path().to_owned()]);
+    assert_eq!((loaded.rules.len(), loaded.problems.len()), (1, 0), "{:?}", loaded.problems);
+    // A query of somebody is as small as before.
+    assert!(daemoneye_engine::sql::check(&written.rule.sql).unwrap_err().message.contains("more than 65536"));
+}
+
+#[test]
+fn a_rule_that_no_file_can_hold_is_refused_with_what_to_do() {
+    let values: String = (0..4_000).map(|number| format!("    - SHA256={number:064x}\n")).collect();
+    told(
+        "four thousand",
+        &rule(&format!("sel:\n  Hashes|contains:\n{values}condition: sel")),
+        Verdict::Refused,
+        "split",
+    );
+}
+
+#[test]
+fn long_lists_of_numbers_and_many_options_are_taken() {
+    let numbers: Vec<String> = (10..3_010).map(|number| number.to_string()).collect();
+    let numbers = rule(&format!("sel:\n  ProcessId: [{}]\ncondition: sel", numbers.join(", ")));
+    decides("numbers", &numbers, &[r#"{"ProcessId": 10}"#, r#"{"ProcessId": "3009"}"#], &[r#"{"ProcessId": 3010}"#]);
+    let options =
+        rule("sel:\n  CommandLine|contains|windash: [' -aK /b -c -d -e -f -g', '-s?x -y -z*w']\ncondition: sel");
+    decides(
+        "options",
+        &options,
+        &["x /Ak -b \u{2013}c \u{2014}d \u{2015}e /f -g", "-sqX /y -z--w"],
+        &["x /a\u{212a} -b -c -d -e -f -g", "\u{17f}ax -y -zw", "-aK /b -c -d -e -f -g", "-sx -y -zw"],
+    );
+    let cased = rule("sel:\n  CommandLine|cased|windash: '-A -b -c'\ncondition: sel");
+    decides("cased options", &cased, &["/A /b -c"], &["/a /b -c", "/A /b -c ", " -A -b -c"]);
 }
 
 #[test]
