@@ -398,8 +398,12 @@ const ORDINARY: &[(&str, &str, &str, &str)] = &[
 
 fn ordinary() -> Vec<Map<String, Value>> {
     let known = |text: &str| if text.is_empty() { Value::Null } else { text.into() };
-    let event = |(name, executable, parent, command): &(&str, &str, &str, &str)| {
+    let event = |(at, (name, executable, parent, command)): (i64, &(&str, &str, &str, &str))| {
         let mut event = Map::new();
+        event.insert("time".into(), (1_769_860_800_000_000 + at * 500_000).into());
+        event.insert("user".into(), "alice".into());
+        event.insert("session".into(), 7.into());
+        event.insert("cwd".into(), "/home/alice".into());
         event.insert("event_type".into(), "start".into());
         event.insert("start_kind".into(), "exec".into());
         event.insert("name".into(), known(name));
@@ -411,7 +415,7 @@ fn ordinary() -> Vec<Map<String, Value>> {
         event.insert("memfd".into(), false.into());
         event
     };
-    ORDINARY.iter().map(event).collect()
+    (0..).zip(ORDINARY).map(event).collect()
 }
 
 #[test]
@@ -422,7 +426,8 @@ fn an_ordinary_machine_raises_no_alert() {
     let batch = batch_from_json(&ordinary()).unwrap();
     let events =
         EventBatch { batch, collector: "test".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
-    let matches = set.evaluate(&events, &Completeness::complete());
+    let mut matches = set.evaluate(&events, &Completeness::complete());
+    matches.extend(set.advance(i64::MAX));
     let wrong: Vec<_> = matches.iter().map(|found| (&found.rule.name, found.output())).collect();
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
