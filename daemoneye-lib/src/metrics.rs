@@ -246,6 +246,8 @@ pub const METRICS: &[Metric] = metrics! {
         "runs that failed otherwise";
     "daemoneye_window_rule_skipped_total" Counter "moments" "/rules/windows/skipped" ""
         "moments of a burst at which they may have matched and that were passed over";
+    "daemoneye_window_rule_untimed_total" Counter "events" "/rules/windows/untimed" ""
+        "events without a time, which they go by";
     "daemoneye_window_rule_over_budget_total" Counter "evaluations" "/rules/windows/over_budget" ""
         "runs that took more than 100 ms of a processor";
     "daemoneye_alerts" Gauge "alerts" "/store/alerts" ""

@@ -407,6 +407,13 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
                 "backtest it over that time: where nobody waits every moment is looked at; or narrow its conditions",
             );
         }
+        if window.untimed > 0 {
+            let events = window.untimed;
+            findings.add(
+                format!("the window rule {name} had {events} events without a time, which it goes by"),
+                "see which collector sent them: SELECT collector, count(*) FROM process_events WHERE time IS NULL GROUP BY collector",
+            );
+        }
         let undecided = window.timed_out.saturating_add(window.failed);
         if undecided > 0 {
             findings.add(
@@ -432,6 +439,7 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
         "timed_out": sum(&|_, window| window.timed_out),
         "failed": sum(&|_, window| window.failed),
         "skipped": sum(&|_, window| window.skipped),
+        "untimed": sum(&|_, window| window.untimed),
         "over_budget": sum(&|_, window| window.over_budget),
     })
 }

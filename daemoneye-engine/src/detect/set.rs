@@ -143,6 +143,13 @@ impl RuleSet {
         self
     }
 
+    /// The same rules where every moment of a burst is decided by a run, which the gates of window rules are held to.
+    #[must_use]
+    pub const fn without_gates(mut self) -> Self {
+        self.windows.open_gates();
+        self
+    }
+
     /// Ingest waits for it: window rules get a share of each second. What there is no time for is decided later, and told.
     #[must_use]
     pub fn sharing_time(mut self) -> Self {

@@ -1,5 +1,7 @@
 //! Window rules: what each kind finds, what is refused, and that nothing depends on how events are cut into batches.
 
+mod gates;
+
 use std::collections::BTreeSet;
 use std::path::Path;
 

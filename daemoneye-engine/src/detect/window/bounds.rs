@@ -257,6 +257,29 @@ fn difference(left: &Expr, right: &Expr, scope: &Scope<'_>) -> Option<(Term, Ter
     }
 }
 
+/// Whether a condition says how old a row may be and nothing else.
+pub(super) fn only_looks_back(condition: &Expr, scope: &Scope<'_>) -> bool {
+    let mut edges = Vec::new();
+    let sides = match plain(condition) {
+        Expr::Between { expr, negated: false, low, high } => {
+            compare(&mut edges, low, &BinaryOperator::LtEq, expr, scope);
+            compare(&mut edges, expr, &BinaryOperator::LtEq, high, scope);
+            2
+        }
+        Expr::BinaryOp { left, op, right } if *op != BinaryOperator::Eq => {
+            compare(&mut edges, left, op, right, scope);
+            1
+        }
+        _ => return false,
+    };
+    let is_age = |edge: &Edge| match (edge.to, edge.from) {
+        (NOW, from) => from != NOW,
+        // No row is younger than that time anyway.
+        (_, from) => from == NOW && edge.length_us >= 0,
+    };
+    edges.len() == sides && edges.iter().all(is_age)
+}
+
 fn plain(expr: &Expr) -> &Expr {
     match expr {
         Expr::Nested(inner) => plain(inner),

@@ -26,13 +26,14 @@ pub(super) struct Counters {
     pub(super) timed_out: AtomicU64,
     pub(super) failed: AtomicU64,
     pub(super) skipped: AtomicU64,
+    pub(super) untimed: AtomicU64,
     pace: Pace,
 }
 
 impl Default for Counters {
     fn default() -> Self {
         let [evaluations, rows, matches, nanoseconds, degraded] = [const { AtomicU64::new(0) }; 5];
-        let [shed, late, ahead, postponed, timed_out, failed, skipped] = [const { AtomicU64::new(0) }; 7];
+        let [shed, late, ahead, postponed, timed_out, failed, skipped, untimed] = [const { AtomicU64::new(0) }; 8];
         let last_match_us = AtomicI64::new(i64::MIN);
         Self {
             evaluations,
@@ -48,6 +49,7 @@ impl Default for Counters {
             timed_out,
             failed,
             skipped,
+            untimed,
             pace: Pace::default(),
         }
     }
@@ -100,6 +102,7 @@ impl Counters {
                 timed_out: read(&self.timed_out),
                 failed: read(&self.failed),
                 skipped: read(&self.skipped),
+                untimed: read(&self.untimed),
                 over_budget: self.pace.misses(),
                 over_in_a_row: self.pace.in_a_row(),
             }),

@@ -3,7 +3,7 @@
 //! They lie in few batches of growing size: a batch of one row for each event would cost more than the rows. What a row counts
 //! for does not depend on how they lie, so the bound sheds the same rows however they came.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeSet, HashSet, VecDeque};
 use std::sync::Arc;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
@@ -13,6 +13,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 
 use super::super::row::{Cell, Columns};
+use super::gate::{Gate, Group, Look, MARK_BYTES, Mark};
 use super::plan::{Planned, Scans};
 use super::provenance::PREFIX;
 use crate::schema::arrow_type;
@@ -25,6 +26,8 @@ struct Row {
     time_us: i64,
     bytes: usize,
     scans: Scans,
+    /// Of a rule that counts.
+    mark: Option<Mark>,
 }
 
 #[derive(Debug)]
@@ -44,10 +47,18 @@ pub(super) struct Kept {
     /// The number of the oldest row.
     first: i64,
     bytes: usize,
+    gate: Option<Gate>,
+}
+
+/// A row that is to be kept, as it counts.
+pub(super) struct Fresh {
+    pub(super) time_us: i64,
+    pub(super) mark: Option<Mark>,
 }
 
 impl Kept {
-    pub(super) fn of(columns: &BTreeSet<usize>) -> Self {
+    /// `columns`: those of a row; `plan`: whose rows they are.
+    pub(super) fn of(columns: &BTreeSet<usize>, plan: &Planned) -> Self {
         let field = |at: &usize| {
             let column = PROCESS_EVENTS.get(*at);
             column.map(|column| Field::new(column.name, arrow_type(column.kind), true))
@@ -55,7 +66,8 @@ impl Kept {
         let fields = columns.iter().filter_map(field).chain([Field::new(PREFIX, DataType::Int64, false)]);
         let schema = Arc::new(Schema::new(fields.collect::<Vec<_>>()));
         let columns = columns.iter().copied().collect();
-        Self { columns, schema, chunks: VecDeque::new(), rows: VecDeque::new(), first: 0, bytes: 0 }
+        let gate = plan.threshold.as_ref().map(Gate::of);
+        Self { columns, schema, chunks: VecDeque::new(), rows: VecDeque::new(), first: 0, bytes: 0, gate }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -76,13 +88,13 @@ impl Kept {
         self.first.saturating_add(count(self.rows.len()))
     }
 
-    /// Adds rows of a batch, in order, with the times at which they count.
+    /// Adds rows of a batch, in order, each as it counts.
     pub(super) fn push(
         &mut self,
         batch: &RecordBatch,
         columns: &Columns<'_>,
         rows: &[(u32, Scans)],
-        time_us: impl Fn(usize) -> i64,
+        counts: impl Fn(usize) -> Fresh,
     ) -> Result<(), ArrowError> {
         if rows.is_empty() {
             return Ok(());
@@ -95,9 +107,12 @@ impl Kept {
         let batch = RecordBatch::try_new(Arc::clone(&self.schema), arrays)?;
         for (row, scans) in rows {
             let row = usize::try_from(*row).unwrap_or(usize::MAX);
-            let bytes = self.columns.iter().map(|column| cell_bytes(columns, *column, row)).sum();
+            let Fresh { time_us, mark } = counts(row);
+            let cells: usize = self.columns.iter().map(|column| cell_bytes(columns, *column, row)).sum();
+            let bytes = mark.map_or(0, |_| MARK_BYTES).saturating_add(cells);
             self.bytes = self.bytes.saturating_add(bytes);
-            self.rows.push_back(Row { time_us: time_us(row), bytes, scans: *scans });
+            self.gate.iter_mut().zip(&mark).for_each(|(gate, mark)| gate.add(mark));
+            self.rows.push_back(Row { time_us, bytes, scans: *scans, mark });
         }
         self.chunks.push_back(Chunk { held: batch.num_rows(), batch });
         self.merge()
@@ -194,6 +209,20 @@ impl Kept {
         edges
     }
 
+    /// The groups that may be true at a time; `None`: that is not known.
+    pub(super) fn open(&self, plan: &Planned, now: i64) -> Option<HashSet<Group>> {
+        Some(self.gate.as_ref()?.open(plan.threshold.as_ref()?, self.marked(), now))
+    }
+
+    /// As [`Kept::edges`], for the groups that are not seen by the next one; `None`: they are not known.
+    pub(super) fn edges_of_groups(&self, times: &BTreeSet<i64>, plan: &Planned) -> Option<Vec<Look>> {
+        Some(self.gate.as_ref()?.edges(plan.threshold.as_ref()?, self.marked(), times))
+    }
+
+    fn marked(&self) -> impl Iterator<Item = (i64, Mark)> {
+        self.rows.iter().filter_map(|row| Some((row.time_us, row.mark?)))
+    }
+
     /// How many rows have a time from `from_us` on and up to `to_us`.
     pub(super) fn count(&self, from_us: i64, to_us: i64) -> usize {
         self.rows.iter().filter(|row| row.time_us >= from_us && row.time_us <= to_us).count()
@@ -201,7 +230,11 @@ impl Kept {
 
     /// No row counts as younger than `to_us`.
     pub(super) fn clamp(&mut self, to_us: i64) {
-        self.rows.iter_mut().for_each(|row| row.time_us = row.time_us.min(to_us));
+        for row in self.rows.iter_mut().filter(|row| row.time_us > to_us) {
+            row.time_us = to_us;
+            // The plan goes by the time that it says itself.
+            row.mark.iter_mut().for_each(|mark| mark.is_sure = false);
+        }
     }
 
     /// Lets go of what is older than `from_us`.
@@ -232,8 +265,10 @@ impl Kept {
 
     fn drop_oldest(&mut self, rows: usize) {
         self.first = self.first.saturating_add(count(rows));
-        let dropped: usize = self.rows.drain(..rows.min(self.rows.len())).map(|row| row.bytes).sum();
-        self.bytes = self.bytes.saturating_sub(dropped);
+        for row in self.rows.drain(..rows.min(self.rows.len())) {
+            self.bytes = self.bytes.saturating_sub(row.bytes);
+            self.gate.iter_mut().zip(&row.mark).for_each(|(gate, mark)| gate.remove(mark));
+        }
         let mut left = rows;
         while left > 0 {
             let Some(front) = self.chunks.front_mut() else { return };
@@ -261,13 +296,19 @@ impl Kept {
         self.rows.iter().any(|row| row.scans.has(scan) && row.time_us >= from_us && row.time_us <= to_us)
     }
 
-    /// The rows with a time from `from_us` on and up to `to_us`.
-    pub(super) fn between(&self, from_us: i64, to_us: i64) -> Result<Vec<RecordBatch>, ArrowError> {
+    /// The rows with a time from `from_us` on and up to `to_us`, of these groups if they are named.
+    pub(super) fn between(
+        &self,
+        from_us: i64,
+        to_us: i64,
+        groups: Option<&HashSet<Group>>,
+    ) -> Result<Vec<RecordBatch>, ArrowError> {
         let mut rows = self.rows.iter();
         let mut seen = Vec::with_capacity(self.chunks.len());
         for chunk in &self.chunks {
-            let in_time = |row: &Row| row.time_us >= from_us && row.time_us <= to_us;
-            let mask: Vec<bool> = rows.by_ref().take(chunk.batch.num_rows()).map(in_time).collect();
+            let is_of = |row: &Row| groups.zip(row.mark).is_none_or(|(groups, mark)| groups.contains(&mark.group));
+            let is_seen = |row: &Row| row.time_us >= from_us && row.time_us <= to_us && is_of(row);
+            let mask: Vec<bool> = rows.by_ref().take(chunk.batch.num_rows()).map(is_seen).collect();
             if mask.iter().all(|seen| *seen) {
                 seen.push(chunk.batch.clone());
             } else if mask.contains(&true) {

@@ -12,6 +12,7 @@ mod counters;
 mod explain;
 mod fill;
 mod found;
+mod gate;
 mod kept;
 mod kind;
 mod plan;
@@ -23,6 +24,8 @@ mod share;
 mod sieve;
 mod sight;
 mod state;
+mod threshold;
+mod ticks;
 mod waiting;
 
 use std::collections::BTreeSet;
@@ -97,6 +100,8 @@ pub struct WindowStats {
     pub failed: u64,
     /// Moments at which it may have matched and was not decided, since there were too many.
     pub skipped: u64,
+    /// Rows without a time, which it goes by.
+    pub untimed: u64,
     /// Runs over the budget of 100 ms of processor time.
     pub over_budget: u64,
     /// How many of the latest runs were, without one in between that was not.
@@ -112,6 +117,7 @@ impl WindowStats {
             (self.shed, "events were let go before it was done with them"),
             (failed, "times it could not be decided"),
             (self.skipped, "moments at which it may have matched were passed over, since there were too many"),
+            (self.untimed, "events without a time, which a window rule goes by"),
         ];
         let lacks = lacks.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
         Some(lacks.collect::<Vec<_>>().join("; ")).filter(|lacks| !lacks.is_empty())
@@ -128,6 +134,8 @@ pub(super) struct Windows {
     share: Option<Share>,
     /// Bursts are decided as in a running agent, at few of their moments.
     in_haste: bool,
+    /// For holding the gates to the plans: they are not asked.
+    without_gates: bool,
 }
 
 /// A rule of a set as it is loaded.
@@ -162,7 +170,7 @@ impl Windows {
         })?;
         let rules: Vec<Window> = members.into_iter().map(Window::of).collect();
         let sieve = Sieve::of(rules.iter().map(|window| window.plan.as_ref()));
-        Ok(Self { rules, sieve, runner: Some(runner), share: None, in_haste: false })
+        Ok(Self { rules, sieve, runner: Some(runner), ..Self::default() })
     }
 
     /// Something waits for them: they get a share of each second by this clock.
@@ -181,6 +189,11 @@ impl Windows {
     /// Without the prefilter.
     pub(super) fn open(&mut self) {
         self.sieve.open();
+    }
+
+    /// Every moment is decided by a run.
+    pub(super) const fn open_gates(&mut self) {
+        self.without_gates = true;
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -259,6 +272,7 @@ impl Windows {
             columns: &window.columns,
             shares: &shares,
             in_haste: self.in_haste,
+            has_gates: !self.without_gates,
         };
         work(&mut state.lock().unwrap_or_else(PoisonError::into_inner), &with);
     }
@@ -301,7 +315,7 @@ pub(super) fn matches(rule: &DetectionRule, plan: &Arc<Planned>, batch: &RecordB
 impl Window {
     fn of(Member { rule, plan, excepted }: Member) -> Self {
         let columns: BTreeSet<usize> = plan.kept.union(&excepted).copied().collect();
-        let state = RwLock::new(Arc::new(Mutex::new(State::of(&columns))));
+        let state = RwLock::new(Arc::new(Mutex::new(State::of(&columns, &plan))));
         Self { rule, plan, columns, share: None, counters: RwLock::default(), state }
     }
 
@@ -383,27 +397,90 @@ mod tests {
         }
     }
 
-    #[test]
-    fn what_a_running_agent_passes_over_in_a_burst_is_counted_and_told() {
-        let mut windows = windows(
+    /// Twenty users, each of whom does something ten times within a second, one after the other, with all the time that it takes or none
+    /// until they are through.
+    fn burst(having: &str, has_time: bool) -> (Vec<RuleMatch>, WindowStats) {
+        let mut windows = windows(&format!(
             "SELECT user, count(*) AS n FROM process_events WHERE name = 'a' AND time > now() - INTERVAL '1 second' GROUP BY user \
-             HAVING count(*) >= 10",
-        );
+             HAVING {having}",
+        ));
         windows.share_time(|| NOW.get());
+        if !has_time {
+            windows.share.as_ref().unwrap().spend(Duration::from_secs(60));
+        }
+        let passes = if has_time { Duration::from_secs(60) } else { Duration::ZERO };
         let (clock, complete, mut found) = (Clock::default(), Completeness::complete(), Vec::new());
         for at in 0..200_i64 {
-            // Its share of time is not what it lacks.
-            NOW.set(NOW.get() + Duration::from_secs(60));
+            NOW.set(NOW.get() + passes);
             let (user, time) = (at / 10, T0 + at / 10 * 900_000 + at % 10 * 90_000);
             let row = serde_json::json!({"time": time, "name": "a", "user": user.to_string(), "collector": "c", "epoch": 1, "seq": at});
             let batch = batch_from_json(&[row.as_object().unwrap().clone()]).unwrap();
             windows.observe(&batch, &Columns::of(&batch), &complete, &clock, &mut found);
         }
-        windows.advance(i64::MAX, &clock, &mut found);
+        assert!(has_time || found.is_empty());
+        for _ in 0..20 {
+            NOW.set(NOW.get() + Duration::from_secs(600));
+            windows.advance(i64::MAX, &clock, &mut found);
+        }
         let stats = windows.stats().next().unwrap().window.unwrap();
+        (found, stats)
+    }
+
+    #[test]
+    fn what_a_running_agent_passes_over_in_a_burst_is_counted_and_told() {
+        // Its share of time is not what it lacks.
+        let (found, stats) = burst("count(*) + count(*) >= 20", true);
         assert!(found.len() < 20 && stats.skipped > 0 && stats.postponed == 0, "{} {stats:?}", found.len());
         assert!(stats.shortfall().unwrap().contains("passed over"));
         assert_eq!(found.last().unwrap().completeness.degraded, [Degraded::Capped]);
+    }
+
+    #[test]
+    fn of_a_rule_that_counts_a_running_agent_passes_over_nothing() {
+        let (found, stats) = burst("count(*) >= 10", true);
+        assert_eq!((found.len(), stats.skipped, stats.shortfall()), (20, 0, None));
+        assert!(found.iter().all(|found| found.completeness.is_complete()));
+        // Without the time for it, what is found is found later.
+        let (found, stats) = burst("count(*) >= 10", false);
+        assert_eq!((found.len(), stats.skipped, stats.postponed > 0), (20, 0, true));
+        assert!(found.iter().any(|found| found.completeness.degraded == [Degraded::TimedOut]));
+    }
+
+    #[test]
+    fn a_count_that_no_group_has_reached_takes_no_run() {
+        let mut windows = windows(
+            "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' GROUP BY user HAVING count(*) >= 2",
+        );
+        windows.runner.as_mut().unwrap().limits = NONE;
+        let (batch, clock, complete, mut found) =
+            (two_events(), Clock::default(), Completeness::complete(), Vec::new());
+        let mut observe =
+            |batch: &RecordBatch| windows.observe(batch, &Columns::of(batch), &complete, &clock, &mut found);
+        observe(&batch.slice(0, 1));
+        let stats = || windows.stats().next().unwrap();
+        assert_eq!((stats().evaluations, stats().window.unwrap().timed_out), (1, 0), "it was decided without a run");
+        observe(&batch.slice(1, 1));
+        assert_eq!((stats().evaluations, stats().window.unwrap().timed_out), (2, 1), "and now with one");
+    }
+
+    #[test]
+    fn an_event_without_a_time_is_counted_and_told() {
+        let windows =
+            windows("SELECT count(*) AS n FROM process_events WHERE name = 'a' HAVING count(*) >= 2\nwindow: 1m");
+        let rows = [
+            serde_json::json!({"name": "a", "time": T0}),
+            serde_json::json!({"name": "a"}),
+            serde_json::json!({"name": "b"}),
+        ];
+        let rows: Vec<_> = rows.iter().map(|row| row.as_object().unwrap().clone()).collect();
+        let batch = batch_from_json(&rows).unwrap();
+        let (clock, mut found) = (Clock::default(), Vec::new());
+        windows.observe(&batch, &Columns::of(&batch), &Completeness::complete(), &clock, &mut found);
+        windows.advance(i64::MAX, &clock, &mut found);
+        let stats = windows.stats().next().unwrap().window.unwrap();
+        assert_eq!(stats.untimed, 1, "the third is none of its rows");
+        assert!(stats.shortfall().unwrap().contains("1 events without a time"));
+        assert_eq!(found[0].completeness.degraded, [Degraded::SchemaUnavailable]);
     }
 
     #[test]

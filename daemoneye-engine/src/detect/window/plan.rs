@@ -31,6 +31,7 @@ use super::bounds::Reach;
 use super::kind::{decided_by, grows};
 use super::provenance::{self, PREFIX};
 use super::shape::{MAX_SCANS, Shape, table_name};
+use super::threshold::Threshold;
 use crate::schema::{TIME_ZONE, process_events_schema};
 use crate::sql::window::{Allowance, Batches, block_on, gated, made_rows, plan, refusal, with_tables};
 use crate::sql::{Checked, on_large_stack};
@@ -88,6 +89,8 @@ impl Scans {
 pub(in crate::detect) struct Scan {
     /// What the row matcher knows of its conditions.
     pub(super) condition: Test,
+    /// The row matcher knows all of its conditions.
+    whole: bool,
     pub(super) absent: bool,
     /// Where it has nothing, the rule finds nothing.
     pub(super) needed: bool,
@@ -109,6 +112,8 @@ pub(in crate::detect) struct Planned {
     pub(super) awaits: bool,
     /// A further event takes nothing from what is found.
     pub(super) grows: bool,
+    /// What each group has at least that it finds, if it counts rows of one scan.
+    pub(super) threshold: Option<Threshold>,
     /// How many columns of the answer number the events; they come last.
     pub(super) numbers: usize,
     /// The columns by which the SELECT groups, if it does.
@@ -183,11 +188,14 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     let Made { physical, context, allowance, numbers } = made;
     let read = std::mem::take(&mut *input.read.lock().unwrap_or_else(PoisonError::into_inner));
     let decides = |at: &usize| PROCESS_EVENTS.get(*at).is_some_and(|column| decided_by.contains(column.name));
+    let (awaits, grows) = (scans.iter().any(|scan| scan.absent), grows(checked.query()));
+    let threshold = threshold(checked, &scans, shape.filters, grows);
     Ok(Planned {
-        awaits: scans.iter().any(|scan| scan.absent),
-        grows: grows(checked.query()),
+        kept: kept(&read, dedup, threshold.as_ref()),
+        awaits,
+        grows,
+        threshold,
         scans,
-        kept: kept(&read, dedup),
         asked: read.into_iter().filter(decides).collect(),
         window_us,
         sees_forks: shape.sees_forks,
@@ -218,14 +226,25 @@ fn outputs(physical: &Arc<dyn ExecutionPlan>, numbers: usize, checked: &Checked)
 /// Conditions that the row matcher does not know are left to the plan.
 fn compiled(scan: &super::shape::Scan, fills: bool, reach: Reach) -> Scan {
     let known = scan.conditions.iter().filter_map(|condition| compile::condition(condition, &scan.alias).ok());
+    let known: Vec<Test> = known.collect();
     let needed = !(fills || scan.absent || scan.aside);
-    Scan { condition: Test::All(known.collect()), absent: scan.absent, needed, reach }
+    let whole = known.len() == scan.conditions.len();
+    Scan { condition: Test::All(known), whole, absent: scan.absent, needed, reach }
 }
 
-fn kept(read: &BTreeSet<usize>, dedup: &[String]) -> BTreeSet<usize> {
+/// `filters`: the plan filters by more than its scans do.
+fn threshold(checked: &Checked, scans: &[Scan], filters: bool, grows: bool) -> Option<Threshold> {
+    let [scan] = scans else { return None };
+    let threshold = Threshold::of(checked.query()).filter(|_| !scan.absent)?;
+    let whole = threshold.whole && scan.whole && grows && !filters;
+    Some(Threshold { whole, grows, back_us: scan.reach.back_us, ..threshold })
+}
+
+fn kept(read: &BTreeSet<usize>, dedup: &[String], threshold: Option<&Threshold>) -> BTreeSet<usize> {
     let names = FACE.iter().copied().chain(dedup.iter().map(String::as_str));
     let named = names.filter_map(|name| PROCESS_EVENTS.iter().position(|column| column.name == name));
-    read.iter().copied().chain(named).collect()
+    let counted = threshold.into_iter().flat_map(Threshold::columns);
+    read.iter().copied().chain(named).chain(counted).collect()
 }
 
 struct Made {

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::compile::Problem;
-use super::bounds::Bounds;
+use super::bounds::{Bounds, only_looks_back};
 use super::kind::{any, by_group, gathers, groups, has_subquery, is_called};
 use super::scope::{Passed, Scope, Source, conjuncts};
 use crate::sql::names::normal;
@@ -50,6 +50,8 @@ pub(super) struct Shape {
     pub(super) fills: bool,
     /// It speaks of `start_kind`, so the author decides about forks.
     pub(super) sees_forks: bool,
+    /// It filters by more than the conditions of its scans and how old their rows may be.
+    pub(super) filters: bool,
     /// The columns of its answer that are the same for all rows of a group; `None`: the answer has no groups.
     pub(super) groups: Option<Vec<String>>,
 }
@@ -77,11 +79,11 @@ impl Shape {
         let (sees_forks, groups) = (any(&query, &names_kind), groups(&query)?);
         let mut reader = Reader::default();
         reader.query(&mut query, None, false)?;
-        let Reader { scans, bounds, gathers, fills, .. } = reader;
+        let Reader { scans, bounds, gathers, fills, filters, .. } = reader;
         if scans.is_empty() {
             return Err(Problem::of(&query, "the rule reads no events").hint("write FROM process_events"));
         }
-        Ok(Self { query, scans, bounds, gathers, fills, sees_forks, groups })
+        Ok(Self { query, scans, bounds, gathers, fills, sees_forks, filters, groups })
     }
 }
 
@@ -91,6 +93,7 @@ struct Reader {
     bounds: Bounds,
     gathers: bool,
     fills: bool,
+    filters: bool,
     ctes: Vec<Cte>,
 }
 
@@ -172,8 +175,9 @@ impl Reader {
         for part in parts {
             self.bounds.read(part, scope, firm);
             let of = scope.only_source(part).filter(|source| passed_by(source));
-            if let Some(scan) = of.and_then(|source| self.scans.get_mut(source.scan?)) {
-                scan.conditions.push(part.clone());
+            match of.and_then(|source| self.scans.get_mut(source.scan?)) {
+                Some(scan) => scan.conditions.push(part.clone()),
+                None => self.filters |= !only_looks_back(part, scope),
             }
         }
     }

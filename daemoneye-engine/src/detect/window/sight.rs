@@ -40,6 +40,11 @@ impl<'a> Sight<'a> {
         self.columns.time(row).map(|time| self.clock.believed(time))
     }
 
+    /// Whether a row counts at its own time.
+    pub(super) fn is_believed(&self, row: usize) -> bool {
+        self.columns.time(row).is_some_and(|time| self.clock.believed(time) == time)
+    }
+
     /// Whether a row's own time is ahead of the clock.
     pub(super) fn is_ahead(&self, row: usize) -> bool {
         self.columns.time(row).is_some_and(|time| self.clock.is_ahead(time))

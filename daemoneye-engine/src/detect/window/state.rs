@@ -1,30 +1,26 @@
 //! What one window rule knows: the rows kept, the time that events have reached, and what is still to be decided.
 
+mod decide;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
 
-use daemoneye_lib::model::{Completeness, Degraded, DetectionRule};
-use datafusion::arrow::array::RecordBatch;
-use datafusion::arrow::error::ArrowError;
+use daemoneye_lib::model::{Degraded, DetectionRule};
 
-use super::super::row::Columns;
-use super::answer::{events, identity, numbers, output};
 use super::counters::Counters;
 use super::found::Found;
-use super::kept::Kept;
-use super::plan::{Planned, Scan, Scans};
-use super::run::{Failure, Runner};
+use super::kept::{Fresh, Kept};
+use super::plan::{Planned, Scans};
+use super::run::Runner;
 use super::share::Share;
 use super::sieve::Taken;
 use super::sight::Sight;
+use super::ticks::{Ticks, tick_from};
 use super::waiting::Waiting;
-use super::{EAGER_RUNS, EAGER_US, EDGE_ROWS, GRACE_US, RULE_ROWS, RUN_ROWS, TICK_US};
-use crate::store::{Answer, RuleMatch};
-
-/// Matches that one run hands on; the others wait for the next.
-const MATCHES_A_RUN: usize = 1_024;
+use super::{GRACE_US, RULE_ROWS};
+use crate::store::RuleMatch;
+use decide::Moment;
 
 /// Rows in a row that are older than the rule looks back, after which the time before them is taken for a mistake: the clock of
 /// the host was ahead and was set back.
@@ -44,6 +40,8 @@ pub(super) struct Work<'a> {
     /// That of all rules and its own; empty where nobody waits.
     pub(super) shares: &'a [&'a Share],
     pub(super) in_haste: bool,
+    /// What cannot be true is not decided by a run.
+    pub(super) has_gates: bool,
 }
 
 impl Work<'_> {
@@ -52,33 +50,17 @@ impl Work<'_> {
     }
 }
 
-/// When a plan runs.
-#[derive(Debug, Clone, Copy)]
-struct Moment {
-    /// The time that events have reached for it.
-    now: i64,
-    /// The time that its look back begins at.
-    since: i64,
-    /// The tick that it belongs to.
-    due: i64,
-}
-
 /// The state of one rule.
 #[derive(Debug)]
 pub(super) struct State {
     kept: Kept,
     /// The time that events have reached.
     reached_us: i64,
-    /// The span of event time in which rows were decided one by one, and how many.
-    eager: (i64, u32),
-    /// When something is to be decided.
-    ticks: BTreeSet<i64>,
+    ticks: Ticks,
     /// How many of the latest rows were too old to be looked at.
     behind: u32,
     found: Found,
     waiting: Waiting,
-    /// Runs are due that there was no time for.
-    postponed: bool,
     /// What runs beyond the first of a tick have looked at.
     looked: u64,
     /// Until when answers lack something.
@@ -86,16 +68,14 @@ pub(super) struct State {
 }
 
 impl State {
-    pub(super) fn of(columns: &BTreeSet<usize>) -> Self {
+    pub(super) fn of(columns: &BTreeSet<usize>, plan: &Planned) -> Self {
         Self {
-            kept: Kept::of(columns),
+            kept: Kept::of(columns, plan),
             reached_us: i64::MIN,
-            eager: (i64::MIN, 0),
-            ticks: BTreeSet::new(),
+            ticks: Ticks::default(),
             behind: 0,
             found: Found::default(),
             waiting: Waiting::default(),
-            postponed: false,
             looked: 0,
             lacks: BTreeMap::new(),
         }
@@ -143,7 +123,7 @@ impl State {
             let reached = self.reached_us.max(sight.reached(since, row));
             self.tick(work, sight, &mut fresh, reached, matches);
             self.reached_us = reached;
-            let time = sight.time(row).unwrap_or(reached);
+            let time = sight.time(row).unwrap_or_else(|| self.note_untimed(work));
             self.note_late(work, time, sight.is_ahead(row));
             if self.is_set_back(work, time) {
                 (fresh, since) = (Vec::new(), row);
@@ -183,26 +163,21 @@ impl State {
         }
     }
 
-    /// The next decision up to a time, and the one that its look back begins at: what was postponed is decided together.
+    /// The next decision up to a time, and the one that its look back begins at.
     fn due(&mut self, work: &Work<'_>, to_us: i64) -> Option<(i64, i64)> {
-        let first = self.ticks.first().copied().filter(|due| *due <= to_us)?;
+        if !self.ticks.is_due(to_us) {
+            return None;
+        }
         if !work.may_run() {
             self.postpone(work);
             return None;
         }
-        if !std::mem::take(&mut self.postponed) {
-            self.ticks.pop_first();
-            return Some((first, first));
-        }
-        let later = self.ticks.split_off(&to_us.saturating_add(1));
-        let due = std::mem::replace(&mut self.ticks, later).last().copied().unwrap_or(first);
-        // Of another rule the rows that are older than it looks back have nothing to do with the answer.
-        Some((due, if work.plan.awaits { first } else { due }))
+        self.ticks.take(to_us, work.plan.awaits)
     }
 
     /// There is no time now.
     fn postpone(&mut self, work: &Work<'_>) {
-        if !std::mem::replace(&mut self.postponed, true) {
+        if self.ticks.postpone() {
             work.counters.postponed.fetch_add(1, Ordering::Relaxed);
             self.lack(work, Degraded::TimedOut, self.reached_us);
         }
@@ -214,22 +189,15 @@ impl State {
         let Some((_, now)) = most.filter(|(most, _)| self.reached_us > *most) else { return };
         work.counters.ahead.fetch_add(1, Ordering::Relaxed);
         self.reached_us = now;
-        self.eager = (i64::MIN, 0);
         self.kept.clamp(now);
         self.waiting.clamp(now);
-        let latest = tick_from(now.saturating_add(work.plan.wait_us()).saturating_add(1));
-        if self.ticks.last().is_some_and(|last| *last > latest) {
-            self.ticks.split_off(&latest);
-            self.ticks.insert(latest);
-        }
+        self.ticks.clamp(tick_from(now.saturating_add(work.plan.wait_us()).saturating_add(1)));
         self.lack(work, Degraded::Late, now);
     }
 
-    /// Something is to be decided at that time. As many as there may be rows are enough: those of the oldest were shed.
+    /// Something is to be decided at that time.
     fn schedule(&mut self, work: &Work<'_>, due: i64) {
-        self.ticks.insert(due);
-        if self.ticks.len() > RULE_ROWS {
-            self.ticks.pop_first();
+        if self.ticks.schedule(due) {
             self.skipped(work, 1, self.reached_us);
         }
     }
@@ -256,13 +224,11 @@ impl State {
             self.schedule(work, due.max(tick_from(self.reached_us.saturating_add(1))));
             return;
         }
-        let span = self.reached_us.div_euclid(EAGER_US);
-        if self.eager.0 != span {
-            self.eager = (span, 0);
+        if self.ticks.reach(self.reached_us) {
             self.waiting.renew();
         }
-        let may_run = self.eager.1 < EAGER_RUNS && work.may_run();
-        if self.eager.1 < EAGER_RUNS && !may_run {
+        let may_run = self.ticks.is_eager() && work.may_run();
+        if self.ticks.is_eager() && !may_run {
             self.postpone(work);
         }
         if !may_run {
@@ -274,10 +240,10 @@ impl State {
             }
             return self.schedule(work, tick_from(self.reached_us.saturating_add(1)));
         }
-        self.eager.1 += 1;
+        self.ticks.decided();
         self.keep(work, sight, fresh);
         let now = self.reached_us;
-        self.run(work, Moment { now, since: now, due: now }, matches);
+        self.run(work, Moment { now, since: now, due: now }, None, matches);
     }
 
     /// Decides what is due before an event of time `reached` is looked at.
@@ -295,49 +261,25 @@ impl State {
         }
     }
 
-    /// Decides what waited for a tick. A rule that awaits nothing is decided as of the rows that waited, or at as few of their times
-    /// as see the same: at the tick a row may be too old that was not when they came.
-    fn decide(&mut self, work: &Work<'_>, due: i64, since: i64, matches: &mut Vec<RuleMatch>) {
-        if work.plan.awaits {
-            let since = self.waiting.take().first().map_or(since, |first| since.min(*first));
-            return self.run(work, Moment { now: due, since, due }, matches);
-        }
-        let (edges, last) = self.waiting.times(&self.kept, work.plan, due);
-        for now in edges {
-            if self.may_look(work, now) {
-                self.run(work, Moment { now, since: now, due }, matches);
-            } else {
-                self.skipped(work, 1, last);
-            }
-        }
-        self.run(work, Moment { now: last, since: last, due }, matches);
-    }
-
-    /// Whether there is a run left for a time before the last of a tick.
-    fn may_look(&mut self, work: &Work<'_>, now: i64) -> bool {
-        if !work.in_haste && self.looked < EDGE_ROWS {
-            let rows = self.kept.count(now.saturating_sub(work.plan.back_us()), now);
-            self.looked = self.looked.saturating_add(RUN_ROWS).saturating_add(rows as u64);
-            return true;
-        }
-        self.waiting.edge()
-    }
-
     /// Moves the rows that were taken into what is kept.
     fn keep(&mut self, work: &Work<'_>, sight: &Sight<'_>, fresh: &mut Vec<(u32, Scans)>) {
         if fresh.is_empty() {
             return;
         }
-        let reached = self.reached_us;
-        let pushed = self.kept.push(sight.batch, sight.columns, fresh, |row| sight.time(row).unwrap_or(reached));
+        let (reached, threshold) = (self.reached_us, work.plan.threshold.as_ref());
+        let counts = |row: usize| Fresh {
+            time_us: sight.time(row).unwrap_or(reached),
+            mark: threshold.map(|threshold| threshold.mark(sight.columns, row, sight.is_believed(row))),
+        };
+        let pushed = self.kept.push(sight.batch, sight.columns, fresh, counts);
         let taken = std::mem::take(fresh).len();
         if let Err(error) = pushed {
             let rule = &work.rule.name;
             tracing::warn!(rule, %error, "rows for a window rule were not kept");
             self.shed(work, taken, self.reached_us);
         }
-        let waiting = self.ticks.first().copied().filter(|_| self.postponed);
-        let now = waiting.into_iter().chain(self.waiting.first()).fold(self.reached_us, i64::min);
+        let waiting = self.ticks.postponed_since().into_iter().chain(self.waiting.first());
+        let now = waiting.fold(self.reached_us, i64::min);
         let most = work.bytes.saturating_sub(self.found.bytes());
         if work.runner.is_none() && self.kept.exceeds(RULE_ROWS, most) {
             self.sort(work);
@@ -362,6 +304,13 @@ impl State {
         }
     }
 
+    /// A row has no time, by which such a rule goes; it counts as of now, and a condition on its time is not true.
+    fn note_untimed(&mut self, work: &Work<'_>) -> i64 {
+        work.counters.untimed.fetch_add(u64::from(work.runner.is_some()), Ordering::Relaxed);
+        self.lack(work, Degraded::SchemaUnavailable, self.reached_us);
+        self.reached_us
+    }
+
     /// Whether one event after the other is too old to be looked at: what came before them had a time that was not true.
     fn is_set_back(&mut self, work: &Work<'_>, time: i64) -> bool {
         let old = time < self.reached_us.saturating_sub(work.plan.back_us()).saturating_sub(GRACE_US);
@@ -372,7 +321,7 @@ impl State {
 
     fn begin_again(&mut self, work: &Work<'_>, time: i64) {
         let lacks = std::mem::take(&mut self.lacks);
-        *self = Self { reached_us: time, lacks, looked: self.looked, ..Self::of(work.columns) };
+        *self = Self { reached_us: time, lacks, looked: self.looked, ..Self::of(work.columns, work.plan) };
         self.lack(work, Degraded::Late, time);
     }
 
@@ -382,119 +331,4 @@ impl State {
         let known = self.lacks.entry(reason).or_insert(until);
         *known = until.max(*known);
     }
-
-    /// Runs the plan as of a moment.
-    fn run(&mut self, work: &Work<'_>, at: Moment, matches: &mut Vec<RuleMatch>) {
-        let Some(runner) = work.runner else { return };
-        let Moment { now, since, .. } = at;
-        self.lacks.retain(|_, until| *until >= now);
-        let mut completeness = Completeness::complete();
-        self.lacks.keys().for_each(|reason| completeness.degrade(*reason));
-        let to = |scan: &Scan| if work.plan.awaits { latest(now, scan.reach.wait_us) } else { now };
-        let reach = |scan: &Scan| (since.saturating_sub(scan.reach.back_us), to(scan));
-        let scans = work.plan.scans.iter().enumerate().map(|(at, scan)| (at, scan.needed, reach(scan)));
-        // Of a join whose rarer side has not come, which is most of them most of the time.
-        if scans.clone().any(|(at, needed, (from, to))| needed && !self.kept.has(at, from, to)) {
-            return work.counters.decided(!completeness.is_complete());
-        }
-        let seen = scans.map(|(_, _, (from, to))| self.kept.between(from, to));
-        let answer = match seen.collect::<Result<Vec<_>, ArrowError>>() {
-            Err(error) => Err(Failure::Failed(error.to_string())),
-            Ok(rows) => {
-                work.plan.feed(rows, now);
-                let outcome = runner.run(work.plan);
-                work.counters.ran(outcome.cpu_ns, !completeness.is_complete());
-                work.shares.iter().for_each(|share| share.spend(Duration::from_nanos(outcome.cpu_ns)));
-                outcome.answer
-            }
-        };
-        match answer {
-            Ok(batches) => {
-                if let Err(error) = self.found(work, at, &batches, &completeness, matches) {
-                    self.failed(work, &Failure::Failed(error.to_string()), at);
-                }
-            }
-            Err(failure) => self.failed(work, &failure, at),
-        }
-    }
-
-    fn failed(&mut self, work: &Work<'_>, failure: &Failure, at: Moment) {
-        let (counters, rule) = (work.counters, &work.rule.name);
-        let (counter, reason) = match failure {
-            Failure::Failed(_) => (&counters.failed, Degraded::DataUnreadable),
-            Failure::OutOfMemory => (&counters.failed, Degraded::Capped),
-            Failure::TimedOut => (&counters.timed_out, Degraded::TimedOut),
-        };
-        // Said once per rule and load: every event could do it.
-        if counter.fetch_add(1, Ordering::Relaxed) == 0 {
-            tracing::warn!(rule, %failure, "a window rule was not decided");
-        }
-        self.lack(work, reason, at.due);
-        // Where nobody waits it had time enough.
-        if !work.shares.is_empty() {
-            let given_up = self.waiting.fail(at.since);
-            self.skipped(work, given_up, at.due);
-        }
-    }
-
-    /// The rows of an answer that were not found before, as their latest events stand in the stream: a summary counts by that.
-    fn found(
-        &mut self,
-        work: &Work<'_>,
-        at: Moment,
-        batches: &[RecordBatch],
-        completeness: &Completeness,
-        matches: &mut Vec<RuleMatch>,
-    ) -> Result<(), ArrowError> {
-        self.found.forget_before(self.kept.first());
-        let (mut handed, mut has_room) = (0_usize, true);
-        let rows = batches.iter().flat_map(|batch| (0..batch.num_rows()).map(move |row| (batch, row)));
-        let mut rows: Vec<_> = rows.collect();
-        rows.sort_by_cached_key(|(batch, row)| events(batch, *row, work.plan.numbers).max());
-        for (batch, row) in rows {
-            let numbers = numbers(batch, row, work.plan.numbers);
-            let Some(latest) = numbers.last().copied() else { continue };
-            let output = output(work.plan, batch, row);
-            let identity = identity(work.rule, &output, &numbers);
-            if self.found.contains(identity) {
-                continue;
-            }
-            if handed == MATCHES_A_RUN {
-                self.lack(work, Degraded::Capped, at.due);
-                if has_room {
-                    let given_up = self.waiting.again(at.since);
-                    self.skipped(work, given_up, at.due);
-                    self.schedule(work, tick_from(at.due.saturating_add(1)));
-                }
-                break;
-            }
-            handed = handed.saturating_add(1);
-            if !self.found.add(identity, latest, work.bytes / 2) {
-                has_room = false;
-                self.lack(work, Degraded::Capped, at.due);
-            }
-            let events = self.kept.rows(&numbers)?;
-            let Some(last) = events.num_rows().checked_sub(1) else { continue };
-            work.counters.matched(Columns::of(&events).time(last));
-            matches.push(RuleMatch {
-                rule: Arc::clone(work.rule),
-                batch: Arc::new(events),
-                row: last,
-                answer: Answer::Row(output),
-                completeness: completeness.clone(),
-            });
-        }
-        Ok(())
-    }
-}
-
-/// Without a wait there is no such time: what has come counts.
-const fn latest(now: i64, wait_us: i64) -> i64 {
-    if wait_us == 0 { i64::MAX } else { now.saturating_sub(wait_us) }
-}
-
-/// The first tick at or after a time.
-const fn tick_from(time: i64) -> i64 {
-    let whole = time.div_euclid(TICK_US).saturating_mul(TICK_US);
-    if whole < time { whole.saturating_add(TICK_US) } else { whole }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 
+use super::gate::Look;
 use super::kept::Kept;
 use super::plan::Planned;
 use super::{EDGE_RUNS, RETRIES};
@@ -18,7 +19,7 @@ pub(super) struct Waiting {
     again: BTreeSet<i64>,
     /// How often that was tried.
     tries: u32,
-    /// A run had no answer, and no tick is there for the next try yet.
+    /// A run had no answer or no time, and no tick is there for the next try yet.
     pub(super) failed: bool,
     /// Runs beyond the first of a tick in this span.
     edges: usize,
@@ -62,6 +63,12 @@ impl Waiting {
         u64::from(is_full)
     }
 
+    /// There is no time to look at that time, and will be. How many times are given up for it.
+    pub(super) fn look_later(&mut self, time: i64) -> u64 {
+        self.failed = true;
+        self.again(time)
+    }
+
     /// The first time that is looked at again.
     pub(super) fn first(&self) -> Option<i64> {
         self.again.first().copied()
@@ -73,13 +80,16 @@ impl Waiting {
         self.rows = self.rows.map(|(number, reached)| (number, reached.min(to_us)));
     }
 
-    /// The times to decide at, ascending: as few as see what each row that waits would have seen, and the last of all.
-    pub(super) fn times(&mut self, kept: &Kept, plan: &Planned, due: i64) -> (Vec<i64>, i64) {
+    /// The moments to decide at, ascending: as few as see what each row that waits would have seen, and the last of all. With a gate
+    /// they are of the groups that are not seen by the next one.
+    pub(super) fn looks(&mut self, kept: &Kept, plan: &Planned, due: i64, has_gate: bool) -> (Vec<Look>, i64) {
         let mut times = self.take();
         if let Some((number, reached)) = self.rows.take() {
             times.extend(kept.reached(number, reached, |scans| plan.begins_with(scans)));
         }
-        (kept.edges(&times, plan), times.last().copied().unwrap_or(due))
+        let of_all = || kept.edges(&times, plan).into_iter().map(|now| (now, None)).collect();
+        let of_groups = if has_gate { kept.edges_of_groups(&times, plan) } else { None };
+        (of_groups.unwrap_or_else(of_all), times.last().copied().unwrap_or(due))
     }
 
     /// Whether there is a run left in this span beyond the first of a tick; it is taken.
