@@ -112,7 +112,10 @@ impl Alerts {
         }
         told.status(Some(grown.status.as_str().to_owned()), is_late);
         if is_late {
-            told.grown_later.push(grown);
+            // More than come in that time.
+            if told.grown_later.len() < super::LISTED {
+                told.grown_later.push(grown);
+            }
         } else {
             told.growth = Some(grown);
         }

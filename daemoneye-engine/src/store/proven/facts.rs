@@ -196,7 +196,8 @@ impl Facts {
             "events-removed" => {
                 let gone = payload.get("ranges").cloned().map(serde_json::from_value::<Vec<Removed>>);
                 let why = payload.get("why").and_then(Value::as_str).unwrap_or_default().to_owned();
-                let gone = gone.and_then(Result::ok).unwrap_or_default();
+                let mut gone = gone.and_then(Result::ok).unwrap_or_default();
+                self.removals.bound(&mut gone);
                 let told = Told::Removed { why, before_us: number("before_us"), gone };
                 self.ceilings.say(time_us, (entry, told));
             }

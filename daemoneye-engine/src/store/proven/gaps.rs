@@ -10,6 +10,9 @@ use serde_json::Value;
 use super::super::reason;
 use super::streams::place;
 
+/// Rows that are not stored any more and are remembered: some 80 MB. Of more nobody knows whether retention took them.
+const GONE: usize = 262_144;
+
 /// What a row is known by, its number first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) struct RowKey {
@@ -55,6 +58,9 @@ pub(super) struct Gaps {
     pub(super) facts: BTreeMap<RowKey, GapFact>,
     /// Rows of which an entry tells less than one before it, the first of them.
     pub(super) shrunk: Vec<(u64, Option<u64>)>,
+    gone: usize,
+    /// Those that are not remembered.
+    pub(super) forgotten: u64,
 }
 
 impl Gaps {
@@ -70,6 +76,11 @@ impl Gaps {
         let to_us = ended_us(&row);
         let Some(fact) = self.facts.get_mut(&key) else {
             let row = is_there((key.from_us, key.id)).then_some(row);
+            if row.is_none() && self.gone >= GONE {
+                self.forgotten = self.forgotten.saturating_add(1);
+                return;
+            }
+            self.gone = self.gone.saturating_add(usize::from(row.is_none()));
             let fact = GapFact { entry, row, to_us, later: Vec::new(), is_stored: Cell::new(false), told_us };
             self.facts.insert(key, fact);
             return;
@@ -87,7 +98,10 @@ impl Gaps {
             self.shrunk.push((key.id, entry));
         }
         if is_late {
-            fact.later.push(row);
+            // More than come in that time.
+            if fact.later.len() < super::LISTED {
+                fact.later.push(row);
+            }
         } else {
             (fact.entry, *told) = (entry, row);
         }

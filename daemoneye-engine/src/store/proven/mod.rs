@@ -83,6 +83,12 @@ impl Store {
         if let Some(broken) = facts.broken.take() {
             found.report("the ledger", broken.to_string());
         }
+        if facts.removals.is_full() {
+            found.report(
+                "the ledger",
+                "it tells of more removals than retention makes: the newest of them excuse nothing",
+            );
+        }
         for entry in std::mem::take(&mut facts.implausible) {
             let place = entry.map_or_else(|| "the agent's outbox".to_owned(), |entry| format!("ledger entry {entry}"));
             found.report(place, "it says that retention took what was too young for it by any setting");

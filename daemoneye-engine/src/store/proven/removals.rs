@@ -15,6 +15,8 @@ use super::leaves::Position;
 
 /// What is younger was not too old on any host.
 const LEAST_AGE_US: i64 = (LEAST_RETENTION_DAYS * 86_400_000_000).cast_signed();
+/// Stretches that are remembered, some 30 MB: decades of removals.
+const STRETCHES: usize = 262_144;
 /// Removals that are listed, the newest: some 100 KiB. Older ones are counted.
 const LISTED: usize = 500;
 
@@ -47,6 +49,8 @@ pub(super) struct Removals {
     pub(super) facts: Vec<Fact>,
     /// Per collector: first and last of a stretch, and which fact says so.
     stretches: HashMap<String, Vec<(Position, Position, usize)>>,
+    /// Stretches that were told of.
+    told: usize,
 }
 
 impl Removals {
@@ -63,6 +67,18 @@ impl Removals {
         for Removed { collector, first, last } in gone {
             self.stretches.entry(collector).or_default().push((first, last, fact));
         }
+    }
+
+    /// Takes note of stretches, and cuts off those for which there is no room.
+    pub(super) fn bound(&mut self, stretches: &mut Vec<Removed>) {
+        let room = STRETCHES.saturating_sub(self.told);
+        self.told = self.told.saturating_add(stretches.len());
+        stretches.truncate(room);
+    }
+
+    /// Whether there were some for which there was no room.
+    pub(super) const fn is_full(&self) -> bool {
+        self.told > STRETCHES
     }
 
     /// Makes the stretches of a stream follow each other without overlap.

@@ -166,6 +166,7 @@ impl<'a> Rows<'a> {
                 found.report(format!("coverage row {}", key.id), deleted(fact.entry));
             }
         }
+        found.rows_unproven = found.rows_unproven.saturating_add(gaps.forgotten);
         Ok(())
     }
 
