@@ -108,8 +108,7 @@ mod tests {
         assert_eq!((allowance.take([70]), allowance.news()), (0, 4));
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(allowance.take([70]), 1, "what costs more than there is waits for all of it");
-        let began = Instant::now();
         allowance.wait().await;
-        assert_eq!((began.elapsed(), allowance.take([1])), (Duration::from_millis(250), 0));
+        assert_eq!(allowance.take([1]), 0, "it waited for one, and took it");
     }
 }
