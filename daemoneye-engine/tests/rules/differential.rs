@@ -9,7 +9,7 @@ use daemoneye_engine::ingest::{EventBatch, batch_from_json};
 use daemoneye_engine::schema::process_events_schema;
 use daemoneye_engine::sql::{check, evaluate};
 use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
-use daemoneye_lib::model::Completeness;
+use daemoneye_lib::model::{Completeness, RuleKind};
 use daemoneye_lib::proto::Sequence;
 use datafusion::arrow::array::{
     Array, ArrayRef, AsArray as _, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray,
@@ -672,7 +672,9 @@ fn pack() -> Vec<LoadedRule> {
 
 #[test]
 fn the_matcher_and_datafusion_agree_on_every_built_in_rule() {
-    let pack = pack();
+    let mut pack = pack();
+    // The others are DataFusion's anyway.
+    pack.retain(|rule| rule.rule.kind == RuleKind::Stream);
     let events = pack.iter().flat_map(|rule| rule.tests.iter()).enumerate().map(|(at, test)| {
         let mut event = test.event.clone();
         event.insert("seq".into(), at.into());
