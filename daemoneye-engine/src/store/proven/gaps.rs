@@ -158,3 +158,37 @@ fn may_become(told: &Value, row: &Value) -> bool {
     let counts = row.get("count").is_some_and(Value::is_null) || number(told, "count").is_some() && is_more("count");
     RowKey::of(told) == RowKey::of(row) && told.get("detail") == row.get("detail") && is_more("to_us") && counts
 }
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn row(id: u64, from_us: i64, to_us: i64) -> Value {
+        json!({ "row": id, "collector": "c", "reason": "r", "from_us": from_us, "to_us": to_us, "count": 1, "detail": "" })
+    }
+
+    #[test]
+    fn a_row_is_older_when_it_ended_before_and_has_a_lesser_number_than_all_that_were_made_since() {
+        let mut gaps = Gaps::default();
+        let tell = |gaps: &mut Gaps, row, told_us| gaps.tell(Some(1), row, (told_us, false), |_| true);
+        // The ledger begins at 100. Row 3 is from before and grows.
+        tell(&mut gaps, row(3, 50, 150), 150);
+        tell(&mut gaps, row(9, 160, 170), 180);
+        let is_older = |id, to_us| gaps.may_be_older(&RowKey::of(&row(id, 10, to_us)).unwrap(), to_us, 100);
+        assert!(is_older(1, 20) && is_older(5, 20) && is_older(8, 180));
+        assert!(!is_older(0, 20), "numbers begin at 1");
+        assert!(!is_older(3, 20), "it is the number of another row");
+        assert!(!is_older(10, 20) && !is_older(8, 181));
+    }
+
+    #[test]
+    fn of_rows_that_are_gone_no_more_are_remembered_than_fit() {
+        let mut gaps = Gaps::default();
+        for id in 0..=GONE as u64 + 1 {
+            gaps.tell(Some(id), row(id, 1, 1), (1, false), |_| false);
+        }
+        assert_eq!((gaps.facts.len(), gaps.forgotten), (GONE, 2));
+    }
+}

@@ -134,3 +134,19 @@ impl Removals {
 pub(super) fn limit_us(time_us: i64, before_us: Option<i64>) -> i64 {
     before_us.unwrap_or(i64::MAX).min(time_us.saturating_sub(LEAST_AGE_US))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn stretches_beyond_what_is_remembered_are_cut_off_and_told() {
+        let stretches = |count| vec![Removed { collector: "c".to_owned(), first: (1, 1), last: (1, 1) }; count];
+        let mut removals = Removals::default();
+        let (mut some, mut more) = (stretches(STRETCHES - 1), stretches(3));
+        removals.bound(&mut some);
+        assert!(some.len() == STRETCHES - 1 && !removals.is_full());
+        removals.bound(&mut more);
+        assert!(more.len() == 1 && removals.is_full());
+    }
+}
