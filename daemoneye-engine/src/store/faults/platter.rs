@@ -46,6 +46,23 @@ pub(super) enum Fault {
     Full(u64),
 }
 
+/// What a call was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Spot {
+    /// A segment is begun, written, or synced.
+    Create,
+    Write,
+    Sync,
+    /// It gets its name, and the name is made durable.
+    Rename,
+    SyncDir,
+    Remove,
+    /// The database is written or synced: a transaction.
+    State,
+    /// Something is only looked at.
+    Look,
+}
+
 #[derive(Debug)]
 enum Change {
     Length(usize),
@@ -107,6 +124,8 @@ struct Content {
     fault: Option<Fault>,
     calls: u64,
     is_down: bool,
+    /// What the power went at.
+    cut_at: Option<Spot>,
 }
 
 impl Content {
@@ -144,15 +163,20 @@ impl Platter {
         self.0.lock().unwrap().is_down
     }
 
+    /// What the power went at; `None`: it is there.
+    pub(super) fn cut_at(&self) -> Option<Spot> {
+        self.0.lock().unwrap().cut_at
+    }
+
     /// One call; `grows` when it needs room.
-    fn call(&self, grows: bool) -> io::Result<MutexGuard<'_, Content>> {
+    fn call(&self, grows: bool, spot: Spot) -> io::Result<MutexGuard<'_, Content>> {
         let mut content = self.0.lock().unwrap();
         let now = content.calls;
         content.calls += 1;
         match content.fault {
             _ if content.is_down => Err(io::Error::other("no power")),
             Some(Fault::Cut(at)) if now >= at => {
-                content.is_down = true;
+                (content.is_down, content.cut_at) = (true, Some(spot));
                 Err(io::Error::other("no power"))
             }
             Some(Fault::Error(at)) if now == at => Err(io::Error::other("the disk failed")),
@@ -198,11 +222,11 @@ impl Platter {
             let durable = survive(inode, dice);
             *inode = Inode { cached: durable.clone(), durable, pending: Vec::new() };
         }
-        (content.is_down, content.fault) = (false, None);
+        (content.is_down, content.fault, content.cut_at) = (false, None, None);
     }
 
-    fn sync(&self, inode: usize) -> io::Result<()> {
-        let failed = match self.call(true) {
+    fn sync(&self, inode: usize, spot: Spot) -> io::Result<()> {
+        let failed = match self.call(true, spot) {
             Ok(mut content) => {
                 let Inode { durable, pending, .. } = &mut content.inodes[inode];
                 pending.drain(..).for_each(|change| change.apply(durable));
@@ -244,7 +268,8 @@ fn survive(inode: &Inode, dice: &mut Dice) -> Vec<u8> {
 
 impl Handle {
     fn change(&self, change: Change) -> io::Result<()> {
-        let mut content = self.platter.call(true)?;
+        let spot = if self.real.is_some() { Spot::Write } else { Spot::State };
+        let mut content = self.platter.call(true, spot)?;
         let inode = &mut content.inodes[self.inode];
         change.apply(&mut inode.cached);
         inode.pending.push(change);
@@ -270,17 +295,17 @@ impl Write for Handle {
 
 impl DiskFile for Handle {
     fn sync(&self) -> io::Result<()> {
-        self.platter.sync(self.inode)
+        self.platter.sync(self.inode, Spot::Sync)
     }
 }
 
 impl StorageBackend for Handle {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.platter.call(false)?.inodes[self.inode].cached.len() as u64)
+        Ok(self.platter.call(false, Spot::Look)?.inodes[self.inode].cached.len() as u64)
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let content = self.platter.call(false)?;
+        let content = self.platter.call(false, Spot::Look)?;
         let (cached, at) = (&content.inodes[self.inode].cached, usize::try_from(offset).unwrap());
         let bytes = cached.get(at..at + out.len()).ok_or(ErrorKind::UnexpectedEof)?;
         out.copy_from_slice(bytes);
@@ -292,7 +317,7 @@ impl StorageBackend for Handle {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.platter.sync(self.inode)
+        self.platter.sync(self.inode, Spot::State)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
@@ -302,7 +327,7 @@ impl StorageBackend for Handle {
 
 impl Disk for Platter {
     fn create(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
-        let mut content = self.call(true)?;
+        let mut content = self.call(true, Spot::Create)?;
         content.inodes.push(Inode::default());
         let inode = content.inodes.len() - 1;
         content.name(Naming::Link(path.to_owned(), inode));
@@ -310,19 +335,19 @@ impl Disk for Platter {
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut content = self.call(true)?;
+        let mut content = self.call(true, Spot::Rename)?;
         content.name(Naming::Rename(from.to_owned(), to.to_owned()));
         if from.exists() { fs::rename(from, to) } else { Ok(()) }
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
-        let mut content = self.call(false)?;
+        let mut content = self.call(false, Spot::Remove)?;
         content.name(Naming::Unlink(path.to_owned()));
         fs::remove_file(path)
     }
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut content = self.call(true)?;
+        let mut content = self.call(true, Spot::SyncDir)?;
         let (here, elsewhere): (Vec<_>, Vec<_>) =
             std::mem::take(&mut content.namings).into_iter().partition(|change| change.is_in(dir));
         here.iter().for_each(|change| change.apply(&mut content.durable_names));
@@ -332,7 +357,7 @@ impl Disk for Platter {
 
     fn new_database(&self, path: &Path) -> Result<Database, DatabaseError> {
         if !self.0.lock().unwrap().names.contains_key(path) {
-            let mut content = self.call(true).map_err(redb::StorageError::from)?;
+            let mut content = self.call(true, Spot::State).map_err(redb::StorageError::from)?;
             content.inodes.push(Inode::default());
             let inode = content.inodes.len() - 1;
             content.name(Naming::Link(path.to_owned(), inode));
