@@ -86,6 +86,7 @@ pub(crate) struct Alerts {
     pub(crate) dedup_window: Duration,
     pub(crate) rate_per_rule_per_minute: u64,
     pub(crate) rate_per_minute: u64,
+    pub(crate) retention_bytes: u64,
 }
 
 /// The file sink.
@@ -124,6 +125,7 @@ impl Settings {
                 dedup_window: Duration::from_secs(config.integer("alerts.dedup_window_s")),
                 rate_per_rule_per_minute: config.integer("alerts.rate_per_rule_per_minute"),
                 rate_per_minute: config.integer("alerts.rate_per_minute"),
+                retention_bytes: config.integer("alerts.retention_bytes"),
             },
             stdout: config.boolean("sinks.stdout.enabled").then(|| Format::named(config.text("sinks.stdout.format"))),
             file: config.boolean("sinks.file.enabled").then(|| FileSink {

@@ -14,6 +14,8 @@ pub(super) type Losses = Vec<(String, String)>;
 
 /// Reasons of gaps that are no loss of captured events.
 const NO_LOSS: &[&str] = &[
+    "alerts_retention",
+    "alerts_undelivered",
     "audit_outbox_full",
     "collector_unavailable",
     "lifetimes_retention",
@@ -38,6 +40,7 @@ pub(super) fn of(gaps: &[CoverageGap], audit_lost: u64) -> Losses {
         *kind = (kind.0 + 1, &gap.detail);
     }
     let mut losses: Losses = kinds.into_iter().map(|(kind, (count, detail))| lost(kind, count, detail)).collect();
+    losses.extend(crowded_out(gaps));
     if audit_lost > 0 {
         losses.push((
             format!("{audit_lost} audit entries are lost: the outbox was full"),
@@ -45,6 +48,20 @@ pub(super) fn of(gaps: &[CoverageGap], audit_lost: u64) -> Losses {
         ));
     }
     losses
+}
+
+/// Alerts that made room for others.
+fn crowded_out(gaps: &[CoverageGap]) -> Option<(String, String)> {
+    let of = |reason: &str| gaps.iter().filter(|gap| gap.reason == reason).filter_map(|gap| gap.count).sum::<u64>();
+    let (removed, undelivered) = (of("alerts_retention"), of("alerts_undelivered"));
+    (removed > 0).then(|| {
+        let problem = format!(
+            "{removed} alerts were removed to make room for others, {undelivered} of them before every sink had them"
+        );
+        let remedy = "find the rule that matches too much (`alerts list`, `rules list`) and narrow it, or raise \
+                      alerts.retention_bytes; a sink that does not answer is in `health`";
+        (problem, remedy.to_owned())
+    })
 }
 
 /// What is wrong with the store itself: files that it cannot use, however old, and a clock that it does not believe.
@@ -129,5 +146,9 @@ mod tests {
         assert!(losses.iter().all(|(_, remedy)| !remedy.is_empty()));
         assert_eq!(of(&[], 3).len(), 1);
         assert!(of(&[gap("subscriber_slow")], 0).is_empty());
+        let gone =
+            ["alerts_retention", "alerts_undelivered"].map(gap).map(|gap| CoverageGap { count: Some(7), ..gap });
+        let told = of(&gone, 0);
+        assert!(told.len() == 1 && told[0].0.starts_with("7 alerts were removed"), "{told:?}");
     }
 }

@@ -204,6 +204,10 @@ async fn retention(worker: &Arc<Worker>) {
 /// One merge after the other until none is due. What fails is tried again in a later round; a file that was away is used again.
 async fn compaction(worker: &Arc<Worker>) {
     match worker.blocking(|worker| worker.store.expire_by_size()).await {
+        Some(Ok(expired)) if expired.alerts > 0 => tracing::warn!(
+            alerts = expired.alerts,
+            "alerts were removed because all together are larger than alerts.retention_bytes; a rule matches too much, or it is too small"
+        ),
         Some(Ok(expired)) => tracing::debug!(?expired, "retention by size"),
         Some(Err(error)) => tracing::warn!(%error, "history is too large and its oldest part was not removed"),
         None => {}

@@ -206,6 +206,7 @@ fn store_options(settings: &Settings) -> StoreOptions {
         seal_after: settings.store.seal_after,
         retention: settings.store.retention,
         retention_bytes: settings.store.retention_bytes,
+        alert_bytes: settings.alerts.retention_bytes,
         compaction_bytes_per_s: settings.store.compaction_bytes_per_s,
         sinks: settings.sink_names(),
         host: host::name(),

@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::value;
 
 /// What was counted, in the order of [`ask`].
-pub(super) const COLUMNS: [&str; 13] = [
+pub(super) const COLUMNS: [&str; 14] = [
     "ranges",
     "events",
     "removed",
@@ -24,6 +24,7 @@ pub(super) const COLUMNS: [&str; 13] = [
     "alerts",
     "alerts_growing",
     "alerts_unproven",
+    "alerts_removed",
     "coverage",
     "rows_pending",
     ROWS_UNPROVEN,

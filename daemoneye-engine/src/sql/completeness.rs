@@ -109,7 +109,9 @@ pub(crate) fn stopped_reader(waited: Duration) -> Lack {
 /// retention, it depends on what was asked.
 pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
     match gap {
-        reason::AUDIT_FULL
+        reason::ALERTS_RETENTION
+        | reason::ALERTS_UNDELIVERED
+        | reason::AUDIT_FULL
         | reason::LIFETIMES_RETENTION
         | reason::NO_TABLE
         | reason::PROCESSES_FULL
@@ -191,6 +193,8 @@ mod tests {
             "lifetimes_retention",
             "subscriber_slow",
             "no_table",
+            "alerts_retention",
+            "alerts_undelivered",
             "audit_outbox_full",
             "processes_full",
             "segment_damaged",

@@ -15,7 +15,7 @@ use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, listed, status_key};
 use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
-use super::{Store, StoreError, StoreOptions, audit, growth, outbox};
+use super::{Store, StoreError, StoreOptions, audit, crowd, growth, outbox};
 
 /// Matches per transaction: one sync for many, and no transaction that holds up a seal for long.
 const MATCHES_PER_TRANSACTION: usize = 1_024;
@@ -250,6 +250,7 @@ impl<'a> Commit<'a> {
         let stored = StoredAlert::new(&alert, cause)?;
         let mut payload = audited(&alert, &stored);
         self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
+        crowd::add(self.transaction, &stored)?;
         self.transaction.open_table(ALERTS_BY_STATUS)?.insert((status_key(alert.status), time_us, id), ())?;
         self.transaction.open_table(ALERTS_BY_KEY)?.insert((key_hash(&alert.dedup_key), time_us), id)?;
         let room = self.options.audit_entries;
@@ -323,5 +324,6 @@ fn audited(alert: &Alert, stored: &StoredAlert) -> serde_json::Value {
         "events": alert.events,
         "completeness": alert.completeness.describe(),
         "raised": stored.raised(),
+        "bytes": crowd::weight(stored),
     })
 }

@@ -15,28 +15,42 @@ use super::outbox::{self, DeliveryRow, DeliveryState};
 use super::retention::Expired;
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS};
 use super::state_view::Thinned;
-use super::{Store, StoreError, counts, growth};
+use super::{Store, StoreError, counts, crowd, growth};
 
 /// Alerts that one transaction looks at: some 10 ms, for which new alerts wait.
-const ALERTS_PER_TRANSACTION: usize = 512;
+pub(super) const ALERTS_PER_TRANSACTION: usize = 512;
 
 /// A row of the index by status and time.
-type Indexed = (u8, i64, u128);
+pub(super) type Indexed = (u8, i64, u128);
 
 /// What was removed.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Forgotten {
     pub(super) alerts: u64,
     pub(super) deliveries: u64,
+    /// Bytes of the alerts.
+    pub(super) bytes: u64,
+    /// Alerts that a sink was still to get.
+    pub(super) undelivered: u64,
     /// Event time of the latest alert, µs since the Unix epoch.
-    alerts_until_us: Option<i64>,
+    pub(super) alerts_until_us: Option<i64>,
     /// When the latest delivery was to go first.
     deliveries_until_us: Option<i64>,
 }
 
 impl Forgotten {
+    /// Sums up what several transactions removed.
+    pub(super) fn add(&mut self, more: Self) {
+        self.alerts = self.alerts.saturating_add(more.alerts);
+        self.deliveries = self.deliveries.saturating_add(more.deliveries);
+        self.bytes = self.bytes.saturating_add(more.bytes);
+        self.undelivered = self.undelivered.saturating_add(more.undelivered);
+        self.alerts_until_us = self.alerts_until_us.max(more.alerts_until_us);
+        self.deliveries_until_us = self.deliveries_until_us.max(more.deliveries_until_us);
+    }
+
     /// Takes down in the transaction that removes them how far they reached.
-    fn mark(&self, transaction: &WriteTransaction) -> Result<(), StoreError> {
+    pub(super) fn mark(&self, transaction: &WriteTransaction) -> Result<(), StoreError> {
         Thinned::Alerts.mark(transaction, self.alerts_until_us)?;
         Thinned::Deliveries.mark(transaction, self.deliveries_until_us)
     }
@@ -79,8 +93,7 @@ impl Store {
                     told.tell(transaction, self.options.audit_entries, before_us)?;
                     Ok(gone)
                 })?;
-                forgotten.alerts = forgotten.alerts.saturating_add(gone.alerts);
-                forgotten.deliveries = forgotten.deliveries.saturating_add(gone.deliveries);
+                forgotten.add(gone);
             }
         }
         Ok(forgotten)
@@ -141,25 +154,47 @@ fn forget(
     transaction: &WriteTransaction,
     sinks: &[String],
     ages: Ages,
-    (status, time_us, id): Indexed,
+    at: Indexed,
     forgotten: &mut Forgotten,
 ) -> Result<(), StoreError> {
-    let Some(stored) = stored(transaction, id)? else { return Ok(()) };
-    if stored.last_seen_us >= ages.before_us || status_key(stored.status) != status {
+    let Some(stored) = stored(transaction, at.2)? else { return Ok(()) };
+    if stored.last_seen_us >= ages.before_us || status_key(stored.status) != at.0 {
         return Ok(());
     }
-    let mut deliveries = Vec::new();
-    for sink in sinks {
-        deliveries.extend(outbox::delivery(transaction, sink, id)?.map(|row| (sink, row)));
-    }
+    let deliveries = deliveries(transaction, sinks, at.2)?;
     if deliveries.iter().any(|(_, row)| ages.keeps(row)) {
         return Ok(());
     }
-    for (sink, row) in &deliveries {
+    take_out(transaction, at, stored, &deliveries, forgotten)
+}
+
+/// The deliveries of an alert, by sink.
+pub(super) fn deliveries<'a>(
+    transaction: &WriteTransaction,
+    sinks: &'a [String],
+    id: u128,
+) -> Result<Vec<(&'a str, DeliveryRow)>, StoreError> {
+    let mut deliveries = Vec::new();
+    for sink in sinks {
+        deliveries.extend(outbox::delivery(transaction, sink, id)?.map(|row| (sink.as_str(), row)));
+    }
+    Ok(deliveries)
+}
+
+/// Removes an alert with its deliveries.
+pub(super) fn take_out(
+    transaction: &WriteTransaction,
+    (status, time_us, id): Indexed,
+    stored: StoredAlert,
+    deliveries: &[(&str, DeliveryRow)],
+    forgotten: &mut Forgotten,
+) -> Result<(), StoreError> {
+    for (sink, row) in deliveries {
         outbox::remove(transaction, sink, id, row)?;
         forgotten.deliveries = forgotten.deliveries.saturating_add(1);
         forgotten.deliveries_until_us = forgotten.deliveries_until_us.max(Some(row.created_us));
     }
+    forgotten.bytes = forgotten.bytes.saturating_add(crowd::weight(&stored));
     remove(transaction, (status, time_us, id), stored)?;
     forgotten.alerts = forgotten.alerts.saturating_add(1);
     forgotten.alerts_until_us = forgotten.alerts_until_us.max(Some(time_us));
@@ -172,6 +207,7 @@ fn remove(
     (status, time_us, id): Indexed,
     stored: StoredAlert,
 ) -> Result<Alert, StoreError> {
+    crowd::subtract(transaction, &stored)?;
     let alert = stored.into_alert()?;
     let key = (key_hash(&alert.dedup_key), time_us);
     transaction.open_table(ALERTS)?.remove(id)?;
@@ -184,7 +220,7 @@ fn remove(
     Ok(alert)
 }
 
-fn stored(transaction: &WriteTransaction, id: u128) -> Result<Option<StoredAlert>, StoreError> {
+pub(super) fn stored(transaction: &WriteTransaction, id: u128) -> Result<Option<StoredAlert>, StoreError> {
     match transaction.open_table(ALERTS)?.get(id)? {
         Some(stored) => stored.value().decode().map(Some),
         None => Ok(None),

@@ -14,6 +14,7 @@ mod commit;
 mod compact;
 mod counts;
 mod coverage;
+mod crowd;
 mod damage;
 mod dated;
 mod disk;
@@ -100,6 +101,9 @@ const AUDIT_ENTRIES: u64 = 100_000;
 /// A month of a quiet host, some three days of one with 200 events a second.
 const RETENTION_BYTES: u64 = 2 * 1024 * 1024 * 1024;
 
+/// Some 90,000 alerts: as many as the rate limit lets through in a quarter of an hour, three times as long as repeats are folded.
+const ALERT_BYTES: u64 = 256 * 1024 * 1024;
+
 /// An hour with 200 events a second is merged in some five seconds; a tenth of what a slow disk can do.
 const COMPACTION_BYTES_PER_S: u64 = 16 * 1024 * 1024;
 
@@ -120,6 +124,8 @@ pub struct StoreOptions {
     pub retention: Duration,
     /// Bytes of all segments above which the oldest are removed.
     pub retention_bytes: u64,
+    /// Bytes of all alerts above which the oldest are removed.
+    pub alert_bytes: u64,
     /// Bytes that compaction may read and write in a second; 0: as many as it can.
     pub compaction_bytes_per_s: u64,
     /// Sinks that get an outbox row per alert.
@@ -151,6 +157,7 @@ impl StoreOptions {
             seal_after: Duration::from_secs(60),
             retention: Duration::from_secs(30 * 86_400),
             retention_bytes: RETENTION_BYTES,
+            alert_bytes: ALERT_BYTES,
             compaction_bytes_per_s: COMPACTION_BYTES_PER_S,
             sinks: Vec::new(),
             host: String::new(),

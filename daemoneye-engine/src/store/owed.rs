@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 
 use super::StoreError;
 use super::audit;
+use super::crowd::ALERTS_SIZE;
 use super::retention::{Expired, Removed};
 use super::state::{AUDIT, OWED};
 use super::value::{Record, Stored};
@@ -23,7 +24,7 @@ const STRETCHES_KEPT: usize = 4_096;
 /// A removal that the ledger is to hear of.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Owed {
-    /// What was older was too old; `None`: all was too large.
+    /// What was older was too old; `None`: all was too large. Of alerts that were too large together: the time of the latest.
     pub(super) before_us: Option<i64>,
     /// Events that are gone.
     pub(super) ranges: Vec<Removed>,
@@ -43,7 +44,13 @@ impl Owed {
             .chunks(RANGES_TOLD)
             .map(|ranges| ("events-removed", json!({ "why": why, "before_us": before_us, "ranges": ranges })))
             .collect();
-        if *expired != Expired::default() {
+        if why == ALERTS_SIZE {
+            let Expired { alerts, deliveries, bytes, .. } = expired;
+            entries.push((
+                "alerts-removed",
+                json!({ "why": why, "until_us": before_us, "alerts": alerts, "deliveries": deliveries, "bytes": bytes }),
+            ));
+        } else if *expired != Expired::default() {
             entries.push(("retention", expired.audited(*before_us)));
         }
         entries

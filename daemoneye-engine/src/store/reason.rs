@@ -1,5 +1,9 @@
 //! Why events or rows are not there: the words in the table `coverage` that this crate writes or gives a meaning.
 
+/// Alerts were removed because all together had become too large.
+pub(crate) const ALERTS_RETENTION: &str = "alerts_retention";
+/// Of these, such as a sink was still to get.
+pub(crate) const ALERTS_UNDELIVERED: &str = "alerts_undelivered";
 /// Entries for the ledger found the outbox full.
 pub(crate) const AUDIT_FULL: &str = "audit_outbox_full";
 /// Lifetimes of processes were removed because of their age.

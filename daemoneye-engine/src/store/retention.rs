@@ -1,5 +1,5 @@
-//! Retention by age and size: whole segments go, and coverage says so; so do alerts that nobody has to get any more. The
-//! ledger says what went.
+//! Retention by age and size: whole segments go, and coverage says so; so do alerts that nobody has to get any more, and the oldest
+//! alerts where all together take too much. The ledger says what went.
 
 use std::sync::Arc;
 
@@ -8,6 +8,7 @@ use redb::WriteTransaction;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::forget::Forgotten;
 use super::history::HistoryTable;
 use super::owed::Owed;
 use super::proven::Kept;
@@ -70,17 +71,21 @@ impl Store {
         self.forget_rates(now_us)?;
         expired.gaps = self.forget_gaps(before_us)?;
         let forgotten = self.forget_alerts(now_us, before_us)?;
-        (expired.alerts, expired.deliveries) = (forgotten.alerts, forgotten.deliveries);
+        expired.alerts = expired.alerts.saturating_add(forgotten.alerts);
+        expired.deliveries = expired.deliveries.saturating_add(forgotten.deliveries);
         Ok(expired)
     }
 
-    /// Removes the oldest segments while all together are larger than they may be: what cannot wait for [`Store::expire`]
-    /// on a host that stores gigabytes an hour.
+    /// Removes the oldest segments while all together are larger than they may be, and alerts likewise: what cannot wait for
+    /// [`Store::expire`] on a host that stores gigabytes an hour, or with a rule that matches everything.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn expire_by_size(&self) -> Result<Expired, StoreError> {
-        self.expire_segments(|files| beyond(files, self.options.retention_bytes), None)
+        let mut expired = self.expire_segments(|files| beyond(files, self.options.retention_bytes), None)?;
+        let Forgotten { alerts, deliveries, .. } = self.forget_alerts_by_size()?;
+        expired.add(Expired { alerts, deliveries, ..Expired::default() });
+        Ok(expired)
     }
 
     fn expire_segments(

@@ -26,7 +26,7 @@ use super::owed::Owed;
 use super::segment::SegmentRow;
 use super::value::{Record, Stored};
 use super::versions::{KeptList, RuleText};
-use super::{FORMAT_VERSION, StoreError, damage, migrate};
+use super::{FORMAT_VERSION, StoreError, crowd, damage, migrate};
 
 /// redb's page cache. Its default of 1 GiB is the whole memory budget of the agent ten times over.
 const CACHE_BYTES: usize = 8 * 1024 * 1024;
@@ -334,7 +334,8 @@ impl State {
         self.write(|transaction| {
             let found = check_version(transaction, path)?;
             every_table!(make, transaction);
-            migrate::from(transaction, found)
+            migrate::from(transaction, found)?;
+            crowd::settle(transaction)
         })
     }
 

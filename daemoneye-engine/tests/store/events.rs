@@ -654,6 +654,76 @@ fn old_alerts_go_with_all_that_hangs_on_them_unless_a_sink_still_waits() {
     assert_eq!(store.outbox_due("stdout", now_us, 100).unwrap().len(), 10);
 }
 
+/// A store with so many alerts a second apart, the newest last, and how many bytes each takes.
+fn crowd(dir: &Path, count: u64) -> (Vec<Uuid>, u64) {
+    let store = open(dir);
+    let ids: Vec<Uuid> =
+        store.commit_matches(matches(&rule("r"), &run(1, 1..=count))).unwrap().iter().map(|alert| alert.id).collect();
+    (ids, store.alert_bytes().unwrap().div_ceil(count))
+}
+
+#[test]
+fn alerts_are_bounded_by_size_and_what_nobody_waits_for_goes_first() {
+    let dir = tempfile::tempdir().unwrap();
+    let (ids, each) = crowd(dir.path(), 1_500);
+    let at = |store: &Store| -> Vec<usize> {
+        let left = store.alerts(&AlertFilter::default()).unwrap();
+        let mut left: Vec<usize> =
+            left.iter().map(|alert| ids.iter().position(|id| *id == alert.id).unwrap()).collect();
+        left.sort_unstable();
+        left
+    };
+    let bounded = |alerts: u64| StoreOptions { alert_bytes: (alerts + 1) * each, ..options(dir.path()) };
+    let store = Store::open(bounded(1_499)).unwrap();
+    assert_eq!(store.expire_by_size().unwrap().alerts, 0, "what fits stays");
+    // The newest is closed, the oldest waits for a sink still.
+    store.set_alert_status(ids[1_499], AlertStatus::Closed, "operator:alice", "known").unwrap();
+    store.outbox_done_all("file", &ids).unwrap();
+    store.outbox_done_all("stdout", &ids[10..]).unwrap();
+    drop(store);
+    let store = Store::open(bounded(800)).unwrap();
+    let removed = store.expire_by_size().unwrap();
+    let left = at(&store);
+    assert!((790..=801).contains(&left.len()), "{}", left.len());
+    assert_eq!((left.len() as u64 + removed.alerts, removed.deliveries), (1_500, removed.alerts * 2));
+    assert!(!left.contains(&1_499), "closed alerts go first");
+    assert!((0..10).all(|awaited| left.contains(&awaited)), "those that a sink is to get go last");
+    assert!(left[10..].windows(2).all(|pair| pair[1] == pair[0] + 1) && left.last() == Some(&1_498), "the oldest go");
+    assert!(store.alert_bytes().unwrap() <= 801 * each);
+    let reasons = |store: &Store| -> BTreeMap<String, u64> {
+        let rows = store.coverage().unwrap();
+        let counts: BTreeMap<_, _> = rows.iter().map(|row| (row.gap.reason.clone(), row.gap.count.unwrap())).collect();
+        assert_eq!(counts.len(), rows.len(), "rows that grow: {rows:?}");
+        counts
+    };
+    assert_eq!(reasons(&store), BTreeMap::from([("alerts_retention".to_owned(), removed.alerts)]));
+    drop(store);
+
+    let store = Store::open(bounded(4)).unwrap();
+    store.expire_by_size().unwrap();
+    let told = reasons(&store);
+    assert!(told["alerts_undelivered"] >= 5, "what no sink got is told: {told:?}");
+    assert_eq!(told["alerts_retention"], 1_500 - at(&store).len() as u64);
+    let noted = store.audit_pending(10_000).unwrap().into_iter().filter(|entry| entry.action == "alerts-removed");
+    let noted: Vec<u64> = noted
+        .map(|entry| serde_json::from_slice::<serde_json::Value>(&entry.payload).unwrap()["alerts"].as_u64().unwrap())
+        .collect();
+    assert!(noted.len() > 3 && noted.iter().all(|alerts| *alerts <= 512), "in bounded steps: {noted:?}");
+    assert_eq!(noted.iter().sum::<u64>(), 1_500 - at(&store).len() as u64);
+    assert!(store.fsck(&mut |_, _| true).unwrap().problems.is_empty());
+}
+
+#[test]
+fn alerts_of_a_build_that_did_not_count_them_are_counted_at_the_next_start() {
+    let dir = tempfile::tempdir().unwrap();
+    let (_, each) = crowd(dir.path(), 20);
+    for name in ["alerts_bytes", "alerts_counted"] {
+        overwrite(dir.path(), TableDefinition::<&str, Raw<Counter>>::new("meta"), name, &[1, 0]);
+    }
+    let store = open(dir.path());
+    assert_eq!(store.alert_bytes().unwrap().div_ceil(20), each);
+}
+
 #[test]
 fn a_rule_gets_a_new_version_when_its_text_changes() {
     let dir = tempfile::tempdir().unwrap();

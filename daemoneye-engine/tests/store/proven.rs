@@ -391,6 +391,71 @@ fn an_age_that_no_setting_allows_excuses_no_alert_and_is_named() {
     assert!(named.iter().any(|(place, what)| place.starts_with("ledger entry") && what == "it"), "{found:?}");
 }
 
+/// Each event raises an alert of half a MiB.
+fn crowd(store: &Store, records: &[Record]) {
+    let word = "x".repeat(512 * 1024);
+    records
+        .iter()
+        .filter(|record| record.topic == "events.process.start")
+        .for_each(|record| raise(store, record, &word));
+}
+
+#[test]
+fn alerts_that_went_because_of_their_size_are_told_apart_also_while_the_outbox_is_full() {
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[]);
+    crowd(&store, &records);
+    ledger.drain(&store);
+    let each = store.alert_bytes().unwrap() / 39;
+    drop(store);
+    let tight = StoreOptions { alert_bytes: 10 * (each + 100), audit_entries: 4, ..options(dir.path()) };
+    let store = Store::open(tight).unwrap();
+    while store.audit_push("agent", "start", &json!({})).unwrap().is_some() {}
+    assert_eq!(store.expire_by_size().unwrap().alerts, 29);
+    let judged = |store: &Store| {
+        let found = compare(store, dir.path());
+        assert!(found.is_sound(), "{found:?}");
+        (found.alerts, found.alerts_removed)
+    };
+    assert_eq!(judged(&store), (10, 29), "while it waits");
+    while !store.audit_pending(1).unwrap().is_empty() {
+        ledger.drain(&store);
+    }
+    assert_eq!(judged(&store), (10, 29), "when it was told");
+}
+
+#[test]
+fn an_entry_of_alerts_that_went_for_their_size_excuses_no_more_than_it_says_and_no_few_small_ones() {
+    let gone =
+        |alerts: u64| json!({ "why": "their size", "until_us": i64::MAX, "alerts": alerts, "bytes": 1 }).to_string();
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[]);
+    crowd(&store, &records);
+    ledger.drain(&store);
+    drop(store);
+    let other = tempfile::tempdir().unwrap();
+    let without = filled(other.path(), &records, &[]);
+    crowd(&without, &records[2..]);
+    forget(&without);
+    assert_eq!(told(&compare(&without, dir.path())).len(), 2);
+    ledger.entry("agent", "alerts-removed", gone(1).as_bytes());
+    assert_eq!(told(&compare(&without, dir.path())).len(), 1, "one went, and the other was deleted");
+    ledger.entry("agent", "alerts-removed", gone(1).as_bytes());
+    assert!(compare(&without, dir.path()).is_sound());
+
+    let (dir, mut ledger, records) = covered(40);
+    let (store, alert) = alarmed(dir.path(), &records);
+    ledger.drain(&store);
+    drop(store);
+    let other = tempfile::tempdir().unwrap();
+    let without = filled(other.path(), &records, &[20]);
+    forget(&without);
+    ledger.entry("agent", "alerts-removed", gone(1).as_bytes());
+    let named = told(&compare(&without, dir.path()));
+    assert!(named.contains(&(format!("alert {alert}"), "ledger".to_owned())), "{named:?}");
+    assert!(named.iter().any(|(place, what)| place.starts_with("ledger entry") && what == "it"), "{named:?}");
+}
+
 #[test]
 fn an_entry_that_was_lost_excuses_one_row_of_its_time() {
     let (dir, mut ledger, records) = covered(40);

@@ -18,7 +18,9 @@ pub use error::{ConfigError, ConfigErrors};
 pub use flag::Flag;
 pub use load::load;
 pub use places::Places;
-pub use table::{AGENT, CLI, COMPONENTS, Component, Fallback, Kind, LEAST_RETENTION_DAYS, PROCMOND, Setting};
+pub use table::{
+    AGENT, CLI, COMPONENTS, Component, Fallback, Kind, LEAST_ALERT_BYTES, LEAST_RETENTION_DAYS, PROCMOND, Setting,
+};
 
 use std::collections::BTreeMap;
 use std::ffi::OsString;

@@ -275,6 +275,8 @@ pub static PROCMOND: Component = Component {
 
 /// The shortest time for which a store keeps what fits into it: what went younger was not too old on any host.
 pub const LEAST_RETENTION_DAYS: u64 = 1;
+/// Fewer bytes of alerts are never too many: some minutes of what the rate limit lets through.
+pub const LEAST_ALERT_BYTES: u64 = 64 * MIB;
 
 /// What executables are hashed for.
 const SCOPES: &[&str] = &["all", "rules"];
@@ -422,6 +424,13 @@ pub static AGENT: Component = Component {
             (1, 1_000_000),
             "",
             "alerts of all rules in a minute; more are folded into one per rule",
+        ),
+        integer(
+            "alerts.retention_bytes",
+            256 * MIB,
+            (LEAST_ALERT_BYTES, 1024 * GIB),
+            "bytes",
+            "size of all stored alerts above which they are deleted: suppressed and closed ones first, then the oldest",
         ),
         boolean("sinks.stdout.enabled", true, "print alerts to standard output"),
         choice("sinks.stdout.format", &["human", "json", "csv"], "human", "shape of printed alerts"),

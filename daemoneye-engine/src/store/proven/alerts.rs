@@ -22,6 +22,8 @@ pub(super) struct AlertFact {
     pub(super) entry: Option<u64>,
     /// The last one about it.
     pub(super) newest: Option<u64>,
+    /// Time of the event that raised it.
+    pub(super) time_us: i64,
     /// When it was seen last at the least: retention goes by that.
     pub(super) seen_us: i64,
     /// It was found in the store.
@@ -67,11 +69,11 @@ pub(super) struct Alerts {
 }
 
 impl Alerts {
-    /// Takes the entry of a new one. `is_there`: it is stored.
-    pub(super) fn raised(&mut self, entry: Option<u64>, payload: &Value, is_there: impl Fn(Uuid) -> bool) {
-        let Some(id) = alert(payload).filter(|id| !self.facts.contains_key(id)) else { return };
-        let seen_us = payload.get("time_us").and_then(Value::as_i64).unwrap_or_default();
-        let mut fact = AlertFact { entry, newest: entry, seen_us, ..AlertFact::default() };
+    /// Takes the entry of a new one. `is_there`: it is stored. Whether it was told of for the first time.
+    pub(super) fn raised(&mut self, entry: Option<u64>, payload: &Value, is_there: impl Fn(Uuid) -> bool) -> bool {
+        let Some(id) = alert(payload).filter(|id| !self.facts.contains_key(id)) else { return false };
+        let time_us = payload.get("time_us").and_then(Value::as_i64).unwrap_or_default();
+        let mut fact = AlertFact { entry, newest: entry, time_us, seen_us: time_us, ..AlertFact::default() };
         if is_there(id) {
             let record = payload.get("record").and_then(Value::as_str).and_then(hexed::parse);
             let raised = payload.get("raised").cloned().map(serde_json::from_value).and_then(Result::ok);
@@ -80,9 +82,10 @@ impl Alerts {
             self.gone = self.gone.saturating_add(1);
         } else {
             self.forgotten = self.forgotten.saturating_add(1);
-            return;
+            return true;
         }
         self.facts.insert(id, fact);
+        true
     }
 
     /// What an operator did with one.

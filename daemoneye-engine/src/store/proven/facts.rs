@@ -12,6 +12,7 @@ use super::super::growth::GREW;
 use super::super::retention::Removed;
 use super::alerts::Alerts;
 use super::clocks::{Ceilings, Clocks, JITTER_US};
+use super::crowds::Crowds;
 use super::gaps::{GapFact, Gaps, RowKey, grows};
 use super::removals::{Removals, limit_us};
 use super::streams::Streams;
@@ -35,6 +36,8 @@ pub(super) struct Facts {
     expiries: Vec<(u64, i64)>,
     /// Entries of retention with an age that no setting allows.
     pub(super) implausible: Vec<Option<u64>>,
+    /// Alerts that went because all together had become too large.
+    pub(super) crowds: Crowds,
     losses: Vec<Loss>,
     /// Entries of the agent that nobody could keep.
     pub(super) lost: u64,
@@ -175,6 +178,7 @@ impl Facts {
             "alert-status",
             GREW,
             "coverage",
+            "alerts-removed",
             "events-removed",
             "retention",
             "audit-entries-lost",
@@ -184,7 +188,13 @@ impl Facts {
         let number = |name: &str| payload.get(name).and_then(Value::as_i64);
         match action {
             "alert" | "alert-suppressed" => {
-                self.alerts.raised(entry, &payload, |id| store.has_alert(id).unwrap_or(true));
+                if self.alerts.raised(entry, &payload, |id| store.has_alert(id).unwrap_or(true)) {
+                    self.crowds.comes(number("bytes"));
+                }
+            }
+            "alerts-removed" => {
+                let [until_us, alerts, bytes] = ["until_us", "alerts", "bytes"].map(number);
+                self.crowds.goes(entry, until_us.unwrap_or(i64::MIN), alerts, bytes);
             }
             "alert-status" => self.alerts.handled(entry, &payload, self.is_late),
             GREW => self.alerts.grew(entry, &payload, self.is_late),
@@ -202,6 +212,7 @@ impl Facts {
                 self.ceilings.say(time_us, (entry, told));
             }
             "retention" => {
+                self.crowds.ages(number("alerts"));
                 if let Some(before_us) = number("before_us") {
                     self.ceilings.say(time_us, (entry, Told::Retention { before_us }));
                 }
@@ -215,6 +226,7 @@ impl Facts {
 
     /// The outbox was full behind the agent's entry of `from_us`.
     fn loses(&mut self, entry: Option<u64>, count: u64, from_us: i64, time_us: i64) {
+        self.crowds.is_known = false;
         let first_row = self.gaps.next();
         self.ceilings.say(time_us, (entry, Told::Lost { count, from_us, first_row }));
     }
@@ -226,6 +238,7 @@ impl Facts {
         }
         self.bound(now_us);
         self.removals.settle();
+        self.crowds.settle();
     }
 
     /// Whether the entry of an alert of that time may be one that found no room.
@@ -252,6 +265,6 @@ impl Facts {
 }
 
 /// Where an entry stands; one that waits comes behind all others.
-fn order(entry: Option<u64>) -> u64 {
+pub(super) fn order(entry: Option<u64>) -> u64 {
     entry.unwrap_or(u64::MAX)
 }

@@ -47,6 +47,8 @@ pub struct Proven {
     pub alerts_growing: u64,
     /// Alerts of a build that told no growth: what they were raised with is proven, and their status.
     pub alerts_unproven: u64,
+    /// Alerts that are gone because all together had become too large, as the ledger tells.
+    pub alerts_removed: u64,
     /// Rows of coverage that are as the ledger has them.
     pub coverage: u64,
     /// Alerts and rows of coverage whose entry waits for the ledger: until it has it, they are as the store says.

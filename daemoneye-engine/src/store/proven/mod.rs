@@ -7,6 +7,7 @@
 
 mod alerts;
 mod clocks;
+mod crowds;
 mod facts;
 mod found;
 mod gaps;
@@ -92,6 +93,13 @@ impl Store {
         for entry in std::mem::take(&mut facts.implausible) {
             let place = entry.map_or_else(|| "the agent's outbox".to_owned(), |entry| format!("ledger entry {entry}"));
             found.report(place, "it says that retention took what was too young for it by any setting");
+        }
+        for entry in std::mem::take(&mut facts.crowds.implausible) {
+            let place = entry.map_or_else(|| "the agent's outbox".to_owned(), |entry| format!("ledger entry {entry}"));
+            found.report(
+                place,
+                "it says that alerts went because of their size, and there were fewer than any setting allows",
+            );
         }
         let rows = Rows::new(&facts, early);
         rows.alerts(&transaction, &mut found)?;

@@ -79,7 +79,12 @@ impl<'a> Rows<'a> {
             Self::unknown(format!("alert {uuid}"), alert.time_us, self.is_older(&alert), is_excused, found);
         }
         for (id, fact) in self.facts.alerts.facts.iter().filter(|(_, fact)| !fact.is_stored.get()) {
-            if self.had(fact.entry) && !self.facts.is_expired(fact.newest, fact.seen_us) {
+            if !self.had(fact.entry) || self.facts.is_expired(fact.newest, fact.seen_us) {
+                continue;
+            }
+            if self.facts.crowds.took(fact.newest, fact.time_us, found.alerts_removed) {
+                found.alerts_removed = found.alerts_removed.saturating_add(1);
+            } else {
                 found.report(format!("alert {id}"), deleted(fact.entry));
             }
         }
