@@ -13,7 +13,11 @@ pub(super) fn text(explained: &Json) -> String {
     let read = |what: &str| {
         format!("{} read, {} skipped", number(&format!("/{what}/read")), number(&format!("/{what}/pruned")))
     };
-    let has_pages = explained.get("pages").is_some_and(Json::is_object);
+    let pages = match (explained.get("pages").is_some_and(Json::is_object), number("/row_groups/read")) {
+        (true, _) => read("pages"),
+        (false, 0) => "none: no row group was read".to_owned(),
+        (false, _) => "none left out by their statistics".to_owned(),
+    };
     let bloom = match number("/row_groups/pruned_by_bloom_filter") {
         0 => String::new(),
         groups => format!(", {groups} more by Bloom filters"),
@@ -27,7 +31,7 @@ pub(super) fn text(explained: &Json) -> String {
         ("result", format!("{} in {}, {complete}", counted(number("/rows")), ms(number("/elapsed_us")))),
         ("segments", format!("{} of {}", read("segments"), number("/segments/total"))),
         ("row groups", format!("{}{bloom}", read("row_groups"))),
-        ("pages", if has_pages { read("pages") } else { "all of those row groups".to_owned() }),
+        ("pages", pages),
         (
             "scanned",
             format!(
@@ -40,8 +44,22 @@ pub(super) fn text(explained: &Json) -> String {
         ("spilled", spilled),
     ];
     let mut text: String = lines.iter().map(|(name, line)| format!("{name:10}  {line}\n")).collect();
+    for (title, path) in [("files", "/segments/files"), ("unreadable", "/segments/unreadable")] {
+        text.push_str(&files(title, explained.pointer(path)));
+    }
     text.push_str(&operators(explained));
     text
+}
+
+/// Segments by name, one on a line, and how many more there are.
+fn files(title: &str, listed: Option<&Json>) -> String {
+    let listed = |name: &str| listed.and_then(|of| of.get(name));
+    let names = listed("names").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    let names = names.iter().filter_map(Json::as_str).map(value::harmless);
+    let further = listed("further").and_then(Json::as_u64).filter(|further| *further > 0);
+    let lines = names.chain(further.map(|further| format!("and {further} more")));
+    let title = |at: usize| if at == 0 { title } else { "" };
+    lines.enumerate().map(|(at, line)| format!("{:10}  {line}\n", title(at))).collect()
 }
 
 /// Rows and time first, because the tree has no width of its own.
@@ -94,7 +112,9 @@ mod tests {
     fn it_reads_what_was_skipped_and_which_operator_took_the_time() {
         let explained = json!({
             "rows": 3, "elapsed_us": 5321, "complete": true,
-            "segments": {"total": 12, "read": 3, "pruned": 9},
+            "segments": {"total": 12, "read": 3, "pruned": 9,
+                "files": {"names": ["a.parquet", "b\u{1b}.parquet"], "further": 1},
+                "unreadable": {"names": ["c.parquet"], "further": 0}},
             "row_groups": {"read": 3, "pruned": 1, "pruned_by_bloom_filter": 1},
             "pages": {"read": 5, "pruned": 40},
             "scanned": {"rows": 1200, "bytes": 40960, "open_rows": 17},
@@ -112,6 +132,7 @@ mod tests {
             "pages       5 read, 40 skipped\n",
             "scanned     1200 rows, 40.9 kB from files, 17 rows of the open segment\n",
             "spilled     nothing\n",
+            "files       a.parquet\n            b\\u{1b}.parquet\n            and 1 more\nunreadable  c.parquet\n\n",
             "         3      0.120 ms  SortExec: TopK(fetch=3)\n",
             "      1200      4.100 ms    DataSourceExec: a\\u{1b}b\n",
         ] {
@@ -122,6 +143,8 @@ mod tests {
     #[test]
     fn a_document_that_lacks_everything_is_still_text() {
         assert!(text(&json!({})).contains("0 read, 0 skipped of 0"));
-        assert!(text(&json!({"pages": null})).contains("pages       all of those row groups\n"));
+        assert!(text(&json!({"pages": null})).contains("pages       none: no row group was read\n"));
+        let read = json!({"pages": null, "row_groups": {"read": 2}});
+        assert!(text(&read).contains("pages       none left out by their statistics\n"));
     }
 }

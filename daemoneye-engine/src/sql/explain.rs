@@ -14,6 +14,8 @@ use std::sync::Arc;
 const MAX_OPERATORS: usize = 500;
 /// Bytes that say what an operator does; a list of values can fill a statement.
 const DOES_BYTES: usize = 300;
+/// Segments that are named: a day in hours and what was sealed since the last one; others are counted.
+const MAX_NAMES: usize = 64;
 /// Operators that are there for the limits only.
 const OURS: &[&str] = &["CooperativeExec", "Metered", "Sliced"];
 
@@ -47,7 +49,16 @@ pub(crate) fn document(plan: &Arc<dyn ExecutionPlan>, view: &QueryView, done: &Q
         ("rows", json!(done.rows)),
         ("elapsed_us", json!(done.elapsed_us)),
         ("complete", json!(done.completeness.as_ref().is_none_or(|known| known.degraded.is_empty()))),
-        ("segments", json!({ "total": segments, "read": read, "pruned": segments.saturating_sub(read) })),
+        (
+            "segments",
+            json!({
+                "total": segments,
+                "read": read,
+                "pruned": segments.saturating_sub(read),
+                "files": names(view.read_names()),
+                "unreadable": names(view.unreadable_names()),
+            }),
+        ),
         (
             "row_groups",
             json!({
@@ -67,8 +78,15 @@ pub(crate) fn document(plan: &Arc<dyn ExecutionPlan>, view: &QueryView, done: &Q
     .to_string()
 }
 
+/// The first of them, and how many more there are.
+fn names(mut all: Vec<String>) -> Value {
+    let further = all.len().saturating_sub(MAX_NAMES);
+    all.truncate(MAX_NAMES);
+    json!({ "names": all, "further": further })
+}
+
 impl Totals {
-    /// Without a filter that the page index knows something of, nobody counts them: the row groups are read whole.
+    /// Without a filter that the page index knows something of, nobody counts them, and none is left out by its statistics.
     fn pages(&self) -> Value {
         match (self.pages_read, self.pages_pruned) {
             (0, 0) => Value::Null,

@@ -465,7 +465,14 @@ async fn explain_tells_what_was_read_and_sends_no_rows() {
     assert_eq!(answer.rows.len(), 0, "no rows are sent");
     let told = answer.explained();
     assert_eq!((told["rows"].as_u64(), told["complete"].as_bool()), (Some(3), Some(true)), "{told}");
-    assert_eq!(told["segments"], serde_json::json!({ "total": 2, "read": 1, "pruned": 1 }), "{told}");
+    let name = |at: usize| store.snapshot().segments[at].path.file_name().unwrap().to_str().unwrap().to_owned();
+    let segments = |read: &[String], unreadable: &[String]| {
+        let names = |names: &[String]| serde_json::json!({ "names": names, "further": 0 });
+        let total = 2 - unreadable.len();
+        serde_json::json!({ "total": total, "read": read.len(), "pruned": total - read.len(), "files": names(read),
+            "unreadable": names(unreadable) })
+    };
+    assert_eq!(told["segments"], segments(&[name(1)], &[]), "{told}");
     assert_eq!(told["row_groups"]["read"], 1, "{told}");
     assert!(told["scanned"]["bytes"].as_u64().unwrap() > 0, "{told}");
     assert_eq!((&told["scanned"]["rows"], &told["scanned"]["open_rows"]), (&1_000.into(), &1_000.into()), "{told}");
@@ -480,7 +487,13 @@ async fn explain_tells_what_was_read_and_sends_no_rows() {
     assert!(part["pages"]["read"].as_u64() > Some(0), "{part}");
     let nobody = "SELECT pid FROM process_events WHERE entity_id = '00112233445566778899aabbccddeeff'";
     let nothing = explained(nobody).await.unwrap().explained();
-    assert_eq!(nothing["segments"], serde_json::json!({ "total": 2, "read": 0, "pruned": 2 }), "{nothing}");
+    assert_eq!(nothing["segments"], segments(&[], &[]), "{nothing}");
     let plain = ask(&engine, sql).await;
     assert_eq!((plain.rows.len(), plain.done.explained_json.as_str()), (3, ""));
+    let lost = store.snapshot().segments[0].path.clone();
+    std::fs::remove_file(&lost).unwrap();
+    store.check_segments().unwrap();
+    let without = explained("SELECT max(command_line) FROM process_events").await.unwrap().explained();
+    let lost = lost.file_name().unwrap().to_str().unwrap().to_owned();
+    assert_eq!(without["segments"], segments(&[name(0)], &[lost]), "{without}");
 }

@@ -9,8 +9,10 @@ use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest;
 use daemoneye_engine::sql::{CollectorRow, NoCollectors, QueryEngine, QueryError, QueryLimits, SystemTables};
 use daemoneye_engine::store::{AlertFilter, Answer, RuleMatch, Store, StoreError, StoreOptions};
+use daemoneye_lib::ledger::{AuditEntry, GENESIS, LedgerHeader};
 use daemoneye_lib::model::{AlertStatus, Completeness, DetectionRule, RuleKind, RuleState, Severity};
-use daemoneye_lib::proto::{QueryRequest, Value, value::Kind};
+use daemoneye_lib::proto::{QueryRequest, Value, value};
+use daemoneye_lib::segment::{Kind, SegmentHeader, SegmentName, encode};
 use redb::TableDefinition;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -94,8 +96,8 @@ pub(crate) fn engine(store: &Arc<Store>, extra: Arc<dyn SystemTables>) -> QueryE
 
 fn shown(value: &Value) -> String {
     match &value.kind {
-        Some(Kind::Integer(value)) => value.to_string(),
-        Some(Kind::Text(value)) => value.clone(),
+        Some(value::Kind::Integer(value)) => value.to_string(),
+        Some(value::Kind::Text(value)) => value.clone(),
         other => format!("{other:?}"),
     }
 }
@@ -212,6 +214,59 @@ async fn the_tables_of_one_query_stand_at_one_instant() {
         let of_alerts: Vec<&String> = counts.iter().filter(|count| *count != "0").collect();
         assert!(of_alerts.len() == 2 && of_alerts[0] == of_alerts[1], "{counts:?}");
     }
+}
+
+#[tokio::test]
+async fn a_deadline_that_cuts_a_query_over_many_alerts_degrades_the_answer() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    (0..4).for_each(|seed| raise(&store, seed, 1_000));
+    // Neither memory nor rows cut them before the deadline does.
+    let (deadline, memory_bytes) = (Duration::from_secs(120), 1024 * 1024 * 1024);
+    let limits = QueryLimits { deadline, memory_bytes, row_cap: u64::MAX, ..QueryLimits::default() };
+    let engine = QueryEngine::new(Arc::clone(&store), limits, Arc::new(NoCollectors)).unwrap();
+    // All of them take longer than any deadline that a test would wait for.
+    for (sql, has_rows) in [
+        (
+            "SELECT count(*) FROM alerts a, alerts b, alerts c WHERE length(a.row) + length(b.row) > length(c.row)",
+            false,
+        ),
+        ("SELECT a.id FROM alerts a JOIN alerts b ON a.row || b.row ~ 'no such alert'", false),
+        ("SELECT a.id, b.row FROM alerts a, alerts b", true),
+    ] {
+        let request = QueryRequest { sql: sql.to_owned(), deadline_ms: Some(3_000), ..QueryRequest::default() };
+        let asked = async || engine.query(request.clone(), CancellationToken::new()).await;
+        let mut run = crate::when_free(asked).await.unwrap_or_else(|error| panic!("{sql}: {error}"));
+        let mut rows = 0;
+        while let Some(page) = run.next_page().await.unwrap_or_else(|error| panic!("{sql}: {error}")) {
+            rows += page.rows.len();
+        }
+        assert_eq!(run.done().completeness.unwrap().degraded, ["timed_out"], "{sql}");
+        assert_eq!(rows > 0, has_rows, "{sql}: {rows} rows");
+    }
+}
+
+#[tokio::test]
+async fn what_the_ledger_says_is_paid_for_while_it_is_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let store = open(dir.path());
+    let audit = dir.path().join("audit");
+    std::fs::create_dir(&audit).unwrap();
+    let header = SegmentHeader { kind: Kind::Ledger, previous_crc: 0, epoch: 1, segment: 1, first: 1 };
+    let (mut bytes, mut crc, payload) = (header.encode().to_vec(), 0, vec![b'x'; 16 * 1024]);
+    for sequence in 0..200 {
+        let entry = AuditEntry::link(sequence, GENESIS, 1_000, "agent", "alert", &payload);
+        let header = LedgerHeader { entry, outbox_id: 0, covered_epoch: 0, covered_number: 0 };
+        crc = encode(&mut bytes, crc, 0, &header, &payload).unwrap();
+    }
+    std::fs::write(audit.join(SegmentName::ledger().file(1)), bytes).unwrap();
+    let counted = "SELECT count(*) FROM audit_entries WHERE length(payload) > 0";
+    let enough = engine(&store, Arc::new(NoCollectors));
+    assert_eq!(rows(&enough, counted).await, ["200"]);
+    // The payloads alone are 3 MiB.
+    let limits = QueryLimits { memory_bytes: 2 * 1024 * 1024, ..QueryLimits::default() };
+    let short = QueryEngine::new(Arc::clone(&store), limits, Arc::new(NoCollectors)).unwrap();
+    assert_eq!(answer(&short, counted).await.unwrap().1, ["capped"]);
 }
 
 #[tokio::test]

@@ -25,6 +25,12 @@ pub(super) struct Entry {
 }
 
 impl Entry {
+    /// What it takes in memory.
+    pub(super) fn bytes(&self) -> usize {
+        let texts = [&self.payload, &self.header.entry.actor, &self.header.entry.action];
+        texts.iter().fold(size_of::<Self>(), |sum, text| sum.saturating_add(text.len()))
+    }
+
     pub(super) const fn time_us(&self) -> i64 {
         self.header.entry.timestamp_ms.saturating_mul(1_000)
     }

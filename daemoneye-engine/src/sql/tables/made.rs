@@ -19,25 +19,32 @@ pub(crate) type Batches = Box<dyn Iterator<Item = Result<RecordBatch, ArrowError
 
 struct Made<F> {
     schema: SchemaRef,
-    /// Of what they are made of.
-    bytes: usize,
     make: F,
 }
 
 impl<F> std::fmt::Debug for Made<F> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Made").field("bytes", &self.bytes).finish_non_exhaustive()
+        f.debug_struct("Made").field("schema", &self.schema).finish_non_exhaustive()
     }
 }
 
-/// A scan over what `make` gives; each run of the plan calls it once.
+/// A scan over what `make` gives, which is made of so many bytes; each run of the plan calls it once.
 pub(crate) fn scan(
     schema: SchemaRef,
     bytes: usize,
     make: impl Fn() -> Batches + Send + Sync + 'static,
     projection: Option<&Vec<usize>>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let made = Arc::new(Made { schema: Arc::clone(&schema), bytes, make });
+    scan_weighed(schema, move || (make(), bytes), projection)
+}
+
+/// The same where `make` tells of how many bytes they are made, because it reads them.
+pub(super) fn scan_weighed(
+    schema: SchemaRef,
+    make: impl Fn() -> (Batches, usize) + Send + Sync + 'static,
+    projection: Option<&Vec<usize>>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let made = Arc::new(Made { schema: Arc::clone(&schema), make });
     Ok(Arc::new(StreamingTableExec::try_new(schema, vec![made], projection, [], false, None)?))
 }
 
@@ -48,18 +55,19 @@ pub(super) fn scan_in_order(
     order: Option<LexOrdering>,
     limit: Option<usize>,
 ) -> Result<Arc<dyn ExecutionPlan>> {
-    let made = Arc::new(Made { schema: Arc::clone(&schema), bytes: 0, make });
+    let made = Arc::new(Made { schema: Arc::clone(&schema), make: move || (make(), 0) });
     Ok(Arc::new(StreamingTableExec::try_new(schema, vec![made], None, order, false, limit)?))
 }
 
-impl<F: Fn() -> Batches + Send + Sync> PartitionStream for Made<F> {
+impl<F: Fn() -> (Batches, usize) + Send + Sync> PartitionStream for Made<F> {
     fn schema(&self) -> &SchemaRef {
         &self.schema
     }
 
     fn execute(&self, context: Arc<TaskContext>) -> SendableRecordBatchStream {
         let held = MemoryConsumer::new("rows that are made").register(context.memory_pool());
-        let batches = paid((self.make)(), self.bytes, held);
+        let (batches, bytes) = (self.make)();
+        let batches = paid(batches, bytes, held);
         // A batch takes milliseconds and none of them waits for anything: between two, whoever looks at the clock and at those
         // who have left has the thread.
         let turns = stream::unfold((batches, false), |(mut batches, begun)| async move {

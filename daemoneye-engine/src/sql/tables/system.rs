@@ -53,7 +53,7 @@ impl SystemTable {
         };
         let removed = self.view.state()?.removed_until(table).map_err(store_error)?;
         if let Some(until_us) = removed.filter(|until_us| asked.asks_back_to(*until_us)) {
-            let what = format!("{}: rows up to then were deleted because of their age or number", self.name);
+            let what = format!("{}: rows up to then were deleted because of their age, number or size", self.name);
             self.view.note(Lack::new(Degraded::Capped, what).during(asked.from_us, until_us));
         }
         Ok(())
@@ -104,10 +104,10 @@ impl TableProvider for SystemTable {
         let state = if rows::STORED.contains(&self.name) { Some(self.view.state()?) } else { None };
         let (name, view, columns) = (self.name, Arc::clone(&self.view), Arc::clone(&schema));
         let range = TimeRange::of(filters);
-        let make = move || -> made::Batches {
+        let make = move || -> (made::Batches, usize) {
             rows::batches(name, &view, state.as_deref(), range, &columns)
-                .unwrap_or_else(|error| Box::new(std::iter::once(Err(error))))
+                .unwrap_or_else(|error| (Box::new(std::iter::once(Err(error))), 0))
         };
-        made::scan(schema, 0, make, projection)
+        made::scan_weighed(schema, make, projection)
     }
 }

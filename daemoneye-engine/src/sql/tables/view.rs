@@ -33,6 +33,8 @@ pub(crate) struct QueryView {
     opened: Mutex<BTreeMap<u64, Arc<SegmentFile>>>,
     /// Ids of those that have something for it.
     read: Mutex<BTreeSet<u64>>,
+    /// Names of those that it should have read and that cannot be.
+    unreadable: Mutex<BTreeSet<String>>,
     /// Row groups that its scans left out before the reader saw them.
     excluded: AtomicUsize,
 }
@@ -58,6 +60,7 @@ impl QueryView {
             rule_life: OnceLock::new(),
             opened: Mutex::default(),
             read: Mutex::default(),
+            unreadable: Mutex::default(),
             excluded: AtomicUsize::new(0),
         })
     }
@@ -142,6 +145,7 @@ impl QueryView {
     /// Says that a file that the query should have read is not there as it was written.
     pub(super) fn note_unreadable(&self, path: &Path, rows: u64, first_us: i64, last_us: i64) {
         let name = path.file_name().unwrap_or_default().to_string_lossy();
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).insert(name.clone().into_owned());
         let what = format!("segment {name} with {rows} rows is damaged or missing");
         self.note(Lack::new(Degraded::DataUnreadable, what).during(first_us, last_us));
     }
@@ -153,6 +157,19 @@ impl QueryView {
             snapshot.segments.len().saturating_add(lifetimes)
         });
         (known, self.read.lock().unwrap_or_else(PoisonError::into_inner).len())
+    }
+
+    /// Names of the files that are read, by their age.
+    pub(crate) fn read_names(&self) -> Vec<String> {
+        let read = self.read.lock().unwrap_or_else(PoisonError::into_inner);
+        let opened = self.opened.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = |file: &Arc<SegmentFile>| file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        read.iter().filter_map(|id| opened.get(id)).map(name).collect()
+    }
+
+    /// Names of those that should be and cannot.
+    pub(crate) fn unreadable_names(&self) -> Vec<String> {
+        self.unreadable.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     /// Rows of sealed segments that a query of these tables can read.

@@ -23,16 +23,23 @@ use datafusion::arrow::error::ArrowError;
 use serde::Serialize;
 use std::sync::Arc;
 
-/// The rows of a table, in the order of its schema. `state`: where they are read from, for those that the store has.
+/// The rows of a table, in the order of its schema, and the bytes that they are made of as long as they are read. `state`: where they
+/// are read from, for those that the store has.
 pub(super) fn batches(
     table: &str,
     view: &QueryView,
     state: Option<&StateView>,
     range: TimeRange,
     schema: &SchemaRef,
-) -> Result<Batches, ArrowError> {
+) -> Result<(Batches, usize), ArrowError> {
     if let Some(state) = state {
-        return stored(table, state, schema).map_err(failed);
+        return Ok((stored(table, state, schema).map_err(failed)?, 0));
+    }
+    if table == "audit_entries" {
+        let entries = entries(view, range);
+        let bytes = entries.iter().fold(0_usize, |sum, entry| sum.saturating_add(entry.bytes()));
+        let rows = Box::new(entries.into_iter().map(Ok));
+        return Ok((chunks(rows, Arc::clone(schema), Entry::bytes, audit_entries), bytes));
     }
     let columns = match table {
         "rule_stats" => rule_life::stats(&view.rule_life().stats),
@@ -41,14 +48,13 @@ pub(super) fn batches(
         "rule_packs" => rule_life::packs(&view.rule_life().packs),
         "rule_problems" => rule_life::problems(&view.rule_life().problems),
         "collectors" => collectors(&view.extra.collectors()),
-        "audit_entries" => audit_entries(&entries(view, range)),
         "metrics" => metrics(&samples(view)),
         "tables" => catalog::tables(),
         "columns" => catalog::columns(),
         _ => Vec::new(),
     };
     let rows = columns.first().map_or(0, |column| column.len());
-    Ok(Box::new(std::iter::once(batch(schema, columns, rows))))
+    Ok((Box::new(std::iter::once(batch(schema, columns, rows))), 0))
 }
 
 /// Tables that [`batches`] reads from `state.redb`.
