@@ -8,9 +8,11 @@
 )]
 
 mod bad_input;
+mod clocks;
 mod context;
 mod damaged;
 mod exploding;
+mod exports;
 mod first_light;
 mod full_disk;
 mod history;
@@ -24,4 +26,5 @@ mod proofs;
 mod rule_life;
 mod rule_tools;
 mod side_by_side;
+mod terminal;
 mod windows;
