@@ -104,7 +104,7 @@ impl Header {
 
 /// The conditions, and the search identifiers that they name.
 pub(super) struct Detection {
-    pub(super) conditions: Vec<String>,
+    pub(super) conditions: Vec<(String, Location)>,
     pub(super) identifiers: Identifiers,
     /// Where the condition stands.
     pub(super) at: Location,
@@ -118,7 +118,13 @@ impl Detection {
         let identifiers =
             named.map(|(key, value)| (key.value.clone(), reading.identifier(&key.value, value))).collect();
         let at = field(node, "condition").map_or(node.referenced, |node| node.referenced);
-        Ok(Self { conditions: texts(node, "condition"), identifiers, at })
+        let written = field(node, "condition");
+        let each: Vec<&Node> = match written.map(|node| &node.value) {
+            Some(Yaml::List(items)) => items.iter().collect(),
+            _ => written.into_iter().collect(),
+        };
+        let conditions = each.into_iter().filter_map(|node| Some((scalar(&node.value)?, node.referenced))).collect();
+        Ok(Self { conditions, identifiers, at })
     }
 }
 

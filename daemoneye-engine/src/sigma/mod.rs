@@ -332,10 +332,10 @@ impl<'a> Draft<'a> {
             return None;
         }
         let mut each = Vec::with_capacity(detection.conditions.len());
-        for text in &detection.conditions {
+        for (text, at) in &detection.conditions {
             match condition::parse(text, &detection.identifiers, problems) {
                 Ok(expr) => each.push(expr),
-                Err(problem) => problems.push(Reason::new(detection.at, problem)),
+                Err(problem) => problems.push(Reason::new(*at, problem)),
             }
         }
         Some((Expr::Any(each), detection.at))

@@ -175,6 +175,10 @@ fn every_problem_of_a_rule_is_told_with_its_line_and_column() {
     let broken = converted(&text.replace("one and two", "one and"));
     assert!(broken.reasons.iter().any(|reason| (reason.line, reason.column) == (17, 14)), "{:#?}", broken.reasons);
     assert_eq!(broken.reasons.len(), 9, "{:#?}", broken.reasons);
+    // Of one of several conditions the place is its own.
+    let several = converted(&rule("sel:\n  CommandLine: a\ncondition:\n  - sel\n  - sel and\n  - nobody"));
+    let places: Vec<_> = several.reasons.iter().map(|reason| (reason.line, reason.column)).collect();
+    assert_eq!(places, [(9, 7), (10, 7)], "{:#?}", several.reasons);
     // Of a field that no column holds, too.
     let lacking =
         converted(&rule("sel:\n  CommandLine: a\nout:\n  - Image: b\n  - Nowhere: c\ncondition: sel and not out"));

@@ -1,4 +1,5 @@
 """Rules and events by chance, the same for the same seed: python3 corpus.py DIRECTORY RULES EVENTS SEED."""
+import base64
 import json
 import pathlib
 import random
@@ -29,15 +30,25 @@ class Maker:
     def text(self):
         return "".join(self.chance.choice(PIECES) for _ in range(self.chance.randrange(0, 5)))
 
+    def command(self):
+        """A command line with what the encoding modifiers and windash look for."""
+        if self.often(0.5):
+            signs = [self.chance.choice("-/\u2013\u2014\u2015") for _ in range(3)]
+            return "x {}a {}K {}c".format(*signs) if self.often(0.5) else "cmd {}enc {}c".format(*signs)
+        hidden = self.chance.choice(["cmd", "whoami", "a b c"]).encode(self.chance.choice(["utf-8", "utf-16-le", "utf-16-be", "utf-16"]))
+        before, behind = (b"q" * self.chance.randrange(n) for n in (4, 3))
+        return base64.b64encode(hidden if self.often(0.5) else before + hidden + behind).decode()
+
     def event(self):
         event = {}
         if self.often(0.9):
             event["Image"] = self.chance.choice(PATHS)
         if self.often(0.9):
-            event["CommandLine"] = self.chance.choice([self.text(), event.get("Image", "x") + " " + self.text(), 4688, True, self.text()])
+            event["CommandLine"] = self.chance.choice([self.text(), self.command(), self.command(), event.get("Image", "x") + " " + self.text(), 4688, True])
         for field, share in (("ParentImage", 0.6), ("CurrentDirectory", 0.4)):
             if self.often(share):
-                event[field] = self.chance.choice([*PATHS, event.get("Image", "/x")])
+                image = event.get("Image", "/x")
+                event[field] = self.chance.choice([*PATHS, image, image, image.swapcase(), image[-4:]])
         if self.often(0.6):
             event["User"] = self.chance.choice(USERS)
         if self.often(0.5):
@@ -69,6 +80,8 @@ class Maker:
         if self.often(0.3):
             at = self.chance.randrange(len(part) + 1)
             part = part[:at] + self.chance.choice(["*", "?"]) + part[at + 1:]
+        if self.often(0.1):
+            part = part.replace("k", "\u212a").replace("s", "\u017f")
         return part.swapcase() if self.often(0.2) else part
 
     def values(self, one, several=4):
@@ -76,7 +89,7 @@ class Maker:
 
     def item(self):
         field = self.chance.choice(TEXTS)
-        kind = self.chance.randrange(16)
+        kind = self.chance.randrange(21)
         place = self.chance.choice(["contains", "startswith", "endswith"])
         if kind < 6:
             key = [field] + ([place] if self.often(0.8) else []) + (["cased"] if self.often(0.2) else [])
@@ -96,10 +109,10 @@ class Maker:
             return "EventID", self.values(lambda: self.chance.choice([1, "1", 5, 3]))
         if kind == 12:
             return "Company|cidr", self.values(lambda: self.chance.choice(["10.0.0.0/8", "192.168.7.0/24", "fe80::/10", "10.1.2.3"]))
-        if kind == 13:
+        if kind in (13, 16):
             return f"Image|fieldref{self.chance.choice(['', '|endswith', '|contains', '|neq', '|cased'])}", self.chance.choice(["ParentImage", "CurrentDirectory"])
-        if kind == 14:
-            dashed = self.chance.choice([" -enc", "/c -a", "-a -K /c", " /c", "\\cmd -a"])
+        if kind in (14, 17):
+            dashed = self.chance.choice([" -enc", "-a -k", "-a -K /c", " /c", "x /a", "cmd -enc /c", "x -A -k -c"])
             return f"CommandLine|{self.chance.choice(['windash|contains', 'contains|windash', 'windash'])}", dashed
         encoded = self.chance.choice(["base64", "base64offset|contains", "wide|base64offset|contains", "utf16be|base64", "utf16|base64"])
         return f"CommandLine|{encoded}", self.chance.choice(["cmd", "whoami", "a b c"])
