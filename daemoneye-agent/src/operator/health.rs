@@ -408,8 +408,7 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
             );
         }
         if window.untimed > 0 {
-            let what =
-                format!("the window rule {name} had {} events without a time, which it goes by", window.untimed);
+            let what = format!("the window rule {name} goes by time, and {} of its events have none", window.untimed);
             findings.add(what, "see who sent them: SELECT DISTINCT collector FROM process_events WHERE time IS NULL");
         }
         let undecided = window.timed_out.saturating_add(window.failed);

@@ -1,7 +1,7 @@
 //! The first two gates: text in, a checked syntax tree out. [`Checked`] can only be made here.
 
 use super::lists::{self, ValueLists};
-use super::{SqlRefusal, lower, names, tokens, walk};
+use super::{SqlRefusal, lower, names, patterns, tokens, walk};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
 use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
@@ -91,7 +91,9 @@ fn checked(
     if let ([Statement::Query(query)], Some(known)) = (statements.as_mut_slice(), lists) {
         used = lists::expand(query, known)?;
     }
-    let walked = walk::statements(&statements, second, texts, instead_of_function)?;
+    // Of a rule the matcher or the plan compiles them, and tells the place too.
+    let try_pattern = if lists.is_some() { patterns::parse } else { patterns::compile };
+    let walked = walk::statements(&statements, second, texts, instead_of_function, try_pattern)?;
     // The walk accepted exactly one statement, and it is a query.
     let Some(Statement::Query(query)) = statements.pop() else {
         return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));

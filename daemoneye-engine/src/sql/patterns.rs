@@ -6,6 +6,16 @@ pub(crate) const MAX_PATTERN_BYTES: usize = 4 * 1024;
 pub(crate) const HINT: &str =
     r"a character that is meant itself takes a backslash: \( \[ \*; counts multiply: keep {n} small";
 
+/// Whether a pattern can run.
+pub(crate) fn compile(pattern: &str) -> Result<(), regex::Error> {
+    regex::Regex::new(pattern).map(drop)
+}
+
+/// Whether it is one, for those who compile it next and tell then that it is too large: it is compiled once.
+pub(crate) fn parse(pattern: &str) -> Result<(), regex::Error> {
+    regex_syntax::parse(pattern).map(drop).map_err(|error| regex::Error::Syntax(error.to_string()))
+}
+
 /// What is wrong with an expression that does not compile, on one line.
 pub(crate) fn words(error: &regex::Error) -> String {
     match error {

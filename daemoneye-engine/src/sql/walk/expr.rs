@@ -8,9 +8,9 @@ use datafusion::sql::sqlparser::ast::{
     UnaryOperator, Value, ValueWithSpan,
 };
 
-/// Patterns of one statement that are parsed to tell the place of a mistake: the check has no deadline. Mistakes in later ones are told
-/// when the query runs, without their place, as is what needs too much memory: whoever runs a pattern compiles it, once.
-const PARSED_PATTERNS: usize = 16;
+/// Patterns of one statement that are compiled to tell the place of a mistake: one can take tens of milliseconds, and the check
+/// has no deadline. Mistakes in later ones are told when the query runs, without their place.
+const COMPILED_PATTERNS: usize = 16;
 
 impl Walker {
     pub(super) fn expr(&mut self, expr: &Expr) -> Step {
@@ -300,15 +300,12 @@ impl Walker {
                 );
             }
             self.patterns = self.patterns.saturating_add(1);
-            if self.patterns <= PARSED_PATTERNS
-                && let Err(error) = regex_syntax::parse(&text)
+            if self.patterns <= COMPILED_PATTERNS
+                && let Err(error) = (self.try_pattern)(&text)
             {
                 return self.refuse_node(
                     pattern,
-                    format!(
-                        "the pattern does not compile: {}",
-                        patterns::words(&regex::Error::Syntax(error.to_string()))
-                    ),
+                    format!("the pattern does not compile: {}", patterns::words(&error)),
                     patterns::HINT,
                 );
             }

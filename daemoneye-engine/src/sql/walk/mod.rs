@@ -75,7 +75,11 @@ struct Walker {
     /// Texts in single quotes where a table is named.
     texts: Vec<(String, Location)>,
     instead_of_function: fn(&str) -> String,
+    try_pattern: TryPattern,
 }
+
+/// Tells what is wrong with a regular expression.
+pub(crate) type TryPattern = fn(&str) -> Result<(), regex::Error>;
 
 /// Accepts exactly one statement, and only a query.
 pub(crate) fn statements(
@@ -83,6 +87,7 @@ pub(crate) fn statements(
     second: Option<Location>,
     texts: Vec<(String, Location)>,
     instead_of_function: fn(&str) -> String,
+    try_pattern: TryPattern,
 ) -> Result<Walked, SqlRefusal> {
     let statement = match statements {
         [] => return Err(SqlRefusal::whole("there is no statement", "write one SELECT")),
@@ -105,14 +110,14 @@ pub(crate) fn statements(
             },
         ));
     };
-    let mut walker = Walker::new(texts, instead_of_function);
+    let mut walker = Walker::new(texts, instead_of_function, try_pattern);
     walker.outermost(query)?;
     let Walker { tables, parameters, instants, inner: subqueries, .. } = walker;
     Ok(Walked { tables, parameters, instants, subqueries })
 }
 
 impl Walker {
-    fn new(texts: Vec<(String, Location)>, instead_of_function: fn(&str) -> String) -> Self {
+    fn new(texts: Vec<(String, Location)>, instead_of_function: fn(&str) -> String, try_pattern: TryPattern) -> Self {
         Self {
             tables: BTreeSet::new(),
             parameters: 0,
@@ -130,6 +135,7 @@ impl Walker {
             near: Location { line: 1, column: 1 },
             texts,
             instead_of_function,
+            try_pattern,
         }
     }
 
