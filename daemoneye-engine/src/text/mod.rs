@@ -7,6 +7,7 @@
 mod expression;
 mod fold;
 mod like;
+mod needles;
 mod network;
 
 pub(crate) use expression::expression;
@@ -15,6 +16,7 @@ pub(crate) use like::Like;
 
 use fold::folded_ascii;
 use memchr::memmem::Finder;
+use needles::Needles;
 use network::Network;
 use regex::Regex;
 use std::borrow::Cow;
@@ -58,7 +60,7 @@ pub(crate) struct Fits {
 /// How the values are asked for; several values are an OR.
 #[derive(Debug)]
 pub(crate) enum Way {
-    Contains(Box<[Finder<'static>]>),
+    Contains(Needles),
     Ends(Box<[Box<str>]>),
     Equal(Box<[Box<str>]>),
     /// Of the text as it is.
@@ -102,7 +104,7 @@ impl Fits {
 
     pub(crate) fn contains(folding: Folding, values: &[&str]) -> Self {
         let finders = values.iter().map(|value| Finder::new(folding.fold(value).as_bytes()).into_owned());
-        Self { folding, way: Way::Contains(finders.collect()) }
+        Self { folding, way: Way::Contains(Needles::new(finders.collect())) }
     }
 
     pub(crate) fn starts(value: &str) -> Self {
@@ -162,7 +164,7 @@ impl Fits {
         let asked = self.folding.of(text);
         let (text, bytes) = (&*asked, asked.as_bytes());
         match &self.way {
-            Way::Contains(finders) => finders.iter().any(|finder| finder.find(bytes).is_some()),
+            Way::Contains(needles) => needles.stand_in(bytes),
             Way::Ends(values) => values.iter().any(|value| bytes.ends_with(value.as_bytes())),
             Way::Equal(values) => values.iter().any(|value| text == &**value),
             Way::Expression(regex) => regex.is_match(text),
@@ -239,6 +241,12 @@ mod tests {
         assert!(!ask("ci_eq", "\u{212a}", &["k"]) && !ask("ci_contains", "x\u{17f}", &["s"]));
         assert!(ask("ci_contains", "\u{212a}EY", &["ey", "\u{212a}"]) && ask("ci_ends", "\u{17f}H", &["h"]));
         assert!(ask("ci_contains", "", &[""]) && ask("cs_starts", "a", &[""]));
+        let many: Vec<String> = (100..140).map(|number| format!("Nr{number}")).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert!(ask("ci_contains", "xnR139y", &many) && !ask("ci_contains", "nr140 nr13", &many));
+        assert!(ask("cs_contains", "xNr100y", &many) && !ask("cs_contains", "nr100", &many));
+        let with_empty: Vec<&str> = many.iter().copied().chain([""]).collect();
+        assert!(ask("cs_contains", "", &with_empty) && !ask("cs_contains", "", &many));
     }
 
     #[test]

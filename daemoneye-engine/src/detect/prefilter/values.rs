@@ -57,7 +57,7 @@ fn place<'w>(subject: &Scalar, weights: &'w Weights) -> Option<Place<'w>> {
 impl Place<'_> {
     fn fits(self, fits: &Fits) -> Need {
         match fits.way() {
-            Way::Contains(finders) => Need::union(finders.iter().map(|finder| self.bytes(finder.needle()))),
+            Way::Contains(needles) => Need::union(needles.values().map(|value| self.bytes(value))),
             Way::Ends(values) => Need::union(values.iter().map(|value| self.suffix(value))),
             Way::Equal(values) => Need::union(values.iter().map(|value| self.exact(value))),
             Way::Expression(regex) => self.expression(regex),

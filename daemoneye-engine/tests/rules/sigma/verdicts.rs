@@ -201,7 +201,9 @@ fn every_problem_of_a_correlation_is_told_with_its_place() {
 /// A thousand hashes; the public collections have rules of that size.
 #[test]
 fn a_rule_of_a_thousand_hashes_is_imported_loaded_and_matches() {
-    let hash = |number: u64| format!("{:064x}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+    let part =
+        |number: u64| number.wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(31).wrapping_mul(0xd6e8_feb8_6659_fd93);
+    let hash = |number: u64| (0..4).map(|at| format!("{:016x}", part(number * 4 + at + 1))).collect::<String>();
     let values: String = (1..=1_000).map(|number| format!("    - SHA256={}\n", hash(number))).collect();
     let rule = rule(&format!("sel:\n  Hashes|contains:\n{values}condition: sel"));
     let event = |hash: &str| format!("{{\"Image\": \"C:\\\\a.exe\", \"Hashes\": \"MD5=0,SHA256={hash}\"}}");
