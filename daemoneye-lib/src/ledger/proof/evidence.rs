@@ -397,12 +397,13 @@ impl<'a> Judge<'a> {
         };
         let behind = (raised + 1..entries.len()).take_while(is_linked).last().unwrap_or(raised);
         let over = (begin..=behind).find(|place| entries.get(*place).is_some_and(|entry| is_over(entry, self.alert)));
-        // Without one the file must have all that the checkpoint is over: else it may have been cut behind the alert.
+        // Without one the file must have all that the checkpoint is over: else it was cut behind the alert. It may have been made with an
+        // early checkpoint so that the heartbeat is not in it, so nothing is said of the alert's own minute.
         let run = begin..=over.unwrap_or(behind).max(raised);
         let beats: Vec<_> = run.clone().filter_map(|place| entries.get(place)?.heartbeat()).collect();
         let lost = beats.iter().fold(0_u64, |sum, beat| sum.saturating_add(beat.lost));
         let errors = beats.iter().fold(0_u64, |sum, beat| sum.saturating_add(beat.errors));
-        let awake = beats.iter().filter(|beat| beat.trouble.is_empty() && beat.state == "running").count();
+        let awake = beats.iter().filter(|beat| beat.blind().is_none()).count();
         let number = |place: &usize| entries.get(*place).map(|entry| entry.sequence).unwrap_or_default();
         let last = number(run.end());
         let is_cut = over.is_none() && last.saturating_add(1) != self.size;
@@ -420,7 +421,16 @@ impl<'a> Judge<'a> {
             beats.len(),
             awake
         );
-        self.part("coverage", lacking.as_slice(), detail);
+        match over {
+            None if !is_cut => {
+                let detail = format!(
+                    "{detail}; the collector's first heartbeat over the alert is not under this checkpoint: ask for \
+                    evidence under a later one"
+                );
+                self.parts.push(Part { name: "coverage", whole: Whole::Unknown, detail });
+            }
+            _ => self.part("coverage", lacking.as_slice(), detail),
+        }
         let later = format!("what was told of that time behind entry {last}");
         self.parts.push(Part { name: "coverage", whole: Whole::Unknown, detail: later });
         Some(run)
@@ -724,6 +734,10 @@ mod tests {
     fn evidence_made_before_the_heartbeat_over_it_goes_to_the_end_of_its_checkpoint() {
         let mut sample = sample_of(OVER);
         let proof = sample.file(&[4, 2, 1], belongs);
+        let parts = sample.judged(&proof).unwrap().parts;
+        let coverage: Vec<Whole> =
+            parts.iter().filter(|part| part.name == "coverage").map(|part| part.whole).collect();
+        assert_eq!(coverage, [Whole::Unknown, Whole::Unknown], "nobody knows what was lost in the alert's own minute");
         assert!(sample.lacking(&proof).is_empty());
     }
 
