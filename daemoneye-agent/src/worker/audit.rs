@@ -42,7 +42,7 @@ pub(crate) async fn drain(worker: &Arc<Worker>) {
             Some(Err(error)) => return tracing::warn!(%error, "the audit outbox cannot be read"),
             Some(Ok(_)) | None => return,
         };
-        let last = entries.last().map_or(0, |entry| entry.outbox_id);
+        let [first, last] = [entries.first(), entries.last()].map(|entry| entry.map_or(0, |entry| entry.outbox_id));
         let request = CollectorRequest { verb: Some(Verb::AppendAudit(AppendAudit { entries })) };
         let up_to = match worker.broker.call(&keeper, request, DEADLINE).await {
             Ok(CollectorResponse { answer: Some(Answer::Audit(taken)) }) => taken.last_outbox_id,
@@ -55,6 +55,18 @@ pub(crate) async fn drain(worker: &Arc<Worker>) {
                 return;
             }
             continue;
+        }
+        if up_to < first {
+            let renumbered = worker.blocking(move |worker| worker.store.audit_refused(up_to)).await;
+            if let Some(Ok(entries)) = renumbered {
+                tracing::warn!(
+                    up_to,
+                    entries,
+                    "the outbox counted too far ahead for the ledger: what waits has new ids"
+                );
+            }
+            // The next round goes on, so that this has an end where it does not help.
+            return;
         }
         let done = worker.blocking(move |worker| worker.store.audit_done(up_to)).await;
         if !matches!(done, Some(Ok(_))) {

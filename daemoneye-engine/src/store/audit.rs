@@ -8,19 +8,22 @@
 //! happens all the same: an alert never fails because its entry found no room. What retention removed is told in any case
 //! ([`super::owed`]).
 
-use std::sync::atomic::Ordering;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use daemoneye_lib::proto::{AuditAppend, CoverageGap};
-use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, WriteTransaction};
+use redb::{ReadTransaction, ReadableTable as _, ReadableTableMetadata as _, TableDefinition, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::state::{AUDIT, META, next};
-use super::value::Record;
+use super::value::{Record, Stored};
 use super::{Store, StoreError, coverage, owed, reason};
 
 const AUDIT_COUNTER: &str = "last_audit";
+/// The highest id that was handed to procmond.
+const HANDED: &str = "audit_handed";
+/// Entries on their way to new ids, within one transaction.
+const MOVING: TableDefinition<'_, u64, Stored<AuditRow>> = TableDefinition::new("audit_moving");
 /// Entries that found no room, ever.
 pub(super) const LOST_COUNTER: &str = "audit_lost";
 /// Entries that found no room since procmond last took some; there is no such counter while there is room.
@@ -119,30 +122,47 @@ fn tell_lost(transaction: &WriteTransaction, room: u64) -> Result<(), StoreError
     coverage::tell_newest(transaction, room, ("agent", reason::AUDIT_FULL))
 }
 
-/// The highest id that was given out.
-pub(super) fn last(transaction: &ReadTransaction) -> Result<u64, StoreError> {
-    let last = transaction.open_table(META)?.get(AUDIT_COUNTER)?.map(|last| last.value().decode()).transpose()?;
-    Ok(last.unwrap_or_default())
+/// The highest id that was handed to procmond, or that it said it had. A store of a build that did not note it handed over what does
+/// not wait any more.
+fn handed(transaction: &ReadTransaction) -> Result<u64, StoreError> {
+    if let Some(handed) = counter(transaction, HANDED)? {
+        return Ok(handed);
+    }
+    let first = transaction.open_table(AUDIT)?.first()?.map(|(id, _)| id.value().saturating_sub(1));
+    match first {
+        Some(before) => Ok(before),
+        None => Ok(counter(transaction, AUDIT_COUNTER)?.unwrap_or_default()),
+    }
 }
 
-/// Gives every entry that waits an id behind `head`, in their order; how many they are.
-fn renumber(transaction: &WriteTransaction, head: u64) -> Result<u64, StoreError> {
-    let mut meta = transaction.open_table(META)?;
-    let counter = meta.get(AUDIT_COUNTER)?.map(|last| last.value().decode()).transpose()?.unwrap_or_default();
-    let base = head.max(counter);
-    let mut audit = transaction.open_table(AUDIT)?;
-    let entries = audit.len()?;
+fn counter(transaction: &ReadTransaction, name: &str) -> Result<Option<u64>, StoreError> {
+    transaction.open_table(META)?.get(name)?.map(|known| known.value().decode()).transpose()
+}
+
+fn note_handed(transaction: &WriteTransaction, handed: u64) -> Result<(), StoreError> {
+    transaction.open_table(META)?.insert(HANDED, handed.encode()?)?;
+    Ok(())
+}
+
+/// Gives every entry that waits an id behind `base`, in their order; how many they are.
+fn renumber(transaction: &WriteTransaction, base: u64) -> Result<u64, StoreError> {
     let mut last = base;
-    for _ in 0..entries {
-        let row = match audit.pop_first()? {
-            Some((_, row)) => row.value().decode()?,
-            None => break,
-        };
-        last = last.saturating_add(1);
-        audit.insert(last, row.encode()?)?;
+    {
+        // By way of another table: new ids may be among the old ones.
+        let (mut audit, mut moving) = (transaction.open_table(AUDIT)?, transaction.open_table(MOVING)?);
+        let mut at = 0_u64;
+        while let Some(row) = audit.pop_first()?.map(|(_, row)| row.value().decode()).transpose()? {
+            moving.insert(at, row.encode()?)?;
+            at = at.saturating_add(1);
+        }
+        while let Some(row) = moving.pop_first()?.map(|(_, row)| row.value().decode()).transpose()? {
+            last = last.saturating_add(1);
+            audit.insert(last, row.encode()?)?;
+        }
     }
-    meta.insert(AUDIT_COUNTER, last.encode()?)?;
-    Ok(entries)
+    transaction.delete_table(MOVING)?;
+    transaction.open_table(META)?.insert(AUDIT_COUNTER, last.encode()?)?;
+    Ok(last.saturating_sub(base))
 }
 
 impl Store {
@@ -160,32 +180,51 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an entry cannot be read.
     pub fn audit_pending(&self, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
-        let entries: Vec<AuditAppend> = waiting(&self.state.read()?)?.take(limit).collect::<Result<_, _>>()?;
+        let transaction = self.state.read()?;
+        let entries: Vec<AuditAppend> = waiting(&transaction)?.take(limit).collect::<Result<_, _>>()?;
         // Before they are sent: a lost acknowledgement must not look like ids that another store gave out.
-        self.handed.fetch_max(entries.last().map_or(0, |entry| entry.outbox_id), Ordering::SeqCst);
+        let last = entries.last().map_or(0, |entry| entry.outbox_id);
+        if last > handed(&transaction)? {
+            self.state.write(|transaction| note_handed(transaction, last))?;
+        }
         Ok(entries)
     }
 
-    /// Hears that the ledger has taken ids up to `head`. Where this store had not given out all of those, they are another's, and the
+    /// Hears that the ledger has taken ids up to `head`. Where this store has not handed over all of those, they are another's, and the
     /// ledger would take what waits here for what it has: it is numbered anew, and an entry says so. Something that waited when the
     /// store was copied may be in the ledger twice then. How many entries were numbered anew; `None`: there was no need.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn audit_heed(&self, head: u64) -> Result<Option<u64>, StoreError> {
-        let handed = self.handed.load(Ordering::SeqCst);
+        let transaction = self.state.read()?;
+        let handed = handed(&transaction)?;
         if head <= handed {
             return Ok(None);
         }
+        let given = counter(&transaction, AUDIT_COUNTER)?.unwrap_or_default();
+        self.renumbered(head, handed, head.max(given)).map(Some)
+    }
+
+    /// Hears that the ledger, which has ids up to `head`, takes none of those that were handed over because they are too far ahead: what
+    /// waits is numbered anew from there, and an entry says so. How many entries these are.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn audit_refused(&self, head: u64) -> Result<u64, StoreError> {
+        let handed = handed(&self.state.read()?)?;
+        self.renumbered(head, handed, head)
+    }
+
+    fn renumbered(&self, head: u64, handed: u64, base: u64) -> Result<u64, StoreError> {
         let room = self.options.audit_entries;
-        let entries = self.state.write(|transaction| {
-            let entries = renumber(transaction, head)?;
+        self.state.write(|transaction| {
+            let entries = renumber(transaction, base)?;
+            note_handed(transaction, base)?;
             let payload = json!({ "ledger": head, "store": handed, "entries": entries });
             push(transaction, room, "agent", "outbox-renumbered", &payload)?;
             Ok(entries)
-        })?;
-        self.handed.fetch_max(head, Ordering::SeqCst);
-        Ok(Some(entries))
+        })
     }
 
     /// Forgets the entries up to and including `up_to`: procmond has them. When others were lost meanwhile, an entry that says

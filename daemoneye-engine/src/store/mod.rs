@@ -60,7 +60,7 @@ mod versions;
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -183,8 +183,6 @@ pub struct Store {
     sealing: Mutex<()>,
     compaction: compact::Compaction,
     clock: clock::Clock,
-    /// The highest outbox id that was given out when it was opened, or that was handed to procmond since.
-    handed: AtomicU64,
     /// It was opened on a disk without room: what a start has to do is still to be done.
     unsettled: AtomicBool,
     /// There was no database when it was opened.

@@ -3,7 +3,7 @@
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Read as _, Seek as _, Write as _};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, RwLock};
 
 use redb::{ReadTransaction, ReadableTable as _};
@@ -98,7 +98,6 @@ impl Store {
         let seen = committed.iter().map(|(collector, at)| (collector.clone(), *at)).collect();
         let live = Live::load(&state)?;
         let segments = registered(&state.read()?, &options.dir.join(SEGMENTS_DIR))?;
-        let handed = AtomicU64::new(super::audit::last(&state.read()?)?);
         let clock = if state.is_offline() { Clock::default() } else { Clock::load(&state)? };
         let mut held = Held { committed, seen, live, ..Held::default() };
         held.segments = segments.into_iter().map(Arc::new).collect();
@@ -116,7 +115,6 @@ impl Store {
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
             clock,
-            handed,
             unsettled: AtomicBool::new(false),
             begins: false,
             _lock: lock,

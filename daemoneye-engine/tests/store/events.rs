@@ -549,22 +549,28 @@ fn what_waits_gets_new_ids_where_the_ledger_is_ahead_of_a_store_that_was_restore
         store.audit_done(8).unwrap();
     }
     let store = Store::open(options(dir.path())).unwrap();
-    // All that it had given out when it was opened it knows as well.
-    assert_eq!(store.audit_heed(10).unwrap(), None);
     assert_eq!((say(&store, "after"), say(&store, "after")), (11, 12));
-    // But not what was pushed since and not handed over: the ledger has another store's 11 and 12.
-    assert_eq!(store.audit_heed(12).unwrap(), Some(4));
+    // The ledger has another store's 9 to 12: these were never handed over, whatever was given out before the start.
+    assert_eq!(store.audit_heed(9).unwrap(), Some(4));
     let expected = ["before", "before", "after", "after", "outbox-renumbered"];
     let expected: Vec<(u64, String)> = (13..).zip(expected.map(str::to_owned)).collect();
     assert_eq!(waiting(&store), expected);
     assert_eq!(store.audit_heed(12).unwrap(), None, "once");
     let told = store.audit_pending(100).unwrap().pop().unwrap();
     let told: serde_json::Value = serde_json::from_slice(&told.payload).unwrap();
-    assert_eq!(told, serde_json::json!({"ledger": 12, "store": 10, "entries": 4}));
+    assert_eq!(told, serde_json::json!({"ledger": 9, "store": 8, "entries": 4}));
     // Ids of a forger, far ahead.
     assert_eq!(store.audit_heed(1 << 62).unwrap(), Some(5));
     assert_eq!(waiting(&store)[0].0, (1 << 62) + 1);
     assert_eq!(say(&store, "later"), (1 << 62) + 7);
+    // Too far ahead for the ledger, which has been begun anew: back to where that is, among the old ids.
+    let before = waiting(&store).len() as u64;
+    assert_eq!(store.audit_refused(1 << 62).unwrap(), before);
+    assert_eq!(waiting(&store)[0].0, (1 << 62) + 1);
+    assert_eq!(store.audit_refused(3).unwrap(), before + 1);
+    let ids: Vec<u64> = waiting(&store).into_iter().map(|(id, _)| id).collect();
+    assert_eq!(ids, (4..4 + before + 2).collect::<Vec<_>>());
+    assert_eq!(say(&store, "last"), 4 + before + 2);
 }
 
 /// The same as [`Store::outbox_stats`], counted.
