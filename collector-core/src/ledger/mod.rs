@@ -195,7 +195,7 @@ impl Ledger {
             inner.tree = growth.tree.take();
             let begun = Signing::begin(&log, tree, growth)?;
             if let Some(draft) = begun.entry {
-                inner.append(&dir, &[(&draft, 0)], tail.head.covered)?;
+                inner.append(&dir, &[Placed::of(&draft)])?;
             }
             match begun.signing.refused() {
                 Some(why) => damage = damage.or_else(|| Some(why.to_owned())),
@@ -222,18 +222,17 @@ impl Ledger {
     /// [`CollectorError`]; after [`CollectorError::SyncFailed`] nothing is taken any more.
     pub fn append_batch(&self, drafts: &[Draft]) -> Result<Vec<AuditEntry>, CollectorError> {
         let mut inner = self.lock();
-        let drafts: Vec<(&Draft, u64)> = drafts.iter().map(|draft| (draft, 0)).collect();
-        let covered = inner.head.covered;
-        inner.append(&self.dir, &drafts, covered)
+        let drafts: Vec<Placed<'_>> = drafts.iter().map(Placed::of).collect();
+        inner.append(&self.dir, &drafts)
     }
 
-    /// Chains an `event-range` entry that covers the WAL up to `covered`.
+    /// Chains `event-range` entries, each with how far it covers the WAL: of a batch that was torn the rest is still to be covered.
     ///
     /// # Errors
-    /// As [`Self::append_batch`].
-    pub fn append_range(&self, drafts: &[Draft], covered: Sequence) -> Result<Vec<AuditEntry>, CollectorError> {
-        let drafts: Vec<(&Draft, u64)> = drafts.iter().map(|draft| (draft, 0)).collect();
-        self.lock().append(&self.dir, &drafts, Some(covered))
+    /// As [`Self::append_batch`]; what was chained before is in [`Self::head`].
+    pub fn append_ranges(&self, ranges: &[(Draft, Sequence)]) -> Result<Vec<AuditEntry>, CollectorError> {
+        let drafts = ranges.iter().map(|(draft, covered)| Placed { covered: Some(*covered), ..Placed::of(draft) });
+        self.lock().append(&self.dir, &drafts.collect::<Vec<_>>())
     }
 
     /// Takes the agent's entries; in place of one that is not the agent's to write stands one that says so. An id at or below the last one taken is acknowledged and not written again, also after a restart. One
@@ -253,9 +252,8 @@ impl Ledger {
                 drafts.push((agents::draft(append), append.outbox_id));
             }
         }
-        let drafts: Vec<(&Draft, u64)> = drafts.iter().map(|(draft, id)| (draft, *id)).collect();
-        let covered = inner.head.covered;
-        inner.append(&self.dir, &drafts, covered)?;
+        let drafts = drafts.iter().map(|(draft, id)| Placed { outbox_id: *id, ..Placed::of(draft) });
+        inner.append(&self.dir, &drafts.collect::<Vec<_>>())?;
         let head = inner.head;
         Ok(AuditAppended {
             last_outbox_id: head.outbox_id,
@@ -315,8 +313,7 @@ impl Ledger {
         let key = next.verifier().clone();
         {
             let mut inner = self.lock();
-            let covered = inner.head.covered;
-            inner.append(&self.dir, &[(&draft, 0)], covered)?;
+            inner.append(&self.dir, &[Placed::of(&draft)])?;
         }
         // From here on the ledger names the new key: whoever is told of an error would ask again and get one more.
         let signed = signing.hand_over(next).and_then(|()| self.sign(&mut signing));
@@ -360,25 +357,35 @@ pub(crate) fn hex(hash: &Hash) -> String {
     blake3::Hash::from_bytes(*hash).to_hex().to_string()
 }
 
+/// An entry to chain, and what it brings with it.
+struct Placed<'a> {
+    draft: &'a Draft,
+    /// Of the agent's outbox; 0: as before.
+    outbox_id: u64,
+    /// How far it covers the WAL; `None`: as before.
+    covered: Option<Sequence>,
+}
+
+impl<'a> Placed<'a> {
+    const fn of(draft: &'a Draft) -> Self {
+        Self { draft, outbox_id: 0, covered: None }
+    }
+}
+
 impl Inner {
-    fn append(
-        &mut self,
-        dir: &Path,
-        drafts: &[(&Draft, u64)],
-        covered: Option<Sequence>,
-    ) -> Result<Vec<AuditEntry>, CollectorError> {
+    fn append(&mut self, dir: &Path, drafts: &[Placed<'_>]) -> Result<Vec<AuditEntry>, CollectorError> {
         if let Some(message) = &self.failed {
             return Err(CollectorError::SyncFailed { path: dir.to_owned(), message: message.clone() });
         }
         let limit = usize::try_from(self.log.largest()).unwrap_or(MAX_RECORD_BYTES).min(MAX_RECORD_BYTES);
-        for (draft, _) in drafts {
+        for Placed { draft, .. } in drafts {
             let bytes = encoded_len(HEADERS_BYTES, draft.actor.len() + draft.action.len() + draft.payload.len());
             if bytes > limit {
                 return Err(CollectorError::LimitRecord { bytes, limit });
             }
         }
         let mut entries = Vec::with_capacity(drafts.len());
-        let written = self.write(drafts, covered, &mut entries);
+        let written = self.write(drafts, &mut entries);
         // Entries of an earlier write call of this batch are chained already, so they are synced even when a later one failed.
         self.sync_active()?;
         self.durable = self.head.entries;
@@ -400,20 +407,16 @@ impl Inner {
         Ok(())
     }
 
-    fn write(
-        &mut self,
-        drafts: &[(&Draft, u64)],
-        covered: Option<Sequence>,
-        entries: &mut Vec<AuditEntry>,
-    ) -> Result<(), CollectorError> {
+    fn write(&mut self, drafts: &[Placed<'_>], entries: &mut Vec<AuditEntry>) -> Result<(), CollectorError> {
         let (mut bytes, mut crc, mut head, mut pending) = (Vec::new(), self.log.crc(), self.head, Vec::new());
-        for (draft, outbox_id) in drafts {
+        for Placed { draft, outbox_id, covered } in drafts {
             let Draft { actor, action, timestamp_ms, payload } = draft;
             let (sequence, canonical) = (head.entries, &mut self.canonical);
             let entry =
                 AuditEntry::link_canonical(sequence, head.hash, *timestamp_ms, actor, action, payload, canonical);
             let leaf = self.tree.as_ref().map(|tree| tree.hash().leaf(canonical));
             let outbox_id = head.outbox_id.max(*outbox_id);
+            let covered = covered.or(head.covered);
             let place = covered.unwrap_or_default();
             let header = LedgerHeader { entry, outbox_id, covered_epoch: place.epoch, covered_number: place.number };
             let too_long = |_| CollectorError::LimitRecord { bytes: payload.len(), limit: MAX_RECORD_BYTES };

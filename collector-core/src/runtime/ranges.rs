@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use daemoneye_lib::ledger::EventRange;
+use daemoneye_lib::proto::Sequence;
 use tokio::sync::Mutex;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -37,18 +38,22 @@ impl Shared {
     pub(super) async fn cover_now(&self) {
         let mut pending = self.cover.pending.lock().await;
         pending.extend(self.on_the_log(Wal::take_ranges).await.unwrap_or_default());
-        let Some(covered) = pending.last().map(EventRange::end) else { return };
+        if pending.is_empty() {
+            return;
+        }
         // An entry for an event that a power failure took would hide that it is missing.
         if let Err(error) = self.wal.synced().await {
             return self.failed(error, "wal");
         }
-        let drafts: Vec<Draft> =
-            pending.iter().map(|range| Draft::now(&self.id, "event-range", range.payload())).collect();
+        let draft = |range: &EventRange| (Draft::now(&self.id, "event-range", range.payload()), range.end());
+        let drafts: Vec<(Draft, Sequence)> = pending.iter().map(draft).collect();
         let ledger = Arc::clone(&self.ledger);
-        match tokio::task::spawn_blocking(move || ledger.append_range(&drafts, covered)).await {
-            Ok(Ok(_)) => pending.clear(),
-            Ok(Err(error)) => self.failed(error, "event-range"),
-            Err(_) => {}
+        let written = tokio::task::spawn_blocking(move || ledger.append_ranges(&drafts)).await;
+        // Some may be chained where one behind them could not be written: a second time they would cover nothing.
+        let covered = self.ledger.head().covered;
+        pending.retain(|range| Some(range.end()) > covered);
+        if let Ok(Err(error)) = written {
+            self.failed(error, "event-range");
         }
     }
 

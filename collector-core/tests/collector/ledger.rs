@@ -67,7 +67,7 @@ fn an_outbox_id_is_taken_once_also_after_a_restart() {
     let first = ledger.append_audit(&[append(1), append(2), append(2)]).unwrap();
     assert_eq!((first.last_outbox_id, first.last_sequence), (2, 1));
     // Entries of our own carry the bookmark on.
-    ledger.append_range(&[draft(0)], Sequence::new(3, 44)).unwrap();
+    ledger.append_ranges(&[(draft(0), Sequence::new(3, 44))]).unwrap();
     drop(ledger);
     let (ledger, _) = Ledger::open(options(dir.path())).unwrap();
     assert_eq!(ledger.head().covered, Some(Sequence::new(3, 44)));
@@ -379,7 +379,7 @@ fn where_it_stands_is_told_while_an_append_waits_for_the_disk() {
     ledger.append(draft(0)).unwrap();
     faults.hold_syncs(true);
     std::thread::scope(|scope| {
-        let appending = scope.spawn(|| ledger.append_range(&[draft(1)], Sequence::new(1, 9)).unwrap());
+        let appending = scope.spawn(|| ledger.append_ranges(&[(draft(1), Sequence::new(1, 9))]).unwrap());
         faults.until_a_sync_waits();
         assert_eq!(
             (ledger.head().entries, ledger.head().covered),

@@ -11,7 +11,7 @@ use crate::tree::tree_options;
 use collector_core::SourceEvent;
 use collector_core::ledger::{Draft, Ledger, LedgerOptions};
 use collector_core::wal::{SyncMode, Wal, WalOptions};
-use daemoneye_lib::ledger::verify_dir;
+use daemoneye_lib::ledger::{LedgerFiles, LedgerRecord, verify_dir};
 use daemoneye_lib::proto::{Record, Sequence};
 
 const SEEDS: u64 = 1_000;
@@ -243,6 +243,12 @@ fn ledger_run(seed: u64, dir: &Path) {
                     assert_eq!(Some(ledger.head().hash), head);
                 }
                 (acknowledged, head) = (verified.entries, Some(ledger.head().hash));
+                // Of a torn batch of ranges the ledger covers what the last one that is left covers, and no more.
+                let records = LedgerFiles::open(dir).unwrap().from(0).unwrap().map(Result::unwrap);
+                let covers = records.filter(|record| record.entry.action == "cover").last();
+                let number = |record: LedgerRecord| std::str::from_utf8(&record.payload).unwrap().parse().unwrap();
+                let mut covered: u64 = covers.map_or(0, number);
+                assert_eq!(ledger.head().covered.map_or(0, |at| at.number), covered);
                 for _ in 0..dice.below(30) {
                     disk.make_spare();
                     if dice.below(4) == 0 {
@@ -250,6 +256,19 @@ fn ledger_run(seed: u64, dir: &Path) {
                             Ok(note) => signed = if note.is_some() { acknowledged } else { signed },
                             Err(_) => break,
                         }
+                    }
+                    if dice.below(3) == 0 {
+                        let numbers = covered + 1..=covered + 1 + dice.below(4);
+                        let range = |number: u64| {
+                            let payload = format!("{number:0>200}").into_bytes();
+                            (Draft::now("test", "cover", payload), Sequence::new(1, number))
+                        };
+                        let written = ledger.append_ranges(&numbers.clone().map(range).collect::<Vec<_>>());
+                        let Ok(entries) = written else { break };
+                        acknowledged += entries.len() as u64;
+                        covered = *numbers.end();
+                        head = None;
+                        continue;
                     }
                     let draft = Draft::now("test", "act", vec![b'x'; usize::try_from(dice.below(200)).unwrap()]);
                     let Ok(entries) = ledger.append_batch(&vec![draft; 1 + usize::try_from(dice.below(4)).unwrap()])

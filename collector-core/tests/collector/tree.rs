@@ -171,9 +171,8 @@ fn an_event_is_found_by_its_position_and_one_that_nothing_covers_is_not_looked_f
             builder.add(Sequence::new(1, number), Content::Event([1; 32]));
         }
         let ranges = builder.take();
-        let drafts: Vec<Draft> =
-            ranges.iter().map(|range| Draft::now("test", "event-range", range.payload())).collect();
-        ledger.append_range(&drafts, ranges.last().unwrap().end()).unwrap();
+        let drafts = ranges.iter().map(|range| (Draft::now("test", "event-range", range.payload()), range.end()));
+        ledger.append_ranges(&drafts.collect::<Vec<_>>()).unwrap();
     }
     let files = LedgerFiles::open(&home.audit()).unwrap();
     for number in (1..=4_000).step_by(7) {
