@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::num::NonZero;
 use std::ops::Range;
 
+use super::TICK_US;
 use super::threshold::{Threshold, Values};
 
 /// What a row counts for beside itself, in bytes: its mark, and a group of its own.
@@ -88,8 +89,8 @@ impl Gate {
         groups.into_iter().filter(|(_, rows)| is_open(rows)).map(|(group, _)| group).collect()
     }
 
-    /// The times, but the last, at which a group may be true that may not be at the next one; of a rule of which a further row may end
-    /// what was true, those at which any may be.
+    /// The times, but the last, at which a group may be true that may not be at the next one, for each group the last of a second; of a
+    /// rule of which a further row may end what was true, those at which any may be.
     pub(super) fn edges(
         &self,
         threshold: &Threshold,
@@ -146,7 +147,26 @@ fn leaves(threshold: &Threshold, rows: &[Row], times: &[i64]) -> BTreeSet<usize>
     }
     let stays = if threshold.whole { ranges(&sure, threshold) } else { Vec::new() };
     let ends = seen.iter().chain(&sure).filter_map(|span| span.to.checked_sub(1));
-    ends.filter(|at| is_in(&open, *at) && !is_in(&stays, at.saturating_add(1))).collect()
+    let ends = ends.filter(|at| is_in(&open, *at) && !is_in(&stays, at.saturating_add(1)));
+    if threshold.whole { last_of_seconds(ends.collect(), &stays, times) } else { ends.collect() }
+}
+
+/// Of these places the last of each second at which enough is seen for sure, and those behind it; none if it is so still at the end of
+/// the second. A group that comes and goes is found once in a second.
+fn last_of_seconds(places: BTreeSet<usize>, stays: &[Range<usize>], times: &[i64]) -> BTreeSet<usize> {
+    let second = |time: &i64| time.div_euclid(TICK_US);
+    let (mut last, mut told) = (BTreeSet::new(), None);
+    for at in places.into_iter().rev() {
+        let Some(of) = times.get(at).map(second) else { continue };
+        let end = times.partition_point(|time| second(time) <= of).saturating_sub(1);
+        if told != Some(of) && !(at < end && is_in(stays, end)) {
+            last.insert(at);
+        }
+        if is_in(stays, at) {
+            told = Some(of);
+        }
+    }
+    last
 }
 
 /// The rows as they are seen at most: up to the time at which they are as old as the rule looks back.
@@ -312,24 +332,39 @@ mod tests {
 
         #[test]
         fn an_edge_is_where_a_group_may_be_lost(threshold in threshold(), rows in rows(), times in prop::collection::btree_set(0_i64..40, 0..20)) {
+            // Four times a second.
+            const QUARTER: i64 = TICK_US / 4;
+            let threshold = Threshold { back_us: threshold.back_us * QUARTER, ..threshold };
+            let rows: Vec<Made> = rows.into_iter().map(|row| (row.0, row.1 * QUARTER, row.2, row.3)).collect();
+            let times: BTreeSet<i64> = times.into_iter().map(|time| time * QUARTER).collect();
             let made = marked(&rows);
             let found = gate(&threshold, &made).edges(&threshold, made.iter().copied(), &times);
-            let mut expected: Vec<Look> = Vec::new();
-            for (now, next) in times.iter().zip(times.iter().skip(1)) {
-                let open = (1..4_u8).filter(|group| is_enough(&threshold, &rows, *group, *now, false));
-                if !threshold.grows {
-                    expected.extend((open.count() > 0).then_some((*now, None)));
-                    continue;
-                }
+            let pairs = || times.iter().zip(times.iter().skip(1));
+            let is_open = |group: &u8, now: i64| is_enough(&threshold, &rows, *group, now, false);
+            let stays = |group: &u8, now: i64| threshold.whole && is_enough(&threshold, &rows, *group, now, true);
+            let is_lost = |group: &u8, now: i64, next: i64| {
                 let goes = |row: &Made| {
                     let until = row.1 + threshold.back_us;
-                    (*now..*next).contains(&until) || (row.3 && until == *next)
+                    row.0 == *group && ((now..next).contains(&until) || (row.3 && until == next))
                 };
-                let is_lost = |group: &u8| {
-                    let stays = threshold.whole && is_enough(&threshold, &rows, *group, *next, true);
-                    !stays && rows.iter().any(|row| row.0 == *group && goes(row))
+                is_open(group, now) && !stays(group, next) && rows.iter().any(goes)
+            };
+            let mut expected: Vec<Look> = Vec::new();
+            for (now, next) in pairs() {
+                let second = *now / TICK_US;
+                let is_later = |group: &u8| {
+                    let later = |(at, next): (&i64, &i64)| {
+                        at > now && at / TICK_US == second && is_lost(group, *at, *next) && stays(group, *at)
+                    };
+                    let end = times.range(..(second + 1) * TICK_US).next_back().unwrap();
+                    threshold.whole && (pairs().any(later) || (end > now && stays(group, *end)))
                 };
-                let lost: HashSet<Group> = open.filter(is_lost).map(Group::from).collect();
+                if !threshold.grows {
+                    expected.extend((1..4).any(|group| is_open(&group, *now)).then_some((*now, None)));
+                    continue;
+                }
+                let lost = (1..4_u8).filter(|group| is_lost(group, *now, *next) && !is_later(group));
+                let lost: HashSet<Group> = lost.map(Group::from).collect();
                 expected.extend((!lost.is_empty()).then_some((*now, Some(lost))));
             }
             prop_assert_eq!(found, expected);
