@@ -252,13 +252,12 @@ async fn a_clock_that_could_not_be_read_at_the_start_is_looked_at_again_and_noth
     let dir = home.path();
     let audit = dir.join("audit");
     let runtime = || Runtime::builder("test", "fake", dir).triggerable(FakeSource::new());
-    let begun = async |token: &CancellationToken, before: i64| {
-        let running = tokio::spawn(runtime().run(token.clone()));
+    let begun = async |before: i64| {
         until("a heartbeat", async || newest_beat(dir).is_some_and(|beat| beat.to_ms > before)).await;
-        running
     };
     let stop = CancellationToken::new();
-    let running = begun(&stop, 0).await;
+    let running = tokio::spawn(runtime().run(stop.clone()));
+    begun(0).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     // Each run has a file of its own; the one in the middle cannot be read at the next start.
@@ -272,8 +271,9 @@ async fn a_clock_that_could_not_be_read_at_the_start_is_looked_at_again_and_noth
     let (middle, aside) = (files[files.len() - 2].clone(), dir.join("aside"));
     std::fs::rename(&middle, &aside).unwrap();
     std::fs::create_dir(&middle).unwrap();
-    let stop = CancellationToken::new();
-    let running = begun(&stop, jiff_ms()).await;
+    let (stop, now_ms) = (CancellationToken::new(), jiff_ms());
+    let running = tokio::spawn(runtime().run(stop.clone()));
+    begun(now_ms).await;
     let unknown = newest_beat(dir).unwrap();
     assert_eq!(unknown.clock, None);
     let watched = HeartbeatEntry { state: "running".into(), ..unknown };
