@@ -13,12 +13,13 @@ use crate::settings::Settings;
 use crate::value;
 
 /// What was counted, in the order of [`ask`].
-pub(super) const COLUMNS: [&str; 14] = [
+pub(super) const COLUMNS: [&str; 15] = [
     "ranges",
     "events",
     "removed",
     "pending",
     OVERDUE,
+    LOST,
     UNPROVEN,
     UNCOVERED,
     "alerts",
@@ -31,6 +32,7 @@ pub(super) const COLUMNS: [&str; 14] = [
 ];
 /// Told by collector, and counted here.
 const OVERDUE: &str = "overdue";
+const LOST: &str = "lost";
 const UNPROVEN: &str = "unproven";
 /// Told by stream, and counted here.
 const UNCOVERED: &str = "uncovered";
@@ -65,6 +67,7 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     }
     tell_removals(&found);
     let overdue = tell_overdue(&found);
+    let lost = tell_lost(&found);
     let uncovered = tell_uncovered(&found);
     tell_older(&found);
     let problems = found.get("problems").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
@@ -86,12 +89,14 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     }
     let count = |name: &str| match name {
         OVERDUE => overdue,
+        LOST => lost,
         UNCOVERED => uncovered,
         _ => number(name),
     };
     let values = COLUMNS.map(|name| value::of_number(count(name))).to_vec();
     let words = [
         (overdue, "events_overdue"),
+        (lost, "events_lost"),
         (uncovered, "events_uncovered"),
         (number(UNPROVEN), "events_unproven"),
         (number(ROWS_UNPROVEN), ROWS_UNPROVEN),
@@ -166,6 +171,25 @@ fn tell_overdue(found: &Json) -> u64 {
             "overdue: {count} events of {} from {} to {}, recorded since {since}, are not in the store. Either its agent did not take \
              them and they are in the collector's log still, or they were deleted and the place that the stream had reached was set \
              back; let the agent catch up and compare again",
+            text("collector"),
+            text("first"),
+            text("last"),
+        );
+        events = events.saturating_add(count);
+    }
+    events
+}
+
+/// Names the events that the collectors' logs lost; how many there are.
+fn tell_lost(found: &Json) -> u64 {
+    let mut events = 0_u64;
+    for of in listed(found, LOST) {
+        let text = |name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default();
+        let count = of.get("events").and_then(Json::as_u64).unwrap_or_default();
+        let since = of.get("since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        eprintln!(
+            "lost: {count} events of {} from {} to {}, recorded since {since}, were lost with the collector's log before the agent took \
+             them: it was full (wal.max_bytes), or it was damaged. The coverage-gap entries of the ledger say when",
             text("collector"),
             text("first"),
             text("last"),

@@ -15,6 +15,7 @@ use datafusion::arrow::error::ArrowError;
 use super::lifetimes::{self, Lifetimes};
 use super::live::Live;
 use super::segment::{DamagedSegment, SegmentFile, SequenceRange};
+use super::tail::Cut;
 use super::{Store, StoreError, audit, reason};
 use crate::ingest::{EventBatch, GapAt};
 
@@ -137,6 +138,8 @@ pub(super) struct Held {
     /// The high-water mark of every stream, at or above `committed`.
     pub(super) seen: HashMap<String, Sequence>,
     pub(super) live: Live,
+    /// Of an offline store: whose logs were not read to their end.
+    pub(super) cut: Cut,
 }
 
 impl Held {

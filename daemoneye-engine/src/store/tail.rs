@@ -47,6 +47,20 @@ pub(crate) fn collectors(dir: &Path) -> io::Result<BTreeSet<String>> {
     Ok(found)
 }
 
+/// Logs that were not read to their end: what they have behind that may have been recorded, and is not here.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cut {
+    collectors: BTreeSet<String>,
+    /// Nobody knows whose.
+    all: bool,
+}
+
+impl Cut {
+    pub(super) fn has(&self, collector: &str) -> bool {
+        self.all || self.collectors.contains(collector)
+    }
+}
+
 /// Room that is left for all logs together.
 #[derive(Debug)]
 struct Room {
@@ -80,6 +94,7 @@ impl Store {
             Err(error) => {
                 let what = format!("{}: {error}", dir.display());
                 missing(held, "", reason::WAL_UNREADABLE, 0, what);
+                held.cut.all = true;
                 Ok(())
             }
         }
@@ -87,20 +102,30 @@ impl Store {
 }
 
 fn read_tail(held: &mut Held, dir: &Path, collector: &str, room: &mut Room) -> Result<(), StoreError> {
+    if !read_records(held, dir, collector, room)? {
+        held.cut.collectors.insert(collector.to_owned());
+    }
+    Ok(())
+}
+
+/// False: not to the log's end.
+fn read_records(held: &mut Held, dir: &Path, collector: &str, room: &mut Room) -> Result<bool, StoreError> {
     let mut before = held.committed.get(collector).copied();
-    let records = match DirReader::open(dir, collector, before) {
+    let mut records = match DirReader::open(dir, collector, before) {
         Ok(records) => records,
         Err(error) => {
             missing(held, collector, reason::WAL_UNREADABLE, 0, error.to_string());
-            return Ok(());
+            return Ok(false);
         }
     };
+    let mut is_whole = true;
     let (mut run, mut time_us) = (Vec::with_capacity(RUN_RECORDS), 0);
-    for record in records {
+    while let Some(record) = records.next() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
                 missing(held, collector, reason::WAL_UNREADABLE, time_us, error.to_string());
+                is_whole = false;
                 break;
             }
         };
@@ -112,20 +137,25 @@ fn read_tail(held: &mut Held, dir: &Path, collector: &str, room: &mut Room) -> R
         if !room.take(&record) {
             let what = "the log has more events than an offline store holds".to_owned();
             missing(held, collector, reason::WAL_BEYOND_BOUND, record.time_us, what);
+            is_whole = false;
             break;
         }
         (before, time_us) = (Some(at), record.time_us);
         run.push(record);
-        if run.len() >= RUN_RECORDS {
-            enter(held, collector, &mut run)?;
+        // What came behind records that were not taken would make them look as if they had been stored once.
+        if run.len() >= RUN_RECORDS && !enter(held, collector, &mut run)? {
+            return Ok(false);
         }
     }
-    enter(held, collector, &mut run)
+    Ok(enter(held, collector, &mut run)? && is_whole && !records.is_cut())
 }
 
-fn enter(held: &mut Held, collector: &str, run: &mut Vec<Record>) -> Result<(), StoreError> {
-    let Some(time_us) = run.first().map(|record| record.time_us) else { return Ok(()) };
-    match ingest::decode(collector, run) {
+/// False: they cannot be decoded.
+fn enter(held: &mut Held, collector: &str, run: &mut Vec<Record>) -> Result<bool, StoreError> {
+    let Some(time_us) = run.first().map(|record| record.time_us) else { return Ok(true) };
+    let decoded = ingest::decode(collector, run);
+    let is_taken = decoded.is_ok();
+    match decoded {
         Ok(mut batch) => {
             let (name, last) = (batch.collector.clone(), batch.last);
             let changes = std::mem::take(&mut batch.live);
@@ -136,7 +166,7 @@ fn enter(held: &mut Held, collector: &str, run: &mut Vec<Record>) -> Result<(), 
         Err(error) => missing(held, collector, reason::WAL_UNREADABLE, time_us, error.to_string()),
     }
     run.clear();
-    Ok(())
+    Ok(is_taken)
 }
 
 /// A gap from `from_us` to now that only this opening knows.

@@ -39,6 +39,8 @@ pub struct DirReader {
     segments: std::vec::IntoIter<(u64, PathBuf)>,
     current: Option<SegmentReader>,
     after: Option<Sequence>,
+    /// Something that cannot be read, and nothing behind it yet.
+    is_cut: bool,
 }
 
 impl DirReader {
@@ -48,7 +50,13 @@ impl DirReader {
     /// The directory cannot be read.
     pub fn open(dir: &Path, collector: &str, after: Option<Sequence>) -> Result<Self, SegmentError> {
         let segments = list(dir, &SegmentName::wal(collector))?.into_iter();
-        Ok(Self { segments, current: None, after })
+        Ok(Self { segments, current: None, after, is_cut: false })
+    }
+
+    /// Whether what was read last is followed by something that cannot be read.
+    #[must_use]
+    pub const fn is_cut(&self) -> bool {
+        self.is_cut
     }
 
     fn advance(&mut self) -> Result<Option<Record>, SegmentError> {
@@ -63,13 +71,18 @@ impl DirReader {
                     Ok(header)
                         if self.after.is_none_or(|after| Sequence::new(header.epoch, header.number) > after) =>
                     {
+                        self.is_cut = false;
                         return Ok(Some(header.into_record(raw)));
                     }
                     Ok(_) | Err(_) => {}
                 },
                 Ok(None) => self.current = None,
-                Err(_) if reader.resync()? => {}
-                Err(_) => self.current = None,
+                Err(_) => {
+                    self.is_cut = true;
+                    if !reader.resync()? {
+                        self.current = None;
+                    }
+                }
             }
         }
     }

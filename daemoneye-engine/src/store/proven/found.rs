@@ -35,6 +35,8 @@ pub struct Proven {
     pub pending: u64,
     /// Events that should have come into the store long ago, and of which nothing shows that they did.
     pub overdue: Vec<Overdue>,
+    /// Events that their collector's log lost before the agent had taken them, as the collector says.
+    pub lost: Vec<Lost>,
     /// Events that cannot be judged: no range covers them, their range has no tree, or a part of it is gone without its leaves.
     pub unproven: u64,
     /// Those of them that no range covers.
@@ -101,6 +103,22 @@ impl Proven {
 /// wait in the collector's log, or they were deleted and the note of them set back.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Overdue {
+    /// Collector.
+    pub collector: String,
+    /// The first, `epoch:number`.
+    pub first: String,
+    /// The last.
+    pub last: String,
+    /// When the first were recorded, µs since the Unix epoch.
+    pub since_us: i64,
+    /// How many.
+    pub events: u64,
+}
+
+/// Events of a collector that its log lost: it was full while the agent was away, or it was damaged. They were recorded, and nobody
+/// has them.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Lost {
     /// Collector.
     pub collector: String,
     /// The first, `epoch:number`.

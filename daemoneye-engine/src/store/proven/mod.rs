@@ -31,7 +31,7 @@ use tokio_util::sync::CancellationToken;
 use self::clocks::{Clocks, JITTER_US, Recorded, Survivors};
 use self::facts::{Facts, Reading};
 use self::found::{Gathered, named, shown};
-pub use self::found::{OlderRow, Overdue, Proven, Uncovered, Why};
+pub use self::found::{Lost, OlderRow, Overdue, Proven, Uncovered, Why};
 pub(super) use self::kept::Kept;
 use self::leaves::{Leaf, Leaves, Position, Seen};
 pub use self::removals::Removal;
@@ -39,6 +39,7 @@ use self::rows::Rows;
 use self::streams::Standing;
 use super::fsck::OnProgress;
 use super::segment::SegmentFile;
+use super::tail::Cut;
 use super::{HistoryTable, LEDGER_DIR, Store, StoreError, audit, owed};
 
 /// Events that one finding names.
@@ -59,6 +60,14 @@ struct Pinned {
     seen: HashMap<String, Position>,
     /// Events may be on their way into it: it is written, or its collector's log was not copied with it.
     may_lag: bool,
+    /// Collectors whose log was not read to its end.
+    cut: Cut,
+}
+
+impl Pinned {
+    fn may_lag(&self, collector: &str) -> bool {
+        self.may_lag || self.cut.has(collector)
+    }
 }
 
 impl Store {
@@ -89,6 +98,13 @@ impl Store {
                 "the ledger",
                 "it tells of more removals than retention makes: the newest of them excuse nothing",
             );
+        }
+        let further_lost = facts.streams.further_lost();
+        if further_lost > 0 {
+            let what = format!(
+                "it tells of more losses of the collectors' logs than are kept: {further_lost} excuse nothing"
+            );
+            found.report("the ledger", what);
         }
         for entry in std::mem::take(&mut facts.implausible) {
             let place = entry.map_or_else(|| "the agent's outbox".to_owned(), |entry| format!("ledger entry {entry}"));
@@ -161,8 +177,9 @@ impl Store {
         let files = held.every_file().filter(|file| file.table == HistoryTable::ProcessEvents).cloned().collect();
         let open = held.sealing.iter().flat_map(|open| open.batches.iter()).chain(&held.open.batches).cloned();
         let seen = held.seen.iter().map(|(collector, at)| (collector.clone(), at.key())).collect();
+        let cut = held.cut.clone();
         let is_apart = self.ledger_dir() != self.options.dir.join(LEDGER_DIR);
-        Ok(Pinned { files, open: open.collect(), seen, may_lag: is_apart || !self.state.is_offline() })
+        Ok(Pinned { files, open: open.collect(), seen, may_lag: is_apart || !self.state.is_offline(), cut })
     }
 }
 
@@ -312,19 +329,22 @@ impl Comparison<'_> {
     }
 
     fn lacking(&mut self, entry: u64, range: &EventRange, lacking: &[u64], there: u64, recorded: Recorded) {
-        let (mut coming, mut gone) = (Vec::new(), Vec::new());
+        let (mut coming, mut gone, mut lost) = (Vec::new(), Vec::new(), Vec::new());
         let seen = self.pinned.seen.get(&range.collector).copied().max(self.facts.streams.committed(&range.collector));
         for number in lacking {
             let at = (range.epoch, *number);
             if self.facts.removals.of(&range.collector, at).is_some() {
                 continue;
             }
-            if self.pinned.may_lag && Some(at) > seen {
+            if self.facts.streams.has_lost(&range.collector, at) {
+                lost.push(*number);
+            } else if self.pinned.may_lag(&range.collector) && Some(at) > seen {
                 coming.push(*number);
             } else {
                 gone.push(*number);
             }
         }
+        self.lost(range, &lost, recorded);
         let late_us = self.facts.clocks.run_us(&range.collector).saturating_sub(recorded.run_us);
         let is_late = late_us > JITTER_US;
         if is_late {
@@ -347,6 +367,21 @@ impl Comparison<'_> {
                 self.found.report(stretch(range, *first, *last), what);
             }
         }
+    }
+
+    /// Their collector's log lost them before the agent had taken them.
+    fn lost(&mut self, range: &EventRange, lost: &[u64], recorded: Recorded) {
+        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
+        let at = |number: u64| Sequence::new(range.epoch, number).to_string();
+        let events = lost.len() as u64;
+        if let Some(known) = self.found.lost.iter_mut().find(|known| known.collector == range.collector) {
+            known.last = at(*last);
+            known.events = known.events.saturating_add(events);
+            return;
+        }
+        let collector = range.collector.clone();
+        let since_us = recorded.latest_us;
+        self.found.lost.push(Lost { collector, first: at(*first), last: at(*last), since_us, events });
     }
 
     /// They should have come long ago: they wait in their collector's log still, or they were deleted with the store's note of them.

@@ -12,6 +12,12 @@ use serde_json::Value;
 use super::found::Why;
 use super::leaves::Position;
 
+/// Stretches of a stream that its collector may have lost. Its log loses the oldest first, so what it tells of mostly follows what it
+/// told before, and is one with it.
+const LOST_STRETCHES: usize = 65_536;
+/// Why a collector's log lost records that it had: it was full, or was damaged.
+const LOG_LOSSES: [&str; 2] = ["wal_bound", "wal_corrupt"];
+
 /// What a stored event is to the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Standing {
@@ -48,6 +54,10 @@ struct Stream {
     epochs: Option<(u64, u64)>,
     /// Its last word is that it ended, all of its events covered.
     ended: bool,
+    /// What its log lost before the agent had taken it, by its own word: in order and apart.
+    lost: Vec<(Position, Position)>,
+    /// Stretches of that for which there was no room.
+    further_lost: u64,
 }
 
 /// All of them, by collector.
@@ -59,7 +69,7 @@ impl Streams {
     pub(super) fn take(&mut self, record: &LedgerRecord, is_late: bool) {
         let entry = &record.entry;
         let range = range_in(record);
-        let tells = ["start", "stop", "registration"].contains(&entry.action.as_str());
+        let tells = ["start", "stop", "registration", "coverage-gap"].contains(&entry.action.as_str());
         if range.is_none() && !tells {
             if let Some(stream) = self.0.get_mut(&entry.actor) {
                 stream.ended = false;
@@ -67,7 +77,7 @@ impl Streams {
             return;
         }
         let stream = self.0.entry(entry.actor.clone()).or_default();
-        stream.ended = entry.action == "stop" && !is_forced(&record.payload);
+        stream.ended = entry.action == "stop" && stream.ends(&json(&record.payload));
         match entry.action.as_str() {
             "start" => {
                 if let Some(epoch) = json(&record.payload).get("epoch").and_then(Value::as_u64) {
@@ -77,6 +87,7 @@ impl Streams {
             }
             // Of a later one: what was stored since then is not in what is looked at.
             "registration" if !is_late => stream.meets(&json(&record.payload)),
+            "coverage-gap" => stream.loses(&entry.actor, &json(&record.payload)),
             _ => {}
         }
         if let Some(range) = range {
@@ -87,6 +98,16 @@ impl Streams {
     /// How far the agent had said to have stored it.
     pub(super) fn committed(&self, collector: &str) -> Option<Position> {
         self.0.get(collector)?.committed
+    }
+
+    /// Whether the collector says that its log lost what stood there before the agent had taken it.
+    pub(super) fn has_lost(&self, collector: &str, at: Position) -> bool {
+        self.0.get(collector).is_some_and(|stream| stream.has_lost(at))
+    }
+
+    /// Stretches of losses for which there was no room.
+    pub(super) fn further_lost(&self) -> u64 {
+        self.0.values().fold(0, |sum, stream| sum.saturating_add(stream.further_lost))
     }
 
     /// What an event at `at` is. `seen`: how far the stream has come into the store, by the store's own word.
@@ -113,21 +134,55 @@ impl Stream {
     }
 
     fn cover(&mut self, range: &EventRange) {
-        let (mut first, mut last) = ((range.epoch, range.first), (range.epoch, range.last));
+        let last = (range.epoch, range.last);
         self.covered = Some(last);
-        let touches = |(_, end): &(Position, Position)| end.0 == first.0 && end.1.saturating_add(1) >= first.1;
-        let from = self.spans.partition_point(|span| span.1 < first && !touches(span));
-        let behind = (last.0, last.1.saturating_add(1));
-        let until = self.spans.partition_point(|(begin, _)| *begin <= behind).max(from);
-        for (begin, end) in self.spans.drain(from..until) {
-            (first, last) = (first.min(begin), last.max(end));
+        add(&mut self.spans, (range.epoch, range.first), last);
+    }
+
+    /// A full disk may take the end and not the range before it: then events that were stored wait for a range still. Entries of builds
+    /// before do not say where they end. A collector that was forced to end waits for nothing: its source may tell of something behind
+    /// its last range.
+    fn ends(&self, payload: &Value) -> bool {
+        let is_covered = match payload.get("last") {
+            None | Some(Value::Null) => true,
+            Some(last) => last.as_str().and_then(place).is_some_and(|last| Some(last) <= self.covered),
+        };
+        is_covered && payload.get("reason").and_then(Value::as_str) != Some("force shutdown")
+    }
+
+    /// What the agent was known to have stored before was not lost with the log.
+    fn loses(&mut self, collector: &str, payload: &Value) {
+        let text = |name: &str| payload.get(name).and_then(Value::as_str);
+        let of_log = text("reason").is_some_and(|reason| LOG_LOSSES.contains(&reason));
+        let Some((first, last)) = text("first").and_then(place).zip(text("last").and_then(place)) else { return };
+        let first = self.committed.map_or(first, |(epoch, number)| first.max((epoch, number.saturating_add(1))));
+        if !of_log || text("collector") != Some(collector) || first > last {
+            return;
         }
-        self.spans.insert(from, (first, last));
+        if self.lost.len() < LOST_STRETCHES || self.lost.last().is_some_and(|(_, end)| follows(*end, first)) {
+            add(&mut self.lost, first, last);
+        } else {
+            self.further_lost = self.further_lost.saturating_add(1);
+        }
+    }
+
+    fn has_lost(&self, (epoch, number): Position) -> bool {
+        if within(&self.lost, (epoch, number)) {
+            return true;
+        }
+        // Numbers go on over the epochs of a log, and what is gone as a whole cannot say of which it was: it is told by that of what
+        // follows. A log that was begun anew has lesser numbers again.
+        let later = self.lost.partition_point(|(first, _)| first.0 <= epoch);
+        let goes_on = |to: u64| {
+            let next = self.spans.partition_point(|(first, _)| first.0 <= epoch);
+            self.spans.get(next).is_none_or(|(first, _)| first.0 > to || first.1 > number)
+        };
+        let tells = |(first, last): &(Position, Position)| (first.1..=last.1).contains(&number) && goes_on(first.0);
+        self.lost.get(later).is_some_and(tells)
     }
 
     fn covers(&self, at: Position) -> bool {
-        let behind = self.spans.partition_point(|(first, _)| *first <= at);
-        behind.checked_sub(1).and_then(|span| self.spans.get(span)).is_some_and(|(_, last)| at <= *last)
+        within(&self.spans, at)
     }
 
     fn standing(&self, at: Position, seen: Option<Position>) -> Standing {
@@ -183,6 +238,26 @@ impl Stream {
     }
 }
 
+/// Puts a stretch among others that lie in order and apart.
+fn add(spans: &mut Vec<(Position, Position)>, mut first: Position, mut last: Position) {
+    let from = spans.partition_point(|(_, end)| *end < first && !follows(*end, first));
+    let behind = (last.0, last.1.saturating_add(1));
+    let until = spans.partition_point(|(begin, _)| *begin <= behind).max(from);
+    for (begin, end) in spans.drain(from..until) {
+        (first, last) = (first.min(begin), last.max(end));
+    }
+    spans.insert(from, (first, last));
+}
+
+fn follows(end: Position, first: Position) -> bool {
+    end.0 == first.0 && end.1.saturating_add(1) >= first.1
+}
+
+fn within(spans: &[(Position, Position)], at: Position) -> bool {
+    let behind = spans.partition_point(|(first, _)| *first <= at);
+    behind.checked_sub(1).and_then(|span| spans.get(span)).is_some_and(|(_, last)| at <= *last)
+}
+
 /// `epoch:number`
 pub(super) fn place(text: &str) -> Option<Position> {
     let (epoch, number) = text.split_once(':')?;
@@ -191,11 +266,6 @@ pub(super) fn place(text: &str) -> Option<Position> {
 
 fn json(payload: &[u8]) -> Value {
     serde_json::from_slice(payload).unwrap_or_default()
-}
-
-/// A collector that was forced to end waits for nothing: its source may tell of something behind its last range.
-fn is_forced(payload: &[u8]) -> bool {
-    json(payload).get("reason").and_then(Value::as_str) == Some("force shutdown")
 }
 
 #[cfg(test)]
@@ -218,6 +288,22 @@ mod tests {
         stream.cover(&range(2, 1, 50));
         assert_eq!(stream.spans, [((1, 1), (1, 4)), ((2, 1), (2, 50)), ((3, 13), (3, 20))]);
         assert!(stream.covers((1, 4)) && stream.covers((2, 33)) && !stream.covers((1, 5)) && !stream.covers((3, 12)));
+    }
+
+    #[test]
+    fn what_is_gone_as_a_whole_is_told_by_the_epoch_behind_it_and_a_log_that_was_begun_anew_says_nothing_of_the_one_before()
+     {
+        let lost = |epoch: u64, next: u64| {
+            let mut stream = Stream::default();
+            stream.cover(&range(1, 1, 50));
+            stream.cover(&range(epoch, next, 90));
+            let payload =
+                serde_json::json!({ "collector": "c", "reason": "wal_corrupt", "first": "7:30", "last": "7:60" });
+            stream.loses("c", &payload);
+            [(1, 29), (1, 30), (1, 50), (7, 60), (7, 61), (8, 40)].map(|at| stream.has_lost(at))
+        };
+        assert_eq!(lost(7, 51), [false, true, true, true, false, false]);
+        assert_eq!(lost(7, 1), [false, false, false, true, false, false]);
     }
 
     #[test]
