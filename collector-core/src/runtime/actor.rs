@@ -13,7 +13,9 @@ use daemoneye_lib::ledger::proof::{AGENT_AT_ONCE, AGENT_PER_S};
 use daemoneye_lib::ledger::{EventRange, RangeBuilder};
 use daemoneye_lib::proto::collector_request::Verb;
 use daemoneye_lib::proto::collector_response::Answer;
-use daemoneye_lib::proto::{CollectorResponse, Record, Sequence};
+use daemoneye_lib::proto::{CollectorResponse, CoverageGap, Record, Sequence};
+use daemoneye_lib::topic::Topic;
+use prost::Message as _;
 use serde_json::json;
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::task::JoinSet;
@@ -31,8 +33,8 @@ use super::{pressure, silence};
 use crate::error::CollectorError;
 use crate::ledger::{Ledger, LedgerFound};
 use crate::source::{Settings, SourceContext};
-use crate::wal::{Recovered, Wal, now_us};
-use crate::{control, publisher};
+use crate::wal::{Losses, Recovered, Wal, now_us};
+use crate::{control, publisher, wal};
 
 /// Messages that wait for the collector; more than that is a peer that does not wait for answers.
 pub(crate) const MAILBOX: usize = 100;
@@ -42,8 +44,6 @@ const DRAIN_TIMEOUT: Duration = Duration::from_secs(5);
 const END_TIMEOUT: Duration = Duration::from_secs(15);
 /// How long a forced end waits for the source, and every end for its last heartbeat and for tasks in the background.
 const FORCED_TIMEOUT: Duration = Duration::from_secs(1);
-/// Gap entries written for what was found damaged at start; the stream tells all of them.
-const GAP_ENTRIES: usize = 16;
 
 /// What the state machine is told.
 pub(crate) enum Message {
@@ -119,7 +119,8 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
     let (ledger, ledger_found) = Ledger::open(builder.ledger)?;
     let wal_max_bytes = builder.wal.max_bytes;
     let (wal, recovered) = Wal::open(builder.wal)?;
-    let pending = uncovered(&wal, &builder.id, &ledger, recovered.last)?;
+    let (pending, mut untold) = uncovered(&wal, &builder.id, &ledger, recovered.last)?;
+    recovered.gaps.iter().cloned().for_each(|gap| untold.add(gap));
     let (source_task, handle): (SourceTask, SourceHandle) = SourceTask::new(&builder.id, Arc::clone(&source));
     let (fatal, fatal_receiver) = mpsc::channel(1);
     let settings = Settings {
@@ -138,6 +139,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         wal: Arc::new(wal),
         ledger: Arc::new(ledger),
         cover: Cover::new(pending, ledger_found.damage.clone()),
+        untold: Mutex::new(untold),
         settings: watch::Sender::new(settings),
         state: watch::Sender::new(State::WaitingForAgent),
         heartbeat_interval: watch::Sender::new(builder.heartbeat_interval),
@@ -168,8 +170,14 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
 ///
 /// A record that cannot be read now is none that may be passed over: what follows would be covered behind it, and it would be
 /// trimmed without an entry.
-fn uncovered(wal: &Wal, id: &str, ledger: &Ledger, last: Option<Sequence>) -> Result<Vec<EventRange>, CollectorError> {
-    let mut ranges = RangeBuilder::new(id);
+fn uncovered(
+    wal: &Wal,
+    id: &str,
+    ledger: &Ledger,
+    last: Option<Sequence>,
+) -> Result<(Vec<EventRange>, Losses), CollectorError> {
+    let (mut ranges, mut losses) = (RangeBuilder::new(id), Losses::default());
+    let gaps = Topic::CollectorEvents(id.to_owned()).to_string();
     for record in wal.replay_from(ledger.head().covered)? {
         let Record { sequence, topic, payload, .. } = record?;
         match sequence {
@@ -177,8 +185,15 @@ fn uncovered(wal: &Wal, id: &str, ledger: &Ledger, last: Option<Sequence>) -> Re
             Some(at) => ranges.add(at, Content::of_record(&topic, &payload)),
             None => {}
         }
+        // The log's own word: it was told to the ledger before its range, or not at all.
+        if topic == gaps
+            && let Ok(gap) = CoverageGap::decode(payload.as_ref())
+            && [wal::reason::BOUND, wal::reason::CORRUPT].contains(&gap.reason.as_str())
+        {
+            losses.add_told(gap);
+        }
     }
-    Ok(ranges.take())
+    Ok((ranges.take(), losses))
 }
 
 fn context(shared: &Shared, shutdown: CancellationToken) -> SourceContext {
@@ -216,13 +231,7 @@ async fn note_start(shared: &Shared, builder: &RuntimeBuilder, recovered: &Recov
         tracing::error!(what, "the ledger is damaged or cannot be signed");
         shared.note("ledger-damage", json!({ "what": what })).await;
     }
-    for gap in recovered.gaps.iter().take(GAP_ENTRIES) {
-        let place = |s: &Option<Sequence>| s.map(|s| s.to_string());
-        let payload = json!({
-            "collector": shared.id, "reason": gap.reason, "events": gap.count, "first": place(&gap.first), "last": place(&gap.last),
-        });
-        shared.note("coverage-gap", payload).await;
-    }
+    shared.tell_losses().await;
 }
 
 /// Source first, then what it left, then the goodbye.
@@ -248,7 +257,9 @@ async fn drain(shared: &Arc<Shared>, client: Option<Client>, forced: bool, reaso
         tokio::time::timeout(FORCED_TIMEOUT, shared.handle.order(Order::Stop)).await.ok();
         shared.cover_now().await;
     }
-    shared.note("stop", json!({ "collector": shared.id, "reason": reason })).await;
+    // A full disk may have room for this and not for the last range: it says how far ranges must reach for the end to be true.
+    let last = shared.wal.progress().borrow().written.map(|last| last.to_string());
+    shared.note("stop", json!({ "collector": shared.id, "reason": reason, "last": last })).await;
     shared.sign_now().await;
     if let Err(error) = shared.wal.synced().await {
         shared.failed(error, "wal");

@@ -5,6 +5,7 @@
 
 mod actor;
 mod allowance;
+mod losses;
 mod pressure;
 mod ranges;
 mod shared;

@@ -38,6 +38,7 @@ impl Shared {
     pub(super) async fn cover_now(&self) {
         let mut pending = self.cover.pending.lock().await;
         pending.extend(self.on_the_log(Wal::take_ranges).await.unwrap_or_default());
+        self.tell_losses().await;
         if pending.is_empty() {
             return;
         }
@@ -84,11 +85,10 @@ impl Shared {
     }
 }
 
-/// Until `shutdown`: covers, trims, and tells losses to the ledger.
+/// Until `shutdown`: covers and trims.
 pub(super) async fn keep_covered(shared: Arc<Shared>, shutdown: CancellationToken) {
     let mut progress = shared.wal.progress();
     let mut committed = shared.committed.subscribe();
-    let mut lost = shared.wal.stats().lost;
     let mut last_range = Instant::now().checked_sub(RANGE_INTERVAL).unwrap_or_else(Instant::now);
     loop {
         let covered = shared.ledger.head().covered;
@@ -98,11 +98,6 @@ pub(super) async fn keep_covered(shared: Arc<Shared>, shutdown: CancellationToke
             () = tokio::time::sleep_until(last_range + RANGE_INTERVAL), if uncovered => {
                 last_range = Instant::now();
                 shared.cover_now().await;
-                let now = shared.wal.stats().lost;
-                if now > lost {
-                    shared.note("coverage-gap", serde_json::json!({ "collector": shared.id, "events": now - lost })).await;
-                    lost = now;
-                }
                 shared.trim_now().await;
             }
             changed = progress.changed() => match changed {

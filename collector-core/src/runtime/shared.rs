@@ -17,7 +17,7 @@ use crate::error::CollectorError;
 use crate::ledger::{Draft, Ledger, hex};
 use crate::platform;
 use crate::source::{EventSource, Settings, SourceHealth, Tasks};
-use crate::wal::Wal;
+use crate::wal::{Losses, Wal};
 
 /// How long a source may take to say how it is, before health says that it does not answer.
 const HEALTH_TIMEOUT: Duration = Duration::from_secs(1);
@@ -32,6 +32,8 @@ pub(crate) struct Shared {
     pub(crate) wal: Arc<Wal>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cover: Cover,
+    /// What the log lost and the ledger has not heard of yet.
+    pub(super) untold: Mutex<Losses>,
     pub(crate) settings: watch::Sender<Settings>,
     pub(crate) state: watch::Sender<State>,
     pub(crate) heartbeat_interval: watch::Sender<Duration>,

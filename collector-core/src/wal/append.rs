@@ -227,6 +227,7 @@ impl Inner {
         let count = events.len() as u64;
         self.lost += count;
         let (Some(first), Some(last)) = (events.first(), events.last()) else { return };
+        self.untold.add(CoverageGap { reason: reason.to_owned(), count: Some(count), ..CoverageGap::default() });
         match self.losses.iter_mut().find(|loss| loss.reason == reason) {
             Some(loss) => {
                 loss.count += count;

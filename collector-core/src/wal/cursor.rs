@@ -87,7 +87,7 @@ impl Inner {
             return;
         }
         self.missed_upto = next.number - 1;
-        self.gaps.push(CoverageGap {
+        let gap = CoverageGap {
             collector: shared.options.prefix.clone(),
             reason: reason::CORRUPT.to_owned(),
             from_us: time_us,
@@ -96,7 +96,9 @@ impl Inner {
             detail: format!("{place} cannot be read back"),
             first: Some(Sequence::new(next.epoch, first)),
             last: Some(Sequence::new(next.epoch, next.number - 1)),
-        });
+        };
+        self.untold.add(gap.clone());
+        self.gaps.push(gap);
     }
 }
 

@@ -9,6 +9,7 @@
 
 mod append;
 mod cursor;
+mod losses;
 mod recent;
 mod recovery;
 mod sync;
@@ -24,6 +25,7 @@ use daemoneye_lib::ledger::{EventRange, RangeBuilder};
 use daemoneye_lib::proto::{CoverageGap, Sequence};
 pub use daemoneye_lib::segment::DirReader;
 use daemoneye_lib::segment::{Kind, SegmentName};
+pub(crate) use losses::Losses;
 use recent::Recent;
 use tokio::sync::watch;
 
@@ -224,6 +226,8 @@ struct Inner {
     appended: u64,
     written: Option<Sequence>,
     lost: u64,
+    /// What of it, and of what reading found, is still to be told to the ledger.
+    untold: Losses,
     /// When it was last said that the disk takes nothing.
     complained: Option<Instant>,
     /// Records up to this number that could not be read back are told.
@@ -399,6 +403,11 @@ impl Wal {
     #[must_use]
     pub fn take_ranges(&self) -> Vec<EventRange> {
         self.shared.lock().ranges.take()
+    }
+
+    /// What was lost since the last call, for the ledger. Waits for an append.
+    pub(crate) fn take_losses(&self) -> Losses {
+        std::mem::take(&mut self.shared.lock().untold)
     }
 
     /// The failure that ended this WAL, if there is one.

@@ -11,7 +11,7 @@ use daemoneye_lib::segment::{
     HEADER_BYTES, Kind, SegmentHeader, SegmentReader, SegmentScan, WalHeader, encode, scan_dir,
 };
 
-use super::{Inner, Recovered, Segment, WalOptions, now_us, reason};
+use super::{Inner, Losses, Recovered, Segment, WalOptions, now_us, reason};
 use crate::disk::DiskDir;
 use crate::error::CollectorError;
 use crate::wal::recent::Recent;
@@ -110,6 +110,7 @@ pub(super) fn recover(
         appended: 0,
         written: recovered.last,
         lost: 0,
+        untold: Losses::default(),
         complained: None,
         missed_upto: 0,
         trimmed: None,

@@ -98,6 +98,7 @@ impl Inner {
             if oldest.last > committed {
                 let gap = gap_of(&oldest, committed, &options.prefix);
                 self.lost += gap.count.unwrap_or_default();
+                self.untold.add(gap.clone());
                 self.gaps.push(gap);
             }
             let read = oldest.last <= committed;

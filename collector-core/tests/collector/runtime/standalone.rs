@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 
 use collector_core::CollectorError;
 use collector_core::testing::FakeSource;
+use collector_core::wal::SyncMode;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::ledger::{EventRange, RangeBuilder, verify_dir};
@@ -129,4 +130,71 @@ async fn a_failed_sync_ends_the_collector_with_its_own_code() {
     let error = tokio::time::timeout(DEADLINE, running).await.unwrap().unwrap().unwrap_err();
     assert!(matches!(error, CollectorError::SyncFailed { .. }), "{error}");
     assert_eq!(error.exit(), Exit::SyncFailed);
+}
+
+/// Where the ledger says that the log lost something: why, how much, and the first and last number.
+fn told_lost(dir: &std::path::Path) -> Vec<(String, u64, u64, u64)> {
+    let number = |place: &serde_json::Value| place.as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+    let told = actions(dir).into_iter().filter(|(name, _)| name == "coverage-gap").map(|(_, told)| told);
+    let one = |told: serde_json::Value| {
+        let reason = told["reason"].as_str().unwrap().to_owned();
+        (reason, told["events"].as_u64().unwrap(), number(&told["first"]), number(&told["last"]))
+    };
+    let mut told: Vec<_> = told.map(one).collect();
+    told.sort_by_key(|(_, _, first, _)| *first);
+    told
+}
+
+#[tokio::test]
+async fn where_what_fell_to_the_bound_stood_is_in_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = FakeSource::new();
+    let stop = CancellationToken::new();
+    let run = builder(dir.path(), &source).wal(16 * 1024, 5 * 16 * 1024, SyncMode::Group);
+    let running = tokio::spawn(run.run(stop.clone()));
+    until("started", async || source.starts() == 1).await;
+    for begin in 0..20 {
+        source.feed(events(begin * 200..(begin + 1) * 200)).await;
+    }
+    until("emitted", async || stored(dir.path()).iter().any(|r| r.payload.as_ref() == b"payload 3999")).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let told = told_lost(dir.path());
+    let mut next = 1;
+    for (reason, count, first, last) in &told {
+        assert_eq!((reason.as_str(), *first, *count), ("wal_bound", next, last - first + 1), "{told:?}");
+        next = last + 1;
+    }
+    assert!(!told.is_empty(), "something fell");
+    // The log's last words may take one more segment, behind the last entry.
+    let begins = stored(dir.path())[0].sequence.unwrap().number;
+    let stopped = actions(dir.path()).pop().unwrap();
+    assert_eq!(stopped.0, "stop");
+    let written: u64 = stopped.1["last"].as_str().unwrap().split_once(':').unwrap().1.parse().unwrap();
+    assert!(written >= 4_000 && next <= begins, "{written} {next} {begins}");
+}
+
+#[tokio::test]
+async fn a_loss_that_a_crash_kept_from_the_ledger_is_told_at_the_next_start_before_the_range_over_its_word() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut options = collector_core::wal::WalOptions::new(dir.path().join("wal"), "test");
+    (options.segment_bytes, options.max_bytes) = (16 * 1024, 5 * 16 * 1024);
+    let (wal, _) = collector_core::wal::Wal::open(options).unwrap();
+    for n in 0..1_500 {
+        wal.append(&events(n..n + 1)).unwrap();
+    }
+    drop(wal);
+    let begins = stored(dir.path())[0].sequence.unwrap().number;
+    assert!(begins > 1, "something fell");
+    let source = FakeSource::new();
+    let stop = CancellationToken::new();
+    let running = tokio::spawn(builder(dir.path(), &source).run(stop.clone()));
+    until("started", async || source.starts() == 1).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    let told = told_lost(dir.path());
+    assert_eq!((told[0].0.as_str(), told[0].2, told.last().unwrap().3), ("wal_bound", 1, begins - 1), "{told:?}");
+    let names = super::house::names(dir.path());
+    let place = |name: &str| names.iter().position(|known| known == name).unwrap();
+    assert!(place("coverage-gap") < place("event-range"), "{names:?}");
 }
