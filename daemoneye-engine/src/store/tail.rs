@@ -120,7 +120,7 @@ fn read_records(held: &mut Held, dir: &Path, collector: &str, room: &mut Room) -
     };
     let mut is_whole = true;
     let (mut run, mut time_us) = (Vec::with_capacity(RUN_RECORDS), 0);
-    while let Some(record) = records.next() {
+    for record in records.by_ref() {
         let record = match record {
             Ok(record) => record,
             Err(error) => {
