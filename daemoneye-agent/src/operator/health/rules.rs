@@ -1,0 +1,118 @@
+//! The rules' part of the report.
+
+use daemoneye_engine::detect::{RuleStats, WindowStats};
+use serde_json::{Value, json};
+
+use super::Findings;
+use crate::worker::{Summary, Worker};
+
+/// The rules, and what is wrong with them.
+pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
+    let problems: Vec<String> = worker.rules.problems().iter().map(ToString::to_string).collect();
+    let (running, summary) = (worker.rules.set().len(), Summary::of(worker));
+    for problem in &problems {
+        findings.add(format!("rule not taken: {problem}"), "correct the file; it is read again by itself");
+    }
+    if running == 0 {
+        findings.add("no rule runs", "give --rules DIR");
+    }
+    for (reason, count) in &summary.unhealthy {
+        // A collector that is away is a finding of its own.
+        if !worker.roster.all().values().any(|collector| collector.connected) {
+            continue;
+        }
+        findings.add(
+            format!("{count} rules cannot see what they read: {reason}"),
+            "see the table rule_stats; change the collector's settings, or disable them with an override",
+        );
+    }
+    for (name, mark) in &summary.over_budget {
+        findings.add(
+            format!("the rule {name} is {mark}: it takes more CPU time for a batch than it may"),
+            "it runs, and delays all others: correct it, or disable it with an override",
+        );
+    }
+    for (rule, owner, reason) in &summary.expired {
+        findings.add(
+            format!("an exception of the rule {rule} has expired ({owner}: {reason})"),
+            "it hides nothing any more: remove it, or let its owner give it a new date",
+        );
+    }
+    json!({
+        "running": running,
+        "drafts": summary.drafts,
+        "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, count| sum.saturating_add(*count)),
+        "over_budget": summary.over_budget.len(),
+        "exceptions": summary.exceptions,
+        "exceptions_expired": summary.expired.len(),
+        "evaluations": summary.evaluations,
+        "matches": summary.matches,
+        "degraded": summary.degraded,
+        "time_us": summary.time_us,
+        "dirs": worker.rules.dirs(),
+        "problems": problems,
+        "windows": windows(&worker.rules.set().stats(), findings),
+    })
+}
+
+/// The window rules together; one that cannot see what it should is a finding.
+fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
+    let windows: Vec<_> = stats.iter().filter_map(|stats| Some((stats, stats.window?))).collect();
+    for (stats, window) in &windows {
+        let name = &stats.rule.name;
+        if window.shed > 0 {
+            let shed = window.shed;
+            findings.add(
+                format!("the window rule {name} has no room for all that it filters: {shed} events were shed"),
+                "narrow its conditions or its window",
+            );
+        }
+        if window.postponed > 0 {
+            let times = window.postponed;
+            findings.add(
+                format!("the window rule {name} was decided late {times} times: window rules have used up their share of time"),
+                "see cpu_ns per rule: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC",
+            );
+        }
+        if window.skipped > 0 {
+            let times = window.skipped;
+            findings.add(
+                format!(
+                    "the window rule {name} was not decided at {times} moments of bursts, at which it may have matched"
+                ),
+                "backtest it over that time: where nobody waits every moment is looked at; or narrow its conditions",
+            );
+        }
+        if window.untimed > 0 {
+            let what = format!("the window rule {name} goes by time, and {} of its events have none", window.untimed);
+            findings.add(what, "see who sent them: SELECT DISTINCT collector FROM process_events WHERE time IS NULL");
+        }
+        let undecided = window.timed_out.saturating_add(window.failed);
+        if undecided > 0 {
+            findings.add(
+                format!("the window rule {name} was not decided {undecided} times"),
+                "see the agent's log; narrow its conditions or its window",
+            );
+        }
+    }
+    let sum = |of: &dyn Fn(&RuleStats, &WindowStats) -> u64| -> u64 {
+        windows.iter().map(|(stats, window)| of(stats, window)).fold(0, u64::saturating_add)
+    };
+    json!({
+        "running": windows.len(),
+        "evaluations": sum(&|stats, _| stats.evaluations),
+        "degraded": sum(&|stats, _| stats.degraded),
+        "cpu_ns": sum(&|stats, _| stats.nanoseconds),
+        "kept_rows": sum(&|_, window| window.kept_rows),
+        "kept_bytes": sum(&|_, window| window.kept_bytes),
+        "shed": sum(&|_, window| window.shed),
+        "late": sum(&|_, window| window.late),
+        "ahead": sum(&|_, window| window.ahead),
+        "postponed": sum(&|_, window| window.postponed),
+        "timed_out": sum(&|_, window| window.timed_out),
+        "failed": sum(&|_, window| window.failed),
+        "skipped": sum(&|_, window| window.skipped),
+        "untimed": sum(&|_, window| window.untimed),
+        "over_budget": sum(&|_, window| window.over_budget),
+    })
+}
