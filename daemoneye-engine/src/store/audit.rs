@@ -175,16 +175,23 @@ impl Store {
         self.state.write(|transaction| push(transaction, room, actor, action, payload))
     }
 
-    /// The oldest waiting entries, at most `limit`, to be handed to procmond.
+    /// The oldest waiting entries, at most `limit`.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails or an entry cannot be read.
+    pub fn audit_waiting(&self, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
+        waiting(&self.state.read()?)?.take(limit).collect()
+    }
+
+    /// The same, to be handed to procmond now. Not of a copied store, which hands nothing over.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails or an entry cannot be read.
     pub fn audit_pending(&self, limit: usize) -> Result<Vec<AuditAppend>, StoreError> {
-        let transaction = self.state.read()?;
-        let entries: Vec<AuditAppend> = waiting(&transaction)?.take(limit).collect::<Result<_, _>>()?;
+        let entries = self.audit_waiting(limit)?;
         // Before they are sent: a lost acknowledgement must not look like ids that another store gave out.
         let last = entries.last().map_or(0, |entry| entry.outbox_id);
-        if last > handed(&transaction)? {
+        if last > handed(&self.state.read()?)? {
             self.state.write(|transaction| note_handed(transaction, last))?;
         }
         Ok(entries)

@@ -85,7 +85,7 @@ fn check(store: &Store, version: u32) {
         usize::from(version < FIRST_WITH_LIFETIMES),
         "what an older build did not keep is told once"
     );
-    let audited = store.audit_pending(100).unwrap();
+    let audited = store.audit_waiting(100).unwrap();
     assert_eq!(audited.iter().filter(|entry| entry.action == "alert").count(), 3);
     assert_eq!((store.system_info().unwrap(), store.scans().unwrap()), (vec![system()], vec![scan()]));
     assert_eq!(store.committed("procmond"), Some(Sequence::new(1, 22)));
