@@ -32,6 +32,7 @@ pub(crate) fn push(store: &Store, actor: &str, action: &str, payload: &Value) {
 
 /// Hands everything that waits to procmond; returns when nothing waits or nobody takes it.
 pub(crate) async fn drain(worker: &Arc<Worker>) {
+    let _alone = worker.handing.lock().await;
     while let Some((keeper, head)) = worker.roster.ledger_keeper() {
         if !heed(worker, head).await {
             return;

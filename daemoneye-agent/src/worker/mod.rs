@@ -81,6 +81,8 @@ pub(crate) struct Worker {
     outage: AtomicBool,
     /// Held while collectors are told what the rules need.
     pushing: tokio::sync::Mutex<()>,
+    /// Held while entries for the ledger are handed over: of two at once each would take the other's ids for those of another store.
+    handing: tokio::sync::Mutex<()>,
     /// What the kernel holds this process to; set once everything listens.
     pub(crate) jail: OnceLock<Report>,
     pub(crate) phase: watch::Sender<Phase>,

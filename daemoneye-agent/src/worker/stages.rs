@@ -123,6 +123,7 @@ impl Loading {
             late: AtomicBool::new(false),
             outage: AtomicBool::new(false),
             pushing: tokio::sync::Mutex::default(),
+            handing: tokio::sync::Mutex::default(),
             jail: OnceLock::new(),
             phase: watch::Sender::new(Phase::Loading),
             children: Mutex::default(),

@@ -192,7 +192,14 @@ impl Store {
         // Before they are sent: a lost acknowledgement must not look like ids that another store gave out.
         let last = entries.last().map_or(0, |entry| entry.outbox_id);
         if last > handed(&self.state.read()?)? {
-            self.state.write(|transaction| note_handed(transaction, last))?;
+            self.state.write(|transaction| {
+                // Never back: more may have been handed over since the look.
+                let known: Option<u64> = {
+                    let meta = transaction.open_table(META)?;
+                    meta.get(HANDED)?.map(|known| known.value().decode()).transpose()?
+                };
+                note_handed(transaction, last.max(known.unwrap_or_default()))
+            })?;
         }
         Ok(entries)
     }

@@ -22,6 +22,15 @@ fn records(audit: &Path) -> Vec<LedgerRecord> {
     LedgerFiles::open(audit).unwrap().from(0).unwrap().map(Result::unwrap).collect()
 }
 
+/// Waits until the ledger tells of an alert.
+pub(crate) fn in_ledger(audit: &Path, alert: &Value) {
+    let told = |record: &LedgerRecord| {
+        let payload: Value = serde_json::from_slice(&record.payload).unwrap_or_default();
+        record.entry.action == "alert" && payload["alert"] == alert["id"]
+    };
+    wait_for("the alert's entry", || Ok(records(audit).iter().any(told).then_some(()))).unwrap();
+}
+
 /// The newest checkpoint, in a file.
 fn keep(home: &Home, audit: &Path, file: &Path) -> u64 {
     let output = wait_for("a checkpoint", || {
@@ -242,16 +251,9 @@ fn copy_store(from: &Path, to: &Path) {
 fn entries_of_a_store_that_was_restored_from_a_copy_reach_the_ledger() {
     let home = Home::new().unwrap();
     let audit = home.data().join("audit");
-    let in_ledger = |alert: &Value| {
-        let told = |record: &LedgerRecord| {
-            let payload: Value = serde_json::from_slice(&record.payload).unwrap_or_default();
-            record.entry.action == "alert" && payload["alert"] == alert["id"]
-        };
-        wait_for("the alert's entry", || Ok(records(&audit).iter().any(told).then_some(()))).unwrap();
-    };
     let agent = home.start_ready().unwrap();
     let (hidden, first) = alerted(&home);
-    in_ledger(&first);
+    in_ledger(&audit, &first);
     hidden.stop();
     agent.stop().unwrap();
     let copy = home.path().join("copy");
@@ -260,7 +262,7 @@ fn entries_of_a_store_that_was_restored_from_a_copy_reach_the_ledger() {
     let agent = home.start_ready().unwrap();
     for _ in 0..3 {
         let (hidden, alert) = alerted(&home);
-        in_ledger(&alert);
+        in_ledger(&audit, &alert);
         hidden.stop();
     }
     agent.stop().unwrap();
@@ -269,11 +271,15 @@ fn entries_of_a_store_that_was_restored_from_a_copy_reach_the_ledger() {
 
     let agent = home.start_ready().unwrap();
     let (hidden, alert) = alerted(&home);
-    in_ledger(&alert);
+    in_ledger(&audit, &alert);
     hidden.stop();
     agent.stop().unwrap();
-    let told = records(&audit).into_iter().filter(|record| record.entry.action == "outbox-renumbered").count();
-    assert_eq!(told, 1);
+    let told: Vec<String> = records(&audit)
+        .into_iter()
+        .filter(|record| record.entry.action == "outbox-renumbered")
+        .map(|record| String::from_utf8_lossy(&record.payload).into_owned())
+        .collect();
+    assert_eq!(told.len(), 1, "{told:?}");
     let verified = home.cli(&["audit", "verify", "--audit-dir", audit.to_str().unwrap()]).unwrap();
     assert!(verified.status.success(), "{}", said(&verified));
 }
