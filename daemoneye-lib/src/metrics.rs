@@ -130,6 +130,8 @@ pub const METRICS: &[Metric] = metrics! {
         "bound of the write-ahead log on disk";
     "daemoneye_wal_segments" Gauge "files" "/collectors/*/wal_segments" "id"
         "files of the write-ahead log";
+    "daemoneye_collector_late_milliseconds" Gauge "ms" "/collectors/*/late_ms" "id"
+        "how long after its capture an event was stored and judged, while that is more than 5 s";
     "daemoneye_wal_unsealed_events" Gauge "events" "/collectors/*/unsealed_events" "id"
         "events after the committed position: the log must keep them; not known over a change of epoch";
     "daemoneye_ledger_entries" Gauge "entries" "/ledger/entries" ""

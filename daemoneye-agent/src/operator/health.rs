@@ -28,6 +28,8 @@ const COLLECTOR_DEADLINE: Duration = Duration::from_secs(1);
 /// No finding: it holds by construction, and the way out is another installation.
 const SPAWNING: &str = "it starts procmond, which could not take what its parent has given up: so it keeps its privileges and has no list \
                         of system calls; with the two services installed (procmond.mode = external) it has both";
+/// A second in microseconds.
+const SECOND_US: i64 = 1_000_000;
 /// A day in microseconds.
 const DAY_US: i64 = 86_400_000_000;
 
@@ -226,6 +228,13 @@ fn judge(id: &str, collector: &Collector, findings: &mut Findings) {
             "its log keeps the events; look at the agent's messages and at the room on its disk",
         );
     }
+    if let Some((_, late_us)) = collector.late {
+        findings.add(
+            format!("events of {id} are stored and judged {} s after they were captured", late_us / SECOND_US),
+            "the host is busier than the agent may be, or rules are slow: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC; \
+             answers about the last moments say that they lack something until it has caught up",
+        );
+    }
     if let Some(Pushdown::Refused(why)) = &collector.pushdown {
         findings.add(
             format!("{id} failed its conformance vectors: {why}"),
@@ -297,6 +306,7 @@ fn collector_row(worker: &Worker, id: &str, collector: &Collector) -> Value {
         "durable": words(health.durable),
         "committed": words(committed),
         "unsealed_events": lag,
+        "late_ms": collector.late.map_or(0, |(_, late_us)| late_us / 1_000),
         "wal_bytes": health.wal_bytes,
         "wal_max_bytes": health.wal_max_bytes,
         "wal_segments": health.wal_segments,

@@ -11,17 +11,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use daemoneye_engine::detect::Judged;
-use daemoneye_engine::ingest::{EventBatch, decode};
+use daemoneye_engine::ingest::{EventBatch, IngestError, decode};
 use daemoneye_engine::store::{RuleMatch, StoreError};
 use daemoneye_eventbus::Run;
 use daemoneye_lib::model::{Alert, Completeness, Degraded};
-use daemoneye_lib::proto::{AlertPayload, AlertSeverity, CoverageGap, DeliveryGuarantee, QoS, Sequence, Word as _};
+use daemoneye_lib::proto::{
+    AlertPayload, AlertSeverity, CoverageGap, DeliveryGuarantee, QoS, Record, Sequence, Word as _,
+};
 use daemoneye_lib::topic::Topic;
 use prost::Message as _;
 use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Interval, MissedTickBehavior};
 
+use super::joined::Joined;
 use super::sealing::Sealing;
 use super::{End, Worker, audit, integrity};
 use crate::clock::now_us;
@@ -94,11 +97,13 @@ pub(crate) fn start(worker: Arc<Worker>, runs: mpsc::Receiver<Run>) -> std::io::
     let thread = Thread {
         worker,
         runs,
+        next: None,
         commands: receiver,
         sealing,
         found: RefCell::default(),
         judged: RefCell::default(),
         after_outage: Cell::default(),
+        has_taken: Cell::default(),
     };
     std::thread::Builder::new().name("ingest".to_owned()).spawn(move || thread.work(&runtime))?;
     Ok(Ingest { commands })
@@ -108,7 +113,7 @@ pub(crate) fn start(worker: Arc<Worker>, runs: mpsc::Receiver<Run>) -> std::io::
 enum Step {
     Command(Command),
     Nothing,
-    Run(Run),
+    Runs(Joined),
 }
 
 /// Whether the thread goes on.
@@ -120,6 +125,8 @@ enum Flow {
 struct Thread {
     worker: Arc<Worker>,
     runs: mpsc::Receiver<Run>,
+    /// Arrived, and not one that goes on from those that are taken.
+    next: Option<Run>,
     commands: mpsc::Receiver<Command>,
     sealing: Sealing,
     /// What rules found and the store has not taken yet.
@@ -128,6 +135,8 @@ struct Thread {
     judged: RefCell<Option<(Arc<str>, Sequence)>>,
     /// Nobody collected for a while, and what was captured since then is not all here.
     after_outage: Cell<bool>,
+    /// Something was taken since the last tick.
+    has_taken: Cell<bool>,
 }
 
 impl Thread {
@@ -144,7 +153,7 @@ impl Thread {
         }
         loop {
             let flow = match runtime.block_on(self.next(&mut tick)) {
-                Step::Run(run) => self.insist(runtime, |thread| thread.take(&run)),
+                Step::Runs(runs) => self.insist(runtime, |thread| thread.take(&runs)),
                 Step::Nothing => self.insist(runtime, Self::let_time_pass),
                 Step::Command(command) => self.obey(command),
             };
@@ -240,40 +249,67 @@ impl Thread {
     }
 
     async fn next(&mut self, tick: &mut Interval) -> Step {
+        if let Ok(command) = self.commands.try_recv() {
+            return Step::Command(command);
+        }
+        if let Some(runs) = self.arrived() {
+            return Step::Runs(runs);
+        }
         tokio::select! {
             biased;
             Some(command) = self.commands.recv() => Step::Command(command),
-            Some(run) = self.runs.recv() => Step::Run(run),
+            Some(run) = self.runs.recv() => Step::Runs(Joined::of(run, &mut self.runs, &mut self.next)),
             _ = tick.tick() => Step::Nothing,
         }
+    }
+
+    /// What has arrived and can be taken together.
+    fn arrived(&mut self) -> Option<Joined> {
+        let run = self.next.take().or_else(|| self.runs.try_recv().ok())?;
+        Some(Joined::of(run, &mut self.runs, &mut self.next))
     }
 
     fn finish(&mut self) {
         let mut outcome = Ok(());
         for _ in 0..LAST_RUNS {
-            let Ok(run) = self.runs.try_recv() else { break };
-            outcome = outcome.and_then(|()| self.take(&run));
+            let Some(runs) = self.arrived() else { break };
+            outcome = outcome.and_then(|()| self.take(&runs));
         }
         if let Err(error) = outcome.and_then(|()| self.seal()) {
             tracing::warn!(%error, "the last events were not sealed; the collector keeps and replays them");
         }
     }
 
-    fn take(&self, run: &Run) -> Result<(), StoreError> {
-        let worker = &self.worker;
-        match decode(&run.collector, &run.records) {
+    fn take(&self, runs: &Joined) -> Result<(), StoreError> {
+        let (worker, collector) = (&self.worker, &runs.collector);
+        self.has_taken.set(true);
+        match decode(collector, &runs.records) {
             Ok(batch) => self.keep(batch)?,
-            Err(error) => {
-                worker.store.add_coverage(refused(run, &error.to_string()))?;
-                add(&worker.counters.refused, 1);
-                tracing::warn!(collector = %run.collector, %error, "a run was refused");
-            }
+            // One that cannot be read takes no other with it.
+            Err(_) if runs.runs() > 1 => runs.parts().try_for_each(|records| self.take_run(collector, records))?,
+            Err(error) => self.refuse(collector, &runs.records, &error)?,
         }
-        add(&worker.counters.runs, 1);
-        if let Some(last) = run.records.last().and_then(|record| record.sequence) {
-            worker.roster.arrived(&run.collector, last);
+        add(&worker.counters.runs, runs.runs());
+        if let Some(record) = runs.records.last()
+            && let Some(last) = record.sequence
+        {
+            worker.roster.arrived(collector, last, record.time_us, now_us());
         }
-        worker.broker.credit(&run.collector, u32::try_from(run.records.len()).unwrap_or(u32::MAX));
+        worker.broker.credit(collector, u32::try_from(runs.records.len()).unwrap_or(u32::MAX));
+        Ok(())
+    }
+
+    fn take_run(&self, collector: &str, records: &[Record]) -> Result<(), StoreError> {
+        match decode(collector, records) {
+            Ok(batch) => self.keep(batch),
+            Err(error) => self.refuse(collector, records, &error),
+        }
+    }
+
+    fn refuse(&self, collector: &str, records: &[Record], error: &IngestError) -> Result<(), StoreError> {
+        self.worker.store.add_coverage(refused(collector, records, &error.to_string()))?;
+        add(&self.worker.counters.refused, 1);
+        tracing::warn!(collector, %error, "a run was refused");
         Ok(())
     }
 
@@ -324,6 +360,10 @@ impl Thread {
     /// On a quiet host the clock stands in for events; not while some of what was captured is still to come.
     fn let_time_pass(&self) -> Result<(), StoreError> {
         let worker = &self.worker;
+        // Nothing has come since the tick before, so nothing waits.
+        if !self.has_taken.take() {
+            worker.roster.nothing_waits();
+        }
         if worker.roster.is_current() {
             let _turn = worker.rules.turn();
             self.note_outage();
@@ -422,17 +462,17 @@ fn at_most_once() -> QoS {
     QoS { guarantee: DeliveryGuarantee::AtMostOnce.into(), ..QoS::default() }
 }
 
-fn refused(run: &Run, detail: &str) -> CoverageGap {
+fn refused(collector: &str, records: &[Record], detail: &str) -> CoverageGap {
     let now = now_us();
-    let times = || run.records.iter().map(|record| record.time_us);
+    let times = || records.iter().map(|record| record.time_us);
     CoverageGap {
-        collector: run.collector.to_string(),
+        collector: collector.to_owned(),
         reason: "undecodable".to_owned(),
         from_us: times().min().unwrap_or(now),
         to_us: times().max().unwrap_or(now),
-        count: u64::try_from(run.records.len()).ok(),
+        count: u64::try_from(records.len()).ok(),
         detail: detail.to_owned(),
-        first: run.records.first().and_then(|record| record.sequence),
-        last: run.records.last().and_then(|record| record.sequence),
+        first: records.first().and_then(|record| record.sequence),
+        last: records.last().and_then(|record| record.sequence),
     }
 }

@@ -11,6 +11,7 @@ mod greeting;
 pub(crate) mod host;
 mod ingest;
 mod integrity;
+mod joined;
 mod notices;
 mod phase;
 mod pushdown;

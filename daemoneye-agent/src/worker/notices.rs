@@ -24,7 +24,7 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
             }
             Notice::Registered(register) => {
                 if let Some(committed) = worker.store.committed(&register.collector_id) {
-                    worker.roster.arrived(&register.collector_id, committed);
+                    worker.roster.committed(&register.collector_id, committed);
                 }
                 if let Some(gap) = worker.roster.registered((*register).clone()) {
                     worker.outage.store(true, Ordering::Relaxed);

@@ -23,6 +23,8 @@ const OUTAGE_AFTER_US: i64 = 2_000_000;
 const FIRST_AFTER_US: i64 = 10_000_000;
 /// How often the row of an outage that lasts is written again, µs.
 const OUTAGE_EVERY_US: i64 = 5_000_000;
+/// How late events may be taken before that is told, µs: a busy moment is over by then.
+const LATE_US: i64 = 5_000_000;
 /// How long the committed position may stand still beyond the age at which a segment is sealed, while the collector goes on: a
 /// slow disk takes seconds.
 const COMMIT_PATIENCE: Duration = Duration::from_secs(60);
@@ -41,6 +43,8 @@ pub(crate) struct Collector {
     /// Since when it has been away, and why.
     pub(crate) away: Option<(i64, String)>,
     behind: Option<Behind>,
+    /// When the event that was taken last was captured, and how much later it was taken, µs, while that is long.
+    pub(crate) late: Option<(i64, i64)>,
     pending: Option<Pending>,
     /// How it stands with what the rules need; `None`: it does not ask.
     pub(crate) pushdown: Option<Pushdown>,
@@ -66,6 +70,12 @@ impl Collector {
     /// Why it collects nothing, or less than it should.
     pub(crate) fn trouble(&self) -> Option<&str> {
         self.health.as_ref().map(|health| health.trouble.as_str()).filter(|trouble| !trouble.is_empty())
+    }
+
+    /// From when on events may be captured and not here yet.
+    fn behind_since_us(&self) -> Option<i64> {
+        let late = self.late.map(|(captured_us, _)| captured_us);
+        self.behind.map(|behind| behind.since_us).into_iter().chain(late).min()
     }
 
     /// `healthy`, `degraded`, `failed` or `away`.
@@ -167,7 +177,9 @@ impl Roster {
     pub(crate) fn is_current(&self) -> bool {
         let collectors = self.lock();
         !collectors.is_empty()
-            && collectors.values().all(|collector| collector.connected && collector.behind.is_none())
+            && collectors
+                .values()
+                .all(|collector| collector.connected && collector.behind.is_none() && collector.late.is_none())
     }
 
     /// The connected collector whose ledger takes the agent's audit entries, and the highest outbox id that this had taken when it
@@ -198,6 +210,7 @@ impl Roster {
             pending: None,
             pushdown: None,
             stuck: None,
+            late: None,
             register,
         };
         let pid = fresh.register.pid;
@@ -341,14 +354,27 @@ impl Roster {
         }
     }
 
-    /// Ingest has taken everything up to `at`.
-    pub(crate) fn arrived(&self, id: &str, at: Sequence) {
+    /// The store has everything up to `at` from before.
+    pub(crate) fn committed(&self, id: &str, at: Sequence) {
+        let now_us = now_us();
+        self.arrived(id, at, now_us, now_us);
+    }
+
+    /// Ingest has taken everything up to `at`, which was captured at `captured_us`.
+    pub(crate) fn arrived(&self, id: &str, at: Sequence, captured_us: i64, now_us: i64) {
         self.arrivals().insert(id.to_owned(), at);
-        if let Some(collector) = self.lock().get_mut(id)
-            && collector.behind.is_some_and(|behind| behind.until.is_some_and(|until| until <= at))
-        {
-            collector.behind = None;
+        if let Some(collector) = self.lock().get_mut(id) {
+            if collector.behind.is_some_and(|behind| behind.until.is_some_and(|until| until <= at)) {
+                collector.behind = None;
+            }
+            let late_us = now_us.saturating_sub(captured_us);
+            collector.late = (late_us > LATE_US).then_some((captured_us, late_us));
         }
+    }
+
+    /// Ingest has nothing left to take.
+    pub(crate) fn nothing_waits(&self) {
+        self.lock().values_mut().for_each(|collector| collector.late = None);
     }
 
     /// The first health report after a registration tells how far the stream reaches that is to be repeated.
@@ -414,7 +440,7 @@ pub(crate) fn row(id: String, collector: &Collector, restarts: u32) -> Collector
         collector_type: collector.register.collector_type.clone(),
         state: collector.state().to_owned(),
         connected: collector.connected,
-        behind_since_us: collector.behind.map(|behind| behind.since_us),
+        behind_since_us: collector.behind_since_us(),
         version: collector.register.version.clone(),
         pid: Some(collector.register.pid),
         source: source.to_owned(),
@@ -547,19 +573,39 @@ mod tests {
     }
 
     #[test]
+    fn events_that_are_taken_late_are_told_until_nothing_waits() {
+        let roster = Roster::after(0);
+        roster.registered(register(1));
+        roster.registered(register(1));
+        roster.told("procmond", CollectorHealth::default());
+        let behind = || row("p".into(), &roster.all()["procmond"], 0).behind_since_us;
+        let second = 1_000_000;
+        roster.arrived("procmond", Sequence::new(1, 1), second, 2 * second);
+        assert_eq!((behind(), roster.is_current()), (None, true));
+        roster.arrived("procmond", Sequence::new(1, 2), 2 * second, 9 * second);
+        assert_eq!((behind(), roster.is_current()), (Some(2 * second), false));
+        assert_eq!(roster.all()["procmond"].late, Some((2 * second, 7 * second)));
+        roster.arrived("procmond", Sequence::new(1, 3), 8 * second, 10 * second);
+        assert_eq!(behind(), None);
+        roster.arrived("procmond", Sequence::new(1, 4), 8 * second, 20 * second);
+        roster.nothing_waits();
+        assert_eq!((behind(), roster.is_current()), (None, true), "one that came late by itself");
+    }
+
+    #[test]
     fn a_collector_that_is_back_is_behind_until_what_it_had_then_has_arrived() {
         let told = |number| CollectorHealth { last: Some(Sequence::new(1, number)), ..CollectorHealth::default() };
         let behind = |roster: &Roster| row("p".into(), &roster.all()["procmond"], 0).behind_since_us;
         let roster = Roster::after(70);
         assert_eq!(roster.missing().and_then(|row| row.behind_since_us), Some(70));
-        roster.arrived("procmond", Sequence::new(1, 5));
+        roster.arrived("procmond", Sequence::new(1, 5), 0, 0);
         roster.registered(register(1));
         assert_eq!(behind(&roster), Some(70), "what was captured while no agent ran");
         roster.told("procmond", told(7));
         roster.told("procmond", told(900));
-        roster.arrived("procmond", Sequence::new(1, 6));
+        roster.arrived("procmond", Sequence::new(1, 6), 0, 0);
         assert!(!roster.is_caught_up("procmond"));
-        roster.arrived("procmond", Sequence::new(1, 7));
+        roster.arrived("procmond", Sequence::new(1, 7), 0, 0);
         assert!(roster.is_caught_up("procmond"), "what came later is not waited for");
 
         roster.disconnected("procmond", "hung up");
