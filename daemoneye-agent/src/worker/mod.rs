@@ -43,7 +43,7 @@ pub(crate) use self::phase::Phase;
 pub(crate) use self::pushdown::Pushdown;
 use self::refusals::Refusals;
 pub(crate) use self::roster::{Collector, Roster};
-pub(crate) use self::rule_life::Summary;
+pub(crate) use self::rule_life::{Blinded, Summary, unfilled};
 use self::rules::{Reloaded, Rules};
 pub(crate) use self::stages::{confine, run};
 use crate::error::AgentError;

@@ -15,13 +15,17 @@ use super::{Collector, Worker, rule_marks, rules};
 
 /// What a collector calls itself whose events the rules read.
 const PROCESSES: &str = "process";
+/// Runs of a window rule that failed before it counts as degraded: one may be of a moment.
+const UNDECIDED: u64 = 3;
+/// Rules that a finding names; the table has all of them.
+const NAMED: usize = 3;
 
 /// The numbers of `health`, and what is wrong.
 #[derive(Debug, Default)]
 pub(crate) struct Summary {
     pub(crate) drafts: u64,
-    /// Why rules cannot see what they read, and how many.
-    pub(crate) unhealthy: BTreeMap<String, u64>,
+    /// Why rules cannot see what they read, how many, and the first of them.
+    pub(crate) unhealthy: BTreeMap<String, Blinded>,
     /// Slow or degraded: name and mark.
     pub(crate) over_budget: Vec<(String, &'static str)>,
     pub(crate) exceptions: u64,
@@ -31,6 +35,21 @@ pub(crate) struct Summary {
     pub(crate) matches: u64,
     pub(crate) degraded: u64,
     pub(crate) time_us: u64,
+}
+
+/// Rules that cannot see what they read, for one reason.
+#[derive(Debug, Default)]
+pub(crate) struct Blinded {
+    pub(crate) count: u64,
+    /// At most [`NAMED`].
+    pub(crate) names: Vec<String>,
+}
+
+/// What a rule over past events would need that no collector fills.
+pub(crate) fn unfilled(worker: &Worker, rule: &LoadedRule) -> Option<String> {
+    let sight = Sight::of(&worker.roster.all());
+    let unfilled = sight.unfilled(rule);
+    (!unfilled.is_empty()).then(|| format!("no collector fills {}, which the rule reads", unfilled.join(", ")))
 }
 
 /// Everything for the tables. Blocking.
@@ -80,8 +99,11 @@ impl Summary {
         worker.rules.read(|loaded, _, _| {
             for rule in loaded.iter().filter(|rule| rules::runs(rule)) {
                 if let Some(reason) = sight.lacks(rule) {
-                    let count = summary.unhealthy.entry(reason).or_default();
-                    *count = count.saturating_add(1);
+                    let blinded = summary.unhealthy.entry(reason).or_default();
+                    blinded.count = blinded.count.saturating_add(1);
+                    if blinded.names.len() < NAMED {
+                        blinded.names.push(rule.rule.name.clone());
+                    }
                 }
                 for exception in &rule.exceptions {
                     summary.exceptions = summary.exceptions.saturating_add(1);
@@ -151,14 +173,22 @@ fn stats_row(stats: &RuleStats, loaded: &LoadedRule, sight: &Sight, hidden: &[Hi
     let of_rule = hidden.iter().filter(|count| count.rule == stats.rule.id);
     let lacks = sight.lacks(loaded);
     let over = (stats.mark != Mark::Kept).then(|| format!("over its budget {} times", stats.over_budget));
-    let health = if lacks.is_some() { "unhealthy" } else { rule_marks::word(stats.mark) };
+    let undecided = stats.window.filter(|window| window.failed >= UNDECIDED).map(|window| {
+        let why = stats.failure.as_deref().unwrap_or_default();
+        format!("not decided {} times, the last time as {why}", window.failed)
+    });
+    let health = match (&lacks, &undecided) {
+        (Some(_), _) => "unhealthy",
+        (None, Some(_)) => "degraded",
+        (None, None) => rule_marks::word(stats.mark),
+    };
     RuleStatsRow {
         rule_id: stats.rule.id.to_string(),
         name: stats.rule.name.clone(),
         version: stats.rule.version,
         state: if stats.rule.state == RuleState::Draft { "draft" } else { "active" }.to_owned(),
         health: health.to_owned(),
-        reason: lacks.or(over),
+        reason: lacks.or(undecided).or(over),
         evaluations: stats.evaluations,
         rows: stats.rows,
         matches: stats.matches,

@@ -178,6 +178,7 @@ mod tests {
             over_budget: 6,
             mark,
             window: None,
+            failure: None,
         }
     }
 

@@ -146,6 +146,7 @@ impl Rules {
 
     /// From here on these lack a column.
     pub(super) fn mark_blind(&self, rules: BTreeSet<Uuid>) {
+        self.set().mark_blind(&rules);
         *self.blind.write().unwrap_or_else(PoisonError::into_inner) = rules;
     }
 

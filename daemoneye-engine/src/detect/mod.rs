@@ -8,6 +8,7 @@
 //! know is refused by name at load, never approximated. A rule that needs more than one event is a window rule: DataFusion runs its
 //! plan over the rows that it keeps.
 
+mod blind;
 mod call;
 mod clock;
 mod compile;

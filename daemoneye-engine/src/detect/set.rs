@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState};
 use datafusion::arrow::array::RecordBatch;
 
+use super::blind::Blind;
 use super::clock::Clock;
 use super::compile::Compiled;
 use super::matcher::Test;
@@ -25,7 +26,7 @@ use crate::store::{Answer, RuleMatch, Store};
 /// A set of compiled rules. It never changes: a reload compiles a new one and swaps the `Arc`.
 #[derive(Debug, Default)]
 pub struct RuleSet {
-    rules: Vec<Running>,
+    pub(super) rules: Vec<Running>,
     meter: Meter,
     filter: RwLock<Arc<Filter>>,
     /// Batches and rows since it was compiled, counted once for all rules: most are candidates on no row of a batch.
@@ -35,7 +36,8 @@ pub struct RuleSet {
     incomplete: AtomicU64,
     candidates_found: AtomicU64,
     clock: Clock,
-    windows: Windows,
+    pub(super) windows: Windows,
+    pub(super) blind: Blind,
 }
 
 /// What finds the candidates; another one takes its place when witnesses are chosen anew.
@@ -47,8 +49,8 @@ struct Filter {
 }
 
 #[derive(Debug)]
-struct Running {
-    rule: Arc<DetectionRule>,
+pub(super) struct Running {
+    pub(super) rule: Arc<DetectionRule>,
     compiled: Arc<Compiled>,
     /// The answer where it is columns of the event and nothing has to be worked out.
     plain: Option<Arc<[(String, &'static str)]>>,
@@ -95,6 +97,8 @@ pub struct RuleStats {
     /// What only a window rule does; its evaluations are runs of its plan, its nanoseconds those of the processor for them and for
     /// finding and keeping rows.
     pub window: Option<WindowStats>,
+    /// Why a window rule was not decided the last time that it was not.
+    pub failure: Option<Arc<str>>,
 }
 
 impl RuleSet {
@@ -205,8 +209,13 @@ impl RuleSet {
         let late = self.clock.pass(&columns);
         if !completeness.is_complete() || late.contains(&true) {
             self.incomplete.fetch_add(1, Ordering::Relaxed);
-        } else if columns.lacks_some() {
-            self.rules.iter().filter(|running| running.lacks(&columns)).for_each(Running::degraded);
+        } else {
+            if columns.lacks_some() {
+                self.rules.iter().filter(|running| running.lacks(&columns)).for_each(Running::degraded);
+            }
+            let blind = self.blind.places();
+            let blind = blind.iter().filter_map(|at| self.rules.get(*at));
+            blind.filter(|running| !running.lacks(&columns)).for_each(Running::degraded);
         }
         let (mut matches, shared) = (Vec::new(), Shared { batch: &events.batch, once: OnceCell::new() });
         let filter = self.filter();
@@ -412,6 +421,7 @@ impl Running {
             over_budget: self.pace.misses(),
             mark: self.pace.mark(),
             window: None,
+            failure: None,
         }
     }
 }

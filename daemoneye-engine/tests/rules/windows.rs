@@ -318,9 +318,68 @@ fn what_a_window_rule_cannot_be_is_refused_by_name() {
         ("SELECT nmae, count(*) FROM process_events GROUP BY nmae", "nmae"),
         ("SELECT a.pid, b.pid FROM process_events a JOIN process_events b ON a.time = b.time", "returns pid twice"),
         ("SELECT count(*) AS n FROM process_events WHERE time > current_date", "current_date"),
+        (
+            "SELECT count(*) AS n FROM process_events WHERE name = 'hb' AND time > now() - INTERVAL '1 minute' HAVING count(*) = 0",
+            "holds where there is no event",
+        ),
+        (
+            "SELECT count(*) AS n FROM process_events WHERE name = 'hb' AND time > now() - INTERVAL '1 minute' HAVING count(*) < 3",
+            "holds where there is no event",
+        ),
+        (
+            "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' \
+             AND CAST(split_part(command_line, ' ', 2) AS BIGINT) > 3 GROUP BY user HAVING count(*) >= 2",
+            "fails for text that is none",
+        ),
+        (
+            "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' AND pid / ppid > 3 \
+             GROUP BY user HAVING count(*) >= 2",
+            "is 0",
+        ),
+        (
+            "SELECT a.pid FROM process_events a WHERE a.time > now() - INTERVAL '1 minute' \
+             AND a.pid = (SELECT b.pid FROM process_events b WHERE b.time > now() - INTERVAL '1 minute')",
+            "more than one row",
+        ),
     ] {
         let refusal = refused(sql);
         assert!(refusal.message.contains(what), "{sql}: {refusal}");
+    }
+}
+
+#[test]
+fn what_could_fail_is_written_so_that_no_event_makes_it() {
+    for sql in [
+        "SELECT count(*) AS n FROM process_events WHERE name = 'hb' AND time > now() - INTERVAL '1 minute' \
+         HAVING count(*) < 3 AND count(*) > 0",
+        "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' \
+         AND TRY_CAST(split_part(command_line, ' ', 2) AS BIGINT) > 3 GROUP BY user HAVING count(*) >= 2",
+        "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' \
+         AND pid / nullif(ppid, 0) > 3 AND pid % 2 = 0 GROUP BY user HAVING count(*) >= 2",
+        "SELECT a.pid FROM process_events a WHERE a.time > now() - INTERVAL '1 minute' \
+         AND a.pid = (SELECT max(b.pid) FROM process_events b WHERE b.time > now() - INTERVAL '1 minute')",
+    ] {
+        assert!(parse(sql, "").is_ok(), "{sql}: {:?}", parse(sql, "").err());
+    }
+}
+
+#[test]
+fn a_rule_over_a_column_that_nobody_fills_counts_that_it_could_not_look() {
+    let window = "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 minute' AND pid > 0 \
+                  GROUP BY user HAVING count(*) >= 2";
+    for (sql, evaluations) in [("SELECT pid FROM process_events WHERE executable_hash = 'x'", 1), (window, 1)] {
+        let (set, _) = RuleSet::compile(vec![parse(sql, "").unwrap()]);
+        let id = set.stats()[0].rule.id;
+        let degraded = |marked: &[uuid::Uuid]| {
+            set.mark_blind(&marked.iter().copied().collect());
+            let before = set.stats()[0].degraded;
+            let events = [event(1.0, "a", "u", 1), event(1.5, "a", "u", 2)];
+            drop(set.evaluate(&batch(rows(&events)), &Completeness::complete()));
+            set.stats()[0].degraded - before
+        };
+        assert_eq!(degraded(&[]), 0, "{sql}");
+        assert!(degraded(&[id]) >= evaluations, "{sql}");
+        assert_eq!(degraded(&[]), 0, "{sql}");
     }
 }
 

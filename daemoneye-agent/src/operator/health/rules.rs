@@ -4,7 +4,7 @@ use daemoneye_engine::detect::{RuleStats, WindowStats};
 use serde_json::{Value, json};
 
 use super::Findings;
-use crate::worker::{Summary, Worker};
+use crate::worker::{Blinded, Summary, Worker};
 
 /// The rules, and what is wrong with them.
 pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
@@ -16,13 +16,13 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
     if running == 0 {
         findings.add("no rule runs", "give --rules DIR");
     }
-    for (reason, count) in &summary.unhealthy {
+    for (reason, blinded) in &summary.unhealthy {
         // A collector that is away is a finding of its own.
         if !worker.roster.all().values().any(|collector| collector.connected) {
             continue;
         }
         findings.add(
-            format!("{count} rules cannot see what they read: {reason}"),
+            format!("{} rules cannot see what they read: {reason} ({})", blinded.count, named(blinded)),
             "see the table rule_stats; change the collector's settings, or disable them with an override",
         );
     }
@@ -41,7 +41,7 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
     json!({
         "running": running,
         "drafts": summary.drafts,
-        "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, count| sum.saturating_add(*count)),
+        "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, blinded| sum.saturating_add(blinded.count)),
         "over_budget": summary.over_budget.len(),
         "exceptions": summary.exceptions,
         "exceptions_expired": summary.expired.len(),
@@ -53,6 +53,11 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
         "problems": problems,
         "windows": windows(&worker.rules.set().stats(), findings),
     })
+}
+
+fn named(blinded: &Blinded) -> String {
+    let more = u64::try_from(blinded.names.len()).is_ok_and(|named| named < blinded.count);
+    format!("{}{}", blinded.names.join(", "), if more { ", …" } else { "" })
 }
 
 /// The window rules together; one that cannot see what it should is a finding.
@@ -89,10 +94,13 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
         }
         let undecided = window.timed_out.saturating_add(window.failed);
         if undecided > 0 {
-            findings.add(
-                format!("the window rule {name} was not decided {undecided} times"),
-                "see the agent's log; narrow its conditions or its window",
-            );
+            let why = stats.failure.as_deref().map(|why| format!(", the last time as {why}")).unwrap_or_default();
+            let remedy = if window.failed > 0 {
+                "correct the rule so that no event can make it fail, or narrow its conditions"
+            } else {
+                "narrow its conditions or its window"
+            };
+            findings.add(format!("the window rule {name} was not decided {undecided} times{why}"), remedy);
         }
     }
     let sum = |of: &dyn Fn(&RuleStats, &WindowStats) -> u64| -> u64 {

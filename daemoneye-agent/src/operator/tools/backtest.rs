@@ -6,7 +6,7 @@ use daemoneye_engine::RecordBatch;
 use daemoneye_engine::detect::{LoadedRule, RuleSet, history_sql};
 use daemoneye_engine::replay::events_of;
 use daemoneye_engine::store::{StoreError, StoreOptions};
-use daemoneye_lib::model::{Completeness, RuleState};
+use daemoneye_lib::model::{Completeness, Degraded, RuleState};
 use daemoneye_lib::proto::{Fault, FaultKind, Progress, QueryDone, RulesBacktest, operator_response::Answer};
 use jiff::Timestamp;
 use serde_json::{Value, json};
@@ -17,6 +17,7 @@ use super::super::data::shown;
 use super::super::{Answers, Operators, internal, say};
 use super::rows::time;
 use super::tally::Tally;
+use crate::worker::unfilled;
 
 /// History is read in pieces of this length: what a piece matches is sorted in memory, and progress is told between two.
 const PIECE_US: i64 = 24 * 3_600 * 1_000_000;
@@ -56,6 +57,10 @@ impl Operators {
         // Whoever tries a rule out may not have switched it on yet.
         rule.rule.state = RuleState::Active;
         let mut backtest = self.begin(rule.clone(), &asked)?;
+        if let Some(lack) = self.worker.as_ref().and_then(|worker| unfilled(worker, &rule)) {
+            backtest.degraded.push(Degraded::SchemaUnavailable.as_str().to_owned());
+            backtest.lacks.push(lack);
+        }
         let to = time(backtest.to_us);
         let total = self.number(COUNT, vec![time(backtest.begin_us), to.clone()], cancel.clone()).await?;
         let events = self.number(COUNT, vec![time(backtest.from_us), to], cancel.clone()).await?;

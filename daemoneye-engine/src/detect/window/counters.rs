@@ -1,7 +1,7 @@
 //! What a window rule has done and what it cost.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use daemoneye_lib::model::DetectionRule;
@@ -9,6 +9,7 @@ use daemoneye_lib::model::DetectionRule;
 use super::super::pace::Pace;
 use super::super::set::RuleStats;
 use super::WindowStats;
+use super::run::Failure;
 
 /// Written by the evaluating thread, read by health; nothing is decided by them, so their order does not matter.
 #[derive(Debug)]
@@ -27,6 +28,9 @@ pub(super) struct Counters {
     pub(super) failed: AtomicU64,
     pub(super) skipped: AtomicU64,
     pub(super) untimed: AtomicU64,
+    /// It reads a column that no collector fills.
+    blind: AtomicBool,
+    failure: Mutex<Option<Arc<str>>>,
     pace: Pace,
 }
 
@@ -50,6 +54,8 @@ impl Default for Counters {
             failed,
             skipped,
             untimed,
+            blind: AtomicBool::default(),
+            failure: Mutex::default(),
             pace: Pace::default(),
         }
     }
@@ -65,7 +71,18 @@ impl Counters {
     /// With or without a run.
     pub(super) fn decided(&self, degraded: bool) {
         self.evaluations.fetch_add(1, Ordering::Relaxed);
+        let degraded = degraded || self.blind.load(Ordering::Relaxed);
         self.degraded.fetch_add(u64::from(degraded), Ordering::Relaxed);
+    }
+
+    pub(super) fn mark_blind(&self, is_blind: bool) {
+        self.blind.store(is_blind, Ordering::Relaxed);
+    }
+
+    /// A run had no answer; whether it is the first.
+    pub(super) fn failed(&self, counter: &AtomicU64, failure: &Failure) -> bool {
+        *self.failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(failure.to_string().into());
+        counter.fetch_add(1, Ordering::Relaxed) == 0
     }
 
     /// Beside the runs of its plan: finding and keeping rows.
@@ -106,6 +123,7 @@ impl Counters {
                 over_budget: self.pace.misses(),
                 over_in_a_row: self.pace.in_a_row(),
             }),
+            failure: self.failure.lock().unwrap_or_else(PoisonError::into_inner).clone(),
         }
     }
 }

@@ -15,6 +15,7 @@ mod found;
 mod gate;
 mod kept;
 mod kind;
+mod perils;
 mod plan;
 mod provenance;
 mod run;
@@ -34,6 +35,7 @@ use std::time::Duration;
 
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule};
 use datafusion::arrow::array::RecordBatch;
+use uuid::Uuid;
 
 use super::clock::Clock;
 use super::compile::Problem;
@@ -108,22 +110,6 @@ pub struct WindowStats {
     pub over_in_a_row: u64,
 }
 
-impl WindowStats {
-    /// Why what it found may not be all, beside events that came too late.
-    #[must_use]
-    pub fn shortfall(&self) -> Option<String> {
-        let failed = self.failed.saturating_add(self.timed_out);
-        let lacks = [
-            (self.shed, "events were let go before it was done with them"),
-            (failed, "times it could not be decided"),
-            (self.skipped, "moments at which it may have matched were passed over, since there were too many"),
-            (self.untimed, "events without a time, which a window rule goes by"),
-        ];
-        let lacks = lacks.iter().filter(|(count, _)| *count > 0).map(|(count, what)| format!("{count} {what}"));
-        Some(lacks.collect::<Vec<_>>().join("; ")).filter(|lacks| !lacks.is_empty())
-    }
-}
-
 /// The window rules of a set.
 #[derive(Debug, Default)]
 pub(super) struct Windows {
@@ -194,6 +180,13 @@ impl Windows {
     /// Every moment is decided by a run.
     pub(super) const fn open_gates(&mut self) {
         self.without_gates = true;
+    }
+
+    /// From here on these lack a column.
+    pub(super) fn mark_blind(&self, rules: &BTreeSet<Uuid>) {
+        for window in &self.rules {
+            read(&window.counters).mark_blind(rules.contains(&window.rule.id));
+        }
     }
 
     pub(super) const fn len(&self) -> usize {
@@ -282,7 +275,7 @@ impl Windows {
         let clock = Clock::default();
         self.observe(batch, &columns, &complete, &clock, &mut matches);
         self.advance(i64::MAX, &clock, &mut matches);
-        let lack = self.stats().find_map(|stats| stats.window?.shortfall());
+        let lack = self.stats().find_map(|stats| stats.shortfall());
         lack.map_or(Ok(!matches.is_empty()), |lack| Err(format!("the rule was not decided: {lack}")))
     }
 
@@ -399,7 +392,7 @@ mod tests {
 
     /// Twenty users, each of whom does something ten times within a second, one after the other, with all the time that it takes or none
     /// until they are through.
-    fn burst(having: &str, has_time: bool) -> (Vec<RuleMatch>, WindowStats) {
+    fn burst(having: &str, has_time: bool) -> (Vec<RuleMatch>, RuleStats) {
         let mut windows = windows(&format!(
             "SELECT user, count(*) AS n FROM process_events WHERE name = 'a' AND time > now() - INTERVAL '1 second' GROUP BY user \
              HAVING {having}",
@@ -422,15 +415,15 @@ mod tests {
             NOW.set(NOW.get() + Duration::from_secs(600));
             windows.advance(i64::MAX, &clock, &mut found);
         }
-        let stats = windows.stats().next().unwrap().window.unwrap();
-        (found, stats)
+        (found, windows.stats().next().unwrap())
     }
 
     #[test]
     fn what_a_running_agent_passes_over_in_a_burst_is_counted_and_told() {
         // Its share of time is not what it lacks.
         let (found, stats) = burst("count(*) + count(*) >= 20", true);
-        assert!(found.len() < 20 && stats.skipped > 0 && stats.postponed == 0, "{} {stats:?}", found.len());
+        let window = stats.window.unwrap();
+        assert!(found.len() < 20 && window.skipped > 0 && window.postponed == 0, "{} {window:?}", found.len());
         assert!(stats.shortfall().unwrap().contains("passed over"));
         assert_eq!(found.last().unwrap().completeness.degraded, [Degraded::Capped]);
     }
@@ -438,11 +431,12 @@ mod tests {
     #[test]
     fn of_a_rule_that_counts_a_running_agent_passes_over_nothing() {
         let (found, stats) = burst("count(*) >= 10", true);
-        assert_eq!((found.len(), stats.skipped, stats.shortfall()), (20, 0, None));
+        assert_eq!((found.len(), stats.window.unwrap().skipped, stats.shortfall()), (20, 0, None));
         assert!(found.iter().all(|found| found.completeness.is_complete()));
         // Without the time for it, what is found is found later.
         let (found, stats) = burst("count(*) >= 10", false);
-        assert_eq!((found.len(), stats.skipped, stats.postponed > 0), (20, 0, true));
+        let window = stats.window.unwrap();
+        assert_eq!((found.len(), window.skipped, window.postponed > 0), (20, 0, true));
         assert!(found.iter().any(|found| found.completeness.degraded == [Degraded::TimedOut]));
     }
 
@@ -477,8 +471,8 @@ mod tests {
         let (clock, mut found) = (Clock::default(), Vec::new());
         windows.observe(&batch, &Columns::of(&batch), &Completeness::complete(), &clock, &mut found);
         windows.advance(i64::MAX, &clock, &mut found);
-        let stats = windows.stats().next().unwrap().window.unwrap();
-        assert_eq!(stats.untimed, 1, "the third is none of its rows");
+        let stats = windows.stats().next().unwrap();
+        assert_eq!(stats.window.unwrap().untimed, 1, "the third is none of its rows");
         assert!(stats.shortfall().unwrap().contains("1 events without a time"));
         assert_eq!(found[0].completeness.degraded, [Degraded::SchemaUnavailable]);
     }

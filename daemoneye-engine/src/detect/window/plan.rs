@@ -21,14 +21,16 @@ use datafusion::execution::{FunctionRegistry as _, TaskContext};
 use datafusion::logical_expr::{
     ColumnarValue, Expr, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature, TableType, Volatility,
 };
-use datafusion::physical_plan::ExecutionPlan;
-use datafusion::sql::sqlparser::ast::Spanned as _;
+use datafusion::physical_plan::execution_plan::reset_plan_states;
+use datafusion::physical_plan::{ExecutionPlan, collect};
+use datafusion::sql::sqlparser::ast::{SetExpr, Spanned as _};
 use tokio_util::sync::CancellationToken;
 
 use super::super::compile::{self, Problem};
 use super::super::matcher::Test;
 use super::bounds::Reach;
 use super::kind::{decided_by, grows};
+use super::perils::{Peril, peril};
 use super::provenance::{self, PREFIX};
 use super::shape::{MAX_SCANS, Shape, table_name};
 use super::threshold::Threshold;
@@ -185,7 +187,13 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     let rewritten = Checked { query: shape.query, ..checked.clone() };
     let made = physical(&rewritten, scans.len(), &input);
     let made = made.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
-    let Made { physical, context, allowance, numbers } = made;
+    let Made { physical, context, allowance, numbers, peril } = made;
+    if let Some(Peril { what, hint }) = peril {
+        return Err(Problem::of(checked.query(), what).hint(hint));
+    }
+    if shape.groups.as_ref().is_some_and(Vec::is_empty) {
+        found_without_events(checked, &physical, &context)?;
+    }
     let read = std::mem::take(&mut *input.read.lock().unwrap_or_else(PoisonError::into_inner));
     let decides = |at: &usize| PROCESS_EVENTS.get(*at).is_some_and(|column| decided_by.contains(column.name));
     let (awaits, grows) = (scans.iter().any(|scan| scan.absent), grows(checked.query()));
@@ -252,6 +260,25 @@ struct Made {
     context: Arc<TaskContext>,
     allowance: Arc<Allowance>,
     numbers: usize,
+    peril: Option<Peril>,
+}
+
+/// An answer is raised with the events that it was made of, so what holds where there are none is never raised.
+fn found_without_events(
+    checked: &Checked,
+    physical: &Arc<dyn ExecutionPlan>,
+    context: &Arc<TaskContext>,
+) -> Result<(), Problem> {
+    let SetExpr::Select(select) = checked.query().body.as_ref() else { return Ok(()) };
+    let Some(having) = &select.having else { return Ok(()) };
+    let fresh = reset_plan_states(Arc::clone(physical));
+    let answer = fresh.and_then(|fresh| block_on(collect(fresh, Arc::clone(context))));
+    let answer = answer.map_err(|error| Problem::from(refusal(&error, checked.query())))?;
+    if answer.iter().all(|batch| batch.num_rows() == 0) {
+        return Ok(());
+    }
+    Err(Problem::of(having, "this holds where there is no event, and an alert is raised of events: it would never be")
+        .hint("for what is absent write NOT EXISTS beside an event after which it is missed; for few of many add AND count(*) > 0"))
 }
 
 fn physical(checked: &Checked, scans: usize, input: &Arc<Input>) -> Result<Made> {
@@ -271,11 +298,13 @@ fn physical(checked: &Checked, scans: usize, input: &Arc<Input>) -> Result<Made>
         input: Arc::clone(input),
         signature: Signature::nullary(Volatility::Volatile),
     })))?;
-    let (physical, numbers) = block_on(async {
-        let (plan, numbers) = provenance::carried(&plan(&state, checked).await?)?;
-        Ok((state.create_physical_plan(&plan).await?, numbers))
+    let (physical, numbers, peril) = block_on(async {
+        let plan = plan(&state, checked).await?;
+        let peril = peril(&plan)?;
+        let (plan, numbers) = provenance::carried(&plan)?;
+        Ok((state.create_physical_plan(&plan).await?, numbers, peril))
     })?;
-    Ok(Made { physical, context: state.task_ctx(), allowance, numbers })
+    Ok(Made { physical, context: state.task_ctx(), allowance, numbers, peril })
 }
 
 fn number_field(scan: usize) -> Field {

@@ -2,7 +2,6 @@
 
 use std::collections::HashSet;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use daemoneye_lib::model::{Completeness, Degraded};
@@ -122,7 +121,7 @@ impl State {
             Failure::TimedOut => (&counters.timed_out, Degraded::TimedOut),
         };
         // Said once per rule and load: every event could do it.
-        if counter.fetch_add(1, Ordering::Relaxed) == 0 {
+        if counters.failed(counter, failure) {
             tracing::warn!(rule, %failure, "a window rule was not decided");
         }
         self.lack(work, reason, at.due);
