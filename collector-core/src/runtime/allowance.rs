@@ -8,11 +8,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use daemoneye_lib::ledger::proof::{ORDERS_AT_ONCE, ORDERS_PER_S};
 use tokio::time::Instant;
-
-/// Orders and changes of settings at once, and each second from then on: far more than people and rules give, and far fewer than entries.
-const ORDERS_AT_ONCE: u64 = 256;
-const ORDERS_PER_S: u64 = 4;
 
 /// So many at once, and so many each second from then on.
 pub(crate) struct Allowance {

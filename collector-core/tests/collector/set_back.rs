@@ -9,7 +9,7 @@ use daemoneye_lib::ledger::clock::LedgerClock;
 use daemoneye_lib::ledger::heartbeat::{HEARTBEAT, HeartbeatEntry};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{StoredCheckpoints, keys_file};
-use daemoneye_lib::ledger::proof::{EntryProof, Period, Proof, Target, Told};
+use daemoneye_lib::ledger::proof::{EntryProof, Period, Proof, Target, Told, run_before};
 use daemoneye_lib::ledger::tiles::StoredTree;
 use daemoneye_lib::ledger::tree::TreeHash;
 
@@ -151,4 +151,40 @@ fn a_time_is_silence_also_where_the_agent_has_written_all_that_it_may_since_the_
     let period = Period { from_ms: at(3), to_ms: at(6) };
     let told = files.told(period, files.run(period));
     assert!(told.is_silence(), "{:?}", told.gaps);
+}
+
+#[test]
+fn evidence_has_room_for_all_that_may_be_written_in_the_time_before_an_alert() {
+    let home = tempfile::tempdir().unwrap();
+    let begin_ms = begin_ms();
+    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 1024 * 1024, ..options(home.path()) }).unwrap();
+    let at = |minute: i64| begin_ms + minute * MINUTE;
+    let mut clock = LedgerClock::default();
+    clock.shows(begin_ms);
+    ledger.append(beat(at(0), at(1), &clock)).unwrap();
+    // At once, and each second of twelve minutes: the agent's entries, its orders with the control entry of each, an event range.
+    let said = Draft { actor: "agent".into(), action: "config".into(), timestamp_ms: at(2), payload: b"{}".to_vec() };
+    let flood = vec![said; 8_192 + 256 + 720 * (100 + 4 + 1)];
+    for part in flood.chunks(8_192) {
+        ledger.append_batch(part).unwrap();
+    }
+    let raised = ledger.head().entries - 1;
+    ledger.append(beat(at(11), at(12), &clock)).unwrap();
+    let us = (at(11) + 1_000) * 1_000;
+    let alert = serde_json::json!({
+        "id": "019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f", "time_us": us, "severity": "low", "title": "", "description": "",
+        "rule_id": "019b1f6e-8c1a-7c3e-9d7e-0a1b2c3d4e5f", "rule_version": 1, "rule_hash": "", "pack": "", "tags": [],
+        "process": {}, "row": {}, "events": [], "dedup_key": "", "count": 1, "first_seen_us": us, "last_seen_us": us,
+        "completeness": { "degraded": [] }, "engine": "", "host": "", "status": "open",
+    });
+    let files = LedgerFiles::open(&home.path().join("audit")).unwrap();
+    let run = run_before(&serde_json::from_value(alert).unwrap(), raised, &files, ledger.head().entries).unwrap();
+    assert_eq!(run.map(|run| run.len() as u64), Some(ledger.head().entries - ledger_begin(&files)));
+}
+
+/// The first heartbeat's place.
+fn ledger_begin(files: &LedgerFiles) -> u64 {
+    let first =
+        files.from(0).unwrap().find_map(|record| record.ok().filter(|record| record.entry.action == HEARTBEAT));
+    first.unwrap().entry.sequence
 }

@@ -12,6 +12,8 @@ use serde_json::Value;
 
 use super::super::Hash;
 use super::super::entries::LedgerFiles;
+use super::super::heartbeat::HEARTBEAT_INTERVAL;
+use super::period::entries_in;
 use super::tree::Nodes;
 use super::{EntryProof, EventColumns, HexHash, MakeError, Proof};
 use crate::model::Alert;
@@ -21,8 +23,11 @@ use crate::segment::SegmentError;
 const ANCESTORS: usize = 16;
 /// Of this time before an alert evidence has every entry, in µs.
 pub const BEFORE_US: i64 = 600_000_000;
-/// Entries of that time, and of the heartbeat's time behind it: all that the agent may write in it, and an event range each second.
-const RUN_ENTRIES: usize = 81_920;
+/// Seconds of a run: that time, and up to a heartbeat's on either side of it.
+const RUN_S: u64 = 720;
+/// Entries of a run: all that may come in that time, 87,904.
+const RUN_ENTRIES: u64 = entries_in(RUN_S);
+const _: () = assert!(RUN_S * 1_000_000 == BEFORE_US as u64 + 2 * 1_000_000 * HEARTBEAT_INTERVAL.as_secs());
 /// Actions of entries whose payloads say what was seen in a time. Of others the hash is enough, and may be all that is handed on.
 const TELLING: [&str; 5] = ["coverage", "coverage-gap", "heartbeat", "start", "stop"];
 
@@ -182,7 +187,7 @@ pub fn run_before(
             }
         }
         let follows = taken.last().is_none_or(|last| last.is_before(&entry));
-        if !follows || taken.len() == RUN_ENTRIES {
+        if !follows || taken.len() as u64 == RUN_ENTRIES {
             break;
         }
         over |= is_over(&entry, alert);

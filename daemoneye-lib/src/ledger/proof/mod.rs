@@ -19,7 +19,8 @@ use serde_json::Value;
 pub use self::evidence::{BEFORE_US, Evidence, Lineage, Part, Role, Whole, is_touched, run_before};
 pub use self::leaves::{LeafNodes, RangeLeaves};
 pub use self::period::{
-    AGENT_AT_ONCE, AGENT_ENTRY_BYTES, AGENT_PAYLOAD_BYTES, AGENT_PER_S, PERIOD_ENTRIES, Period, PeriodError,
+    AGENT_AT_ONCE, AGENT_ENTRY_BYTES, AGENT_PAYLOAD_BYTES, AGENT_PER_S, ORDERS_AT_ONCE, ORDERS_PER_S, PERIOD_ENTRIES,
+    Period, PeriodError,
 };
 pub use self::row::{EventColumns, Row};
 pub use self::since::{Held, HoldFault, Since, SinceError, SinceFault};

@@ -29,10 +29,21 @@ pub const AGENT_ENTRY_BYTES: u64 = 1_024;
 /// Longest payload of an entry of the agent's, in bytes: below the least size of a segment, and twice what any of its entries has.
 pub const AGENT_PAYLOAD_BYTES: u64 = 48 * 1_024;
 
+/// Orders of the agent, and its connections, that a collector takes at once and each second from then on: far more than people and rules
+/// give, and far fewer than entries. Each leaves at most two entries of the collector's.
+pub const ORDERS_AT_ONCE: u64 = 256;
+/// See [`ORDERS_AT_ONCE`].
+pub const ORDERS_PER_S: u64 = 4;
+
+/// The most entries that come in so many seconds: the agent's, those that its orders leave, and some two a second of the collector's own.
+pub(super) const fn entries_in(seconds: u64) -> u64 {
+    AGENT_AT_ONCE + 2 * ORDERS_AT_ONCE + seconds * (AGENT_PER_S + 2 * ORDERS_PER_S + 2)
+}
+
 const _: () = {
-    // A time of a minute, as much on either side, and up to a heartbeat and a late one more; the collector writes some two a second itself.
-    assert!(AGENT_AT_ONCE + 360 * (AGENT_PER_S + 2) <= PERIOD_ENTRIES as u64);
-    assert!(AGENT_AT_ONCE + 120 * (AGENT_PER_S + 2) <= NEWEST_ENTRIES);
+    // A time of a minute, as much on either side, and up to a heartbeat and a late one more.
+    assert!(entries_in(360) <= PERIOD_ENTRIES as u64);
+    assert!(entries_in(120) <= NEWEST_ENTRIES);
 };
 
 /// A time, both ends included.
