@@ -16,14 +16,13 @@ use daemoneye_lib::proto::{
 };
 use daemoneye_lib::topic::{Pattern, Topic};
 use prost::Message as _;
-use serde_json::json;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::control;
 use crate::error::CollectorError;
-use crate::runtime::{BusOptions, Follower, Message, Shared, State};
+use crate::runtime::{BusOptions, Follower, Message, Registration, Shared, State};
 use crate::wal::Cursor;
 
 /// Records of one run, at most; the agent makes one batch of it.
@@ -112,7 +111,7 @@ impl Connection {
                 event = events.recv() => event,
             };
             match event {
-                Some(ClientEvent::Connected(connected)) => self.connected(connected).await,
+                Some(ClientEvent::Connected(connected)) => self.connected(connected),
                 Some(ClientEvent::Disconnected { reason }) => self.disconnected(&reason),
                 Some(ClientEvent::Refused(fault)) => self.refused(fault.message),
                 Some(ClientEvent::Committed(sequence)) => self.committed(Some(sequence)),
@@ -124,7 +123,7 @@ impl Connection {
         self.end_stream();
     }
 
-    async fn connected(&mut self, connected: Connected) {
+    fn connected(&mut self, connected: Connected) {
         self.end_stream();
         let Connected { welcome, registered, stream } = connected;
         let committed = welcome.committed.max(registered.as_ref().and_then(|r| r.committed));
@@ -141,12 +140,7 @@ impl Connection {
         let stop = CancellationToken::new();
         self.stream = Some(stop.clone());
         tokio::spawn(publish(Arc::clone(&self.shared), cursor, Credit { stream, initial: welcome.credit }, stop));
-        let payload = json!({
-            "collector": self.shared.id, "agent": welcome.build, "committed": committed.map(|c| c.to_string()),
-        });
-        // An agent that hangs up and comes back again and again is heard no oftener than its orders.
-        self.shared.orders.wait().await;
-        self.shared.note("registration", payload).await;
+        self.shared.registrations.add(Registration::new(welcome.build, committed));
     }
 
     fn disconnected(&mut self, reason: &str) {

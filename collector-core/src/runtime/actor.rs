@@ -24,6 +24,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::allowance::Allowance;
 use super::ranges::{Cover, keep_covered};
+use super::registrations::{Registrations, keep_told};
 use super::shared::Shared;
 use super::signatures::{Interval, keep_signed};
 use super::source_task::{Order, SourceHandle, SourceTask};
@@ -77,6 +78,7 @@ pub(super) async fn run(builder: RuntimeBuilder, shutdown: CancellationToken) ->
     let source = tokio::spawn(source_task.run(move |token| context(&for_source, token)));
     tasks.spawn(keep_covered(Arc::clone(&shared), background.clone()));
     tasks.spawn(keep_signed(Arc::clone(&shared), background.clone()));
+    tasks.spawn(keep_told(Arc::clone(&shared), background.clone()));
     tasks.spawn(keep_pressure(Arc::clone(&shared), background.clone()));
     let (mailbox, messages) = mpsc::channel(MAILBOX);
     let client = match &builder.bus {
@@ -139,6 +141,7 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         wal: Arc::new(wal),
         ledger: Arc::new(ledger),
         cover: Cover::new(pending, ledger_found.damage.clone()),
+        registrations: Registrations::default(),
         untold: Mutex::new(untold),
         settings: watch::Sender::new(settings),
         state: watch::Sender::new(State::WaitingForAgent),
@@ -257,6 +260,7 @@ async fn drain(shared: &Arc<Shared>, client: Option<Client>, forced: bool, reaso
         tokio::time::timeout(FORCED_TIMEOUT, shared.handle.order(Order::Stop)).await.ok();
         shared.cover_now().await;
     }
+    shared.tell_registrations().await;
     // A full disk may have room for this and not for the last range: it says how far ranges must reach for the end to be true.
     let last = shared.wal.progress().borrow().written.map(|last| last.to_string());
     shared.note("stop", json!({ "collector": shared.id, "reason": reason, "last": last })).await;

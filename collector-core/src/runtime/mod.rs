@@ -8,6 +8,7 @@ mod allowance;
 mod losses;
 mod pressure;
 mod ranges;
+mod registrations;
 mod shared;
 mod signatures;
 mod silence;
@@ -26,6 +27,7 @@ use tokio_util::sync::CancellationToken;
 #[cfg(test)]
 pub(crate) use actor::MAILBOX;
 pub(crate) use actor::Message;
+pub(crate) use registrations::Registration;
 pub(crate) use shared::{Shared, millis};
 pub use sink::EventSink;
 pub use state::State;

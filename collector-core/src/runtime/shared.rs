@@ -10,6 +10,7 @@ use tokio::sync::{Mutex, mpsc, watch};
 
 use super::allowance::Allowance;
 use super::ranges::Cover;
+use super::registrations::Registrations;
 use super::signatures::{Interval, Unsigned};
 use super::source_task::SourceHandle;
 use super::state::State;
@@ -32,6 +33,8 @@ pub(crate) struct Shared {
     pub(crate) wal: Arc<Wal>,
     pub(crate) ledger: Arc<Ledger>,
     pub(crate) cover: Cover,
+    /// Agents that it met and of which the ledger has not heard yet.
+    pub(crate) registrations: Registrations,
     /// What the log lost and the ledger has not heard of yet.
     pub(super) untold: Mutex<Losses>,
     pub(crate) settings: watch::Sender<Settings>,
