@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::value;
 
 /// What was counted, in the order of [`ask`].
-pub(super) const COLUMNS: [&str; 15] = [
+pub(super) const COLUMNS: [&str; 16] = [
     "ranges",
     "events",
     "removed",
@@ -28,6 +28,7 @@ pub(super) const COLUMNS: [&str; 15] = [
     "alerts_removed",
     "coverage",
     "rows_pending",
+    ROWS_OVERDUE,
     ROWS_UNPROVEN,
 ];
 /// Told by collector, and counted here.
@@ -40,6 +41,7 @@ const PROBLEM: [&str; 3] = ["place", "problem", "advice"];
 
 /// Removals that are named on the screen; the ledger has all of them.
 const REMOVALS: usize = 10;
+const ROWS_OVERDUE: &str = "rows_overdue";
 const ROWS_UNPROVEN: &str = "rows_unproven";
 /// Alerts and rows of coverage older than the ledger that are named on the screen.
 const OLDER: usize = 10;
@@ -70,6 +72,7 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     let lost = tell_lost(&found);
     let uncovered = tell_uncovered(&found);
     tell_older(&found);
+    tell_waiting(&found);
     let problems = found.get("problems").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
     let number = |name: &str| found.get(name).and_then(Json::as_u64).unwrap_or_default();
     if !problems.is_empty() {
@@ -99,6 +102,7 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
         (lost, "events_lost"),
         (uncovered, "events_uncovered"),
         (number(UNPROVEN), "events_unproven"),
+        (number(ROWS_OVERDUE), ROWS_OVERDUE),
         (number(ROWS_UNPROVEN), ROWS_UNPROVEN),
     ];
     let lacks = words.into_iter().find(|(count, _)| *count > 0).map(|(_, word)| word);
@@ -156,6 +160,19 @@ fn tell_older(found: &Json) {
     let more = further.saturating_add(rows.len().saturating_sub(OLDER) as u64);
     if more > 0 {
         eprintln!("unproven: {more} more alerts and rows of coverage from before this ledger began");
+    }
+}
+
+/// Says since when entries about alerts and rows of coverage wait that the ledger should have long ago.
+fn tell_waiting(found: &Json) {
+    let count = found.get(ROWS_OVERDUE).and_then(Json::as_u64).unwrap_or_default();
+    let since = found.get("rows_overdue_since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+    if count > 0 {
+        eprintln!(
+            "overdue: {count} entries about alerts and rows of coverage wait in the agent's outbox since {since}, and the ledger has gone on \
+             for longer than their way into it takes: until it has them they are only what the store says. Either the agent did not run, or \
+             somebody keeps them back; let it run beside procmond and compare again"
+        );
     }
 }
 

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use daemoneye_lib::ledger::{LedgerError, LedgerReader, LedgerRecord};
+use daemoneye_lib::ledger::heartbeat::HeartbeatEntry;
+use daemoneye_lib::ledger::proof::AGENT_PER_S;
+use daemoneye_lib::ledger::{AuditEntry, LedgerError, LedgerReader, LedgerRecord};
 use daemoneye_lib::proto::AuditAppend;
 use daemoneye_lib::segment::SegmentError;
 use serde_json::Value;
@@ -11,6 +13,7 @@ use super::super::Store;
 use super::super::growth::GREW;
 use super::super::retention::Removed;
 use super::alerts::Alerts;
+use super::began::Began;
 use super::clocks::{Ceilings, Clocks, JITTER_US};
 use super::crowds::Crowds;
 use super::gaps::{GapFact, Gaps, RowKey, grows};
@@ -20,8 +23,8 @@ use super::streams::Streams;
 /// How much older than the time at which it was raised an alert may be whose entry was lost: an agent that was away catches up.
 const RAISED_LATE_US: i64 = 86_400_000_000;
 
-/// 2020: no ledger is older, so a clock before that is wrong.
-const WRITTEN_US: i64 = 1_577_836_800_000_000;
+/// What tells of an alert or a row of coverage.
+const ROWS: [&str; 5] = ["alert", "alert-suppressed", "alert-status", GREW, "coverage"];
 
 /// All of it.
 #[derive(Debug, Default)]
@@ -47,7 +50,9 @@ pub(super) struct Facts {
     collector_us: i64,
     agent_us: i64,
     /// When the ledger began, by the collector's clock.
-    pub(super) began_us: Option<i64>,
+    began: Option<Began>,
+    /// Entries about alerts and rows of coverage that wait for longer than the way into the ledger can take, and since when.
+    pub(super) overdue: (u64, Option<i64>),
     pub(super) streams: Streams,
     pub(super) clocks: Clocks,
     /// First problem of the chain.
@@ -98,13 +103,28 @@ impl<'a> Reading<'a> {
     /// What waits in the outbox is on its way into the ledger.
     pub(super) fn waits(&mut self, append: &AuditAppend) {
         let said_us = append.timestamp_ms.saturating_mul(1_000);
-        self.facts.note((None, said_us), &append.action, &append.payload, self.store);
+        let facts = &mut self.facts;
+        let late_us = facts.collector_us.saturating_sub(said_us);
+        if ROWS.contains(&append.action.as_str()) && late_us > self.store.longest_way_us() {
+            let (count, since_us) = facts.overdue;
+            facts.overdue =
+                (count.saturating_add(1), Some(since_us.map_or(said_us, |since_us| since_us.min(said_us))));
+        }
+        facts.note((None, said_us), &append.action, &append.payload, self.store);
     }
 
     /// What the outbox had no room for.
     pub(super) fn owes(&mut self, action: &str, payload: &Value) {
         let said_us = self.facts.agent_us;
         self.facts.note((None, said_us), action, payload.to_string().as_bytes(), self.store);
+    }
+}
+
+impl Store {
+    /// The longest that an entry may wait while the collector takes entries: a full outbox, at the collector's rate.
+    fn longest_way_us(&self) -> i64 {
+        let seconds = self.options.audit_entries / AGENT_PER_S;
+        i64::try_from(seconds.saturating_mul(1_000_000)).unwrap_or(i64::MAX).saturating_add(JITTER_US)
     }
 }
 
@@ -116,24 +136,26 @@ impl Facts {
         if entry.actor == "agent" || entry.actor.starts_with("operator:") {
             return self.note((Some(entry.sequence), time_us), &entry.action, &record.payload, store);
         }
-        self.begins(time_us);
+        self.begins(record, time_us);
         self.ceilings.clock(time_us);
         self.clocks.take(entry);
         self.collector_us = time_us;
         self.streams.take(record, self.is_late);
     }
 
-    /// When it began. A host that begins at 1970 and asks a time server then began when that told it.
-    fn begins(&mut self, time_us: i64) {
-        let began_us = *self.began_us.get_or_insert(time_us);
-        if began_us < WRITTEN_US && time_us >= WRITTEN_US {
-            self.began_us = Some(time_us);
+    fn begins(&mut self, record: &LedgerRecord, time_us: i64) {
+        let AuditEntry { actor, action, .. } = &record.entry;
+        let began = self.began.get_or_insert_with(|| Began::at(time_us));
+        let beat = began.is_early().then(|| HeartbeatEntry::of(actor, action, &record.payload)).flatten();
+        if let Some(beat) = beat {
+            began.beats(beat.from_ms.saturating_mul(1_000), beat.to_ms.saturating_mul(1_000));
         }
+        began.take(action, time_us);
     }
 
     /// When it began; before that nothing was told.
     pub(super) fn began_us(&self) -> i64 {
-        self.began_us.unwrap_or(i64::MAX)
+        self.began.as_ref().map_or(i64::MAX, Began::us)
     }
 
     /// What excuses are worth, now that it is known when they were said at the latest.
@@ -199,7 +221,8 @@ impl Facts {
             "alert-status" => self.alerts.handled(entry, &payload, self.is_late),
             GREW => self.alerts.grew(entry, &payload, self.is_late),
             "coverage" => {
-                let told_us = self.collector_us.max(self.began_us.unwrap_or(i64::MIN));
+                let began_us = self.began.as_ref().map_or(self.collector_us, Began::us);
+                let told_us = self.collector_us.saturating_sub(began_us).max(0);
                 let is_there = |at| store.has_gap(at).unwrap_or(true);
                 self.gaps.tell(entry, payload, (told_us, self.is_late), is_there);
             }

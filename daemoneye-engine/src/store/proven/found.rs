@@ -55,6 +55,11 @@ pub struct Proven {
     pub coverage: u64,
     /// Alerts and rows of coverage whose entry waits for the ledger: until it has it, they are as the store says.
     pub rows_pending: u64,
+    /// Entries about alerts and rows of coverage that wait for longer than the way into the ledger can take: nobody handed them over, or
+    /// they are not meant to come there.
+    pub rows_overdue: u64,
+    /// When the first of them was written, µs since the Unix epoch, by the agent's word.
+    pub rows_overdue_since_us: Option<i64>,
     /// Alerts and rows of coverage that no entry proves: of a build whose entries had no such proof, older than the ledger, or of
     /// which the entry was lost.
     pub rows_unproven: u64,

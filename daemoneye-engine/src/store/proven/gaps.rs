@@ -48,7 +48,7 @@ pub(super) struct GapFact {
     pub(super) later: Vec<Value>,
     /// It was found in the store.
     pub(super) is_stored: Cell<bool>,
-    /// The collector's clock when it was told of first.
+    /// When it was told of first, behind the beginning of the ledger, by the collector's clock.
     told_us: i64,
 }
 
@@ -64,7 +64,7 @@ pub(super) struct Gaps {
 }
 
 impl Gaps {
-    /// Takes an entry. `told_us`: the collector's clock; `is_late`: the store is being looked at; `is_there`: a row is stored.
+    /// Takes an entry. `told_us`: how long behind the beginning of the ledger, by the collector's clock; `is_late`: the store is being looked at; `is_there`: a row is stored.
     pub(super) fn tell(
         &mut self,
         entry: Option<u64>,
@@ -121,7 +121,8 @@ impl Gaps {
     /// so it has a lesser one than every row that was made since, and it ended before the first of those was told of.
     pub(super) fn may_be_older(&self, key: &RowKey, to_us: i64, began_us: i64) -> bool {
         let made_since = self.facts.iter().find(|(known, _)| known.from_us >= began_us);
-        let (first, until_us) = made_since.map_or((u64::MAX, began_us), |(known, fact)| (known.id, fact.told_us));
+        let (first, behind_us) = made_since.map_or((u64::MAX, 0), |(known, fact)| (known.id, fact.told_us));
+        let until_us = began_us.saturating_add(behind_us);
         key.id > 0 && key.id < first && to_us <= until_us && !self.has_number(key.id)
     }
 
@@ -174,8 +175,8 @@ mod tests {
         let mut gaps = Gaps::default();
         let tell = |gaps: &mut Gaps, row, told_us| gaps.tell(Some(1), row, (told_us, false), |_| true);
         // The ledger begins at 100. Row 3 is from before and grows.
-        tell(&mut gaps, row(3, 50, 150), 150);
-        tell(&mut gaps, row(9, 160, 170), 180);
+        tell(&mut gaps, row(3, 50, 150), 50);
+        tell(&mut gaps, row(9, 160, 170), 80);
         let is_older = |id, to_us| gaps.may_be_older(&RowKey::of(&row(id, 10, to_us)).unwrap(), to_us, 100);
         assert!(is_older(1, 20) && is_older(5, 20) && is_older(8, 180));
         assert!(!is_older(0, 20), "numbers begin at 1");

@@ -6,6 +6,7 @@
 //! of which only a part is left is verified with the leaves that retention kept.
 
 mod alerts;
+mod began;
 mod clocks;
 mod crowds;
 mod facts;
@@ -89,7 +90,8 @@ impl Store {
         reading.go_on();
         let mut facts = reading.facts;
         facts.settle(audit::losing(&transaction)?, audit::now_us());
-        (found.entries, found.began_us) = (facts.entries, facts.began_us);
+        (found.entries, found.began_us) = (facts.entries, Some(facts.began_us()).filter(|us| *us < i64::MAX));
+        (found.rows_overdue, found.rows_overdue_since_us) = facts.overdue;
         if let Some(broken) = facts.broken.take() {
             found.report("the ledger", broken.to_string());
         }

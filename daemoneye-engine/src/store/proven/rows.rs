@@ -93,12 +93,15 @@ impl<'a> Rows<'a> {
     }
 
     /// Whether an alert that no entry tells of may have been raised before this ledger began: by its time, and by the events that it
-    /// names, of which none is of a run that this ledger tells of.
+    /// names, of which none is of a run that this ledger tells of. Every alert of ours names one.
     fn is_older(&self, alert: &StoredAlert) -> bool {
         let born = serde_json::from_str::<Alert>(alert.born()).ok();
         let is_before = |born: &Alert| {
             let mut events = born.events.iter();
-            born.time_us == alert.time_us && events.all(|at| self.facts.streams.is_before(&at.collector, at.epoch))
+            let is_caused = !born.events.is_empty();
+            is_caused
+                && born.time_us == alert.time_us
+                && events.all(|at| self.facts.streams.is_before(&at.collector, at.epoch))
         };
         alert.time_us < self.facts.began_us() && born.as_ref().is_some_and(is_before)
     }

@@ -2,6 +2,7 @@
 //! was put in is not taken for it.
 
 use daemoneye_engine::store::Why;
+use daemoneye_lib::model::RuleKind;
 use redb::ReadableDatabase as _;
 
 use super::*;
@@ -284,4 +285,77 @@ fn a_change_of_what_is_left_of_a_range_that_retention_cut_is_named() {
     assert_eq!(cut(false, false), (vec![], 0));
     assert_eq!(cut(true, false), (vec![("procmond:1:17 to 24".to_owned(), "changed".to_owned())], 0));
     assert_eq!(cut(false, true), (vec![], 4), "without the leaves nobody knows");
+}
+
+/// A store with rows of a run before, and a ledger that begins at `began_us` by its collector's clock, which then shows `then_us`.
+fn set_right(began_us: i64, then_us: i64) -> Proven {
+    let dir = tempfile::tempdir().unwrap();
+    let records = two_runs();
+    let store = filled(dir.path(), &records[..20], &[10]);
+    raise(&store, &records[3], "a");
+    forget(&store);
+    let mut ledger = Ledger::new(dir.path());
+    ledger.now_us = began_us;
+    ledger.entry("procmond", "key-created", b"{}");
+    ledger.entry("procmond", "start", br#"{"epoch":2}"#);
+    ledger.entry("procmond", "registration", HAD_STORED.as_bytes());
+    ledger.now_us = then_us;
+    let beat = json!({ "collector": "procmond", "from_ms": began_us / 1_000, "to_ms": then_us / 1_000, "state": "running",
+        "events": 0, "lost": 0, "errors": 0, "cycles": 12, "entities": 9, "last": null });
+    ledger.entry("procmond", "heartbeat", beat.to_string().as_bytes());
+    ledger.cover(&records[20..40], 4);
+    store.append(decode("procmond", &records[20..]).unwrap()).unwrap();
+    compare(&store, dir.path())
+}
+
+#[test]
+fn a_clock_that_was_hours_off_when_the_ledger_began_makes_nothing_put_in_and_excuses_nothing() {
+    let minute_us = HOUR_US / 60;
+    let behind = set_right(T0 - 5 * HOUR_US, T0 + HOUR_US);
+    assert!(behind.is_sound(), "{behind:?}");
+    assert_eq!((behind.rows_unproven, behind.began_us), (2, Some(T0 + HOUR_US)));
+    // The ledger is older than the rows, and pretends not to be.
+    let ahead = set_right(T0 + 365 * 24 * HOUR_US, T0 - minute_us);
+    assert_eq!((ahead.rows_unproven, told(&ahead).len()), (0, 2), "{ahead:?}");
+    let steady = set_right(T0 - minute_us, T0);
+    assert_eq!((steady.rows_unproven, told(&steady).len()), (0, 2), "{steady:?}");
+}
+
+#[test]
+fn an_alert_that_names_no_event_is_not_older_than_the_ledger() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = two_runs();
+    let store = filled(dir.path(), &records[..20], &[10]);
+    let batch = Arc::new(decode("procmond", &records[..1]).unwrap().batch.slice(0, 0));
+    let rule = Arc::new(DetectionRule { kind: RuleKind::Window, ..golden::rule() });
+    let answer = Answer::Row(Map::new());
+    let found = RuleMatch { rule, batch, row: 0, answer, completeness: Completeness::complete() };
+    let alert = store.commit_matches(vec![found]).unwrap().remove(0);
+    assert!(alert.events.is_empty(), "{alert:?}");
+    forget(&store);
+    let _ledger = anew(dir.path(), &records, HAD_STORED);
+    store.append(decode("procmond", &records[20..]).unwrap()).unwrap();
+    assert_eq!(told(&compare(&store, dir.path())), [(format!("alert {}", alert.id), "no".to_owned())]);
+}
+
+#[test]
+fn rows_that_wait_for_longer_than_their_way_into_the_ledger_takes_are_told() {
+    let (dir, mut ledger, records) = covered(40);
+    let store = filled(dir.path(), &records, &[20]);
+    raise(&store, &records[3], "a");
+    let waits = store.audit_pending(9).unwrap();
+    let since_us = waits.iter().map(|append| append.timestamp_ms * 1_000).min().unwrap();
+    // 100,000 entries at 100 a second, and ten minutes.
+    let longest_us = 1_600_000_000;
+    ledger.now_us = since_us + longest_us - 1_000;
+    ledger.entry("procmond", "heartbeat", b"{}");
+    let found = compare(&store, dir.path());
+    assert_eq!((found.rows_pending, found.rows_overdue), (2, 0), "{found:?}");
+    ledger.now_us = since_us + longest_us + 60_000_000;
+    ledger.entry("procmond", "heartbeat", b"{}");
+    let found = compare(&store, dir.path());
+    assert!(found.is_sound(), "{found:?}");
+    assert_eq!((found.rows_pending, found.rows_overdue, found.rows_overdue_since_us), (2, 2, Some(since_us)));
+    ledger.drain(&store);
+    assert_eq!(compare(&store, dir.path()).rows_overdue, 0);
 }
