@@ -352,6 +352,10 @@ pub(crate) enum Audit {
     Checkpoint(Checkpoint),
     /// Write the ledger as a static log that the tools of transparency logs read
     Export(ExportTiles),
+    /// Take a ledger that was moved away or put back on purpose as it is, and end what `health` says of it
+    #[command(after_help = "Example: daemoneye-cli audit accept-ledger\n\
+                            The ledger says for ever who did, and how far it had been and was then. The alert stays.")]
+    AcceptLedger,
     /// Let the key of the ledger hand over to a new one
     #[command(after_help = "Example: daemoneye-cli audit rotate-key\n\
                             The old key signs the new one over; whoever has kept the old one still verifies everything.")]

@@ -10,6 +10,8 @@ use daemoneye_lib::proto::{Role, collector_request, operator_request};
 pub enum Verb {
     /// Show one alert.
     AlertShow,
+    /// Take a ledger that is not the one that it was as it is.
+    AuditAcceptLedger,
     /// Compare the store with the ledger.
     AuditCompare,
     /// Ask for the leaves that a proof of an event needs.
@@ -103,6 +105,7 @@ pub static RIGHTS: &[Right] = &[
     plain(Role::Operator, Verb::RulesExport),
     plain(Role::Operator, Verb::RulesReload),
     plain(Role::Operator, Verb::AlertShow),
+    plain(Role::Operator, Verb::AuditAcceptLedger),
     plain(Role::Operator, Verb::AuditRotateKey),
     plain(Role::Operator, Verb::AuditCompare),
     plain(Role::Operator, Verb::AuditLeaves),
@@ -183,6 +186,7 @@ pub(crate) const fn operator_verb(verb: &operator_request::Verb) -> Verb {
         operator_request::Verb::RulesExport(_) => Verb::RulesExport,
         operator_request::Verb::RulesReload(_) => Verb::RulesReload,
         operator_request::Verb::AlertShow(_) => Verb::AlertShow,
+        operator_request::Verb::AuditAcceptLedger(_) => Verb::AuditAcceptLedger,
         operator_request::Verb::AuditRotateKey(_) => Verb::AuditRotateKey,
         operator_request::Verb::AuditCompare(_) => Verb::AuditCompare,
         operator_request::Verb::AuditLeaves(_) => Verb::AuditLeaves,
@@ -235,6 +239,7 @@ mod tests {
         assert!(may(Role::Viewer, Verb::Query) && may(Role::Operator, Verb::RulesReload));
         assert!(!may(Role::Viewer, Verb::RulesReload) && !may(Role::Viewer, Verb::Register));
         assert!(may(Role::Operator, Verb::AuditRotateKey) && !may(Role::Viewer, Verb::AuditRotateKey));
+        assert!(may(Role::Operator, Verb::AuditAcceptLedger) && !may(Role::Viewer, Verb::AuditAcceptLedger));
         assert!(!may(Role::Viewer, Verb::DataVacuum) && !may(Role::Viewer, Verb::DataBackup));
         assert!(!may(Role::Unspecified, Verb::Health) && !may(Role::Collector, Verb::Query));
     }

@@ -1,13 +1,16 @@
 //! What operators ask of the store for the ledger's sake: whether it is what the ledger says, and the leaves that proofs are made of.
 
-use daemoneye_engine::store::StoreError;
+use daemoneye_engine::store::{LedgerFall, StoreError};
+use daemoneye_eventbus::Caller;
 use daemoneye_lib::ledger::{EventRange, MAX_RANGE_RECORDS};
-use daemoneye_lib::proto::{AuditLeaves, AuditLeavesShown, Fault, FaultKind, Progress, operator_response::Answer};
+use daemoneye_lib::proto::{
+    AuditLeaves, AuditLeavesShown, DataShown, Fault, FaultKind, Progress, operator_response::Answer,
+};
 use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use super::data::reader::show;
-use super::data::{alone, shown};
+use super::data::{actor, alone, shown};
 use super::query::fault;
 use super::{Answers, Operators, say};
 
@@ -43,6 +46,14 @@ impl Operators {
         }
         say(answers, Answer::Data(shown(&document, found.is_sound())?)).await;
         Ok(())
+    }
+
+    /// Both figures of each ledger that was accepted.
+    pub(super) async fn audit_accept_ledger(&self, caller: &Caller) -> Result<DataShown, Fault> {
+        self.live_only("audit accept-ledger")?;
+        let actor = actor(caller);
+        let accepted = self.blocking(move |store| store.accept_ledgers(&actor)).await?;
+        shown(&json!({ "ledgers": accepted.iter().map(LedgerFall::told).collect::<Vec<_>>() }), true)
     }
 
     pub(super) async fn audit_leaves(

@@ -116,6 +116,7 @@ fn store_part(store: &Store) -> Result<(Map<String, Value>, losses::Losses), Sto
     let mut lost = losses::of(&gaps, stats.audit_lost);
     let compaction = store.compaction_state()?;
     lost.extend(losses::of_store(store));
+    lost.extend(losses::of_ledgers(&store.ledger_falls()?));
     lost.extend(losses::of_merges(&compaction));
     let recent: Vec<Value> = gaps
         .into_iter()

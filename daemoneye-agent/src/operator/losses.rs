@@ -3,8 +3,10 @@
 
 use std::collections::BTreeMap;
 
-use daemoneye_engine::store::{CompactionState, Store};
+use daemoneye_engine::store::{CompactionState, LedgerFall, Store};
 use daemoneye_lib::proto::CoverageGap;
+
+use crate::worker::FALL_REMEDY;
 
 /// A day in microseconds.
 const DAY_US: i64 = 86_400_000_000;
@@ -88,6 +90,11 @@ pub(super) fn of_store(store: &Store) -> Losses {
         ));
     }
     found
+}
+
+/// Ledgers that are not the ones that they were, until an operator has looked at the alert.
+pub(super) fn of_ledgers(falls: &[LedgerFall]) -> Losses {
+    falls.iter().map(|fall| (fall.to_string(), FALL_REMEDY.to_owned())).collect()
 }
 
 /// Groups of segments that cannot be merged: history takes more room than it should, and nothing is missing.

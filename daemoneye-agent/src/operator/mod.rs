@@ -145,6 +145,7 @@ impl Operators {
             Some(Verb::RulesExplain(explain)) => Answer::Data(self.rules_explain(explain, cancel).await?),
             Some(Verb::RulesReload(Empty {})) => Answer::RulesReloaded(self.rules_reload(caller).await?),
             Some(Verb::AlertShow(show)) => Answer::Alert(self.alert(show.id).await?),
+            Some(Verb::AuditAcceptLedger(Empty {})) => Answer::Data(self.audit_accept_ledger(caller).await?),
             Some(Verb::AuditRotateKey(Empty {})) => Answer::AuditKey(self.audit_rotate_key(caller).await?),
             Some(Verb::ConfigShow(_)) => Answer::Config(self.config()),
             None => {

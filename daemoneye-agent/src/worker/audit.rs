@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use daemoneye_engine::store::Store;
+use daemoneye_engine::store::{LedgerMark, Store};
 use daemoneye_lib::jail::Report;
 use daemoneye_lib::proto::{
     AppendAudit, CollectorRequest, CollectorResponse, CoverageGap, collector_request::Verb, collector_response::Answer,
@@ -45,8 +45,11 @@ pub(crate) async fn drain(worker: &Arc<Worker>) {
         };
         let [first, last] = [entries.first(), entries.last()].map(|entry| entry.map_or(0, |entry| entry.outbox_id));
         let request = CollectorRequest { verb: Some(Verb::AppendAudit(AppendAudit { entries })) };
-        let up_to = match worker.broker.call(&keeper, request, DEADLINE).await {
-            Ok(CollectorResponse { answer: Some(Answer::Audit(taken)) }) => taken.last_outbox_id,
+        let (up_to, mark) = match worker.broker.call(&keeper, request, DEADLINE).await {
+            Ok(CollectorResponse { answer: Some(Answer::Audit(taken)) }) => {
+                let entries = taken.last_sequence.saturating_add(1);
+                (taken.last_outbox_id, LedgerMark::told(entries, &taken.last_hash))
+            }
             Ok(_) => return tracing::warn!(keeper, "answered an audit append with something else"),
             Err(error) => return tracing::debug!(keeper, %error, "audit entries wait"),
         };
@@ -69,7 +72,10 @@ pub(crate) async fn drain(worker: &Arc<Worker>) {
             // The next round goes on, so that this has an end where it does not help.
             return;
         }
-        let done = worker.blocking(move |worker| worker.store.audit_done(up_to)).await;
+        // What it was before counts until it was looked at.
+        let mark = mark.filter(|_| !worker.unmet.has(&keeper));
+        let taken = move |worker: &Worker| worker.store.audit_taken(up_to, mark.map(|mark| (keeper.as_str(), mark)));
+        let done = worker.blocking(taken).await;
         if !matches!(done, Some(Ok(_))) {
             return;
         }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use daemoneye_engine::ingest::{GapAt, batch_from_json};
-use daemoneye_engine::store::{Answer, RuleMatch};
+use daemoneye_engine::store::{Answer, LedgerFall, RuleMatch};
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
 use serde_json::{Value, json};
 use uuid::Uuid;
@@ -24,6 +24,10 @@ const LEDGER_WINDOW_S: u32 = 3_600;
 /// What to do about a ledger; health says it as well.
 pub(crate) const LEDGER_REMEDY: &str = "keep a copy of procmond's audit/ and keys/ and run on it: daemoneye-cli audit verify --audit-dir COPY; \
                                         then do as docs/audit.md says, \"When nothing is signed\"";
+/// What to do about a ledger that is not the one that it was.
+pub(crate) const FALL_REMEDY: &str = "if nobody moved it away or put an older copy back on purpose, keep a copy of audit/ and keys/ and hold it \
+                                      against a checkpoint that left the host; when that is clear, run: daemoneye-cli audit accept-ledger \
+                                      (docs/audit.md, \"A ledger that is not the one that it was\")";
 
 impl Worker {
     /// Says in the log that events are lost, at most once a second.
@@ -103,6 +107,16 @@ fn unsigned(collector: &str, trouble: &str) -> Option<RuleMatch> {
     found(ledger_unsigned(), &row, &output, Completeness::complete())
 }
 
+/// A ledger that is not the one that it was, one match for each time.
+pub(super) fn fell(fall: &LedgerFall) -> Option<RuleMatch> {
+    let row = json!({ "time": fall.at_us, "collector": fall.keeper });
+    let mut output = fall.told();
+    if let Some(output) = output.as_object_mut() {
+        output.extend([("cause".to_owned(), json!(fall.to_string())), ("remedy".to_owned(), json!(FALL_REMEDY))]);
+    }
+    found(ledger_unsigned(), &row, &output, Completeness::complete())
+}
+
 fn ledger_unsigned() -> DetectionRule {
     let sql = "SELECT * FROM audit_entries WHERE action = 'ledger-damage'".to_owned();
     DetectionRule {
@@ -117,7 +131,8 @@ fn ledger_unsigned() -> DetectionRule {
             "a data directory that was put back from a copy".to_owned(),
         ],
         sql,
-        dedup: vec!["collector".to_owned(), "cause".to_owned()],
+        // One that fell a second time is another alert, however alike.
+        dedup: vec!["collector".to_owned(), "cause".to_owned(), "fell_us".to_owned()],
         dedup_window_s: LEDGER_WINDOW_S,
         ..wal_damaged()
     }

@@ -12,6 +12,7 @@ pub(crate) mod host;
 mod ingest;
 mod integrity;
 mod joined;
+mod ledgers;
 mod notices;
 mod phase;
 mod pushdown;
@@ -37,8 +38,9 @@ use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::followers::Followers;
 pub(crate) use self::ingest::Counters;
-pub(crate) use self::integrity::LEDGER_REMEDY;
 use self::integrity::Troubles;
+pub(crate) use self::integrity::{FALL_REMEDY, LEDGER_REMEDY};
+use self::ledgers::Unmet;
 pub(crate) use self::phase::Phase;
 pub(crate) use self::pushdown::Pushdown;
 use self::refusals::Refusals;
@@ -98,6 +100,8 @@ pub(crate) struct Worker {
     gaps: Mutex<Refusals>,
     /// What was raised of the collectors' ledgers.
     ledger_troubles: Troubles,
+    /// Whose ledgers are still to be held against what they were.
+    unmet: Unmet,
     parent: mpsc::Sender<ToParent>,
     ending: mpsc::Sender<End>,
     shutdown: CancellationToken,

@@ -9,7 +9,7 @@ use daemoneye_lib::model::ScanMetadata;
 use daemoneye_lib::proto::{CoverageGap, Heartbeat};
 use tokio::sync::mpsc;
 
-use super::{Worker, audit, greeting, rule_life};
+use super::{Worker, audit, greeting, ledgers, rule_life};
 use crate::clock::now_us;
 use crate::link::ToParent;
 
@@ -23,6 +23,7 @@ pub(crate) async fn follow(worker: Arc<Worker>, mut notices: mpsc::Receiver<Noti
                 pids.insert(id, peer.pid);
             }
             Notice::Registered(register) => {
+                worker.unmet.add(&register.collector_id);
                 if let Some(committed) = worker.store.committed(&register.collector_id) {
                     worker.roster.committed(&register.collector_id, committed);
                 }
@@ -94,11 +95,16 @@ async fn note_heartbeat(worker: &Arc<Worker>, heartbeat: Heartbeat) {
         greeting::begin_monitoring(worker);
     }
     let id = heartbeat.collector_id.clone();
+    let reached = ledgers::mark(&health).filter(|_| !worker.unmet.has(&id)).map(|mark| (id.clone(), mark));
     if worker.roster.heartbeat(heartbeat) {
         let worker = Arc::clone(worker);
         tokio::spawn(async move { greeting::look_at(&worker, &id).await });
     }
-    if let Some(Err(error)) = worker.blocking(move |worker| worker.store.put_scan(&scan)).await {
-        tracing::warn!(%error, "a scan was not kept");
+    let kept = worker.blocking(move |worker| {
+        worker.store.put_scan(&scan)?;
+        reached.map_or(Ok(()), |(keeper, mark)| worker.store.ledger_reached(&keeper, mark))
+    });
+    if let Some(Err(error)) = kept.await {
+        tracing::warn!(%error, "a scan was not kept, or how far the ledger is");
     }
 }

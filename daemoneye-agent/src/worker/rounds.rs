@@ -8,7 +8,7 @@ use daemoneye_engine::store::{DamagedSegment, StoreError, Verification};
 use serde_json::json;
 use tokio::time::MissedTickBehavior;
 
-use super::{Phase, Worker, audit, integrity, notices, rule_marks};
+use super::{Phase, Worker, audit, integrity, ledgers, notices, rule_marks};
 use crate::clock::now_us;
 use crate::link::ToParent;
 use crate::parent::collector;
@@ -44,6 +44,7 @@ pub(crate) fn start(worker: &Arc<Worker>) {
     round(worker, HEARTBEATS, |worker| async move { heartbeats(&worker) });
     round(worker, OUTAGES, |worker| async move { outages(&worker).await });
     round(worker, OUTAGES, |worker| async move { integrity::ledgers(&worker).await });
+    round(worker, OUTAGES, |worker| async move { ledgers::watch(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_files(&worker).await });
     round(worker, RULE_FILES, |worker| async move { rule_marks::tell(&worker).await });
     round(worker, RULE_WEIGHTS, |worker| async move { rule_weights(&worker).await });

@@ -20,6 +20,7 @@ use tokio_util::sync::CancellationToken;
 use super::authority::BusGate;
 use super::ingest::{self, Ingest};
 use super::integrity::Troubles;
+use super::ledgers::Unmet;
 use super::rules::Rules;
 use super::{Counters, End, Followers, Phase, Roster, Worker, audit, banner, host, notices, rounds};
 use crate::error::AgentError;
@@ -132,6 +133,7 @@ impl Loading {
             refusals: Mutex::default(),
             gaps: Mutex::default(),
             ledger_troubles: Troubles::default(),
+            unmet: Unmet::default(),
             parent,
             ending,
             shutdown: CancellationToken::new(),

@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::{Demands, LedgerError, LedgerProgress, LedgerSummary, SetBack, SetBacks, verify_with};
-use daemoneye_lib::proto::Row;
+use daemoneye_lib::proto::{Empty, Row, operator_request::Verb, operator_response::Answer};
 use daemoneye_lib::segment::{DurableNote, SegmentName};
 use serde_json::Value as Json;
 
+use super::data::document;
 use super::{compare, health, proof};
 use crate::agent::Session;
 use crate::args::{Audit, LedgerDir, Verify};
@@ -41,6 +42,7 @@ const GOOD: [&str; 11] = [
     "set_backs",
     "directory",
 ];
+const ACCEPTED: [&str; 6] = ["collector", "had_entries", "had_hash", "has_entries", "has_hash", "fell"];
 const BAD: [&str; 6] = ["result", "entry", "file", "offset", "problem", "directory"];
 
 pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliError> {
@@ -54,9 +56,30 @@ pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliErr
             export::tiles(&directory_of(export.ledger, settings).await?, &export.tiles, settings.format)
         }
         Audit::Prove(arguments) => proof::prove(*arguments, settings).await,
+        Audit::AcceptLedger => accept(settings).await,
         Audit::RotateKey => signed::rotate(settings).await,
         Audit::VerifyProof(arguments) => proof::verify_proof(&arguments, settings),
     }
+}
+
+/// Prints which ledgers were accepted, and how far they had been and are.
+async fn accept(settings: &Settings) -> Result<Exit, CliError> {
+    let session = Session::open(settings).await?;
+    let answer = session.ask_once(Verb::AuditAcceptLedger(Empty {})).await?;
+    session.close().await;
+    let Answer::Data(shown) = answer else { return Err(CliError::AgentAnswer("a document")) };
+    let found = document(&shown)?;
+    let row = |of: &Json| {
+        let text = |name: &str| value::of_text(of.get(name).and_then(Json::as_str).unwrap_or_default().to_owned());
+        let number = |name: &str| value::of_number(of.get(name).and_then(Json::as_u64).unwrap_or_default());
+        let fell = of.get("fell_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        let [had, had_hash, has, has_hash] =
+            [number("had_entries"), text("had_hash"), number("has_entries"), text("has_hash")];
+        Row { values: vec![text("collector"), had, had_hash, has, has_hash, value::of_text(fell)] }
+    };
+    let ledgers = found.get("ledgers").and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+    render::rows(settings.format, &ACCEPTED, &ledgers.iter().map(row).collect::<Vec<_>>())?;
+    Ok(Exit::Ok)
 }
 
 async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliError> {

@@ -22,6 +22,9 @@ use super::{Store, StoreError, coverage, owed, reason};
 const AUDIT_COUNTER: &str = "last_audit";
 /// The highest id that was handed to procmond.
 const HANDED: &str = "audit_handed";
+/// Ids from here on are given when there are no others left, as whoever can write the counter may bring about. No ledger takes them
+/// (it leaps two to the power of 32 at most, from two to the power of 62 on): it says how far it is, and what waits gets ids from there.
+const FAR: u64 = 1 << 63;
 /// Entries on their way to new ids, within one transaction.
 const MOVING: TableDefinition<'_, u64, Stored<AuditRow>> = TableDefinition::new("audit_moving");
 /// Entries that found no room, ever.
@@ -61,7 +64,7 @@ pub(super) fn push(
         lose(transaction)?;
         return Ok(None);
     }
-    let id = next(transaction, AUDIT_COUNTER)?;
+    let id = next_id(transaction)?;
     let row = AuditRow {
         actor: actor.to_owned(),
         action: action.to_owned(),
@@ -70,6 +73,17 @@ pub(super) fn push(
     };
     transaction.open_table(AUDIT)?.insert(id, row.encode()?)?;
     Ok(Some(id))
+}
+
+/// No two entries have one: the later would stand in the place of the other.
+fn next_id(transaction: &WriteTransaction) -> Result<u64, StoreError> {
+    let given: Option<u64> =
+        transaction.open_table(META)?.get(AUDIT_COUNTER)?.map(|given| given.value().decode()).transpose()?;
+    if given == Some(u64::MAX) {
+        renumber(transaction, FAR)?;
+        note_handed(transaction, FAR)?;
+    }
+    next(transaction, AUDIT_COUNTER)
 }
 
 /// The entries that wait as one transaction sees them, oldest first, read as they are asked for.
@@ -165,6 +179,13 @@ fn renumber(transaction: &WriteTransaction, base: u64) -> Result<u64, StoreError
     Ok(last.saturating_sub(base))
 }
 
+/// Forgets the entries up to and including `up_to`, and tells what was lost meanwhile.
+pub(super) fn done(transaction: &WriteTransaction, room: u64, up_to: u64) -> Result<(), StoreError> {
+    transaction.open_table(AUDIT)?.retain_in(..=up_to, |_, _| false)?;
+    owed::settle(transaction, room)?;
+    tell_lost(transaction, room)
+}
+
 impl Store {
     /// Queues an entry for the ledger and returns its outbox id; `None`: the outbox is full, and the entry was counted instead.
     ///
@@ -216,7 +237,8 @@ impl Store {
         if head <= handed {
             return Ok(None);
         }
-        let given = counter(&transaction, AUDIT_COUNTER)?.unwrap_or_default();
+        // Ids go on, unless there are none left there.
+        let given = counter(&transaction, AUDIT_COUNTER)?.filter(|given| *given < FAR).unwrap_or_default();
         self.renumbered(head, handed, head.max(given)).map(Some)
     }
 
@@ -232,6 +254,10 @@ impl Store {
 
     fn renumbered(&self, head: u64, handed: u64, base: u64) -> Result<u64, StoreError> {
         let room = self.options.audit_entries;
+        if base >= FAR {
+            // They would be taken for those that it has.
+            return Err(StoreError::PeerOutboxId { head });
+        }
         self.state.write(|transaction| {
             let entries = renumber(transaction, base)?;
             note_handed(transaction, base)?;
@@ -247,11 +273,6 @@ impl Store {
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn audit_done(&self, up_to: u64) -> Result<(), StoreError> {
-        self.state.write(|transaction| {
-            transaction.open_table(AUDIT)?.retain_in(..=up_to, |_, _| false)?;
-            let room = self.options.audit_entries;
-            owed::settle(transaction, room)?;
-            tell_lost(transaction, room)
-        })
+        self.audit_taken(up_to, None)
     }
 }

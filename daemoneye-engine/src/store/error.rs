@@ -113,6 +113,15 @@ pub enum StoreError {
         /// As asked for.
         id: String,
     },
+    /// A ledger says that it has taken more entries than anybody can have handed over.
+    #[error(
+        "the ledger says that it has taken entries up to id {head}, which nobody gives: it is damaged or was forged; run: \
+         daemoneye-cli audit verify, and move it away as docs/audit.md says, \"When nothing is signed\""
+    )]
+    PeerOutboxId {
+        /// What it says.
+        head: u64,
+    },
     /// The Parquet writer failed other than by input or output.
     #[error("cannot encode segment {}: {source}", path.display())]
     Segment {
@@ -151,6 +160,7 @@ impl StoreError {
             | Self::Columns(_)
             | Self::CorruptState { .. }
             | Self::LockPoisoned
+            | Self::PeerOutboxId { .. }
             | Self::Segment { .. } => Exit::Failure,
         }
     }

@@ -20,6 +20,7 @@ use super::audit::AuditRow;
 use super::coverage::StoredGap;
 use super::disk::Disk;
 use super::leaving::LeavingRow;
+use super::ledgers::LedgerRow;
 use super::live::Lifetime;
 use super::outbox::DeliveryRow;
 use super::owed::Owed;
@@ -64,6 +65,8 @@ pub(super) const DELIVERY_COUNTS: TableDefinition<'_, (&str, u8), Stored<u64>> =
 /// (sink, next try in µs, order) → alert id
 pub(super) const DUE: TableDefinition<'_, (&str, i64, u64), u128> = TableDefinition::new("alert_deliveries_due");
 pub(super) const AUDIT: TableDefinition<'_, u64, Stored<AuditRow>> = TableDefinition::new("audit_outbox");
+/// collector → how far its ledger had come
+pub(super) const LEDGERS: TableDefinition<'_, &str, Stored<LedgerRow>> = TableDefinition::new("ledgers");
 /// Alerts that have grown since the ledger was told of them.
 pub(super) const GROWN: TableDefinition<'_, u128, ()> = TableDefinition::new("alerts_grown");
 /// cause of a removal → what the outbox had no room for
@@ -85,7 +88,7 @@ macro_rules! every_table {
         every_table!(
             $each, ($($argument),+),
             META SEGMENTS LEAVING WATERMARKS LIFETIMES RULES RULE_VERSIONS RULE_LISTS ALERTS ALERTS_BY_STATUS ALERTS_BY_KEY RATES DELIVERIES DELIVERY_COUNTS DUE
-            AUDIT OWED GROWN SYSTEM SCANS COVERAGE COVERAGE_NEWEST RANGE_LEAVES
+            AUDIT LEDGERS OWED GROWN SYSTEM SCANS COVERAGE COVERAGE_NEWEST RANGE_LEAVES
         );
     }};
     ($each:path, $arguments:tt, $($table:ident)+) => { $( every_table!(@ $each, $arguments, state::$table); )+ };

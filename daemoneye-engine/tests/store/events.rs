@@ -10,8 +10,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use daemoneye_engine::detect::rules::ListItem;
 use daemoneye_engine::ingest::{EventBatch, UNDECODABLE, decode};
 use daemoneye_engine::store::{
-    AlertFilter, Answer, DeliveryState, FORMAT_VERSION, KeptList, OutboxStats, RuleMatch, RuleText, Store, StoreError,
-    StoreOptions,
+    AlertFilter, Answer, DeliveryState, FORMAT_VERSION, KeptList, LedgerMark, OutboxStats, RuleMatch, RuleText, Store,
+    StoreError, StoreOptions,
 };
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
@@ -571,6 +571,85 @@ fn what_waits_gets_new_ids_where_the_ledger_is_ahead_of_a_store_that_was_restore
     let ids: Vec<u64> = waiting(&store).into_iter().map(|(id, _)| id).collect();
     assert_eq!(ids, (4..4 + before + 2).collect::<Vec<_>>());
     assert_eq!(say(&store, "last"), 4 + before + 2);
+}
+
+#[test]
+fn ids_of_the_outbox_that_end_give_no_entry_the_place_of_another() {
+    let dir = tempfile::tempdir().unwrap();
+    let say = |store: &Store, what: &str| store.audit_push("agent", what, &serde_json::json!({})).unwrap().unwrap();
+    let ids = |store: &Store| store.audit_pending(100).unwrap().iter().map(|row| row.outbox_id).collect::<Vec<_>>();
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        say(&store, "one");
+    }
+    let meta: TableDefinition<'_, &str, Raw<Counter>> = TableDefinition::new("meta");
+    let last = [&[1][..], &postcard::to_stdvec(&(u64::MAX - 1)).unwrap()].concat();
+    overwrite(dir.path(), meta, "last_audit", &last);
+    let store = Store::open(options(dir.path())).unwrap();
+    for _ in 0..4 {
+        say(&store, "more");
+    }
+    let given = ids(&store);
+    assert!(given.len() == 5 && given.is_sorted_by(|one, next| one < next), "{given:?}");
+    // No ledger takes those: it says how far it is.
+    assert_eq!(store.audit_heed(1).unwrap(), None);
+    assert_eq!(store.audit_refused(1).unwrap(), 5);
+    assert_eq!(ids(&store), [2, 3, 4, 5, 6, 7]);
+    // A ledger that has taken all ids there are takes none of ours; nothing is thrown away for it.
+    let refused = store.audit_heed(u64::MAX).unwrap_err();
+    assert!(matches!(refused, StoreError::PeerOutboxId { head: u64::MAX }), "{refused}");
+    assert_eq!((ids(&store).len(), say(&store, "last")), (6, 8));
+}
+
+#[test]
+fn a_ledger_that_has_less_or_another_last_entry_than_it_had_is_told_once_and_kept_until_it_is_accepted() {
+    let dir = tempfile::tempdir().unwrap();
+    let mark = |entries, byte| LedgerMark { entries, hash: [byte; 32] };
+    let falls = |store: &Store| {
+        let falls = store.ledger_falls().unwrap();
+        falls.into_iter().map(|fall| (fall.had.entries, fall.has.entries, fall.is_raised)).collect::<Vec<_>>()
+    };
+    {
+        let store = Store::open(options(dir.path())).unwrap();
+        assert!(!store.ledger_met("procmond", mark(7, 1), None, 1).unwrap(), "it was never heard of");
+        store.ledger_reached("procmond", mark(20, 2)).unwrap();
+        store.ledger_reached("procmond", mark(19, 9)).unwrap();
+        let id = store.audit_push("agent", "start", &serde_json::json!({})).unwrap().unwrap();
+        store.audit_taken(id, Some(("procmond", mark(22, 3)))).unwrap();
+        assert_eq!(store.ledger_mark("procmond").unwrap(), Some(mark(22, 3)));
+        assert!(store.audit_pending(9).unwrap().is_empty() && falls(&store).is_empty());
+    }
+    let store = Store::open(options(dir.path())).unwrap();
+    assert!(!store.ledger_met("procmond", mark(22, 3), None, 2).unwrap());
+    assert!(!store.ledger_met("procmond", mark(30, 4), Some(mark(22, 3)), 2).unwrap());
+    assert!(!store.ledger_met("procmond", mark(28, 4), Some(mark(30, 4)), 2).unwrap(), "the files have what was told");
+    assert!(
+        !store.ledger_met("procmond", mark(30, 4), Some(mark(22, 9)), 2).unwrap(),
+        "of what was heard before that"
+    );
+    assert!(store.ledger_met("procmond", mark(12, 5), None, 3).unwrap());
+    assert_eq!(falls(&store), [(30, 12, false)]);
+    let told = store.ledger_falls().unwrap().remove(0);
+    assert!(told.to_string().contains("had 30 entries") && told.to_string().contains("had 12 entries"), "{told}");
+    assert!(!store.ledger_met("procmond", mark(14, 6), None, 4).unwrap(), "once");
+    store.ledger_fall_raised(&told).unwrap();
+    assert_eq!(falls(&store), [(30, 12, true)]);
+    // Another last entry, and later another entry at the place that it had come to.
+    assert!(store.ledger_met("procmond", mark(14, 7), None, 5).unwrap());
+    store.ledger_fall_raised(&told).unwrap();
+    assert_eq!(falls(&store), [(14, 14, false)], "that was the one before");
+    assert!(store.accept_ledgers("operator:alice").unwrap().is_empty(), "nobody was told of it yet");
+    store.ledger_reached("procmond", mark(15, 8)).unwrap();
+    assert!(store.ledger_met("procmond", mark(99, 9), Some(mark(15, 1)), 6).unwrap());
+    store.ledger_fall_raised(&store.ledger_falls().unwrap().remove(0)).unwrap();
+    assert_eq!(store.accept_ledgers("operator:alice").unwrap().len(), 1);
+    let entry = store.audit_pending(9).unwrap().remove(0);
+    let said: serde_json::Value = serde_json::from_slice(&entry.payload).unwrap();
+    assert_eq!((entry.actor.as_str(), entry.action.as_str()), ("operator:alice", "ledger-accepted"));
+    assert_eq!((&said["had_entries"], &said["has_entries"]), (&15.into(), &99.into()));
+    assert!(falls(&store).is_empty() && !store.ledger_met("procmond", mark(99, 9), Some(mark(99, 9)), 7).unwrap());
+    // Another collector's is another ledger.
+    assert!(!store.ledger_met("thermo", mark(1, 1), None, 8).unwrap());
 }
 
 /// The same as [`Store::outbox_stats`], counted.

@@ -172,3 +172,61 @@ fn a_ledger_whose_key_is_gone_raises_one_alert_with_what_to_do() {
     agent.stop().unwrap();
     assert_eq!(raised(&home).unwrap().len(), 1);
 }
+
+/// Alerts about the ledger that say this.
+fn alerts_of(home: &Home, word: &str) -> anyhow::Result<Vec<serde_json::Value>> {
+    let alerts = home.delivered()?.into_iter();
+    let says = |alert: &serde_json::Value| alert["row"]["cause"].as_str().is_some_and(|cause| cause.contains(word));
+    Ok(alerts.filter(|alert| alert["title"] == "Audit ledger damaged or not signed" && says(alert)).collect())
+}
+
+#[test]
+fn a_ledger_that_was_put_back_or_begun_anew_raises_one_alert_and_an_operator_accepts_it() {
+    let home = Home::new().unwrap();
+    let run = || {
+        let agent = home.start_ready().unwrap();
+        wait_for("a checkpoint", || Ok(home.cli(&["audit", "checkpoint"])?.status.success().then_some(()))).unwrap();
+        agent.stop().unwrap();
+    };
+    run();
+    let (audit, older) = (home.data().join("audit"), home.path().join("older"));
+    // With its owner, who is not root where the tests are.
+    assert!(Command::new("cp").arg("-a").arg(&audit).arg(&older).status().unwrap().success());
+    run();
+    run();
+    assert!(alerts_of(&home, "").unwrap().is_empty(), "one that goes on raises none");
+    fs::rename(&audit, home.path().join("newer")).unwrap();
+    fs::rename(&older, &audit).unwrap();
+
+    let agent = home.start_ready().unwrap();
+    let first = wait_for("the alert", || Ok(alerts_of(&home, "procmond")?.pop())).unwrap();
+    let [had, has] = ["had_entries", "has_entries"].map(|name| first["row"][name].as_u64().unwrap());
+    assert!(had > 0 && has > 0, "{first}");
+    let finding = |home: &Home| home.health().unwrap()["findings"].to_string();
+    let told = finding(&home);
+    assert!(told.contains(&format!("had {had} entries")) && told.contains("accept-ledger"), "{told}");
+    agent.stop().unwrap();
+    // It is told until somebody accepts it, and raised once.
+    let agent = home.start_ready().unwrap();
+    assert!(finding(&home).contains("accept-ledger"));
+    let accepted = home.json(&["audit", "accept-ledger"]).unwrap();
+    assert_eq!((&accepted[0]["had_entries"], &accepted[0]["has_entries"]), (&had.into(), &has.into()));
+    assert!(!finding(&home).contains("accept-ledger"));
+    wait_for("the entry", || {
+        let told = home.query("SELECT actor FROM audit_entries WHERE action = 'ledger-accepted'")?;
+        Ok((told.len() == 1).then_some(()))
+    })
+    .unwrap();
+    assert_eq!(home.json(&["audit", "accept-ledger"]).unwrap(), serde_json::json!([]), "once");
+    agent.stop().unwrap();
+    assert_eq!(alerts_of(&home, "").unwrap().len(), 1);
+
+    // Moved away as docs/audit.md says.
+    for name in ["audit", "keys"] {
+        fs::rename(home.data().join(name), home.path().join(format!("{name}.before"))).unwrap();
+    }
+    let agent = home.start_ready().unwrap();
+    wait_for("the second alert", || Ok((alerts_of(&home, "")?.len() == 2).then_some(()))).unwrap();
+    assert_eq!(home.json(&["audit", "accept-ledger"]).unwrap().as_array().unwrap().len(), 1);
+    agent.stop().unwrap();
+}

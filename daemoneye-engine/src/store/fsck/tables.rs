@@ -12,7 +12,7 @@ use super::super::counts;
 use super::super::outbox::{DeliveryRow, DeliveryState};
 use super::super::state::{
     ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, AUDIT, COVERAGE, COVERAGE_NEWEST, DELIVERIES, DELIVERY_COUNTS, DUE,
-    GROWN, LEAVING, LIFETIMES, META, OWED, RATES, RULE_LISTS, RULE_VERSIONS, RULES, SCANS, SEGMENTS, SYSTEM,
+    GROWN, LEAVING, LEDGERS, LIFETIMES, META, OWED, RATES, RULE_LISTS, RULE_VERSIONS, RULES, SCANS, SEGMENTS, SYSTEM,
     WATERMARKS, key,
 };
 use super::super::value::{Record, Stored};
@@ -189,6 +189,7 @@ fn values(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
     each(transaction, LEAVING, found, |_, _, _| {})?;
     each(transaction, WATERMARKS, found, |_, _, _| {})?;
     each(transaction, RATES, found, |_, _, _| {})?;
+    each(transaction, LEDGERS, found, |_, _, _| {})?;
     each(transaction, OWED, found, |_, _, _| {})?;
     each(transaction, SYSTEM, found, |_, _, _| {})?;
     each(transaction, SCANS, found, |_, _, _| {})?;

@@ -18,14 +18,14 @@ use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableHan
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::write::rule;
-use self::write::{NOON_US, list, scan, system, text, write, write_later};
+use self::write::{LEDGER, NOON_US, list, scan, system, text, write, write_later};
 use super::damage::{copy, panics, parquet, start};
 
 /// The format before it kept nothing of a process that had ended but its events.
 const FIRST_WITH_LIFETIMES: u32 = 3;
 
-/// The directory of format 4 that a later build wrote, with the tables that came meanwhile.
-const LATER: &str = "v4b";
+/// Directories of format 4 that later builds wrote, with the tables that came meanwhile; the last has all of them.
+const LATER: [&str; 2] = ["v4b", "v4c"];
 /// Tables that have rows for a moment only, or from retention beside a ledger.
 const PASSING: &[&str] = &["alerts_grown", "audit_owed", "range_leaves", "segments_leaving"];
 
@@ -113,6 +113,7 @@ fn check_later(store: &Store) {
     let texts: Vec<RuleText> = texts.into_iter().map(|kept| RuleText { since_us: NOON_US, ..kept }).collect();
     assert_eq!(texts, [text()]);
     assert_eq!(store.kept_lists().unwrap(), [list()]);
+    assert_eq!(store.ledger_mark("procmond").unwrap(), Some(LEDGER));
 }
 
 /// Tables without a row.
@@ -132,7 +133,7 @@ fn every_table_is_in_the_golden_directories_but_passing_ones() {
     write(fresh.path());
     write_later(fresh.path());
     let kept = tempfile::tempdir().unwrap();
-    copy(&named(LATER), kept.path());
+    copy(&named(LATER[1]), kept.path());
     for dir in [&fresh, &kept] {
         assert_eq!(empty_tables(dir.path()), PASSING);
         check_later(&Store::open(StoreOptions::new(dir.path())).unwrap());
@@ -149,9 +150,12 @@ fn a_data_directory_of_every_format_so_far_opens_and_answers() {
     write(fresh.path());
     // Also the present one as it was first written: a layout that changes without its version would be found here.
     let written = (1..=FORMAT_VERSION).map(|version| (version, copied(version)));
-    let later = tempfile::tempdir().unwrap();
-    copy(&named(LATER), later.path());
-    for (version, dir) in written.chain([(4, later), (FORMAT_VERSION, fresh)]) {
+    let later = LATER.map(|name| {
+        let dir = tempfile::tempdir().unwrap();
+        copy(&named(name), dir.path());
+        (4, dir)
+    });
+    for (version, dir) in written.chain(later).chain([(FORMAT_VERSION, fresh)]) {
         println!("format {version}, {}", dir.path().display());
         let offline = Arc::new(Store::open_offline(dir.path()).unwrap());
         check(&offline, version);

@@ -1,13 +1,13 @@
 //! What every golden data directory holds, written with the store's own calls: `v<N>/` is what the last build of format N
 //! made of this. It uses nothing that has changed since, so that an older build can still be asked to write its directory. What
-//! came later without a new format stands in `write_later`: `v<N>b/` has it as well.
+//! came later without a new format stands in `write_later`: `v<N>b/` has some of it, `v<N>c/` all.
 
 use std::path::Path;
 use std::sync::Arc;
 
 use daemoneye_engine::detect::rules::ListItem;
 use daemoneye_engine::ingest::{EventBatch, decode};
-use daemoneye_engine::store::{Answer, KeptList, RuleMatch, RuleText, Store, StoreOptions};
+use daemoneye_engine::store::{Answer, KeptList, LedgerMark, RuleMatch, RuleText, Store, StoreOptions};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::model::{
     AlertStatus, Completeness, DetectionRule, RuleKind, RuleState, ScanMetadata, Severity, SystemInfo,
@@ -19,6 +19,8 @@ use uuid::Uuid;
 /// 2026-01-31T12:00:00Z.
 pub(crate) const NOON_US: i64 = 1_769_860_800_000_000;
 const SECOND_US: i64 = 1_000_000;
+/// How far the collector's ledger is.
+pub(crate) const LEDGER: LedgerMark = LedgerMark { entries: 42, hash: [7; 32] };
 
 fn record(number: u64, event_type: EventType, pid: u32) -> Record {
     let entity_id = EntityId::derive("boot", pid, 1).as_bytes().to_vec();
@@ -110,6 +112,7 @@ pub(crate) fn list() -> KeptList {
 pub(crate) fn write_later(dir: &Path) {
     let store = Store::open(StoreOptions::new(dir)).unwrap();
     store.keep_rule_texts(std::iter::once(text()), std::iter::once(list())).unwrap();
+    store.ledger_reached("procmond", LEDGER).unwrap();
 }
 
 /// Three segments, two collectors, a gap, three alerts in different states, and more.
