@@ -20,6 +20,7 @@ pub(super) const COLUMNS: [&str; 16] = [
     "pending",
     OVERDUE,
     LOST,
+    RESTORED,
     UNPROVEN,
     UNCOVERED,
     "alerts",
@@ -34,6 +35,7 @@ pub(super) const COLUMNS: [&str; 16] = [
 /// Told by collector, and counted here.
 const OVERDUE: &str = "overdue";
 const LOST: &str = "lost";
+const RESTORED: &str = "restored";
 const UNPROVEN: &str = "unproven";
 /// Told by stream, and counted here.
 const UNCOVERED: &str = "uncovered";
@@ -68,8 +70,10 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
         )));
     }
     tell_removals(&found);
+    tell_perhaps(&found);
     let overdue = tell_overdue(&found);
     let lost = tell_lost(&found);
+    let restored = tell_restored(&found);
     let uncovered = tell_uncovered(&found);
     tell_older(&found);
     tell_waiting(&found);
@@ -93,6 +97,7 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     let count = |name: &str| match name {
         OVERDUE => overdue,
         LOST => lost,
+        RESTORED => restored,
         UNCOVERED => uncovered,
         _ => number(name),
     };
@@ -100,6 +105,7 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     let words = [
         (overdue, "events_overdue"),
         (lost, "events_lost"),
+        (restored, "store_restored"),
         (uncovered, "events_uncovered"),
         (number(UNPROVEN), "events_unproven"),
         (number(ROWS_OVERDUE), ROWS_OVERDUE),
@@ -125,6 +131,10 @@ fn tell_uncovered(found: &Json) -> u64 {
             "older" => {
                 "they stand before all that this ledger covers of its stream: whether they were changed, removed or put in later, only \
                  the ledger before this one can tell (--audit-dir)"
+            }
+            "behind" => {
+                "they are dated more than ten minutes behind the ledger's last entry: it could not be written, was copied long before the \
+                 store, or its end was cut off (hold it against a checkpoint that was kept: --checkpoint)"
             }
             "unbegun" => {
                 "they are of a run that this ledger does not tell of: its disk was full then, or they were put in"
@@ -216,10 +226,40 @@ fn tell_lost(found: &Json) -> u64 {
     events
 }
 
+/// Says where the store is older than the ledger; how many events and rows that is about.
+fn tell_restored(found: &Json) -> u64 {
+    let mut all = 0_u64;
+    for of in listed(found, RESTORED) {
+        let number = |name: &str| of.get(name).and_then(Json::as_u64);
+        let [events, rows] = ["events", "rows"].map(|name| number(name).unwrap_or_default());
+        let entry = number("entry").map_or_else(|| "an entry that waits".to_owned(), |entry| format!("entry {entry}"));
+        let time = of.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
+        eprintln!(
+            "restored: the store is older than the ledger: it was put back to a copy from before ledger entry {}, as {entry} of {time} \
+             says. {events} events and {rows} alerts and rows of coverage that the ledger tells of since then are not there, or are as \
+             they were. If nobody restored it then, they were deleted; if somebody did, write down both entries with a checkpoint",
+            number("since").unwrap_or_default(),
+        );
+        all = all.saturating_add(events).saturating_add(rows);
+    }
+    all
+}
+
 /// Whether both name one directory; one that cannot be looked at has only its name.
 fn is_same(one: &Path, other: &Path) -> bool {
     let place = |path: &Path| path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_default();
     place(one) == place(other)
+}
+
+/// Events that retention may have taken or somebody else.
+fn tell_perhaps(found: &Json) {
+    let events = found.get("perhaps_removed").and_then(Json::as_u64).unwrap_or_default();
+    if events > 0 {
+        eprintln!(
+            "unproven: {events} events are not in the store. The ledger tells of more stretches that retention took than are remembered, \
+             far more than a collector's starts make: these lie between them, and its events-removed entries name them or not"
+        );
+    }
 }
 
 /// What retention took, as the ledger says: whoever reads it knows whether they asked for that.

@@ -23,7 +23,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 mod lost;
+mod restored;
 mod unproven;
+mod years;
 
 use super::golden;
 use super::raw::{Named, Raw, overwrite};
@@ -39,6 +41,8 @@ struct Ledger {
     next: u64,
     head: Hash,
     covered: Sequence,
+    /// The highest id of the agent that it has taken.
+    outbox_id: u64,
     /// The clock of the collector.
     now_us: i64,
 }
@@ -55,6 +59,7 @@ impl Ledger {
             next: 0,
             head: GENESIS,
             covered: Sequence::new(0, 0),
+            outbox_id: 0,
             now_us: T0,
         }
     }
@@ -64,12 +69,17 @@ impl Ledger {
     }
 
     fn entry_at(&mut self, us: i64, actor: &str, action: &str, payload: &[u8]) {
+        self.put_at(us, actor, action, payload);
+        fs::write(self.dir.join(SegmentName::ledger().file(1)), &self.bytes).unwrap();
+    }
+
+    /// It is there with the next entry.
+    fn put_at(&mut self, us: i64, actor: &str, action: &str, payload: &[u8]) {
         let entry = AuditEntry::link(self.next, self.head, us / 1_000, actor, action, payload);
         (self.next, self.head) = (self.next + 1, entry.entry_hash);
         let Sequence { epoch, number } = self.covered;
-        let header = LedgerHeader { entry, outbox_id: 0, covered_epoch: epoch, covered_number: number };
+        let header = LedgerHeader { entry, outbox_id: self.outbox_id, covered_epoch: epoch, covered_number: number };
         self.crc = encode(&mut self.bytes, self.crc, 0, &header, payload).unwrap();
-        fs::write(self.dir.join(SegmentName::ledger().file(1)), &self.bytes).unwrap();
     }
 
     /// Covers the records, so many in a range.
@@ -90,6 +100,7 @@ impl Ledger {
     /// Takes what waits in the store.
     fn drain(&mut self, store: &Store) {
         for append in store.audit_pending(1_000).unwrap() {
+            self.outbox_id = append.outbox_id;
             self.entry_at(append.timestamp_ms * 1_000, &append.actor, &append.action, &append.payload);
             store.audit_done(append.outbox_id).unwrap();
         }

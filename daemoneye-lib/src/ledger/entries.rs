@@ -53,6 +53,24 @@ impl LedgerFiles {
         Ok(found.filter(|record| record.entry.sequence == sequence))
     }
 
+    /// The first entry that tells of more of the agent's outbox than up to this id.
+    ///
+    /// # Errors
+    /// As [`Self::from`].
+    pub fn behind_outbox(&self, id: u64) -> Result<Option<u64>, SegmentError> {
+        let behind = self.behind(|path| {
+            let first = Entries::of(path).next().transpose()?;
+            Ok(first.is_some_and(|record| record.outbox_id <= id))
+        })?;
+        for record in self.walk(behind.saturating_sub(1), 0) {
+            let record = record?;
+            if record.outbox_id > id {
+                return Ok(Some(record.entry.sequence));
+            }
+        }
+        Ok(None)
+    }
+
     /// The entries from at most a file before the first one on that is behind this time (ms since the Unix epoch), also where the clock was
     /// set back later. Only what the collector says itself is looked at: what others said may have waited. Of a file without a
     /// heartbeat that tells how far the clock had been, its first entry decides, which may be of a later pass.

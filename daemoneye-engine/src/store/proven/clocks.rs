@@ -196,6 +196,45 @@ impl<T> Ceilings<T> {
         }
     }
 
+    pub(super) const fn len(&self) -> usize {
+        self.marks.len()
+    }
+
+    /// All that was said and when, as it was said.
+    pub(super) fn said(&mut self) -> impl Iterator<Item = &mut T> {
+        self.marks.iter_mut().filter_map(|mark| match mark {
+            Mark::Said(_, what) => Some(what),
+            Mark::Clock(_) => None,
+        })
+    }
+
+    /// Puts the first `count` marks together: what was said there was said where they end. `join` gives back what is of another kind.
+    pub(super) fn fold(&mut self, count: usize, join: impl Fn(&mut T, T) -> Option<T>) {
+        let rest = self.marks.split_off(count.min(self.marks.len()));
+        let mut put: Vec<(i64, T)> = Vec::new();
+        let folded = std::mem::take(&mut self.marks);
+        let behind = folded.len();
+        for mark in folded {
+            let Mark::Said(us, what) = mark else { continue };
+            let mut what = Some(what);
+            for (said_us, known) in &mut put {
+                what = what.and_then(|what| join(known, what));
+                if what.is_none() {
+                    *said_us = us;
+                    break;
+                }
+            }
+            put.extend(what.map(|what| (us, what)));
+        }
+        self.marks = put.into_iter().map(|(us, what)| Mark::Said(us, what)).collect();
+        let before = self.marks.len();
+        self.marks.extend(rest);
+        for (_, mark) in &mut self.drops {
+            // What the clock showed there bounds nothing any more.
+            *mark = mark.checked_sub(behind).map_or(usize::MAX, |mark| mark.saturating_add(before));
+        }
+    }
+
     /// All that was said, in order, with its time. What no clock follows was said until `now_us`.
     pub(super) fn settle(&mut self, now_us: i64) -> Vec<(i64, T)> {
         let (mut least_us, mut is_bounded) = (now_us, false);

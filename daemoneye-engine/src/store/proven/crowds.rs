@@ -11,6 +11,36 @@ use super::facts::order;
 /// What has gone by age is taken off by the average, which may be far from what it was.
 const PLAUSIBLE_BYTES: u64 = LEAST_ALERT_BYTES / 4;
 
+/// What went, as entries say.
+#[derive(Debug, Default)]
+struct Gone {
+    /// Order of an entry, and the time of the latest alert that went; once [`Gone::settle`] has run, by it or a later one.
+    crowds: Vec<(u64, i64)>,
+    /// How many went.
+    alerts: u64,
+}
+
+impl Gone {
+    fn add(&mut self, entry: Option<u64>, until_us: i64, alerts: u64) {
+        self.alerts = self.alerts.saturating_add(alerts);
+        self.crowds.push((order(entry), until_us));
+    }
+
+    fn settle(&mut self) {
+        self.crowds.sort_unstable();
+        let mut latest_us = i64::MIN;
+        for (_, until_us) in self.crowds.iter_mut().rev() {
+            latest_us = latest_us.max(*until_us);
+            *until_us = latest_us;
+        }
+    }
+
+    fn took(&self, newest: Option<u64>, time_us: i64, before: u64) -> bool {
+        let behind = self.crowds.partition_point(|(at, _)| *at < order(newest));
+        before < self.alerts && self.crowds.get(behind).is_some_and(|(_, until_us)| time_us <= *until_us)
+    }
+}
+
 /// All of it.
 #[derive(Debug)]
 pub(super) struct Crowds {
@@ -19,17 +49,17 @@ pub(super) struct Crowds {
     bytes: u64,
     /// No entry was lost, and each said how large its alert was.
     pub(super) is_known: bool,
-    /// Order of an entry, and the time of the latest alert that went; once [`Crowds::settle`] has run, by it or a later one.
-    crowds: Vec<(u64, i64)>,
-    /// How many went.
-    gone: u64,
+    gone: Gone,
+    /// Of a store that had alerts before this ledger began: how many there were nobody knows.
+    perhaps: Gone,
     /// Entries with fewer alerts than any setting allows.
     pub(super) implausible: Vec<Option<u64>>,
 }
 
 impl Default for Crowds {
     fn default() -> Self {
-        Self { alerts: 0, bytes: 0, is_known: true, crowds: Vec::new(), gone: 0, implausible: Vec::new() }
+        let (gone, perhaps) = (Gone::default(), Gone::default());
+        Self { alerts: 0, bytes: 0, is_known: true, gone, perhaps, implausible: Vec::new() }
     }
 }
 
@@ -48,14 +78,23 @@ impl Crowds {
         self.take(gone, average.saturating_mul(gone));
     }
 
-    /// Some went because all together were too large, the latest of them of `until_us`.
-    pub(super) fn goes(&mut self, entry: Option<u64>, until_us: i64, alerts: Option<i64>, bytes: Option<i64>) {
+    /// Some went because all together were too large, the latest of them of `until_us`. `had_history`: the store is older than the
+    /// ledger.
+    pub(super) fn goes(
+        &mut self,
+        (entry, until_us): (Option<u64>, i64),
+        [alerts, bytes]: [Option<i64>; 2],
+        had_history: bool,
+    ) {
         if self.is_known && self.bytes < PLAUSIBLE_BYTES {
-            self.implausible.push(entry);
+            if had_history {
+                self.perhaps.add(entry, until_us, unsigned(alerts));
+            } else {
+                self.implausible.push(entry);
+            }
             return;
         }
-        self.gone = self.gone.saturating_add(unsigned(alerts));
-        self.crowds.push((order(entry), until_us));
+        self.gone.add(entry, until_us, unsigned(alerts));
         self.take(unsigned(alerts), unsigned(bytes));
     }
 
@@ -66,18 +105,18 @@ impl Crowds {
 
     /// Nothing more comes.
     pub(super) fn settle(&mut self) {
-        self.crowds.sort_unstable();
-        let mut latest_us = i64::MIN;
-        for (_, until_us) in self.crowds.iter_mut().rev() {
-            latest_us = latest_us.max(*until_us);
-            *until_us = latest_us;
-        }
+        self.gone.settle();
+        self.perhaps.settle();
     }
 
     /// Whether an alert of `time_us` of which `newest` told last may be one of them; `before` others are taken for such already.
     pub(super) fn took(&self, newest: Option<u64>, time_us: i64, before: u64) -> bool {
-        let behind = self.crowds.partition_point(|(at, _)| *at < order(newest));
-        before < self.gone && self.crowds.get(behind).is_some_and(|(_, until_us)| time_us <= *until_us)
+        self.gone.took(newest, time_us, before)
+    }
+
+    /// The same of those of which nobody can tell whether they were too many.
+    pub(super) fn perhaps_took(&self, newest: Option<u64>, time_us: i64, before: u64) -> bool {
+        self.perhaps.took(newest, time_us, before)
     }
 }
 

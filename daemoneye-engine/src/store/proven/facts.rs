@@ -18,7 +18,9 @@ use super::clocks::{Ceilings, Clocks, JITTER_US};
 use super::crowds::Crowds;
 use super::gaps::{GapFact, Gaps, RowKey, grows};
 use super::removals::{Removals, limit_us};
+use super::restored::Restorations;
 use super::streams::Streams;
+use super::told::{Removal, SAID, STRETCHES, Told};
 
 /// How much older than the time at which it was raised an alert may be whose entry was lost: an agent that was away catches up.
 const RAISED_LATE_US: i64 = 86_400_000_000;
@@ -46,6 +48,8 @@ pub(super) struct Facts {
     pub(super) lost: u64,
     /// What the agent says waits here until all of the collector's times behind it are known.
     ceilings: Ceilings<(Option<u64>, Told)>,
+    /// Stretches in it.
+    stretches: usize,
     /// Times of the newest entries.
     collector_us: i64,
     agent_us: i64,
@@ -54,17 +58,10 @@ pub(super) struct Facts {
     /// Entries about alerts and rows of coverage that wait for longer than the way into the ledger can take, and since when.
     pub(super) overdue: (u64, Option<i64>),
     pub(super) streams: Streams,
+    pub(super) restorations: Restorations,
     pub(super) clocks: Clocks,
     /// First problem of the chain.
     pub(super) broken: Option<LedgerError>,
-}
-
-/// What an excuse is made of.
-#[derive(Debug)]
-enum Told {
-    Lost { count: u64, from_us: i64, first_row: u64 },
-    Removed { why: String, before_us: Option<i64>, gone: Vec<Removed> },
-    Retention { before_us: i64 },
 }
 
 /// Entries that found no room: what they told of came behind the last one that did.
@@ -158,6 +155,11 @@ impl Facts {
         self.began.as_ref().map_or(i64::MAX, Began::us)
     }
 
+    /// When the collector wrote last.
+    pub(super) const fn ended_us(&self) -> i64 {
+        self.collector_us
+    }
+
     /// What excuses are worth, now that it is known when they were said at the latest.
     fn bound(&mut self, now_us: i64) {
         for (time_us, (entry, told)) in self.ceilings.settle(now_us) {
@@ -166,7 +168,7 @@ impl Facts {
                     self.lost = self.lost.saturating_add(count);
                     self.losses.push(Loss { entry, from_us: from_us.min(time_us), to_us: time_us, first_row });
                 }
-                Told::Removed { why, before_us, gone } => self.removals.add((entry, time_us), why, before_us, gone),
+                Told::Removed(removal) => self.removals.add((entry, time_us), removal),
                 Told::Retention { before_us } => {
                     let limit_us = limit_us(time_us, Some(before_us));
                     if before_us > limit_us.saturating_add(JITTER_US) {
@@ -202,24 +204,32 @@ impl Facts {
             "coverage",
             "alerts-removed",
             "events-removed",
+            "outbox-renumbered",
             "retention",
             "audit-entries-lost",
         ];
         let parsed = told.contains(&action).then(|| serde_json::from_slice::<Value>(payload).ok()).flatten();
         let Some(payload) = parsed else { return };
         let number = |name: &str| payload.get(name).and_then(Value::as_i64);
+        let is_there = |id| store.has_alert(id).unwrap_or(true);
+        // What comes while the store is looked at is little, and need not be there.
+        if !self.is_late {
+            self.alerts.bound();
+            self.gaps.bound(self.began_us());
+        }
         match action {
             "alert" | "alert-suppressed" => {
-                if self.alerts.raised(entry, &payload, |id| store.has_alert(id).unwrap_or(true)) {
+                if self.alerts.raised(entry, &payload, is_there) {
                     self.crowds.comes(number("bytes"));
                 }
             }
             "alerts-removed" => {
                 let [until_us, alerts, bytes] = ["until_us", "alerts", "bytes"].map(number);
-                self.crowds.goes(entry, until_us.unwrap_or(i64::MIN), alerts, bytes);
+                let had_history = self.streams.had_history();
+                self.crowds.goes((entry, until_us.unwrap_or(i64::MIN)), [alerts, bytes], had_history);
             }
-            "alert-status" => self.alerts.handled(entry, &payload, self.is_late),
-            GREW => self.alerts.grew(entry, &payload, self.is_late),
+            "alert-status" => self.alerts.handled(entry, &payload, self.is_late, is_there),
+            GREW => self.alerts.grew(entry, &payload, self.is_late, is_there),
             "coverage" => {
                 let began_us = self.began.as_ref().map_or(self.collector_us, Began::us);
                 let told_us = self.collector_us.saturating_sub(began_us).max(0);
@@ -229,15 +239,17 @@ impl Facts {
             "events-removed" => {
                 let gone = payload.get("ranges").cloned().map(serde_json::from_value::<Vec<Removed>>);
                 let why = payload.get("why").and_then(Value::as_str).unwrap_or_default().to_owned();
-                let mut gone = gone.and_then(Result::ok).unwrap_or_default();
-                self.removals.bound(&mut gone);
-                let told = Told::Removed { why, before_us: number("before_us"), gone };
-                self.ceilings.say(time_us, (entry, told));
+                let mut ranges = gone.and_then(Result::ok).unwrap_or_default();
+                // Of what no range of this ledger has covered yet there is nothing to excuse.
+                ranges.retain(|range| range.first <= range.last && self.streams.has_ranges(&range.collector));
+                let removal = Removal { why, before_us: number("before_us"), ranges, ..Removal::default() };
+                self.say(time_us, entry, Told::Removed(removal));
             }
+            "outbox-renumbered" => self.restorations.tell((entry, time_us), &payload),
             "retention" => {
                 self.crowds.ages(number("alerts"));
                 if let Some(before_us) = number("before_us") {
-                    self.ceilings.say(time_us, (entry, Told::Retention { before_us }));
+                    self.say(time_us, entry, Told::Retention { before_us });
                 }
             }
             _ => {
@@ -251,7 +263,36 @@ impl Facts {
     fn loses(&mut self, entry: Option<u64>, count: u64, from_us: i64, time_us: i64) {
         self.crowds.is_known = false;
         let first_row = self.gaps.next();
-        self.ceilings.say(time_us, (entry, Told::Lost { count, from_us, first_row }));
+        self.say(time_us, entry, Told::Lost { count, from_us, first_row });
+    }
+
+    fn say(&mut self, time_us: i64, entry: Option<u64>, told: Told) {
+        self.stretches = self.stretches.saturating_add(told.stretches());
+        self.ceilings.say(time_us, (entry, told));
+        // The newest is listed one by one as long as that will do.
+        for (part, vaguely) in [(2, false), (1, false), (1, true)] {
+            if self.ceilings.len() <= SAID && self.stretches <= STRETCHES {
+                return;
+            }
+            self.put_together(part, vaguely);
+        }
+    }
+
+    /// Puts the first `1 / part` of what was said together.
+    fn put_together(&mut self, part: usize, vaguely: bool) {
+        let count = self.ceilings.len().div_ceil(part);
+        self.ceilings.fold(count, |(entry, told), (later, more)| {
+            let rest = told.join(more);
+            if rest.is_none() {
+                *entry = later;
+            }
+            rest.map(|rest| (later, rest))
+        });
+        self.stretches = 0;
+        for (_, told) in self.ceilings.said() {
+            told.shorten(vaguely);
+            self.stretches = self.stretches.saturating_add(told.stretches());
+        }
     }
 
     /// Nothing more comes. `losing`: entries that find no room at this moment, of which none could tell yet.

@@ -6,8 +6,8 @@ use daemoneye_lib::proto::Sequence;
 use serde::Serialize;
 
 use super::super::fsck::{Problem, list};
-use super::Removal;
 use super::leaves::{Position, Seen};
+use super::{Removal, Restored};
 
 /// Streams whose events no range covers and that are told apart; of more only the events are counted.
 const STREAMS: usize = 64;
@@ -31,6 +31,8 @@ pub struct Proven {
     pub events: u64,
     /// Events that retention took, as the ledger says.
     pub removed: u64,
+    /// Events that are gone, of the unproven: the ledger tells of more stretches than are remembered, and these may be among them or not.
+    pub perhaps_removed: u64,
     /// Events that are on their way: into the store, or into the ledger.
     pub pending: u64,
     /// Events that should have come into the store long ago, and of which nothing shows that they did.
@@ -69,6 +71,8 @@ pub struct Proven {
     pub further_older_rows: u64,
     /// When the ledger began, µs since the Unix epoch, by the collector's clock.
     pub began_us: Option<i64>,
+    /// What is not there, or as it was, because the store was put back to an older copy.
+    pub restored: Vec<Restored>,
     /// What retention took, entry by entry, the newest.
     pub removals: Vec<Removal>,
     /// Removals that are not listed, all older.
@@ -164,6 +168,8 @@ pub struct Uncovered {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Why {
+    /// It was recorded long after the last entry of the ledger, which was cut off, or could not be written.
+    Behind,
     /// Its collector writes no ranges into this ledger.
     Foreign,
     /// It stands before all that the ledger covers of its stream.

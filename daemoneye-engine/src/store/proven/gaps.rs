@@ -8,10 +8,17 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::super::reason;
+use super::facts::order;
+use super::lots::{Lot, Lots};
 use super::streams::place;
 
-/// Rows that are not stored any more and are remembered: some 80 MB. Of more nobody knows whether retention took them.
-const GONE: usize = 262_144;
+/// Rows that are not stored any more and are remembered one by one: some 20 MB, a month of one each minute. Of more, the older half is
+/// put together.
+const GONE: usize = 65_536;
+/// Stretches of the numbers of those, and their kinds. Numbers follow each other, and there are some twenty kinds for each collector:
+/// only forged rows have more. Of those that come then nobody knows whether retention took them.
+const NUMBERS: usize = 65_536;
+const KINDS: usize = 4_096;
 
 /// What a row is known by, its number first.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -52,12 +59,61 @@ pub(super) struct GapFact {
     told_us: i64,
 }
 
+/// Rows that are gone, put together.
+#[derive(Debug, Default)]
+pub(super) struct Together {
+    pub(super) lots: Lots,
+    /// Their numbers: in order and apart.
+    numbers: Vec<(u64, u64)>,
+    /// The highest number of each kind.
+    kinds: BTreeMap<(String, String), u64>,
+}
+
+impl Together {
+    fn is_full(&self) -> bool {
+        self.numbers.len() > NUMBERS || self.kinds.len() > KINDS
+    }
+
+    fn put(&mut self, rows: Vec<(RowKey, GapFact)>) {
+        self.lots.put(rows.iter().map(|(_, fact)| Lot::one(order(fact.entry), fact.to_us, fact.to_us)));
+        for (key, _) in rows {
+            self.numbers.push((key.id, key.id));
+            let newest = self.kinds.entry((key.collector, key.reason)).or_default();
+            *newest = key.id.max(*newest);
+        }
+        self.numbers.sort_unstable();
+        self.numbers.dedup_by(|next, before| {
+            let follows = next.0 <= before.1.saturating_add(1);
+            if follows {
+                before.1 = next.1.max(before.1);
+            }
+            follows
+        });
+    }
+
+    fn has_number(&self, id: u64) -> bool {
+        let behind = self.numbers.partition_point(|(first, _)| *first <= id);
+        behind.checked_sub(1).and_then(|at| self.numbers.get(at)).is_some_and(|(_, last)| id <= *last)
+    }
+
+    fn next(&self) -> u64 {
+        self.numbers.last().map_or(0, |(_, last)| last.saturating_add(1))
+    }
+
+    /// Of what came behind `first_row` nobody asks, and then what came before it is not known.
+    fn has_newer(&self, key: &RowKey, first_row: u64) -> bool {
+        let newest = self.kinds.get(&(key.collector.clone(), key.reason.clone()));
+        newest.is_some_and(|newest| *newest > key.id && *newest < first_row)
+    }
+}
+
 /// All of them.
 #[derive(Debug, Default)]
 pub(super) struct Gaps {
     pub(super) facts: BTreeMap<RowKey, GapFact>,
-    /// Rows of which an entry tells less than one before it, the first of them.
-    pub(super) shrunk: Vec<(u64, Option<u64>)>,
+    /// Rows of which an entry tells less than one before it, that entry and the one before, the first of them.
+    pub(super) shrunk: Vec<(u64, Option<u64>, Option<u64>)>,
+    pub(super) together: Together,
     gone: usize,
     /// Those that are not remembered.
     pub(super) forgotten: u64,
@@ -76,7 +132,7 @@ impl Gaps {
         let to_us = ended_us(&row);
         let Some(fact) = self.facts.get_mut(&key) else {
             let row = is_there((key.from_us, key.id)).then_some(row);
-            if row.is_none() && self.gone >= GONE {
+            if row.is_none() && self.gone >= GONE && self.together.is_full() {
                 self.forgotten = self.forgotten.saturating_add(1);
                 return;
             }
@@ -95,7 +151,7 @@ impl Gaps {
             return;
         }
         if !may_become(fact.later.last().unwrap_or(told), &row) && self.shrunk.len() < super::LISTED {
-            self.shrunk.push((key.id, entry));
+            self.shrunk.push((key.id, entry, fact.entry));
         }
         if is_late {
             // More than come in that time.
@@ -107,14 +163,32 @@ impl Gaps {
         }
     }
 
+    /// Puts the older half of those that are gone together when they are too many, but for the first that was made since `began_us`:
+    /// what is older than the ledger is told by it.
+    pub(super) fn bound(&mut self, began_us: i64) {
+        if self.gone < GONE || self.together.is_full() {
+            return;
+        }
+        let first = self.facts.keys().find(|key| key.from_us >= began_us);
+        let all = self.facts.iter().filter(|(key, fact)| fact.row.is_none() && Some(*key) != first);
+        let mut oldest: Vec<(u64, RowKey)> = all.map(|(key, fact)| (order(fact.entry), key.clone())).collect();
+        oldest.sort_unstable();
+        oldest.truncate(GONE / 2);
+        self.gone = self.gone.saturating_sub(oldest.len());
+        let take = |(_, key)| self.facts.remove_entry(&key);
+        self.together.put(oldest.into_iter().filter_map(take).collect());
+    }
+
     /// The number behind the last one that was told of.
     pub(super) fn next(&self) -> u64 {
-        self.facts.last_key_value().map_or(0, |(key, _)| key.id.saturating_add(1))
+        let next = self.facts.last_key_value().map_or(0, |(key, _)| key.id.saturating_add(1));
+        next.max(self.together.next())
     }
 
     /// Whether a row of this number was told of, whatever it is about.
     pub(super) fn has_number(&self, id: u64) -> bool {
-        self.facts.range(RowKey::least(id)..).next().is_some_and(|(key, _)| key.id == id)
+        let is_known = self.facts.range(RowKey::least(id)..).next().is_some_and(|(key, _)| key.id == id);
+        is_known || self.together.has_number(id)
     }
 
     /// Whether a row that no entry tells of may be from before this ledger, which began at `began_us`: numbers are given once and grow,
@@ -131,6 +205,7 @@ impl Gaps {
         let begin = key.id.saturating_add(1);
         let mut newer = self.facts.range(RowKey::least(begin)..RowKey::least(first_row.max(begin)));
         newer.all(|(newer, _)| (&newer.collector, &newer.reason) != (&key.collector, &key.reason))
+            && !self.together.has_newer(key, first_row)
     }
 }
 
@@ -152,7 +227,7 @@ pub(super) fn grows(told: &Value, row: &Value) -> bool {
 }
 
 /// Whether a row may have become the other by taking in more gaps.
-fn may_become(told: &Value, row: &Value) -> bool {
+pub(super) fn may_become(told: &Value, row: &Value) -> bool {
     let number = |of: &Value, name: &str| of.get(name).and_then(Value::as_i64);
     let is_more = |name: &str| number(told, name) <= number(row, name);
     // Once a part of it was not counted, none of it is.
@@ -185,11 +260,34 @@ mod tests {
     }
 
     #[test]
-    fn of_rows_that_are_gone_no_more_are_remembered_than_fit() {
+    fn rows_that_are_gone_are_put_together_and_their_numbers_stay_known() {
         let mut gaps = Gaps::default();
-        for id in 0..=GONE as u64 + 1 {
-            gaps.tell(Some(id), row(id, 1, 1), (1, false), |_| false);
+        let many = GONE as u64 * 3;
+        for id in 1..=many {
+            gaps.bound(5);
+            gaps.tell(Some(id), row(id, id.cast_signed(), id.cast_signed()), (1, false), |_| id == 9);
         }
-        assert_eq!((gaps.facts.len(), gaps.forgotten), (GONE, 2));
+        let together: u64 = gaps.together.lots.iter().map(|lot| lot.rows).sum();
+        assert!(gaps.facts.len() <= GONE + 2 && gaps.facts.len() as u64 + together == many && gaps.forgotten == 0);
+        // 9 is stored, and 5 is the first that was made since.
+        assert_eq!(gaps.together.numbers.len(), 3);
+        assert!((1..=many).all(|id| gaps.has_number(id)) && !gaps.has_number(0) && !gaps.has_number(many + 1));
+        assert_eq!(gaps.next(), many + 1);
+        let key = |id| RowKey::of(&row(id, 1, 1)).unwrap();
+        assert!(!gaps.is_newest(&key(9), many + 1) && gaps.is_newest(&key(many), many + 1));
+        assert!(!gaps.may_be_older(&key(9), 1, 5) && !gaps.may_be_older(&key(many + 1), 1, 5));
+    }
+
+    #[test]
+    fn rows_with_numbers_that_nobody_gives_are_remembered_as_far_as_they_fit() {
+        let mut gaps = Gaps::default();
+        let many = (GONE + 2 * NUMBERS) as u64;
+        for id in 1..=many {
+            gaps.bound(0);
+            gaps.tell(Some(id), row(id * 2, 1, 1), (1, false), |_| false);
+        }
+        let together: u64 = gaps.together.lots.iter().map(|lot| lot.rows).sum();
+        assert!(gaps.facts.len() <= GONE && gaps.together.numbers.len() <= NUMBERS + GONE && gaps.forgotten > 0);
+        assert_eq!(gaps.facts.len() as u64 + together + gaps.forgotten, many);
     }
 }

@@ -1,6 +1,6 @@
 //! Stored events as leaves of the ledger's ranges, a row group at a time.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -64,6 +64,8 @@ struct Unit {
     rows: Rows,
     count: u64,
     is_read: bool,
+    /// By these a query knows whether it has to look.
+    times: (i64, i64),
 }
 
 /// Every event of a snapshot, read as far as it is asked for.
@@ -73,6 +75,8 @@ pub(in crate::store) struct Leaves {
     /// Per collector, the units by the least position that they may hold.
     order: HashMap<String, Vec<(Position, usize)>>,
     read: HashMap<String, BTreeMap<Position, Leaf>>,
+    /// Files with events outside the times that they are listed under.
+    pub(in crate::store) misdated: BTreeSet<String>,
     /// Files that could not be read, and why.
     pub(in crate::store) unreadable: Vec<(String, String)>,
     /// Positions at which more than one row stands, the first of them.
@@ -101,7 +105,7 @@ impl Leaves {
         for file in files {
             match damage::guarded(&file.path, || Ok(groups(file))) {
                 Ok(Ok(groups)) => {
-                    for (group, Group { least, most, count }) in groups.into_iter().enumerate() {
+                    for (group, Group { least, most, count, times }) in groups.into_iter().enumerate() {
                         if least.is_some_and(|least| least > last) || most.is_some_and(|most| most < first) {
                             continue;
                         }
@@ -109,7 +113,9 @@ impl Leaves {
                             [only] => vec![(only.collector.clone(), least.unwrap_or(only.first))],
                             ranges => ranges.iter().map(|range| (range.collector.clone(), range.first)).collect(),
                         };
-                        leaves.add(Rows::Group(Arc::clone(file), group), count, firsts);
+                        let (from_us, to_us) = times.unwrap_or((i64::MIN, i64::MAX));
+                        let times = (from_us.max(file.first_us), to_us.min(file.last_us));
+                        leaves.add(Rows::Group(Arc::clone(file), group), count, times, firsts);
                     }
                 }
                 Ok(Err(what)) => leaves.cannot(file, what),
@@ -122,15 +128,21 @@ impl Leaves {
                 let first = firsts.entry(event.collector.to_owned()).or_insert(event.at);
                 *first = event.at.min(*first);
             });
-            leaves.add(Rows::Open(batch.clone()), batch.num_rows() as u64, firsts);
+            leaves.add(Rows::Open(batch.clone()), batch.num_rows() as u64, (i64::MIN, i64::MAX), firsts);
         }
         leaves.order.values_mut().for_each(|units| units.sort_unstable_by(|one, next| next.cmp(one)));
         leaves
     }
 
-    fn add(&mut self, rows: Rows, count: u64, firsts: impl IntoIterator<Item = (String, Position)>) {
+    fn add(
+        &mut self,
+        rows: Rows,
+        count: u64,
+        times: (i64, i64),
+        firsts: impl IntoIterator<Item = (String, Position)>,
+    ) {
         let unit = self.units.len();
-        self.units.push(Unit { rows, count, is_read: false });
+        self.units.push(Unit { rows, count, is_read: false, times });
         self.total = self.total.saturating_add(count);
         for (collector, first) in firsts {
             self.order.entry(collector).or_default().push((first, unit));
@@ -138,8 +150,7 @@ impl Leaves {
     }
 
     fn cannot(&mut self, file: &SegmentFile, what: String) {
-        let name = file.path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        self.unreadable.push((name, what));
+        self.unreadable.push((name(file), what));
     }
 
     /// Takes out the events of a stretch of a stream, as far as they have been read.
@@ -198,8 +209,10 @@ impl Leaves {
         unit.is_read = true;
         self.done = self.done.saturating_add(unit.count);
         let (read, twice, further) = (&mut self.read, &mut self.twice, &mut self.further_twice);
+        let (times, mut is_misdated) = (unit.times, false);
         let mut take = |batch: &RecordBatch| {
             places(batch, |row, event| {
+                is_misdated |= event.time_us < times.0 || event.time_us > times.1;
                 if !keep(event) {
                     return;
                 }
@@ -222,6 +235,9 @@ impl Leaves {
                 let (file, group) = (Arc::clone(file), *group);
                 // The decoder may panic on bytes that are not what was written.
                 let outcome = damage::guarded(&file.path, || Ok(read_group(&file, group, take)));
+                if is_misdated {
+                    self.misdated.insert(name(&file));
+                }
                 if let Err(what) = outcome.unwrap_or_else(|error| Err(error.to_string())) {
                     self.cannot(&file, what);
                 }
@@ -230,11 +246,16 @@ impl Leaves {
     }
 }
 
+fn name(file: &SegmentFile) -> String {
+    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
+}
+
 /// A row group: between which positions its events lie, where it tells that, and its rows.
 struct Group {
     least: Option<Position>,
     most: Option<Position>,
     count: u64,
+    times: Option<(i64, i64)>,
 }
 
 fn groups(file: &SegmentFile) -> Result<Vec<Group>, String> {
@@ -247,16 +268,21 @@ fn groups(file: &SegmentFile) -> Result<Vec<Group>, String> {
             least: both.map(|(epoch, number)| (epoch.0, number.0)),
             most: both.map(|(epoch, number)| (epoch.1, number.1)),
             count: u64::try_from(group.num_rows()).unwrap_or_default(),
+            times: span(group, "time"),
         }
     };
     Ok(reader.metadata().row_groups().iter().map(one).collect())
 }
 
 fn bounds(group: &RowGroupMetaData, column: &str) -> Option<(u64, u64)> {
+    let (least, most) = span(group, column)?;
+    u64::try_from(least).ok().zip(u64::try_from(most).ok())
+}
+
+fn span(group: &RowGroupMetaData, column: &str) -> Option<(i64, i64)> {
     let column = group.columns().iter().find(|known| known.column_path().string() == column)?;
     let Statistics::Int64(known) = column.statistics()? else { return None };
-    let unsigned = |value: Option<&i64>| value.copied().and_then(|value| u64::try_from(value).ok());
-    unsigned(known.min_opt()).zip(unsigned(known.max_opt()))
+    known.min_opt().copied().zip(known.max_opt().copied())
 }
 
 fn read_group(file: &SegmentFile, group: usize, mut take: impl FnMut(&RecordBatch)) -> Result<(), String> {

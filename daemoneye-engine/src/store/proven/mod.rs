@@ -14,9 +14,12 @@ mod found;
 mod gaps;
 mod kept;
 mod leaves;
+mod lots;
 mod removals;
+mod restored;
 mod rows;
 mod streams;
+mod told;
 
 use std::collections::{BTreeMap, HashMap};
 use std::path::Path;
@@ -35,7 +38,9 @@ use self::found::{Gathered, named, shown};
 pub use self::found::{Lost, OlderRow, Overdue, Proven, Uncovered, Why};
 pub(super) use self::kept::Kept;
 use self::leaves::{Leaf, Leaves, Position, Seen};
+use self::removals::By;
 pub use self::removals::Removal;
+pub use self::restored::Restored;
 use self::rows::Rows;
 use self::streams::Standing;
 use super::fsck::OnProgress;
@@ -90,23 +95,11 @@ impl Store {
         reading.go_on();
         let mut facts = reading.facts;
         facts.settle(audit::losing(&transaction)?, audit::now_us());
+        LedgerFiles::open(dir).and_then(|files| facts.restorations.settle(&files)).map_err(unreadable)?;
         (found.entries, found.began_us) = (facts.entries, Some(facts.began_us()).filter(|us| *us < i64::MAX));
         (found.rows_overdue, found.rows_overdue_since_us) = facts.overdue;
         if let Some(broken) = facts.broken.take() {
             found.report("the ledger", broken.to_string());
-        }
-        if facts.removals.is_full() {
-            found.report(
-                "the ledger",
-                "it tells of more removals than retention makes: the newest of them excuse nothing",
-            );
-        }
-        let further_lost = facts.streams.further_lost();
-        if further_lost > 0 {
-            let what = format!(
-                "it tells of more losses of the collectors' logs than are kept: {further_lost} excuse nothing"
-            );
-            found.report("the ledger", what);
         }
         for entry in std::mem::take(&mut facts.implausible) {
             let place = entry.map_or_else(|| "the agent's outbox".to_owned(), |entry| format!("ledger entry {entry}"));
@@ -138,6 +131,7 @@ impl Store {
         };
         let finished = comparison.events(dir, progress)?;
         let (mut found, taken) = comparison.end(finished);
+        found.restored = facts.restorations.listed();
         (found.removals, found.further_removals) = facts.removals.listed(&taken);
         found.finished = finished;
         Ok(found)
@@ -261,7 +255,7 @@ impl Comparison<'_> {
             return Ok(());
         }
         let lacking: Vec<u64> = range.numbers().filter(|number| !known.has(*number)).collect();
-        let removed = self.removed(range, &lacking, recorded);
+        let removed = self.removed(entry, range, &lacking, recorded);
         self.found.removed = self.found.removed.saturating_add(removed);
         if self.kept(range, &mut known)? && known.fits(range) {
             self.proves(range, there, recorded);
@@ -284,20 +278,23 @@ impl Comparison<'_> {
     }
 
     /// How many of these retention took. What it cannot have taken is a problem.
-    fn removed(&mut self, range: &EventRange, lacking: &[u64], recorded: Recorded) -> u64 {
+    fn removed(&mut self, entry: u64, range: &EventRange, lacking: &[u64], recorded: Recorded) -> u64 {
         let removals = &self.facts.removals;
         let survivors = self.survivors.get(&range.collector);
         let by = |number: &u64| removals.of(&range.collector, (range.epoch, *number));
         let mut removed = 0_u64;
         for run in lacking.chunk_by(|one, next| by(one) == by(next)) {
             let (Some(first), Some(last)) = (run.first(), run.last()) else { continue };
-            let Some(fact) = by(first) else { continue };
+            let Some(By { fact, is_sure }) = by(first) else { continue };
             let count = run.len() as u64;
-            removed = removed.saturating_add(count);
-            if let Some(taken) = self.taken.get_mut(fact) {
+            if let Some(taken) = self.taken.get_mut(fact).filter(|_| is_sure) {
+                removed = removed.saturating_add(count);
                 *taken = taken.saturating_add(count);
+            } else {
+                self.found.unproven = self.found.unproven.saturating_add(count);
+                self.found.perhaps_removed = self.found.perhaps_removed.saturating_add(count);
             }
-            if let Some(why) = removals.contradiction(fact, recorded, survivors) {
+            if let Some(why) = removals.contradiction(fact, (entry, recorded), survivors) {
                 let said = removals.facts.get(fact).and_then(|fact| fact.entry);
                 let said =
                     said.map_or_else(|| "an entry that waits".to_owned(), |entry| format!("ledger entry {entry}"));
@@ -342,7 +339,7 @@ impl Comparison<'_> {
                 lost.push(*number);
             } else if self.pinned.may_lag(&range.collector) && Some(at) > seen {
                 coming.push(*number);
-            } else {
+            } else if !self.facts.restorations.took_event(self.facts.streams.lowered(&range.collector), at) {
                 gone.push(*number);
             }
         }
@@ -433,6 +430,10 @@ impl Comparison<'_> {
             for (file, what) in &self.leaves.unreadable {
                 self.found.report(format!("segments/{file}"), format!("its events cannot be read: {what}"));
             }
+            for file in &self.leaves.misdated {
+                let what = "it has events outside the times that it is listed under, where no query finds them";
+                self.found.report(format!("segments/{file}"), what);
+            }
             for (collector, at) in &self.leaves.twice {
                 self.found
                     .report(format!("{collector}:{}", shown(*at)), "more than one event stands at this position");
@@ -449,6 +450,10 @@ fn judge(facts: &Facts, pinned: &Pinned, event: &Seen<'_>, found: &mut Proven, g
     match facts.streams.standing(event.collector, event.at, seen) {
         Standing::Covered => return true,
         Standing::Uncovered(why) => gathered.add(event, why, facts.began_us()),
+        // It would have been covered within a second.
+        Standing::Pending if event.time_us > facts.ended_us().saturating_add(JITTER_US) => {
+            gathered.add(event, Why::Behind, facts.began_us());
+        }
         Standing::Pending => found.pending = found.pending.saturating_add(1),
         Standing::PutIn(why) => {
             let place = format!("{}:{}", named(event.collector), shown(event.at));

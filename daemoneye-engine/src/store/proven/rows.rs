@@ -15,7 +15,8 @@ use super::super::{Store, StoreError, growth};
 use super::alerts::AlertFact;
 use super::facts::Facts;
 use super::found::Proven;
-use super::gaps::{GapFact, RowKey, ended_us};
+use super::gaps::{GapFact, RowKey, ended_us, may_become};
+use super::lots::Lot;
 
 const CAME_BACK: &str = "it was not in the store a moment before: it was put into it";
 const INSERTED: &str = "no entry of the ledger tells of it: it was put into the store";
@@ -57,7 +58,8 @@ impl<'a> Rows<'a> {
     }
 
     pub(super) fn alerts(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
-        for (id, entry) in &self.facts.alerts.shrunk {
+        let restored = &self.facts.restorations;
+        for (id, entry, _) in self.facts.alerts.shrunk.iter().filter(|(_, _, before)| !restored.has(*before)) {
             let what = format!("it was changed: {} has less of it than an entry before", shown(*entry));
             found.report(format!("alert {id}"), what);
         }
@@ -78,18 +80,36 @@ impl<'a> Rows<'a> {
             let is_excused = || self.excuse(self.facts.may_have_lost_alert(alert.time_us));
             Self::unknown(format!("alert {uuid}"), alert.time_us, self.is_older(&alert), is_excused, found);
         }
+        let mut perhaps = 0_u64;
         for (id, fact) in self.facts.alerts.facts.iter().filter(|(_, fact)| !fact.is_stored.get()) {
             if !self.had(fact.entry) || self.facts.is_expired(fact.newest, fact.seen_us) {
                 continue;
             }
             if self.facts.crowds.took(fact.newest, fact.time_us, found.alerts_removed) {
                 found.alerts_removed = found.alerts_removed.saturating_add(1);
-            } else {
+            } else if self.facts.crowds.perhaps_took(fact.newest, fact.time_us, perhaps) {
+                perhaps = perhaps.saturating_add(1);
+            } else if !restored.took_row(fact.entry) {
                 found.report(format!("alert {id}"), deleted(fact.entry));
             }
         }
-        found.rows_unproven = found.rows_unproven.saturating_add(self.facts.alerts.forgotten);
+        found.rows_unproven = found.rows_unproven.saturating_add(perhaps);
+        self.facts.alerts.lots.iter().for_each(|lot| self.judge_lot(lot, found));
         Ok(())
+    }
+
+    /// Alerts that are gone. Whether retention took those that it did not take all of, nobody can tell any more.
+    fn judge_lot(&self, lot: &Lot, found: &mut Proven) {
+        let Lot { rows, newest, seen_us, time_us } = *lot;
+        if self.facts.is_expired(Some(newest), seen_us) {
+            return;
+        }
+        let behind = found.alerts_removed.saturating_add(rows).saturating_sub(1);
+        if self.facts.crowds.took(Some(newest), time_us, behind) {
+            found.alerts_removed = found.alerts_removed.saturating_add(rows);
+        } else {
+            found.rows_unproven = found.rows_unproven.saturating_add(rows);
+        }
     }
 
     /// Whether an alert that no entry tells of may have been raised before this ledger began: by its time, and by the events that it
@@ -122,30 +142,40 @@ impl<'a> Rows<'a> {
         };
         let status = stored.status.as_str();
         let said = told.status.clone().unwrap_or_else(|| alert.status.as_str().to_owned());
-        if status != said && !told.later.iter().any(|later| later == status) && !self.excuse(waits) {
+        let is_said = status == said || told.later.iter().any(|later| later == status);
+        let restored = &self.facts.restorations;
+        let is_restored = !is_said && restored.took_row(fact.newest);
+        // The entry that said so found no room.
+        let is_excused = !is_said && !is_restored && self.excuse(waits);
+        if !is_said && !is_restored && !is_excused {
             return found.report(place, format!("its status was changed: it is {status}, the ledger says {said}"));
         }
         let grown = Growth::of(stored);
         // An entry of a build that told no growth says what it was raised with, and nothing of later.
         let known = told.growth.clone().or_else(|| Some(Growth::born(alert, told.raised.clone()?)));
-        let Some(known) = known else {
-            found.alerts_unproven = found.alerts_unproven.saturating_add(1);
-            return;
+        let count = match known {
+            None => &mut found.alerts_unproven,
+            Some(known)
+                if known.is_as_seen(&grown) || told.grown_later.iter().any(|later| later.is_as_seen(&grown)) =>
+            {
+                if fact.entry.is_some() { &mut found.alerts } else { &mut found.rows_pending }
+            }
+            Some(known) if waits && known.grows_to(&grown) => &mut found.alerts_growing,
+            // It is as it was when the store was copied.
+            Some(known) if grown.grows_to(&known) && (is_restored || restored.took_row(fact.newest)) => return,
+            Some(known) => {
+                let what =
+                    format!("it was changed: it counts {}, and the ledger tells of {}", grown.count, known.count);
+                return found.report(place, what);
+            }
         };
-        if known.is_as_seen(&grown) || told.grown_later.iter().any(|later| later.is_as_seen(&grown)) {
-            let count = if fact.entry.is_some() { &mut found.alerts } else { &mut found.rows_pending };
-            *count = count.saturating_add(1);
-        } else if waits && known.grows_to(&grown) {
-            found.alerts_growing = found.alerts_growing.saturating_add(1);
-        } else {
-            let what = format!("it was changed: it counts {}, and the ledger tells of {}", grown.count, known.count);
-            found.report(place, what);
-        }
+        let count = if is_excused { &mut found.rows_unproven } else { count };
+        *count = count.saturating_add(u64::from(!is_restored));
     }
 
     pub(super) fn coverage(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
-        let gaps = &self.facts.gaps;
-        for (id, entry) in &gaps.shrunk {
+        let (gaps, restored) = (&self.facts.gaps, &self.facts.restorations);
+        for (id, entry, _) in gaps.shrunk.iter().filter(|(_, _, before)| !restored.has(*before)) {
             let what = format!("it was changed: {} says what cannot have become of it", shown(*entry));
             found.report(format!("coverage row {id}"), what);
         }
@@ -170,11 +200,15 @@ impl<'a> Rows<'a> {
             Self::unknown(place, to_us, is_older, is_excused, found);
         }
         for (key, fact) in gaps.facts.iter().filter(|(_, fact)| !fact.is_stored.get()) {
-            if self.had(fact.entry) && !self.facts.is_expired(fact.entry, fact.to_us) {
+            let is_gone = self.had(fact.entry) && !self.facts.is_expired(fact.entry, fact.to_us);
+            if is_gone && !restored.took_row(fact.entry) {
                 found.report(format!("coverage row {}", key.id), deleted(fact.entry));
             }
         }
-        found.rows_unproven = found.rows_unproven.saturating_add(gaps.forgotten);
+        let lots = gaps.together.lots.iter();
+        let unproven = lots.filter(|lot| !self.facts.is_expired(Some(lot.newest), lot.seen_us)).map(|lot| lot.rows);
+        let unproven = unproven.fold(gaps.forgotten, u64::saturating_add);
+        found.rows_unproven = found.rows_unproven.saturating_add(unproven);
         Ok(())
     }
 
@@ -184,6 +218,8 @@ impl<'a> Rows<'a> {
         if row == told || fact.later.contains(row) {
             let count = if fact.entry.is_some() { &mut found.coverage } else { &mut found.rows_pending };
             *count = count.saturating_add(1);
+        } else if may_become(row, told) && self.facts.restorations.took_row(fact.entry) {
+            // It is as it was when the store was copied.
         } else if self.excuse(self.facts.may_have_grown(key, fact, row)) {
             // It may have grown, and the entry that said so was lost.
             found.rows_unproven = found.rows_unproven.saturating_add(1);

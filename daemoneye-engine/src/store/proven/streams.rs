@@ -11,10 +11,13 @@ use serde_json::Value;
 
 use super::found::Why;
 use super::leaves::Position;
+use super::restored::Lowered;
 
 /// Stretches of a stream that its collector may have lost. Its log loses the oldest first, so what it tells of mostly follows what it
-/// told before, and is one with it.
+/// told before, and is one with it. What lies between more of them counts as lost, which proves nothing.
 const LOST_STRETCHES: usize = 65_536;
+/// Registrations of a store that had less than before: a host is restored, and its collector started until the store has caught up.
+const LOWERED: usize = 4_096;
 /// Why a collector's log lost records that it had: it was full, or was damaged.
 const LOG_LOSSES: [&str; 2] = ["wal_bound", "wal_corrupt"];
 
@@ -50,14 +53,17 @@ struct Stream {
     met: Option<Met>,
     /// The farthest that the agent had said to have stored: a note of that which was set back makes nothing unstored.
     committed: Option<Position>,
+    /// Where it said less than before, and the entry of the newest registration.
+    lowered: Vec<Lowered>,
+    registered: u64,
     /// Epochs of its first and newest start.
     epochs: Option<(u64, u64)>,
     /// Its last word is that it ended, all of its events covered.
     ended: bool,
     /// What its log lost before the agent had taken it, by its own word: in order and apart.
     lost: Vec<(Position, Position)>,
-    /// Stretches of that for which there was no room.
-    further_lost: u64,
+    /// From where to where there is more of it, for which there was no room one by one.
+    lost_between: Option<(Position, Position)>,
 }
 
 /// All of them, by collector.
@@ -86,7 +92,7 @@ impl Streams {
                 }
             }
             // Of a later one: what was stored since then is not in what is looked at.
-            "registration" if !is_late => stream.meets(&json(&record.payload)),
+            "registration" if !is_late => stream.meets(entry.sequence, &json(&record.payload)),
             "coverage-gap" => stream.loses(&entry.actor, &json(&record.payload)),
             _ => {}
         }
@@ -100,14 +106,24 @@ impl Streams {
         self.0.get(collector)?.committed
     }
 
+    /// Where the agent said to have stored less of it than before.
+    pub(super) fn lowered(&self, collector: &str) -> &[Lowered] {
+        self.0.get(collector).map(|stream| stream.lowered.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether the agent had stored something when this ledger began.
+    pub(super) fn had_history(&self) -> bool {
+        self.0.values().any(|stream| matches!(stream.met, Some(Met::At(_))))
+    }
+
+    /// Whether anything of it is covered.
+    pub(super) fn has_ranges(&self, collector: &str) -> bool {
+        self.0.get(collector).is_some_and(|stream| !stream.spans.is_empty())
+    }
+
     /// Whether the collector says that its log lost what stood there before the agent had taken it.
     pub(super) fn has_lost(&self, collector: &str, at: Position) -> bool {
         self.0.get(collector).is_some_and(|stream| stream.has_lost(at))
-    }
-
-    /// Stretches of losses for which there was no room.
-    pub(super) fn further_lost(&self) -> u64 {
-        self.0.values().fold(0, |sum, stream| sum.saturating_add(stream.further_lost))
     }
 
     /// What an event at `at` is. `seen`: how far the stream has come into the store, by the store's own word.
@@ -125,11 +141,15 @@ impl Streams {
 }
 
 impl Stream {
-    fn meets(&mut self, payload: &Value) {
+    fn meets(&mut self, entry: u64, payload: &Value) {
         let told = payload.get("committed");
         let at = told.and_then(Value::as_str).and_then(place);
         let none = if told.is_some_and(Value::is_null) { Met::Nothing } else { Met::Unknown };
         self.met.get_or_insert(at.map_or(none, Met::At));
+        let before = std::mem::replace(&mut self.registered, entry);
+        if let Some(had) = self.committed.filter(|had| at < Some(*had) && self.lowered.len() < LOWERED) {
+            self.lowered.push(Lowered { entry, before, at: at.unwrap_or_default(), had });
+        }
         self.committed = self.committed.max(at);
     }
 
@@ -162,12 +182,14 @@ impl Stream {
         if self.lost.len() < LOST_STRETCHES || self.lost.last().is_some_and(|(_, end)| follows(*end, first)) {
             add(&mut self.lost, first, last);
         } else {
-            self.further_lost = self.further_lost.saturating_add(1);
+            let (begin, end) = self.lost_between.unwrap_or((first, last));
+            self.lost_between = Some((first.min(begin), last.max(end)));
         }
     }
 
     fn has_lost(&self, (epoch, number): Position) -> bool {
-        if within(&self.lost, (epoch, number)) {
+        let between = self.lost_between.as_slice();
+        if within(&self.lost, (epoch, number)) || within(between, (epoch, number)) {
             return true;
         }
         // Numbers go on over the epochs of a log, and what is gone as a whole cannot say of which it was: it is told by that of what
@@ -310,9 +332,9 @@ mod tests {
     fn what_stands_before_all_ranges_is_older_only_as_far_as_the_agent_had_stored_the_stream() {
         let standing = |registered: Option<&str>, at| {
             let mut stream = Stream::default();
-            stream.meets(&registered.map_or(Value::Null, |text| serde_json::from_str(text).unwrap()));
+            stream.meets(1, &registered.map_or(Value::Null, |text| serde_json::from_str(text).unwrap()));
             // What it says later excuses nothing.
-            stream.meets(&serde_json::json!({ "committed": "9:99" }));
+            stream.meets(2, &serde_json::json!({ "committed": "9:99" }));
             stream.cover(&range(2, 50, 60));
             Streams(HashMap::from([("c".to_owned(), stream)])).standing("c", at, Some((9, 99)))
         };

@@ -3,7 +3,7 @@
 
 use daemoneye_engine::store::Why;
 use daemoneye_lib::model::RuleKind;
-use redb::ReadableDatabase as _;
+use redb::{ReadableDatabase as _, ReadableTable as _};
 
 use super::*;
 
@@ -162,6 +162,78 @@ fn events_that_wait_for_a_range_are_of_an_epoch_that_their_collector_began() {
 }
 
 #[test]
+fn events_long_behind_the_end_of_a_ledger_do_not_pass_for_some_that_wait_for_a_range() {
+    let (dir, mut ledger, records) = covered(4);
+    let end_us = ledger.now_us;
+    let dated = |number: u64, time_us: i64| {
+        let record = event(number, "sh");
+        let event = ProcessEvent { time_us, ..ProcessEvent::decode(record.payload.as_ref()).unwrap() };
+        Record { time_us, payload: event.encode_to_vec().into(), ..record }
+    };
+    let more = [dated(41, end_us), dated(42, end_us + HOUR_US), dated(43, end_us + HOUR_US)];
+    let all: Vec<Record> = records.iter().chain(&more).cloned().collect();
+    let store = filled(dir.path(), &all, &[20]);
+    ledger.drain(&store);
+    ledger.entry_at(end_us, "procmond", "heartbeat", b"{}");
+    let found = compare(&store, dir.path());
+    assert!(found.is_sound(), "{found:?}");
+    let behind: Vec<_> = found.uncovered.iter().map(|of| (of.why, of.events)).collect();
+    assert_eq!((found.pending, behind), (1, vec![(Why::Behind, 2)]));
+}
+
+#[test]
+fn a_file_that_is_listed_under_times_that_its_events_do_not_have_is_named() {
+    let (dir, mut ledger, records) = covered(4);
+    let store = filled(dir.path(), &records, &[20]);
+    store.seal().unwrap();
+    ledger.drain(&store);
+    assert!(compare(&store, dir.path()).is_sound());
+    let hidden = store.snapshot().segments.first().unwrap().clone();
+    drop(store);
+    // What a query for the time of the event does not open.
+    let table: TableDefinition<'_, (&str, i64, u64), Raw<Segment>> = TableDefinition::new("segments");
+    let db = redb::Database::open(dir.path().join("state.redb")).unwrap();
+    let write = db.begin_write().unwrap();
+    {
+        let mut rows = write.open_table(table).unwrap();
+        let key = ("process_events", hidden.first_us, hidden.id);
+        let mut bytes = rows.get(key).unwrap().unwrap().value().to_vec();
+        let last = postcard::to_stdvec(&hidden.last_us).unwrap();
+        let earlier = postcard::to_stdvec(&(hidden.last_us - 2_000)).unwrap();
+        let at = bytes.windows(last.len()).position(|some| some == last).unwrap();
+        bytes.get_mut(at..at + last.len()).unwrap().copy_from_slice(&earlier);
+        rows.insert(key, bytes.as_slice()).unwrap();
+    }
+    write.commit().unwrap();
+    drop(db);
+    let store = Store::open(options(dir.path())).unwrap();
+    let found = compare(&store, dir.path());
+    assert!(found.problems.iter().any(|problem| problem.what.contains("no query finds them")), "{found:?}");
+}
+
+#[test]
+fn a_new_ledger_beside_a_store_with_alerts_cannot_tell_whether_they_were_too_many() {
+    let dir = tempfile::tempdir().unwrap();
+    let records = two_runs();
+    let store = filled(dir.path(), &records, &[20]);
+    raise(&store, &records[30], "b");
+    let mut ledger = anew(dir.path(), &records, HAD_STORED);
+    ledger.drain(&store);
+    let whole = compare(&store, dir.path());
+    assert!(whole.is_sound(), "{whole:?}");
+    let gone = json!({ "why": "their size", "until_us": i64::MAX, "alerts": 1, "bytes": 1 }).to_string();
+    ledger.entry("agent", "alerts-removed", gone.as_bytes());
+    beats(&mut ledger, 1);
+    let other = tempfile::tempdir().unwrap();
+    let without = filled(other.path(), &records, &[20]);
+    forget(&without);
+    let named = |found: &Proven| told(found).into_iter().filter(|(place, _)| !place.starts_with("coverage")).count();
+    let found = compare(&without, dir.path());
+    assert_eq!((named(&found), found.alerts_removed), (0, 0), "{found:?}");
+    assert!(found.rows_unproven > 0, "{found:?}");
+}
+
+#[test]
 fn a_stream_that_was_stored_once_is_not_awaited_because_the_agent_says_less_of_it_later() {
     let (dir, mut ledger, records) = covered(4);
     let store = filled(dir.path(), &records[..20], &[10]);
@@ -174,6 +246,13 @@ fn a_stream_that_was_stored_once_is_not_awaited_because_the_agent_says_less_of_i
 
 #[derive(Debug)]
 struct Coverage;
+
+#[derive(Debug)]
+struct Segment;
+
+impl Named for Segment {
+    const NAME: &'static str = "daemoneye::segments";
+}
 
 impl Named for Coverage {
     const NAME: &'static str = "daemoneye::coverage";
