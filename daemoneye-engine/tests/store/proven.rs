@@ -469,6 +469,37 @@ fn an_entry_of_alerts_that_went_for_their_size_excuses_no_more_than_it_says_and_
 }
 
 #[test]
+fn an_entry_that_was_lost_makes_no_alerts_too_many() {
+    let (dir, mut ledger, records) = covered(40);
+    let (store, _) = alarmed(dir.path(), &records);
+    ledger.drain(&store);
+    let other = tempfile::tempdir().unwrap();
+    let without = filled(other.path(), &records, &[20]);
+    forget(&without);
+    ledger.entry("agent", "audit-entries-lost", br#"{"count":1}"#);
+    let gone = json!({ "why": "their size", "until_us": i64::MAX, "alerts": 1, "bytes": 1 }).to_string();
+    ledger.entry("agent", "alerts-removed", gone.as_bytes());
+    beats(&mut ledger, 1);
+    let found = compare(&without, dir.path());
+    assert!(found.alerts_removed == 0 && found.rows_unproven > 0, "{found:?}");
+    assert!(!found.problems.iter().any(|problem| problem.place.starts_with("alert ")), "{found:?}");
+}
+
+#[test]
+fn an_entry_that_was_lost_excuses_no_status_without_being_told() {
+    let (dir, mut ledger, records) = covered(40);
+    let (store, alert) = alarmed(dir.path(), &records);
+    repeat(&store, &records[3], 41..=42);
+    ledger.drain(&store);
+    store.set_alert_status(alert, AlertStatus::Closed, "operator:0", "").unwrap();
+    forget(&store);
+    ledger.entry("agent", "audit-entries-lost", br#"{"count":1}"#);
+    beats(&mut ledger, 1);
+    let found = compare(&store, dir.path());
+    assert!(found.is_sound() && found.alerts_growing == 0 && found.rows_unproven == 1, "{found:?}");
+}
+
+#[test]
 fn an_entry_that_was_lost_excuses_one_row_of_its_time() {
     let (dir, mut ledger, records) = covered(40);
     let store = filled(dir.path(), &records, &[20]);

@@ -50,7 +50,7 @@ pub(super) struct Crowds {
     /// No entry was lost, and each said how large its alert was.
     pub(super) is_known: bool,
     gone: Gone,
-    /// Of a store that had alerts before this ledger began: how many there were nobody knows.
+    /// Where entries were lost, or the store had alerts before this ledger began: how large they were together nobody knows.
     perhaps: Gone,
     /// Entries with fewer alerts than any setting allows.
     pub(super) implausible: Vec<Option<u64>>,
@@ -86,11 +86,11 @@ impl Crowds {
         [alerts, bytes]: [Option<i64>; 2],
         had_history: bool,
     ) {
-        if self.is_known && self.bytes < PLAUSIBLE_BYTES {
-            if had_history {
-                self.perhaps.add(entry, until_us, unsigned(alerts));
-            } else {
+        if self.bytes < PLAUSIBLE_BYTES {
+            if self.is_known && !had_history {
                 self.implausible.push(entry);
+            } else {
+                self.perhaps.add(entry, until_us, unsigned(alerts));
             }
             return;
         }

@@ -31,9 +31,9 @@ fn lasting(store: &Store, from: i64, until: i64) {
 /// A host whose store was copied when it had twenty events, went on to thirty-two, and was put back; it has gone on since.
 fn restored(tells: bool) -> (tempfile::TempDir, tempfile::TempDir, Proven) {
     let (dir, mut ledger, records) = covered(4);
-    let store = filled(dir.path(), &records[..20], &[10]);
+    let store = filled(dir.path(), records.get(..20).unwrap(), &[10]);
     store.seal().unwrap();
-    raise(&store, &records[3], "a");
+    raise(&store, records.get(3).unwrap(), "a");
     let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
     lasting(&store, 0, 1_000_000);
     ledger.drain(&store);
@@ -43,9 +43,9 @@ fn restored(tells: bool) -> (tempfile::TempDir, tempfile::TempDir, Proven) {
     copy(dir.path(), back.path());
     // What comes behind the copy.
     let store = Store::open(options(dir.path())).unwrap();
-    store.append(decode("procmond", &records[20..32]).unwrap()).unwrap();
+    store.append(decode("procmond", records.get(20..32).unwrap()).unwrap()).unwrap();
     store.seal().unwrap();
-    raise(&store, &records[25], "b");
+    raise(&store, records.get(25).unwrap(), "b");
     store.set_alert_status(alert, AlertStatus::Closed, "operator:0", "").unwrap();
     lasting(&store, 2_000_000, 3_000_000);
     lasting(&store, 60_000_000, 61_000_000);
@@ -58,10 +58,10 @@ fn restored(tells: bool) -> (tempfile::TempDir, tempfile::TempDir, Proven) {
     if tells {
         assert!(store.audit_heed(ledger.outbox_id).unwrap().is_some());
     }
-    store.append(decode("procmond", &records[32..]).unwrap()).unwrap();
+    store.append(decode("procmond", records.get(32..).unwrap()).unwrap()).unwrap();
     store.seal().unwrap();
     lasting(&store, 4_000_000, 5_000_000);
-    raise(&store, &records[35], "c");
+    raise(&store, records.get(35).unwrap(), "c");
     ledger.drain(&store);
     let found = compare(&store, dir.path());
     (dir, back, found)
