@@ -370,8 +370,9 @@ fn a_change_of_what_is_left_of_a_range_that_retention_cut_is_named() {
 fn set_right(began_us: i64, then_us: i64) -> Proven {
     let dir = tempfile::tempdir().unwrap();
     let records = two_runs();
-    let store = filled(dir.path(), &records[..20], &[10]);
-    raise(&store, &records[3], "a");
+    let (before, behind) = records.split_at(20);
+    let store = filled(dir.path(), before, &[10]);
+    raise(&store, before.get(3).unwrap(), "a");
     forget(&store);
     let mut ledger = Ledger::new(dir.path());
     ledger.now_us = began_us;
@@ -382,8 +383,8 @@ fn set_right(began_us: i64, then_us: i64) -> Proven {
     let beat = json!({ "collector": "procmond", "from_ms": began_us / 1_000, "to_ms": then_us / 1_000, "state": "running",
         "events": 0, "lost": 0, "errors": 0, "cycles": 12, "entities": 9, "last": null });
     ledger.entry("procmond", "heartbeat", beat.to_string().as_bytes());
-    ledger.cover(&records[20..40], 4);
-    store.append(decode("procmond", &records[20..]).unwrap()).unwrap();
+    ledger.cover(behind.get(..20).unwrap(), 4);
+    store.append(decode("procmond", behind).unwrap()).unwrap();
     compare(&store, dir.path())
 }
 
