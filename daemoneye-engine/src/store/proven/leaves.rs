@@ -212,7 +212,8 @@ impl Leaves {
         let (times, mut is_misdated) = (unit.times, false);
         let mut take = |batch: &RecordBatch| {
             places(batch, |row, event| {
-                is_misdated |= event.time_us < times.0 || event.time_us > times.1;
+                // One without a time is found by no time.
+                is_misdated |= event.time_us != 0 && (event.time_us < times.0 || event.time_us > times.1);
                 if !keep(event) {
                     return;
                 }
