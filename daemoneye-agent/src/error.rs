@@ -71,8 +71,13 @@ pub(crate) enum AgentError {
     )]
     MissingCollector { path: PathBuf },
     /// A checkpoint has no columns.
-    #[error("sinks.file.checkpoints needs sinks.file.format = json: a checkpoint does not fit the columns of alerts")]
-    MisuseCheckpointFormat,
+    #[error(
+        "sinks.{sink}.checkpoints needs another sinks.{sink}.format than csv: a checkpoint does not fit the columns of alerts"
+    )]
+    MisuseCheckpointFormat {
+        /// Which one.
+        sink: &'static str,
+    },
     /// `external` without a token.
     #[error("procmond.mode is external and procmond.token_file is not set: name the file that holds its token")]
     MisuseNoToken,
@@ -141,7 +146,7 @@ impl AgentError {
             }
             Self::Config(_)
             | Self::LimitSocketPath { .. }
-            | Self::MisuseCheckpointFormat
+            | Self::MisuseCheckpointFormat { .. }
             | Self::MisuseNoToken
             | Self::MisuseToken { .. } => Exit::Config,
             Self::Jail(error) => error.exit(),

@@ -29,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) query: Query,
     pub(crate) alerts: Alerts,
     pub(crate) stdout: Option<Format>,
+    /// The ledger's checkpoints go there as well.
+    pub(crate) stdout_checkpoints: bool,
     pub(crate) file: Option<FileSink>,
     pub(crate) sandbox_required: Required,
     /// The table with values and origins, as `config show` answers it.
@@ -128,6 +130,7 @@ impl Settings {
                 retention_bytes: config.integer("alerts.retention_bytes"),
             },
             stdout: config.boolean("sinks.stdout.enabled").then(|| Format::named(config.text("sinks.stdout.format"))),
+            stdout_checkpoints: config.boolean("sinks.stdout.checkpoints"),
             file: config.boolean("sinks.file.enabled").then(|| FileSink {
                 path: absolute(config.path("sinks.file.path")),
                 format: Format::named(config.text("sinks.file.format")),
@@ -152,7 +155,10 @@ impl Settings {
             return Err(AgentError::MisuseNoToken);
         }
         if self.file.as_ref().is_some_and(|file| file.checkpoints && file.format == Format::Csv) {
-            return Err(AgentError::MisuseCheckpointFormat);
+            return Err(AgentError::MisuseCheckpointFormat { sink: "file" });
+        }
+        if self.stdout_checkpoints && self.stdout == Some(Format::Csv) {
+            return Err(AgentError::MisuseCheckpointFormat { sink: "stdout" });
         }
         Ok(self)
     }

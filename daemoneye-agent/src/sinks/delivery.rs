@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use daemoneye_engine::store::{Due, Store, StoreError};
 
 use super::breaker::Breaker;
+use super::checkpoints::Checkpoints;
 use super::{AlertSink, SinkError};
 use crate::clock::now_us;
 use crate::jitter;
@@ -56,13 +57,13 @@ impl SinkState {
 /// Delivers until the worker stops, then once more what is due.
 pub(crate) async fn run(worker: Arc<Worker>, sink: Box<dyn AlertSink>, state: Arc<SinkState>) {
     let mut news = worker.alert_news();
-    let mut feeder =
-        Feeder { store: Arc::clone(&worker.store), sink, state, breaker: Breaker::default(), checkpoint: None };
+    let mut checkpoints = Checkpoints::new(Arc::clone(&worker.store));
+    let mut feeder = Feeder { store: Arc::clone(&worker.store), sink, state, breaker: Breaker::default() };
     feeder.check().await;
     let shutdown = worker.shutdown_token();
     loop {
         feeder.round().await;
-        feeder.checkpoint(worker.roster.checkpoint()).await;
+        checkpoints.feed(feeder.sink.as_mut(), worker.roster.checkpoint(), TIMEOUT, wait).await;
         if shutdown.is_cancelled() {
             return;
         }
@@ -80,8 +81,6 @@ struct Feeder {
     sink: Box<dyn AlertSink>,
     state: Arc<SinkState>,
     breaker: Breaker,
-    /// The last one that the sink took.
-    checkpoint: Option<String>,
 }
 
 impl Feeder {
@@ -91,20 +90,6 @@ impl Feeder {
             tracing::warn!(sink = self.sink.name(), %error, "alerts wait for this sink");
             self.state.note(|about| about.last_error = Some(error.to_string()));
         }
-    }
-
-    /// Hands over the newest checkpoint, if the sink asks for them. One that fails is not kept: the next one says more.
-    async fn checkpoint(&mut self, newest: Option<String>) {
-        let Some(note) = newest.filter(|note| self.sink.takes_checkpoints() && self.checkpoint.as_ref() != Some(note))
-        else {
-            return;
-        };
-        match tokio::time::timeout(TIMEOUT, self.sink.checkpoint(&note)).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!(sink = self.sink.name(), %error, "a checkpoint was not delivered"),
-            Err(_) => tracing::warn!(sink = self.sink.name(), "a checkpoint was not delivered in time"),
-        }
-        self.checkpoint = Some(note);
     }
 
     /// Delivers everything that is due, unless the breaker is open.
@@ -274,11 +259,7 @@ mod tests {
         let (broken, taken) = (Arc::new(Mutex::new(broken)), Arc::new(Mutex::new(Vec::new())));
         let sink = Box::new(Double { name, broken: Arc::clone(&broken), taken: Arc::clone(&taken) });
         let state = SinkState::new(name);
-        (
-            Feeder { store: Arc::clone(store), sink, state, breaker: Breaker::default(), checkpoint: None },
-            broken,
-            taken,
-        )
+        (Feeder { store: Arc::clone(store), sink, state, breaker: Breaker::default() }, broken, taken)
     }
 
     fn store(dir: &std::path::Path) -> Arc<Store> {

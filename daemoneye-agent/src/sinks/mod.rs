@@ -2,6 +2,7 @@
 //! own, so a sink that hangs or fails delays nobody else. At least once: the alert's id is the idempotency key.
 
 pub(crate) mod breaker;
+mod checkpoints;
 pub(crate) mod delivery;
 mod file;
 pub(crate) mod format;
@@ -58,7 +59,7 @@ pub(crate) trait AlertSink: Send + Sync {
 pub(crate) fn make(settings: &Settings) -> Vec<Box<dyn AlertSink>> {
     let mut sinks: Vec<Box<dyn AlertSink>> = Vec::new();
     if let Some(format) = settings.stdout {
-        sinks.push(Box::new(stdout::Stdout::new(format)));
+        sinks.push(Box::new(stdout::Stdout::new(format, settings.stdout_checkpoints)));
     }
     if let Some(file) = &settings.file {
         sinks.push(Box::new(file::File::new(file.path.clone(), file.format, file.checkpoints)));

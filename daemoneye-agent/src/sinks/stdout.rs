@@ -12,11 +12,12 @@ pub(crate) struct Stdout {
     format: Format,
     out: tokio::io::Stdout,
     headed: bool,
+    checkpoints: bool,
 }
 
 impl Stdout {
-    pub(crate) fn new(format: Format) -> Self {
-        Self { format, out: tokio::io::stdout(), headed: false }
+    pub(crate) fn new(format: Format, checkpoints: bool) -> Self {
+        Self { format, out: tokio::io::stdout(), headed: false, checkpoints }
     }
 }
 
@@ -37,6 +38,16 @@ impl AlertSink for Stdout {
         self.out.flush().await.map_err(failed)?;
         self.headed = true;
         Ok(())
+    }
+
+    fn takes_checkpoints(&self) -> bool {
+        self.checkpoints
+    }
+
+    async fn checkpoint(&mut self, note: &str) -> Result<(), SinkError> {
+        let line = format!("{}\n", serde_json::json!({ "checkpoint": note }));
+        self.out.write_all(line.as_bytes()).await.map_err(failed)?;
+        self.out.flush().await.map_err(failed)
     }
 
     async fn health_check(&mut self) -> Result<(), SinkError> {

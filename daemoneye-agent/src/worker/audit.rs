@@ -110,15 +110,22 @@ pub(crate) async fn grown(worker: &Arc<Worker>) {
     }
 }
 
-/// What a start is remembered by: the build and a hash of the settings, not their values.
+/// Characters of a setting's value that an entry has: a list of directories may be long, and an entry has its bound.
+const VALUE_CHARS: usize = 512;
+
+/// What a start is remembered by: the build and the settings, so that two starts show what was set otherwise in between. No setting is
+/// a secret: keys and tokens lie in files that settings name.
 pub(crate) fn start(settings: &Settings) -> Value {
-    let mut hasher = blake3::Hasher::new();
+    let (mut hasher, mut values) = (blake3::Hasher::new(), serde_json::Map::new());
     for entry in settings.config.entries() {
+        let value: String = entry.value.chars().take(VALUE_CHARS).collect();
+        values.insert(entry.key.to_owned(), value.into());
         hasher.update(entry.key.as_bytes()).update(b"=").update(entry.value.as_bytes()).update(b"\n");
     }
     json!({
         "build": daemoneye_lib::BUILD,
         "config": hasher.finalize().to_hex().as_str(),
+        "settings": values,
         "procmond_mode": if settings.procmond.spawn { "spawn" } else { "external" },
     })
 }

@@ -152,6 +152,11 @@ fn unavailable(collector: &str, from_us: i64, to_us: i64, detail: String) -> Cov
     }
 }
 
+/// The collector whose ledger the agent's entries go into: another one keeps a ledger of its own.
+fn keeper(collectors: &BTreeMap<String, Collector>) -> Option<(&String, &Collector)> {
+    collectors.get_key_value(EXPECTED).or_else(|| collectors.first_key_value())
+}
+
 impl Roster {
     /// Nobody has registered; the time runs from now, and the store ends at `newest_us`.
     pub(crate) fn after(newest_us: i64) -> Self {
@@ -186,7 +191,7 @@ impl Roster {
     /// registered.
     pub(crate) fn ledger_keeper(&self) -> Option<(String, u64)> {
         let collectors = self.lock();
-        let keeper = collectors.iter().find(|(_, collector)| collector.connected);
+        let keeper = keeper(&collectors).filter(|(_, collector)| collector.connected);
         keeper.map(|(id, collector)| (id.clone(), collector.register.ledger_outbox_id))
     }
 
@@ -304,15 +309,15 @@ impl Roster {
     /// The newest checkpoint of the ledger, as the collector that keeps it told last.
     pub(crate) fn checkpoint(&self) -> Option<String> {
         let collectors = self.lock();
-        let notes = collectors.values().filter_map(|collector| collector.health.as_ref());
-        notes.map(|health| health.ledger_checkpoint.clone()).find(|note| !note.is_empty())
+        let health = keeper(&collectors)?.1.health.as_ref()?;
+        Some(health.ledger_checkpoint.clone()).filter(|note| !note.is_empty())
     }
 
     /// Where the ledger lies, as the collector that keeps it told last.
     pub(crate) fn ledger_dir(&self) -> Option<PathBuf> {
         let collectors = self.lock();
-        let told = collectors.values().filter_map(|collector| collector.health.as_ref());
-        told.map(|health| &health.ledger_dir).find(|dir| !dir.is_empty()).map(PathBuf::from)
+        let health = keeper(&collectors)?.1.health.as_ref()?;
+        Some(&health.ledger_dir).filter(|dir| !dir.is_empty()).map(PathBuf::from)
     }
 
     /// What is wrong with the ledger of each collector that has told how it is; empty where it is sound.

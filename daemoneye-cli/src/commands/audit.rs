@@ -1,15 +1,15 @@
 //! `audit`: reads the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
 
 mod export;
+mod kept;
 pub(super) mod signed;
 
 use std::fmt::Display;
-use std::io::{ErrorKind, IsTerminal as _, Write as _};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::time::{Duration, Instant};
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::{Demands, LedgerError, LedgerProgress, LedgerSummary, SetBack, SetBacks, verify_with};
+use daemoneye_lib::ledger::{Demands, LedgerError, LedgerSummary, SetBack, SetBacks, verify_with};
 use daemoneye_lib::proto::{Empty, Row, operator_request::Verb, operator_response::Answer};
 use daemoneye_lib::segment::{DurableNote, SegmentName};
 use serde_json::Value as Json;
@@ -21,12 +21,9 @@ use crate::args::{Audit, LedgerDir, Verify};
 use crate::error::CliError;
 use crate::offline;
 use crate::owner;
-use crate::render;
+use crate::render::{self, Progress, Unit};
 use crate::settings::Settings;
 use crate::value;
-
-/// A walk that takes less needs no progress line; after that it is renewed at this pace.
-const PROGRESS_PERIOD: Duration = Duration::from_secs(1);
 
 /// Columns of a ledger in which every entry verifies, and of one in which `entry` is the first that does not.
 const GOOD: [&str; 11] = [
@@ -48,9 +45,9 @@ const BAD: [&str; 6] = ["result", "entry", "file", "offset", "problem", "directo
 pub(super) async fn run(verb: Audit, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
         Audit::Verify(verify) => run_verify(verify, settings).await,
-        Audit::Key(key) => signed::key(&directory_of(key.ledger, settings).await?),
+        Audit::Key(key) => signed::key(&directory_of(key.ledger, settings).await?, settings.format),
         Audit::Checkpoint(checkpoint) => {
-            signed::checkpoint(&directory_of(checkpoint.ledger, settings).await?, checkpoint.qr)
+            signed::checkpoint(&directory_of(checkpoint.ledger, settings).await?, checkpoint.qr, settings.format)
         }
         Audit::Export(export) => {
             export::tiles(&directory_of(export.ledger, settings).await?, &export.tiles, settings.format)
@@ -83,16 +80,15 @@ async fn accept(settings: &Settings) -> Result<Exit, CliError> {
 }
 
 async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliError> {
-    let demands = Demands {
-        key: verify.vkey.as_deref().map(signed::parse_key).transpose()?,
-        checkpoint: verify.checkpoint.as_deref().map(signed::read_note).transpose()?,
-        ..Demands::default()
-    };
     let compares = verify.rows || settings.store.as_deref().is_some_and(offline::is_store);
+    let key = verify.vkey.as_deref().map(signed::parse_key).transpose()?;
     let directory = directory_of(verify.ledger, settings).await?;
-    let mut progress = Progress::default();
-    let verified = verify_with(&directory, &demands, |at| progress.show(at));
-    progress.end();
+    let wanted = signed::origin(&directory);
+    let kept = |path: PathBuf| signed::read_note(&path, wanted.as_deref());
+    let demands = Demands { key, checkpoint: verify.checkpoint.map(kept).transpose()?, ..Demands::default() };
+    let mut progress = Progress::new("verifying", Unit::Bytes);
+    let verified = verify_with(&directory, &demands, |at| progress.show(at.bytes, at.total_bytes));
+    drop(progress);
     let summary = match verified {
         Ok(summary) => summary,
         Err(error) if error.exit() == Exit::Usage => return Err(CliError::Usage(error.what.to_string())),
@@ -262,38 +258,6 @@ fn ledger_dir(report: &Json) -> Option<PathBuf> {
     let text = |pointer: &str| report.pointer(pointer).and_then(Json::as_str).filter(|path| !path.is_empty());
     let named = text("/ledger/dir").map(PathBuf::from);
     named.or_else(|| text("/data_dir").map(|data| PathBuf::from(data).join("audit")))
-}
-
-/// A line on standard error that is rewritten while a large ledger is walked.
-struct Progress {
-    next: Instant,
-    shown: bool,
-}
-
-impl Default for Progress {
-    fn default() -> Self {
-        Self { next: Instant::now() + PROGRESS_PERIOD, shown: false }
-    }
-}
-
-impl Progress {
-    fn show(&mut self, at: LedgerProgress) {
-        let mut stderr = std::io::stderr();
-        if Instant::now() < self.next || !stderr.is_terminal() {
-            return;
-        }
-        self.next = Instant::now() + PROGRESS_PERIOD;
-        self.shown = true;
-        let percent = at.bytes.saturating_mul(100) / at.total_bytes.max(1);
-        // Progress that cannot be shown is no reason to stop.
-        write!(stderr, "\r{} entries verified, {}%", at.entries, percent.min(100)).unwrap_or_default();
-    }
-
-    fn end(&self) {
-        if self.shown {
-            eprintln!();
-        }
-    }
 }
 
 #[cfg(test)]

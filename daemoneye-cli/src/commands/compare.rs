@@ -13,7 +13,7 @@ use crate::settings::Settings;
 use crate::value;
 
 /// What was counted, in the order of [`ask`].
-pub(super) const COLUMNS: [&str; 17] = [
+pub(super) const COLUMNS: [&str; 19] = [
     "ranges",
     "events",
     "removed",
@@ -28,6 +28,8 @@ pub(super) const COLUMNS: [&str; 17] = [
     "alerts_unproven",
     "alerts_removed",
     "coverage",
+    "lifetimes",
+    "lifetimes_unproven",
     "rows_pending",
     ROWS_OVERDUE,
     ROWS_UNPROVEN,

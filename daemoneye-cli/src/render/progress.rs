@@ -1,6 +1,7 @@
 //! One line on a terminal about work that takes longer than a second: how much of how much, and how long still.
 //!
-//! It is written to standard error and taken away at the end; where that is no terminal nothing is written.
+//! It is written to standard error and taken away at the end; where that is no terminal it is a plain line each ten seconds, so that a
+//! log shows that the work goes on.
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
@@ -9,6 +10,8 @@ use std::time::{Duration, Instant};
 const QUIET: Duration = Duration::from_secs(1);
 /// Ten times a second is all that anybody sees.
 const REDRAW: Duration = Duration::from_millis(100);
+/// And each ten seconds is enough for a log.
+const PLAIN: Duration = Duration::from_secs(10);
 /// Characters of the bar.
 const BAR: u64 = 24;
 
@@ -36,17 +39,28 @@ impl Progress {
 
     /// Shows that `done` of `total` are done; a total of 0 is not known.
     pub(crate) fn show(&mut self, done: u64, total: u64) {
+        if let Some(text) = self.next(done, total) {
+            self.write(&text);
+        }
+    }
+
+    /// What is written now, if it is time.
+    fn next(&mut self, done: u64, total: u64) -> Option<String> {
         let since = self.begun.elapsed();
-        if !self.terminal || since < QUIET || self.drawn.is_some_and(|drawn| drawn.elapsed() < REDRAW) {
-            return;
+        let (quiet, period) = if self.terminal { (QUIET, REDRAW) } else { (PLAIN, PLAIN) };
+        if since < quiet || self.drawn.is_some_and(|drawn| drawn.elapsed() < period) {
+            return None;
         }
         self.drawn = Some(Instant::now());
         let text = line(self.what, self.unit, done, total, since);
+        if !self.terminal {
+            return Some(format!("{text}\n"));
+        }
         let width = text.chars().count();
         // Blanks instead of an escape sequence, which a plain terminal would print.
         let rest = self.width.saturating_sub(width);
         self.width = width;
-        self.write(&format!("\r{text}{}", " ".repeat(rest)));
+        Some(format!("\r{text}{}", " ".repeat(rest)))
     }
 
     fn write(&self, text: &str) {
@@ -58,7 +72,7 @@ impl Progress {
 
 impl Drop for Progress {
     fn drop(&mut self) {
-        if self.drawn.is_some() {
+        if self.terminal && self.drawn.is_some() {
             self.write(&format!("\r{}\r", " ".repeat(self.width)));
         }
     }
@@ -108,6 +122,25 @@ mod tests {
         let begun = line("fsck", Unit::Bytes, 0, 10, Duration::from_secs(2));
         assert!(begun.ends_with("0 %, 0 B of 10 B"), "{begun}");
         assert!(line("fsck", Unit::Bytes, 30, 10, Duration::from_secs(2)).contains("100 %"));
+    }
+
+    #[test]
+    fn a_terminal_has_one_line_and_a_log_a_line_each_ten_seconds() {
+        let after = |seconds, terminal| Progress {
+            begun: Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap(),
+            terminal,
+            ..Progress::new("verifying", Unit::Bytes)
+        };
+        let mut log = after(11, false);
+        let told = log.next(1, 2).unwrap();
+        assert!(told.starts_with("verifying: [") && told.ends_with(" left\n"), "{told:?}");
+        assert_eq!(log.next(1, 2), None, "not before ten seconds have passed");
+        assert_eq!(after(9, false).next(1, 2), None);
+        let mut terminal = after(2, true);
+        let shown = terminal.next(1, 2).unwrap();
+        assert!(shown.starts_with("\rverifying: [") && !shown.contains('\n'), "{shown:?}");
+        // Nothing is taken away that this test has not drawn.
+        terminal.drawn = None;
     }
 
     #[test]

@@ -54,6 +54,7 @@ pub use plan::check_plan;
 pub use refusal::{QueryError, SqlRefusal};
 pub use scratch::Scratch;
 pub use session::evaluate;
+pub(crate) use tables::bloom_filter;
 pub use tables::{
     CollectorRow, NoCollectors, RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow, SystemTables,
     TABLES, table_columns,

@@ -5,7 +5,7 @@ use redb::{ReadableTable as _, WriteTransaction};
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::state::{ALERTS, DELIVERIES, DUE, key, next};
+use super::state::{ALERTS, DELIVERIES, DUE, META, key, next};
 use super::value::Record;
 use super::{Store, StoreError, alert, counts};
 
@@ -265,4 +265,32 @@ fn update(
     transaction.open_table(DELIVERIES)?.insert((sink, key(alert)), row.encode()?)?;
     counts::shift(transaction, sink, Some(before), Some(row.state))?;
     Ok(row.state)
+}
+
+/// Behind this stands the name of a sink.
+const CHECKPOINT: &str = "checkpoint_";
+
+impl Store {
+    /// Over how many entries the last checkpoint of the ledger is that `sink` took.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn checkpoint_handed(&self, sink: &str) -> Result<Option<u64>, StoreError> {
+        let name = format!("{CHECKPOINT}{sink}");
+        let transaction = self.state.read()?;
+        let size = transaction.open_table(META)?.get(name.as_str())?.map(|size| size.value().decode()).transpose()?;
+        Ok(size)
+    }
+
+    /// Notes it.
+    ///
+    /// # Errors
+    /// [`StoreError`] when `state.redb` fails.
+    pub fn note_checkpoint_handed(&self, sink: &str, entries: u64) -> Result<(), StoreError> {
+        let name = format!("{CHECKPOINT}{sink}");
+        self.state.write(|transaction| {
+            transaction.open_table(META)?.insert(name.as_str(), entries.encode()?)?;
+            Ok(())
+        })
+    }
 }

@@ -22,6 +22,7 @@ use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+mod hidden;
 mod lost;
 mod restored;
 mod unproven;

@@ -3,10 +3,13 @@
 //! `checkpoint` is the newest note, replaced through rename before it is appended to `checkpoints.log`, where each note is followed
 //! by an empty line. So what a crash may leave at the log's end is a tear of the note in `checkpoint`, and nothing else.
 
+mod behind;
+
 use std::fs::File;
 use std::io::{BufRead as _, BufReader, ErrorKind, Read as _, Seek as _, SeekFrom, Take};
 use std::path::{Path, PathBuf};
 
+pub use self::behind::notes_behind;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::note::{MAX_NOTE_BYTES, NoteError};
 use crate::segment::SegmentError;
@@ -96,7 +99,7 @@ impl StoredCheckpoints {
     /// [`NotesError`].
     pub fn read(dir: &Path) -> Result<Self, NotesError> {
         let (checkpoint, log) = (checkpoint_file(dir), checkpoints_log(dir));
-        let (begin, bytes) = read_end(&log)?;
+        let (begin, bytes) = read_end(&log, LOG_END_BYTES)?;
         let corrupt = |file: PathBuf, offset, what| NotesError::Corrupt { file, offset, what };
         let nothing = || CheckpointError::Note(NoteError::CorruptNote);
         let Some(newest) = read_text(&checkpoint)? else {
@@ -119,17 +122,17 @@ impl StoredCheckpoints {
 }
 
 /// The log's last bytes and where they begin.
-fn read_end(log: &Path) -> Result<(u64, Vec<u8>), SegmentError> {
+fn read_end(log: &Path, most: u64) -> Result<(u64, Vec<u8>), SegmentError> {
     let failed = |error| SegmentError::io("read", log, error);
     let mut file = match File::open(log) {
         Ok(file) => file,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok((0, Vec::new())),
         Err(error) => return Err(failed(error)),
     };
-    let begin = file.metadata().map_err(failed)?.len().saturating_sub(LOG_END_BYTES);
+    let begin = file.metadata().map_err(failed)?.len().saturating_sub(most);
     let mut bytes = Vec::new();
     file.seek(SeekFrom::Start(begin))
-        .and_then(|_| file.take(2 * LOG_END_BYTES).read_to_end(&mut bytes))
+        .and_then(|_| file.take(most.saturating_mul(2)).read_to_end(&mut bytes))
         .map_err(failed)?;
     Ok((begin, bytes))
 }

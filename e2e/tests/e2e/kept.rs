@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::first_light::Hidden;
 use crate::ledger::copy_files;
-use crate::proofs::{alerted, code, elsewhere, first_key, said, verified};
+use crate::proofs::{self, alerted, code, elsewhere, first_key, said, verified};
 
 fn records(audit: &Path) -> Vec<LedgerRecord> {
     LedgerFiles::open(audit).unwrap().from(0).unwrap().map(Result::unwrap).collect()
@@ -200,11 +200,8 @@ fn a_process_and_an_alert_are_proven_to_a_stranger_with_one_checkpoint_also_over
             ["audit", "prove", "--event", entity, "--output", &file("proof.json"), "--since", note].as_slice(),
             ["alerts", "evidence", id, "--output", &file("evidence.json"), "--since", note].as_slice(),
         ] {
-            let output = wait_for("what is told within a minute", || {
-                let output = home.cli(made)?;
-                Ok((output.status.code() != code(Exit::NotFound)).then_some(output))
-            });
-            assert!(output.as_ref().unwrap().status.success(), "{}", said(&output.unwrap()));
+            let output = proofs::made(made, |args| home.cli(args).unwrap());
+            assert!(output.status.success(), "{}", said(&output));
         }
         for args in [["audit", "verify-proof", "proof.json"], ["alerts", "verify-evidence", "evidence.json"]] {
             let output = elsewhere(away.path(), &[&args[..], &["--vkey", &key, "--checkpoint", note]].concat());

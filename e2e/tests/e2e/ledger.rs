@@ -8,6 +8,7 @@ use std::process::{Command, Output};
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::LedgerReader;
+use daemoneye_lib::ledger::checkpoint::Checkpoint;
 use e2e::{Home, wait_for};
 
 /// Offsets that are tried, spread evenly over what is written.
@@ -142,6 +143,48 @@ fn a_checkpoint_that_left_the_host_outlives_a_rotation_and_finds_a_ledger_that_w
             assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         }
     }
+}
+
+/// Over how many entries the checkpoints in these lines are.
+fn sizes(text: &str) -> Vec<u64> {
+    let notes = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let notes = notes.filter_map(|line| Some(line.get("checkpoint")?.as_str()?.to_owned()));
+    notes.map(|note| Checkpoint::dangerous_unverified(&note).unwrap().size).collect()
+}
+
+#[test]
+fn every_checkpoint_goes_to_a_sink_that_asks_and_its_file_finds_a_ledger_that_was_put_back() {
+    let home = Home::new().unwrap().set("SINKS__FILE__CHECKPOINTS", "true");
+    let file = home.data().join("alerts.jsonl");
+    let (audit, older) = (home.data().join("audit"), home.path().join("older"));
+    let logged = || -> Vec<u64> {
+        let log = fs::read_to_string(audit.join("checkpoints.log")).unwrap_or_default();
+        let size = |note: &str| note.lines().nth(1).and_then(|size| size.parse().ok());
+        log.split("\n\n").filter_map(size).collect()
+    };
+    let delivered = || sizes(&fs::read_to_string(&file).unwrap_or_default());
+    let agent = home.start_ready().unwrap();
+    wait_for("a checkpoint in the file", || Ok((!delivered().is_empty()).then_some(()))).unwrap();
+    // Three more at once: no two looks are between them.
+    for _ in 0..2 {
+        printed(&home, &["audit", "rotate-key"]);
+    }
+    fs::create_dir(&older).unwrap();
+    copy_files(&audit, &older);
+    assert_eq!(agent.stop().unwrap().0.code(), Some(0));
+    let (first, stopped) = (delivered().remove(0), logged());
+    let agent = home.start_ready().unwrap();
+    let wanted: Vec<u64> = stopped.into_iter().filter(|size| *size >= first).collect();
+    wait_for("the checkpoint of the stop", || Ok(delivered().starts_with(&wanted).then_some(()))).unwrap();
+    assert_eq!(agent.stop().unwrap().0.code(), Some(0));
+
+    let verify = |dir: &Path| {
+        let [dir, file] = [dir, &file].map(|path| path.to_str().unwrap().to_owned());
+        home.cli(&["audit", "verify", "--audit-dir", &dir, "--checkpoint", &file]).unwrap()
+    };
+    let now = verify(&audit);
+    assert!(now.status.success(), "{}", String::from_utf8_lossy(&now.stderr));
+    assert_eq!(verify(&older).status.code(), Some(i32::from(Exit::Tampered.code())));
 }
 
 #[test]

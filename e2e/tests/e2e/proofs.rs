@@ -43,6 +43,45 @@ pub(crate) fn first_key(home: &Home) -> String {
     key.unwrap()
 }
 
+#[test]
+fn of_a_process_that_goes_on_what_is_below_the_checkpoint_is_proven() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let (script, stop) = (home.path().join("again.sh"), home.path().join("stop"));
+    let text = format!("[ -e {} ] && exit; sleep 1; exec sh {} $(($1 + 1))", stop.display(), script.display());
+    fs::write(&script, text).unwrap();
+    let mut busy = Command::new("sh").arg(&script).arg("0").spawn().unwrap();
+    let asked = format!("SELECT entity_id, count(*) AS n FROM process_events WHERE pid = {} GROUP BY 1", busy.id());
+    let entity = wait_for("its events", || {
+        let rows = home.query(&asked)?;
+        let many = rows.into_iter().find(|row| row["n"].as_u64() > Some(2));
+        Ok(many.and_then(|row| row["entity_id"].as_str().map(str::to_owned)))
+    });
+    let (entity, key, proof) = (entity.unwrap(), first_key(&home), home.path().join("proof.json"));
+    let args = ["audit", "prove", "--event", &entity, "--output", proof.to_str().unwrap()];
+    let made = made(&args, |args| home.cli(args).unwrap());
+    fs::write(&stop, "").unwrap();
+    assert!(made.status.success() && said(&made).contains("younger than the newest checkpoint"), "{}", said(&made));
+    busy.wait().unwrap();
+    agent.stop().unwrap();
+    let rows = rows(&elsewhere(home.path(), &["audit", "verify-proof", "proof.json", "--vkey", &key]));
+    assert!(!verified(&rows, "event").is_empty(), "{rows:?}");
+}
+
+/// Makes a file once the newest checkpoint is over all that it is to prove, a heartbeat over an alert included.
+pub(crate) fn made(args: &[&str], cli: impl Fn(&[&str]) -> Output) -> Output {
+    let file = args.iter().skip_while(|arg| **arg != "--output").nth(1).unwrap();
+    let made = wait_for("a checkpoint", || {
+        let output = cli(args);
+        let is_early = said(&output).contains("cannot be judged yet");
+        if is_early {
+            fs::remove_file(file)?;
+        }
+        Ok((output.status.code() != code(Exit::NotFound) && !is_early).then_some(output))
+    });
+    made.unwrap()
+}
+
 /// Every row of what was verified, by its first column.
 pub(crate) fn verified<'a>(rows: &'a [Value], what: &str) -> Vec<&'a Value> {
     rows.iter().filter(|row| row["what"] == what).collect()
@@ -69,16 +108,12 @@ fn a_process_and_an_alert_are_proven_to_a_stranger_with_a_file_and_the_key() {
     let (id, entity) = (alert["id"].as_str().unwrap(), alert["process"]["entity_id"].as_str().unwrap());
     let key = first_key(&home);
     let (proof, evidence) = (home.path().join("proof.json"), home.path().join("evidence.json"));
-    // A checkpoint that reaches beyond both comes within a minute.
+    // A checkpoint that reaches beyond both comes within a minute, and one beyond a heartbeat over the alert soon after.
     for args in [
         ["audit", "prove", "--event", entity, "--output", proof.to_str().unwrap()].as_slice(),
         ["alerts", "evidence", id, "--output", evidence.to_str().unwrap()].as_slice(),
     ] {
-        let made = wait_for("a checkpoint", || {
-            let output = home.cli(args)?;
-            Ok((output.status.code() != code(Exit::NotFound)).then_some(output))
-        });
-        let made = made.unwrap();
+        let made = made(args, |args| home.cli(args).unwrap());
         assert!(made.status.success(), "{}", said(&made));
     }
     hidden.stop();
@@ -104,7 +139,11 @@ fn a_process_and_an_alert_are_proven_to_a_stranger_with_a_file_and_the_key() {
     assert!(verified(&rows, "alert")[0]["detail"].as_str().unwrap().contains(id), "{rows:?}");
     assert_eq!(verified(&rows, "rule").len(), 1, "{rows:?}");
     assert!(verified(&rows, "event").len() >= 2, "its parent is an ancestor: {rows:?}");
-    assert!(verified(&rows, "entry").iter().any(|row| row["detail"].as_str().unwrap().starts_with("start by ")));
+    let starts =
+        verified(&rows, "entry").into_iter().filter(|row| row["detail"].as_str().unwrap().starts_with("start by "));
+    let says: Vec<&str> = starts.map(|row| row["payload"].as_str().unwrap()).collect();
+    let settings = |says: &str| serde_json::from_str::<Value>(says).unwrap()["settings"]["sinks.file.enabled"].clone();
+    assert!(says.iter().any(|says| settings(says) == "true"), "what was switched on at a start: {says:?}");
 
     refuses_changed_files(away.path(), &key);
     let other = "daemoneye/m/audit+c74f20a3+ARpc2QcUPDhMQegwxbzhKqiBfsVkmqq/LDE4izWy10TW";
@@ -391,14 +430,22 @@ fn the_ledger_of_a_collector_with_a_data_directory_of_its_own_is_found_alive_and
     let id = alert.unwrap()["id"].as_str().unwrap().to_owned();
     let evidence = home.path().join("evidence.json");
     let args = ["alerts", "evidence", &id, "--output", evidence.to_str().unwrap()];
-    let made = wait_for("a checkpoint", || {
-        let output = as_packaged(&home, &args);
-        Ok((output.status.code() != code(Exit::NotFound)).then_some(output))
-    });
-    let made = made.unwrap();
+    let made = made(&args, |args| as_packaged(&home, args));
     assert!(made.status.success(), "{}", said(&made));
-    let key = as_packaged(&home, &["audit", "key"]);
-    let key = String::from_utf8_lossy(&key.stdout).trim().to_owned();
+    let key = rows(&as_packaged(&home, &["audit", "key"]))[0]["vkey"].as_str().unwrap().to_owned();
+    let kept = rows(&as_packaged(&home, &["audit", "checkpoint"]));
+    assert!(kept[0]["entries"].as_u64() > Some(0) && kept[0]["root"].as_str().unwrap().len() == 64, "{kept:?}");
+    // A directory is no checkpoint, and a file that is there stays.
+    let at = home.path().to_str().unwrap();
+    let output =
+        elsewhere(home.path(), &["alerts", "verify-evidence", "evidence.json", "--vkey", &key, "--checkpoint", at]);
+    assert_eq!(output.status.code(), code(Exit::Unreadable), "{}", said(&output));
+    assert_eq!(
+        elsewhere(home.path(), &["audit", "verify-proof", at, "--vkey", &key]).status.code(),
+        output.status.code()
+    );
+    let output = as_packaged(&home, &args);
+    assert!(!output.status.success() && said(&output).contains("name another with --output"), "{}", said(&output));
     rows(&elsewhere(home.path(), &["alerts", "verify-evidence", "evidence.json", "--vkey", &key]));
     let live = wait_for("ranges", || {
         let live = rows(&as_packaged(&home, &["audit", "verify", "--rows"]));

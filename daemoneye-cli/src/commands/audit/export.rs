@@ -16,6 +16,7 @@ use daemoneye_lib::ledger::tiles::{
 use daemoneye_lib::ledger::tree::TreeHash;
 use daemoneye_lib::proto::Row;
 
+use super::super::proof::making::is_there;
 use super::{signed, unreadable};
 use crate::error::CliError;
 use crate::render::{self, Format};
@@ -25,8 +26,7 @@ use crate::value;
 pub(super) fn tiles(directory: &Path, to: &Path, format: Format) -> Result<Exit, CliError> {
     let note = signed::newest_checkpoint(directory)?;
     let checkpoint = Checkpoint::dangerous_unverified(&note).map_err(|error| unreadable(directory, &error))?;
-    let failed = |source| CliError::Io { what: format!("write {}", to.display()), source };
-    fs::create_dir(to).map_err(failed)?;
+    fs::create_dir(to).map_err(|source| is_there(to, "--tiles", source))?;
     if let Err(error) = fill(directory, to, &note, &checkpoint) {
         // Half of a log would be in the way of the next try.
         fs::remove_dir_all(to).unwrap_or_default();

@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::convert::Infallible;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::Path;
 
 use daemoneye_lib::event_json::Cell;
@@ -66,7 +66,7 @@ impl Making {
 
     /// Before anything else is put together: a checkpoint that does not fit makes all of it useless.
     fn since(&mut self, path: &Path) -> Result<(), CliError> {
-        let note = read_note(path)?;
+        let note = read_note(path, Some(&self.checkpoint.origin))?;
         self.proof.set_since(note, &self.checkpoint, &mut self.tree).map_err(|error| match error {
             SinceError::Nodes(error) => broken(error),
             SinceError::CorruptRollback { .. } => CliError::NotProven(error.to_string()),
@@ -104,21 +104,33 @@ impl Making {
         }
     }
 
-    /// Adds a stored event, and the entry that covers it.
-    pub(super) async fn event(&mut self, session: &Session, columns: EventColumns) -> Result<(), CliError> {
+    /// Adds a stored event, and the entry that covers it; otherwise says why it has no proof yet.
+    pub(super) async fn event(
+        &mut self,
+        session: &Session,
+        columns: EventColumns,
+    ) -> Result<Option<String>, CliError> {
         let row = Row::read(&columns).map_err(CliError::NotProven)?;
         let EventPointer { collector, epoch, number } = row.pointer;
         let covers = |range: &EventRange| {
             range.collector == collector && range.epoch == epoch && (range.first..=range.last).contains(&number)
         };
         if let Some((entry, (range, leaves))) = self.ranges.iter().find(|(_, (range, _))| covers(range)) {
-            return self.proof.add_event(*entry, range, leaves, columns, number).map_err(not_its_range);
+            return self.proof.add_event(*entry, range, leaves, columns, number).map(|()| None).map_err(not_its_range);
         }
         let found = self.files.range_of(&collector, Sequence::new(epoch, number)).map_err(unreadable)?;
         let at = format!("{collector}:{epoch}:{number}");
-        let (record, range) = found.ok_or_else(|| {
-            CliError::NotFound(format!("no entry of the ledger covers event {at} yet: one is written every second"))
-        })?;
+        let Some((record, range)) = found else {
+            return Ok(Some(format!("no entry of the ledger covers event {at} yet: one is written every second")));
+        };
+        if record.entry.sequence >= self.size() {
+            let text = format!(
+                "event {at} is covered by entry {}, and the newest checkpoint is over {} entries: one comes within a minute",
+                record.entry.sequence,
+                self.size()
+            );
+            return Ok(Some(text));
+        }
         if !range.has_tree() {
             let text = format!("event {at} was recorded by a build that made no tree of events: it has no proof");
             return Err(CliError::NotFound(text));
@@ -128,7 +140,7 @@ impl Making {
         let leaves = leaves(session, &range).await?;
         self.proof.add_event(sequence, &range, &leaves, columns, number).map_err(not_its_range)?;
         self.ranges.insert(sequence, (range, leaves));
-        Ok(())
+        Ok(None)
     }
 
     /// Writes the file, once it is one that is read and proves what it says: a wrong tile would show only where nobody can help it any
@@ -144,11 +156,22 @@ impl Making {
             return Err(CliError::Usage(format!("{text}; prove a shorter time")));
         }
         let io = |source| CliError::Io { what: format!("write {}", output.display()), source };
-        let file = NewFile::create(output).map_err(io)?;
+        let file = NewFile::create(output).map_err(|source| is_there(output, "--output", source))?;
         file.writer().and_then(|mut writer| writer.write_all(text.as_bytes())).map_err(io)?;
         file.keep().map_err(io)?;
         Ok(verified)
     }
+}
+
+/// A file that is there may be somebody's proof.
+pub(in crate::commands) fn is_there(path: &Path, option: &str, source: io::Error) -> CliError {
+    let what = match source.kind() {
+        io::ErrorKind::AlreadyExists => {
+            format!("write {}, which is there: move it away, or name another with {option}", path.display())
+        }
+        _ => format!("write {}", path.display()),
+    };
+    CliError::Io { what, source }
 }
 
 /// What nobody can verify here is not written: a tile that is wrong would make a file that proves nothing anywhere.

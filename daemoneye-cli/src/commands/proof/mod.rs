@@ -1,6 +1,6 @@
 //! `audit prove`, `audit verify-proof`, `alerts evidence`, `alerts verify-evidence`: files that prove something to a stranger.
 
-mod making;
+pub(super) mod making;
 mod told;
 
 use std::collections::BTreeMap;
@@ -105,10 +105,19 @@ async fn events(session: &Session, directory: &Path, named: &str, since: Option<
         found.truncate(EVENTS);
     }
     let mut making = Making::open(directory, target, since)?;
+    let (of, mut young) = (found.len(), Vec::new());
     for row in found {
-        making.event(session, row).await?;
+        young.extend(making.event(session, row).await?);
     }
-    Ok(making)
+    match young.into_iter().reduce(|first, _| first) {
+        Some(why) if making.proof.events.is_empty() => Err(CliError::NotFound(why)),
+        Some(why) => {
+            let left = of.saturating_sub(making.proof.events.len());
+            eprintln!("{left} of {of} events are younger than the newest checkpoint and not in the file: {why}");
+            Ok(making)
+        }
+        None => Ok(making),
+    }
 }
 
 pub(super) async fn evidence(arguments: Evidence, settings: &Settings) -> Result<Exit, CliError> {
@@ -125,7 +134,9 @@ pub(super) async fn evidence(arguments: Evidence, settings: &Settings) -> Result
         making.entry(&record)?;
     }
     for row in cause(&session, &alert).await? {
-        making.event(&session, row).await?;
+        if let Some(why) = making.event(&session, row).await? {
+            return Err(CliError::NotFound(why));
+        }
     }
     session.close().await;
     making.before(&alert, raised)?;
@@ -260,11 +271,14 @@ pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -
     Ok(if say_lacking(&read.verified) { Exit::Ok } else { Exit::Degraded })
 }
 
-/// Names what evidence lacks; whether it lacks nothing.
+/// Names what evidence lacks, or may lack; whether it lacks nothing.
 fn say_lacking(verified: &Verified) -> bool {
     let parts = verified.evidence.iter().flat_map(|evidence| evidence.parts.iter());
-    let lacking: Vec<&Part> = parts.filter(|part| part.whole == Whole::Lacking).collect();
-    lacking.iter().for_each(|part| eprintln!("{} lacking: {}", part.name, part.detail));
+    let lacking: Vec<&Part> = parts.filter(|part| matches!(part.whole, Whole::Early | Whole::Lacking)).collect();
+    for Part { name, whole, detail } in &lacking {
+        let word = if *whole == Whole::Early { "cannot be judged yet" } else { "lacking" };
+        eprintln!("{name} {word}: {detail}");
+    }
     lacking.is_empty()
 }
 
@@ -278,8 +292,9 @@ struct Read {
 impl Read {
     fn file(file: &Path, known: &Known) -> Result<Self, CliError> {
         let key = audit::signed::parse_key(&known.vkey)?;
-        let kept = known.checkpoint.as_deref().map(audit::signed::read_note).transpose()?;
-        let io = |source| CliError::Io { what: format!("read {}", file.display()), source };
+        let wanted = Some(key.name());
+        let kept = known.checkpoint.as_deref().map(|kept| audit::signed::read_note(kept, wanted)).transpose()?;
+        let io = |source| audit::signed::not_read(file, source);
         let mut bytes = Vec::new();
         std::fs::File::open(file)
             .and_then(|opened| opened.take(MAX_PROOF_BYTES).read_to_end(&mut bytes))
@@ -298,7 +313,7 @@ impl Read {
 
     fn print(&self, settings: &Settings) -> Result<(), CliError> {
         let Self { proof, verified, held } = self;
-        render::rows(settings.format, &told::COLUMNS, &told::rows(proof, verified, held.as_ref()))?;
+        render::rows(settings.format, &told::COLUMNS, &told::rows(proof, verified, held.as_ref(), settings.format))?;
         if let Some(Held { checkpoint, behind: behind @ 1.., .. }) = held {
             eprintln!(
                 "{behind} entries of the file came behind your checkpoint over {}: that they were not replaced since, only a later \

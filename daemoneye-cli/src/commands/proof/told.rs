@@ -5,12 +5,16 @@ use daemoneye_lib::ledger::proof::{Held, Part, Proof, Role, Target, Told, Verifi
 use daemoneye_lib::proto::{Row, Value};
 use serde_json::Value as Json;
 
+use crate::render::Format;
 use crate::value;
 
-pub(super) const COLUMNS: [&str; 5] = ["what", "entry", "time", "role", "detail"];
+pub(super) const COLUMNS: [&str; 6] = ["what", "entry", "time", "role", "detail", "payload"];
+
+/// Characters of a payload that a person is shown; a script gets all of it.
+const SHOWN: usize = 60;
 
 /// First what it is below and about, then what was found.
-pub(super) fn rows(proof: &Proof, verified: &Verified, held: Option<&Held>) -> Vec<Row> {
+pub(super) fn rows(proof: &Proof, verified: &Verified, held: Option<&Held>, format: Format) -> Vec<Row> {
     let checkpoint = &verified.checkpoint;
     let detail = format!("{}, {} entries", checkpoint.origin, checkpoint.size);
     let mut rows = vec![row("checkpoint", None, String::new(), detail)];
@@ -43,7 +47,11 @@ pub(super) fn rows(proof: &Proof, verified: &Verified, held: Option<&Held>) -> V
             continue;
         }
         let (detail, at) = (format!("{} by {}", entry.action, entry.actor), time(entry.timestamp_ms));
-        rows.push(with_role("entry", Some(entry.sequence), at, role.map(Role::as_str), detail));
+        let mut row = with_role("entry", Some(entry.sequence), at, role.map(Role::as_str), detail);
+        if let Some(payload) = row.values.last_mut() {
+            *payload = value::of_text(shown(&entry.payload, format));
+        }
+        rows.push(row);
     }
     rows
 }
@@ -64,6 +72,7 @@ pub(super) fn time(ms: i64) -> String {
 fn part(part: &Part) -> Row {
     let whole = match part.whole {
         Whole::Complete => "complete",
+        Whole::Early => "cannot be judged yet",
         Whole::Lacking => "lacking",
         Whole::Unknown => "cannot be judged",
     };
@@ -77,8 +86,17 @@ fn row(what: &str, entry: Option<u64>, time: String, detail: String) -> Row {
 fn with_role(what: &str, entry: Option<u64>, time: String, role: Option<&str>, detail: String) -> Row {
     let entry = entry.map_or_else(Value::default, value::of_number);
     let role = role.unwrap_or_default();
-    Row {
-        values: vec![value::of_text(what), entry, value::of_text(time), value::of_text(role), value::of_text(detail)],
+    let [what, time, role, detail] = [what.to_owned(), time, role.to_owned(), detail].map(value::of_text);
+    Row { values: vec![what, entry, time, role, detail, Value::default()] }
+}
+
+/// What an entry says, as far as somebody reads it.
+fn shown(payload: &str, format: Format) -> String {
+    match payload.char_indices().nth(SHOWN) {
+        Some((end, _)) if matches!(format, Format::Table | Format::Line) => {
+            format!("{}…", payload.get(..end).unwrap_or_default())
+        }
+        _ => payload.to_owned(),
     }
 }
 
@@ -131,4 +149,18 @@ fn told(told: &Told) -> Vec<Row> {
         rows.push(row("gap", None, time(gap.from_ms), format!("until {}: {}", time(gap.to_ms), gap.why)));
     }
     rows
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_script_gets_all_of_a_payload_and_a_person_its_beginning() {
+        let payload = format!("{{\"rule\":\"{}\"}}", "ä".repeat(100));
+        assert_eq!(shown(&payload, Format::Json), payload);
+        let short = shown(&payload, Format::Table);
+        assert!(short.chars().count() == SHOWN + 1 && short.ends_with('…'), "{short}");
+        assert_eq!(shown("{}", Format::Line), "{}");
+    }
 }

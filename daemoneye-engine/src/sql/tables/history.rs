@@ -7,6 +7,8 @@
 mod blooms;
 mod estimate;
 
+pub(crate) use blooms::whole as bloom_filter;
+
 use super::prune::Ranges;
 use super::{QueryView, SEGMENTS_URL, made};
 use crate::schema::read_schema;

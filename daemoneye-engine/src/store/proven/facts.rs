@@ -186,6 +186,12 @@ impl Facts {
         }
     }
 
+    /// What is older than this retention may have removed, whatever it is.
+    pub(super) fn gone_before_us(&self) -> Option<i64> {
+        // Each has the most of those behind it.
+        self.expiries.first().map(|(_, before_us)| *before_us)
+    }
+
     /// Whether retention may have removed what is from `time_us` and was told of last by `entry`.
     pub(super) fn is_expired(&self, entry: Option<u64>, time_us: i64) -> bool {
         let behind = self.expiries.partition_point(|(expiry, _)| *expiry < order(entry));

@@ -55,6 +55,10 @@ pub struct Proven {
     pub alerts_removed: u64,
     /// Rows of coverage that are as the ledger has them.
     pub coverage: u64,
+    /// Lifetimes that are what the stop of their process says.
+    pub lifetimes: u64,
+    /// Lifetimes of which nobody told the end or whose events retention took, and stops of which it took the lifetime.
+    pub lifetimes_unproven: u64,
     /// Alerts and rows of coverage whose entry waits for the ledger: until it has it, they are as the store says.
     pub rows_pending: u64,
     /// Entries about alerts and rows of coverage that wait for longer than the way into the ledger can take: nobody handed them over, or

@@ -7,12 +7,14 @@ use std::sync::Arc;
 use daemoneye_lib::ledger::{Hash, event};
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::{Int64Type, TimestampMicrosecondType};
-use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
-use datafusion::parquet::file::metadata::RowGroupMetaData;
+use datafusion::arrow::error::ArrowError;
+use datafusion::parquet::arrow::arrow_reader::{ArrowReaderOptions, ParquetRecordBatchReaderBuilder};
+use datafusion::parquet::file::metadata::{PageIndexPolicy, RowGroupMetaData};
 use datafusion::parquet::file::statistics::Statistics;
 
 use super::super::damage;
 use super::super::segment::SegmentFile;
+use super::pruned::{Hidden, Pruning};
 use crate::ingest::content;
 use crate::replay::process_events;
 
@@ -83,6 +85,10 @@ pub(in crate::store) struct Leaves {
     pub(in crate::store) twice: Vec<(String, Position)>,
     /// Those that are not listed.
     pub(in crate::store) further_twice: u64,
+    /// Rows that are read are held against what queries leave them out by.
+    is_holding: bool,
+    /// What was found so, and in which file.
+    pub(super) hidden: Vec<(String, Vec<Hidden>)>,
     pub(in crate::store) total: u64,
     pub(in crate::store) done: u64,
     /// Units before this one are read.
@@ -134,6 +140,11 @@ impl Leaves {
         leaves
     }
 
+    /// Holds rows against what queries leave them out by, too.
+    pub(super) fn holding(self) -> Self {
+        Self { is_holding: true, ..self }
+    }
+
     fn add(
         &mut self,
         rows: Rows,
@@ -150,7 +161,7 @@ impl Leaves {
     }
 
     fn cannot(&mut self, file: &SegmentFile, what: String) {
-        self.unreadable.push((name(file), what));
+        self.unreadable.push((name_of(file), what));
     }
 
     /// Takes out the events of a stretch of a stream, as far as they have been read.
@@ -235,20 +246,21 @@ impl Leaves {
             Rows::Group(file, group) => {
                 let (file, group) = (Arc::clone(file), *group);
                 // The decoder may panic on bytes that are not what was written.
-                let outcome = damage::guarded(&file.path, || Ok(read_group(&file, group, take)));
+                let is_holding = self.is_holding;
+                let outcome = damage::guarded(&file.path, || {
+                    Ok(read_group(&file, group, is_holding, |batch| process_events(batch).map(|batch| take(&batch))))
+                });
                 if is_misdated {
-                    self.misdated.insert(name(&file));
+                    self.misdated.insert(name_of(&file));
                 }
-                if let Err(what) = outcome.unwrap_or_else(|error| Err(error.to_string())) {
-                    self.cannot(&file, what);
+                match outcome.unwrap_or_else(|error| Err(error.to_string())) {
+                    Ok(hidden) if hidden.is_empty() || self.hidden.len() >= super::LISTED => {}
+                    Ok(hidden) => self.hidden.push((name_of(&file), hidden)),
+                    Err(what) => self.cannot(&file, what),
                 }
             }
         }
     }
-}
-
-fn name(file: &SegmentFile) -> String {
-    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// A row group: between which positions its events lie, where it tells that, and its rows.
@@ -286,19 +298,49 @@ fn span(group: &RowGroupMetaData, column: &str) -> Option<(i64, i64)> {
     known.min_opt().copied().zip(known.max_opt().copied())
 }
 
-fn read_group(file: &SegmentFile, group: usize, mut take: impl FnMut(&RecordBatch)) -> Result<(), String> {
+/// Reads as queries do, by the index of pages where there is one.
+fn read_group(
+    file: &SegmentFile,
+    group: usize,
+    is_holding: bool,
+    mut take: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
+) -> Result<Vec<Hidden>, String> {
     let opened = File::open(&file.path).map_err(|error| error.to_string())?;
-    let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| error.to_string())?;
+    let again = Arc::new(opened.try_clone().map_err(|error| error.to_string())?);
+    let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
+    let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options);
+    let reader = reader.map_err(|error| error.to_string())?;
+    let pruning = is_holding.then(|| Pruning::of(file, &again, reader.metadata(), reader.schema(), group)).transpose();
+    let mut pruning = pruning.map_err(|error| error.to_string())?;
     let batches = reader.with_row_groups(vec![group]).with_batch_size(BATCH_ROWS).build();
     for batch in batches.map_err(|error| error.to_string())? {
-        let batch = batch.and_then(|batch| process_events(&batch)).map_err(|error| error.to_string())?;
-        take(&batch);
+        let batch = batch.map_err(|error| error.to_string())?;
+        if let Some(pruning) = &mut pruning {
+            pruning.take(&batch).map_err(|error| error.to_string())?;
+        }
+        take(&batch).map_err(|error| error.to_string())?;
     }
-    Ok(())
+    Ok(pruning.map(Pruning::end).unwrap_or_default())
+}
+
+/// What queries leave out of a file that is not read otherwise.
+pub(super) fn hidden_in(file: &SegmentFile) -> Result<Vec<Hidden>, String> {
+    let read = || -> Result<Vec<Hidden>, String> {
+        let mut hidden = Vec::new();
+        for group in 0..groups(file)?.len() {
+            hidden.extend(read_group(file, group, true, |_| Ok(()))?);
+        }
+        Ok(hidden)
+    };
+    damage::guarded(&file.path, || Ok(read())).unwrap_or_else(|error| Err(error.to_string()))
+}
+
+pub(super) fn name_of(file: &SegmentFile) -> String {
+    file.path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// Calls `take` with each row. One without a position is none of a stream.
-fn places<'a>(batch: &'a RecordBatch, mut take: impl FnMut(usize, &Seen<'a>)) {
+pub(super) fn places<'a>(batch: &'a RecordBatch, mut take: impl FnMut(usize, &Seen<'a>)) {
     let text = |name: &str| batch.column_by_name(name).and_then(|array| array.as_string_opt::<i32>());
     let number = |name: &str| batch.column_by_name(name).and_then(|array| array.as_primitive_opt::<Int64Type>());
     let (Some(collectors), Some(entities)) = (text("collector"), text("entity_id")) else { return };

@@ -14,7 +14,10 @@ mod found;
 mod gaps;
 mod kept;
 mod leaves;
+mod lifetimes;
 mod lots;
+mod pruned;
+mod registered;
 mod removals;
 mod restored;
 mod rows;
@@ -38,6 +41,7 @@ use self::found::{Gathered, named, shown};
 pub use self::found::{Lost, OlderRow, Overdue, Proven, Uncovered, Why};
 pub(super) use self::kept::Kept;
 use self::leaves::{Leaf, Leaves, Position, Seen};
+use self::lifetimes::{Gone, Lifetimes};
 use self::removals::By;
 pub use self::removals::Removal;
 pub use self::restored::Restored;
@@ -62,6 +66,8 @@ struct Pinned {
     /// Every file of events, those that are set aside too.
     files: Vec<Arc<SegmentFile>>,
     open: Vec<RecordBatch>,
+    /// Every file of lifetimes.
+    lifetimes: Vec<Arc<SegmentFile>>,
     /// Per collector, how far its stream has come in.
     seen: HashMap<String, Position>,
     /// Events may be on their way into it: it is written, or its collector's log was not copied with it.
@@ -116,7 +122,8 @@ impl Store {
         rows.alerts(&transaction, &mut found)?;
         rows.coverage(&transaction, &mut found)?;
         drop(transaction);
-        let leaves = Leaves::of(&pinned.files, &pinned.open);
+        let gone = Gone::of(self.coverage()?.iter().map(|row| &row.gap), facts.gone_before_us());
+        let leaves = Leaves::of(&pinned.files, &pinned.open).holding();
         let taken = vec![0; facts.removals.facts.len()];
         let mut comparison = Comparison {
             store: self,
@@ -130,8 +137,15 @@ impl Store {
             taken,
         };
         let finished = comparison.events(dir, progress)?;
+        let total = comparison.leaves.total;
         let (mut found, taken) = comparison.end(finished);
         found.restored = facts.restorations.listed();
+        let mut going = |_, _| progress(total, total);
+        let (events, lifetimes) = (&pinned.files, &pinned.lifetimes);
+        let derived = Lifetimes { facts: &facts, events, lifetimes, gone, seen: &pinned.seen };
+        let finished = finished
+            && derived.compare(&mut found, &mut going)
+            && registered::compare(events.iter().chain(lifetimes), &mut found, &mut going);
         (found.removals, found.further_removals) = facts.removals.listed(&taken);
         found.finished = finished;
         Ok(found)
@@ -170,12 +184,13 @@ impl Store {
     /// At one moment: an event that is sealed meanwhile must not be in neither place.
     fn pin(&self) -> Result<Pinned, StoreError> {
         let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-        let files = held.every_file().filter(|file| file.table == HistoryTable::ProcessEvents).cloned().collect();
+        let (files, lifetimes) =
+            held.every_file().cloned().partition(|file| file.table == HistoryTable::ProcessEvents);
         let open = held.sealing.iter().flat_map(|open| open.batches.iter()).chain(&held.open.batches).cloned();
         let seen = held.seen.iter().map(|(collector, at)| (collector.clone(), at.key())).collect();
         let cut = held.cut.clone();
         let is_apart = self.ledger_dir() != self.options.dir.join(LEDGER_DIR);
-        Ok(Pinned { files, open: open.collect(), seen, may_lag: is_apart || !self.state.is_offline(), cut })
+        Ok(Pinned { files, open: open.collect(), lifetimes, seen, may_lag: is_apart || !self.state.is_offline(), cut })
     }
 }
 
@@ -426,6 +441,7 @@ impl Comparison<'_> {
 
     fn end(mut self, finished: bool) -> (Proven, Vec<u64>) {
         self.gathered.tell(&mut self.found);
+        self.leaves.hidden.iter().for_each(|(file, hidden)| pruned::tell(file, hidden, &mut self.found));
         if finished {
             for (file, what) in &self.leaves.unreadable {
                 self.found.report(format!("segments/{file}"), format!("its events cannot be read: {what}"));

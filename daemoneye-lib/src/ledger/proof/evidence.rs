@@ -80,6 +80,8 @@ impl Role {
 pub enum Whole {
     /// All that has to be there is.
     Complete,
+    /// The checkpoint ends before what would tell: a file under a later one is whole or lacks something.
+    Early,
     /// Something that has to be there is not.
     Lacking,
     /// Nothing in the file tells how much there is.
@@ -473,7 +475,7 @@ mod tests {
         let parts = sample.judged(&proof).unwrap().parts;
         let coverage: Vec<Whole> =
             parts.iter().filter(|part| part.name == "coverage").map(|part| part.whole).collect();
-        assert_eq!(coverage, [Whole::Unknown, Whole::Unknown], "nobody knows what was lost in the alert's own minute");
+        assert_eq!(coverage, [Whole::Early, Whole::Unknown], "nobody knows what was lost in the alert's own minute");
         assert!(sample.lacking(&proof).is_empty());
     }
 

@@ -6,7 +6,7 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{self, Read as _, Seek as _, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::Path;
 
 use datafusion::common::ScalarValue;
@@ -79,22 +79,35 @@ pub(super) fn excluded(path: &Path, metadata: &ParquetMetaData, sought: &[Sought
     excluded
 }
 
-/// Whether the filter of this column says that the value is not there; `None` when it says nothing.
-fn lacks(file: &mut File, column: &ColumnChunkMetaData, places: &mut Places<'_>) -> Option<bool> {
+/// All of the filter of a column, as it is looked into; `None` when it says nothing.
+pub(crate) fn whole(mut file: &File, column: &ColumnChunkMetaData) -> Option<Sbbf> {
+    let (at, bytes) = bits(&mut file, column)?;
+    let mut whole = vec![0; bytes];
+    read(&mut file, at, &mut whole).ok()?;
+    Some(Sbbf::new(&whole))
+}
+
+/// Where the bits of a filter begin, and how many bytes they take.
+fn bits(file: &mut (impl Read + Seek), column: &ColumnChunkMetaData) -> Option<(u64, usize)> {
     let start = u64::try_from(column.bloom_filter_offset()?).ok()?;
     let all = usize::try_from(column.bloom_filter_length()?).ok()?;
     let mut header = [0; HEADER];
     read(file, start, &mut header).ok()?;
     let bytes = length(&header)?;
     let before = all.checked_sub(bytes).filter(|header| *header <= HEADER)?;
+    Some((start.checked_add(u64::try_from(before).ok()?)?, bytes))
+}
+
+/// Whether the filter of this column says that the value is not there; `None` when it says nothing.
+fn lacks(file: &mut File, column: &ColumnChunkMetaData, places: &mut Places<'_>) -> Option<bool> {
+    let (start, bytes) = bits(file, column)?;
     let place = places.among(bytes)?;
     let mut block = [0; BLOCK];
-    let at = start.checked_add(u64::try_from(before.checked_add(place.at)?).ok()?)?;
-    read(file, at, &mut block).ok()?;
+    read(file, start.checked_add(u64::try_from(place.at).ok()?)?, &mut block).ok()?;
     Some(block.iter().zip(place.bits).any(|(held, wanted)| held & wanted != wanted))
 }
 
-fn read(file: &mut File, at: u64, into: &mut [u8]) -> io::Result<()> {
+fn read(file: &mut (impl Read + Seek), at: u64, into: &mut [u8]) -> io::Result<()> {
     file.seek(SeekFrom::Start(at))?;
     file.read_exact(into)
 }

@@ -204,7 +204,7 @@ impl<'a> Judge<'a> {
                     "{detail}; the collector's first heartbeat over the alert is not under this checkpoint: ask for \
                     evidence under a later one"
                 );
-                self.parts.push(Part { name: "coverage", whole: Whole::Unknown, detail });
+                self.parts.push(Part { name: "coverage", whole: Whole::Early, detail });
             }
             _ => self.part("coverage", lacking.as_slice(), detail),
         }
