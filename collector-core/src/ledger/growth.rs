@@ -16,9 +16,11 @@ use daemoneye_lib::ledger::tiles::{
     tree_hash,
 };
 use daemoneye_lib::ledger::tree::TreeHash;
-use daemoneye_lib::ledger::{LedgerFiles, LedgerRecord};
+use daemoneye_lib::ledger::{LedgerFiles, LedgerRecord, UnsignedEnd};
 use daemoneye_lib::segment::DurableNote;
 
+use super::signing::TreeOptions;
+use super::twin;
 use crate::error::CollectorError;
 use crate::platform;
 use crate::writer::{LogOptions, SyncNote};
@@ -45,6 +47,8 @@ pub(super) struct Grown {
     pub(super) keys: Vec<VerifierKey>,
     /// They are those of all entries.
     pub(super) all_keys: bool,
+    /// The entries behind the newest checkpoint, all where there is none.
+    pub(super) unsigned: UnsignedEnd,
     /// Why nothing may be signed.
     pub(super) refused: Option<String>,
 }
@@ -59,14 +63,23 @@ enum GrowthError {
 }
 
 /// The tree over the first `entries` of a ledger.
-pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<Grown, CollectorError> {
+pub(super) fn grow(log: &LogOptions, options: &TreeOptions, entries: u64) -> Result<Grown, CollectorError> {
     let (stored, unreadable) = match StoredCheckpoints::read(&log.dir) {
         Ok(stored) => (stored, None),
         Err(error) => (StoredCheckpoints::default(), Some(error.to_string())),
     };
     let newest = stored.newest.as_ref().map(|newest| newest.checkpoint.clone());
     let unsynced = UnsyncedTiles::open(log)?;
-    let mut grown = Grown { tree: None, stored, unsynced, keys: Vec::new(), all_keys: false, refused: unreadable };
+    let mut grown = Grown {
+        tree: None,
+        stored,
+        unsynced,
+        keys: Vec::new(),
+        all_keys: false,
+        unsigned: UnsignedEnd::NONE,
+        refused: unreadable,
+    };
+    let wanted = options.hash;
     let hash = match tree_hash(&log.dir) {
         Ok(Some(hash)) => hash,
         Ok(None) => {
@@ -95,6 +108,9 @@ pub(super) fn grow(log: &LogOptions, wanted: TreeHash, entries: u64) -> Result<G
         }
         Err(GrowthError::Disk(error)) => return Err(error),
         Err(GrowthError::Tree(error)) => drop(grown.refused.get_or_insert(error.to_string())),
+    }
+    if grown.refused.is_none() {
+        grown.refused = twin::lacks(log, options, entries, &grown);
     }
     Ok(grown)
 }
@@ -143,6 +159,7 @@ impl Growth<'_> {
     /// Makes the tree and mends its tiles in one walk, which for a ledger whose tiles are lost is over all entries.
     fn from(&self, base: u64, grown: &mut Grown) -> Result<(GrowingTree, bool), GrowthError> {
         grown.keys.clear();
+        grown.unsigned = UnsignedEnd::NONE;
         grown.all_keys = base == 0;
         let dir = &self.log.dir;
         let mut tree = match base {
@@ -170,6 +187,7 @@ impl Growth<'_> {
             if !mending.signed && fit(&tree) {
                 mending.is_signed(self.log)?;
             }
+            grown.unsigned.take(&entry, &payload);
             if [CREATED, ROTATED].contains(&entry.action.as_str()) {
                 grown.keys.extend(KeyEntry::parse(&payload).map(|entry| entry.key));
             }
@@ -344,7 +362,8 @@ pub(super) fn write_whole(log: &LogOptions, path: &Path, bytes: &[u8]) -> Result
     log.directory.sync().map_err(|e| CollectorError::io("sync", &log.dir, e))
 }
 
-fn replace(log: &LogOptions, path: &Path, bytes: &[u8], sync: bool) -> Result<(), CollectorError> {
+/// A file that appears whole, once its directory is synced, or not at all.
+pub(super) fn replace(log: &LogOptions, path: &Path, bytes: &[u8], sync: bool) -> Result<(), CollectorError> {
     let mut name = path.as_os_str().to_owned();
     name.push(".tmp");
     let temporary = Path::new(&name);

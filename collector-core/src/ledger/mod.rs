@@ -10,6 +10,7 @@ mod growth;
 mod seed;
 mod signing;
 mod tail;
+mod twin;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,7 +18,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use daemoneye_lib::ledger::clock::LedgerClock;
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::tiles::{GrowingTree, Tile};
-use daemoneye_lib::ledger::{AuditEntry, Hash, LedgerFiles, LedgerHeader};
+use daemoneye_lib::ledger::{AuditEntry, CHECKPOINT_ENTRIES, Hash, LedgerFiles, LedgerHeader};
 use daemoneye_lib::proto::{AuditAppend, AuditAppended, Sequence};
 use daemoneye_lib::segment::{Kind, MAX_RECORD_BYTES, SegmentName, encode, encoded_len};
 
@@ -36,8 +37,6 @@ use crate::writer::{LogOptions, SegmentLog, SyncNote};
 /// Room that the header of a record takes besides actor and action: three hashes, numbers, prefix.
 const HEADERS_BYTES: usize = 192;
 
-/// New entries after which a checkpoint is due.
-const CHECKPOINT_ENTRIES: u64 = 1_000;
 /// Tiles that wait for the next checkpoint, in 8 KiB each: more than four minutes of a thousand entries a second. What does not
 /// fit is made again when it is synced.
 const WAITING_TILES: usize = 1024;
@@ -169,7 +168,7 @@ impl Ledger {
         let mut damage = tail.damage;
         let mut grown = None;
         if let Some(tree) = &options.tree {
-            let mut growth = growth::grow(&log, tree.hash, entries)?;
+            let mut growth = growth::grow(&log, tree, entries)?;
             // A tree over what is left of a damaged ledger would be another one than before.
             growth.refused = growth.refused.or_else(|| damage.clone());
             grown = Some(growth);
@@ -193,13 +192,13 @@ impl Ledger {
         let mut signing = None;
         if let Some((mut growth, tree)) = grown.zip(options.tree) {
             inner.tree = growth.tree.take();
-            let begun = Signing::begin(&log, tree, growth)?;
+            let mut begun = Signing::begin(&log, tree, growth)?;
             if let Some(draft) = begun.entry {
                 inner.append(&dir, &[Placed::of(&draft)])?;
             }
             match begun.signing.refused() {
                 Some(why) => damage = damage.or_else(|| Some(why.to_owned())),
-                None => begun.signing.write_keys()?,
+                None => begun.signing.settle()?,
             }
             signing = Some(Mutex::new(begun.signing));
         }

@@ -53,6 +53,11 @@ pub(super) struct Seeds {
 }
 
 impl Seeds {
+    /// Where a seed lies that is made here.
+    pub(super) fn file(dir: &Path) -> PathBuf {
+        dir.join(SEED)
+    }
+
     /// The key that signs as `name`, if there is one.
     pub(super) fn current(&self, name: &str) -> Result<Option<NoteSigner>, SeedError> {
         match &self.credential {

@@ -15,6 +15,7 @@ use daemoneye_lib::ledger::tree::TreeHash;
 use super::Draft;
 use super::growth::{Grown, UnsyncedTiles, write_tile, write_whole};
 use super::seed::{SeedError, Seeds};
+use super::twin;
 use crate::error::CollectorError;
 use crate::writer::LogOptions;
 
@@ -123,9 +124,9 @@ impl Signing {
             let signer = match current {
                 Some(signer) => signer,
                 None => {
-                    self.seeds.make_next(name).map_err(say)?;
-                    self.seeds.adopt_next().map_err(say)?;
-                    self.seeds.current(name).map_err(say)?.ok_or("the new seed is gone")?
+                    // In its place when the ledger names it: a seed there says that the ledger is one with a key.
+                    self.handing_over = true;
+                    self.seeds.make_next(name).map_err(say)?
                 }
             };
             if !signed(signer.verifier()) {
@@ -164,11 +165,26 @@ impl Signing {
         if let Some(newest) = stored.newest.as_ref().filter(|_| stored.unlogged) {
             self.append_to_log(&newest.note)?;
         }
+        // A crash between the two, or a build that kept none. The next checkpoint makes up for one that cannot be written.
+        if let Some(newest) = stored.newest.as_ref().filter(|newest| !twin::is(&self.seeds, &newest.note))
+            && let Err(error) = twin::write(&self.log, &self.seeds, &newest.note)
+        {
+            tracing::warn!(%error, "the newest checkpoint is not kept beside the seed");
+        }
+        Ok(())
+    }
+
+    /// Behind the entry that names a first key.
+    pub(super) fn settle(&mut self) -> Result<(), CollectorError> {
+        self.write_keys()?;
+        if let Err(error) = self.finish_hand_over() {
+            tracing::warn!(%error, "the new seed is not in its place yet; the next checkpoint makes up for it");
+        }
         Ok(())
     }
 
     /// Writes the file of keys; behind the entry that names the newest one.
-    pub(super) fn write_keys(&self) -> Result<(), CollectorError> {
+    fn write_keys(&self) -> Result<(), CollectorError> {
         let text: String = self.keys.iter().map(|key| format!("{key}\n")).collect();
         let path = keys_file(&self.log.dir);
         match read_text(&path)? {
@@ -201,6 +217,7 @@ impl Signing {
         write_whole(&self.log, &checkpoint_file(&self.log.dir), note.as_bytes())?;
         self.last_size = size;
         self.append_to_log(&note)?;
+        twin::write(&self.log, &self.seeds, &note)?;
         Ok(Some(note))
     }
 

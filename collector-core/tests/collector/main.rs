@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, clippy::panic, reason = "tests")]
 
 mod descriptors;
+mod forged;
 mod inject;
 mod ledger;
 mod lossy;

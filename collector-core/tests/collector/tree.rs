@@ -14,7 +14,7 @@ use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::ledger::keys::{KeyEntry, rotation_note};
 use daemoneye_lib::ledger::note::{NoteSigner, VerifierKey};
 use daemoneye_lib::ledger::notes::{checkpoint_file, checkpoints_log, keys_file};
-use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, tile_path, tiles_name, tree_file};
+use daemoneye_lib::ledger::tiles::{StoredTree, TILE_BYTES, read_tile, tile_path, tiles_name, tree_file};
 use daemoneye_lib::ledger::tree::{TreeHash, verify_consistency, verify_inclusion};
 use daemoneye_lib::ledger::{
     AuditEntry, ChainVerifier, Demands, LedgerError, LedgerFault, LedgerFiles, LedgerHeader, LedgerReader,
@@ -36,35 +36,55 @@ pub(crate) fn tree_options(keys_dir: &Path) -> TreeOptions {
 }
 
 /// A ledger in `audit` beside its keys in `keys`.
-struct Home(tempfile::TempDir);
+pub(crate) struct Home(tempfile::TempDir);
 
 impl Home {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let memory = Path::new("/dev/shm");
         Self(if memory.is_dir() { tempfile::tempdir_in(memory) } else { tempfile::tempdir() }.unwrap())
     }
 
-    fn audit(&self) -> PathBuf {
+    /// What holds `audit` and `keys`.
+    pub(crate) fn dir(&self) -> &Path {
+        self.0.path()
+    }
+
+    pub(crate) fn audit(&self) -> PathBuf {
         self.0.path().join("audit")
     }
 
-    fn options(&self) -> LedgerOptions {
+    /// Everything in `audit`.
+    pub(crate) fn files(&self) -> BTreeMap<PathBuf, Vec<u8>> {
+        files(&self.audit())
+    }
+
+    /// Puts an older copy in the place of `audit`.
+    pub(crate) fn put_back(&self, kept: &BTreeMap<PathBuf, Vec<u8>>) {
+        restore(&self.audit(), kept)
+    }
+
+    /// As whoever is root does who also knows of the checkpoint beside the seed.
+    pub(crate) fn forget_twin(&self) {
+        fs::remove_file(self.0.path().join("keys/audit.signed")).unwrap()
+    }
+
+    pub(crate) fn options(&self) -> LedgerOptions {
         let tree = Some(tree_options(&self.0.path().join("keys")));
         LedgerOptions { segment_bytes: 4096, tree, ..LedgerOptions::new(self.audit()) }
     }
 
-    fn open(&self) -> (Ledger, Option<String>) {
+    pub(crate) fn open(&self) -> (Ledger, Option<String>) {
         let (ledger, found) = Ledger::open(self.options()).unwrap();
         (ledger, found.damage)
     }
 
-    fn sound(&self) -> Ledger {
+    pub(crate) fn sound(&self) -> Ledger {
         let (ledger, damage) = self.open();
         assert_eq!(damage, None);
         ledger
     }
 
-    fn verify(&self) -> Result<LedgerSummary, LedgerError> {
+    pub(crate) fn verify(&self) -> Result<LedgerSummary, LedgerError> {
         self.demand(None, None)
     }
 
@@ -78,7 +98,7 @@ impl Home {
         fs::read_to_string(keys_file(&self.audit())).unwrap().lines().last().unwrap().parse().unwrap()
     }
 
-    fn entries(&self, first: u64) -> impl Iterator<Item = LedgerRecord> {
+    pub(crate) fn entries(&self, first: u64) -> impl Iterator<Item = LedgerRecord> {
         LedgerFiles::open(&self.audit()).unwrap().from(first).unwrap().map(Result::unwrap)
     }
 
@@ -88,7 +108,7 @@ impl Home {
     }
 }
 
-fn drafts(count: u64) -> Vec<Draft> {
+pub(crate) fn drafts(count: u64) -> Vec<Draft> {
     (0..count)
         .map(|n| Draft { actor: "t".into(), action: "a".into(), timestamp_ms: 1, payload: n.to_string().into_bytes() })
         .collect()
@@ -426,6 +446,7 @@ fn another_history_overwrites_no_tile() {
     let mut kept = files(&home.audit());
     kept.retain(|path, _| !path.to_string_lossy().contains("entries"));
     fs::remove_dir_all(home.audit()).unwrap();
+    home.forget_twin();
     drop(begin(b"second"));
     for (path, bytes) in &kept {
         fs::create_dir_all(path.parent().unwrap()).unwrap();
@@ -482,6 +503,8 @@ fn a_rotation_that_a_crash_broke_off_is_finished_or_forgotten() {
     for file in [keys_file(&audit), checkpoint_file(&audit), checkpoints_log(&audit)] {
         fs::write(&file, &kept_audit[&file]).unwrap();
     }
+    let twin = keys.join("audit.signed");
+    fs::write(&twin, &kept_keys[&twin]).unwrap();
     let ledger = home.sound();
     assert_eq!(home.key(), next);
     ledger.append_batch(&drafts(1)).unwrap();
@@ -658,7 +681,8 @@ fn truncation_is_found_by_the_ledgers_own_checkpoint_and_by_an_exported_one() {
     assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))), "nothing is signed over it");
     drop(ledger);
     forget_checkpoints(&home);
-    assert!(home.verify().is_ok(), "of itself it cannot know any more");
+    let unsigned = home.verify().unwrap().unsigned;
+    assert!(unsigned.lacks_checkpoint() && !unsigned.has_checkpoint, "nothing of it is signed any more");
     let error = home.demand(None, Some(&exported)).unwrap_err();
     assert!(matches!(error.what, LedgerFault::CorruptRollback { size: 31 }), "{error}");
 }
@@ -677,13 +701,15 @@ fn an_older_copy_is_found_by_an_exported_checkpoint() {
     assert!(home.verify().is_ok(), "of itself it cannot know");
     let error = home.demand(None, Some(&exported)).unwrap_err();
     assert!(matches!(error.what, LedgerFault::CorruptRollback { size: 61 }), "{error}");
-    // And it cannot be made to grow past it with something else.
+    // And it cannot be made to grow past it with something else, also where the seed's directory was put back with it.
+    home.forget_twin();
     let ledger = home.sound();
     ledger.append_batch(&drafts(60)[1..]).unwrap();
     ledger.checkpoint().unwrap();
     let error = home.demand(None, Some(&exported)).unwrap_err();
-    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 61 }), "{error}");
-    assert_eq!((error.sequence, error.exit()), (60, Exit::Tampered));
+    assert!(matches!(error.what, LedgerFault::CorruptFork { from: 0, size: 61 }), "{error}");
+    assert_eq!((error.sequence, error.exit()), (0, Exit::Tampered));
+    assert!(error.to_string().contains("between entry 0 and entry 60"), "{error}");
 }
 
 #[test]
@@ -701,6 +727,7 @@ fn a_local_root_who_rewrites_everything_and_signs_again_is_found_by_an_exported_
     drop(ledger);
     // The same entries but one, chained, hashed and signed again with the real seed.
     fs::remove_dir_all(home.audit()).unwrap();
+    home.forget_twin();
     let mut forged = entries[1..].to_vec();
     forged[20].payload = b"nothing happened".to_vec();
     let ledger = home.sound();
@@ -709,7 +736,7 @@ fn a_local_root_who_rewrites_everything_and_signs_again_is_found_by_an_exported_
     drop(ledger);
     assert_eq!(home.demand(Some(&printed), None).unwrap().entries, 41, "nothing on the host tells");
     let error = home.demand(Some(&printed), Some(&exported)).unwrap_err();
-    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 41 }), "{error}");
+    assert!(matches!(error.what, LedgerFault::CorruptFork { from: 0, size: 41 }), "{error}");
     // With a seed of their own they do not even get that far.
     fs::remove_dir_all(home.audit()).unwrap();
     fs::remove_dir_all(home.0.path().join("keys")).unwrap();
@@ -730,6 +757,7 @@ fn entries_that_were_replaced_below_a_checkpoint_stop_the_signing() {
     let kept = [checkpoint_file(&home.audit()), checkpoints_log(&home.audit())]
         .map(|path| (path.clone(), fs::read(path).unwrap()));
     fs::remove_dir_all(home.audit()).unwrap();
+    home.forget_twin();
     let ledger = home.sound();
     ledger.append_batch(&drafts(50)).unwrap();
     drop(ledger);
@@ -740,7 +768,7 @@ fn entries_that_were_replaced_below_a_checkpoint_stop_the_signing() {
     assert!(damage.unwrap().contains("another root"));
     assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))));
     let error = home.verify().unwrap_err();
-    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 41 }), "{error}");
+    assert!(matches!(error.what, LedgerFault::CorruptFork { size: 41, .. }), "{error}");
 }
 
 /// Each bit as the codec sees it, and each byte, in turn another bit of it, as the verifier sees the file.
@@ -824,7 +852,7 @@ fn each_bit_counts_also_where_checksums_and_links_are_repaired() {
     assert!(chain.entries() == 1_000 && counted > 500_000, "{counted}");
 }
 
-/// Each byte of a segment up to behind its last record, judged from the entry before it.
+/// Each byte of a segment up to behind its last record, each bit of its header, judged from the entry before it.
 fn flip_each_byte(dir: &Path, states: &[LedgerVerifier], number: u64, path: &Path) {
     let whole = fs::read(path).unwrap();
     let end = whole.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 16).min(whole.len());
@@ -833,23 +861,64 @@ fn flip_each_byte(dir: &Path, states: &[LedgerVerifier], number: u64, path: &Pat
         while states.get(before + 1).is_some_and(|state| state.position() <= (number, at as u64)) {
             before += 1;
         }
-        poke(path, at, byte ^ (1 << (at % 8)));
-        let from = states[before.saturating_sub(1)].clone();
-        let mut reader = LedgerReader::resume(dir, from, Patience::NONE).unwrap();
-        let found = loop {
-            match reader.advance() {
-                Ok(Some(_)) => {}
-                Ok(None) => break false,
-                Err(_) => break true,
-            }
-        };
-        assert!(found, "byte {at} of segment {number} was not noticed");
+        for bit in if at < HEADER_BYTES { 0..8 } else { at % 8..at % 8 + 1 } {
+            poke(path, at, byte ^ (1 << bit));
+            let from = states[before.saturating_sub(1)].clone();
+            let mut reader = LedgerReader::resume(dir, from, Patience::NONE).unwrap();
+            let found = loop {
+                match reader.advance() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => break false,
+                    Err(_) => break true,
+                }
+            };
+            assert!(found, "bit {bit} of byte {at} of segment {number} was not noticed");
+        }
         poke(path, at, *byte);
     }
 }
 
 #[test]
-fn each_byte_of_what_is_signed_counts() {
+fn each_bit_of_a_tile_and_of_the_notes_of_what_is_synced_counts() {
+    let home = Home::new();
+    let ledger = home.sound();
+    ledger.append_batch(&drafts(259)).unwrap();
+    ledger.checkpoint().unwrap().unwrap();
+    drop(ledger);
+    let audit = home.audit();
+    let path = tile_path(&audit, 0, 0);
+    let (whole, hashes) = (fs::read(&path).unwrap(), read_tile(&audit, 0, 0).unwrap().unwrap());
+    for bit in 0..whole.len() * 8 {
+        let at = bit / 8;
+        poke(&path, at, whole[at] ^ (1 << (bit % 8)));
+        assert!(read_tile(&audit, 0, 0).unwrap().unwrap() != hashes, "bit {bit}");
+        // The whole way, of some: that walks over all entries.
+        if bit % 97 == 0 {
+            let error = home.verify().unwrap_err();
+            assert!(matches!(error.what, LedgerFault::CorruptTile) && error.file == path, "bit {bit}: {error}");
+        }
+        poke(&path, at, whole[at]);
+    }
+    for length in [0, 1, TILE_BYTES - 1] {
+        fs::write(&path, &whole[..length]).unwrap();
+        assert_eq!(read_tile(&audit, 0, 0).unwrap(), None, "cut, it is none and is made again");
+    }
+    fs::write(&path, &whole).unwrap();
+    for name in [SegmentName::ledger(), tiles_name()] {
+        let path = DurableNote::path(&audit, &name);
+        let whole = fs::read(&path).unwrap();
+        assert!(DurableNote::read(&audit, &name).unwrap().is_some());
+        for bit in 0..whole.len() * 8 {
+            poke(&path, bit / 8, whole[bit / 8] ^ (1 << (bit % 8)));
+            assert_eq!(DurableNote::read(&audit, &name).unwrap(), None, "bit {bit} of {}", path.display());
+            poke(&path, bit / 8, whole[bit / 8]);
+        }
+    }
+    assert!(home.verify().is_ok());
+}
+
+#[test]
+fn each_bit_of_what_is_signed_counts() {
     let home = Home::new();
     let ledger = home.sound();
     for count in [3, 3] {
@@ -862,12 +931,12 @@ fn each_byte_of_what_is_signed_counts() {
     for path in [tree_file(&audit), keys_file(&audit), checkpoint_file(&audit), checkpoints_log(&audit)] {
         let whole = fs::read(&path).unwrap();
         for (at, byte) in whole.iter().enumerate() {
-            let mut changed = whole.clone();
-            changed[at] = byte ^ (1 << (at % 8));
-            fs::write(&path, changed).unwrap();
-            assert!(home.verify().is_err(), "byte {at} of {} was not noticed", path.display());
+            for bit in 0..8 {
+                poke(&path, at, byte ^ (1 << bit));
+                assert!(home.verify().is_err(), "bit {bit} of byte {at} of {} was not noticed", path.display());
+            }
+            poke(&path, at, *byte);
         }
-        fs::write(&path, whole).unwrap();
     }
     assert!(home.verify().is_ok());
 }

@@ -106,10 +106,7 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
         );
         return Err(CliError::NotFound(text));
     }
-    let unsigned = summary.entries.saturating_sub(summary.signed_entries);
-    if verify.vkey.is_some() && unsigned > 0 {
-        eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
-    }
+    tell_unsigned(&summary);
     tell_set_backs(&summary.set_backs);
     let (mut result, mut exit) = judge(&summary, &directory)?;
     let compared = if compares { Some(compare::ask(settings, &directory).await?) } else { None };
@@ -117,12 +114,32 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
         (result, exit) = (word, Exit::Degraded);
     }
     let (mut columns, mut row) = (GOOD.to_vec(), row(result, &summary, &directory));
+    if let Some(kept) = summary.kept_entries {
+        columns.push("kept_entries");
+        row.values.push(value::of_number(kept));
+    }
     if let Some(compared) = compared {
         columns.extend(compare::COLUMNS);
         row.values.extend(compared.values);
     }
     render::rows(settings.format, &columns, &[row])?;
     Ok(exit)
+}
+
+/// How far signatures reach, the reader's own among them.
+fn tell_unsigned(summary: &LedgerSummary) {
+    if let Some(kept) = summary.kept_entries {
+        let behind = summary.entries.saturating_sub(kept);
+        eprintln!(
+            "the ledger goes on from the checkpoint that was given, which is over {kept} entries; {behind} came behind it: that they were \
+             not replaced since, only a later checkpoint of yours can tell"
+        );
+    }
+    let signed = summary.signed_entries.max(summary.kept_entries.unwrap_or_default());
+    let unsigned = summary.entries.saturating_sub(signed);
+    if unsigned > 0 {
+        eprintln!("{unsigned} entries lie behind the last checkpoint, so no signature is over them yet");
+    }
 }
 
 /// Times are not judged, but whoever reads them has to know where they go back.
@@ -139,7 +156,28 @@ fn tell_set_backs(found: &SetBacks) {
 
 /// What a ledger is in which every entry verifies.
 fn judge(summary: &LedgerSummary, directory: &Path) -> Result<(&'static str, Exit), CliError> {
-    match judge_end(directory)? {
+    let end = judge_end(directory)?;
+    if !summary.unsigned.has_key {
+        eprintln!(
+            "every entry verifies, but none of them names a key, so nothing of this ledger is signed and anybody who could write it may have \
+             written all of it: it is of a build that signed nothing, or was made to look like one"
+        );
+        return Ok(("plain_chain", Exit::Degraded));
+    }
+    if summary.unsigned.lacks_checkpoint() {
+        let lacking = if summary.unsigned.has_checkpoint {
+            "its last checkpoint is too long ago"
+        } else {
+            "it has no checkpoint"
+        };
+        eprintln!(
+            "every entry verifies, but {lacking}: procmond signs each minute and every thousand entries. It could not (its log, the alert \
+             \"Audit ledger damaged or not signed\" and `ledger-damage` entries say so), or checkpoints were taken away and what they were \
+             over was replaced; verify it with a newer --checkpoint that left the host"
+        );
+        return Ok(("unsigned_end", Exit::Degraded));
+    }
+    match end {
         Exit::Ok if summary.unsynced_tiles > 0 => {
             eprintln!(
                 "every entry verifies, but {} tiles do not fit and were not noted as synced; after a power failure procmond makes \

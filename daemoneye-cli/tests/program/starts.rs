@@ -6,7 +6,8 @@
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
-use collector_core::ledger::{Draft, Ledger, LedgerOptions};
+use collector_core::ledger::{Draft, Ledger, LedgerOptions, TreeOptions};
+use daemoneye_lib::ledger::tree::TreeHash;
 
 /// Runs it with nothing of this user's environment or configuration.
 fn cli(home: &Path, arguments: &[&str]) -> Output {
@@ -159,11 +160,100 @@ fn a_file_that_does_not_exist_has_one_code_everywhere() {
     assert!(stderr(&output).contains("cannot read /nonexistent: No such file"), "{}", stderr(&output));
 }
 
+/// With a tree, a key beside it, and a checkpoint over all of it.
 fn ledger(directory: &Path) {
-    let (ledger, _) = Ledger::open(LedgerOptions::new(directory)).unwrap();
+    let ledger = signed(directory);
     for (action, payload) in [("start", "{}"), ("config", "{\"a\":1}"), ("stop", "{}")] {
         ledger.append(Draft::now("procmond", action, payload.as_bytes().to_vec())).unwrap();
     }
+    ledger.checkpoint().unwrap().unwrap();
+}
+
+fn signed(directory: &Path) -> Ledger {
+    let tree = TreeOptions {
+        hash: TreeHash::Sha256,
+        machine: "4f3c".to_owned(),
+        actor: "procmond".to_owned(),
+        keys_dir: directory.with_file_name("keys"),
+        credential: None,
+    };
+    Ledger::open(LedgerOptions { tree: Some(tree), ..LedgerOptions::new(directory) }).unwrap().0
+}
+
+fn result(output: &Output) -> (i32, String) {
+    let all: serde_json::Value = serde_json::from_str(&stdout(output)).unwrap();
+    (code(output), all.pointer("/0/result").and_then(serde_json::Value::as_str).unwrap().to_owned())
+}
+
+#[test]
+fn a_plain_chain_is_no_verified_ledger() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("data").join("audit");
+    let (plain, _) = Ledger::open(LedgerOptions::new(&directory)).unwrap();
+    plain.append(Draft::now("procmond", "start", b"{}".to_vec())).unwrap();
+    drop(plain);
+    let verify = || cli(home.path(), &["audit", "verify", "--format", "json"]);
+    assert_eq!(result(&verify()), (3, "plain_chain".to_owned()));
+    assert!(stderr(&verify()).contains("names a key"), "{}", stderr(&verify()));
+    // Nor with a tree over it that nobody signs.
+    std::fs::write(directory.join("tree"), "sha256\n").unwrap();
+    assert_eq!(result(&verify()), (3, "plain_chain".to_owned()));
+}
+
+#[test]
+fn entries_that_no_signature_is_over_are_counted_and_too_many_of_them_are_no_verified_ledger() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("data").join("audit");
+    ledger(&directory);
+    let note = std::fs::read_to_string(directory.join("checkpoint")).unwrap();
+    let log = std::fs::read_to_string(directory.join("checkpoints.log")).unwrap();
+    let more = |count: usize| {
+        let drafts: Vec<Draft> = (0..count).map(|_| Draft::now("procmond", "start", b"{}".to_vec())).collect();
+        let ledger = signed(&directory);
+        ledger.append_batch(&drafts).unwrap();
+        ledger
+    };
+    drop(more(20));
+    let verify = |args: &[&str]| cli(home.path(), &[&["audit", "verify", "--format", "json"], args].concat());
+    let short = verify(&[]);
+    assert_eq!(result(&short), (0, "verified".to_owned()));
+    assert!(stderr(&short).contains("20 entries lie behind the last checkpoint"), "{}", stderr(&short));
+    let newest = more(2_000).checkpoint().unwrap().unwrap();
+    assert_eq!(result(&verify(&[])), (0, "verified".to_owned()));
+    let (kept, kept_newest) = (home.path().join("kept.note"), home.path().join("newest.note"));
+    std::fs::write(&kept, &note).unwrap();
+    std::fs::write(&kept_newest, newest).unwrap();
+    // What a forger leaves who has no key: an older checkpoint, and what he likes behind it.
+    std::fs::write(directory.join("checkpoint"), note).unwrap();
+    std::fs::write(directory.join("checkpoints.log"), log).unwrap();
+    let vkey = std::fs::read_to_string(directory.join("keys")).unwrap();
+    for args in [&[][..], &["--vkey", vkey.trim()], &["--checkpoint", kept.to_str().unwrap()]] {
+        let long = verify(args);
+        assert_eq!(result(&long), (3, "unsigned_end".to_owned()), "{args:?}");
+        assert!(stderr(&long).contains("2020 entries lie behind the last checkpoint"), "{}", stderr(&long));
+    }
+    let whole = verify(&["--checkpoint", kept_newest.to_str().unwrap()]);
+    assert_eq!(result(&whole), (0, "verified".to_owned()), "{}", stderr(&whole));
+    std::fs::remove_file(directory.join("checkpoint")).unwrap();
+    std::fs::remove_file(directory.join("checkpoints.log")).unwrap();
+    assert_eq!(result(&verify(&[])), (3, "unsigned_end".to_owned()));
+}
+
+#[test]
+fn a_kept_checkpoint_says_how_far_it_reaches() {
+    let home = tempfile::tempdir().unwrap();
+    let directory = home.path().join("data").join("audit");
+    ledger(&directory);
+    let kept = home.path().join("kept.note");
+    std::fs::copy(directory.join("checkpoint"), &kept).unwrap();
+    let again = signed(&directory);
+    again.append(Draft::now("procmond", "start", b"{}".to_vec())).unwrap();
+    again.checkpoint().unwrap().unwrap();
+    drop(again);
+    let output = cli(home.path(), &["audit", "verify", "--format", "json", "--checkpoint", kept.to_str().unwrap()]);
+    let all: serde_json::Value = serde_json::from_str(&stdout(&output)).unwrap();
+    assert_eq!((&all[0]["kept_entries"], &all[0]["entries"]), (&4.into(), &5.into()), "{all}");
+    assert!(stderr(&output).contains("over 4 entries; 1 came behind it"), "{}", stderr(&output));
 }
 
 #[test]
@@ -173,10 +263,9 @@ fn audit_verify_reads_the_files_itself_and_names_the_first_bad_entry() {
     ledger(&directory);
     let verified = cli(home.path(), &["audit", "verify", "--format", "json"]);
     assert_eq!(code(&verified), 0, "{}", stderr(&verified));
-    assert!(stdout(&verified).contains("\"entries\":3"), "{}", stdout(&verified));
+    assert!(stdout(&verified).contains("\"entries\":4"), "{}", stdout(&verified));
 
-    let file = std::fs::read_dir(&directory).unwrap().map(|entry| entry.unwrap().path());
-    let file = file.filter(|path| path.extension().is_some_and(|end| end == "log")).min().unwrap();
+    let file = directory.join("entries-00001.log");
     let mut bytes = std::fs::read(&file).unwrap();
     let at = bytes.windows(6).position(|window| window == b"config").unwrap();
     bytes[at] ^= 1;
@@ -184,11 +273,11 @@ fn audit_verify_reads_the_files_itself_and_names_the_first_bad_entry() {
     let copy = directory.display().to_string();
     let tampered = cli(home.path(), &["audit", "verify", "--audit-dir", &copy]);
     assert_eq!(code(&tampered), 76, "{}", stderr(&tampered));
-    assert!(stderr(&tampered).contains("ledger entry 1"), "{}", stderr(&tampered));
+    assert!(stderr(&tampered).contains("ledger entry 2"), "{}", stderr(&tampered));
     let tampered = cli(home.path(), &["audit", "verify", "--audit-dir", &copy, "--format", "jsonl"]);
     assert_eq!(code(&tampered), 76, "{}", stderr(&tampered));
     let told: serde_json::Value = serde_json::from_str(&stdout(&tampered)).unwrap();
-    assert_eq!((&told["result"], &told["entry"]), (&"tampered".into(), &1.into()), "{told}");
+    assert_eq!((&told["result"], &told["entry"]), (&"tampered".into(), &2.into()), "{told}");
     assert_eq!(told["file"], file.display().to_string());
     assert!(told["problem"].as_str().unwrap().contains("checksum") && told["offset"].as_u64() > Some(64), "{told}");
 }
@@ -199,17 +288,13 @@ fn a_ledger_without_the_note_of_its_end_verifies_with_a_warning() {
     let directory = home.path().join("data").join("audit");
     ledger(&directory);
     let note = directory.join("entries.durable");
-    let told = |output: &Output| {
-        let all: serde_json::Value = serde_json::from_str(&stdout(output)).unwrap();
-        (code(output), all[0]["result"].as_str().unwrap().to_owned())
-    };
     let verify = || cli(home.path(), &["audit", "verify", "--format", "json"]);
-    assert_eq!(told(&verify()), (0, "verified".to_owned()));
+    assert_eq!(result(&verify()), (0, "verified".to_owned()));
     std::fs::write(&note, "short").unwrap();
-    assert_eq!(told(&verify()), (3, "end_unknown".to_owned()));
+    assert_eq!(result(&verify()), (3, "end_unknown".to_owned()));
     std::fs::remove_file(&note).unwrap();
     let absent = verify();
-    assert_eq!(told(&absent), (3, "end_unknown".to_owned()));
+    assert_eq!(result(&absent), (3, "end_unknown".to_owned()));
     assert!(stderr(&absent).contains("entries.durable is missing"), "{}", stderr(&absent));
 }
 

@@ -119,7 +119,7 @@ impl HeartbeatEntry {
     }
 
     /// How long it is; 0 when the clock was set back in it.
-    fn length_ms(&self) -> u64 {
+    pub(super) fn length_ms(&self) -> u64 {
         u64::try_from(self.to_ms.saturating_sub(self.from_ms)).unwrap_or_default()
     }
 

@@ -22,6 +22,7 @@ mod reader;
 mod set_backs;
 pub mod tiles;
 pub mod tree;
+mod unsigned;
 mod verify;
 
 pub use entries::{Entries, LedgerFiles, range_in};
@@ -31,6 +32,7 @@ pub use reader::{
     Patience,
 };
 pub use set_backs::{SetBack, SetBacks};
+pub use unsigned::{CHECKPOINT_ENTRIES, UnsignedEnd};
 pub use verify::{Demands, verify_dir, verify_with};
 
 use serde::{Deserialize, Serialize};

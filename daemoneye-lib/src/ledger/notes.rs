@@ -12,12 +12,14 @@ use std::path::{Path, PathBuf};
 pub use self::behind::notes_behind;
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::note::{MAX_NOTE_BYTES, NoteError};
-use crate::segment::SegmentError;
+use crate::segment::{SegmentError, open_regular, read_regular};
 
 /// What a disk writes whole or not at all.
 const SECTOR_BYTES: usize = 512;
 /// The log's end that is read, in bytes: the newest note, a tear of it and the note before, of 300 bytes each, many times over.
 const LOG_END_BYTES: u64 = 16 * 1024;
+/// What is read of the newest note and of the file of keys: ten thousand rotations.
+const MAX_TEXT_BYTES: usize = 1 << 20;
 /// What begins the signatures of a note.
 const SIGNED: &[u8] = "\n\n\u{2014} ".as_bytes();
 
@@ -44,11 +46,7 @@ pub fn keys_file(dir: &Path) -> PathBuf {
 /// # Errors
 /// It cannot be read. Bytes that are no text are replaced, and then verify nowhere.
 pub fn read_text(path: &Path) -> Result<Option<String>, SegmentError> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(String::from_utf8_lossy(&bytes).into_owned())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(SegmentError::io("read", path, error)),
-    }
+    Ok(read_regular(path, MAX_TEXT_BYTES)?.map(|bytes| String::from_utf8_lossy(&bytes).into_owned()))
 }
 
 /// A checkpoint as it is kept, not yet verified.
@@ -124,10 +122,9 @@ impl StoredCheckpoints {
 /// The log's last bytes and where they begin.
 fn read_end(log: &Path, most: u64) -> Result<(u64, Vec<u8>), SegmentError> {
     let failed = |error| SegmentError::io("read", log, error);
-    let mut file = match File::open(log) {
-        Ok(file) => file,
-        Err(error) if error.kind() == ErrorKind::NotFound => return Ok((0, Vec::new())),
-        Err(error) => return Err(failed(error)),
+    let mut file = match open_regular(log) {
+        Err(SegmentError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => return Ok((0, Vec::new())),
+        opened => opened?,
     };
     let begin = file.metadata().map_err(failed)?.len().saturating_sub(most);
     let mut bytes = Vec::new();
@@ -192,7 +189,7 @@ impl CheckpointWalk {
         let reader = match stored.log_end {
             0 => None,
             end => {
-                let file = File::open(&log).map_err(|error| SegmentError::io("read", &log, error))?;
+                let file = open_regular(&log)?;
                 Some(BufReader::new(file.take(end)))
             }
         };

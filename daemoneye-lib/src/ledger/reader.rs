@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::checkpoint::CheckpointError;
 use super::set_backs::SetBacks;
 use super::tree::TreeHash;
+use super::unsigned::UnsignedEnd;
 use super::{AuditEntry, ChainError, ChainVerifier, Hash};
 use crate::exit::Exit;
 use crate::proto::Sequence;
@@ -59,9 +60,9 @@ pub struct LedgerRecord {
 
 /// The first bad entry.
 #[derive(Debug, thiserror::Error)]
-#[error("ledger entry {sequence}, {file} at byte {offset}: {what}", file = .file.display())]
+#[error("{}: {what}", place(*.sequence, .file, *.offset, .what))]
 pub struct LedgerError {
-    /// The entry that is bad or missing; everything before it verifies.
+    /// The entry that is bad or missing, of a fork the first one that may be; everything before it verifies.
     pub sequence: u64,
     /// The segment.
     pub file: PathBuf,
@@ -70,6 +71,16 @@ pub struct LedgerError {
     /// What is wrong with it.
     #[source]
     pub what: LedgerFault,
+}
+
+fn place(sequence: u64, file: &Path, offset: u64, what: &LedgerFault) -> String {
+    let file = file.display();
+    match what {
+        LedgerFault::CorruptFork { size, .. } => {
+            format!("ledger, between entry {sequence} and entry {}, {file}", size.saturating_sub(1))
+        }
+        _ => format!("ledger entry {sequence}, {file} at byte {offset}"),
+    }
 }
 
 impl LedgerError {
@@ -101,9 +112,11 @@ pub enum LedgerFault {
     },
     /// Another history than the one that a checkpoint is over.
     #[error(
-        "the tree over the first {size} entries has another root than the checkpoint says; entries before were replaced"
+        "the tree over the first {size} entries has another root than the checkpoint says; one of these entries, or several, were replaced"
     )]
     CorruptFork {
+        /// Entries before this one fit a checkpoint.
+        from: u64,
         /// Entries that the checkpoint is over.
         size: u64,
     },
@@ -196,6 +209,8 @@ impl LedgerVerifier {
             signed_entries: 0,
             unsynced_tiles: 0,
             set_backs: SetBacks::NONE,
+            unsigned: UnsignedEnd::NONE,
+            kept_entries: None,
         }
     }
 
@@ -277,6 +292,10 @@ pub struct LedgerSummary {
     pub unsynced_tiles: u64,
     /// Where the collector's clock was set back; filled where the whole ledger is walked.
     pub set_backs: SetBacks,
+    /// What stands behind the last checkpoint; filled where the whole ledger is walked.
+    pub unsigned: UnsignedEnd,
+    /// Entries that the checkpoint from elsewhere is over.
+    pub kept_entries: Option<u64>,
 }
 
 /// How far a verification is.

@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use super::Hash;
 use super::LedgerFiles;
 use super::tree::{self, Frontier, Nodes, TreeHash};
-use crate::segment::{SegmentError, SegmentName};
+use crate::segment::{SegmentError, SegmentName, read_regular};
 
 /// Hashes of a full tile.
 pub const TILE_WIDTH: usize = 256;
@@ -19,6 +19,8 @@ pub const TILE_BYTES: usize = TILE_WIDTH * size_of::<Hash>();
 const TILE_LEVELS: u32 = 8;
 /// The file that names the tree's hash.
 const TREE_FILE: &str = "tree";
+/// What is read of it: a word and a line end.
+const TREE_FILE_BYTES: usize = 64;
 
 /// Why a ledger's tree cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -86,15 +88,9 @@ pub fn tiles_name() -> SegmentName {
 /// The file cannot be read or says something else.
 pub fn tree_hash(dir: &Path) -> Result<Option<TreeHash>, TreeError> {
     let path = tree_file(dir);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => match text.strip_suffix('\n').and_then(TreeHash::of_word) {
-            Some(hash) => Ok(Some(hash)),
-            None => Err(TreeError::CorruptTreeFile(path)),
-        },
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-        Err(error) if error.kind() == std::io::ErrorKind::InvalidData => Err(TreeError::CorruptTreeFile(path)),
-        Err(error) => Err(SegmentError::io("read", &path, error).into()),
-    }
+    let Some(bytes) = read_regular(&path, TREE_FILE_BYTES)? else { return Ok(None) };
+    let text = std::str::from_utf8(&bytes).ok().and_then(|text| text.strip_suffix('\n'));
+    text.and_then(TreeHash::of_word).map(Some).ok_or(TreeError::CorruptTreeFile(path))
 }
 
 /// The root of what a tile's hashes, or some of them, stand for; their number is a power of two.
@@ -328,11 +324,7 @@ impl StoredTree {
 /// It is there and cannot be read.
 pub fn read_tile(dir: &Path, level: u32, index: u64) -> Result<Option<Vec<Hash>>, TreeError> {
     let path = tile_path(dir, level, index);
-    let bytes = match std::fs::read(&path) {
-        Ok(bytes) => bytes,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(SegmentError::io("read", &path, error).into()),
-    };
+    let Some(bytes) = read_regular(&path, 2 * TILE_BYTES)? else { return Ok(None) };
     let (hashes, rest) = bytes.as_chunks::<32>();
     Ok((hashes.len() == TILE_WIDTH && rest.is_empty()).then(|| hashes.to_vec()))
 }

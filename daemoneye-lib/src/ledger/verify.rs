@@ -9,10 +9,12 @@ use super::checkpoint::{Checkpoint, CheckpointError};
 use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
 use super::note::{NoteError, VerifierKey};
 use super::notes::{
-    CheckpointWalk, NotesError, StoredCheckpoint, StoredCheckpoints, checkpoints_log, keys_file, read_text,
+    CheckpointWalk, NotesError, StoredCheckpoint, StoredCheckpoints, checkpoint_file, checkpoints_log, keys_file,
+    read_text,
 };
 use super::set_backs::SetBacks;
 use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
+use super::unsigned::{CHECKPOINT_ENTRIES, UnsignedEnd};
 use super::{
     LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier, Patience,
 };
@@ -20,6 +22,8 @@ use crate::segment::{DurableNote, SegmentError, SegmentName, list};
 
 /// Entries between two calls of a progress callback: some milliseconds of work.
 const PROGRESS_ENTRIES: u64 = 4096;
+/// Entries behind the last known checkpoint after which it is looked whether there is a newer one: a few looks for each that is due.
+const LOOK_ENTRIES: u64 = CHECKPOINT_ENTRIES / 4;
 
 /// What is known from elsewhere and has to hold.
 #[derive(Debug, Clone)]
@@ -76,10 +80,17 @@ pub fn verify_with(
     };
     loop {
         let (segment, offset) = reader.verifier().position();
-        let Some(record) = reader.advance()? else { break };
+        let next = match reader.advance()? {
+            // A checkpoint that came during the walk: its entries may be behind what was read ahead.
+            None if walk.ahead.is_some() => reader.advance()?,
+            next => next,
+        };
+        let Some(record) = next else { break };
         walk.take(&record).map_err(|(place, what)| {
             let (file, offset) = place.unwrap_or_else(|| (reader.path(segment), offset));
-            LedgerError { sequence: record.entry.sequence, file, offset, what }
+            // Which of the entries in between was replaced, a root does not tell.
+            let sequence = if let LedgerFault::CorruptFork { from, .. } = what { from } else { record.entry.sequence };
+            LedgerError { sequence, file, offset, what }
         })?;
         if reader.verifier().summary().entries % PROGRESS_ENTRIES == 0 {
             report(reader.verifier());
@@ -98,6 +109,7 @@ pub fn verify_with(
     summary.root = walk.tree.as_ref().map(GrowingTree::root);
     (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
     (summary.unsynced_tiles, summary.set_backs) = (walk.unsynced_tiles, walk.set_backs);
+    (summary.unsigned, summary.kept_entries) = (walk.unsigned, walk.kept_entries);
     Ok(summary)
 }
 
@@ -109,6 +121,7 @@ struct Walk<'a> {
     tree: Option<GrowingTree>,
     keys: Option<KeyChain>,
     trusted: Option<&'a VerifierKey>,
+    patience: Patience,
     /// Of the ledger itself, the next one that has not been reached, the file that it is in, and those behind it.
     ahead: Option<(PathBuf, StoredCheckpoint)>,
     behind: CheckpointWalk,
@@ -120,6 +133,9 @@ struct Walk<'a> {
     tiles_synced: u64,
     checkpoints: u64,
     signed_entries: u64,
+    unsigned: UnsignedEnd,
+    /// Entries that the one from elsewhere is over, when it was reached.
+    kept_entries: Option<u64>,
     unsynced_tiles: u64,
     set_backs: SetBacks,
     /// The trusted key, or one that follows from it, has signed.
@@ -177,11 +193,14 @@ impl<'a> Walk<'a> {
             tree,
             keys: None,
             trusted,
+            patience: demands.patience,
             ahead,
             behind,
             exported,
             checkpoints: 0,
             signed_entries: 0,
+            unsigned: UnsignedEnd::NONE,
+            kept_entries: None,
             unsynced_tiles: 0,
             set_backs: SetBacks::NONE,
             vouched: false,
@@ -191,6 +210,7 @@ impl<'a> Walk<'a> {
     fn take(&mut self, record: &LedgerRecord) -> Result<(), Fault> {
         self.set_backs.take(&record.entry);
         self.follow_keys(record).map_err(|what| (None, what))?;
+        self.unsigned.take(&record.entry, &record.payload);
         let (Some(tree), Some(leaf)) = (self.tree.as_mut(), record.leaf) else { return Ok(()) };
         let mut wrong = None;
         tree.push(leaf, |tile| wrong = wrong.take().or_else(|| check_tile(self.dir, &tile)));
@@ -233,14 +253,31 @@ impl<'a> Walk<'a> {
             self.check_note(&stored.note, &stored.checkpoint).map_err(|what| (Some((file, stored.offset)), what))?;
             self.checkpoints += 1;
             self.signed_entries = size;
+            self.unsigned.sign();
             self.vouched |= self.follows_trusted();
             self.ahead = self.behind.advance().map_err(|error| notes_fault(self.dir, error))?;
         }
         if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
             self.is_ours(note, &checkpoint).map_err(|what| (None, what))?;
-            self.fits(&checkpoint).map_err(|what| (None, what))?;
+            // The ledger's own checkpoints before it may be of whoever has the seed, so they do not narrow it down.
+            self.fits(&checkpoint, 0).map_err(|what| (Some((self.dir.to_owned(), 0)), what))?;
+            self.kept_entries = Some(size);
+            self.unsigned.sign();
             self.vouched |= self.follows_trusted();
         }
+        self.look_again(size)
+    }
+
+    /// Takes up what a live writer has signed since the walk began: behind the last checkpoint that is known, and now and then from there on.
+    fn look_again(&mut self, size: u64) -> Result<(), Fault> {
+        let behind = size.saturating_sub(self.signed_entries);
+        if self.ahead.is_some() || !self.unsigned.has_key || !behind.is_multiple_of(LOOK_ENTRIES) {
+            return Ok(());
+        }
+        let stored = patient(self.dir, self.patience).map_err(|error| notes_fault(self.dir, error))?;
+        // One below is passed already, and the next one is over what it was over.
+        let newer = stored.newest.filter(|newest| newest.checkpoint.size > size);
+        self.ahead = newer.map(|newest| (checkpoint_file(self.dir), newest));
         Ok(())
     }
 
@@ -251,15 +288,16 @@ impl<'a> Walk<'a> {
     }
 
     fn check_note(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
-        self.fits(checkpoint)?;
+        self.fits(checkpoint, self.signed_entries.max(self.kept_entries.unwrap_or_default()))?;
         let unsigned = || LedgerFault::CorruptCheckpoint(CheckpointError::Note(NoteError::PeerUnsigned));
         let keys = self.keys.as_ref().ok_or_else(unsigned)?;
         keys.verified(note).map(|_| ()).map_err(LedgerFault::CorruptCheckpoint)
     }
 
-    fn fits(&self, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+    /// `from`: entries before this one are as they were signed.
+    fn fits(&self, checkpoint: &Checkpoint, from: u64) -> Result<(), LedgerFault> {
         if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
-            return Err(LedgerFault::CorruptFork { size: checkpoint.size });
+            return Err(LedgerFault::CorruptFork { from, size: checkpoint.size });
         }
         Ok(())
     }

@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 
 use bytes::Buf as _;
 
-use super::{SegmentError, SegmentName};
+use super::{SegmentError, SegmentName, read_regular};
 
 const MAGIC: [u8; 8] = *b"DEYEDUR\n";
 const NOTE_BYTES: usize = 32;
+/// What is read of a note: room for versions to come.
+const NOTE_MOST_BYTES: usize = 4096;
 
 /// Up to where a log was synced.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,11 +62,7 @@ impl DurableNote {
     /// It is there and cannot be read.
     pub fn read(dir: &Path, name: &SegmentName) -> Result<Option<Self>, SegmentError> {
         let path = Self::path(dir, name);
-        match std::fs::read(&path) {
-            Ok(bytes) => Ok(Self::decode(&bytes)),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => Err(SegmentError::io("read", &path, error)),
-        }
+        Ok(read_regular(&path, NOTE_MOST_BYTES)?.as_deref().and_then(Self::decode))
     }
 }
 

@@ -60,6 +60,7 @@
 mod dir;
 mod durable;
 mod header;
+mod open;
 mod reader;
 mod record;
 mod wal;
@@ -67,6 +68,7 @@ mod wal;
 pub use dir::{Bad, DirScan, SegmentName, SegmentScan, Tail, list, scan_dir};
 pub use durable::DurableNote;
 pub use header::{HeaderError, Kind, SegmentHeader};
+pub use open::{open_regular, read_regular};
 pub use reader::{RawRecord, SegmentReader};
 pub use record::{BadRecord, Parsed, RecordView, encode, encoded_len, parse};
 pub use wal::{DirReader, WalHeader};
@@ -82,6 +84,9 @@ pub const PREFIX_BYTES: usize = 24;
 /// Longest record in bytes: one socket frame plus its header, so nothing is written that the bus cannot carry. It bounds what a
 /// damaged length makes a reader allocate.
 pub const MAX_RECORD_BYTES: usize = 1024 * 1024 + 4096;
+/// Longest segment in bytes: what `wal.segment_bytes` and `ledger.segment_bytes` may be, and the record that made it longer. It bounds how
+/// long a reader is busy with a file of zeros.
+pub const MAX_SEGMENT_BYTES: u64 = (1 << 30) + MAX_RECORD_BYTES as u64;
 
 /// Why a log cannot be read at all; damage inside it is [`BadRecord`] and [`HeaderError`].
 #[derive(Debug, thiserror::Error)]

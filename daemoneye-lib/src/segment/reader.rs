@@ -8,7 +8,10 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 
 use super::record::ALIGN;
-use super::{BadRecord, HEADER_BYTES, HeaderError, Kind, Parsed, SegmentError, SegmentHeader, parse};
+use super::{
+    BadRecord, HEADER_BYTES, HeaderError, Kind, MAX_SEGMENT_BYTES, Parsed, SegmentError, SegmentHeader, open_regular,
+    parse,
+};
 
 /// Bytes read at once: large enough that a run of 256 usual records costs two reads.
 const WINDOW_BYTES: usize = 64 * 1024;
@@ -65,8 +68,13 @@ impl SegmentReader {
     /// # Errors
     /// [`SegmentError`] when the file cannot be read or is of a newer version.
     pub fn open(path: &Path, kind: Kind) -> Result<Self, SegmentError> {
-        let file = File::open(path).map_err(|e| SegmentError::io("open", path, e))?;
+        let file = open_regular(path)?;
         let length = file.metadata().map_err(|e| SegmentError::io("read the length of", path, e))?.len();
+        if length > MAX_SEGMENT_BYTES {
+            let text = format!("it has {length} bytes, and a segment at most {MAX_SEGMENT_BYTES}");
+            let source = std::io::Error::new(std::io::ErrorKind::FileTooLarge, text);
+            return Err(SegmentError::io("read", path, source));
+        }
         let mut reader =
             Self { path: path.to_owned(), file, length, header: Ok(None), window: Vec::new(), offset: 0, used: 0 };
         reader.want(HEADER_BYTES)?;

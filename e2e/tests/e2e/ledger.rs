@@ -232,14 +232,18 @@ fn a_ledger_that_was_put_back_or_begun_anew_raises_one_alert_and_an_operator_acc
         agent.stop().unwrap();
     };
     run();
-    let (audit, older) = (home.data().join("audit"), home.path().join("older"));
-    // With its owner, who is not root where the tests are.
-    assert!(Command::new("cp").arg("-a").arg(&audit).arg(&older).status().unwrap().success());
+    // With their owner, who is not root where the tests are; and both, or procmond itself tells it.
+    let both = ["audit", "keys"].map(|name| (home.data().join(name), home.path().join(name)));
+    for (now, older) in &both {
+        assert!(Command::new("cp").arg("-a").arg(now).arg(older).status().unwrap().success());
+    }
     run();
     run();
     assert!(alerts_of(&home, "").unwrap().is_empty(), "one that goes on raises none");
-    fs::rename(&audit, home.path().join("newer")).unwrap();
-    fs::rename(&older, &audit).unwrap();
+    for (now, older) in &both {
+        fs::rename(now, older.with_extension("newer")).unwrap();
+        fs::rename(older, now).unwrap();
+    }
 
     let agent = home.start_ready().unwrap();
     let first = wait_for("the alert", || Ok(alerts_of(&home, "procmond")?.pop())).unwrap();
@@ -272,4 +276,32 @@ fn a_ledger_that_was_put_back_or_begun_anew_raises_one_alert_and_an_operator_acc
     wait_for("the second alert", || Ok((alerts_of(&home, "")?.len() == 2).then_some(()))).unwrap();
     assert_eq!(home.json(&["audit", "accept-ledger"]).unwrap().as_array().unwrap().len(), 1);
     agent.stop().unwrap();
+}
+
+#[test]
+fn a_ledger_whose_checkpoints_were_removed_raises_an_alert_and_is_not_signed() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    wait_for("a checkpoint", || Ok(home.cli(&["audit", "checkpoint"])?.status.success().then_some(()))).unwrap();
+    agent.stop().unwrap();
+    let audit = home.data().join("audit");
+    assert_eq!(
+        fs::read(audit.join("checkpoint")).unwrap(),
+        fs::read(home.data().join("keys/audit.signed")).unwrap(),
+        "what was signed is kept beside the seed"
+    );
+    fs::remove_file(audit.join("checkpoint")).unwrap();
+    fs::remove_file(audit.join("checkpoints.log")).unwrap();
+    let agent = home.start_ready().unwrap();
+    let alert = wait_for("the alert", || {
+        let alerts = home.delivered()?.into_iter();
+        Ok(alerts.rev().find(|alert| alert["title"] == "Audit ledger damaged or not signed"))
+    });
+    let alert = alert.unwrap();
+    assert!(alert["row"]["cause"].as_str().unwrap().contains("audit.signed"), "{alert}");
+    agent.stop().unwrap();
+    assert!(!audit.join("checkpoint").exists(), "nothing is signed, also at the end");
+    let output = verify(&home, &audit);
+    let row: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &row[0]["result"]), (Some(3), &"unsigned_end".into()), "{row}");
 }
