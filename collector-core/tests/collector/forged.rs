@@ -53,7 +53,7 @@ fn forget(path: &Path) {
 
 fn signs_nothing(home: &Home, why: &str) {
     let (ledger, damage) = home.open();
-    let damage = damage.expect("what was done is told");
+    let damage = damage.unwrap();
     assert!(damage.contains(why), "{damage}");
     ledger.append_batch(&drafts(3)).unwrap();
     assert!(matches!(ledger.checkpoint(), Err(SigningError::Refused(_))), "{damage}");
