@@ -156,10 +156,9 @@ impl<'a> Reader<'a> {
             Line::Taken => {}
             Line::Other => self.other += 1,
             Line::Strange => self.strange += 1,
-            Line::Without(fields) => {
+            Line::Without(lacks) => {
                 self.without += 1;
-                let fields = fields.join(", ");
-                self.tell(self.without, number, &format!("not whole: cannot be read, so NULL: {fields}"));
+                self.tell(self.without, number, &format!("not whole: {lacks}"));
             }
             Line::Broken(problem) => {
                 self.broken += 1;
@@ -191,7 +190,7 @@ impl<'a> Reader<'a> {
             eprintln!("not whole: {events} events have {field}, which no column holds and rules ask for");
         }
         if self.without > TOLD_LINES {
-            eprintln!("not whole: {} events in all had fields that could not be read", self.without);
+            eprintln!("not whole: {} events in all had fields that could not be taken as they are", self.without);
         }
     }
 }

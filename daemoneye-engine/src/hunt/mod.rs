@@ -3,9 +3,13 @@
 //! How lines fall into batches changes nothing about what is found. A rule that needs several events goes by their time and names
 //! the line of the one that completed it. What cannot be used, of the rules or of the lines, is told and stops nothing else.
 
+mod cell;
+mod lacks;
+mod mend;
 mod printed;
 mod read;
 mod rows;
+mod settle;
 mod time;
 
 use std::collections::{BTreeSet, HashMap};
@@ -19,6 +23,7 @@ use datafusion::arrow::datatypes::Int64Type;
 use serde::Serialize;
 use uuid::Uuid;
 
+pub use self::lacks::Lacks;
 pub use self::rows::{Line, Lines, Rows};
 
 use self::printed::Printed;

@@ -7,9 +7,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::fmt;
 use std::sync::LazyLock;
 
-use daemoneye_lib::columns::PROCESS_EVENTS;
+use daemoneye_lib::columns::{Kind, PROCESS_EVENTS};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::cell::{Cell, differ};
 use crate::sigma::fields::{FIELDS, Target};
 
 /// Objects inside objects that are walked into; exporters need four.
@@ -53,21 +54,12 @@ const VALUES: &[&str] = &["#text", "SystemTime", "@SystemTime", "Value", "#attri
 /// The same of the program that wrote the event.
 const NAMES: &[&str] = &["Name", "@Name", "#attributes"];
 
-/// One value of a line.
-#[derive(Debug, Clone, PartialEq)]
-pub(super) enum Cell<'a> {
-    Boolean(bool),
-    Integer(i64),
-    /// A list or an object, which no column holds.
-    Nested,
-    Real(f64),
-    Text(Cow<'a, str>),
-}
-
 /// The known fields of a line: columns by their place in the table, then what is special.
 #[derive(Debug)]
 pub(super) struct Fields<'a> {
     slots: Vec<Option<Cell<'a>>>,
+    /// Those for which there were several values.
+    differ: BTreeSet<usize>,
     /// Those of [`Unmapped`] that have a value.
     unmapped: BTreeSet<usize>,
 }
@@ -78,6 +70,11 @@ pub(super) type Unmapped = HashMap<String, usize>;
 impl<'a> Fields<'a> {
     pub(super) fn unmapped(&self) -> impl Iterator<Item = usize> + '_ {
         self.unmapped.iter().copied()
+    }
+
+    /// Slots for which there were several values, of which the last is there.
+    pub(super) fn differ(&self) -> impl Iterator<Item = usize> + '_ {
+        self.differ.iter().copied()
     }
 
     pub(super) fn column(&mut self, at: usize) -> &mut Option<Cell<'a>> {
@@ -96,8 +93,13 @@ impl<'a> Fields<'a> {
     /// Exporters put some fields into an event twice, one of them as an object or null; the value stays.
     fn put(&mut self, at: usize, value: Option<Cell<'a>>) {
         let slot = self.slot(at);
-        if slot.is_none() || !matches!(value, None | Some(Cell::Nested)) {
-            *slot = value;
+        let known = slot.take();
+        let is_value = !matches!(value, None | Some(Cell::Nested));
+        let is_other =
+            known.as_ref().zip(value.as_ref()).is_some_and(|(known, value)| differ(kind_of(at), known, value));
+        *slot = if known.is_none() || is_value { value } else { known };
+        if is_other {
+            self.differ.insert(at);
         }
     }
 
@@ -120,10 +122,17 @@ impl<'a> Fields<'a> {
     }
 }
 
+fn kind_of(slot: usize) -> Kind {
+    const NUMBERS: [usize; 2] =
+        [PROCESS_EVENTS.len() + Special::EventId as usize, PROCESS_EVENTS.len() + Special::ProcessId as usize];
+    let is_number = NUMBERS.contains(&slot);
+    PROCESS_EVENTS.get(slot).map_or(if is_number { Kind::Integer } else { Kind::Text }, |column| column.kind)
+}
+
 /// Reads one line.
 pub(super) fn fields<'a>(line: &'a [u8], unmapped: &Unmapped) -> Result<Fields<'a>, String> {
     let slots = vec![None; PROCESS_EVENTS.len() + SPECIALS];
-    let mut fields = Fields { slots, unmapped: BTreeSet::new() };
+    let mut fields = Fields { slots, differ: BTreeSet::new(), unmapped: BTreeSet::new() };
     let mut json = serde_json::Deserializer::from_slice(line);
     let read = Object { fields: &mut fields, unmapped, depth: 0 }.deserialize(&mut json).and_then(|is_map| {
         json.end()?;

@@ -4,7 +4,7 @@ use jiff::civil::DateTime;
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
-use super::read::Cell;
+use super::cell::Cell;
 
 /// 2000-01-01 and 2100-01-01 in seconds. A number between them in seconds is outside of them in every other unit.
 const FIRST_S: i64 = 946_684_800;

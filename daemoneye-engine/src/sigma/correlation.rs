@@ -10,7 +10,7 @@ use crate::detect::rules::yaml::{Node, Yaml, truth};
 
 /// Most rules of one correlation: each of an ordered one is a join.
 const MAX_RULES: usize = 8;
-/// Longest time span in seconds: a week, as of rules.
+/// Longest time span in seconds: a week, as of rules; a window keeps its rows in memory.
 const MAX_SECONDS: i64 = 7 * 24 * 3600;
 /// What a correlation may say. Other words would change what it finds, so they are refused.
 const FIELDS: [&str; 7] = ["type", "rules", "aliases", "group-by", "timespan", "condition", "generate"];
@@ -100,7 +100,7 @@ pub(super) fn convert(document: &Node, node: &Node, parts: &[Part]) -> Result<Co
 fn generates(node: &Node) -> Result<bool, String> {
     match field(node, "generate").map(|node| &node.value) {
         None | Some(Yaml::Null) => Ok(false),
-        Some(Yaml::Boolean(value)) => Ok(*value),
+        Some(Yaml::Boolean(typed)) => Ok(typed.value),
         Some(Yaml::Text(word)) if truth(word).is_some() => Ok(truth(word) == Some(true)),
         Some(other) => Err(format!("generate is true or false, and this is {}", other.kind())),
     }
@@ -135,16 +135,18 @@ fn seconds(node: &Node) -> Result<i64, String> {
     let wrong = || format!("the timespan {span} is no number with s, m, h, d or w behind it");
     let unit = span.chars().last().ok_or_else(wrong)?;
     let number: i64 = span.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
-    let factor = match unit {
+    let factor: i64 = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3_600,
         'd' => 86_400,
         'w' => MAX_SECONDS,
+        // Sigma has them too; none is within the bound.
+        'M' | 'y' => i64::MAX,
         _ => return Err(wrong()),
     };
     let seconds = number.checked_mul(factor).filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
-    seconds.ok_or_else(|| format!("the timespan {span} is not within one second and a week"))
+    seconds.ok_or_else(|| format!("the timespan {span} is not within one second and a week: rows are kept no longer"))
 }
 
 /// A further column of a SELECT.
@@ -340,10 +342,10 @@ impl Wanted<'_> {
                 "neq" => "<>",
                 other => return Err(format!("the correlation's condition has {other}, which is no bound")),
             };
-            let Yaml::Integer(number) = value.value else {
+            let Yaml::Integer(number) = &value.value else {
                 return Err(format!("the bound {} is {}, not a whole number", key.value, value.value.kind()));
             };
-            bounds.push(format!("{count} {operator} {number}"));
+            bounds.push(format!("{count} {operator} {}", number.value));
         }
         Ok(bounds.join(" AND "))
     }

@@ -8,7 +8,7 @@ use super::expr::Expr;
 use super::leaf;
 use super::lists::Lists;
 use super::modifiers;
-use crate::detect::rules::yaml::{Node, Yaml};
+use crate::detect::rules::yaml::{Node, Yaml, read_merged};
 
 /// What a rule says about itself; nothing of it decides an event but the log source.
 #[derive(Debug, Clone, Default)]
@@ -34,19 +34,49 @@ pub(super) fn documents(text: &str) -> Vec<String> {
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let (mut documents, mut current, mut lines) = (Vec::new(), String::new(), 0_usize);
     for line in text.lines() {
-        let bare = line.trim_end();
-        let ends = bare == "---" || line.starts_with("--- ") || bare == "...";
-        if ends {
-            documents.push(std::mem::replace(&mut current, "\n".repeat(lines + 1)));
-        } else {
-            current.push_str(line);
-            current.push('\n');
+        let begins = line.strip_prefix("---").filter(|rest| rest.is_empty() || rest.starts_with([' ', '\t']));
+        let is_directed =
+            begins.is_some() && is_prologue(&current) && current.lines().any(|line| line.starts_with('%'));
+        if line.trim_end() == "..." || (begins.is_some() && !is_directed) {
+            documents.push(std::mem::replace(&mut current, "\n".repeat(lines)));
         }
+        // What stands behind the mark belongs to the document, and directives end with it.
+        let is_mark = begins.map_or(line.trim_end() == "...", |rest| !is_directed && is_blank(rest.trim_start()));
+        current.push_str(if is_mark { "" } else { line });
+        current.push('\n');
         lines += 1;
     }
     documents.push(current);
-    documents.retain(|document| document.lines().any(|line| !line.trim().is_empty() && !line.starts_with('#')));
+    documents.retain(|document| !is_prologue(document));
     documents
+}
+
+fn is_blank(line: &str) -> bool {
+    line.trim().is_empty() || line.starts_with('#')
+}
+
+/// Whether these lines say nothing by themselves: what may stand before a document, directives (`%YAML 1.2`) among it.
+fn is_prologue(text: &str) -> bool {
+    text.lines().all(|line| is_blank(line) || line.starts_with('%') || line.trim_end() == "---")
+}
+
+/// Whether one of a file's documents is a map with one of these keys; `None`: none of them can be read.
+pub(super) fn has_key(text: &str, names: &[&str]) -> Option<bool> {
+    let read: Vec<Node> = documents(text).iter().filter_map(|document| read_merged(document).ok()).collect();
+    let found = || read.iter().any(|node| names.iter().any(|name| field(node, name).is_some()));
+    (!read.is_empty()).then(found)
+}
+
+/// Where a detection first asks for a field.
+pub(super) fn asked_for(node: &Node, name: &str) -> Option<Location> {
+    match &node.value {
+        Yaml::Map(pairs) => pairs.iter().find_map(|(key, value)| {
+            let is_field = key.value.split('|').next() == Some(name);
+            if is_field { Some(key.referenced) } else { asked_for(value, name) }
+        }),
+        Yaml::List(items) => items.iter().find_map(|item| asked_for(item, name)),
+        _ => None,
+    }
 }
 
 /// The value of a field of a map.
@@ -74,9 +104,9 @@ pub(super) fn texts(node: &Node, name: &str) -> Vec<String> {
 fn scalar(value: &Yaml) -> Option<String> {
     match value {
         Yaml::Text(text) => Some(text.clone()),
-        Yaml::Integer(number) => Some(number.to_string()),
-        Yaml::Real(number) => Some(number.to_string()),
-        Yaml::Boolean(value) => Some(value.to_string()),
+        Yaml::Integer(number) => Some(number.written.clone()),
+        Yaml::Real(number) => Some(number.written.clone()),
+        Yaml::Boolean(value) => Some(value.written.clone()),
         Yaml::List(_) | Yaml::Map(_) | Yaml::Null => None,
     }
 }

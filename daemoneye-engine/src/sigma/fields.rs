@@ -58,17 +58,62 @@ pub(crate) const FIELDS: &[(&str, Target)] = &[
     ("User", Target::Column("user")),
 ];
 
-/// What a file's event has for a source when its paths, or what its exporter says, are those of Windows.
-pub(crate) const WINDOWS: &str = "windows";
-/// The same of a system whose paths begin with `/`.
-pub(crate) const UNIX: &str = "unix";
+/// The system that an event of a file is of: by its paths, or what its exporter says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum System {
+    /// Its paths begin with `/`.
+    Unix,
+    Windows,
+}
 
-/// The sources of events that are none of a product; what tells no source is looked at by the rules of every product.
-pub(super) fn foreign_sources(product: &str) -> Option<&'static [&'static str]> {
+/// The log that an event of a file stands in: by its number or its channel.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Log {
+    Security,
+    Sysmon,
+}
+
+/// What a file's event has for a source, so that rules of another system or log can leave it out.
+const SOURCES: &[(&str, Option<System>, Option<Log>)] = &[
+    ("security", None, Some(Log::Security)),
+    ("sysmon", None, Some(Log::Sysmon)),
+    ("unix", Some(System::Unix), None),
+    ("unix-security", Some(System::Unix), Some(Log::Security)),
+    ("unix-sysmon", Some(System::Unix), Some(Log::Sysmon)),
+    ("windows", Some(System::Windows), None),
+    ("windows-security", Some(System::Windows), Some(Log::Security)),
+    ("windows-sysmon", Some(System::Windows), Some(Log::Sysmon)),
+];
+/// Sources of live events of Linux.
+const LINUX: [&str; 3] = ["ebpf", "proc-connector", "procfs"];
+
+/// The source of an event of which this is known.
+pub(crate) fn source_of(system: Option<System>, log: Option<Log>) -> Option<&'static str> {
+    SOURCES.iter().find(|(_, of, stands)| (*of, *stands) == (system, log)).map(|(source, ..)| *source)
+}
+
+/// The sources of events that are none of a product; what tells no system is looked at by the rules of every product.
+pub(super) fn foreign_sources(product: &str) -> Option<Vec<&'static str>> {
+    let of = |system: System| SOURCES.iter().filter(move |(_, of, _)| *of == Some(system)).map(|(source, ..)| *source);
     match product {
-        "linux" => Some(&[WINDOWS]),
-        "macos" => Some(&["ebpf", "proc-connector", "procfs", WINDOWS]),
-        "windows" => Some(&["ebpf", "proc-connector", "procfs", UNIX]),
+        "linux" => Some(of(System::Windows).collect()),
+        "macos" => Some(LINUX.into_iter().chain(of(System::Windows)).collect()),
+        "windows" => Some(LINUX.into_iter().chain(of(System::Unix)).collect()),
+        _ => None,
+    }
+}
+
+/// The sources of events that stand in another log; what tells none is looked at by the rules of each.
+pub(super) fn sources_beside(log: Log) -> Vec<&'static str> {
+    let is_other = |stands: &Option<Log>| stands.is_some_and(|stands| stands != log);
+    SOURCES.iter().filter(|(_, _, stands)| is_other(stands)).map(|(source, ..)| *source).collect()
+}
+
+/// The log that Sigma calls a service.
+pub(super) fn log_of(service: &str) -> Option<Log> {
+    match service {
+        "security" => Some(Log::Security),
+        "sysmon" => Some(Log::Sysmon),
         _ => None,
     }
 }
@@ -107,6 +152,11 @@ pub(super) fn searched() -> impl Iterator<Item = &'static str> {
     text.filter(|name| !NOT_SEARCHED.contains(name))
 }
 
+/// Whether it is the SID of an integrity level.
+pub(crate) fn is_label(text: &str) -> bool {
+    text.get(..7).is_some_and(|start| start.eq_ignore_ascii_case("S-1-16-"))
+}
+
 /// The word for an integrity level's SID; one that has none stays as it is.
 pub(crate) fn level_of(label: &str) -> String {
     let words = [
@@ -128,11 +178,13 @@ pub(crate) fn identity_of(guid: &str) -> Option<String> {
     uuid::Uuid::parse_str(bare).ok().map(|guid| guid.simple().to_string())
 }
 
-/// What the number of a Windows event says of a process.
-pub(crate) const fn event_type_of(event_id: i64) -> Option<&'static str> {
+/// What the number of a Windows event says of a process, and the log that has this number.
+pub(crate) const fn event_of(event_id: i64) -> Option<(&'static str, Log)> {
     match event_id {
-        1 | 4688 => Some("start"),
-        5 | 4689 => Some("stop"),
+        1 => Some(("start", Log::Sysmon)),
+        5 => Some(("stop", Log::Sysmon)),
+        4688 => Some(("start", Log::Security)),
+        4689 => Some(("stop", Log::Security)),
         _ => None,
     }
 }

@@ -1,5 +1,6 @@
 //! The rule files of a folder: walked in order, read within bounds, and what could not be read told.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
@@ -8,7 +9,7 @@ use std::path::{Path, PathBuf};
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Most files below one folder: ten times the public collection.
 const MAX_FILES: usize = 50_000;
-/// Deepest directory; a link in a circle ends here.
+/// Deepest directory.
 const MAX_DEPTH: usize = 16;
 
 /// One file.
@@ -25,7 +26,7 @@ pub struct RuleFile {
 /// Every `*.yml` and `*.yaml` below a folder in order of name, or the one file that `path` is; and what could not be read.
 #[must_use]
 pub fn files(path: &Path) -> (Vec<RuleFile>, Vec<(PathBuf, String)>) {
-    let mut walk = Walk { root: path, found: Vec::new(), problems: Vec::new() };
+    let mut walk = Walk { root: path, walked: BTreeSet::new(), found: Vec::new(), problems: Vec::new() };
     if path.is_dir() {
         walk.directory(path, 0);
     } else {
@@ -36,12 +37,17 @@ pub fn files(path: &Path) -> (Vec<RuleFile>, Vec<(PathBuf, String)>) {
 
 struct Walk<'a> {
     root: &'a Path,
+    /// Directories by their one name: links may lead to each of them again, also in a circle.
+    walked: BTreeSet<PathBuf>,
     found: Vec<RuleFile>,
     problems: Vec<(PathBuf, String)>,
 }
 
 impl Walk<'_> {
     fn directory(&mut self, dir: &Path, depth: usize) {
+        if !self.walked.insert(fs::canonicalize(dir).unwrap_or_else(|_| dir.to_owned())) {
+            return;
+        }
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) => return self.problem(dir, format!("the directory cannot be read: {error}")),

@@ -3,7 +3,7 @@
 use daemoneye_lib::columns::{self, process_event_column};
 
 use super::expr::{Expr, quoted};
-use super::fields::{self, Target};
+use super::fields::{self, Log, Target};
 use super::modifiers::{Item, Kind, Place, Value, text_of};
 use super::pcre;
 use super::text::{Pattern, Shape};
@@ -30,6 +30,9 @@ pub(super) fn field(name: &str, in_security: bool, item: &Item) -> Result<Expr, 
 /// One of the values fits.
 fn any(name: &str, target: Target, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
     match target {
+        Target::Column("integrity_level") => {
+            text_column("integrity_level", item, &levels(name, item, values)?, in_security)
+        }
         Target::Column(column) => match process_event_column(column).map(|column| column.kind) {
             Some(columns::Kind::Text) => text_column(column, item, values, in_security),
             Some(columns::Kind::Integer | columns::Kind::Real) => {
@@ -66,7 +69,7 @@ fn common(column: &str, item: &Item, values: &[Value]) -> Option<Result<Expr, St
 /// True or false, also in the words of YAML 1.1, which are text where no truth is asked for.
 fn truth(value: &Value) -> Option<bool> {
     match value {
-        Value::Boolean(value) => Some(*value),
+        Value::Boolean(typed) => Some(typed.value),
         Value::Text(pattern) => yaml::truth(&pattern.plain()?),
         _ => None,
     }
@@ -195,7 +198,7 @@ fn references(column: &str, place: Place, item: &Item, values: &[Value], in_secu
 /// A whole number as rules and events write it: a number, or text in decimal or hexadecimal digits.
 pub(super) fn integer(value: &Value) -> Option<i64> {
     match value {
-        Value::Integer(number) => Some(*number),
+        Value::Integer(number) => Some(number.value),
         Value::Text(pattern) => parse_integer(&pattern.plain()?),
         _ => None,
     }
@@ -208,6 +211,12 @@ pub(crate) fn parse_integer(text: &str) -> Option<i64> {
         Some(digits) if !digits.starts_with(['+', '-']) => i64::from_str_radix(digits, 16).ok(),
         _ => text.parse().ok(),
     }
+}
+
+/// Digits behind a zero, which readers of YAML take for different numbers.
+fn is_octal_to_some(written: &str) -> bool {
+    let digits = written.trim_start_matches(['+', '-']);
+    digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
 }
 
 fn number_column(name: &str, column: &str, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
@@ -229,7 +238,13 @@ fn number_column(name: &str, column: &str, item: &Item, values: &[Value], in_sec
                 each.push(Expr::Leaf(format!("{column} IS NULL")));
                 continue;
             }
-            Value::Real(number) if number.is_finite() => format!("{number:?}"),
+            Value::Real(number) if is_octal_to_some(&number.written) => {
+                return Err(format!(
+                    "{} is octal to YAML 1.1 and decimal to 1.2: write {name} without the zeros before it",
+                    number.written
+                ));
+            }
+            Value::Real(number) if number.value.is_finite() => format!("{:?}", number.value),
             Value::Text(pattern) if pattern.shape() == Shape::Present => {
                 each.push(Expr::Leaf(format!("{column} IS NOT NULL")));
                 continue;
@@ -275,10 +290,41 @@ fn event_id(item: &Item, values: &[Value]) -> Result<Expr, String> {
     }
     let each = values.iter().map(|value| {
         let number = integer(value).ok_or("EventID is a number, and a value of it is not")?;
-        let of = |word| Expr::Leaf(format!("ci_eq(event_type, {})", quoted(word)));
-        Ok(fields::event_type_of(number).map_or(Expr::Constant(false), of))
+        let of =
+            |(word, log)| Expr::All(vec![Expr::Leaf(format!("ci_eq(event_type, {})", quoted(word))), of_log(log)]);
+        Ok(fields::event_of(number).map_or(Expr::Constant(false), of))
     });
     each.collect::<Result<_, _>>().map(Expr::Any)
+}
+
+/// Events that are not known to stand in another log.
+pub(super) fn of_log(log: Log) -> Expr {
+    not_from(&fields::sources_beside(log))
+}
+
+/// Events that are not known to be from one of these sources.
+pub(super) fn not_from(sources: &[&str]) -> Expr {
+    let sources: Vec<String> = sources.iter().map(|source| quoted(source)).collect();
+    Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", sources.join(", ")))
+}
+
+/// An integrity level is kept as its word, for which the whole SID may stand.
+fn levels(name: &str, item: &Item, values: &[Value]) -> Result<Vec<Value>, String> {
+    let each = values.iter().map(|value| match value {
+        Value::Text(pattern) if matches!(item.kind, Kind::Plain | Kind::Regex(_)) => match pattern.shape() {
+            Shape::Equal(text) if item.kind == Kind::Plain && fields::is_label(&text) => {
+                Ok(Value::Text(Pattern::literal(&fields::level_of(&text), false)))
+            }
+            Shape::Equal(_) if item.kind == Kind::Plain => Ok(value.clone()),
+            // No word has digits or dashes.
+            _ if pattern.has(|c| c.is_ascii_digit() || c == '-') => {
+                Err(format!("{name} is kept as a word, for which only a whole SID may stand"))
+            }
+            _ => Ok(value.clone()),
+        },
+        other => Ok(other.clone()),
+    });
+    each.collect()
 }
 
 /// Whole values that are written differently in the column.
@@ -302,9 +348,26 @@ fn with_texts(
     Ok(Expr::Any(calls(column, item.cased, &translated.collect::<Result<Vec<_>, _>>()?)?))
 }
 
-/// One algorithm's hash inside `hashes`; exact only where all of its digits are given.
+/// One algorithm's hash inside `hashes`; exact only where all of its digits are given, or none.
 fn hash(name: &str, algorithm: &str, digits: usize, item: &Item, values: &[Value]) -> Result<Expr, String> {
-    let each = values.iter().map(|value| {
+    let is_there = || Expr::Leaf(format!("ci_contains(hashes, {})", quoted(&format!("{algorithm}="))));
+    if item.kind == Kind::Exists {
+        let each = values.iter().map(|value| match truth(value) {
+            Some(true) => Ok(is_there()),
+            Some(false) => Ok(is_there().not()),
+            None => Err("exists takes true or false".to_owned()),
+        });
+        return each.collect::<Result<_, _>>().map(Expr::Any);
+    }
+    let says = |value: &Value| match value {
+        Value::Null => Some(is_there().not()),
+        Value::Text(pattern) if pattern.shape() == Shape::Present => Some(is_there()),
+        _ => None,
+    };
+    let (said, values): (Vec<&Value>, Vec<&Value>) =
+        values.iter().partition(|value| item.kind == Kind::Plain && says(value).is_some());
+    let said: Vec<Expr> = said.into_iter().filter_map(says).collect();
+    let each = values.into_iter().map(|value| {
         let plain = text_of(value, name).ok().and_then(|pattern| match pattern.shape() {
             Shape::Equal(text) | Shape::Contains(text) | Shape::StartsWith(text) | Shape::EndsWith(text) => Some(text),
             Shape::Expression | Shape::Like(_) | Shape::Present => None,
@@ -316,7 +379,8 @@ fn hash(name: &str, algorithm: &str, digits: usize, item: &Item, values: &[Value
             .map(|text| Pattern::literal(&format!("{algorithm}={text}"), false).surrounded(true, true))
             .ok_or_else(|| format!("{name} is a part of the column hashes: only its {digits} digits are compared"))
     });
-    Ok(Expr::Any(calls("hashes", false, &each.collect::<Result<Vec<_>, _>>()?)?))
+    let found = calls("hashes", false, &each.collect::<Result<Vec<_>, _>>()?)?;
+    Ok(Expr::Any(said.into_iter().chain(found).collect()))
 }
 
 /// Text that stands anywhere in the event.

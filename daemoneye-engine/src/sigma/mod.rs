@@ -187,18 +187,23 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
     (correlations.into_iter().map(&mut convert).collect(), replaced)
 }
 
-/// Whether a file's text looks like Sigma rather than a rule of ours: by the fields that only one of them has.
+/// Whether a file is Sigma's rather than a rule of ours: by the keys that only one of them has.
 #[must_use]
 pub fn is_sigma(text: &str) -> bool {
-    let has = |names: &[&str]| {
-        text.lines().any(|line| {
-            let key = line.strip_prefix('"').unwrap_or(line);
-            names
-                .iter()
-                .any(|name| key.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches('"').starts_with(':')))
-        })
-    };
-    has(&["detection", "logsource", "correlation"]) && !has(&["sql"])
+    const SIGMA: &[&str] = &["detection", "logsource", "correlation"];
+    const OURS: &[&str] = &["sql"];
+    let has = |names: &[&str]| document::has_key(text, names);
+    has(SIGMA).zip(has(OURS)).map_or_else(|| seems(text, SIGMA) && !seems(text, OURS), |(sigma, ours)| sigma && !ours)
+}
+
+/// Of a file that cannot be read, which has to be told by someone: by the words at the beginning of its lines.
+fn seems(text: &str, names: &[&str]) -> bool {
+    text.lines().any(|line| {
+        let key = line.strip_prefix('"').unwrap_or(line);
+        let is =
+            |name: &&str| key.strip_prefix(name).is_some_and(|rest| rest.trim_start_matches('"').starts_with(':'));
+        names.iter().any(is)
+    })
 }
 
 /// A rule that is done, and what a correlation needs of it.
@@ -289,6 +294,8 @@ impl<'a> Draft<'a> {
             problems.push(Reason::new(node.referenced, "the rule has no detection"));
             return Err(problems);
         };
+        let service = document::field(node, "logsource").and_then(|source| document::field(source, "service"));
+        let of_one_log = service.map(|node| node.referenced).or_else(|| document::asked_for(detection, "EventID"));
         let (expr, condition_at) = match self.detected(detection, &mut problems) {
             Some(found) if problems.is_empty() => found,
             _ => {
@@ -315,6 +322,8 @@ impl<'a> Draft<'a> {
                 Ok((Expr::Constant(false), Lacks { reasons, unmapped }))
             }
             expr => {
+                let message = "an event that does not tell its log is looked at too, as if it were of this one";
+                reasons.extend(of_one_log.map(|at| Reason::new(at, message)));
                 let whole = Expr::All(source.into_iter().chain([expr]).collect()).folded();
                 Ok((whole, Lacks { reasons, unmapped }))
             }
@@ -363,15 +372,18 @@ impl<'a> Draft<'a> {
             }
             None => {}
         }
-        if let Some(service) = service.as_deref().filter(|service| !matches!(*service, "sysmon" | "security")) {
-            problems.push(Reason::new(place("service"), format!("no table holds events of the service {service}")));
+        if let Some(service) = service.as_deref() {
+            match fields::log_of(service) {
+                Some(log) => source.push(leaf::of_log(log)),
+                None => {
+                    let message = format!("no table holds events of the service {service}");
+                    problems.push(Reason::new(place("service"), message));
+                }
+            }
         }
         if let Some(product) = product.as_deref() {
             match fields::foreign_sources(product) {
-                Some(foreign) => {
-                    let foreign: Vec<String> = foreign.iter().map(|source| quoted(source)).collect();
-                    source.push(Expr::Leaf(format!("(source IN ({})) IS NOT TRUE", foreign.join(", "))));
-                }
+                Some(foreign) => source.push(leaf::not_from(&foreign)),
                 None => {
                     let message = format!("no table holds events of the product {product}");
                     problems.push(Reason::new(place("product"), message));

@@ -8,7 +8,7 @@ use serde_saphyr::Location;
 use super::encode::{self, Wide};
 use super::lists::Lists;
 use super::text::{Pattern, Token};
-use crate::detect::rules::yaml::{Node, Yaml};
+use crate::detect::rules::yaml::{Node, Typed, Yaml};
 
 /// Most values that one value may become.
 const MAX_VARIANTS: usize = 10_000;
@@ -42,11 +42,11 @@ pub(super) enum Place {
 /// One value after the modifiers.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Value {
-    Boolean(bool),
+    Boolean(Typed<bool>),
     Bytes(Vec<u8>),
-    Integer(i64),
+    Integer(Typed<i64>),
     Null,
-    Real(f64),
+    Real(Typed<f64>),
     Text(Pattern),
 }
 
@@ -94,9 +94,9 @@ pub(super) fn apply(at: Location, modifiers: &[&str], values: &[&Node], lists: &
 fn read(value: &Yaml, raw: bool, placeholders: bool) -> Result<Value, String> {
     Ok(match value {
         Yaml::Null => Value::Null,
-        Yaml::Boolean(value) => Value::Boolean(*value),
-        Yaml::Integer(value) => Value::Integer(*value),
-        Yaml::Real(value) => Value::Real(*value),
+        Yaml::Boolean(value) => Value::Boolean(value.clone()),
+        Yaml::Integer(value) => Value::Integer(value.clone()),
+        Yaml::Real(value) => Value::Real(value.clone()),
         Yaml::Text(text) if raw => Value::Text(Pattern::literal(text, placeholders)),
         Yaml::Text(text) => Value::Text(Pattern::parse(text, placeholders)),
         Yaml::List(_) | Yaml::Map(_) => return Err(format!("a value is {}", value.kind())),
@@ -235,9 +235,9 @@ fn spelled(value: Value, most: usize) -> Result<Vec<Value>, String> {
 pub(super) fn text_of(value: &Value, wanted_by: &str) -> Result<Pattern, String> {
     match value {
         Value::Text(pattern) => Ok(pattern.clone()),
-        Value::Integer(number) => Ok(Pattern::literal(&number.to_string(), false)),
-        Value::Real(number) => Ok(Pattern::literal(&format!("{number:?}"), false)),
-        Value::Boolean(value) => Ok(Pattern::literal(&value.to_string(), false)),
+        Value::Integer(number) => Ok(Pattern::literal(&number.written, false)),
+        Value::Real(number) => Ok(Pattern::literal(&number.written, false)),
+        Value::Boolean(value) => Ok(Pattern::literal(&value.written, false)),
         Value::Null => Err(format!("{wanted_by} needs text, and null is none")),
         Value::Bytes(_) => Err(format!("{wanted_by} needs text: base64 or base64offset comes first")),
     }

@@ -84,6 +84,11 @@ impl Pattern {
             .collect()
     }
 
+    /// Whether one of its characters is such a one.
+    pub(super) fn has(&self, is: impl Fn(char) -> bool) -> bool {
+        self.0.iter().any(|token| matches!(token, Token::Char(character) if is(*character)))
+    }
+
     /// How many signs of options it has that are one of several.
     pub(super) fn dashes(&self) -> usize {
         self.0.iter().filter(|token| **token == Token::Dash).count()

@@ -1,6 +1,7 @@
 //! The row matcher and DataFusion decide the same rule over the same rows: their answers must be the same, always.
 
-use std::ops::ControlFlow;
+use std::cell::Cell;
+use std::ops::{ControlFlow, RangeInclusive};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -18,6 +19,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int32Type, Int64Type};
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator, visit_expressions};
 use proptest::prelude::*;
+use proptest::test_runner::TestRunner;
 use serde_json::{Value, json};
 
 // ---- events ---------------------------------------------------------------------------------------------------------
@@ -414,11 +416,14 @@ pub(super) fn condition() -> impl Strategy<Value = String> {
 
 // ---- the two ways -----------------------------------------------------------------------------------------------------
 
-/// The rule, or `None` where a constant in it does not fit: that, and nothing else that is generated, is refused.
 fn rule(sql: &str) -> Option<LoadedRule> {
-    let yaml = json!({
-        "id": "00000000-0000-4000-8000-000000000001", "name": "generated", "severity": "info", "sql": sql,
-    });
+    numbered(1, sql)
+}
+
+/// The rule, or `None` where a constant in it does not fit: that, and nothing else that is generated, is refused.
+pub(super) fn numbered(number: usize, sql: &str) -> Option<LoadedRule> {
+    let id = format!("00000000-0000-4000-8000-{number:012}");
+    let yaml = json!({"id": id, "name": "generated", "severity": "info", "sql": sql});
     let overflows = has_constant_that_overflows(sql);
     match rules::parse(Path::new("generated/rule.yaml"), &yaml.to_string()) {
         Ok(rule) => {
@@ -510,23 +515,69 @@ fn by_query(sql: &str, batch: &RecordBatch) -> Vec<Value> {
     try_query(sql, batch).unwrap_or_else(|| panic!("{sql}\noverflows"))
 }
 
-/// Both give the same outputs over all rows but those in which a number overflows; a rule that is refused is not compared.
-fn assert_agree(rule_sql: &str, query_sql: &str, batch: &RecordBatch) {
-    let Some(rule) = rule(rule_sql) else { return };
-    let (ours, theirs) = by_both(&rule, query_sql, batch);
-    assert_eq!(ours, theirs, "{rule_sql}");
+/// What was compared over all cases: a check that compares nothing passes always.
+#[derive(Debug, Default)]
+pub(super) struct Tally {
+    rules: Cell<usize>,
+    /// Rules with a constant that does not fit.
+    refused: Cell<usize>,
+    /// Rows, once for each rule.
+    rows: Cell<usize>,
+    /// Those in which a number overflows: a query fails there, and a rule takes NULL.
+    overflowed: Cell<usize>,
+    matches: Cell<usize>,
 }
 
-fn by_both(rule: &LoadedRule, query_sql: &str, batch: &RecordBatch) -> (Vec<Value>, Vec<Value>) {
+impl Tally {
+    pub(super) fn add(&self, rules: usize, refused: usize, rows: usize, matches: usize) {
+        let counts = [(&self.rules, rules), (&self.refused, refused), (&self.rows, rows), (&self.matches, matches)];
+        counts.into_iter().for_each(|(count, more)| count.set(count.get() + more));
+    }
+
+    /// Most rules were compared, over most of their rows, of which so many of a hundred matched.
+    pub(super) fn assert_compared(&self, rules: usize, shares: RangeInclusive<usize>) {
+        println!("{self:?}");
+        assert!(self.rules.get() + self.refused.get() >= rules, "fewer rules than {rules} were made: {self:?}");
+        assert!(self.refused.get() * 5 <= self.rules.get(), "too many rules were refused: {self:?}");
+        assert!(self.overflowed.get() * 10 <= self.rows.get(), "too many rows were left out: {self:?}");
+        assert!(self.rows.get() >= self.rules.get() * 4, "there were few rows: {self:?}");
+        let share = self.matches.get() * 100 / self.rows.get().max(1);
+        assert!(shares.contains(&share), "{share} of 100 rows match: {self:?}");
+    }
+}
+
+/// Runs a test over so many cases.
+pub(super) fn for_cases<S: Strategy>(cases: u32, strategy: S, test: impl Fn(S::Value)) {
+    let config = ProptestConfig { cases, failure_persistence: None, ..ProptestConfig::default() };
+    let ran = TestRunner::new(config).run(&strategy, |value| {
+        test(value);
+        Ok(())
+    });
+    ran.unwrap_or_else(|failure| panic!("{failure}"));
+}
+
+/// Both give the same outputs over all rows but those in which a number overflows; a rule that is refused is not compared.
+fn assert_agree(rule_sql: &str, query_sql: &str, batch: &RecordBatch, tally: &Tally) {
+    let Some(rule) = rule(rule_sql) else { return tally.add(0, 1, 0, 0) };
+    let (ours, theirs) = by_both(&rule, query_sql, batch, tally);
+    assert_eq!(ours, theirs, "{rule_sql}");
+    tally.add(1, 0, batch.num_rows(), ours.len());
+}
+
+fn by_both(rule: &LoadedRule, query_sql: &str, batch: &RecordBatch, tally: &Tally) -> (Vec<Value>, Vec<Value>) {
     if let Some(theirs) = try_query(query_sql, batch) {
         return (by_matcher(rule.clone(), batch).into_iter().map(|(_, output)| output).collect(), theirs);
     }
     let middle = batch.num_rows() / 2;
     if middle == 0 {
+        // There is no answer of theirs; ours has to be the same in all ways of finding it.
+        by_matcher(rule.clone(), batch);
+        tally.overflowed.set(tally.overflowed.get() + 1);
         return (Vec::new(), Vec::new());
     }
-    let (mut ours, mut theirs) = by_both(rule, query_sql, &batch.slice(0, middle));
-    let (more_of_ours, more_of_theirs) = by_both(rule, query_sql, &batch.slice(middle, batch.num_rows() - middle));
+    let (mut ours, mut theirs) = by_both(rule, query_sql, &batch.slice(0, middle), tally);
+    let (more_of_ours, more_of_theirs) =
+        by_both(rule, query_sql, &batch.slice(middle, batch.num_rows() - middle), tally);
     ours.extend(more_of_ours);
     theirs.extend(more_of_theirs);
     (ours, theirs)
@@ -569,27 +620,28 @@ pub(super) fn cases() -> u32 {
     std::env::var("PROPTEST_CASES").map_or(192, |cases| cases.parse().unwrap())
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: cases(), failure_persistence: None, ..ProptestConfig::default() })]
-
-    #[test]
-    fn the_matcher_and_datafusion_agree_on_every_generated_rule(
-        rows in prop::collection::vec(row(), 1..24),
-        conditions in prop::collection::vec(condition(), 4),
-        text in text_value(),
-        number in integer_value(),
-    ) {
+#[test]
+fn the_matcher_and_datafusion_agree_on_every_generated_rule() {
+    let tally = Tally::default();
+    let generated =
+        (prop::collection::vec(row(), 1..24), prop::collection::vec(condition(), 4), text_value(), integer_value());
+    for_cases(cases(), generated, |(rows, conditions, text, number)| {
         let batch = batch(&rows);
         for condition in &conditions {
             let select = format!("seq, {text} AS t, {number} AS n, cpu_usage, memfd");
             let rule = format!("SELECT {select} FROM process_events WHERE {condition}");
-            assert_agree(&rule, &as_history(&select, condition), &batch);
+            assert_agree(&rule, &as_history(&select, condition), &batch, &tally);
         }
-    }
+    });
+    tally.assert_compared(cases() as usize * 4, 5..=95);
+}
 
-    // Alone, because DataFusion's optimizer subtracts one list of columns from another by their text, not by their values.
-    #[test]
-    fn lists_of_columns_agree(rows in prop::collection::vec(row(), 1..24), text in text_value(), number in integer_value()) {
+// Alone, because DataFusion's optimizer subtracts one list of columns from another by their text, not by their values.
+#[test]
+fn lists_of_columns_agree() {
+    let tally = Tally::default();
+    let generated = (prop::collection::vec(row(), 1..24), text_value(), integer_value());
+    for_cases(cases(), generated, |(rows, text, number)| {
         let batch = batch(&rows);
         for condition in [
             format!("name IN ({text}, parent_name)"),
@@ -600,16 +652,22 @@ proptest! {
             "time NOT IN (start_time)".to_owned(),
         ] {
             let rule = format!("SELECT seq FROM process_events WHERE {condition}");
-            assert_agree(&rule, &as_history("seq", &condition), &batch);
+            assert_agree(&rule, &as_history("seq", &condition), &batch, &tally);
         }
-    }
+    });
+    tally.assert_compared(cases() as usize * 6, 5..=95);
+}
 
-    #[test]
-    fn a_condition_returned_as_a_value_is_the_same(rows in prop::collection::vec(row(), 1..16), condition in condition()) {
+#[test]
+fn a_condition_returned_as_a_value_is_the_same() {
+    let tally = Tally::default();
+    let generated = (prop::collection::vec(row(), 1..16), condition());
+    for_cases(cases(), generated, |(rows, condition)| {
         let batch = batch(&rows);
         let sql = format!("SELECT seq, ({condition}) AS c FROM process_events WHERE start_kind IS NULL OR TRUE");
-        assert_agree(&sql, &sql, &batch);
-    }
+        assert_agree(&sql, &sql, &batch, &tally);
+    });
+    tally.assert_compared(cases() as usize, 90..=100);
 }
 
 #[test]

@@ -199,7 +199,7 @@ impl Reader<'_> {
     fn item(&mut self, node: &Node) -> Option<ListItem> {
         match &node.value {
             Yaml::Text(text) => Some(ListItem::Text(text.clone())),
-            Yaml::Integer(number) => Some(ListItem::Integer(*number)),
+            Yaml::Integer(number) => Some(ListItem::Integer(number.value)),
             other => {
                 let message = format!("a value is text or a whole number, and this is {}", other.kind());
                 self.refuse(node.referenced, message, Some("put it in quotes".into()));

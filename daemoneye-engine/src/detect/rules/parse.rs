@@ -253,7 +253,7 @@ impl Reader<'_> {
     /// The length in `window`, where it is one.
     fn seconds(&self, fields: &Fields<'_>) -> Option<u32> {
         let seconds = match &fields.of("window")?.value {
-            Yaml::Integer(seconds) => *seconds,
+            Yaml::Integer(seconds) => seconds.value,
             Yaml::Text(text) => length_s(text)?,
             _ => return None,
         };

@@ -97,7 +97,7 @@ impl Reader<'_> {
     pub(super) fn boolean(&mut self, fields: &Fields<'_>, name: &str, default: bool) -> bool {
         match fields.of(name) {
             None => default,
-            Some(Spanned { value: Yaml::Boolean(value), .. }) => *value,
+            Some(Spanned { value: Yaml::Boolean(typed), .. }) => typed.value,
             Some(node) => {
                 let word = if let Yaml::Text(text) = &node.value { yaml::truth(text) } else { None };
                 word.unwrap_or_else(|| {

@@ -5,7 +5,7 @@ use std::fmt;
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_saphyr::budget::BudgetBreach;
-use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, Spanned};
+use serde_saphyr::{DuplicateKeyPolicy, Location, MergeKeyPolicy, NonFiniteFloatPolicy, Spanned};
 
 /// Deepest nesting of a document; a rule file needs five.
 const MAX_DEPTH: usize = 16;
@@ -16,16 +16,31 @@ const MAX_NODES: usize = 20_000;
 /// A value and its place.
 pub(crate) type Node = Spanned<Yaml>;
 
+/// What YAML takes for more than text, and how it is written: `0777` is another text than the number's digits.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Typed<T> {
+    pub(crate) value: T,
+    /// As it stands in the file.
+    pub(crate) written: String,
+}
+
+impl<T> Typed<T> {
+    /// Not yet looked up in the file.
+    const fn new(value: T) -> Self {
+        Self { value, written: String::new() }
+    }
+}
+
 /// One value.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Yaml {
-    Boolean(bool),
-    Integer(i64),
+    Boolean(Typed<bool>),
+    Integer(Typed<i64>),
     List(Vec<Node>),
     /// In the order of the file.
     Map(Vec<(Spanned<String>, Node)>),
     Null,
-    Real(f64),
+    Real(Typed<f64>),
     Text(String),
 }
 
@@ -46,8 +61,8 @@ impl Yaml {
     /// The value as JSON with sorted keys: the same for every layout of the same content.
     pub(crate) fn canonical(&self) -> serde_json::Value {
         match self {
-            Self::Boolean(value) => (*value).into(),
-            Self::Integer(value) => (*value).into(),
+            Self::Boolean(typed) => typed.value.into(),
+            Self::Integer(typed) => typed.value.into(),
             Self::List(items) => items.iter().map(|item| item.value.canonical()).collect(),
             Self::Map(pairs) => {
                 let mut pairs: Vec<_> = pairs.iter().map(|(key, value)| (&key.value, value)).collect();
@@ -55,7 +70,7 @@ impl Yaml {
                 pairs.into_iter().map(|(key, value)| (key.clone(), value.value.canonical())).collect()
             }
             Self::Null => serde_json::Value::Null,
-            Self::Real(value) => (*value).into(),
+            Self::Real(typed) => typed.value.into(),
             Self::Text(text) => text.as_str().into(),
         }
     }
@@ -69,26 +84,55 @@ pub(crate) struct Unreadable {
 
 /// Reads one document of ours.
 pub(crate) fn read(text: &str) -> Result<Node, Unreadable> {
-    read_with(text, MergeKeyPolicy::Error)
+    read_with(text, MergeKeyPolicy::Error, NonFiniteFloatPolicy::Reject)
 }
 
-/// Reads one document in which a map may take over the fields of another (`<<: *base`), as rules of others do.
+/// Reads one document in which a map may take over the fields of another (`<<: *base`), as rules of others do. Digits that are
+/// too large for a number, as those of a hash may be, are taken: what they are written as is what counts.
 pub(crate) fn read_merged(text: &str) -> Result<Node, Unreadable> {
-    read_with(text, MergeKeyPolicy::Merge)
+    read_with(text, MergeKeyPolicy::Merge, NonFiniteFloatPolicy::PassThrough)
 }
 
-fn read_with(text: &str, merge_keys: MergeKeyPolicy) -> Result<Node, Unreadable> {
+fn read_with(text: &str, merge_keys: MergeKeyPolicy, infinite: NonFiniteFloatPolicy) -> Result<Node, Unreadable> {
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_documents: 1 },
         duplicate_keys: DuplicateKeyPolicy::Error,
         merge_keys: merge_keys,
+        non_finite_float_policy: infinite,
         strict_booleans: true,
         with_snippet: false,
     };
-    serde_saphyr::from_str_with_options(text, options).map_err(|error| Unreadable {
+    let mut node = serde_saphyr::from_str_with_options(text, options).map_err(|error| Unreadable {
         location: error.location().unwrap_or(Location::UNKNOWN),
         message: in_our_words(error.without_snippet()),
-    })
+    })?;
+    look_up(&mut node, text)?;
+    Ok(node)
+}
+
+/// Gives every number and truth the text that it is written as.
+fn look_up(node: &mut Node, text: &str) -> Result<(), Unreadable> {
+    let at = node.defined;
+    let written = match &mut node.value {
+        Yaml::Boolean(typed) => &mut typed.written,
+        Yaml::Integer(typed) => &mut typed.written,
+        Yaml::Real(typed) => &mut typed.written,
+        Yaml::List(items) => return items.iter_mut().try_for_each(|item| look_up(item, text)),
+        Yaml::Map(pairs) => return pairs.iter_mut().try_for_each(|(_, value)| look_up(value, text)),
+        Yaml::Null | Yaml::Text(_) => return Ok(()),
+    };
+    let message = "how this value is written cannot be told: put it in quotes".to_owned();
+    *written = scalar_at(at, text).ok_or(Unreadable { location: at, message })?.to_owned();
+    Ok(())
+}
+
+/// The scalar that stands there, of a tagged one in quotes what is between them.
+fn scalar_at(at: Location, text: &str) -> Option<&str> {
+    let start = usize::try_from(at.span().byte_offset()?).ok()?;
+    let length = usize::try_from(at.span().byte_len()?).ok()?;
+    let scalar = text.get(start..start.checked_add(length)?)?.trim().trim_matches(['"', '\'']);
+    let is_one = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.' | '_');
+    (!scalar.is_empty() && scalar.chars().all(is_one)).then_some(scalar)
 }
 
 /// What the reader says to the one who calls it means nothing to the one who wrote the file.
@@ -141,19 +185,20 @@ impl<'de> Visitor<'de> for YamlVisitor {
     }
 
     fn visit_bool<E>(self, value: bool) -> Result<Yaml, E> {
-        Ok(Yaml::Boolean(value))
+        Ok(Yaml::Boolean(Typed::new(value)))
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Yaml, E> {
-        Ok(Yaml::Integer(value))
+        Ok(Yaml::Integer(Typed::new(value)))
     }
 
     fn visit_u64<E: Error>(self, value: u64) -> Result<Yaml, E> {
-        i64::try_from(value).map(Yaml::Integer).map_err(|_| E::custom(format!("{value} does not fit 64 bits signed")))
+        let typed = i64::try_from(value).map(|value| Yaml::Integer(Typed::new(value)));
+        typed.map_err(|_| E::custom(format!("{value} does not fit 64 bits signed: put it in quotes if it is text")))
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<Yaml, E> {
-        Ok(Yaml::Real(value))
+        Ok(Yaml::Real(Typed::new(value)))
     }
 
     fn visit_str<E>(self, value: &str) -> Result<Yaml, E> {

@@ -528,8 +528,8 @@ fn fields_of_windows_events() {
         (
             "number of the event",
             "EventID: 1",
-            &[r#"{"EventID": 1}"#, r#"{"EventID": "4688"}"#],
-            &[r#"{"EventID": 5}"#],
+            &[r#"{"EventID": 1}"#, r#"{"EventID": "1"}"#],
+            &[r#"{"EventID": 5}"#, r#"{"EventID": "4688"}"#],
         ),
         (
             "numbers of events",

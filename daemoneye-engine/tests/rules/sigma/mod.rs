@@ -4,8 +4,10 @@
 mod cases;
 mod conditions;
 mod correlations;
+mod events;
 mod judge;
 mod verdicts;
+mod written;
 
 use std::path::Path;
 

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use daemoneye_engine::hunt::{Hunt, Line, Rows};
+use daemoneye_engine::hunt::{Hunt, Lacks, Line, Rows};
 use daemoneye_engine::sigma::{RuleFile, Verdict, convert, is_sigma};
 use daemoneye_lib::model::Severity;
 use datafusion::arrow::array::AsArray as _;
@@ -281,7 +281,7 @@ fn a_hunt_takes_both_kinds_of_rules_and_goes_on_after_what_is_broken() {
     assert!(matches!(rows.take(5, b"[1]"), Line::Broken(_)));
     assert_eq!(rows.take(6, br#"{"EventID": 3, "CommandLine": "a"}"#), Line::Other);
     assert_eq!(rows.take(8, br#"{"process": {"executable": "/usr/bin/id"}, "x": 1}"#), Line::Strange);
-    assert_eq!(rows.take(7, br#"{"ProcessId": "x", "CommandLine": "a"}"#), Line::Without(vec!["pid"]));
+    assert_eq!(rows.take(7, br#"{"ProcessId": "x", "CommandLine": "a"}"#), without("pid"));
     let found: Vec<_> =
         hunt.matches(rows.finish().unwrap()).iter().map(|found| (found.event, found.rule_id.to_owned())).collect();
     let (own, sigma) =
@@ -407,6 +407,10 @@ fn an_object_of_the_same_name_does_not_stand_in_the_way_of_a_value() {
     decides("user", &user, &events, &[r#"{"User": "eve", "winlog": {"user": {"name": "bob"}}}"#]);
 }
 
+fn without(column: &'static str) -> Line {
+    Line::Without(Lacks { unread: vec![column], ..Lacks::default() })
+}
+
 fn taken(line: &str) -> Line {
     Rows::default().take(0, line.as_bytes())
 }
@@ -431,7 +435,7 @@ fn a_hunt_tells_what_it_cannot_read_of_fields_that_become_columns() {
         (r#"{"CommandLine": "a", "ProcessGuid": "no guid"}"#, "entity_id"),
         (r#"{"CommandLine": "a", "ParentProcessGuid": 7}"#, "parent_entity_id"),
     ] {
-        assert_eq!(taken(line), Line::Without(vec![lacks]), "{line}");
+        assert_eq!(taken(line), without(lacks), "{line}");
     }
     for line in [r#"{"CommandLine": "a", "ParentProcessGuid": "-"}"#, r#"{"CommandLine": "a", "UtcTime": null}"#] {
         assert_eq!(taken(line), Line::Taken, "{line}");
@@ -476,7 +480,7 @@ fn an_event_is_left_out_only_where_its_log_is_known_to_be_another() {
     }
     assert_eq!(
         column("source", r#"{"Channel": "ForwardedEvents", "EventID": 1, "SourceName": "Linux-Sysmon"}"#),
-        "unix"
+        "unix-sysmon"
     );
 }
 

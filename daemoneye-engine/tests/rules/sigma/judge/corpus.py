@@ -1,9 +1,19 @@
-"""Rules and events by chance, the same for the same seed: python3 corpus.py DIRECTORY RULES EVENTS SEED."""
+"""Rules and events by chance, the same for the same seed: python3 corpus.py DIRECTORY RULES EVENTS SEED.
+
+DIRECTORY/rules/*.yml are the rules, DIRECTORY/told/*.json the same for the evaluator, where what stands as a plain scalar of YAML is
+the text that it is written as.
+"""
 import base64
 import json
 import pathlib
 import random
+import re
 import sys
+
+# What YAML takes for a number or a truth and would print as another text; behind the mark it stands in the rule without quotes.
+MARK = "\ue000"
+PLAIN = ["0777", "010", "007", "1e3", "1_000", "0x1F", "0o17", "1.10", "1.0", "5.", ".5", "+5", "-0", "TRUE", "False", "4688", "1e999"]
+PLAIN_NUMBERS = ["4", "16", "0x10", "4_688", "0X4", "+16"]
 
 PIECES = [
     "cmd", "CMD", "power", "shell", ".exe", "K", "k", "\u212a", "s", "\u017f", "\u00e9", "\u00c9", "-enc", " /c ", " -a ", "\\", "\\\\",
@@ -32,6 +42,8 @@ class Maker:
 
     def command(self):
         """A command line with what the encoding modifiers and windash look for."""
+        if self.often(0.2):
+            return self.chance.choice(["", "x ", "chmod "]) + self.chance.choice(PLAIN) + self.chance.choice(["", " y"])
         if self.often(0.5):
             signs = [self.chance.choice("-/\u2013\u2014\u2015") for _ in range(3)]
             return "x {}a {}K {}c".format(*signs) if self.often(0.5) else "cmd {}enc {}c".format(*signs)
@@ -60,7 +72,9 @@ class Maker:
         if self.often(0.6):
             event["ProcessId"] = self.chance.choice([4, "4", "0x10", 16, 4688, "4688", " 4 "])
         if self.often(0.3):
-            event["EventID"] = self.chance.choice([1, "1", 5, "5"])
+            event["EventID"] = self.chance.choice([1, "1", 5, "5", 4688, "4688", 4689])
+            if event["EventID"] in (4688, "4688") and "ProcessId" in event:
+                event["NewProcessId"] = event.pop("ProcessId")
         if self.often(0.2):
             event["Product"] = None
         self.seen.extend(value for value in event.values() if isinstance(value, str) and value)
@@ -73,6 +87,8 @@ class Maker:
     def value(self):
         if self.often(0.2):
             return self.text()
+        if self.often(0.1):
+            return MARK + self.chance.choice(PLAIN)
         whole = self.chance.choice(self.seen)
         start = self.chance.randrange(len(whole))
         part = whole if self.often(0.3) else whole[start:start + self.chance.randrange(1, 8)]
@@ -104,9 +120,9 @@ class Maker:
             return field, self.values(lambda: self.chance.choice([None, "", "-", 999, True, "*", 4688]))
         if kind == 10:
             key = self.chance.choice(["ProcessId", "ProcessId|neq", "ProcessId|gt", "ProcessId|lte"])
-            return key, self.values(lambda: self.chance.choice([4, 16, "0x10", 4688, "4688"])) if key < "ProcessId|a" else 16
+            return key, self.values(lambda: self.chance.choice([4, 16, "0x10", 4688, "4688", MARK + self.chance.choice(PLAIN_NUMBERS)])) if key < "ProcessId|a" else 16
         if kind == 11:
-            return "EventID", self.values(lambda: self.chance.choice([1, "1", 5, 3]))
+            return "EventID", self.values(lambda: self.chance.choice([1, "1", 5, 3, 4688, "4688", 4689]))
         if kind == 12:
             return "Company|cidr", self.values(lambda: self.chance.choice(["10.0.0.0/8", "192.168.7.0/24", "fe80::/10", "10.1.2.3"]))
         if kind in (13, 16):
@@ -154,9 +170,12 @@ def main():
     lines = [json.dumps(maker.event(), ensure_ascii=False) + "\n" for _ in range(events)]
     (place / "events.jsonl").write_text("".join(lines), "utf-8", newline="\n")
     (place / "rules").mkdir()
+    (place / "told").mkdir()
     for number in range(rules):
         text = json.dumps(maker.rule(number), ensure_ascii=False, indent=0)
-        (place / "rules" / f"{number:05}.yml").write_text(text + "\n", "utf-8", newline="\n")
+        plain = re.sub(f'"{MARK}([^"]*)"', r"\1", text)
+        (place / "rules" / f"{number:05}.yml").write_text(plain + "\n", "utf-8", newline="\n")
+        (place / "told" / f"{number:05}.json").write_text(text.replace(MARK, "") + "\n", "utf-8", newline="\n")
 
 
 main()

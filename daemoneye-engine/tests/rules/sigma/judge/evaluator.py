@@ -1,6 +1,6 @@
 """Sigma rules over events, decided by a reading of the specification (2.1) of its own: no code and no table of ours.
 
-python3 evaluator.py DIRECTORY: reads DIRECTORY/rules/*.yml (JSON, which is YAML) and DIRECTORY/events.jsonl, and prints a line
+python3 evaluator.py DIRECTORY: reads DIRECTORY/told/*.json (the rules) and DIRECTORY/events.jsonl, and prints a line
 "rule event" for each match. Strings fold the case of ASCII letters only; expressions are PCRE without its Unicode mode.
 """
 import base64
@@ -13,7 +13,7 @@ import re
 import sys
 
 # Numbers are no text that a keyword is looked for in.
-NO_TEXT = {"ProcessId", "EventID"}
+NO_TEXT = {"ProcessId", "NewProcessId", "EventID"}
 
 
 def fold(text):
@@ -117,6 +117,9 @@ def referred(value, modifiers, event, field):
 def one(field, modifiers, value, event):
     """Whether one value of a field fits."""
     mine = event.get(field)
+    if field == "EventID" and mine is None:
+        # What does not say what it is is the start of a program, in whichever log.
+        return number(value) in (1, 4688)
     if "exists" in modifiers:
         return (mine is not None) == value
     if "fieldref" in modifiers:
@@ -219,13 +222,13 @@ def system(event):
             return "unix"
         if isinstance(path, str) and re.match(r"\\|[A-Za-z]:[\\/]", path):
             return "windows"
-    return None
+    return "windows" if number(event.get("EventID")) in (4688, 4689) else None
 
 
 def matches(rule, event):
     source = rule["logsource"]
     wanted = {"process_creation": {1, 4688}, "process_termination": {5, 4689}}[source["category"]]
-    if number(event["EventID"]) not in wanted:
+    if number(event.get("EventID", 1)) not in wanted:
         return False
     other = {"windows": "unix", "linux": "windows"}.get(source.get("product"))
     if other is not None and system(event) == other:
@@ -237,10 +240,13 @@ def matches(rule, event):
 
 def main():
     place = pathlib.Path(sys.argv[1])
-    rules = [json.loads(path.read_text("utf-8")) for path in sorted((place / "rules").glob("*.yml"))]
+    rules = [json.loads(path.read_text("utf-8")) for path in sorted((place / "told").glob("*.json"))]
     with open(place / "events.jsonl", encoding="utf-8") as lines:
-        # What does not say what it is is the start of a program.
-        events = [{"EventID": 1, **json.loads(line)} for line in lines]
+        events = [json.loads(line) for line in lines]
+    for event in events:
+        # In the log of Security `ProcessId` is that of the one who starts.
+        if "NewProcessId" in event:
+            event["ProcessId"] = event.pop("NewProcessId")
     out = "".join(f"{rule['id']} {at}\n" for rule in rules for at, event in enumerate(events) if matches(rule, event))
     sys.stdout.buffer.write(out.encode())
 

@@ -1,8 +1,10 @@
 //! Rules and events by chance, decided by `hunt` and by an evaluator that shares nothing with us: Python with its standard library.
 //!
-//! Where there is no Python the test says so and is skipped, unless `DAEMONEYE_PYTHON` names one. `DAEMONEYE_SEED` gives another corpus.
+//! Where there is no Python the test says so and is skipped, unless `DAEMONEYE_PYTHON` names one. One corpus is always the same, and one
+//! new in each run, whose seed is printed: `DAEMONEYE_SEED` gives it again.
 
 use std::collections::BTreeSet;
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
 use std::process::Command;
 
@@ -39,10 +41,17 @@ fn hunt_and_an_independent_evaluator_find_the_same() {
         Ok(python) => python,
         Err(why) => return println!("skipped: {why}"),
     };
-    let seed = std::env::var("DAEMONEYE_SEED").unwrap_or_else(|_| "1".to_owned());
+    let by_chance = || (RandomState::new().hash_one(0) >> 32).to_string();
+    for seed in ["1".to_owned(), std::env::var("DAEMONEYE_SEED").unwrap_or_else(|_| by_chance())] {
+        println!("DAEMONEYE_SEED={seed}");
+        judged(&python, &seed);
+    }
+}
+
+fn judged(python: &str, seed: &str) {
     let dir = tempfile::tempdir().unwrap();
-    said(&python, include_str!("corpus.py"), &[&RULES.to_string(), &EVENTS.to_string(), &seed], dir.path());
-    let theirs = said(&python, include_str!("evaluator.py"), &[], dir.path());
+    said(python, include_str!("corpus.py"), &[&RULES.to_string(), &EVENTS.to_string(), seed], dir.path());
+    let theirs = said(python, include_str!("evaluator.py"), &[], dir.path());
     let theirs: BTreeSet<(String, u64)> = theirs
         .lines()
         .map(|line| line.split_once(' ').unwrap())
@@ -81,7 +90,12 @@ fn hunt_and_an_independent_evaluator_find_the_same() {
         .collect();
     assert!(differ.is_empty(), "seed {seed}: {}", differ.join("\n\n"));
     let matched: BTreeSet<_> = ours.iter().map(|(rule, _)| rule).collect();
-    assert!(ours.len() > 10_000 && matched.len() > RULES / 3, "{} matches of {} rules", ours.len(), matched.len());
+    assert!(
+        ours.len() > 10_000 && matched.len() > RULES / 3,
+        "seed {seed}: {} matches of {} rules",
+        ours.len(),
+        matched.len()
+    );
 }
 
 /// The number of the rule with an id.
