@@ -27,8 +27,7 @@ fn narrowed(rule: &LoadedRule) -> Option<(String, String)> {
     }
     let checked = rule.checked().ok()?;
     let (table, condition) = compile::table_and_condition(checked.query()).ok()?;
-    // In parentheses: the parser takes all that follows DISTINCT FROM as its right side.
-    let forks = (!rule.compiled.sees_forks).then(|| "(start_kind IS DISTINCT FROM 'fork')".to_owned());
+    let forks = (!rule.compiled.sees_forks).then(|| "start_kind IS DISTINCT FROM 'fork'".to_owned());
     let condition = condition.map(|condition| format!("({condition})"));
     let parts: Vec<String> = forks.into_iter().chain(condition).collect();
     Some((table, if parts.is_empty() { "TRUE".to_owned() } else { format!("({})", parts.join(" AND ")) }))

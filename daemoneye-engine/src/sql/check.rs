@@ -1,9 +1,9 @@
 //! The first two gates: text in, a checked syntax tree out. [`Checked`] can only be made here.
 
+use super::dialect::Postgres;
 use super::lists::{self, ValueLists};
 use super::{SqlRefusal, lower, names, patterns, tokens, walk};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
-use datafusion::sql::sqlparser::dialect::PostgreSqlDialect;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use std::cell::Cell;
@@ -82,7 +82,7 @@ fn checked(
     let tokens = tokens::capped(sql, lists.is_some())?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
     let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
-    let mut statements = Parser::new(&PostgreSqlDialect {})
+    let mut statements = Parser::new(&Postgres)
         .with_recursion_limit(tokens::RECURSION_LIMIT)
         .with_tokens_with_locations(tokens)
         .parse_statements()

@@ -9,6 +9,7 @@ mod allowance;
 pub(crate) mod arithmetic;
 mod check;
 mod completeness;
+mod dialect;
 mod engine;
 mod execute;
 mod explain;

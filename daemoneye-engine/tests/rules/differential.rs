@@ -208,7 +208,7 @@ fn integer_value() -> impl Strategy<Value = String> {
         let operator = prop::sample::select(vec!["+", "-", "*"]);
         let divisor = prop::sample::select(vec!["/ 3", "% 7", "/ -2", "% 1"]);
         prop_oneof![
-            (inner.clone(), operator, inner.clone()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+            (inner.clone(), operator, inner.clone()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
             (inner.clone(), divisor).prop_map(|(a, by)| format!("({a} {by})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("coalesce({a}, {b})")),
             (inner.clone(), inner.clone()).prop_map(|(a, b)| format!("nullif({a}, {b})")),
@@ -276,7 +276,7 @@ fn text_leaf() -> BoxedStrategy<String> {
     let not = || prop::sample::select(vec!["", "NOT "]);
     prop_oneof![
         (text_value(), comparison(), text_value()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
-        (text_value(), distinct(), text_value()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+        (text_value(), distinct(), text_value()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
         (text_value(), not(), prop::sample::select(vec!["LIKE", "ILIKE"]), pattern())
             .prop_map(|(a, not, like, pattern)| format!("{a} {not}{like} {pattern}")),
         (text_column(), not(), pattern()).prop_map(|(a, not, pattern)| format!("{a} {not}LIKE {pattern} ESCAPE '\\'")),
@@ -351,7 +351,7 @@ fn number_leaf() -> BoxedStrategy<String> {
     let item = prop_oneof![3 => literal(), 1 => Just("NULL".to_owned())];
     prop_oneof![
         (integer_value(), comparison(), integer_value()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
-        (integer_value(), distinct(), integer_value()).prop_map(|(a, op, b)| format!("({a} {op} {b})")),
+        (integer_value(), distinct(), integer_value()).prop_map(|(a, op, b)| format!("{a} {op} {b}")),
         (integer_value(), prop::collection::vec(item, 1..5), any::<bool>()).prop_map(|(a, list, not)| format!(
             "{a} {}IN ({})",
             if not { "NOT " } else { "" },

@@ -111,6 +111,7 @@ fn numbers_and_lists_are_looked_at_too() {
         matched("(name IS NOT DISTINCT FROM 'z') OR ((uid IS NOT DISTINCT FROM NULL) AND pid = 5)", &events),
         [0, 1]
     );
+    assert_eq!(matched("name IS NOT DISTINCT FROM 'z' AND pid = 4 OR uid IS DISTINCT FROM NULL", &events), [0, 2]);
 }
 
 #[test]
