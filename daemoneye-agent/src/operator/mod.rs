@@ -16,6 +16,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use daemoneye_engine::detect::rules::{Lists, kept_lists};
 use daemoneye_engine::sql::{CollectorRow, QueryEngine, QueryLimits, READER_WAIT, Scratch, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::operator::BoxFuture;
@@ -73,6 +74,10 @@ impl SystemTables for Copied {
 
     fn health(&self) -> Option<serde_json::Value> {
         known(&self.0, None)
+    }
+
+    fn lists(&self) -> Lists {
+        kept_lists(&self.0).unwrap_or_default()
     }
 }
 

@@ -29,6 +29,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
+use daemoneye_engine::detect::rules::Lists;
 use daemoneye_engine::sql::{CollectorRow, RuleLife, SystemTables};
 use daemoneye_engine::store::{Store, StoreError};
 use daemoneye_eventbus::Broker;
@@ -223,6 +224,10 @@ impl SystemTables for Worker {
 
     fn health(&self) -> Option<serde_json::Value> {
         operator::known(&self.store, Some(self))
+    }
+
+    fn lists(&self) -> Lists {
+        self.rules.read(|_, lists, _| lists.clone())
     }
 
     fn rule_life(&self) -> RuleLife {

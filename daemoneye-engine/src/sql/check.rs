@@ -66,20 +66,26 @@ pub(crate) fn check_rule(
     instead_of_function: fn(&str) -> String,
     lists: &dyn ValueLists,
 ) -> Result<Checked, SqlRefusal> {
-    on_large_stack(|| checked(sql, instead_of_function, Some(lists)))
+    on_large_stack(|| checked(sql, instead_of_function, true, Some(lists)))
 }
 
 /// [`check`] for a thread whose stack is already large.
 pub(crate) fn check_here(sql: &str) -> Result<Checked, SqlRefusal> {
-    checked(sql, names::instead_of_function, None)
+    checked(sql, names::instead_of_function, false, None)
+}
+
+/// The same for a query that may name lists.
+pub(crate) fn check_query(sql: &str, lists: &dyn ValueLists) -> Result<Checked, SqlRefusal> {
+    checked(sql, names::instead_of_function, false, Some(lists))
 }
 
 fn checked(
     sql: &str,
     instead_of_function: fn(&str) -> String,
+    is_rule: bool,
     lists: Option<&dyn ValueLists>,
 ) -> Result<Checked, SqlRefusal> {
-    let tokens = tokens::capped(sql, lists.is_some())?;
+    let tokens = tokens::capped(sql, is_rule)?;
     let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
     let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
     let mut statements = Parser::new(&Postgres)
@@ -92,7 +98,7 @@ fn checked(
         used = lists::expand(query, known)?;
     }
     // Of a rule the matcher or the plan compiles them, and tells the place too.
-    let try_pattern = if lists.is_some() { patterns::parse } else { patterns::compile };
+    let try_pattern = if is_rule { patterns::parse } else { patterns::compile };
     let walked = walk::statements(&statements, second, texts, instead_of_function, try_pattern)?;
     // The walk accepted exactly one statement, and it is a query.
     let Some(Statement::Query(query)) = statements.pop() else {

@@ -158,10 +158,11 @@ impl Job {
     }
 
     async fn prepare(&self, view: Arc<QueryView>, spread: Spread) -> Result<Prepared, QueryError> {
-        let checked = check::check_here(&self.request.sql).map_err(QueryError::Refused)?;
+        let checked = check::check_query(&self.request.sql, &self.extra.lists()).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
         let tables = view.tables(checked.tables());
         let allowance = Allowance::new(self.cancel.clone(), self.deadline, &self.environment.memory_pool);
+        view.works_within(&allowance);
         let planning = |error: DataFusionError| match allowance.over() {
             Some(over) => over.while_planning(),
             None => plan::failure(&error, checked.query()),
@@ -173,6 +174,9 @@ impl Job {
         let many = view.history_rows(checked.tables()).map_err(planning)? >= spread.from_rows;
         let spread = many && session::spread(&mut state, &plan, spread.threads);
         plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
+        let bare = (checked.parameters() > 0).then(|| plan.clone());
+        let misfit = || bare.as_ref().and_then(|plan| params::misfit(plan, &state, &self.request.params));
+        let planning = |error: DataFusionError| planning(error).of_parameter(misfit());
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;

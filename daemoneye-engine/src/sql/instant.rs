@@ -60,26 +60,35 @@ pub(crate) fn lower(table: &mut TableFactor) -> Result<(), SqlRefusal> {
     Ok(())
 }
 
-/// Refuses a first argument that is no time of the past. What follows it is checked where it is applied.
+/// Refuses a time that is none, or that lies in the future with all that is added to it. What follows the time is checked
+/// where it is applied.
 fn literal(args: &[FunctionArg]) -> Result<(), SqlRefusal> {
-    match args.first() {
-        Some(FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan {
+    let text = |arg: &FunctionArg| match arg {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(Expr::Value(ValueWithSpan {
             value: Value::SingleQuotedString(text),
             span,
-        })))) => {
-            if text.trim().eq_ignore_ascii_case("now") {
-                return Ok(());
-            }
-            past(text, args.len() == 1).map_err(|why| SqlRefusal::span(*span, why, HINT))
-        }
-        _ => Err(SqlRefusal::whole("processes_at takes a time as text", HINT)),
+        }))) => Some((text.clone(), *span)),
+        _ => None,
+    };
+    let mut texts = args.iter().map_while(text);
+    let Some((time, span)) = texts.next() else {
+        return Err(SqlRefusal::whole("processes_at takes a time as text", HINT));
+    };
+    let now = Timestamp::now().as_microsecond();
+    let base = if time.trim().eq_ignore_ascii_case("now") { Some(now) } else { times::microseconds(&time) };
+    let Some(base) = base else { return Err(SqlRefusal::span(span, format!("'{time}' is no time"), HINT)) };
+    let moved = texts.try_fold(base, |us, (modifier, _)| times::moved(us, &modifier));
+    if moved.is_some_and(|us| us > now) {
+        let written: Vec<String> = args.iter().map(ToString::to_string).collect();
+        return Err(SqlRefusal::span(span, format!("{} lies in the future", written.join(", ")), HINT));
     }
+    Ok(())
 }
 
 /// Refuses what is bound to an instant and is none.
 pub(crate) fn bound(number: usize, at: Location, value: Option<&proto::Value>) -> Result<(), SqlRefusal> {
     let checked = match value.and_then(|value| value.kind.as_ref()) {
-        Some(Kind::Text(text)) => past(text, true),
+        Some(Kind::Text(text)) => past(text),
         Some(Kind::TimestampUs(us)) if *us <= Timestamp::now().as_microsecond() => Ok(()),
         Some(Kind::TimestampUs(_)) => Err("the time lies in the future".to_owned()),
         _ => Err("processes_at takes a time".to_owned()),
@@ -87,11 +96,11 @@ pub(crate) fn bound(number: usize, at: Location, value: Option<&proto::Value>) -
     checked.map_err(|why| SqlRefusal::at(at, format!("${number}: {why}"), HINT))
 }
 
-fn past(text: &str, is_all: bool) -> Result<(), String> {
+fn past(text: &str) -> Result<(), String> {
     match times::microseconds(text) {
         None => Err(format!("'{text}' is no time")),
         // Nobody knows yet what will live; `processes` says what lives now.
-        Some(us) if is_all && us > Timestamp::now().as_microsecond() => Err(format!("'{text}' lies in the future")),
+        Some(us) if us > Timestamp::now().as_microsecond() => Err(format!("'{text}' lies in the future")),
         Some(_) => Ok(()),
     }
 }

@@ -17,6 +17,9 @@ use std::collections::BTreeSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+/// Values of lists in one statement: a list has up to 10,000, and each is a literal that is planned.
+const MAX_VALUES: usize = 50_000;
+
 /// How a list is named in SQL.
 const CALL: &str = "list";
 
@@ -39,7 +42,7 @@ pub(crate) trait ValueLists: Sync {
 
 /// Puts values in the place of every list and returns the names that were used.
 pub(crate) fn expand(query: &mut Query, lists: &dyn ValueLists) -> Result<BTreeSet<String>, SqlRefusal> {
-    let mut expansion = Expansion { lists, used: BTreeSet::new() };
+    let mut expansion = Expansion { lists, used: BTreeSet::new(), values: 0 };
     match query.visit(&mut expansion) {
         ControlFlow::Continue(()) => Ok(expansion.used),
         ControlFlow::Break(refusal) => Err(refusal),
@@ -49,6 +52,7 @@ pub(crate) fn expand(query: &mut Query, lists: &dyn ValueLists) -> Result<BTreeS
 struct Expansion<'a> {
     lists: &'a dyn ValueLists,
     used: BTreeSet<String>,
+    values: usize,
 }
 
 impl VisitorMut for Expansion<'_> {
@@ -113,6 +117,11 @@ impl Expansion<'_> {
         let Some(items) = self.lists.items(name) else {
             return Err(SqlRefusal::span(span, format!("there is no list {name}"), self.lists.instead(name)));
         };
+        self.values = self.values.saturating_add(items.len());
+        if self.values > MAX_VALUES {
+            let what = format!("the lists of the statement have more than {MAX_VALUES} values together");
+            return Err(SqlRefusal::span(span, what, "name each list once, or split the statement"));
+        }
         self.used.insert(name.to_owned());
         let value = |item: &ListItem| match item {
             ListItem::Integer(number) => Value::Number(number.to_string(), false),

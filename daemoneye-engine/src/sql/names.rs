@@ -18,7 +18,7 @@ const INSTEAD: &[(&str, &str)] = &[
     ("ifnull", "coalesce(a, b)"),
     ("instr", "strpos(text, part)"),
     ("isnull", "x IS NULL"),
-    ("list", "x IN ('…', '…'): lists are for rules; SELECT items FROM rule_lists shows what one holds"),
+    ("list", "x IN ('…', '…') or x IN (list('name')); SELECT items FROM rule_lists shows what one holds"),
     ("localtimestamp", "now()"),
     ("nvl", "coalesce(a, b)"),
     ("regexp_matches", "regexp_like(text, pattern)"),

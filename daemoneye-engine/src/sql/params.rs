@@ -4,6 +4,11 @@ use super::{Checked, SqlRefusal, instant};
 use crate::schema::TIME_ZONE;
 use daemoneye_lib::proto::{Value, value::Kind};
 use datafusion::common::{ParamValues, ScalarValue};
+use datafusion::execution::SessionState;
+use datafusion::logical_expr::LogicalPlan;
+
+/// So many values are looked at to tell which one a statement does not fit: each costs a plan.
+const LOOKED_AT: usize = 16;
 
 /// The values, if there are exactly as many as the statement needs.
 pub(crate) fn bind(checked: &Checked, values: &[Value]) -> Result<ParamValues, SqlRefusal> {
@@ -18,6 +23,21 @@ pub(crate) fn bind(checked: &Checked, values: &[Value]) -> Result<ParamValues, S
     }
     let scalars: Vec<ScalarValue> = values.iter().map(scalar).collect();
     Ok(ParamValues::from(scalars))
+}
+
+/// Which value the plan does not fit: the first without which it does.
+pub(crate) fn misfit(plan: &LogicalPlan, state: &SessionState, values: &[Value]) -> Option<usize> {
+    let fits = |without: Option<usize>| {
+        let scalar =
+            |(at, value): (usize, &Value)| if Some(at) == without { ScalarValue::Null } else { scalar(value) };
+        let values: Vec<ScalarValue> = values.iter().enumerate().map(scalar).collect();
+        let bound = plan.clone().with_param_values(ParamValues::from(values));
+        bound.and_then(|bound| state.optimize(&bound)).is_ok()
+    };
+    if values.len() > LOOKED_AT || fits(None) {
+        return None;
+    }
+    (0..values.len()).find(|at| fits(Some(*at))).map(|at| at.saturating_add(1))
 }
 
 fn scalar(value: &Value) -> ScalarValue {

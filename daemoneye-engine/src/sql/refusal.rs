@@ -12,6 +12,19 @@ const MESSAGE_BYTES: usize = 400;
 /// How the engine begins to say that a number is beyond the type of its CAST.
 pub(crate) const CAST_FAILED: &str = "Can't cast value ";
 
+/// What the engine says of rows, and what that means to whoever wrote the statement.
+const ENGINE_SAYS: [(&str, &str); 3] = [
+    ("Divide by zero error", "a division by zero; write a / nullif(b, 0), which is NULL there"),
+    (
+        "Scalar subquery returned more than one row",
+        "a subquery that stands for one value has several rows; write IN (SELECT …), or take one with max(…) or LIMIT 1",
+    ),
+    (
+        "Timestamp out of range",
+        "a time lies outside of the years that a time can have; add less to it, or take less from it",
+    ),
+];
+
 /// A statement that is not accepted: where, why, and what to write instead.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 #[error("{message}{}", place(*line, *column))]
@@ -83,6 +96,9 @@ pub(crate) fn in_words(text: &str) -> String {
         return "the pattern does not compile: it needs too much memory".to_owned();
     }
     let first = text.lines().next().unwrap_or("it failed");
+    if let Some((_, words)) = ENGINE_SAYS.iter().find(|(said, _)| first.contains(said)) {
+        return (*words).to_owned();
+    }
     let number = first.split_once(CAST_FAILED).and_then(|(_, rest)| rest.split_once(" to type "));
     number.map_or_else(|| first.to_owned(), |(value, _)| format!("{value} {DOES_NOT_FIT} of that type"))
 }
@@ -117,6 +133,19 @@ pub enum QueryError {
 }
 
 impl QueryError {
+    /// The same, saying which parameter is to blame.
+    #[must_use]
+    pub(crate) fn of_parameter(self, number: Option<usize>) -> Self {
+        let Some(number) = number else { return self };
+        match self {
+            Self::Planning(refusal) => {
+                Self::Planning(SqlRefusal { message: format!("${number}: {}", refusal.message), ..refusal })
+            }
+            Self::Execution(what) => Self::Execution(format!("${number}: {what}")),
+            other => other,
+        }
+    }
+
     /// The refusal, where the statement is to blame.
     #[must_use]
     pub const fn refusal(&self) -> Option<&SqlRefusal> {

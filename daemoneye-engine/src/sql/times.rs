@@ -9,6 +9,8 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::common::ScalarValue;
 use datafusion::common::tree_node::Transformed;
 use datafusion::logical_expr::{Cast, Expr, TryCast};
+use jiff::tz::TimeZone;
+use jiff::{RoundMode, Span, Timestamp, Unit, ZonedRound};
 
 /// Bytes of `2026-01-31 12:00`.
 const TO_THE_MINUTE: usize = 16;
@@ -54,6 +56,35 @@ pub(crate) fn microseconds(text: &str) -> Option<i64> {
     }
 }
 
+/// The time that a modifier of `datetime(…)` makes of another one; `None` when there is no such modifier, or no such time.
+pub(crate) fn moved(us: i64, modifier: &str) -> Option<i64> {
+    let modifier = modifier.trim().to_ascii_lowercase();
+    let time = Timestamp::from_microsecond(us).ok()?.to_zoned(TimeZone::UTC);
+    let moved = match modifier.strip_prefix("start of ") {
+        Some("hour") => time.round(ZonedRound::new().smallest(Unit::Hour).mode(RoundMode::Floor)).ok()?,
+        Some("day") => time.start_of_day().ok()?,
+        Some("month") => time.first_of_month().ok()?.start_of_day().ok()?,
+        Some("year") => time.first_of_year().ok()?.start_of_day().ok()?,
+        Some(_) => return None,
+        None => {
+            let (number, unit) = modifier.split_once(' ')?;
+            let number: i64 = number.strip_prefix('+').unwrap_or(number).parse().ok()?;
+            let span = match unit.trim().trim_end_matches('s') {
+                "second" => Span::new().try_seconds(number),
+                "minute" => Span::new().try_minutes(number),
+                "hour" => Span::new().try_hours(number),
+                "day" => Span::new().try_days(number),
+                "week" => Span::new().try_weeks(number),
+                "month" => Span::new().try_months(number),
+                "year" => Span::new().try_years(number),
+                _ => return None,
+            };
+            time.checked_add(span.ok()?).ok()?
+        }
+    };
+    Some(moved.timestamp().as_microsecond())
+}
+
 /// Whether the planner reads this as the text of an INTERVAL.
 pub(crate) fn is_interval(text: &str) -> bool {
     parse_interval_month_day_nano_config(text, IntervalParseConfig::new(IntervalUnit::Second)).is_ok()
@@ -80,6 +111,27 @@ fn stops_at_the_minute(text: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_modifier_moves_a_time_as_the_planner_does() {
+        let at = |text: &str| microseconds(text).unwrap();
+        let noon = at("2026-03-31 12:34:56");
+        for (modifier, expected) in [
+            ("+1 day", "2026-04-01 12:34:56"),
+            ("-30 Minutes", "2026-03-31 12:04:56"),
+            ("-1 month", "2026-02-28 12:34:56"),
+            ("2 weeks", "2026-04-14 12:34:56"),
+            ("start of hour", "2026-03-31 12:00:00"),
+            ("start of day", "2026-03-31 00:00:00"),
+            ("start of month", "2026-03-01 00:00:00"),
+            ("start of year", "2026-01-01 00:00:00"),
+        ] {
+            assert_eq!(moved(noon, modifier), Some(at(expected)), "{modifier}");
+        }
+        for none in ["", "+1", "+1 parsec", "start of week", "99999999999 years"] {
+            assert_eq!(moved(noon, none), None, "{none}");
+        }
+    }
 
     #[test]
     fn seconds_are_missing_only_where_a_minute_ends_the_time() {

@@ -1,7 +1,6 @@
 //! How much is stored, by table, level and column, and what retention takes next.
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::path::Path;
 
 use datafusion::parquet::file::reader::{FileReader as _, SerializedFileReader};
@@ -10,7 +9,7 @@ use serde::Serialize;
 
 use super::seal::SEGMENTS_DIR;
 use super::state::SEGMENTS;
-use super::{Store, StoreError, damage};
+use super::{Store, StoreError, damage, file};
 
 /// Segments that an outlook lists.
 const NEXT_LISTED: usize = 10;
@@ -212,7 +211,7 @@ fn share(bytes: u64, rows: u64) -> f64 {
 /// Name, bytes and bytes before compression of each column; `None` when the file cannot be read.
 fn columns_of(path: &Path) -> Option<Vec<(String, u64, u64)>> {
     // Its hash is not looked at here, so its footer is foreign bytes to the decoder.
-    let opened = || Ok(File::open(path).ok().and_then(|file| SerializedFileReader::new(file).ok()));
+    let opened = || Ok(file::open(path).ok().and_then(|file| SerializedFileReader::new(file).ok()));
     let reader = damage::guarded(path, opened).ok().flatten()?;
     let chunks = reader.metadata().row_groups().iter().flat_map(|group| group.columns());
     let size = |bytes: i64| u64::try_from(bytes).unwrap_or_default();

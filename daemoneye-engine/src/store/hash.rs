@@ -5,10 +5,11 @@ use std::fs::File;
 use std::io::{self, Read as _};
 use std::path::Path;
 
+use super::file::{self, Stamp};
 use super::segment::{SegmentFile, is_damage};
 
 /// Read at once.
-const CHUNK_BYTES: usize = 64 * 1024;
+const CHUNK_BYTES: usize = 256 * 1024;
 /// Read between two looks at whether anybody waits for the hash still: some hundredths of a second.
 const LOOK_BYTES: u64 = 4 * 1024 * 1024;
 /// What is wrong with a file whose hash is another one.
@@ -18,6 +19,8 @@ pub(super) const CHANGED: &str = "its bytes have changed";
 #[derive(Debug)]
 pub(super) struct Hashing {
     file: File,
+    /// Of the file, from before the first byte was read.
+    stamp: Stamp,
     hasher: blake3::Hasher,
 }
 
@@ -32,7 +35,8 @@ pub(super) struct Step {
 
 impl Hashing {
     pub(super) fn open(path: &Path) -> io::Result<Self> {
-        Ok(Self { file: File::open(path)?, hasher: blake3::Hasher::new() })
+        let file = file::open(path)?;
+        Ok(Self { stamp: Stamp::of(&file.metadata()?), file, hasher: blake3::Hasher::new() })
     }
 
     /// Reads `bytes` more, or to the end.
@@ -51,28 +55,39 @@ impl Hashing {
         }
         Ok(Step { bytes: done, hash: None })
     }
-}
 
-/// The hash of a whole file.
-pub(super) fn hash(path: &Path) -> io::Result<[u8; 32]> {
-    let mut hashing = Hashing::open(path)?;
-    loop {
-        if let Some(hash) = hashing.step(u64::MAX)?.hash {
-            return Ok(hash);
+    fn rest(&mut self) -> io::Result<[u8; 32]> {
+        loop {
+            if let Some(hash) = self.step(u64::MAX)?.hash {
+                return Ok(hash);
+            }
         }
     }
 }
 
+/// The hash of a whole file.
+pub(super) fn hash(path: &Path) -> io::Result<[u8; 32]> {
+    Hashing::open(path)?.rest()
+}
+
 impl SegmentFile {
-    /// Whether a file with this hash is the registered one.
-    pub(super) fn judge(&self, hash: &[u8; 32]) -> Result<(), String> {
-        if hash == &self.hash { Ok(()) } else { Err(CHANGED.to_owned()) }
+    /// Whether a file with this hash is the registered one; as long as it looks as it did when it was read, that is believed.
+    pub(super) fn judge(&self, hash: &[u8; 32], read: &Hashing) -> Result<(), String> {
+        let is_same = hash == &self.hash;
+        self.verified.set(is_same.then_some(read.stamp));
+        if is_same { Ok(()) } else { Err(CHANGED.to_owned()) }
+    }
+
+    /// Whether its bytes were compared, or written by this agent, and nothing has touched it since.
+    pub(crate) fn is_verified(&self) -> bool {
+        self.verified.holds(&self.path)
     }
 
     /// Reads all of it and compares the hash; an error that says what is wrong with it, or that it cannot be read now.
     pub(super) fn compare(&self) -> io::Result<Result<(), String>> {
-        match hash(&self.path) {
-            Ok(hash) => Ok(self.judge(&hash)),
+        let read = || Hashing::open(&self.path).and_then(|mut hashing| Ok((hashing.rest()?, hashing)));
+        match read() {
+            Ok((hash, read)) => Ok(self.judge(&hash, &read)),
             Err(error) if is_damage(&error) => Ok(Err(error.to_string())),
             Err(error) => Err(error),
         }
@@ -80,17 +95,17 @@ impl SegmentFile {
 
     /// The same for as long as `going`; `None`: until then it was not read to its end, or it cannot be read now.
     pub(super) fn compare_while(&self, going: &dyn Fn() -> bool) -> Option<Result<(), String>> {
-        let hash = || -> io::Result<Option<[u8; 32]>> {
+        let judged = || -> io::Result<Option<Result<(), String>>> {
             let mut hashing = Hashing::open(&self.path)?;
             while going() {
                 if let Some(hash) = hashing.step(LOOK_BYTES)?.hash {
-                    return Ok(Some(hash));
+                    return Ok(Some(self.judge(&hash, &hashing)));
                 }
             }
             Ok(None)
         };
-        match hash() {
-            Ok(hash) => hash.map(|hash| self.judge(&hash)),
+        match judged() {
+            Ok(judged) => judged,
             Err(error) if is_damage(&error) => Some(Err(error.to_string())),
             Err(_) => None,
         }

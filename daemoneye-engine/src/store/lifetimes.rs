@@ -6,7 +6,6 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::error::Error;
-use std::fs::File;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -23,7 +22,7 @@ use foldhash::fast::RandomState;
 use super::history::HistoryTable;
 use super::live::ENDS;
 use super::segment::{SegmentFile, SequenceRange};
-use super::{StoreError, damage};
+use super::{StoreError, damage, file};
 use crate::ingest::{End, LifetimeRow, lifetimes_batch};
 
 /// Rows that are kept as messages, some 1 MB; as columns they take a third of that.
@@ -197,7 +196,7 @@ pub(super) fn recent(files: &[Arc<SegmentFile>]) -> Vec<PastEnd> {
 
 /// The last `room` ends in a file, which is by time.
 fn last_ends(path: &Path, room: usize) -> Result<Vec<PastEnd>, Box<dyn Error>> {
-    let reader = ParquetRecordBatchReaderBuilder::try_new(File::open(path)?)?;
+    let reader = ParquetRecordBatchReaderBuilder::try_new(file::open(path)?)?;
     let (mut groups, mut rows) = (Vec::new(), 0_usize);
     for (number, group) in reader.metadata().row_groups().iter().enumerate().rev() {
         if rows >= room {

@@ -23,6 +23,7 @@ mod error;
 #[cfg(test)]
 mod faults;
 mod figures;
+pub(crate) mod file;
 mod forget;
 mod fsck;
 mod growth;
@@ -189,6 +190,8 @@ pub struct Store {
     unsettled: AtomicBool,
     /// There was no database when it was opened.
     begins: bool,
+    /// Of an offline store: the last instant of which it knows something, µs since the Unix epoch.
+    ends_us: Option<i64>,
     /// The lock on `agent.lock`; `None` for an offline store, which writes no file.
     _lock: Option<File>,
 }

@@ -117,6 +117,7 @@ impl Store {
             clock,
             unsettled: AtomicBool::new(false),
             begins: false,
+            ends_us: None,
             _lock: lock,
         };
         store.remember_damage()?;

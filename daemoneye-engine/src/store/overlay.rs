@@ -11,6 +11,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use redb::StorageBackend;
 
+use super::file;
+
 /// What is kept of a write, in bytes: redb's page.
 const BLOCK: usize = 4_096;
 const BLOCK_BYTES: u64 = BLOCK as u64;
@@ -32,7 +34,7 @@ pub(super) struct Overlay(Mutex<Content>);
 impl Overlay {
     /// Over the file at `path`.
     pub(super) fn over(path: &Path) -> io::Result<Self> {
-        let file = File::open(path)?;
+        let file = file::open(path)?;
         let bytes = file.metadata()?.len();
         Ok(Self(Mutex::new(Content { file: Some(file), file_bytes: bytes, bytes, written: BTreeMap::new() })))
     }

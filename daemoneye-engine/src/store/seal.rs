@@ -18,6 +18,7 @@ use redb::WriteTransaction;
 use super::dated::Dated;
 use super::disk::Disk;
 use super::encode::{Encoded, Encoder, Lasts, Written};
+use super::file::Verified;
 use super::held::Open;
 use super::history::HistoryTable;
 use super::live::Changes;
@@ -188,6 +189,7 @@ impl Store {
         let Written { rows, bytes, hash, first_us, last_us } = written;
         Ok(SegmentFile {
             table,
+            verified: Verified::written(&path),
             path,
             id,
             level,

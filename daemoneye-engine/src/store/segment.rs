@@ -1,6 +1,5 @@
 //! A sealed file of events, and the consistent view over all of them.
 
-use std::fs::File;
 use std::io::{Read as _, Seek as _, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
@@ -11,6 +10,7 @@ use datafusion::arrow::array::RecordBatch;
 use serde::{Deserialize, Serialize};
 
 use super::dated::Dated;
+use super::file::{self, Verified};
 use super::held::Held;
 use super::history::HistoryTable;
 use super::living::OpenLifetimes;
@@ -80,6 +80,7 @@ pub struct SegmentFile {
     pub schema_version: u32,
     /// When it was, for retention and merging.
     pub dated: Dated,
+    pub(super) verified: Verified,
 }
 
 impl SegmentFile {
@@ -97,12 +98,13 @@ impl SegmentFile {
             hash: row.hash,
             schema_version: row.schema_version,
             dated: Dated::new(row.last_us, row.dated_us),
+            verified: Verified::default(),
         }
     }
 
     /// Cheap look at start: there, of the registered length, and Parquet at both ends.
     pub(super) fn look(&self) -> Result<(), String> {
-        let mut file = File::open(&self.path).map_err(|error| error.to_string())?;
+        let mut file = file::open(&self.path).map_err(|error| error.to_string())?;
         let length = file.metadata().map_err(|error| error.to_string())?.len();
         if length != self.bytes {
             return Err(format!("it has {length} bytes, {} were registered", self.bytes));
@@ -120,7 +122,8 @@ impl SegmentFile {
 
 /// Whether a file that gives this error is not there as it was written; every other one may pass.
 pub(super) fn is_damage(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::NotFound | std::io::ErrorKind::UnexpectedEof)
+    use std::io::ErrorKind::{InvalidData, NotFound, UnexpectedEof};
+    matches!(error.kind(), InvalidData | NotFound | UnexpectedEof)
 }
 
 /// A registered file that cannot be used.

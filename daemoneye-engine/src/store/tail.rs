@@ -9,7 +9,7 @@ use std::io;
 use std::path::Path;
 
 use daemoneye_lib::proto::{CoverageGap, Record, Sequence};
-use daemoneye_lib::segment::{DirReader, SegmentName};
+use daemoneye_lib::segment::{DirReader, SegmentName, scan_dir};
 
 use super::held::Held;
 use super::{Store, StoreError, audit, reason};
@@ -147,7 +147,22 @@ fn read_records(held: &mut Held, dir: &Path, collector: &str, room: &mut Room) -
             return Ok(false);
         }
     }
-    Ok(enter(held, collector, &mut run)? && is_whole && !records.is_cut())
+    let is_whole = enter(held, collector, &mut run)? && is_whole && !records.is_cut();
+    if let Some(last) = synced(dir, collector, before).filter(|_| is_whole) {
+        let read = before.map_or_else(|| "nothing".to_owned(), |before| format!("up to {before}"));
+        let what = format!("the log's end is missing: it was synced up to number {last}, and has {read}");
+        missing(held, collector, reason::WAL_UNREADABLE, time_us, what);
+        return Ok(false);
+    }
+    Ok(is_whole)
+}
+
+/// The number up to which the log was synced, and so acknowledged, where that is more than what was `read` of it: its note, or
+/// the head of a segment behind, says so.
+fn synced(dir: &Path, collector: &str, read: Option<Sequence>) -> Option<u64> {
+    let log = scan_dir(dir, &SegmentName::wal(collector)).ok()?;
+    let (epoch, number) = read.map_or((0, 0), |read| read.key());
+    (log.durable_upto > number && log.epoch.is_none_or(|told| told >= epoch)).then_some(log.durable_upto)
 }
 
 /// False: they cannot be decoded.

@@ -36,7 +36,7 @@ impl Reading {
     fn step(&mut self, bytes: &mut u64) -> std::io::Result<Option<Result<(), String>>> {
         let step = self.hashing.step(*bytes)?;
         *bytes = bytes.saturating_sub(step.bytes);
-        Ok(step.hash.map(|hash| self.segment.judge(&hash)))
+        Ok(step.hash.map(|hash| self.segment.judge(&hash, &self.hashing)))
     }
 }
 

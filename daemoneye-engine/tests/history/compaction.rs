@@ -44,6 +44,7 @@ fn segments_become_hours_and_hours_become_days_once_they_have_ended() {
     assert_only_listed_files(&store, dir.path());
     let state = store.compaction_state().unwrap();
     assert_eq!((state.merges, state.failures, state.levels[2].rows, state.due_segments), (14, 0, 2880, 0));
+    assert_eq!(state.levels.map(|level| level.level), [0, 1, 2]);
     drop(store);
     let store = open(dir.path());
     assert_eq!(rows(&store.snapshot()), before);
@@ -219,7 +220,7 @@ fn a_large_day_is_several_files_so_that_retention_can_take_small_steps() {
 }
 
 /// Rows of the answer and what is missing from it.
-async fn ask(engine: &QueryEngine, sql: &str) -> (u64, Vec<String>) {
+pub(super) async fn ask(engine: &QueryEngine, sql: &str) -> (u64, Vec<String>) {
     let request = QueryRequest { sql: sql.to_owned(), ..QueryRequest::default() };
     let mut run = engine.query(request, CancellationToken::new()).await.unwrap();
     while run.next_page().await.unwrap().is_some() {}

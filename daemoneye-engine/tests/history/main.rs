@@ -16,6 +16,7 @@ use datafusion::parquet::arrow::arrow_reader::ParquetRecordBatchReaderBuilder;
 use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
+mod changed;
 mod compaction;
 mod kills;
 mod model;

@@ -1,5 +1,6 @@
 //! Queries over a small store: answers, limits, and what is told about what is missing.
 
+use daemoneye_engine::detect::rules::{ListItem, Lists, ValueList};
 use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest;
 use daemoneye_engine::sql::{CollectorRow, NoCollectors, QueryEngine, QueryError, QueryLimits, SystemTables};
@@ -260,6 +261,27 @@ async fn parameters_are_values_and_never_text() {
     }
     let error = run(&engine, bound(by_name, vec![])).await.err().unwrap();
     assert!(error.to_string().contains("parameters of the statement: 2, values given: 0"), "{error}");
+    for (sql, wrong) in [
+        ("SELECT seq FROM process_events WHERE name = $1 AND time > $2", Kind::Text("yesterday".to_owned())),
+        ("SELECT seq FROM process_events WHERE name = $1 AND memfd = $2", Kind::TimestampUs(NOON_US)),
+    ] {
+        let error = run(&engine, bound(sql, vec![Kind::Text("nc".to_owned()), wrong])).await.err().unwrap();
+        assert!(error.to_string().starts_with("$2: "), "{sql}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn what_fails_on_the_rows_is_said_in_words_of_the_statement() {
+    let (_dir, engine) = small();
+    for (sql, words) in [
+        ("SELECT pid / (pid - 100) FROM process_events", "division by zero; write a / nullif(b, 0)"),
+        ("SELECT pid FROM process_events WHERE pid % (pid - 100) = 1", "division by zero; write a / nullif(b, 0)"),
+        ("SELECT (SELECT pid FROM process_events)", "stands for one value has several rows"),
+        ("SELECT time + INTERVAL '290000 years' FROM process_events", "outside of the years that a time can have"),
+    ] {
+        let error = run(&engine, request(sql)).await.err().unwrap();
+        assert!(error.to_string().contains(words), "{sql}: {error}");
+    }
 }
 
 #[tokio::test]
@@ -437,16 +459,17 @@ async fn retention_is_told_to_those_who_ask_further_back_than_it_reaches() {
     store.add_coverage(gap("retention", -7_200, -3_600)).unwrap();
     let engine = engine_with(store, QueryLimits::default());
     for (condition, told) in [
-        ("TRUE", false),
-        ("time < '2026-01-31T13:00:00Z'", false),
-        ("time > '2026-01-31T11:30:00Z'", false),
-        ("time > '2026-01-31T10:30:00Z'", true),
-        ("time >= '2020-01-01T00:00:00Z'", true),
-        ("time < '2026-01-31T10:00:00Z'", true),
-        ("time BETWEEN '2026-01-31T10:00:00Z' AND '2026-01-31T10:10:00Z'", true),
+        ("TRUE", [].as_slice()),
+        ("time < '2026-01-31T13:00:00Z'", &[]),
+        ("time > '2026-01-31T11:30:00Z'", &[]),
+        ("time > '2026-01-31T10:30:00Z'", &["capped"]),
+        // Nobody watched in those years.
+        ("time >= '2020-01-01T00:00:00Z'", &["capped", "collector_unavailable"]),
+        ("time < '2026-01-31T10:00:00Z'", &["capped"]),
+        ("time BETWEEN '2026-01-31T10:00:00Z' AND '2026-01-31T10:10:00Z'", &["capped"]),
     ] {
         let answer = ask(&engine, &format!("SELECT count(*) FROM process_events WHERE {condition}")).await;
-        assert_eq!(answer.degraded(), Vec::from_iter(told.then_some("capped")), "{condition}");
+        assert_eq!(answer.degraded(), told, "{condition}");
     }
 }
 
@@ -511,6 +534,44 @@ async fn an_absent_collector_degrades_answers_about_the_present() {
     );
 }
 
+/// An agent with two lists.
+struct WithLists;
+
+impl SystemTables for WithLists {
+    fn collectors(&self) -> Vec<CollectorRow> {
+        Vec::new()
+    }
+
+    fn lists(&self) -> Lists {
+        let list = |name: &str, values: &[&str]| ValueList {
+            name: name.to_owned(),
+            description: String::new(),
+            items: values.iter().map(|value| ListItem::Text((*value).to_owned())).collect(),
+            files: Vec::new(),
+        };
+        [list("tools", &["nc", "it's"]), list("none", &[])].into_iter().collect()
+    }
+}
+
+#[tokio::test]
+async fn a_query_may_name_the_lists_of_rules() {
+    let (_dir, store) = small_store();
+    let engine = QueryEngine::new(store, QueryLimits::default(), Arc::new(WithLists)).unwrap();
+    for (condition, expected) in [
+        ("name IN (list('tools'))", vec!["4", "5"]),
+        ("name NOT IN (list('tools'), 'bash')", vec!["2", "3"]),
+        ("name IN (list('none'))", vec![]),
+        ("ci_contains(name, list('tools')) AND pid > 103", vec!["5"]),
+    ] {
+        let sql = format!("SELECT seq FROM process_events WHERE {condition} ORDER BY seq");
+        assert_eq!(rows(&engine, &sql).await, expected, "{condition}");
+    }
+    let error =
+        run(&engine, request("SELECT seq FROM process_events WHERE name IN (list('tool'))")).await.err().unwrap();
+    let refusal = error.refusal().unwrap();
+    assert_eq!((refusal.hint.as_str(), refusal.column), ("did you mean tools?", 49), "{error}");
+}
+
 /// Connected, and still repeating what it captured since the given time.
 struct Behind(i64);
 
@@ -531,6 +592,51 @@ async fn an_answer_about_a_time_whose_events_are_still_to_come_is_degraded() {
     };
     assert_eq!(lacks("2026-01-31T11:59:00Z").await, ["nobody watched before this host was first watched"]);
     assert_eq!(lacks("2026-01-31T12:30:00Z").await, [": events that it has captured are still to come"]);
+}
+
+#[tokio::test]
+async fn a_time_that_begins_before_the_first_watch_is_told_for_the_part_before_it() {
+    let (_dir, engine) = small();
+    let lacks = async |condition: &str| {
+        ask(&engine, &format!("SELECT pid FROM process_events WHERE {condition}")).await.done.lacks
+    };
+    let told = lacks("time >= '2026-01-31T11:00:00Z'").await;
+    let [lack] = told.as_slice() else { panic!("{told:?}") };
+    assert_eq!(lack.what, "nobody watched before this host was first watched");
+    assert_eq!((lack.from_us, lack.to_us), (NOON_US - 3600 * SECOND_US, NOON_US));
+    assert_eq!(lacks("time >= '2026-01-31T12:00:00Z'").await, []);
+    assert_eq!(lacks("time < '2026-01-31T13:00:00Z'").await, [], "without a begin it asks for what there is");
+    assert_eq!(lacks("pid > 1").await, []);
+}
+
+#[tokio::test]
+async fn a_time_beyond_the_end_of_a_copy_is_told() {
+    let (dir, store) = small_store();
+    store.seal().unwrap();
+    drop(store);
+    let offline = || Arc::new(Store::open_offline(dir.path()).unwrap());
+    let lacks = async |store: Arc<Store>, sql: &str| {
+        let engine = engine_with(store, QueryLimits::default());
+        ask(&engine, sql).await.done.lacks.into_iter().map(|lack| lack.what).collect::<Vec<String>>()
+    };
+    let told = ["the copy ends at 2026-01-31T12:01:01Z: what came after it is not known here"];
+    for (sql, is_told) in [
+        ("SELECT pid FROM process_events WHERE time > '2026-01-31T12:05:00Z'", true),
+        ("SELECT pid FROM process_events WHERE time BETWEEN '2026-01-31T12:00:00Z' AND '2026-01-31T12:05:00Z'", true),
+        ("SELECT pid FROM processes_at('now')", true),
+        ("SELECT id FROM alerts WHERE time > '2026-01-31T12:05:00Z'", true),
+        ("SELECT pid FROM process_events WHERE time >= '2026-01-31T12:01:00Z'", false),
+        ("SELECT pid FROM process_events WHERE time BETWEEN '2026-01-31T12:00:00Z' AND '2026-01-31T12:01:00Z'", false),
+        ("SELECT pid FROM processes_at('2026-01-31T12:01:00Z')", false),
+        ("SELECT count(*) FROM process_events", false),
+    ] {
+        let expected: &[&str] = if is_told { &told } else { &[] };
+        assert_eq!(lacks(offline(), sql).await, expected, "{sql}");
+    }
+    let made_us = NOON_US + 600 * SECOND_US;
+    std::fs::write(dir.path().join("backup-manifest.json"), format!("{{\"created_us\": {made_us}}}")).unwrap();
+    let sql = "SELECT pid FROM process_events WHERE time > '2026-01-31T12:05:00Z' AND time < '2026-01-31T12:06:00Z'";
+    assert_eq!(lacks(offline(), sql).await, Vec::<String>::new(), "nothing happened until the backup was made");
 }
 
 #[tokio::test]
@@ -621,13 +727,21 @@ async fn rows_that_have_left_before_damage_is_met_stand_and_the_next_answer_has_
     drop(dir);
 }
 
-/// Stands for a decoder that gives way: the second time that a plan asks for the collectors, files are open.
-#[derive(Default)]
-struct GivesWay(AtomicUsize);
+/// Stands for a decoder that gives way: the second time that a plan asks for the collectors, files are open. One of them may
+/// be damaged at that moment.
+struct GivesWay(AtomicUsize, Option<std::path::PathBuf>);
 
 impl SystemTables for GivesWay {
     fn collectors(&self) -> Vec<CollectorRow> {
-        assert_ne!(self.0.fetch_add(1, Ordering::Relaxed), 1, "what the test wants");
+        if self.0.fetch_add(1, Ordering::Relaxed) == 1 {
+            if let Some(path) = &self.1 {
+                let mut bytes = std::fs::read(path).unwrap();
+                let footer = bytes.len() - 20;
+                bytes[footer] ^= 0x55;
+                std::fs::write(path, bytes).unwrap();
+            }
+            panic!("what the test wants");
+        }
         Vec::new()
     }
 }
@@ -635,37 +749,37 @@ impl SystemTables for GivesWay {
 #[tokio::test]
 async fn a_panic_while_planning_costs_the_damaged_file_and_not_the_query() {
     const TWICE: &str = "SELECT a.seq FROM process_events AS a JOIN process_events AS b ON a.seq = b.seq";
-    let engine = |store: &Arc<Store>| {
-        QueryEngine::new(Arc::clone(store), QueryLimits::default(), Arc::new(GivesWay::default())).unwrap()
+    let engine = |store: &Arc<Store>, damaged: Option<std::path::PathBuf>| {
+        let gives_way = Arc::new(GivesWay(AtomicUsize::new(0), damaged));
+        QueryEngine::new(Arc::clone(store), QueryLimits::default(), gives_way).unwrap()
     };
     let (_dir, store) = small_store();
-    let failed = run(&engine(&store), request(TWICE)).await.err().unwrap();
+    let failed = run(&engine(&store, None), request(TWICE)).await.err().unwrap();
     assert!(matches!(&failed, QueryError::Execution(what) if what.contains("the engine failed inside")), "{failed:?}");
     assert_eq!(store.stats().unwrap().damaged_segments, 0, "no file is to blame");
     let damaged = store.snapshot().segments[0].path.clone();
-    let mut bytes = std::fs::read(&damaged).unwrap();
-    let footer = bytes.len() - 20;
-    bytes[footer] ^= 0x55;
-    std::fs::write(&damaged, bytes).unwrap();
-    let answer = ask(&engine(&store), TWICE).await;
+    let answer = ask(&engine(&store, Some(damaged)), TWICE).await;
     assert_eq!((answer.rows.len(), answer.degraded()), (2, vec!["data_unreadable".to_owned()]));
     assert_eq!(store.stats().unwrap().damaged_segments, 1);
 }
 
 #[tokio::test]
-async fn a_condition_that_fails_again_does_not_hash_history_again() {
+async fn a_condition_is_not_asked_of_a_file_that_has_changed() {
     let (_dir, store) = small_store();
     store.seal().unwrap();
     let engine = engine_with(Arc::clone(&store), QueryLimits::default());
     let overflows = "SELECT seq FROM process_events WHERE pid * 9223372036854775807 < 0";
-    let first = run(&engine, request(overflows)).await.err().unwrap();
+    let failed = run(&engine, request(overflows)).await.err().unwrap();
+    assert!(matches!(failed, QueryError::Execution(_)), "{failed:?}");
+    assert_eq!(store.stats().unwrap().damaged_segments, 0, "no file is to blame");
     let segment = store.snapshot().segments[0].path.clone();
     let mut bytes = std::fs::read(&segment).unwrap();
     // In a column that this query does not read.
     bytes[10] ^= 0x55;
     std::fs::write(&segment, bytes).unwrap();
-    let second = run(&engine, request(overflows)).await.err().unwrap();
-    assert_eq!((second, store.stats().unwrap().damaged_segments), (first, 0));
+    let failed = run(&engine, request(overflows)).await;
+    assert_eq!(store.stats().unwrap().damaged_segments, 1);
+    assert!(matches!(failed, Err(QueryError::Execution(_))), "the other file has rows that do not fit as well");
 }
 
 #[tokio::test]

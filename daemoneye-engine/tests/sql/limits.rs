@@ -427,7 +427,7 @@ async fn an_answer_names_what_it_lacks_and_when() {
     let engine = engine(&store, QueryLimits { row_cap: 10, ..patient() });
     let lost = store.snapshot().segments[0].clone();
     std::fs::remove_file(&lost.path).unwrap();
-    let answer = ask(&engine, "SELECT seq FROM process_events WHERE time > '2026-01-31T11:00:00Z'").await;
+    let answer = ask(&engine, "SELECT seq FROM process_events WHERE time > '2026-01-31T11:58:20Z'").await;
     let file = lost.path.file_name().unwrap().to_str().unwrap();
     assert_eq!(
         answer.lacks(),

@@ -154,6 +154,8 @@ async fn every_table_has_the_columns_that_are_documented() {
     assert_eq!(rows(&store, bare).await, ["0"]);
     let units = "SELECT unit FROM columns WHERE table_name = 'process_lifetimes' AND name IN ('runtime_ms', 'max_memory_usage')";
     assert_eq!(rows(&store, units).await, ["ms", "bytes"]);
+    let without = "SELECT count(*) FILTER (WHERE unit IS NULL) > 0, count(*) FILTER (WHERE unit = '') FROM columns";
+    assert_eq!(rows(&store, without).await, ["true|0"]);
 }
 
 const LIFETIMES: &str = "SELECT pid, start_time, stop_time, end_observed, runtime_ms, exit_code, command_line, \
@@ -343,6 +345,9 @@ async fn a_time_that_is_none_is_refused_where_it_stands() {
         ("SELECT * FROM processes_at('gestern')", 28, "'gestern' is no time"),
         ("SELECT * FROM processes_at('2026-13-31')", 28, "'2026-13-31' is no time"),
         ("SELECT * FROM processes_at('2999-01-01')", 28, "'2999-01-01' lies in the future"),
+        ("SELECT * FROM processes_at('now', '+1 day')", 28, "'now', '+1 day' lies in the future"),
+        ("SELECT * FROM processes_at('2999-01-01', '-1 day')", 28, "lies in the future"),
+        ("SELECT * FROM processes_at('now', 'start of day', '+2 days')", 28, "lies in the future"),
         ("SELECT * FROM processes_at('now', 'yesterday')", 35, "processes_at does not know the modifier yesterday"),
         ("SELECT * FROM processes_at()", 15, "processes_at needs a time"),
         ("SELECT * FROM processes_at", 15, "processes_at needs a time"),

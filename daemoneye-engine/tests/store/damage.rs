@@ -10,7 +10,7 @@ use daemoneye_engine::store::{Store, StoreError, StoreOptions, Verification};
 use daemoneye_lib::entity::EntityId;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{EventType, ProcessEvent, ProcessRecord, Record, Sequence};
-use daemoneye_lib::segment::{self, Kind, SegmentHeader, SegmentName, WalHeader};
+use daemoneye_lib::segment::{self, DurableNote, Kind, SegmentHeader, SegmentName, WalHeader};
 use prost::Message as _;
 
 pub(super) const T0: i64 = 1_760_000_000_000_000;
@@ -248,6 +248,22 @@ fn an_offline_copy_has_the_events_that_were_not_sealed_yet() {
     assert_eq!((rows(&offline), reasons(&offline)), (28, vec![]));
     assert_eq!(offline.live().unwrap().num_rows(), 25, "both logs tell of the same three processes");
     assert_eq!(offline.committed("procmond"), Some(Sequence::new(1, 10)), "reading commits nothing");
+}
+
+#[test]
+fn events_that_were_acknowledged_and_are_not_in_a_copied_log_are_told() {
+    let dir = sealed(1);
+    let wal = dir.path().join("wal");
+    write_wal(&wal, "procmond", 1, (11..=20).map(start));
+    let note = DurableNote::path(&wal, &SegmentName::wal("procmond"));
+    for (epoch, number, told) in [(1, 20, 0), (1, 25, 1), (0, 25, 0), (2, 21, 1)] {
+        fs::write(&note, DurableNote { epoch, number }.encode()).unwrap();
+        let offline = Store::open_offline(dir.path()).unwrap();
+        assert_eq!((rows(&offline), reasons(&offline).len()), (20, told), "epoch {epoch}, number {number}");
+        assert!(reasons(&offline).iter().all(|reason| reason == "wal_unreadable"));
+    }
+    let (offline, lost) = (Store::open_offline(dir.path()).unwrap(), "up to number 21, and has up to");
+    assert!(offline.coverage().unwrap()[0].gap.detail.contains(lost), "{:?}", offline.coverage());
 }
 
 #[test]

@@ -86,7 +86,7 @@ pub(super) const COLUMNS: &[Column] = columns! {
     "position" Integer "" Public "" "place in SELECT *, from 1" "6";
     "name" Text "" Public "" "SQL name" "pid";
     "type" Text "" Public "" "TEXT, BIGINT, DOUBLE, BOOLEAN, TIMESTAMP or BLOB" "BIGINT";
-    "unit" Text "" Public "" "unit or notation; empty where the type says it all" "ms";
+    "unit" Text "" Public "" "unit or notation; NULL where the type says it all" "ms";
     "sensitivity" Text "" Public "" "what it can give away about people; empty: nothing" "may hold secrets";
     "meaning" Text "" Public "" "what it holds" "process id in the collector's namespace";
     "example" Text "" Public "" "a value as the CLI prints it" "4242";

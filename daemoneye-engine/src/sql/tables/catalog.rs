@@ -26,7 +26,11 @@ pub(super) fn columns() -> Vec<ArrayRef> {
         Arc::new(Int64Array::from_iter_values(rows.iter().map(|(_, place, _)| *place))),
         of(|column| column.name),
         of(|column| column.kind.sql()),
-        of(|column| column.unit),
+        Arc::new(
+            rows.iter()
+                .map(|(_, _, column)| Some(column.unit).filter(|unit| !unit.is_empty()))
+                .collect::<StringArray>(),
+        ),
         of(|column| column.sensitivity.words()),
         of(|column| column.meaning),
         of(|column| column.example),

@@ -6,6 +6,7 @@
 
 mod blooms;
 mod estimate;
+mod whole;
 
 pub(crate) use blooms::whole as bloom_filter;
 
@@ -59,17 +60,12 @@ impl History {
     }
 
     fn file(&self, segment: &Arc<SegmentFile>) -> Option<PartitionedFile> {
-        let whole = std::fs::metadata(&segment.path).is_ok_and(|found| found.len() == segment.bytes);
-        match (whole, self.inside(segment)) {
-            (true, Some(inside)) => {
-                self.view.opens(segment);
-                Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
-            }
-            _ => {
-                self.view.note_unreadable(&segment.path, segment.rows, segment.first_us, segment.last_us);
-                None
-            }
-        }
+        let Some(inside) = self.inside(segment) else {
+            self.view.note_unreadable(&segment.path, segment.rows, segment.first_us, segment.last_us);
+            return None;
+        };
+        self.view.opens(segment);
+        Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
     }
 
     /// The rows in memory; of events, only the columns that are read become views.
@@ -216,6 +212,7 @@ impl TableProvider for History {
         self.view.note_coverage(self.table, ranges.asked)?;
         self.view.note_collectors(ranges.asked);
         self.view.note_beginning(ranges.asked)?;
+        self.view.note_end(ranges.asked);
         let segments = match self.table {
             HistoryTable::ProcessEvents => &snapshot.segments,
             HistoryTable::ProcessLifetimes => {
@@ -225,8 +222,9 @@ impl TableProvider for History {
         };
         let wanted = || segments.iter().filter(|segment| ranges.told.overlaps(segment.first_us, segment.last_us));
         let rows = estimate::passing(wanted().map(|segment| segment.rows).sum(), filters);
-        // One that is gone or cut short is left out and told.
-        let files: Vec<PartitionedFile> = wanted().filter_map(|segment| self.file(segment)).collect();
+        // One that is gone, cut short or changed is left out and told.
+        let whole = whole::of(&self.view, wanted().cloned().collect()).await;
+        let files: Vec<PartitionedFile> = whole.iter().filter_map(|segment| self.file(segment)).collect();
         let files = self.narrowed(state, files, filters).await?;
         let left: BTreeSet<&str> = files.iter().map(|file| file.object_meta.location.as_ref()).collect();
         let is_left = |segment: &&Arc<SegmentFile>| self.inside(segment).is_some_and(|inside| left.contains(inside));

@@ -25,6 +25,8 @@ pub use crate::schema::table_schema as table_columns;
 
 use std::sync::LazyLock;
 
+use crate::detect::rules::Lists;
+
 /// The name of every table, in the order in which they are explained.
 pub static TABLES: LazyLock<Vec<&'static str>> =
     LazyLock::new(|| daemoneye_lib::tables::TABLES.iter().map(|table| table.name).collect());
@@ -42,6 +44,11 @@ pub trait SystemTables: Send + Sync + 'static {
     /// The document of `health` as it is now, of which `metrics` is made; `None` where nothing keeps one. As above.
     fn health(&self) -> Option<serde_json::Value> {
         None
+    }
+
+    /// The lists of values that a statement may name. As above.
+    fn lists(&self) -> Lists {
+        Lists::default()
     }
 
     /// The rules as they are loaded now. As above; the lists may be long.

@@ -89,6 +89,7 @@ impl TableProvider for SystemTable {
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         self.note(filters)?;
+        self.view.note_end(TimeRange::of(filters));
         let schema = Arc::clone(&self.schema);
         if self.name == "alerts" {
             return alerts::scan(self.view.state()?, &schema, projection, filters, limit);

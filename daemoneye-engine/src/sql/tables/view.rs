@@ -1,5 +1,6 @@
 //! What one query sees: one snapshot of the store, taken when the first table is read, and what that snapshot lacks.
 
+use super::super::allowance::Allowance;
 use super::super::completeness::{Lack, Missing, of_gap};
 use super::prune::TimeRange;
 use super::system::SystemTable;
@@ -37,6 +38,8 @@ pub(crate) struct QueryView {
     unreadable: Mutex<BTreeSet<String>>,
     /// Row groups that its scans left out before the reader saw them.
     excluded: AtomicUsize,
+    /// How long it may go on; without one it belongs to no query.
+    allowance: OnceLock<Arc<Allowance>>,
 }
 
 impl std::fmt::Debug for QueryView {
@@ -62,7 +65,19 @@ impl QueryView {
             read: Mutex::default(),
             unreadable: Mutex::default(),
             excluded: AtomicUsize::new(0),
+            allowance: OnceLock::new(),
         })
+    }
+
+    /// It works for the query that has this allowance.
+    pub(crate) fn works_within(&self, allowance: &Arc<Allowance>) {
+        self.allowance.get_or_init(|| Arc::clone(allowance));
+    }
+
+    /// Tells whether its query is over.
+    pub(super) fn over(&self) -> impl Fn() -> bool + Send + use<> {
+        let allowance = self.allowance.get().cloned();
+        move || allowance.as_ref().is_some_and(|allowance| allowance.over().is_some())
     }
 
     /// Providers for the tables that a statement reads.
@@ -242,7 +257,17 @@ impl QueryView {
         }
     }
 
-    /// Says so when all of the range lies before anything was watched.
+    /// Says so when the range reaches beyond what a copied store can know. Without an end it asks for what there is.
+    pub(super) fn note_end(&self, range: TimeRange) {
+        let Some(ends_us) = self.store.ends_us() else { return };
+        if range.from_us > ends_us || (range.to_us > ends_us && range.to_us < i64::MAX) {
+            let at = jiff::Timestamp::from_microsecond(ends_us).map(|at| at.to_string()).unwrap_or_default();
+            let what = format!("the copy ends at {at}: what came after it is not known here");
+            self.note(Lack::new(Degraded::CollectorUnavailable, what).during(ends_us, range.to_us));
+        }
+    }
+
+    /// Says so when the range begins, or all of it lies, before anything was watched.
     pub(super) fn note_beginning(&self, range: TimeRange) -> Result<(), DataFusionError> {
         let snapshot = self.snapshot()?;
         let files = snapshot.segments.iter().chain(&snapshot.lifetimes).map(|file| file.first_us);
@@ -254,7 +279,9 @@ impl QueryView {
         }
         let gap = state.first_gap_us().map_err(store_error)?;
         let began = files.chain(host).chain(gap).min();
-        if let Some(began) = began.filter(|began| range.to_us < *began) {
+        // Without a begin it asks for what there is.
+        let is_before = |began: &i64| range.to_us < *began || (range.from_us > i64::MIN && range.from_us < *began);
+        if let Some(began) = began.filter(is_before) {
             let what = "nobody watched before this host was first watched";
             self.note(Lack::new(Degraded::CollectorUnavailable, what).during(range.from_us, began));
         }

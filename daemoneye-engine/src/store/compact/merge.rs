@@ -4,7 +4,6 @@
 //! its first row, after its bytes were compared with the registered hash, and closed behind its last.
 
 use std::collections::VecDeque;
-use std::fs::File;
 use std::sync::Arc;
 
 use datafusion::arrow::array::{AsArray as _, RecordBatch, TimestampMicrosecondArray, new_null_array};
@@ -14,6 +13,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::parquet::arrow::arrow_reader::{ParquetRecordBatchReader, ParquetRecordBatchReaderBuilder};
 
 use super::super::StoreError;
+use super::super::file;
 use super::super::hash::Hashing;
 use super::super::seal::by_time;
 use super::super::segment::{SegmentFile, is_damage};
@@ -141,7 +141,7 @@ impl Input {
     fn open(file: Arc<SegmentFile>, budget: &mut Budget<'_>) -> Result<Option<Self>, Broken> {
         check(&file, budget)?;
         let schema = file.table.schema();
-        let opened = File::open(&file.path).map_err(StoreError::io("open", &file.path))?;
+        let opened = file::open(&file.path).map_err(StoreError::io("open", &file.path))?;
         let reader = ParquetRecordBatchReaderBuilder::try_new(opened)
             .and_then(|builder| builder.with_batch_size(BATCH_ROWS).build())
             .map_err(|error| undecodable(&file, &error))?;
@@ -206,7 +206,7 @@ fn check(file: &SegmentFile, budget: &mut Budget<'_>) -> Result<(), Broken> {
         let step = hashing.step(HASH_BYTES).map_err(unread)?;
         budget.take(step.bytes)?;
         if let Some(hash) = step.hash {
-            return file.judge(&hash).map_err(damaged);
+            return file.judge(&hash, &hashing).map_err(damaged);
         }
     }
 }
@@ -222,6 +222,7 @@ mod tests {
     use tokio_util::sync::CancellationToken;
 
     use super::super::super::dated::Dated;
+    use super::super::super::file::Verified;
     use super::super::super::history::HistoryTable;
     use super::*;
 
@@ -244,6 +245,7 @@ mod tests {
             hash: *blake3::hash(bytes).as_bytes(),
             schema_version: 1,
             dated: Dated::new(1, 1),
+            verified: Verified::default(),
         };
         let (urgent, stop) = (AtomicUsize::new(0), CancellationToken::new());
         let next = || {

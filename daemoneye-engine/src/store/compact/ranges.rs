@@ -37,6 +37,7 @@ const fn follows(before: &SequenceRange, after: &SequenceRange) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::super::dated::Dated;
+    use super::super::super::file::Verified;
     use super::super::super::history::HistoryTable;
     use super::*;
 
@@ -55,6 +56,7 @@ mod tests {
             hash: [0; 32],
             schema_version: 1,
             dated: Dated::default(),
+            verified: Verified::default(),
         })
     }
 

@@ -12,6 +12,8 @@ use super::{Failure, LATE_EVERY, LATE_FIRST};
 /// Segments of one level.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct LevelState {
+    /// 0: as sealed, 1: hours, 2: days.
+    pub level: u8,
     /// Files.
     pub segments: u64,
     /// Rows in them.
@@ -132,7 +134,7 @@ impl Store {
             let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
             (held.segments.clone(), held.leaving.len() as u64)
         };
-        let mut levels = [LevelState::default(); 3];
+        let mut levels = [0, 1, 2].map(|level| LevelState { level, ..LevelState::default() });
         for file in &files {
             if let Some(level) = levels.get_mut(usize::from(file.level.min(DAY))) {
                 level.segments = level.segments.saturating_add(1);

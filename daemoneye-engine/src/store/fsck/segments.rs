@@ -1,8 +1,9 @@
 //! The files: each as it was registered, and none that nobody knows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::parquet::file::reader::{FileReader as _, SerializedFileReader};
@@ -10,6 +11,7 @@ use datafusion::parquet::file::statistics::Statistics;
 use redb::ReadableTable as _;
 
 use super::super::backup::MANIFEST_FILE;
+use super::super::file;
 use super::super::hash::hash;
 use super::super::open::registered;
 use super::super::seal::SEGMENTS_DIR;
@@ -19,6 +21,7 @@ use super::super::{Store, StoreError};
 use super::{Fsck, OnProgress, shown};
 
 const RESTORE: &str = "restore the file from a backup; until then its rows are missing from answers, which say so";
+const REGISTERED: &str = "restore the file and state.redb from a backup: its bytes are those that were registered, and answers have its rows";
 const FOREIGN: &str =
     "look where it comes from; the next start moves it to segments/aside and tells of it in coverage";
 
@@ -36,12 +39,23 @@ impl Store {
             if !progress(done, total) {
                 return Ok(false);
             }
-            if let Err(what) = check_file(file) {
-                // Gone since the list was made, because of its age or into a merged one.
-                let left = !held.iter().any(|pinned| pinned.id == file.id) && !self.is_registered(file.id)?;
-                if !left {
-                    found.report(format!("{SEGMENTS_DIR}/{}", shown(&file.path)), what, RESTORE);
+            let place = || format!("{SEGMENTS_DIR}/{}", shown(&file.path));
+            // Gone since the list was made, because of its age or into a merged one.
+            let is_here =
+                || Ok::<_, StoreError>(held.iter().any(|pinned| pinned.id == file.id) || self.is_registered(file.id)?);
+            match file.compare() {
+                Ok(Ok(())) => {
+                    if let Err(what) = check_footer(file) {
+                        found.report(place(), what, REGISTERED);
+                    }
                 }
+                Ok(Err(what)) if is_here()? => {
+                    found.report(place(), file.look().err().unwrap_or_else(|| what.clone()), RESTORE);
+                    self.set_aside(vec![(Arc::new(file.clone()), what)])?;
+                }
+                Ok(Err(_)) => {}
+                // It may pass; a query that needs it looks again, and says so.
+                Err(error) => found.report(place(), format!("it cannot be read: {error}"), RESTORE),
             }
             done = done.saturating_add(file.bytes);
             found.segments = found.segments.saturating_add(1);
@@ -126,11 +140,9 @@ impl Store {
     }
 }
 
-/// Hash, length, rows and time range of one file.
-fn check_file(file: &SegmentFile) -> Result<(), String> {
-    file.look()?;
-    file.compare().unwrap_or_else(|error| Err(format!("it cannot be read: {error}")))?;
-    let opened = File::open(&file.path).map_err(|error| error.to_string())?;
+/// Rows and time range of one.
+fn check_footer(file: &SegmentFile) -> Result<(), String> {
+    let opened = file::open(&file.path).map_err(|error| error.to_string())?;
     let reader = SerializedFileReader::new(opened).map_err(|error| format!("it is no sound Parquet file: {error}"))?;
     let metadata = reader.metadata();
     let rows = u64::try_from(metadata.file_metadata().num_rows()).unwrap_or_default();
