@@ -185,7 +185,7 @@ impl Command {
                   daemoneye-cli query --param sshd \"SELECT time, command_line FROM process_events WHERE parent_name = $1\"\n  \
                   daemoneye-cli query --store /mnt/evidence/daemoneye --format csv - < hunt.sql > hunt.csv\n  \
                   daemoneye-cli query --explain \"SELECT name FROM process_events WHERE pid = 4711\"\n\
-                  Tables: process_events, processes, alerts, alert_deliveries, rules, coverage, collectors, scans, system_info")]
+                  Tables: daemoneye-cli query \"SELECT * FROM tables\"; their columns: SELECT * FROM columns")]
 pub(crate) struct Query {
     /// The SELECT; `-` or nothing reads it from standard input
     pub(crate) sql: Option<String>,

@@ -60,26 +60,39 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|c| if dangerous(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
-/// The value that a `--param` stands for, by its look.
-pub(crate) fn parameter(text: &str) -> Value {
+/// The values that `--param`s stand for.
+pub(crate) fn parameters(texts: &[String]) -> Result<Vec<Value>, CliError> {
+    (1_usize..).zip(texts).map(|(number, text)| parameter(text).ok_or_else(|| too_large(number, text))).collect()
+}
+
+fn too_large(number: usize, text: &str) -> CliError {
+    CliError::Usage(format!(
+        "--param {text}: ${number} is no number that can be held; whole numbers reach from {} to {}, and '{text}' in quotes is text",
+        i64::MIN,
+        i64::MAX
+    ))
+}
+
+/// The value that a `--param` stands for, by its look; `None`: it looks like a number and would become another one.
+fn parameter(text: &str) -> Option<Value> {
     let quoted = text.strip_prefix('\'').and_then(|rest| rest.strip_suffix('\''));
     let kind = match (quoted, text) {
         (Some(inner), _) => Some(Kind::Text(inner.to_owned())),
         (None, "null" | "NULL") => None,
         (None, "true") => Some(Kind::Boolean(true)),
         (None, "false") => Some(Kind::Boolean(false)),
-        (None, _) => Some(number(text).unwrap_or_else(|| Kind::Text(text.to_owned()))),
+        (None, _) => Some(number(text)?),
     };
-    Value { kind }
+    Some(Value { kind })
 }
 
+/// Text that is no number is text.
 fn number(text: &str) -> Option<Kind> {
     // Words such as "inf" and "nan" parse as floats but are meant as text.
-    if !text.ends_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let integer = text.parse().ok().map(Kind::Integer);
-    integer.or_else(|| text.parse().ok().map(Kind::Real))
+    let real = text.parse::<f64>().ok().filter(|_| text.ends_with(|c: char| c.is_ascii_digit()));
+    let Some(real) = real else { return Some(Kind::Text(text.to_owned())) };
+    let is_whole = text.trim_start_matches(['+', '-']).bytes().all(|byte| byte.is_ascii_digit());
+    if is_whole { text.parse().ok().map(Kind::Integer) } else { real.is_finite().then_some(Kind::Real(real)) }
 }
 
 /// A text cell.
@@ -109,10 +122,22 @@ mod tests {
     }
 
     #[test]
+    fn a_number_that_cannot_be_held_is_refused_and_not_changed() {
+        for text in ["9223372036854775808", "-9223372036854775809", "18446744073709551615", "1e400"] {
+            let refused = parameters(&["1".to_owned(), text.to_owned()]).unwrap_err();
+            assert_eq!(refused.exit(), Exit::Usage);
+            assert!(refused.to_string().contains(&format!("--param {text}: $2")), "{refused}");
+        }
+        let quoted = parameters(&["'18446744073709551615'".to_owned()]).unwrap();
+        assert_eq!(quoted, [of_text("18446744073709551615")]);
+    }
+
+    #[test]
     fn a_parameter_is_taken_by_its_look_and_quotes_force_text() {
-        let kind = |text: &str| parameter(text).kind;
+        let kind = |text: &str| parameter(text).unwrap().kind;
         assert_eq!(kind("42"), Some(Kind::Integer(42)));
         assert_eq!(kind("-7"), Some(Kind::Integer(-7)));
+        assert_eq!(kind("9223372036854775807"), Some(Kind::Integer(i64::MAX)));
         assert_eq!(kind("1.5"), Some(Kind::Real(1.5)));
         assert_eq!(kind("true"), Some(Kind::Boolean(true)));
         assert_eq!(kind("null"), None);

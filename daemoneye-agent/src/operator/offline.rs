@@ -3,6 +3,7 @@
 
 use std::io::ErrorKind;
 use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
 
 use daemoneye_engine::store::{Store, StoreError};
@@ -64,11 +65,18 @@ fn remove(runtime_dir: &Path) {
 async fn serve(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -> Result<Exit, AgentError> {
     let dir = std::path::absolute(dir).map_err(|source| AgentError::io("find", dir, source))?;
     let mut wishes = Wishes::listen().map_err(|source| AgentError::io("listen for signals", "", source))?;
+    let mut ended = pin!(input_ended(transient));
     let opened = tokio::task::spawn_blocking({
         let dir = dir.clone();
         move || Store::open_offline(&dir)
     });
-    let opened = opened.await.map_err(|source| AgentError::io("read", &dir, std::io::Error::other(source)))?;
+    // A large log takes a while, and a disk that does not answer for ever.
+    let opened = tokio::select! {
+        opened = opened => opened,
+        () = async { while wishes.next().await != Wish::Stop {} } => return Ok(Exit::Ok),
+        () = &mut ended => return Ok(Exit::Ok),
+    };
+    let opened = opened.map_err(|source| AgentError::io("read", &dir, std::io::Error::other(source)))?;
     let store = opened.map_err(|error| match error {
         StoreError::Unreadable { path, source } => AgentError::CopiedStore { dir: path, source },
         other => other.into(),
@@ -85,10 +93,9 @@ async fn serve(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -
         tracing::debug!("{note}");
     }
     tracing::info!(dir = %dir.display(), socket = %socket.display(), "serving a copied store");
-    let ended = input_ended(transient);
     tokio::select! {
         () = async { while wishes.next().await != Wish::Stop {} } => {}
-        () = ended => {}
+        () = &mut ended => {}
     }
     shutdown.cancel();
     serving.await.map_err(|source| AgentError::io("serve", &socket, std::io::Error::other(source)))?;

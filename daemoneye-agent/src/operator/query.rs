@@ -73,7 +73,7 @@ impl Operators {
     }
 
     pub(super) async fn audit_refusal(&self, caller: &Caller, sql: String, error: &QueryError) {
-        if let (Some(worker), QueryError::Refused(refusal)) = (&self.worker, error) {
+        if let (Some(worker), Some(refusal)) = (&self.worker, error.refusal()) {
             let Some(left_out) = self.refusals.admit(Instant::now()) else { return };
             let what = json!({
                 "sql": sql,

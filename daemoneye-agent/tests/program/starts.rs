@@ -184,6 +184,29 @@ fn a_copied_store_that_is_none_is_named_with_its_flag_and_nothing_is_made() {
 }
 
 #[test]
+fn a_transient_server_ends_with_its_input_also_while_it_opens_the_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let log = dir.path().join("copy/wal/procmond-00001.wal");
+    std::fs::create_dir_all(log.parent().unwrap()).unwrap();
+    // Opening it waits for a writer that never comes, as for a disk that does not answer.
+    nix::unistd::mkfifo(&log, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    let mut command = agent();
+    command.args(["serve", "--transient", "--offline"]).arg(dir.path().join("copy"));
+    command.arg("--runtime-dir").arg(dir.path().join("run")).env("HOME", dir.path());
+    let (mut child, deadline) = (command.spawn().unwrap(), Instant::now() + PATIENCE);
+    let ended = loop {
+        match child.try_wait().unwrap() {
+            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
+            ended => break ended,
+        }
+    };
+    // A writer ends the wait of one that goes on.
+    drop(child.kill());
+    assert_eq!(ended.and_then(|ended| ended.code()), Some(0));
+    assert!(!dir.path().join("run").exists());
+}
+
+#[test]
 fn a_token_file_of_another_length_or_open_to_everybody_ends_with_78() {
     let dir = tempfile::tempdir().unwrap();
     for (bytes, mode, named) in [

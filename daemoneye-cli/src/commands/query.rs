@@ -17,12 +17,13 @@ use crate::render::{Output, Sheet};
 use crate::settings::Settings;
 use crate::value;
 
-/// The agent takes no longer request, so reading more would only fail later.
-const LIMIT_BYTES: u64 = daemoneye_lib::frame::STATEMENT_LIMIT_BYTES as u64;
+/// What is read of a statement: less than a request has room for, and far more than the agent accepts. It is the agent that
+/// refuses what is too long, and writes that down.
+const READ_BYTES: u64 = (daemoneye_lib::frame::OPERATOR_LIMIT_BYTES / 4 * 3) as u64;
 
 pub(super) async fn run(arguments: Query, settings: &Settings) -> Result<Exit, CliError> {
     let sql = statement(arguments.sql)?;
-    let params = arguments.params.iter().map(|text| value::parameter(text)).collect();
+    let params = value::parameters(&arguments.params)?;
     let page_rows = arguments.page.unwrap_or_default();
     let question =
         Question { params, page_rows, row_cap: arguments.row_cap, explain: arguments.explain, ..Question::new(sql) };
@@ -61,10 +62,10 @@ fn statement(given: Option<String>) -> Result<String, CliError> {
         _ => {}
     }
     let mut text = String::new();
-    let read = std::io::stdin().take(LIMIT_BYTES + 1).read_to_string(&mut text);
+    let read = std::io::stdin().take(READ_BYTES + 1).read_to_string(&mut text);
     read.map_err(|source| CliError::Io { what: "read the statement from standard input".to_owned(), source })?;
-    if text.len() as u64 > LIMIT_BYTES {
-        return Err(CliError::Usage(format!("the statement has more than {LIMIT_BYTES} bytes; shorten it")));
+    if text.len() as u64 > READ_BYTES {
+        return Err(CliError::Usage(format!("the statement has more than {READ_BYTES} bytes; shorten it")));
     }
     Ok(text)
 }

@@ -90,6 +90,36 @@ fn a_backup_of_a_running_agent_is_sound_answers_and_is_audited() {
     agent.stop().unwrap();
 }
 
+/// Step by step what docs/history.md says.
+#[test]
+fn a_backup_is_put_back_as_the_documentation_says() {
+    let home = Home::new().unwrap();
+    let agent = home.start_ready().unwrap();
+    let hidden = with_event(&home);
+    let path = hidden.path.display().to_string();
+    hidden.stop();
+    let backup = home.path().join("backup");
+    home.json(&["data", "backup", backup.to_str().unwrap()]).unwrap();
+    let sound = home.json(&["data", "fsck", "--store", backup.to_str().unwrap()]).unwrap();
+    assert_eq!(sound["problems"], serde_json::json!([]), "{sound}");
+    agent.stop().unwrap();
+
+    let (data, aside) = (home.data(), home.path().join("aside"));
+    fs::create_dir(&aside).unwrap();
+    for part in ["state.redb", "segments"] {
+        fs::rename(data.join(part), aside.join(part)).unwrap();
+        let copied = Command::new("cp").arg("-a").arg(backup.join(part)).arg(data.join(part)).status().unwrap();
+        assert!(copied.success());
+    }
+    let agent = home.start_ready().unwrap();
+    let own = format!("SELECT 1 FROM process_events WHERE executable_path = '{path}'");
+    assert!(!home.query(&own).unwrap().is_empty(), "what the backup had is there");
+    with_event(&home).stop();
+    let live = home.json(&["data", "fsck"]).unwrap();
+    assert_eq!(live["problems"], serde_json::json!([]), "{live}");
+    agent.stop().unwrap();
+}
+
 #[test]
 fn a_directory_copied_live_or_from_a_killed_host_answers_and_is_not_touched() {
     let home = Home::new().unwrap();
@@ -154,7 +184,7 @@ fn exports_hold_the_rows_of_the_query_in_every_format_and_a_vacuum_costs_none() 
     let lines = String::from_utf8(export("rows.jsonl", &[&own])).unwrap();
     let row: Value = serde_json::from_str(lines.lines().next().unwrap()).unwrap();
     assert_eq!((&row["name"], &row["pid"]), (&Value::from(".hidden"), &Value::from(hidden.child.id())));
-    let parquet = export("rows.parquet", &["--from", "2000-01-01T00:00:00Z"]);
+    let parquet = export("rows.parquet", &["--to", "2100-01-01T00:00:00Z"]);
     assert!(parquet.starts_with(b"PAR1") && parquet.ends_with(b"PAR1"));
 
     let vacuumed = home.json(&["data", "vacuum"]).unwrap();
@@ -168,9 +198,16 @@ fn exports_hold_the_rows_of_the_query_in_every_format_and_a_vacuum_costs_none() 
     assert!(!file("no.csv").exists(), "a file that did not become whole goes again");
     let refused = home.cli(&["query", "SELECT pid FROM process_events; DELETE FROM alerts"]).unwrap();
     assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    let refused = home.cli(&["query", "SELECT no_such_column FROM process_events"]).unwrap();
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
+    let long = home.path().join("long.sql");
+    fs::write(&long, format!("SELECT pid FROM process_events WHERE {}", vec!["pid = 1"; 20_000].join(" OR ")))
+        .unwrap();
+    let refused = home.cli_command(&["query", "-"]).unwrap().stdin(fs::File::open(&long).unwrap()).output().unwrap();
+    assert_eq!(refused.status.code(), Some(5), "{}", said(&refused));
     let told =
         "SELECT action, payload FROM audit_entries WHERE action IN ('data-export', 'query-refused') ORDER BY sequence";
-    let entries = wait_for("the ledger's entries", || Ok(home.query(told).ok().filter(|rows| rows.len() >= 5)));
+    let entries = wait_for("the ledger's entries", || Ok(home.query(told).ok().filter(|rows| rows.len() >= 7)));
     let entries = entries.unwrap_or_else(|error| panic!("{error:#}\n{:?}\n{}", home.query(told), agent.transcript()));
     let payloads = |action: &str| -> Vec<Value> {
         let of = entries.iter().filter(|row| row["action"] == action);
@@ -189,7 +226,10 @@ fn exports_hold_the_rows_of_the_query_in_every_format_and_a_vacuum_costs_none() 
         "an export that is refused is told as a query that is: {refusals:?}"
     );
     assert!(refusals[1]["sql"].as_str().unwrap().ends_with("DELETE FROM alerts"), "{refusals:?}");
-    assert!(refusals.iter().all(|entry| entry["message"].is_string() && entry["line"] == 1), "{refusals:?}");
+    assert!(refusals[2]["sql"].as_str().unwrap().contains("no_such_column"), "{refusals:?}");
+    assert!(refusals[3]["message"].as_str().unwrap().contains("more than 65536"), "{refusals:?}");
+    let told = refusals.iter().take(3).all(|entry| entry["message"].is_string() && entry["line"] == 1);
+    assert!(told, "{refusals:?}");
     hidden.stop();
     agent.stop().unwrap();
 }

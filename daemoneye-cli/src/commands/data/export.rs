@@ -88,7 +88,7 @@ async fn write(session: &Session, export: DataExport, path: &Path, shape: Shape)
 
 /// The statement that was given, or one over a table with the conditions that were.
 fn statement(arguments: &Export) -> Result<(String, Vec<Value>), CliError> {
-    let mut params: Vec<Value> = arguments.params.iter().map(|text| value::parameter(text)).collect();
+    let mut params = value::parameters(&arguments.params)?;
     if let Some(sql) = &arguments.sql {
         return Ok((sql.clone(), params));
     }
