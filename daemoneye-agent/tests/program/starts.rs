@@ -193,16 +193,13 @@ fn a_transient_server_ends_with_its_input_also_while_it_opens_the_copy() {
     let mut command = agent();
     command.args(["serve", "--transient", "--offline"]).arg(dir.path().join("copy"));
     command.arg("--runtime-dir").arg(dir.path().join("run")).env("HOME", dir.path());
-    let (mut child, deadline) = (command.spawn().unwrap(), Instant::now() + PATIENCE);
-    let ended = loop {
-        match child.try_wait().unwrap() {
-            None if Instant::now() < deadline => std::thread::sleep(Duration::from_millis(20)),
-            ended => break ended,
-        }
-    };
-    // A writer ends the wait of one that goes on.
-    drop(child.kill());
-    assert_eq!(ended.and_then(|ended| ended.code()), Some(0));
+    let mut child = command.spawn().unwrap();
+    let (pid, (ending, ended)) = (nix::unistd::Pid::from_raw(child.id().cast_signed()), std::sync::mpsc::channel());
+    std::thread::spawn(move || ending.send(child.wait()));
+    let ended = ended.recv_timeout(PATIENCE);
+    // One that goes on would go on for ever.
+    let _gone = nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL);
+    assert_eq!(ended.unwrap().unwrap().code(), Some(0));
     assert!(!dir.path().join("run").exists());
 }
 

@@ -124,12 +124,13 @@ mod tests {
 
     fn ungroup(tree: &mut Expr) {
         use std::ops::ControlFlow;
-        let _: ControlFlow<()> = datafusion::sql::sqlparser::ast::visit_expressions_mut(tree, |expr| {
+        let visited = datafusion::sql::sqlparser::ast::visit_expressions_mut(tree, |expr| {
             while let Expr::Nested(inner) = expr {
                 *expr = (**inner).clone();
             }
-            ControlFlow::Continue(())
+            ControlFlow::<()>::Continue(())
         });
+        assert!(visited.is_continue());
     }
 
     #[test]

@@ -15,7 +15,7 @@ fn change(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
     let word = b"parquet-rs";
     let at = bytes.windows(word.len()).rposition(|part| part == word).unwrap();
-    bytes[at] ^= 1;
+    *bytes.get_mut(at).unwrap() ^= 1;
     fs::write(path, bytes).unwrap();
     assert_eq!(read(path).iter().map(RecordBatch::num_rows).sum::<usize>(), 100, "it decodes");
 }
