@@ -123,10 +123,10 @@ mod tests {
         }
         registrations.add(Registration::new("build of a new store".to_owned(), None));
         let told: Vec<Value> =
-            std::iter::from_fn(|| registrations.next()).map(|next| next.payload("procmond")).collect();
-        let first = json!({ "collector": "procmond", "agent": "build 7", "committed": "1:7" });
+            std::iter::from_fn(|| registrations.next()).map(|next| next.payload("second")).collect();
+        let first = json!({ "collector": "second", "agent": "build 7", "committed": "1:7" });
         let others = json!({
-            "collector": "procmond", "agent": "build of a new store", "committed": "1:90", "connections": 4,
+            "collector": "second", "agent": "build of a new store", "committed": "1:90", "connections": 4,
         });
         assert_eq!(told, [first, others]);
         assert!(registrations.is_empty());
