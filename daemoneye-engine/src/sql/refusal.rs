@@ -13,7 +13,8 @@ const MESSAGE_BYTES: usize = 400;
 pub(crate) const CAST_FAILED: &str = "Can't cast value ";
 
 /// What the engine says of rows, and what that means to whoever wrote the statement.
-const ENGINE_SAYS: [(&str, &str); 3] = [
+const ENGINE_SAYS: [(&str, &str); 4] = [
+    ("DivideByZero", "a division by zero; write a / nullif(b, 0), which is NULL there"),
     ("Divide by zero error", "a division by zero; write a / nullif(b, 0), which is NULL there"),
     (
         "Scalar subquery returned more than one row",

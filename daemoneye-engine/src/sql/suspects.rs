@@ -55,7 +55,8 @@ fn condition_failed(error: &DataFusionError) -> Option<QueryError> {
         // Quoted once more by each layer; what the function said stands inside.
         ArrowError::ComputeError(text) => {
             let inner = text.split_once("(\"").and_then(|(_, rest)| rest.rsplit_once("\")"));
-            Some(QueryError::Execution(in_words(inner.map_or(text.as_str(), |(said, _)| said))))
+            let said = inner.map(|(said, _)| said).filter(|said| !said.is_empty());
+            Some(QueryError::Execution(in_words(said.unwrap_or(text))))
         }
         _ => None,
     }

@@ -569,7 +569,7 @@ async fn a_query_may_name_the_lists_of_rules() {
     let error =
         run(&engine, request("SELECT seq FROM process_events WHERE name IN (list('tool'))")).await.err().unwrap();
     let refusal = error.refusal().unwrap();
-    assert_eq!((refusal.hint.as_str(), refusal.column), ("did you mean tools?", 49), "{error}");
+    assert_eq!((refusal.hint.as_str(), refusal.column), ("did you mean tools?", 47), "{error}");
 }
 
 /// Connected, and still repeating what it captured since the given time.

@@ -149,7 +149,9 @@ async fn judged(engine: &QueryEngine, sql: &str) -> (String, Vec<String>) {
             Err(error) => return (format!("failed {error}"), Vec::new()),
         }
     }
-    assert_eq!(run.done().lacks, [], "{sql}");
+    // The store begins at noon, and statements name whole days.
+    let lacks = run.done().lacks.into_iter().filter(|lack| !lack.what.starts_with("nobody watched before"));
+    assert_eq!(lacks.count(), 0, "{sql}");
     // Only an ORDER BY behind every parenthesis is the statement's own.
     if !sql.rsplit(')').next().is_some_and(|end| end.contains("ORDER BY")) {
         rows.sort();
