@@ -52,13 +52,16 @@ impl Checkpoints {
         if self.again.is_some_and(|again| again > Instant::now()) {
             return;
         }
+        if self.waiting.is_empty() {
+            return;
+        }
         while let Some((size, note)) = self.waiting.front() {
             let taken = tokio::time::timeout(timeout, sink.checkpoint(note)).await;
             if let Err(error) = taken.unwrap_or(Err(SinkError::Timeout { seconds: timeout.as_secs() })) {
                 tracing::warn!(sink = sink.name(), %error, "a checkpoint was not delivered, will be tried again");
                 self.again = Some(Instant::now() + wait(self.failures));
                 self.failures = self.failures.saturating_add(1);
-                return;
+                break;
             }
             (self.over, self.failures, self.again) = (Some(*size), 0, None);
             self.waiting.pop_front();
