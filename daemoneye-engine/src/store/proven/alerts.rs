@@ -19,6 +19,9 @@ use super::lots::{Lot, Lots};
 /// in two hours. Of more, the older half is put together.
 const GONE: usize = 65_536;
 
+/// Later tellings of one alert as new that are remembered: more than anybody restores a host.
+const AGAIN: usize = 16;
+
 /// An alert as an entry tells of it.
 #[derive(Debug, Default)]
 pub(super) struct AlertFact {
@@ -43,6 +46,8 @@ pub(super) struct AlertTold {
     pub(super) record: Option<Hash>,
     /// Per collector, the last event that was counted when it was raised; `None`: the entry is of a build that told no growth.
     pub(super) raised: Option<Vec<EventPointer>>,
+    /// The same of later entries that tell of it as new: a store that was put back to a copy sees what raised it again.
+    pub(super) again: Vec<Hash>,
     /// As it was told of last, and since the store was looked at.
     pub(super) growth: Option<Growth>,
     pub(super) grown_later: Vec<Growth>,
@@ -75,11 +80,19 @@ pub(super) struct Alerts {
 impl Alerts {
     /// Takes the entry of a new one. `is_there`: it is stored. Whether it was told of for the first time.
     pub(super) fn raised(&mut self, entry: Option<u64>, payload: &Value, is_there: impl Fn(Uuid) -> bool) -> bool {
-        let Some(id) = alert(payload).filter(|id| !self.facts.contains_key(id)) else { return false };
+        let Some(id) = alert(payload) else { return false };
+        let record = payload.get("record").and_then(Value::as_str).and_then(hexed::parse);
+        if let Some(known) = self.facts.get_mut(&id) {
+            if let (Some(told), Some(record)) = (&mut known.told, record)
+                && told.again.len() < AGAIN
+            {
+                told.again.push(record);
+            }
+            return false;
+        }
         let time_us = payload.get("time_us").and_then(Value::as_i64).unwrap_or_default();
         let mut fact = AlertFact { entry, newest: entry, time_us, seen_us: time_us, ..AlertFact::default() };
         if is_there(id) {
-            let record = payload.get("record").and_then(Value::as_str).and_then(hexed::parse);
             let raised = payload.get("raised").cloned().map(serde_json::from_value).and_then(Result::ok);
             fact.told = Some(Box::new(AlertTold { record, raised, ..AlertTold::default() }));
         } else {
