@@ -2,8 +2,9 @@
 //! heavy query does to ingest, with SQLite and DuckDB beside it over the same rows on the same disk.
 //!
 //! Rows by `DAEMONEYE_BENCH_ROWS` (1,000,000; 20,000 where nothing is measured). `DAEMONEYE_BENCH_STORE` names a directory that
-//! keeps the store for a suite that runs later. `DAEMONEYE_BENCH_SQLITE=0` leaves SQLite out. Prints Markdown tables; a
-//! peer that is not installed is a cell that says so.
+//! keeps the store for a suite that runs later. `DAEMONEYE_BENCH_SQLITE=0` leaves SQLite out. `DAEMONEYE_BENCH_ONLY` asks over such
+//! a store, as it is, only those of our queries whose names have this in them, many times. Prints Markdown tables; a peer that
+//! is not installed is a cell that says so.
 //!
 //! Run with `cargo xtask bench history`, which also prepares the peers.
 
@@ -55,6 +56,9 @@ fn main() {
     let place = Place::new();
     let options = StoreOptions { compaction_bytes_per_s: 0, ..StoreOptions::new(&place.dir) };
     let store = Arc::new(Store::open(options).unwrap());
+    if let Ok(only) = std::env::var("DAEMONEYE_BENCH_ONLY") {
+        return queries::again(&store, &only);
+    }
     let mut events = Events::new(1, rows);
     let ingested = ingest::fill(&store, &mut events, rows);
     let before = sizes::of(&store);

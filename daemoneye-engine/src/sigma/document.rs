@@ -1,5 +1,7 @@
 //! A file of Sigma as its documents, and a document as what it says: the words for people, the log source, the detection.
 
+use std::collections::BTreeSet;
+
 use serde_saphyr::{Location, Spanned};
 
 use super::Reason;
@@ -60,11 +62,14 @@ fn is_prologue(text: &str) -> bool {
     text.lines().all(|line| is_blank(line) || line.starts_with('%') || line.trim_end() == "---")
 }
 
-/// Whether one of a file's documents is a map with one of these keys; `None`: none of them can be read.
-pub(super) fn has_key(text: &str, names: &[&str]) -> Option<bool> {
+/// The keys of a file's documents; `None`: none of them can be read.
+pub(super) fn keys(text: &str) -> Option<BTreeSet<String>> {
     let read: Vec<Node> = documents(text).iter().filter_map(|document| read_merged(document).ok()).collect();
-    let found = || read.iter().any(|node| names.iter().any(|name| field(node, name).is_some()));
-    (!read.is_empty()).then(found)
+    let keys = |node: &Node| match &node.value {
+        Yaml::Map(pairs) => pairs.iter().map(|(key, _)| key.value.clone()).collect::<Vec<String>>(),
+        _ => Vec::new(),
+    };
+    (!read.is_empty()).then(|| read.iter().flat_map(keys).collect())
 }
 
 /// Where a detection first asks for a field.

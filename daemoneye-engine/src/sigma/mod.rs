@@ -192,8 +192,9 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
 pub fn is_sigma(text: &str) -> bool {
     const SIGMA: &[&str] = &["detection", "logsource", "correlation"];
     const OURS: &[&str] = &["sql"];
-    let has = |names: &[&str]| document::has_key(text, names);
-    has(SIGMA).zip(has(OURS)).map_or_else(|| seems(text, SIGMA) && !seems(text, OURS), |(sigma, ours)| sigma && !ours)
+    let Some(keys) = document::keys(text) else { return seems(text, SIGMA) && !seems(text, OURS) };
+    let has = |names: &[&str]| names.iter().any(|name| keys.contains(*name));
+    has(SIGMA) && !has(OURS)
 }
 
 /// Of a file that cannot be read, which has to be told by someone: by the words at the beginning of its lines.

@@ -6,7 +6,7 @@ use super::engine::Tally;
 use super::pages::{Pages, page_columns, unique_names};
 use super::refusal::spoken;
 use super::suspects::{Doubt, Suspects, gave_way};
-use super::tables::QueryView;
+use super::tables::{self, QueryView};
 use super::{QueryError, SystemTables, check, explain, operators, params, plan, session};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
@@ -181,6 +181,7 @@ impl Job {
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         view.planned();
+        let physical = tables::ordered(physical).map_err(planning)?;
         let physical = operators::limited(physical, &allowance).map_err(planning)?;
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;

@@ -8,8 +8,10 @@
 use super::allowance::Allowance;
 use super::memo::Memo;
 use super::patterns::{self, MAX_PATTERN_BYTES};
-use datafusion::arrow::array::{ArrayRef, AsArray as _, BooleanArray, BooleanBuilder, StringViewArray};
-use datafusion::arrow::buffer::Buffer;
+use super::sieve::Piece;
+use datafusion::arrow::array::{
+    Array as _, ArrayRef, AsArray as _, BooleanArray, BooleanBufferBuilder, BooleanBuilder, StringViewArray,
+};
 use datafusion::arrow::compute::{cast, concat, ilike, like, nilike, nlike};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::cast::as_string_array;
@@ -104,7 +106,8 @@ fn matching(
 ) -> Result<Transformed<Expr>> {
     allowance.time()?;
     let regex = compiled(pattern, folded, allowance)?;
-    let kind = Kind::Expression { regex, negated };
+    let piece = if folded { None } else { Piece::of_expression(pattern) };
+    let kind = Kind::Expression { regex, negated, piece };
     Ok(Transformed::yes(call(kind, text, written, allowance)))
 }
 
@@ -136,7 +139,7 @@ fn liked(like: Like, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {
             if let (false, Some(sought)) = (case_insensitive, within(&text))
                 && let Ok(regex) = compiled(&sought, false, allowance)
             {
-                let kind = Kind::Expression { regex, negated };
+                let kind = Kind::Expression { regex, negated, piece: Piece::of_like(&text) };
                 return Ok(Transformed::yes(call(kind, *expr, *pattern, allowance)));
             }
             let like = Like { negated, expr, pattern, escape_char, case_insensitive };
@@ -209,16 +212,19 @@ fn call(kind: Kind, text: Expr, pattern: Expr, allowance: &Arc<Allowance>) -> Ex
     Expr::ScalarFunction(ScalarFunction::new_udf(Arc::new(ScalarUDF::from(udf)), vec![text, pattern]))
 }
 
+/// An expression, and what stands in everything that it matches.
+type Sought<'a> = (&'a Regex, Option<&'a Piece>);
+
 #[derive(Debug)]
 enum Kind {
-    Expression { regex: Regex, negated: bool },
+    Expression { regex: Regex, negated: bool, piece: Option<Piece> },
     Like { negated: bool, folded: bool },
 }
 
 impl Kind {
     fn identity(&self) -> (&str, bool, bool) {
         match self {
-            Self::Expression { regex, negated } => (regex.as_str(), *negated, true),
+            Self::Expression { regex, negated, .. } => (regex.as_str(), *negated, true),
             Self::Like { negated, folded } => ("", *negated, *folded),
         }
     }
@@ -270,11 +276,11 @@ impl ScalarUDFImpl for Matches {
     fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
         let [text, pattern] = args.args.as_slice() else { return internal_err!("{} takes two values", self.name()) };
         match &self.kind {
-            Kind::Expression { regex, negated } => {
+            Kind::Expression { regex, negated, piece } => {
                 let text = text.to_array(args.number_rows)?;
                 let as_it_is = text.data_type() == &DataType::Utf8View;
                 let text = if as_it_is { text } else { plain(text)? };
-                self.expression(&text, regex, *negated)
+                self.expression(&text, (regex, piece.as_ref()), *negated)
             }
             Kind::Like { negated, folded } => {
                 let (text, pattern) = (texts(text, args.number_rows)?, texts(pattern, args.number_rows)?);
@@ -285,36 +291,45 @@ impl ScalarUDFImpl for Matches {
 }
 
 impl Matches {
-    fn expression(&self, text: &ArrayRef, regex: &Regex, negated: bool) -> Result<ColumnarValue> {
+    fn expression(&self, text: &ArrayRef, sought: Sought<'_>, negated: bool) -> Result<ColumnarValue> {
         let found = match text.as_string_view_opt() {
-            Some(views) => self.remembered(views, regex, negated)?,
-            None => self.found(as_string_array(text)?.iter(), regex, negated)?,
+            Some(views) => self.remembered(views, sought, negated)?,
+            None => self.found(as_string_array(text)?.iter(), sought.0, negated)?,
         };
         Ok(ColumnarValue::Array(Arc::new(found)))
     }
 
     /// A dictionary gives the rows that share a value the same place in the same buffer: each place is looked at once.
-    fn remembered(&self, views: &StringViewArray, regex: &Regex, negated: bool) -> Result<BooleanArray> {
-        let mut memo = self.memo(views.data_buffers());
-        let mut found = BooleanBuilder::with_capacity(views.views().len());
-        for (row, (text, view)) in views.iter().zip(views.views()).enumerate() {
-            if row.is_multiple_of(ROWS_A_LOOK) {
+    fn remembered(&self, views: &StringViewArray, (regex, piece): Sought<'_>, negated: bool) -> Result<BooleanArray> {
+        self.allowance.time()?;
+        let mut memo = self.memo(views, piece);
+        let mut found = BooleanBufferBuilder::new(views.len());
+        let mut asked = 0;
+        for (row, view) in views.views().iter().enumerate() {
+            let matches = views.is_valid(row)
+                && memo.get_or(*view, || {
+                    asked += 1;
+                    regex.is_match(views.value(row))
+                });
+            found.append(matches != negated);
+            if asked == ROWS_A_LOOK {
+                asked = 0;
                 self.allowance.time()?;
             }
-            found.append_option(text.map(|text| memo.get_or(*view, || regex.is_match(text)) != negated));
         }
         self.memos.lock().unwrap_or_else(PoisonError::into_inner).push(memo);
-        Ok(found.finish())
+        Ok(BooleanArray::new(found.finish(), views.nulls().cloned()))
     }
 
     /// The one that has come to these buffers, or one that nobody is at work with.
-    fn memo(&self, buffers: &[Buffer]) -> Memo {
+    fn memo(&self, views: &StringViewArray, piece: Option<&Piece>) -> Memo {
+        let buffers = views.data_buffers();
         let mut memos = self.memos.lock().unwrap_or_else(PoisonError::into_inner);
         let knows = memos.iter().position(|memo| memo.knows(buffers));
         let free = (knows.is_some() || !memos.is_empty()).then(|| memos.remove(knows.unwrap_or(0)));
         drop(memos);
         let mut memo = free.unwrap_or_default();
-        memo.turn_to(buffers);
+        memo.turn_to(buffers, piece, views.len());
         memo
     }
 

@@ -1,5 +1,6 @@
 //! What a pattern said of a value that a page holds once and many rows point to.
 
+use super::sieve::{Piece, Sieve};
 use datafusion::arrow::array::ByteView;
 use datafusion::arrow::buffer::Buffer;
 
@@ -12,10 +13,13 @@ const INLINE: u32 = 12;
 #[derive(Debug, Default)]
 pub(super) struct Memo {
     buffer: Option<Buffer>,
-    /// Which of the batch's buffers it is, once it has come in two batches: pages without a dictionary come in one.
+    /// Which of the batch's buffers it is.
     index: Option<u32>,
-    /// Offset (32 bits), length (30), 1, answer; 0 for none.
+    /// Offset (32 bits), length (30), 1, answer; 0 for none. Only once the buffer has come in two batches: pages without a
+    /// dictionary come in one.
     places: Vec<u64>,
+    /// The values of the buffer that are worth asking about.
+    sieve: Option<Sieve>,
 }
 
 impl Memo {
@@ -29,22 +33,30 @@ impl Memo {
         buffers.iter().position(|buffer| held.ptr_eq(buffer))
     }
 
-    /// For the views of a batch with these buffers.
-    pub(super) fn turn_to(&mut self, buffers: &[Buffer]) {
+    /// For so many views of a batch with these buffers, of which those with `piece` are asked about.
+    pub(super) fn turn_to(&mut self, buffers: &[Buffer], piece: Option<&Piece>, rows: usize) {
         let again = self.place(buffers);
         if again.is_none() {
             self.buffer = buffers.last().cloned();
             self.places.clear();
+            self.sieve = self.buffer.as_ref().zip(piece).and_then(|(buffer, piece)| Sieve::over(buffer, piece, rows));
         } else if self.places.is_empty() {
             self.places.resize(PLACES, 0);
         }
-        self.index = again.and_then(|index| u32::try_from(index).ok());
+        self.index = again.or(buffers.len().checked_sub(1)).and_then(|index| u32::try_from(index).ok());
     }
 
     /// The answer for the text of this view, asked for once while the batches come from one dictionary.
+    #[inline]
     pub(super) fn get_or(&mut self, view: u128, ask: impl FnOnce() -> bool) -> bool {
         let view = ByteView::from(view);
-        if view.length <= INLINE || view.length >= 1 << 30 || self.index != Some(view.buffer_index) {
+        if view.length <= INLINE || self.index != Some(view.buffer_index) {
+            return ask();
+        }
+        if self.sieve.as_ref().is_some_and(|sieve| !sieve.passes(view.offset, view.length)) {
+            return false;
+        }
+        if self.places.is_empty() || view.length >= 1 << 30 {
             return ask();
         }
         let key = (u64::from(view.offset) << 32) | (u64::from(view.length) << 2) | 2;
@@ -73,7 +85,7 @@ mod tests {
     }
 
     fn answers(memo: &mut Memo, views: &StringViewArray, asked: &mut usize) -> Vec<bool> {
-        memo.turn_to(views.data_buffers());
+        memo.turn_to(views.data_buffers(), None, views.views().len());
         let rows = views.iter().zip(views.views());
         rows.map(|(text, view)| {
             memo.get_or(*view, || {

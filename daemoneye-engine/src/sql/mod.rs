@@ -33,6 +33,7 @@ mod runtime;
 mod scratch;
 mod session;
 mod settle;
+mod sieve;
 mod strict;
 mod sum;
 mod suspects;

@@ -5,6 +5,7 @@ mod dense;
 mod gate;
 mod metered;
 mod passing;
+mod sifted;
 mod sliced;
 
 use super::allowance::Allowance;
@@ -20,6 +21,7 @@ use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
 use gate::gated;
 use metered::{Charge, Metered};
 use passing::through;
+use sifted::sifted;
 use sliced::Sliced;
 use std::sync::Arc;
 
@@ -79,8 +81,12 @@ fn over_counted_build_side(join: Arc<dyn ExecutionPlan>, sliced: bool) -> Result
         [build, probe] => {
             let metered = Metered::at(Charge::Batches);
             let gathered = metered.rows();
-            let probe = if sliced { through(probe, Sliced::by(gathered)) } else { Arc::clone(probe) };
-            vec![through(build, metered), probe]
+            let build = through(build, metered);
+            match join.downcast_ref::<HashJoinExec>().and_then(|join| sifted(join, &build)) {
+                Some(inputs) => inputs.into(),
+                None if sliced => vec![build, through(probe, Sliced::by(gathered))],
+                None => vec![build, Arc::clone(probe)],
+            }
         }
         _ => return Ok(join),
     };

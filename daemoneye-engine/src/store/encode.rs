@@ -21,9 +21,8 @@ use super::StoreError;
 use super::disk::{Disk, DiskFile};
 use super::history::HistoryTable;
 
-/// Rows of a row group: what a Bloom filter excludes at once, and what waits in memory until it is written. A lookup reads
-/// one filter for each, so few are better than many; half as many rows take 0.5 bytes more an event, and no less memory.
-const GROUP_ROWS: usize = 131_072;
+/// Rows of a row group: what a Bloom filter excludes at once, and what a lookup decodes where one does not exclude it (docs/adr/0013).
+const GROUP_ROWS: usize = 65_536;
 /// Encoded bytes of a row group, for rows that are larger than usual; bounds the memory of the writer.
 const GROUP_BYTES: usize = 16 * 1024 * 1024;
 /// Rows of a page: what the page index excludes at once.

@@ -991,3 +991,84 @@ async fn a_time_may_stop_at_the_minute() {
         assert!(error.refusal().unwrap().hint.contains(hint), "{sql}: {error:?}");
     }
 }
+
+#[tokio::test]
+async fn a_join_answers_the_same_however_its_second_input_is_sifted() {
+    let dir = TempDir::new().unwrap();
+    let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
+    let mut generator = Generator::new(5, NOON_US);
+    for _ in 0..4 {
+        store.append(ingest::decode("procmond", &generator.records(1_000)).unwrap()).unwrap();
+        store.seal().unwrap();
+    }
+    store.append(ingest::decode("procmond", &generator.records(500)).unwrap()).unwrap();
+    let engine = QueryEngine::new(Arc::clone(&store), QueryLimits::default(), Arc::new(NoCollectors)).unwrap();
+    let parents = "(SELECT entity_id, pid, seq FROM process_events WHERE event_type = 'start' AND name = 'sshd')";
+    let children = "(SELECT parent_entity_id, ppid, name, seq FROM process_events WHERE event_type = 'start')";
+    for (text, number) in [("parent_entity_id", "entity_id"), ("ppid", "pid")] {
+        // The second compares each with each.
+        let equal = format!("c.{text} = p.{number}");
+        let between = format!("c.{text} >= p.{number} AND c.{text} <= p.{number}");
+        for kind in ["JOIN", "LEFT JOIN", "RIGHT JOIN", "FULL JOIN"] {
+            let sql = |on: &str| format!("SELECT c.seq, p.seq FROM {parents} AS p {kind} {children} AS c ON {on}");
+            let (mut one, mut other) = (rows(&engine, &sql(&equal)).await, rows(&engine, &sql(&between)).await);
+            one.sort();
+            other.sort();
+            assert!(one.len() > 10, "{kind}: {}", one.len());
+            assert_eq!(one, other, "{kind} on {text}");
+        }
+        let within =
+            format!("SELECT count(*) FROM {children} AS c WHERE c.{text} IN (SELECT p.{number} FROM {parents} AS p)");
+        let paired = format!("SELECT count(DISTINCT c.seq) FROM {children} AS c JOIN {parents} AS p ON {between}");
+        assert_eq!(rows(&engine, &within).await, rows(&engine, &paired).await, "IN on {text}");
+        let limited = format!(
+            "SELECT count(*) FROM {parents} AS p RIGHT JOIN (SELECT * FROM {children} LIMIT 40) AS c ON {equal}"
+        );
+        assert!(
+            rows(&engine, &limited).await[0].parse::<usize>().unwrap() >= 40,
+            "a limit counts rows without a partner"
+        );
+    }
+}
+
+#[tokio::test]
+async fn a_range_of_time_answers_the_same_whether_it_cuts_through_files_or_not() {
+    let dir = TempDir::new().unwrap();
+    let store = Arc::new(Store::open(StoreOptions::new(dir.path())).unwrap());
+    let mut generator = Generator::new(6, NOON_US);
+    let mut times = Vec::new();
+    for part in 0..4 {
+        let records = generator.records(200);
+        times.extend(records.iter().map(|record| record.time_us));
+        store.append(ingest::decode("procmond", &records).unwrap()).unwrap();
+        if part < 3 {
+            store.seal().unwrap();
+        }
+    }
+    let engine = QueryEngine::new(Arc::clone(&store), QueryLimits::default(), Arc::new(NoCollectors)).unwrap();
+    let text = |us: i64| jiff::Timestamp::from_microsecond(us).unwrap().to_string();
+    let ends = [0, 1, 100, 199, 200, 399, 400, 450, 599, 600, 700, 799];
+    let instants = ends.iter().flat_map(|at| [times[*at] - 1, times[*at], times[*at] + 1]);
+    for us in instants.chain([NOON_US - SECOND_US, times[799] + SECOND_US]) {
+        let count = |condition: String| format!("SELECT count(*) FROM process_events WHERE {condition}");
+        let expected = |keep: &dyn Fn(i64) -> bool| vec![times.iter().filter(|time| keep(**time)).count().to_string()];
+        let at = text(us);
+        assert_eq!(
+            ask(&engine, &count(format!("time >= '{at}'"))).await.rows.concat(),
+            expected(&|time| time >= us),
+            "{at}"
+        );
+        assert_eq!(
+            ask(&engine, &count(format!("time < '{at}'"))).await.rows.concat(),
+            expected(&|time| time < us),
+            "{at}"
+        );
+        let later = text(us + SECOND_US);
+        let both = count(format!("time > '{at}' AND '{later}' >= time"));
+        assert_eq!(
+            ask(&engine, &both).await.rows.concat(),
+            expected(&|time| time > us && time <= us + SECOND_US),
+            "{at}"
+        );
+    }
+}

@@ -94,6 +94,8 @@ pub(crate) fn read_merged(text: &str) -> Result<Node, Unreadable> {
 }
 
 fn read_with(text: &str, merge_keys: MergeKeyPolicy, infinite: NonFiniteFloatPolicy) -> Result<Node, Unreadable> {
+    // The reader's places in the text do not count it.
+    let text = text.strip_prefix('\u{feff}').unwrap_or(text);
     let options = serde_saphyr::options! {
         budget: serde_saphyr::budget! { max_depth: MAX_DEPTH, max_nodes: MAX_NODES, max_documents: 1 },
         duplicate_keys: DuplicateKeyPolicy::Error,

@@ -6,17 +6,20 @@
 
 mod blooms;
 mod estimate;
+mod order;
 mod whole;
 
 pub(crate) use blooms::whole as bloom_filter;
+pub(crate) use order::ordered;
 
-use super::prune::Ranges;
+use super::prune::{Ranges, TimeRange, is_range};
 use super::{QueryView, SEGMENTS_URL, made};
 use crate::schema::read_schema;
 use crate::store::{HistoryTable, SegmentFile, Snapshot};
 use async_trait::async_trait;
-use datafusion::arrow::compute::cast;
-use datafusion::arrow::datatypes::SchemaRef;
+use datafusion::arrow::array::{Array as _, AsArray as _};
+use datafusion::arrow::compute::{cast, max, min};
+use datafusion::arrow::datatypes::{SchemaRef, TimestampMicrosecondType};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::{Session, TableProvider};
@@ -68,10 +71,18 @@ impl History {
         Some(PartitionedFile::new(inside, segment.bytes).with_metadata_size_hint(FOOTER_HINT_BYTES))
     }
 
-    /// The rows in memory; of events, only the columns that are read become views.
-    fn open(&self, snapshot: &Snapshot, projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+    /// The rows in memory, without batches of another time; of events, only the columns that are read become views.
+    fn open(
+        &self,
+        snapshot: &Snapshot,
+        told: TimeRange,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         match self.table {
-            HistoryTable::ProcessEvents => self.viewed(&snapshot.open, projection),
+            HistoryTable::ProcessEvents => {
+                let meant = |batch: &&RecordBatch| times(batch).is_none_or(|(first, last)| told.overlaps(first, last));
+                self.viewed(snapshot.open.iter().filter(meant), projection)
+            }
             HistoryTable::ProcessLifetimes => {
                 let rows = snapshot.open_lifetimes.clone();
                 let schema = Arc::clone(&self.schema);
@@ -80,7 +91,20 @@ impl History {
         }
     }
 
-    fn viewed(&self, batches: &[RecordBatch], projection: Option<&Vec<usize>>) -> Result<Arc<dyn ExecutionPlan>> {
+    /// Whether each file and each batch in memory has only rows that pass the filter, or none.
+    fn settles(&self, snapshot: &Snapshot, filter: &Expr) -> bool {
+        let decided = |first_us, last_us| TimeRange::decides(filter, first_us, last_us);
+        self.table == HistoryTable::ProcessEvents
+            && is_range(filter)
+            && snapshot.segments.iter().all(|segment| decided(segment.first_us, segment.last_us))
+            && snapshot.open.iter().all(|batch| times(batch).is_some_and(|(first, last)| decided(first, last)))
+    }
+
+    fn viewed<'a>(
+        &self,
+        batches: impl Iterator<Item = &'a RecordBatch>,
+        projection: Option<&Vec<usize>>,
+    ) -> Result<Arc<dyn ExecutionPlan>> {
         let all: Vec<usize> = (0..self.schema.fields().len()).collect();
         let wanted = projection.unwrap_or(&all);
         let schema = Arc::new(self.schema.project(wanted)?);
@@ -91,7 +115,7 @@ impl History {
             let rows = RecordBatchOptions::new().with_row_count(Some(batch.num_rows()));
             RecordBatch::try_new_with_options(Arc::clone(&schema), columns, &rows)
         };
-        let batches = batches.iter().map(read).collect::<Result<Vec<_>, ArrowError>>()?;
+        let batches = batches.map(read).collect::<Result<Vec<_>, ArrowError>>()?;
         Ok(MemorySourceConfig::try_new_exec(&[batches], Arc::clone(&schema), None)?)
     }
 
@@ -174,6 +198,12 @@ impl History {
     }
 }
 
+/// The first and last instant of a batch in memory; `None` when it has none.
+fn times(batch: &RecordBatch) -> Option<(i64, i64)> {
+    let times = batch.column_by_name("time")?.as_primitive_opt::<TimestampMicrosecondType>()?;
+    if times.null_count() > 0 { None } else { min(times).zip(max(times)) }
+}
+
 /// The files for so many readers, each with about the same share of the bytes.
 fn spread(files: Vec<PartitionedFile>, readers: usize) -> Vec<FileGroup> {
     let all = vec![FileGroup::new(files)];
@@ -194,9 +224,15 @@ impl TableProvider for History {
         TableType::Base
     }
 
-    /// Filters narrow what is read; the rows of the open segment still pass all of them, so they stay in the plan.
+    /// Filters narrow what is read; the rows of the open segment still pass them, so they stay in the plan. A range of time that
+    /// cuts through no file is settled by which files are read.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
-        Ok(vec![TableProviderFilterPushDown::Inexact; filters.len()])
+        let snapshot = self.view.snapshot()?;
+        let told = |filter: &&Expr| match self.settles(&snapshot, filter) {
+            true => TableProviderFilterPushDown::Exact,
+            false => TableProviderFilterPushDown::Inexact,
+        };
+        Ok(filters.iter().map(told).collect())
     }
 
     async fn scan(
@@ -229,7 +265,7 @@ impl TableProvider for History {
         let left: BTreeSet<&str> = files.iter().map(|file| file.object_meta.location.as_ref()).collect();
         let is_left = |segment: &&Arc<SegmentFile>| self.inside(segment).is_some_and(|inside| left.contains(inside));
         wanted().filter(is_left).for_each(|segment| self.view.reads(segment));
-        let open = self.open(&snapshot, projection)?;
+        let open = self.open(&snapshot, ranges.told, projection)?;
         if files.is_empty() {
             return Ok(open);
         }

@@ -60,6 +60,15 @@ impl TimeRange {
         range
     }
 
+    /// Whether a condition that [`is_range`] holds for every row of these instants, or for none.
+    pub(super) fn decides(term: &Expr, first_us: i64, last_us: i64) -> bool {
+        let range = Self::over(TIME, std::slice::from_ref(term));
+        // Bounds are taken as if they included their end, so this is one instant stricter than the condition.
+        let holds = (range.from_us == i64::MIN || first_us > range.from_us)
+            && (range.to_us == i64::MAX || last_us < range.to_us.saturating_sub(1));
+        holds || !range.overlaps(first_us, last_us)
+    }
+
     /// What lies in both.
     pub(super) fn and(self, other: Self) -> Self {
         Self { from_us: self.from_us.max(other.from_us), to_us: self.to_us.min(other.to_us) }
@@ -111,6 +120,21 @@ impl TimeRange {
     }
 }
 
+/// Whether nothing but bounds of `time` stand in a condition.
+pub(super) fn is_range(term: &Expr) -> bool {
+    let bounds = |op: &Operator| matches!(op, Operator::Gt | Operator::GtEq | Operator::Lt | Operator::LtEq);
+    match term {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
+            let written = is_column(left, TIME) && literal(right).is_some();
+            bounds(op) && (written || (is_column(right, TIME) && literal(left).is_some()))
+        }
+        Expr::Between(Between { expr, negated: false, low, high }) => {
+            is_column(expr, TIME) && literal(low).is_some() && literal(high).is_some()
+        }
+        _ => false,
+    }
+}
+
 fn is_column(expr: &Expr, name: &str) -> bool {
     matches!(expr, Expr::Column(column) if column.name == name)
 }
@@ -156,6 +180,28 @@ mod tests {
         let either = col("time").gt(at(10)).or(col("pid").eq(lit(1_i64)));
         assert_eq!(TimeRange::of(&[either]), TimeRange::ALL);
         assert_eq!(TimeRange::of(&[col("start_time").gt(at(10))]), TimeRange::ALL);
+    }
+
+    #[test]
+    fn a_range_is_decided_where_no_row_is_at_its_ends() {
+        let from = col("time").gt_eq(at(10));
+        assert!(TimeRange::decides(&from, 11, 20) && TimeRange::decides(&from, 1, 9));
+        assert!(!TimeRange::decides(&from, 10, 20) && !TimeRange::decides(&from, 9, 20));
+        let until = at(20).gt(col("time"));
+        assert!(TimeRange::decides(&until, 1, 18) && TimeRange::decides(&until, 22, 30));
+        assert!(!TimeRange::decides(&until, 1, 20) && !TimeRange::decides(&until, 1, 21));
+        let between = col("time").between(at(5), at(10));
+        assert!(TimeRange::decides(&between, 6, 9) && TimeRange::decides(&between, 12, 13));
+        assert!(!TimeRange::decides(&between, 4, 9) && !TimeRange::decides(&between, 6, 11));
+        assert!(is_range(&from) && is_range(&until) && is_range(&between));
+        let others = [
+            col("time").eq(at(10)),
+            col("time").gt(col("start_time")),
+            col("start_time").gt(at(1)),
+            from.or(col("pid").eq(lit(1_i64))),
+            col("time").not_between(at(1), at(2)),
+        ];
+        assert!(!others.iter().any(is_range));
     }
 
     #[test]

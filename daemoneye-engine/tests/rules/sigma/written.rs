@@ -125,7 +125,7 @@ fn what_a_rule_says_about_itself_and_lists_count_as_they_are_written() {
         assert!(source.contains(part), "{part}: {source}");
     }
     let dir = tempfile::tempdir().unwrap();
-    std::fs::write(dir.path().join("a.yaml"), "x: [007, 1.10, 0x1F, True]\ny: 1e3\n").unwrap();
+    std::fs::write(dir.path().join("a.yaml"), "\u{feff}x: [007, 1.10, 0x1F, True]\ny: 1e3\n").unwrap();
     let lists = read_lists(dir.path()).unwrap();
     assert_eq!((lists["x"].join(" "), lists["y"].join(" ")), ("007 1.10 0x1F True".to_owned(), "1e3".to_owned()));
 }

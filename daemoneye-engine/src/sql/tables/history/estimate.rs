@@ -20,7 +20,7 @@ pub(super) fn passing(rows: u64, filters: &[Expr]) -> usize {
 }
 
 /// Columns whose conditions leave runs of rows, or most rows: what they exclude is cheaper to drop than to step over.
-const WIDE: &[&str] = &["event_type", "start_kind", "time"];
+pub(super) const WIDE: &[&str] = &["event_type", "start_kind", "time"];
 
 /// Whether few rows pass `filters`, so that the other columns are worth decoding only for those.
 pub(super) fn narrow(filters: &[Expr]) -> bool {
