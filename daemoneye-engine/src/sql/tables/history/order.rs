@@ -26,7 +26,7 @@ fn scan(node: &Arc<dyn ExecutionPlan>) -> Option<Arc<dyn ExecutionPlan>> {
     let scan = node.downcast_ref::<DataSourceExec>()?;
     let (config, source) = scan.downcast_to_file_source::<ParquetSource>()?;
     let filter = datafusion::datasource::physical_plan::FileSource::filter(source)?;
-    let mut terms: Vec<_> = split_conjunction(&filter).into_iter().map(Arc::clone).collect();
+    let mut terms: Vec<_> = split_conjunction(&filter).into_iter().cloned().collect();
     terms.sort_by_key(rank);
     let source = source.with_predicate(conjunction(terms)).with_reorder_filters(false);
     let config = FileScanConfigBuilder::from(config.clone()).with_source(Arc::new(source)).build();
