@@ -139,7 +139,10 @@ impl Store {
     }
 
     /// Puts files that are whole back into the list, those of them that are aside; the ledger says so.
-    fn use_again(&self, whole: &[Arc<SegmentFile>]) -> Result<(), StoreError> {
+    pub(super) fn use_again(&self, whole: &[Arc<SegmentFile>]) -> Result<(), StoreError> {
+        if self.held.read().map_err(|_| StoreError::LockPoisoned)?.damaged.is_empty() {
+            return Ok(());
+        }
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
         let (back, aside) = std::mem::take(&mut held.damaged)
             .into_iter()

@@ -13,7 +13,7 @@ const COUNT: &str = "SELECT pid FROM process_events";
 /// Changes the name of the writer at the end of the file, which no reader minds.
 fn change(path: &Path) {
     let mut bytes = fs::read(path).unwrap();
-    let word = b"parquet-rs";
+    let word = b"daemoneye ";
     let at = bytes.windows(word.len()).rposition(|part| part == word).unwrap();
     *bytes.get_mut(at).unwrap() ^= 1;
     fs::write(path, bytes).unwrap();
@@ -72,12 +72,16 @@ async fn a_file_that_changes_under_a_running_agent_is_found_by_the_next_query() 
 async fn what_a_check_finds_is_missing_from_answers_as_it_says() {
     let dir = tempfile::tempdir().unwrap();
     let (store, files) = three_files(dir.path());
+    let whole = fs::read(&files[0]).unwrap();
     change(&files[0]);
     let found = store.fsck(&mut |_, _| true).unwrap();
     assert_eq!(found.problems.len(), 1, "{found:?}");
     assert_eq!(store.snapshot().damaged.len(), 1, "set aside at once");
-    let (_store, engine) = engine(store);
+    let (store, engine) = engine(store);
     assert_eq!(ask(&engine, COUNT).await, (200, unreadable()));
+    fs::write(&files[0], whole).unwrap();
+    assert!(store.fsck(&mut |_, _| true).unwrap().is_sound());
+    assert_eq!((ask(&engine, COUNT).await.0, store.snapshot().damaged.len()), (300, 0), "it was put back");
 }
 
 #[cfg(unix)]

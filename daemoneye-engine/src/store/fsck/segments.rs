@@ -45,6 +45,7 @@ impl Store {
                 || Ok::<_, StoreError>(held.iter().any(|pinned| pinned.id == file.id) || self.is_registered(file.id)?);
             match file.compare() {
                 Ok(Ok(())) => {
+                    self.use_again(&[Arc::new(file.clone())])?;
                     if let Err(what) = check_footer(file) {
                         found.report(place(), what, REGISTERED);
                     }
