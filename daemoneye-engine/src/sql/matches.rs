@@ -106,7 +106,7 @@ fn matching(
 ) -> Result<Transformed<Expr>> {
     allowance.time()?;
     let regex = compiled(pattern, folded, allowance)?;
-    let piece = if folded { None } else { Piece::of_expression(pattern) };
+    let piece = if folded { None } else { Piece::of_expression(pattern).map(Box::new) };
     let kind = Kind::Expression { regex, negated, piece };
     Ok(Transformed::yes(call(kind, text, written, allowance)))
 }
@@ -139,7 +139,7 @@ fn liked(like: Like, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {
             if let (false, Some(sought)) = (case_insensitive, within(&text))
                 && let Ok(regex) = compiled(&sought, false, allowance)
             {
-                let kind = Kind::Expression { regex, negated, piece: Piece::of_like(&text) };
+                let kind = Kind::Expression { regex, negated, piece: Piece::of_like(&text).map(Box::new) };
                 return Ok(Transformed::yes(call(kind, *expr, *pattern, allowance)));
             }
             let like = Like { negated, expr, pattern, escape_char, case_insensitive };
@@ -217,7 +217,7 @@ type Sought<'a> = (&'a Regex, Option<&'a Piece>);
 
 #[derive(Debug)]
 enum Kind {
-    Expression { regex: Regex, negated: bool, piece: Option<Piece> },
+    Expression { regex: Regex, negated: bool, piece: Option<Box<Piece>> },
     Like { negated: bool, folded: bool },
 }
 
@@ -280,7 +280,7 @@ impl ScalarUDFImpl for Matches {
                 let text = text.to_array(args.number_rows)?;
                 let as_it_is = text.data_type() == &DataType::Utf8View;
                 let text = if as_it_is { text } else { plain(text)? };
-                self.expression(&text, (regex, piece.as_ref()), *negated)
+                self.expression(&text, (regex, piece.as_deref()), *negated)
             }
             Kind::Like { negated, folded } => {
                 let (text, pattern) = (texts(text, args.number_rows)?, texts(pattern, args.number_rows)?);
