@@ -10,7 +10,7 @@ use super::weights::Weights;
 use crate::detect::matcher::{Comparison, Leaf, Test};
 
 /// Most further sets of one clue: two more parts of an AND rule out nearly all that the first lets through.
-pub(super) const MAX_FURTHER: usize = 2;
+const MAX_FURTHER: usize = 2;
 /// Most witnesses of a further set: more are looked at for longer than an evaluation takes.
 const MAX_SET: usize = 32;
 /// A set that so many rows of a million have rules nothing out.
@@ -59,7 +59,7 @@ impl Clues {
     }
 
     /// All hold: the rarest finds the row, and the next ones are there too.
-    fn all(parts: impl Iterator<Item = Self>) -> Self {
+    pub(super) fn all(parts: impl Iterator<Item = Self>) -> Self {
         let mut parts: Vec<(u64, Self)> = parts.map(|part| (part.cost(), part)).collect();
         parts.sort_by_key(|(cost, _)| *cost);
         let mut parts = parts.into_iter();
@@ -144,5 +144,17 @@ mod tests {
                     AND ci_contains(command_line, 'everyday') IS NOT TRUE";
         let Clues::Any(clues) = when_true(&condition(held), &Weights::default()) else { panic!() };
         assert_eq!(clues.iter().map(|clue| clue.further.len()).collect::<Vec<_>>(), [1, 0]);
+    }
+
+    #[test]
+    fn an_expression_and_a_pattern_have_all_their_runs() {
+        for held in ["re_match(name, 'abcde[0-9]+sekurlsa')", "name ILIKE '%abcde%sekurlsa%'"] {
+            let Clues::Any(clues) = when_true(&condition(held), &Weights::default()) else { panic!("{held}") };
+            let [clue] = clues.as_slice() else { panic!("{clues:?}") };
+            let needle = |text: &str| Witness::Needle(place("name"), text.into());
+            assert_eq!(clue.witness, needle("sekurlsa"), "{held}");
+            let further: Vec<_> = clue.further.iter().map(|set| set.witnesses.to_vec()).collect();
+            assert_eq!(further, [vec![needle("abcde")]], "{held}");
+        }
     }
 }

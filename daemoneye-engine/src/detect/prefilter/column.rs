@@ -20,6 +20,14 @@ const REMEMBERED_BYTES: usize = 512;
 /// looked up each time.
 pub(super) const ALL_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
 
+/// Bits of one word.
+const WORD: usize = 64;
+
+/// Witnesses of a remembered value that are with it.
+const FEW: usize = 3;
+/// No witness: no set has so many.
+const NONE: WitnessAt = WitnessAt::MAX;
+
 /// The place of a witness in its set of rules.
 pub(super) type WitnessAt = u32;
 
@@ -34,9 +42,7 @@ pub(super) struct ColumnIndex {
     exact: Named,
     bases: Named,
     needles: Option<Needles>,
-    /// By needle.
-    witnesses: Box<[WitnessAt]>,
-    texts: Box<[Box<str>]>,
+    texts: Box<[(Box<str>, WitnessAt)]>,
     hasher: RandomState,
 }
 
@@ -44,8 +50,6 @@ pub(super) struct ColumnIndex {
 #[derive(Debug, Default)]
 pub(super) struct Memory {
     slots: Vec<Slot>,
-    /// Of the last value that was looked at.
-    found: Found,
 }
 
 /// Witnesses, each once, in the order in which they were found.
@@ -67,28 +71,26 @@ struct Slot {
 #[derive(Debug)]
 struct Remembered {
     text: Box<str>,
-    witnesses: Box<[WitnessAt]>,
+    /// The first ones, here because most values have no more; the last one of them again where there are fewer.
+    few: [WitnessAt; FEW],
+    more: Box<[WitnessAt]>,
 }
 
 impl ColumnIndex {
     /// `None` when so many needles cannot be looked for.
     pub(super) fn new(column: usize, of: BTreeMap<&Witness, WitnessAt>) -> Option<Self> {
         let (mut present, mut exact, mut bases) = (None, Named::default(), Named::default());
-        let (mut texts, mut witnesses) = (Vec::new(), Vec::new());
+        let mut texts = Vec::new();
         for (witness, at) in of {
             match witness {
                 Witness::Base(_, name) => drop(bases.insert(name.clone(), at)),
                 Witness::Exact(_, text) => drop(exact.insert(text.clone(), at)),
-                Witness::Needle(_, text) => {
-                    texts.push(text.clone());
-                    witnesses.push(at);
-                }
+                Witness::Needle(_, text) => texts.push((text.clone(), at)),
                 Witness::Present(_) => present = Some(at),
             }
         }
         let needles = if texts.is_empty() { None } else { Some(Needles::new(&texts)?) };
-        let (witnesses, texts, hasher) = (witnesses.into(), texts.into(), RandomState::default());
-        Some(Self { column, present, exact, bases, needles, witnesses, texts, hasher })
+        Some(Self { column, present, exact, bases, needles, texts: texts.into(), hasher: RandomState::default() })
     }
 
     /// Size of what needles are found by, in bytes.
@@ -100,8 +102,7 @@ impl ColumnIndex {
     pub(super) fn witnesses(&self) -> impl Iterator<Item = (Witness, WitnessAt)> {
         let exact = self.exact.iter().map(|(text, at)| (Witness::Exact(self.column, text.clone()), *at));
         let bases = self.bases.iter().map(|(name, at)| (Witness::Base(self.column, name.clone()), *at));
-        let needles = self.texts.iter().zip(&self.witnesses);
-        let needles = needles.map(|(text, at)| (Witness::Needle(self.column, text.clone()), *at));
+        let needles = self.texts.iter().map(|(text, at)| (Witness::Needle(self.column, text.clone()), *at));
         let present = self.present.map(|at| (Witness::Present(self.column), at));
         present.into_iter().chain(exact).chain(bases).chain(needles)
     }
@@ -111,59 +112,51 @@ impl ColumnIndex {
         self.needles.is_some() || !self.exact.is_empty() || !self.bases.is_empty()
     }
 
-    /// The witnesses that a value has, each once. `folded` is asked for when the value is not remembered; `bytes` is what all
+    /// Adds the witnesses that a value has. `folded` is asked for when the value is not remembered; `bytes` is what all
     /// columns remember.
-    pub(super) fn witnesses_of<'m>(
+    pub(super) fn look<'m>(
         &self,
         text: &str,
         folded: impl FnOnce() -> Option<&'m str>,
-        memory: &'m mut Memory,
+        memory: &mut Memory,
+        found: &mut Found,
         bytes: &mut usize,
-    ) -> &'m [WitnessAt] {
+    ) {
         if text.len() > REMEMBERED_BYTES {
-            self.find(folded().unwrap_or_default(), &mut memory.found);
-            return memory.found.all();
+            return self.find(folded().unwrap_or_default(), found);
         }
         if memory.slots.is_empty() {
             memory.slots.resize_with(REMEMBERED, Slot::default);
         }
         let hash = self.hasher.hash_one(text);
-        let place = usize::try_from(hash).unwrap_or_default() % REMEMBERED;
-        let is_known = memory.slots.get(place).is_some_and(|slot| slot.holds(text));
-        if !is_known {
-            self.find(folded().unwrap_or_default(), &mut memory.found);
-            if let Some(slot) = memory.slots.get_mut(place)
-                && std::mem::replace(&mut slot.passed, hash) == hash
-            {
-                slot.remember(text, memory.found.all(), bytes);
-            }
-            return memory.found.all();
+        let Some(slot) = memory.slots.get_mut(usize::try_from(hash).unwrap_or_default() % REMEMBERED) else { return };
+        if let Some(known) = slot.known.as_ref().filter(|known| &*known.text == text) {
+            return known.few.iter().chain(&*known.more).for_each(|at| found.add(*at));
         }
-        memory.slots.get(place).and_then(|slot| slot.known.as_ref()).map_or(&[], |known| &known.witnesses)
+        let before = found.all.len();
+        self.find(folded().unwrap_or_default(), found);
+        if std::mem::replace(&mut slot.passed, hash) == hash {
+            slot.remember(text, found.all.get(before..).unwrap_or_default(), bytes);
+        }
     }
 
     fn find(&self, folded: &str, found: &mut Found) {
-        found.clear();
         self.exact.get(folded).into_iter().for_each(|at| found.add(*at));
         if !self.bases.is_empty() {
             self.bases.get(base_of(folded)).into_iter().for_each(|at| found.add(*at));
         }
         if let Some(needles) = &self.needles {
-            needles.each(folded.as_bytes(), |needle| {
-                self.witnesses.get(needle).into_iter().for_each(|at| found.add(*at))
-            });
+            needles.each(folded.as_bytes(), |at| found.add(at));
         }
     }
 }
 
 impl Slot {
-    fn holds(&self, text: &str) -> bool {
-        self.known.as_ref().is_some_and(|known| &*known.text == text)
-    }
-
     fn remember(&mut self, text: &str, witnesses: &[WitnessAt], bytes: &mut usize) {
         let before = self.known.as_ref().map_or(0, Remembered::bytes);
-        let known = Remembered { text: text.into(), witnesses: witnesses.into() };
+        let (few, more) = witnesses.split_at(witnesses.len().min(FEW));
+        let few = std::array::from_fn(|at| few.get(at).or(few.last()).copied().unwrap_or(NONE));
+        let known = Remembered { text: text.into(), few, more: more.into() };
         let after = bytes.saturating_sub(before).saturating_add(known.bytes());
         if after <= ALL_REMEMBERED_BYTES {
             *bytes = after;
@@ -174,25 +167,23 @@ impl Slot {
 
 impl Remembered {
     fn bytes(&self) -> usize {
-        self.text.len().saturating_add(size_of_val::<[WitnessAt]>(&self.witnesses))
+        self.text.len().saturating_add(size_of_val::<[WitnessAt]>(&self.more))
     }
 }
 
 impl Found {
-    pub(super) fn clear(&mut self) {
+    /// None of so many witnesses.
+    pub(super) fn clear(&mut self, of: usize) {
         for witness in self.all.drain(..) {
             if let Some(word) = self.bits.get_mut(word_of(witness)) {
                 *word = 0;
             }
         }
+        self.bits.resize(of.div_ceil(WORD), 0);
     }
 
     pub(super) fn add(&mut self, witness: WitnessAt) {
-        let word = word_of(witness);
-        if word >= self.bits.len() {
-            self.bits.resize(word.saturating_add(1), 0);
-        }
-        if let Some(word) = self.bits.get_mut(word)
+        if let Some(word) = self.bits.get_mut(word_of(witness))
             && *word >> (witness % u64::BITS) & 1 == 0
         {
             *word |= 1 << (witness % u64::BITS);
@@ -201,7 +192,13 @@ impl Found {
     }
 
     pub(super) fn has(&self, witness: WitnessAt) -> bool {
-        self.bits.get(word_of(witness)).is_some_and(|word| *word >> (witness % u64::BITS) & 1 != 0)
+        self.has_any([witness])
+    }
+
+    /// Whether one of these is there. All are looked at: the processor cannot foresee which is.
+    pub(super) fn has_any<const COUNT: usize>(&self, witnesses: [WitnessAt; COUNT]) -> bool {
+        let bit = |at: WitnessAt| self.bits.get(word_of(at)).copied().unwrap_or_default() >> (at % u64::BITS) & 1;
+        witnesses.into_iter().map(bit).fold(0, |any, bit| any | bit) != 0
     }
 
     pub(super) fn all(&self) -> &[WitnessAt] {
@@ -221,12 +218,31 @@ mod tests {
     fn what_does_not_fit_the_memory_is_found_all_the_same_and_not_remembered() {
         let needle = Witness::Needle(0, "ab".into());
         let index = ColumnIndex::new(0, BTreeMap::from([(&needle, 7)])).unwrap();
-        for (mut bytes, grows) in [(0, 6 + 4), (ALL_REMEMBERED_BYTES - 9, 0)] {
-            let (before, mut memory) = (bytes, Memory::default());
+        for (mut bytes, grows) in [(0, 6), (ALL_REMEMBERED_BYTES - 5, 0)] {
+            let (before, mut memory, mut found) = (bytes, Memory::default(), Found::default());
             for _ in 0..3 {
-                assert_eq!(index.witnesses_of("x ab y", || Some("x ab y"), &mut memory, &mut bytes), [7]);
+                found.clear(8);
+                index.look("x ab y", || Some("x ab y"), &mut memory, &mut found, &mut bytes);
+                assert_eq!(found.all(), [7]);
             }
             assert_eq!(bytes - before, grows);
+        }
+    }
+
+    #[test]
+    fn what_is_remembered_is_what_was_found_however_much() {
+        let needles: Vec<Witness> = (0..5).map(|at| Witness::Needle(0, format!("n{at}").into())).collect();
+        let index = ColumnIndex::new(0, needles.iter().zip(0..).collect()).unwrap();
+        for text in ["", "n3", "n4 n0", "n0 n1 n2", "n4 n3 n2 n1 n0"] {
+            let (mut memory, mut found, mut bytes) = (Memory::default(), Found::default(), 0);
+            let expected: Vec<WitnessAt> = (0..5).filter(|at| text.contains(&format!("n{at}"))).collect();
+            for _ in 0..3 {
+                found.clear(5);
+                index.look(text, || Some(text), &mut memory, &mut found, &mut bytes);
+                let mut all = found.all().to_vec();
+                all.sort_unstable();
+                assert_eq!(all, expected, "{text}");
+            }
         }
     }
 }

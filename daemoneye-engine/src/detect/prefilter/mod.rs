@@ -16,7 +16,7 @@ mod weights;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
-use self::clue::{Clue, Clues, MAX_FURTHER, when_true};
+use self::clue::{Clue, Clues, when_true};
 use self::column::{ColumnIndex, Found, Memory, WitnessAt};
 use self::need::Witness;
 pub(super) use self::paths::paths_when_true;
@@ -33,10 +33,8 @@ const END: u32 = u32::MAX;
 
 /// No set of witnesses.
 const NO_SET: u32 = u32::MAX;
-/// Multiplies the place of a witness into a hash, whose upper bits are used: 2^64 divided by the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Leaves as many of the upper bits as tell those of a [`Marks`] apart.
-const MARKS_SHIFT: u32 = u64::BITS - Marks::BITS.ilog2();
+/// Witnesses that a filed rule names itself: most sets have no more.
+const THERE: usize = 3;
 
 /// The place of a rule in its set.
 type RuleAt = u32;
@@ -45,9 +43,13 @@ type RuleAt = u32;
 #[derive(Debug, Default)]
 pub(super) struct Prefilter {
     columns: Vec<ColumnIndex>,
+    /// How many there are. Those that rules are filed under come first.
+    witnesses: usize,
     /// Rules by witness: where those of each begin in `filed`, and one more.
     starts: Vec<u32>,
     filed: Vec<Filed>,
+    /// By filed rule: a set of witnesses of which one is on the row as well.
+    seconds: Vec<u32>,
     /// Of each set of witnesses where it ends in `sets`.
     set_ends: Vec<u32>,
     sets: Vec<WitnessAt>,
@@ -58,17 +60,13 @@ pub(super) struct Prefilter {
     weights: Weights,
 }
 
-/// A rule under one of its witnesses, and the sets of which each has one on the row too.
+/// A rule under one of its witnesses, and others of which one is on the row too: that is looked at for each rule under each witness
+/// of each row, so it is here and small. Where there are more of them the rule is filed several times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Filed {
     rule: RuleAt,
-    sets: [u32; MAX_FURTHER],
-    /// Of all witnesses of each set: a row with none of these marks has none of them, and nothing else need be looked at.
-    marks: [Marks; MAX_FURTHER],
+    there: [WitnessAt; THERE],
 }
-
-/// Some witnesses, a bit each; several may share one.
-type Marks = u64;
 
 /// The candidates of some rows, and what is remembered from rows before them.
 #[derive(Debug, Default)]
@@ -76,7 +74,8 @@ pub(super) struct Candidates {
     memories: Vec<Memory>,
     remembered_bytes: usize,
     tally: Tally,
-    row: Row,
+    /// Of the row that is looked at.
+    found: Found,
     /// By rule: the first of its rows in `rows`.
     heads: Vec<u32>,
     rows: Vec<Link>,
@@ -111,13 +110,6 @@ impl Kept {
     }
 }
 
-/// The witnesses that one row has, and their marks.
-#[derive(Debug, Default)]
-struct Row {
-    found: Found,
-    marks: Marks,
-}
-
 #[derive(Debug, Clone, Copy)]
 struct Link {
     row: u32,
@@ -139,8 +131,8 @@ impl Prefilter {
                 Clues::Open => this.open.push(rule),
             }
         }
-        let witnesses = this.index(clues.iter().flat_map(|(_, clues)| clues));
-        let mut filing = Filing { filed: vec![Vec::new(); witnesses.len()], known: HashMap::new() };
+        let (witnesses, finders) = this.index(&clues);
+        let mut filing = Filing { filed: vec![Vec::new(); finders], known: HashMap::new() };
         for (rule, clues) in &clues {
             this.file(*rule, clues, &witnesses, &mut filing);
         }
@@ -148,7 +140,8 @@ impl Prefilter {
             this.starts.push(u32::try_from(this.filed.len()).unwrap_or(u32::MAX));
             of_witness.sort_unstable();
             of_witness.dedup();
-            this.filed.append(&mut of_witness);
+            this.filed.extend(of_witness.iter().map(|(filed, _)| *filed));
+            this.seconds.extend(of_witness.iter().map(|(_, second)| *second));
         }
         this.starts.push(u32::try_from(this.filed.len()).unwrap_or(u32::MAX));
         this.open.sort_unstable();
@@ -156,31 +149,33 @@ impl Prefilter {
         this
     }
 
-    /// Gives every witness its place and every column its index; those of a column that cannot have one have no place.
-    fn index<'c>(&mut self, clues: impl Iterator<Item = &'c Clue>) -> HashMap<&'c Witness, WitnessAt> {
+    /// Gives every witness its place and every column its index; those of a column that cannot have one have no place. Also tells
+    /// how many rules may be filed under.
+    fn index<'c>(&mut self, clues: &'c [(RuleAt, Vec<Clue>)]) -> (HashMap<&'c Witness, WitnessAt>, usize) {
         let mut columns: BTreeMap<usize, BTreeMap<&Witness, WitnessAt>> = BTreeMap::new();
-        for clue in clues {
-            let further = clue.further.iter().flat_map(|further| further.witnesses.iter());
-            for witness in std::iter::once(&clue.witness).chain(further) {
-                columns.entry(witness.column()).or_default().entry(witness).or_default();
-            }
-        }
-        let (mut places, mut next) = (HashMap::new(), 0);
-        for (column, mut witnesses) in columns {
-            let first = next;
-            for at in witnesses.values_mut() {
-                *at = next;
+        let (mut next, mut finders): (WitnessAt, WitnessAt) = (0, 0);
+        let all = || clues.iter().flat_map(|(_, clues)| clues);
+        let further = all().flat_map(|clue| &clue.further).flat_map(|further| further.witnesses.iter());
+        let witnesses = all().map(|clue| (&clue.witness, true)).chain(further.map(|witness| (witness, false)));
+        for (witness, finds) in witnesses {
+            columns.entry(witness.column()).or_default().entry(witness).or_insert_with(|| {
+                let at = next;
                 next = next.saturating_add(1);
-            }
-            match ColumnIndex::new(column, witnesses.clone()) {
-                Some(index) => {
-                    self.columns.push(index);
-                    places.extend(witnesses);
-                }
-                None => next = first,
+                at
+            });
+            if finds {
+                finders = next;
             }
         }
-        places
+        self.witnesses = usize::try_from(next).unwrap_or(usize::MAX);
+        let mut places = HashMap::new();
+        for (column, witnesses) in columns {
+            if let Some(index) = ColumnIndex::new(column, witnesses.clone()) {
+                self.columns.push(index);
+                places.extend(witnesses);
+            }
+        }
+        (places, usize::try_from(finders).unwrap_or(usize::MAX))
     }
 
     fn file<'c>(
@@ -191,30 +186,33 @@ impl Prefilter {
         filing: &mut Filing<'c>,
     ) {
         for clue in clues {
-            let place = witnesses.get(&clue.witness).and_then(|at| usize::try_from(*at).ok());
-            let Some(filed) = place.and_then(|place| filing.filed.get_mut(place)) else {
+            let place = witnesses.get(&clue.witness).copied();
+            let filed = place.and_then(|at| Some((at, filing.filed.get_mut(usize::try_from(at).ok()?)?)));
+            let Some((at, filed)) = filed else {
                 self.open.push(rule);
                 return;
             };
-            let (mut sets, mut marks) = ([NO_SET; MAX_FURTHER], [Marks::MAX; MAX_FURTHER]);
-            for ((set, marks), further) in sets.iter_mut().zip(&mut marks).zip(&clue.further) {
-                let known = filing.known.entry(&further.witnesses);
-                (*set, *marks) = *known.or_insert_with(|| {
-                    let places = further.witnesses.iter().map(|witness| witnesses.get(witness).copied());
-                    // What cannot be looked for rules nothing out.
-                    places.collect::<Option<Vec<_>>>().map_or((NO_SET, Marks::MAX), |places| self.set(&places))
-                });
+            // What cannot be looked for rules nothing out.
+            let mut further = clue.further.iter().filter_map(|further| {
+                let places = further.witnesses.iter().map(|witness| witnesses.get(witness).copied());
+                Some((&further.witnesses, places.collect::<Option<Vec<_>>>()?))
+            });
+            let first = further.next().map_or_else(|| vec![at], |(_, places)| places);
+            let second = further
+                .next()
+                .map_or(NO_SET, |(set, places)| *filing.known.entry(set).or_insert_with(|| self.set(&places)));
+            for some in first.chunks(THERE) {
+                let there = std::array::from_fn(|one| some.get(one).or(some.first()).copied().unwrap_or(at));
+                filed.push((Filed { rule, there }, second));
             }
-            filed.push(Filed { rule, sets, marks });
         }
     }
 
-    /// The place of a new set of witnesses, and their marks.
-    fn set(&mut self, witnesses: &[WitnessAt]) -> (u32, Marks) {
-        let all = witnesses.iter().fold(0, |all, witness| all | mark(*witness));
+    /// The place of a new set of witnesses.
+    fn set(&mut self, witnesses: &[WitnessAt]) -> u32 {
         self.sets.extend(witnesses);
         self.set_ends.push(u32::try_from(self.sets.len()).unwrap_or(u32::MAX));
-        (u32::try_from(self.set_ends.len().saturating_sub(1)).unwrap_or(NO_SET), all)
+        u32::try_from(self.set_ends.len().saturating_sub(1)).unwrap_or(NO_SET)
     }
 
     /// Every rule on every row, for holding the other to.
@@ -249,12 +247,12 @@ impl Prefilter {
     /// Finds the candidates of rows from `first` on, in place of those found before, and tells the row that it stopped at.
     pub(super) fn find(&self, columns: &Columns<'_>, first: usize, candidates: &mut Candidates) -> usize {
         candidates.clear(self.rules, self.columns.len());
-        candidates.tally.begin(self.starts.len());
+        candidates.tally.begin(self.witnesses);
         let mut row = first;
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
             let Ok(at) = u32::try_from(row) else { break };
             push(&mut candidates.heads, &mut candidates.rows, &mut candidates.touched, self.open.iter().copied(), at);
-            candidates.row.clear();
+            candidates.found.clear(self.witnesses);
             for (place, index) in self.columns.iter().enumerate() {
                 candidates.look(place, index, columns, row);
             }
@@ -267,57 +265,40 @@ impl Prefilter {
 
     /// The rules that have a witness on the row, and what goes with it.
     fn rules_of(&self, candidates: &mut Candidates, at: u32) {
-        let Candidates { row, heads, rows, touched, tally, .. } = candidates;
+        let Candidates { found, heads, rows, touched, tally, .. } = candidates;
         if at.is_multiple_of(COUNTED) {
-            tally.row(row.found.all());
+            tally.row(found.all());
         }
-        for witness in row.found.all() {
-            let marked =
-                |filed: &&Filed| filed.marks.iter().all(|marks| *marks == Marks::MAX || marks & row.marks != 0);
-            let filed = self.filed_under(*witness).iter().filter(marked);
-            let there = filed.filter(|filed| filed.sets.iter().all(|set| *set == NO_SET || self.has_one(*set, row)));
-            push(heads, rows, touched, there.map(|filed| filed.rule), at);
+        for witness in found.all() {
+            let filed = self.filed_under(*witness).filter(|(filed, _)| found.has_any(filed.there));
+            let there = filed.filter(|(_, second)| *second == NO_SET || self.has_one(*second, found));
+            push(heads, rows, touched, there.map(|(filed, _)| filed.rule), at);
         }
     }
 
-    fn filed_under(&self, witness: WitnessAt) -> &[Filed] {
+    fn filed_under(&self, witness: WitnessAt) -> impl Iterator<Item = (&Filed, u32)> {
         let witness = usize::try_from(witness).unwrap_or(usize::MAX);
-        let Some([from, to]) = self.starts.get(witness..witness.saturating_add(2)) else { return &[] };
-        let range = usize::try_from(*from).unwrap_or(usize::MAX)..usize::try_from(*to).unwrap_or_default();
-        self.filed.get(range).unwrap_or_default()
+        let range = match self.starts.get(witness..witness.saturating_add(2)) {
+            Some([from, to]) => usize::try_from(*from).unwrap_or(usize::MAX)..usize::try_from(*to).unwrap_or_default(),
+            _ => 0..0,
+        };
+        let seconds = self.seconds.get(range.clone()).unwrap_or_default();
+        self.filed.get(range).unwrap_or_default().iter().zip(seconds.iter().copied())
     }
 
-    fn has_one(&self, set: u32, row: &Row) -> bool {
+    fn has_one(&self, set: u32, found: &Found) -> bool {
         let set = usize::try_from(set).unwrap_or(usize::MAX);
         let end = |at: usize| self.set_ends.get(at).and_then(|end| usize::try_from(*end).ok()).unwrap_or_default();
         let from = set.checked_sub(1).map_or(0, end);
-        self.sets.get(from..end(set)).unwrap_or_default().iter().any(|witness| row.found.has(*witness))
+        self.sets.get(from..end(set)).unwrap_or_default().iter().any(|witness| found.has(*witness))
     }
 }
 
 /// What is gathered while rules are filed.
 struct Filing<'c> {
-    filed: Vec<Vec<Filed>>,
+    filed: Vec<Vec<(Filed, u32)>>,
     /// Sets that have a place.
-    known: HashMap<&'c Arc<[Witness]>, (u32, Marks)>,
-}
-
-impl Row {
-    fn clear(&mut self) {
-        self.found.clear();
-        self.marks = 0;
-    }
-
-    fn add(&mut self, witnesses: &[WitnessAt]) {
-        for witness in witnesses {
-            self.found.add(*witness);
-            self.marks |= mark(*witness);
-        }
-    }
-}
-
-const fn mark(witness: WitnessAt) -> Marks {
-    1 << ((witness as u64).wrapping_mul(SPREAD) >> MARKS_SHIFT)
+    known: HashMap<&'c Arc<[Witness]>, u32>,
 }
 
 impl Candidates {
@@ -337,11 +318,11 @@ impl Candidates {
             let Some(text) = columns.text(index.column, row, false) else { return };
             let Some(memory) = self.memories.get_mut(place) else { return };
             let folded = || columns.text(index.column, row, true).and_then(|text| text.folded);
-            self.row.add(index.witnesses_of(text.raw, folded, memory, &mut self.remembered_bytes));
+            index.look(text.raw, folded, memory, &mut self.found, &mut self.remembered_bytes);
         } else if columns.cell(index.column, row).is_none() {
             return;
         }
-        self.row.add(index.present.as_slice());
+        index.present.iter().for_each(|at| self.found.add(*at));
     }
 
     /// Rules on rows.

@@ -70,6 +70,10 @@ impl Need {
 pub(super) fn of_leaf(leaf: &Leaf, wanted: bool, weights: &Weights) -> Clues {
     match (leaf, wanted) {
         (Leaf::Boolean(Scalar::Truth { yes, no }), wanted) => when_true(if wanted { yes } else { no }, weights),
+        (Leaf::Fits(subject, fits) | Leaf::Strict(subject, fits), true) => {
+            let needs = values::of_fits(subject, fits, weights);
+            Clues::all(needs.into_iter().map(|need| Clues::of(need, weights)))
+        }
         _ => Clues::of(of_predicate(leaf, wanted, weights), weights),
     }
 }
@@ -82,13 +86,13 @@ fn of_predicate(leaf: &Leaf, wanted: bool, weights: &Weights) -> Need {
         (Leaf::Compare(left, _, right) | Leaf::Search(left, _, right), _) => {
             Need::cheapest([present(left, weights), present(right, weights)], weights)
         }
-        (Leaf::Fits(subject, fits) | Leaf::Strict(subject, fits), true) => values::of_fits(subject, fits, weights),
         (Leaf::OneOf { subject, texts, .. }, true) => {
             values::of_texts(subject, &mut texts.iter().map(|text| &**text), weights)
         }
-        (Leaf::Fits(subject, _) | Leaf::OneOf { subject, .. } | Leaf::Present(subject), _) => {
-            present(subject, weights)
-        }
+        (
+            Leaf::Fits(subject, _) | Leaf::OneOf { subject, .. } | Leaf::Present(subject) | Leaf::Strict(subject, _),
+            _,
+        ) => present(subject, weights),
     }
 }
 

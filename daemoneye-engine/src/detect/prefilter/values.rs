@@ -28,13 +28,16 @@ struct Place<'w> {
     weights: &'w Weights,
 }
 
-/// What a row must have where the subject fits.
-pub(super) fn of_fits(subject: &Scalar, fits: &Fits, weights: &Weights) -> Need {
+/// What a row must have where the subject fits, all of it.
+pub(super) fn of_fits(subject: &Scalar, fits: &Fits, weights: &Weights) -> Vec<Need> {
     match subject {
-        Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| of_fits(choice, fits, weights))),
-        Scalar::Text(text) if fits.fits((&**text).into()) => Need::Open,
-        Scalar::Text(_) => Need::never(),
-        other => place(other, weights).map_or_else(|| present(other, weights), |place| place.fits(fits)),
+        Scalar::Coalesce(choices) => {
+            let cheapest = |choice| Need::cheapest(of_fits(choice, fits, weights), weights);
+            vec![Need::union(choices.iter().map(cheapest))]
+        }
+        Scalar::Text(text) if fits.fits((&**text).into()) => vec![Need::Open],
+        Scalar::Text(_) => vec![Need::never()],
+        other => place(other, weights).map_or_else(|| vec![present(other, weights)], |place| place.fits(fits)),
     }
 }
 
@@ -55,17 +58,21 @@ fn place<'w>(subject: &Scalar, weights: &'w Weights) -> Option<Place<'w>> {
 }
 
 impl Place<'_> {
-    fn fits(self, fits: &Fits) -> Need {
-        match fits.way() {
+    fn fits(self, fits: &Fits) -> Vec<Need> {
+        let union = match fits.way() {
             Way::Contains(needles) => Need::union(needles.values().map(|value| self.bytes(value))),
             Way::Ends(values) => Need::union(values.iter().map(|value| self.suffix(value))),
             Way::Equal(values) => Need::union(values.iter().map(|value| self.exact(value))),
-            Way::Expression(regex) => self.expression(regex),
-            Way::Like(likes) => Need::union(likes.iter().map(|like| self.like(like))),
+            Way::Expression(regex) => return self.expression(regex),
+            Way::Like(likes) => match &**likes {
+                [only] => return self.like(only),
+                several => Need::union(several.iter().map(|like| Need::cheapest(self.like(like), self.weights))),
+            },
             Way::Network(_) => self.present(),
             Way::OneOf(values) => Need::union(values.iter().map(|value| self.exact(value))),
             Way::Starts(values) => Need::union(values.iter().map(|value| self.needle(value))),
-        }
+        };
+        vec![union]
     }
 
     fn present(self) -> Need {
@@ -96,27 +103,28 @@ impl Place<'_> {
         if base.len() == text.len() || base.is_empty() || (self.lowered && !base.is_ascii()) {
             return self.needle(text);
         }
+        let is_all = base.len().saturating_add(1) == text.len();
         let base = Need::one(Witness::Base(self.column, folded_simple(base).into()));
-        Need::cheapest([base, self.needle(text)], self.weights)
+        // Where the base name is all of it, the run is on every row that the name is on.
+        if is_all { base } else { Need::cheapest([base, self.needle(text)], self.weights) }
     }
 
-    fn like(self, like: &Like) -> Need {
+    fn like(self, like: &Like) -> Vec<Need> {
         match like {
-            Like::Equal(text) => self.exact(text),
+            Like::Equal(text) => vec![self.exact(text)],
             Like::Expression(regex) => self.expression(regex),
             Like::Runs { start, between, end } => {
                 let between = between.iter().map(|run| self.bytes(run.needle()));
-                Need::cheapest([self.suffix(end), self.needle(start)].into_iter().chain(between), self.weights)
+                [self.suffix(end), self.needle(start)].into_iter().chain(between).collect()
             }
         }
     }
 
     /// Flags are written into the expression, so parsing it again tells all of it.
-    fn expression(self, regex: &Regex) -> Need {
-        regex_syntax::parse(regex.as_str()).map_or_else(
-            |_| self.present(),
-            |hir| Need::cheapest([Runs::of(self, &hir), self.present()], self.weights),
-        )
+    fn expression(self, regex: &Regex) -> Vec<Need> {
+        let mut needs = regex_syntax::parse(regex.as_str()).map_or_else(|_| Vec::new(), |hir| Runs::of(self, &hir));
+        needs.push(self.present());
+        needs
     }
 }
 
@@ -133,17 +141,18 @@ struct Runs<'w> {
 }
 
 impl<'w> Runs<'w> {
-    fn of(place: Place<'w>, hir: &Hir) -> Need {
+    fn of(place: Place<'w>, hir: &Hir) -> Vec<Need> {
         let mut runs = Self { place, needs: Vec::new(), run: String::new() };
         runs.walk(hir);
         runs.broken();
-        Need::cheapest(runs.needs, place.weights)
+        runs.needs
     }
 
     fn walk(&mut self, hir: &Hir) {
         match hir.kind() {
             HirKind::Alternation(branches) => {
-                let branches = branches.iter().map(|branch| Self::of(self.place, branch));
+                let of = |branch| Need::cheapest(Self::of(self.place, branch), self.place.weights);
+                let branches = branches.iter().map(of);
                 let need = Need::union(branches);
                 self.broken();
                 self.needs.push(need);
