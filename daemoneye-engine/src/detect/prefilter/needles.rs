@@ -83,7 +83,7 @@ struct Anchor {
 /// What of a needle stands next to its window: behind it at the beginning of `bytes`, before it at the end, zeros between.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Around {
-    bytes: u64,
+    bytes: [u8; AROUND],
     after: u8,
     before: u8,
     /// Whether that and the window are the needle.
@@ -174,6 +174,7 @@ impl Around {
         let near = before.get(before.len().saturating_sub(room)..)?;
         let is_all = near.len() == before.len() && after.len() == behind.len();
         let bytes = number(after) | number(near).checked_shl(bits_of(AROUND.checked_sub(near.len())?)).unwrap_or(0);
+        let bytes = bytes.to_le_bytes();
         Some(Self { bytes, after: u8::try_from(after.len()).ok()?, before: u8::try_from(near.len()).ok()?, is_all })
     }
 
@@ -184,7 +185,10 @@ impl Around {
         let after = text.get(at.saturating_add(WIDTH)..)?.first_chunk::<AROUND>()?;
         let low = u64::MAX.checked_shr(WORD.saturating_sub(bits_of(self.after.into()))).unwrap_or(0);
         let high = u64::MAX.checked_shl(WORD.saturating_sub(bits_of(self.before.into()))).unwrap_or(0);
-        Some((u64::from_le_bytes(*after) & low) | (u64::from_le_bytes(*before) & high) == self.bytes)
+        Some(
+            (u64::from_le_bytes(*after) & low) | (u64::from_le_bytes(*before) & high)
+                == u64::from_le_bytes(self.bytes),
+        )
     }
 }
 
