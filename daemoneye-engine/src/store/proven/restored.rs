@@ -1,8 +1,8 @@
 //! Stores that were put back to an older copy.
 //!
-//! The agent tells when it finds that the ledger has taken ids that its store never gave out. What the ledger was told of between the copy and
-//! that entry the store does not have any more, or has as it was. Whoever is root can put a copy back as easily as delete, so this
-//! proves nothing and excuses nothing: it is told apart from rows that went one by one.
+//! The agent tells when it finds that the ledger has taken ids that its store never gave out. What the ledger was told of between the
+//! copy and that entry the store does not have any more, or has as it was. Whoever is root can put a copy back as easily as delete,
+//! so this proves nothing and excuses nothing: it is told apart from rows that went one by one.
 
 use std::cell::Cell;
 

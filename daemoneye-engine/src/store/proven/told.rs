@@ -1,7 +1,7 @@
 //! What the agent's entries say that excuses a missing row, kept until it is known when they were said.
 //!
-//! There is no end of it on a host that removes each minute for years. So the older half of it is put together when it is too much: it is then
-//! said where the last of it stands. That excuses nothing more than whoever writes such an entry could have said there.
+//! There is no end of it on a host that removes each minute for years. So the older half of it is put together when it is too much: it
+//! is then said where the last of it stands. That excuses nothing more than whoever writes such an entry could have said there.
 
 use super::super::retention::{AGE, Removed};
 use super::leaves::Position;
