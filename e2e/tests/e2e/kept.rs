@@ -279,4 +279,8 @@ fn entries_of_a_store_that_was_restored_from_a_copy_reach_the_ledger() {
     assert_eq!(told.len(), 1, "{told:?}");
     let verified = home.cli(&["audit", "verify", "--audit-dir", audit.to_str().unwrap()]).unwrap();
     assert!(verified.status.success(), "{}", said(&verified));
+    // What came behind the copy is not there, and nobody calls that deleted.
+    let compared = home.cli(&["audit", "verify", "--store", home.data().to_str().unwrap()]).unwrap();
+    assert_eq!(compared.status.code(), Some(i32::from(Exit::Degraded.code())), "{}", said(&compared));
+    assert!(said(&compared).contains("restored: the store is older than the ledger"), "{}", said(&compared));
 }
