@@ -131,14 +131,20 @@ fn both_passes_of_a_time_that_came_twice_are_in_its_proof_and_neither_is_silence
     assert_eq!(clock.highest_ms, at(SECOND) + 2);
 }
 
+/// A ledger with room for a flood in one file, and its clock as it begins.
+fn roomy(home: &Path) -> (Ledger, LedgerClock, i64) {
+    let begin_ms = begin_ms();
+    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 1024 * 1024, ..options(home) }).unwrap();
+    let mut clock = LedgerClock::default();
+    clock.shows(begin_ms);
+    (ledger, clock, begin_ms)
+}
+
 #[test]
 fn a_time_is_silence_also_where_the_agent_has_written_all_that_it_may_since_the_newest_heartbeat() {
     let home = tempfile::tempdir().unwrap();
-    let begin_ms = begin_ms();
-    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 1024 * 1024, ..options(home.path()) }).unwrap();
+    let (ledger, mut clock, begin_ms) = roomy(home.path());
     let at = |minute: i64| begin_ms + minute * MINUTE;
-    let mut clock = LedgerClock::default();
-    clock.shows(begin_ms);
     for minute in 0..9 {
         clock.ran(at(minute), at(minute + 1), MINUTE);
         ledger.append(beat(at(minute), at(minute + 1), &clock)).unwrap();
@@ -156,11 +162,8 @@ fn a_time_is_silence_also_where_the_agent_has_written_all_that_it_may_since_the_
 #[test]
 fn evidence_has_room_for_all_that_may_be_written_in_the_time_before_an_alert() {
     let home = tempfile::tempdir().unwrap();
-    let begin_ms = begin_ms();
-    let (ledger, _) = Ledger::open(LedgerOptions { segment_bytes: 1024 * 1024, ..options(home.path()) }).unwrap();
+    let (ledger, clock, begin_ms) = roomy(home.path());
     let at = |minute: i64| begin_ms + minute * MINUTE;
-    let mut clock = LedgerClock::default();
-    clock.shows(begin_ms);
     ledger.append(beat(at(0), at(1), &clock)).unwrap();
     // At once, and each second of twelve minutes: the agent's entries, its orders with the control entry of each, an event range.
     let said = Draft { actor: "agent".into(), action: "config".into(), timestamp_ms: at(2), payload: b"{}".to_vec() };

@@ -49,10 +49,7 @@ impl Checkpoints {
             return;
         }
         self.look(sink.name(), newest).await;
-        if self.again.is_some_and(|again| again > Instant::now()) {
-            return;
-        }
-        if self.waiting.is_empty() {
+        if self.waiting.is_empty() || self.again.is_some_and(|again| again > Instant::now()) {
             return;
         }
         while let Some((size, note)) = self.waiting.front() {

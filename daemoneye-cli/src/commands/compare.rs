@@ -37,6 +37,10 @@ pub(super) const COLUMNS: [&str; 19] = [
 /// Told by collector, and counted here.
 const OVERDUE: &str = "overdue";
 const LOST: &str = "lost";
+const IS_OVERDUE: &str = "are not in the store. Either its agent did not take them and they are in the collector's log still, or they were \
+                          deleted and the place that the stream had reached was set back; let the agent catch up and compare again";
+const IS_LOST: &str = "were lost with the collector's log before the agent took them: it was full (wal.max_bytes), or it was damaged. The \
+                       coverage-gap entries of the ledger say when";
 const RESTORED: &str = "restored";
 const UNPROVEN: &str = "unproven";
 /// Told by stream, and counted here.
@@ -73,8 +77,8 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     }
     tell_removals(&found);
     tell_perhaps(&found);
-    let overdue = tell_overdue(&found);
-    let lost = tell_lost(&found);
+    let overdue = tell_missing(&found, OVERDUE, IS_OVERDUE);
+    let lost = tell_missing(&found, LOST, IS_LOST);
     let restored = tell_restored(&found);
     let uncovered = tell_uncovered(&found);
     tell_older(&found);
@@ -188,41 +192,15 @@ fn tell_waiting(found: &Json) {
     }
 }
 
-/// Names the events that should have come into the store long ago; how many there are.
-fn tell_overdue(found: &Json) -> u64 {
-    let overdue = found.get(OVERDUE).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default();
+/// Names the events of `kind` that the ledger covers and the store does not have; how many there are.
+fn tell_missing(found: &Json, kind: &str, why: &str) -> u64 {
     let mut events = 0_u64;
-    for of in overdue {
+    for of in listed(found, kind) {
         let text = |name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default();
         let count = of.get("events").and_then(Json::as_u64).unwrap_or_default();
         let since = of.get("since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
-        eprintln!(
-            "overdue: {count} events of {} from {} to {}, recorded since {since}, are not in the store. Either its agent did not take \
-             them and they are in the collector's log still, or they were deleted and the place that the stream had reached was set \
-             back; let the agent catch up and compare again",
-            text("collector"),
-            text("first"),
-            text("last"),
-        );
-        events = events.saturating_add(count);
-    }
-    events
-}
-
-/// Names the events that the collectors' logs lost; how many there are.
-fn tell_lost(found: &Json) -> u64 {
-    let mut events = 0_u64;
-    for of in listed(found, LOST) {
-        let text = |name: &str| of.get(name).and_then(Json::as_str).unwrap_or_default();
-        let count = of.get("events").and_then(Json::as_u64).unwrap_or_default();
-        let since = of.get("since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
-        eprintln!(
-            "lost: {count} events of {} from {} to {}, recorded since {since}, were lost with the collector's log before the agent took \
-             them: it was full (wal.max_bytes), or it was damaged. The coverage-gap entries of the ledger say when",
-            text("collector"),
-            text("first"),
-            text("last"),
-        );
+        let (collector, first, last) = (text("collector"), text("first"), text("last"));
+        eprintln!("{kind}: {count} events of {collector} from {first} to {last}, recorded since {since}, {why}");
         events = events.saturating_add(count);
     }
     events

@@ -83,7 +83,7 @@ pub use living::{Living, OpenLifetimes};
 pub use matches::{Answer, HiddenMatch, RuleMatch};
 pub use outbox::{Delivery, DeliveryState, Due, OutboxStats};
 pub use past::PastRead;
-pub use proven::{Lost, OlderRow, Overdue, Proven, Removal, Restored, Uncovered, Why};
+pub use proven::{Missing, OlderRow, Proven, Removal, Restored, Uncovered, Why};
 pub use retention::Expired;
 pub use segment::{DamagedSegment, SegmentFile, SequenceRange, Snapshot};
 pub use state_view::{AlertRow, Rows, StateView, Thinned};

@@ -8,17 +8,7 @@ use e2e::{Home, wait_for};
 use serde_json::{Value, json};
 
 use crate::first_light::Hidden;
-
-/// The Python to ask, or why there is none.
-fn python() -> Result<String, String> {
-    let asked = std::env::var("DAEMONEYE_PYTHON").ok();
-    let python = asked.clone().unwrap_or_else(|| "python3".to_owned());
-    match (Command::new(&python).args(["-c", "import duckdb, pyarrow.parquet"]).output(), asked) {
-        (Ok(found), _) if found.status.success() => Ok(python),
-        (found, Some(_)) => panic!("DAEMONEYE_PYTHON is {python}, which cannot import duckdb and pyarrow: {found:?}"),
-        (_, None) => Err(format!("{python} has no duckdb and pyarrow: pip install duckdb pyarrow")),
-    }
-}
+use crate::ledger::python;
 
 #[test]
 fn an_exported_parquet_file_holds_what_a_query_answers_also_for_other_readers() {
@@ -48,7 +38,7 @@ fn an_exported_parquet_file_holds_what_a_query_answers_also_for_other_readers() 
     assert!(matches!(output.status.code(), Some(0 | 3)), "{said}");
     assert!(said.contains(&format!("{} rows in", answer["rows"])), "{said}");
 
-    match python() {
+    match python("duckdb, pyarrow.parquet") {
         Err(why) => eprintln!("skipped: {why}"),
         Ok(python) => {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/read_export.py");

@@ -79,14 +79,14 @@ fn printed(home: &Home, args: &[&str]) -> String {
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// The Python to ask, or why there is none.
-fn python() -> Result<String, String> {
+/// The Python that has these modules, or why there is none.
+pub(crate) fn python(modules: &str) -> Result<String, String> {
     let asked = std::env::var("DAEMONEYE_PYTHON").ok();
     let python = asked.clone().unwrap_or_else(|| "python3".to_owned());
-    match (Command::new(&python).args(["-c", "import cryptography"]).output(), asked) {
+    match (Command::new(&python).args(["-c", &format!("import {modules}")]).output(), asked) {
         (Ok(found), _) if found.status.success() => Ok(python),
-        (found, Some(_)) => panic!("DAEMONEYE_PYTHON is {python}, which cannot import cryptography: {found:?}"),
-        (_, None) => Err(format!("{python} has no cryptography: pip install cryptography")),
+        (found, Some(_)) => panic!("DAEMONEYE_PYTHON is {python}, which cannot import {modules}: {found:?}"),
+        (_, None) => Err(format!("{python} has no {modules}: see .ci/judges.txt")),
     }
 }
 
@@ -135,7 +135,7 @@ fn a_checkpoint_that_left_the_host_outlives_a_rotation_and_finds_a_ledger_that_w
     let tiles = home.path().join("tiles");
     let data = home.data();
     printed(&home, &["audit", "export", "--tiles", tiles.to_str().unwrap(), "--data-dir", data.to_str().unwrap()]);
-    match python() {
+    match python("cryptography") {
         Err(reason) => eprintln!("skipped: {reason}"),
         Ok(python) => {
             let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/e2e/verify_tiles.py");

@@ -95,6 +95,14 @@ pub(crate) fn verified<'a>(rows: &'a [Value], what: &str) -> Vec<&'a Value> {
     rows.iter().filter(|row| row["what"] == what).collect()
 }
 
+/// A hidden program that runs, once its event is stored.
+fn stored(home: &Home) -> Hidden {
+    let hidden = Hidden::start();
+    let own = format!("SELECT entity_id FROM process_events WHERE executable_path = '{}'", hidden.path.display());
+    wait_for("the event", || Ok(home.query(&own)?.pop())).unwrap();
+    hidden
+}
+
 /// A hidden program that runs, and the alert of it. A process that starts before the collector has looked at everything names no
 /// parent, and has no ancestors then.
 pub(crate) fn alerted(home: &Home) -> (Hidden, Value) {
@@ -178,9 +186,7 @@ fn refuses_changed_files(dir: &Path, key: &str) {
 fn a_store_is_held_against_its_ledger_alive_and_copied_and_what_is_missing_is_named() {
     let home = Home::new().unwrap();
     let agent = home.start_ready().unwrap();
-    let hidden = Hidden::start();
-    let own = format!("SELECT entity_id FROM process_events WHERE executable_path = '{}'", hidden.path.display());
-    wait_for("the event", || Ok(home.query(&own)?.pop())).unwrap();
+    let hidden = stored(&home);
     let live = wait_for("ranges", || {
         let rows = home.json(&["audit", "verify", "--rows"])?;
         Ok((rows[0]["events"].as_u64() > Some(0)).then_some(rows))
@@ -222,9 +228,7 @@ fn a_ledger_that_was_begun_anew_proves_what_comes_and_names_what_is_older_as_unp
         fs::rename(data.join(name), home.path().join(name)).unwrap();
     }
     let agent = home.start_ready().unwrap();
-    let hidden = Hidden::start();
-    let own = format!("SELECT entity_id FROM process_events WHERE executable_path = '{}'", hidden.path.display());
-    wait_for("the event", || Ok(home.query(&own)?.pop())).unwrap();
+    let hidden = stored(&home);
     hidden.stop();
     agent.stop().unwrap();
     let output = home.cli(&["audit", "verify", "--store", data.to_str().unwrap(), "--format", "json"]).unwrap();
@@ -260,9 +264,7 @@ fn a_time_is_proven_to_a_stranger_and_one_in_which_the_collector_was_killed_is_n
     wait_for("its end", || Ok(procmonds(&home.data())?.is_empty().then_some(()))).unwrap();
     let killed = beats(&home).0.len();
     let agent = home.start_ready().unwrap();
-    let hidden = Hidden::start();
-    let own = format!("SELECT entity_id FROM process_events WHERE executable_path = '{}'", hidden.path.display());
-    wait_for("the event", || Ok(home.query(&own)?.pop())).unwrap();
+    let hidden = stored(&home);
     hidden.stop();
     agent.stop().unwrap();
     let (beats, actions) = beats(&home);

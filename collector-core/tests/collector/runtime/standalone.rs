@@ -1,6 +1,6 @@
 //! Without an agent: everything is logged, followed and covered by the ledger.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
 use collector_core::CollectorError;
@@ -150,13 +150,19 @@ async fn where_what_fell_to_the_bound_stood_is_in_the_ledger() {
     let dir = tempfile::tempdir().unwrap();
     let source = FakeSource::new();
     let stop = CancellationToken::new();
-    let run = builder(dir.path(), &source).wal(16 * 1024, 5 * 16 * 1024, SyncMode::Group);
+    // Its segments go while they are looked at: the follower says what the log has taken, not the files.
+    let is_taken = Arc::new(AtomicBool::new(false));
+    let last = Arc::clone(&is_taken);
+    let follow = move |record: &Record| {
+        last.fetch_or(record.payload.as_ref() == b"payload 3999", Ordering::SeqCst);
+    };
+    let run = builder(dir.path(), &source).wal(16 * 1024, 5 * 16 * 1024, SyncMode::Group).follow(Arc::new(follow));
     let running = tokio::spawn(run.run(stop.clone()));
     until("started", async || source.starts() == 1).await;
     for begin in 0..20 {
         source.feed(events(begin * 200..(begin + 1) * 200)).await;
     }
-    until("emitted", async || stored(dir.path()).iter().any(|r| r.payload.as_ref() == b"payload 3999")).await;
+    until("taken", async || is_taken.load(Ordering::SeqCst)).await;
     stop.cancel();
     running.await.unwrap().unwrap();
     let told = told_lost(dir.path());

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use daemoneye_lib::ledger::EventRange;
 use daemoneye_lib::proto::Sequence;
 use serde::Serialize;
 
@@ -36,9 +37,9 @@ pub struct Proven {
     /// Events that are on their way: into the store, or into the ledger.
     pub pending: u64,
     /// Events that should have come into the store long ago, and of which nothing shows that they did.
-    pub overdue: Vec<Overdue>,
+    pub overdue: Vec<Missing>,
     /// Events that their collector's log lost before the agent had taken them, as the collector says.
-    pub lost: Vec<Lost>,
+    pub lost: Vec<Missing>,
     /// Events that cannot be judged: no range covers them, their range has no tree, or a part of it is gone without its leaves.
     pub unproven: u64,
     /// Those of them that no range covers.
@@ -112,10 +113,9 @@ impl Proven {
     }
 }
 
-/// Events of a collector that the store never said to have and that were recorded more than ten minutes before its last word: they
-/// wait in the collector's log, or they were deleted and the note of them set back.
+/// Events of a collector that the ledger covers and the store does not have.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Overdue {
+pub struct Missing {
     /// Collector.
     pub collector: String,
     /// The first, `epoch:number`.
@@ -128,20 +128,18 @@ pub struct Overdue {
     pub events: u64,
 }
 
-/// Events of a collector that its log lost: it was full while the agent was away, or it was damaged. They were recorded, and nobody
-/// has them.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Lost {
-    /// Collector.
-    pub collector: String,
-    /// The first, `epoch:number`.
-    pub first: String,
-    /// The last.
-    pub last: String,
-    /// When the first were recorded, µs since the Unix epoch.
-    pub since_us: i64,
-    /// How many.
-    pub events: u64,
+/// Puts further events of a range to those of its collector. `numbers`: in order.
+pub(super) fn miss(all: &mut Vec<Missing>, range: &EventRange, numbers: &[u64], since_us: i64) {
+    let (Some(first), Some(last)) = (numbers.first(), numbers.last()) else { return };
+    let at = |number: u64| Sequence::new(range.epoch, number).to_string();
+    let events = numbers.len() as u64;
+    match all.iter_mut().find(|known| known.collector == range.collector) {
+        Some(known) => (known.last, known.events) = (at(*last), known.events.saturating_add(events)),
+        None => {
+            let collector = range.collector.clone();
+            all.push(Missing { collector, first: at(*first), last: at(*last), since_us, events });
+        }
+    }
 }
 
 /// Events of a stream that no range covers and that do not contradict the ledger. Nothing shows that they are as they were recorded,

@@ -1,6 +1,6 @@
 //! Stored events as leaves of the ledger's ranges, a row group at a time.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::sync::Arc;
 
@@ -66,8 +66,6 @@ struct Unit {
     rows: Rows,
     count: u64,
     is_read: bool,
-    /// By these a query knows whether it has to look.
-    times: (i64, i64),
 }
 
 /// Every event of a snapshot, read as far as it is asked for.
@@ -77,8 +75,6 @@ pub(in crate::store) struct Leaves {
     /// Per collector, the units by the least position that they may hold.
     order: HashMap<String, Vec<(Position, usize)>>,
     read: HashMap<String, BTreeMap<Position, Leaf>>,
-    /// Files with events outside the times that they are listed under.
-    pub(in crate::store) misdated: BTreeSet<String>,
     /// Files that could not be read, and why.
     pub(in crate::store) unreadable: Vec<(String, String)>,
     /// Positions at which more than one row stands, the first of them.
@@ -111,7 +107,7 @@ impl Leaves {
         for file in files {
             match damage::guarded(&file.path, || Ok(groups(file))) {
                 Ok(Ok(groups)) => {
-                    for (group, Group { least, most, count, times }) in groups.into_iter().enumerate() {
+                    for (group, Group { least, most, count }) in groups.into_iter().enumerate() {
                         if least.is_some_and(|least| least > last) || most.is_some_and(|most| most < first) {
                             continue;
                         }
@@ -119,9 +115,7 @@ impl Leaves {
                             [only] => vec![(only.collector.clone(), least.unwrap_or(only.first))],
                             ranges => ranges.iter().map(|range| (range.collector.clone(), range.first)).collect(),
                         };
-                        let (from_us, to_us) = times.unwrap_or((i64::MIN, i64::MAX));
-                        let times = (from_us.max(file.first_us), to_us.min(file.last_us));
-                        leaves.add(Rows::Group(Arc::clone(file), group), count, times, firsts);
+                        leaves.add(Rows::Group(Arc::clone(file), group), count, firsts);
                     }
                 }
                 Ok(Err(what)) => leaves.cannot(file, what),
@@ -134,7 +128,7 @@ impl Leaves {
                 let first = firsts.entry(event.collector.to_owned()).or_insert(event.at);
                 *first = event.at.min(*first);
             });
-            leaves.add(Rows::Open(batch.clone()), batch.num_rows() as u64, (i64::MIN, i64::MAX), firsts);
+            leaves.add(Rows::Open(batch.clone()), batch.num_rows() as u64, firsts);
         }
         leaves.order.values_mut().for_each(|units| units.sort_unstable_by(|one, next| next.cmp(one)));
         leaves
@@ -145,15 +139,9 @@ impl Leaves {
         Self { is_holding: true, ..self }
     }
 
-    fn add(
-        &mut self,
-        rows: Rows,
-        count: u64,
-        times: (i64, i64),
-        firsts: impl IntoIterator<Item = (String, Position)>,
-    ) {
+    fn add(&mut self, rows: Rows, count: u64, firsts: impl IntoIterator<Item = (String, Position)>) {
         let unit = self.units.len();
-        self.units.push(Unit { rows, count, is_read: false, times });
+        self.units.push(Unit { rows, count, is_read: false });
         self.total = self.total.saturating_add(count);
         for (collector, first) in firsts {
             self.order.entry(collector).or_default().push((first, unit));
@@ -220,11 +208,8 @@ impl Leaves {
         unit.is_read = true;
         self.done = self.done.saturating_add(unit.count);
         let (read, twice, further) = (&mut self.read, &mut self.twice, &mut self.further_twice);
-        let (times, mut is_misdated) = (unit.times, false);
         let mut take = |batch: &RecordBatch| {
             places(batch, |row, event| {
-                // One without a time is found by no time.
-                is_misdated |= event.time_us != 0 && (event.time_us < times.0 || event.time_us > times.1);
                 if !keep(event) {
                     return;
                 }
@@ -250,9 +235,6 @@ impl Leaves {
                 let outcome = damage::guarded(&file.path, || {
                     Ok(read_group(&file, group, is_holding, |batch| process_events(batch).map(|batch| take(&batch))))
                 });
-                if is_misdated {
-                    self.misdated.insert(name_of(&file));
-                }
                 match outcome.unwrap_or_else(|error| Err(error.to_string())) {
                     Ok(hidden) if hidden.is_empty() || self.hidden.len() >= super::LISTED => {}
                     Ok(hidden) => self.hidden.push((name_of(&file), hidden)),
@@ -268,7 +250,6 @@ struct Group {
     least: Option<Position>,
     most: Option<Position>,
     count: u64,
-    times: Option<(i64, i64)>,
 }
 
 fn groups(file: &SegmentFile) -> Result<Vec<Group>, String> {
@@ -281,7 +262,6 @@ fn groups(file: &SegmentFile) -> Result<Vec<Group>, String> {
             least: both.map(|(epoch, number)| (epoch.0, number.0)),
             most: both.map(|(epoch, number)| (epoch.1, number.1)),
             count: u64::try_from(group.num_rows()).unwrap_or_default(),
-            times: span(group, "time"),
         }
     };
     Ok(reader.metadata().row_groups().iter().map(one).collect())

@@ -37,8 +37,8 @@ use tokio_util::sync::CancellationToken;
 
 use self::clocks::{Clocks, JITTER_US, Recorded, Survivors};
 use self::facts::{Facts, Reading};
-use self::found::{Gathered, named, shown};
-pub use self::found::{Lost, OlderRow, Overdue, Proven, Uncovered, Why};
+use self::found::{Gathered, miss, named, shown};
+pub use self::found::{Missing, OlderRow, Proven, Uncovered, Why};
 pub(super) use self::kept::Kept;
 use self::leaves::{Leaf, Leaves, Position, Seen};
 use self::lifetimes::{Gone, Lifetimes};
@@ -358,11 +358,11 @@ impl Comparison<'_> {
                 gone.push(*number);
             }
         }
-        self.lost(range, &lost, recorded);
+        miss(&mut self.found.lost, range, &lost, recorded.latest_us);
         let late_us = self.facts.clocks.run_us(&range.collector).saturating_sub(recorded.run_us);
         let is_late = late_us > JITTER_US;
         if is_late {
-            self.overdue(range, &coming, recorded);
+            miss(&mut self.found.overdue, range, &coming, recorded.latest_us);
         } else {
             self.found.pending = self.found.pending.saturating_add(coming.len() as u64);
         }
@@ -380,43 +380,6 @@ impl Comparison<'_> {
                 );
                 self.found.report(stretch(range, *first, *last), what);
             }
-        }
-    }
-
-    /// Their collector's log lost them before the agent had taken them.
-    fn lost(&mut self, range: &EventRange, lost: &[u64], recorded: Recorded) {
-        let (Some(first), Some(last)) = (lost.first(), lost.last()) else { return };
-        let at = |number: u64| Sequence::new(range.epoch, number).to_string();
-        let events = lost.len() as u64;
-        if let Some(known) = self.found.lost.iter_mut().find(|known| known.collector == range.collector) {
-            known.last = at(*last);
-            known.events = known.events.saturating_add(events);
-            return;
-        }
-        let collector = range.collector.clone();
-        let since_us = recorded.latest_us;
-        self.found.lost.push(Lost { collector, first: at(*first), last: at(*last), since_us, events });
-    }
-
-    /// They should have come long ago: they wait in their collector's log still, or they were deleted with the store's note of them.
-    fn overdue(&mut self, range: &EventRange, coming: &[u64], recorded: Recorded) {
-        let (Some(first), Some(last)) = (coming.first(), coming.last()) else { return };
-        let at = |number: u64| Sequence::new(range.epoch, number).to_string();
-        let fresh = || Overdue {
-            collector: range.collector.clone(),
-            first: at(*first),
-            last: String::new(),
-            since_us: recorded.latest_us,
-            events: 0,
-        };
-        let known = self.found.overdue.iter().position(|overdue| overdue.collector == range.collector);
-        let known = known.unwrap_or_else(|| {
-            self.found.overdue.push(fresh());
-            self.found.overdue.len().saturating_sub(1)
-        });
-        if let Some(overdue) = self.found.overdue.get_mut(known) {
-            overdue.last = at(*last);
-            overdue.events = overdue.events.saturating_add(coming.len() as u64);
         }
     }
 
@@ -445,10 +408,6 @@ impl Comparison<'_> {
         if finished {
             for (file, what) in &self.leaves.unreadable {
                 self.found.report(format!("segments/{file}"), format!("its events cannot be read: {what}"));
-            }
-            for file in &self.leaves.misdated {
-                let what = "it has events outside the times that it is listed under, where no query finds them";
-                self.found.report(format!("segments/{file}"), what);
             }
             for (collector, at) in &self.leaves.twice {
                 self.found

@@ -61,7 +61,7 @@ fn what_a_log_lost_while_the_agent_is_still_away_is_not_overdue() {
     beats(&mut ledger, 30);
     let found = compare(&store, dir.path());
     assert!(found.is_sound(), "{found:?}");
-    let events = |of: &[daemoneye_engine::store::Lost]| of.iter().map(|of| of.events).sum::<u64>();
+    let events = |of: &[daemoneye_engine::store::Missing]| of.iter().map(|of| of.events).sum::<u64>();
     assert_eq!((events(&found.lost), found.overdue.len()), (12, 1));
     assert_eq!((found.overdue[0].first.as_str(), found.overdue[0].events), ("1:33", 8));
 }
