@@ -1,6 +1,5 @@
 //! Where past events come from: a collector's log, or an export as Parquet or JSON Lines. Read once, piece by piece.
 
-use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 
@@ -104,7 +103,7 @@ pub fn read(
     if path.is_dir() {
         return logs(path, each);
     }
-    let mut file = File::open(path).map_err(io_of(path))?;
+    let mut file = crate::store::file::open(path).map_err(io_of(path))?;
     let mut begins = Vec::with_capacity(PARQUET.len());
     file.by_ref().take(PARQUET.len() as u64).read_to_end(&mut begins).map_err(io_of(path))?;
     let pieces = if begins == PARQUET { parquet } else { lines };
@@ -176,7 +175,7 @@ fn logs(path: &Path, each: &mut dyn FnMut(EventBatch) -> Result<(), StoreError>)
 fn parquet(path: &Path, each: &mut dyn FnMut(RecordBatch) -> Result<(), ReplayError>) -> Result<(), ReplayError> {
     let corrupt = |source| ReplayError::CorruptParquet { path: path.to_owned(), source };
     let columns = |source| ReplayError::CorruptColumns { path: path.to_owned(), source };
-    let file = File::open(path).map_err(io_of(path))?;
+    let file = crate::store::file::open(path).map_err(io_of(path))?;
     let builder = ParquetRecordBatchReaderBuilder::try_new(file).map_err(corrupt)?;
     for batch in builder.with_batch_size(PIECE).build().map_err(corrupt)? {
         let batch: RecordBatch = batch.map_err(columns)?;
@@ -189,7 +188,7 @@ fn parquet(path: &Path, each: &mut dyn FnMut(RecordBatch) -> Result<(), ReplayEr
 }
 
 fn lines(path: &Path, each: &mut dyn FnMut(RecordBatch) -> Result<(), ReplayError>) -> Result<(), ReplayError> {
-    let mut reader = BufReader::new(File::open(path).map_err(io_of(path))?);
+    let mut reader = BufReader::new(crate::store::file::open(path).map_err(io_of(path))?);
     let (mut line, mut rows, mut text) = (0_u64, Vec::with_capacity(PIECE), String::new());
     loop {
         text.clear();

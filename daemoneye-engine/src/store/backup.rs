@@ -6,7 +6,7 @@
 //! watermarks comes later than the copy.
 
 use std::collections::{BTreeMap, HashSet};
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -50,7 +50,7 @@ impl BackupFile {
     /// # Errors
     /// [`StoreError::Io`] when it is gone or cannot be read.
     pub fn open(&self) -> Result<impl Read + use<>, StoreError> {
-        File::open(&self.source).map_err(StoreError::io("open", &self.source))
+        crate::store::file::open(&self.source).map_err(StoreError::io("open", &self.source))
     }
 
     /// The error of a read that failed.

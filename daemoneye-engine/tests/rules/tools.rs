@@ -349,3 +349,13 @@ fn a_rule_finds_in_a_replay_what_it_finds_live() {
     let of = |found: &daemoneye_engine::store::RuleMatch| (found.rule.id, found.row, found.output().into_owned());
     assert_eq!(live.iter().map(of).collect::<Vec<_>>(), again.iter().map(of).collect::<Vec<_>>());
 }
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_which_could_be_read_but_once_is_no_replay() {
+    let dir = tempfile::tempdir().unwrap();
+    let pipe = dir.path().join("events");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let error = read(&pipe, &mut |_| Ok(())).unwrap_err().to_string();
+    assert!(error.contains("no regular file") && error.contains(&*pipe.to_string_lossy()), "{error}");
+}

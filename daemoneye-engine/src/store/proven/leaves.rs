@@ -1,7 +1,6 @@
 //! Stored events as leaves of the ledger's ranges, a row group at a time.
 
 use std::collections::{BTreeMap, HashMap};
-use std::fs::File;
 use std::sync::Arc;
 
 use daemoneye_lib::ledger::{Hash, event};
@@ -253,7 +252,7 @@ struct Group {
 }
 
 fn groups(file: &SegmentFile) -> Result<Vec<Group>, String> {
-    let opened = File::open(&file.path).map_err(|error| error.to_string())?;
+    let opened = crate::store::file::open(&file.path).map_err(|error| error.to_string())?;
     let reader = ParquetRecordBatchReaderBuilder::try_new(opened).map_err(|error| error.to_string())?;
     let one = |group: &RowGroupMetaData| {
         let (epoch, number) = (bounds(group, "epoch"), bounds(group, "seq"));
@@ -285,7 +284,7 @@ fn read_group(
     is_holding: bool,
     mut take: impl FnMut(&RecordBatch) -> Result<(), ArrowError>,
 ) -> Result<Vec<Hidden>, String> {
-    let opened = File::open(&file.path).map_err(|error| error.to_string())?;
+    let opened = crate::store::file::open(&file.path).map_err(|error| error.to_string())?;
     let again = Arc::new(opened.try_clone().map_err(|error| error.to_string())?);
     let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
     let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options);

@@ -7,7 +7,6 @@
 //! A host has millions of them, so as many are held at once as fit into some 30 MB, and the files are read that often.
 
 use std::collections::HashMap;
-use std::fs::File;
 use std::sync::Arc;
 
 use daemoneye_lib::proto::CoverageGap;
@@ -232,7 +231,7 @@ fn place(file: &SegmentFile) -> String {
 /// Calls `take` with each lifetime of a file, or with each stop of a file of events.
 fn ends(file: &SegmentFile, take: &mut dyn FnMut(&str, End)) -> Result<(), String> {
     let mut read = || -> Result<(), String> {
-        let opened = File::open(&file.path).map_err(|error| error.to_string())?;
+        let opened = crate::store::file::open(&file.path).map_err(|error| error.to_string())?;
         let options = ArrowReaderOptions::new().with_page_index_policy(PageIndexPolicy::Optional);
         let reader = ParquetRecordBatchReaderBuilder::try_new_with_options(opened, options);
         let reader = reader.map_err(|error| error.to_string())?;

@@ -255,3 +255,17 @@ fn lifetimes_that_retention_took_are_no_finding() {
         assert_eq!(found.events + found.removed, 40, "{left}: {found:?}");
     }
 }
+
+#[cfg(unix)]
+#[test]
+fn a_pipe_in_the_place_of_a_file_is_told_and_not_waited_for() {
+    let (dir, mut ledger, records) = covered(4);
+    let store = filled(dir.path(), &records, &[]);
+    store.seal().unwrap();
+    ledger.drain(&store);
+    let path = path_of(&store);
+    fs::remove_file(&path).unwrap();
+    assert!(std::process::Command::new("mkfifo").arg(&path).status().unwrap().success());
+    let found = compare(&store, dir.path());
+    assert!(found.problems.iter().any(|problem| problem.what.contains("no regular file")), "{found:?}");
+}

@@ -65,7 +65,7 @@ fn text(value: &Expr) -> Option<String> {
 /// For each row group of the file, whether it cannot have what is sought.
 pub(super) fn excluded(path: &Path, metadata: &ParquetMetaData, sought: &[Sought]) -> Vec<bool> {
     let mut excluded = vec![false; metadata.num_row_groups()];
-    let Ok(mut file) = File::open(path) else { return excluded };
+    let Ok(mut file) = crate::store::file::open(path) else { return excluded };
     for sought in sought {
         let places = |value| Places { value, of: HashMap::new() };
         let mut values: Vec<Places<'_>> = sought.values.iter().map(|value| places(value.as_str())).collect();
