@@ -13,6 +13,8 @@ use daemoneye_lib::ledger::LedgerError;
 use daemoneye_lib::proto::{Fault, FaultKind, Refusal};
 use unicode_width::UnicodeWidthStr as _;
 
+use crate::value;
+
 /// Longest part of a statement's line that is shown around the place of an error, in characters.
 const SHOWN_CHARACTERS: usize = 120;
 
@@ -111,7 +113,8 @@ impl CliError {
         }
     }
 
-    /// The text for standard error, with the place in the statement where the agent named one.
+    /// The text for standard error, with the place in the statement where the agent named one. What foreign files and peers say
+    /// stands in it, so it cannot steer a terminal.
     pub(crate) fn report(&self) -> String {
         let mut text = format!("error: {self}");
         if let Self::PeerFault { fault, statement } = self {
@@ -119,7 +122,7 @@ impl CliError {
                 text.push_str(&describe(problem, statement.as_deref(), fault.message.contains(&problem.message)));
             }
         }
-        text
+        value::harmless_lines(&text)
     }
 
     /// The same error, told about the statement that caused it.

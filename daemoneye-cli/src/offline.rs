@@ -106,7 +106,7 @@ fn io(what: &str) -> impl FnOnce(std::io::Error) -> CliError {
 }
 
 /// Before an agent is started for nothing. What cannot be looked at is left to it, and to what it says of it.
-fn find(store: &Path) -> Result<(), CliError> {
+pub(crate) fn find(store: &Path) -> Result<(), CliError> {
     if is_store(store) {
         return Ok(());
     }
@@ -118,7 +118,7 @@ fn find(store: &Path) -> Result<(), CliError> {
 }
 
 /// Whether there is any part of a store.
-pub(crate) fn is_store(dir: &Path) -> bool {
+fn is_store(dir: &Path) -> bool {
     PARTS.iter().any(|part| !matches!(dir.join(part).try_exists(), Ok(false)))
 }
 

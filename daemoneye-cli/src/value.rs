@@ -60,6 +60,20 @@ pub(crate) fn harmless(text: &str) -> String {
     text.chars().map(|c| if dangerous(c) { c.escape_default().to_string() } else { c.to_string() }).collect()
 }
 
+/// The same of a text of several lines.
+pub(crate) fn harmless_lines(text: &str) -> String {
+    text.split('\n')
+        .map(|line| line.split('\t').map(harmless).collect::<Vec<_>>().join("\t"))
+        .collect::<Vec<_>>()
+        .join("\n")
+}
+
+/// One line for standard error, whatever stands in it.
+macro_rules! say {
+    ($($text:tt)*) => { eprintln!("{}", $crate::value::harmless(&format!($($text)*))) };
+}
+pub(crate) use say;
+
 /// The values that `--param`s stand for.
 pub(crate) fn parameters(texts: &[String]) -> Result<Vec<Value>, CliError> {
     (1_usize..).zip(texts).map(|(number, text)| parameter(text).ok_or_else(|| too_large(number, text))).collect()

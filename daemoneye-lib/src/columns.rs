@@ -132,7 +132,7 @@ pub const PROCESS_EVENTS: &[Column] = columns! {
         "the name that was given to exec; needs a kernel source" "./curl";
     "command_line" Text "" Argument "process.command_line"
         "arguments joined by one space" "curl -s https://example.org";
-    "argc" Integer "" Public "process.arg_lengths"
+    "argc" Integer "arguments" Public "process.arg_lengths"
         "number of arguments" "3";
     "arg_lengths" Blob "LEB128 varints, bytes" Public "process.arg_lengths"
         "byte length of each argument inside command_line" "0x040213";

@@ -146,12 +146,13 @@ impl Growth<'_> {
         Ok(found)
     }
 
-    /// Whether the file of keys does not hold the one that signed last, so that all of them have to be read from the entries.
+    /// Whether the file of keys does not end with the one that signed last, so that all of them have to be read from the entries.
+    /// It does not behind a new key that has signed nothing yet either.
     fn keys_are_lost(&self, grown: &Grown) -> Result<bool, CollectorError> {
         let text = read_text(&keys_file(&self.log.dir))?.unwrap_or_default();
         let signed = |note: &str| {
-            let mut keys = text.lines().filter_map(|line| line.parse::<VerifierKey>().ok());
-            keys.any(|key| Checkpoint::verified(note, &key).is_ok())
+            let last = text.lines().last().and_then(|line| line.parse::<VerifierKey>().ok());
+            last.is_some_and(|key| Checkpoint::verified(note, &key).is_ok())
         };
         Ok(grown.stored.newest.as_ref().is_some_and(|newest| !signed(&newest.note)))
     }

@@ -311,12 +311,23 @@ fn the_file_of_keys_is_made_again_with_all_of_them() {
     drop(ledger);
     let whole = fs::read_to_string(keys_file(&home.audit())).unwrap();
     assert_eq!(whole.lines().count(), 3);
-    for left in [0, 1, 2] {
-        let text: String = whole.lines().take(left).map(|line| format!("{line}\n")).collect();
+    let lines: Vec<&str> = whole.lines().collect();
+    let [first, second, third] = lines[..] else { panic!("{whole}") };
+    let others: [&[&str]; 6] =
+        [&[], &[first], &[third, second, first], &[first, third, second], &[third, first, second], &[third, first]];
+    for left in others {
+        let text: String = left.iter().map(|line| format!("{line}\n")).collect();
         fs::write(keys_file(&home.audit()), text).unwrap();
+        assert!(home.verify().is_err(), "{left:?}");
         drop(home.sound());
-        assert_eq!(fs::read_to_string(keys_file(&home.audit())).unwrap(), whole, "{left} were left");
+        assert_eq!(fs::read_to_string(keys_file(&home.audit())).unwrap(), whole, "{left:?} were left");
+        home.verify().unwrap();
     }
+    // The newest is written behind the entry that names it.
+    fs::write(keys_file(&home.audit()), format!("{first}\n{second}\n")).unwrap();
+    home.verify().unwrap();
+    drop(home.sound());
+    assert_eq!(fs::read_to_string(keys_file(&home.audit())).unwrap(), whole);
 }
 
 #[test]

@@ -1,4 +1,5 @@
-//! `audit`: reads the ledger's files themselves, so a wrong answer of the agent cannot hide a change.
+//! `audit`: reads the ledger's files themselves, so a wrong answer of the agent cannot hide a change. Where it asks the agent
+//! for their directory, it says so: an agent that was taken over may name another one.
 
 mod export;
 mod kept;
@@ -11,7 +12,7 @@ use std::path::{Path, PathBuf};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::{Demands, LedgerError, LedgerSummary, SetBack, SetBacks, verify_with};
 use daemoneye_lib::proto::{Empty, Row, operator_request::Verb, operator_response::Answer};
-use daemoneye_lib::segment::{DurableNote, SegmentName};
+use daemoneye_lib::segment::{DurableNote, SegmentName, list};
 use serde_json::Value as Json;
 
 use super::data::document;
@@ -23,7 +24,7 @@ use crate::offline;
 use crate::owner;
 use crate::render::{self, Progress, Unit};
 use crate::settings::Settings;
-use crate::value;
+use crate::value::{self, say};
 
 /// Columns of a ledger in which every entry verifies, and of one in which `entry` is the first that does not.
 const GOOD: [&str; 11] = [
@@ -80,7 +81,9 @@ async fn accept(settings: &Settings) -> Result<Exit, CliError> {
 }
 
 async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliError> {
-    let compares = verify.rows || settings.store.as_deref().is_some_and(offline::is_store);
+    // A directory without a store would compare as well as one whose store was deleted.
+    settings.store.as_deref().map(offline::find).transpose()?;
+    let compares = verify.rows || settings.store.is_some();
     let key = verify.vkey.as_deref().map(signed::parse_key).transpose()?;
     let directory = directory_of(verify.ledger, settings).await?;
     let wanted = signed::origin(&directory);
@@ -208,6 +211,11 @@ fn judge_end(directory: &Path) -> Result<Exit, CliError> {
 /// A directory that cannot be read is neither absent nor changed.
 fn look(directory: &Path) -> Result<(), CliError> {
     match std::fs::read_dir(directory) {
+        Ok(_) if is_data_dir(directory) => {
+            let (data, ledger) = (directory.display(), directory.join("audit"));
+            let text = format!("{data} is a data directory and no ledger; name --audit-dir {}", ledger.display());
+            Err(CliError::NotFound(text))
+        }
         Ok(_) => Ok(()),
         Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => {
             let text = format!("there is no ledger in {}; name its directory with --audit-dir", directory.display());
@@ -215,6 +223,11 @@ fn look(directory: &Path) -> Result<(), CliError> {
         }
         Err(error) => Err(unreadable(directory, &error)),
     }
+}
+
+fn is_data_dir(directory: &Path) -> bool {
+    let is_ledger = list(directory, &SegmentName::ledger()).is_ok_and(|files| !files.is_empty());
+    !is_ledger && directory.join("audit").is_dir()
 }
 
 fn unreadable(directory: &Path, error: &dyn Display) -> CliError {
@@ -285,9 +298,15 @@ async fn usual_directory(settings: &Settings) -> Result<PathBuf, CliError> {
     };
     let (report, _) = health::report(&session).await?;
     session.close().await;
+    let usual = settings.data_dir().map(|data| data.join("audit"));
     match ledger_dir(&report) {
-        Some(directory) => Ok(directory),
-        None => Ok(settings.data_dir()?.join("audit")),
+        Some(directory) => {
+            if usual.is_ok_and(|usual| usual != directory) {
+                say!("the agent says that its collector's ledger is in {}", directory.display());
+            }
+            Ok(directory)
+        }
+        None => usual,
     }
 }
 

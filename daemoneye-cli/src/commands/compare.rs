@@ -6,11 +6,12 @@ use daemoneye_lib::proto::{AuditCompare, Row, Value, operator_request::Verb};
 use serde_json::Value as Json;
 
 use super::data::{document, watch_on};
+use super::health;
 use crate::agent::Session;
 use crate::error::CliError;
 use crate::render::{self, Unit};
 use crate::settings::Settings;
-use crate::value;
+use crate::value::{self, say};
 
 /// What was counted, in the order of [`ask`].
 pub(super) const COLUMNS: [&str; 19] = [
@@ -64,17 +65,16 @@ pub(super) struct Compared {
 /// Compares, and returns what was counted. Problems are printed, and make an error of it. `ledger` is the directory that was verified.
 pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, CliError> {
     let session = Session::open_beside(settings, Some(ledger)).await?;
+    let (report, _) = health::report(&session).await?;
+    let own = report.pointer("/ledger/dir").and_then(Json::as_str).filter(|own| !own.is_empty());
+    if let Some(own) = own.filter(|_| settings.store.is_none()) {
+        refuse_another(ledger, Path::new(own))?;
+    }
     let verb = Verb::AuditCompare(AuditCompare {});
     let shown = watch_on(session, verb, "comparing events", Unit::Rows).await?;
     let found = document(&shown)?;
     let compared = found.get("ledger").and_then(Json::as_str).unwrap_or_default();
-    if !is_same(ledger, Path::new(compared)) {
-        return Err(CliError::Usage(format!(
-            "the agent compares what it has stored with its own ledger in {compared}, and {} was verified; leave out --audit-dir, or \
-             name a copied store with --store",
-            ledger.display()
-        )));
-    }
+    refuse_another(ledger, Path::new(compared))?;
     tell_removals(&found);
     tell_perhaps(&found);
     let overdue = tell_missing(&found, OVERDUE, IS_OVERDUE);
@@ -121,6 +121,19 @@ pub(super) async fn ask(settings: &Settings, ledger: &Path) -> Result<Compared, 
     Ok(Compared { values, lacks })
 }
 
+/// An agent compares with its own ledger.
+fn refuse_another(ledger: &Path, own: &Path) -> Result<(), CliError> {
+    if is_same(ledger, own) {
+        return Ok(());
+    }
+    Err(CliError::Usage(format!(
+        "the agent compares what it has stored with its own ledger in {}, and {} was verified; leave out --audit-dir, or name a copied \
+         store with --store",
+        own.display(),
+        ledger.display()
+    )))
+}
+
 fn listed<'a>(found: &'a Json, name: &str) -> &'a [Json] {
     found.get(name).and_then(Json::as_array).map(Vec::as_slice).unwrap_or_default()
 }
@@ -148,7 +161,7 @@ fn tell_uncovered(found: &Json) -> u64 {
             _ => "it writes no ranges into this ledger: whoever can write the store can have put them in",
         };
         let named: Vec<&str> = listed(of, "named").iter().filter_map(Json::as_str).collect();
-        eprintln!(
+        say!(
             "unproven: {} events of {collector} from {} to {}, dated {} to {}, {} of them since this ledger began; {why}. The first \
              that were read: {}",
             number("events"),
@@ -170,12 +183,12 @@ fn tell_older(found: &Json) {
     for row in rows.iter().take(OLDER) {
         let place = row.get("place").and_then(Json::as_str).unwrap_or_default();
         let time = row.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
-        eprintln!("unproven: {place}, dated {time}, before this ledger began, and no entry tells of it");
+        say!("unproven: {place}, dated {time}, before this ledger began, and no entry tells of it");
     }
     let further = found.get("further_older_rows").and_then(Json::as_u64).unwrap_or_default();
     let more = further.saturating_add(rows.len().saturating_sub(OLDER) as u64);
     if more > 0 {
-        eprintln!("unproven: {more} more alerts and rows of coverage from before this ledger began");
+        say!("unproven: {more} more alerts and rows of coverage from before this ledger began");
     }
 }
 
@@ -184,7 +197,7 @@ fn tell_waiting(found: &Json) {
     let count = found.get(ROWS_OVERDUE).and_then(Json::as_u64).unwrap_or_default();
     let since = found.get("rows_overdue_since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
     if count > 0 {
-        eprintln!(
+        say!(
             "overdue: {count} entries about alerts and rows of coverage wait in the agent's outbox since {since}, and the ledger has gone on \
              for longer than their way into it takes: until it has them they are only what the store says. Either the agent did not run, or \
              somebody keeps them back; let it run beside procmond and compare again"
@@ -200,7 +213,7 @@ fn tell_missing(found: &Json, kind: &str, why: &str) -> u64 {
         let count = of.get("events").and_then(Json::as_u64).unwrap_or_default();
         let since = of.get("since_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
         let (collector, first, last) = (text("collector"), text("first"), text("last"));
-        eprintln!("{kind}: {count} events of {collector} from {first} to {last}, recorded since {since}, {why}");
+        say!("{kind}: {count} events of {collector} from {first} to {last}, recorded since {since}, {why}");
         events = events.saturating_add(count);
     }
     events
@@ -214,7 +227,7 @@ fn tell_restored(found: &Json) -> u64 {
         let [events, rows] = ["events", "rows"].map(|name| number(name).unwrap_or_default());
         let entry = number("entry").map_or_else(|| "an entry that waits".to_owned(), |entry| format!("entry {entry}"));
         let time = of.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
-        eprintln!(
+        say!(
             "restored: the store is older than the ledger: it was put back to a copy from before ledger entry {}, as {entry} of {time} \
              says. {events} events and {rows} alerts and rows of coverage that the ledger tells of since then are not there, or are as \
              they were. If nobody restored it then, they were deleted; if somebody did, write down both entries with a checkpoint",
@@ -235,7 +248,7 @@ fn is_same(one: &Path, other: &Path) -> bool {
 fn tell_perhaps(found: &Json) {
     let events = found.get("perhaps_removed").and_then(Json::as_u64).unwrap_or_default();
     if events > 0 {
-        eprintln!(
+        say!(
             "unproven: {events} events are not in the store. The ledger tells of more stretches that retention took than are remembered, \
              far more than a collector's starts make: these lie between them, and its events-removed entries name them or not"
         );
@@ -251,12 +264,12 @@ fn tell_removals(found: &Json) {
         let entry = number("entry").map_or_else(|| "an entry that waits".to_owned(), |entry| format!("entry {entry}"));
         let time = removal.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
         let events = number("events").unwrap_or_default();
-        eprintln!("retention, {time}, ledger {entry}: {events} events {}", text("why"));
+        say!("retention, {time}, ledger {entry}: {events} events {}", text("why"));
     }
     let further = found.get("further_removals").and_then(Json::as_u64).unwrap_or_default();
     let older = further.saturating_add(removals.len().saturating_sub(REMOVALS) as u64);
     if older > 0 {
-        eprintln!(
+        say!(
             "{older} older removals: daemoneye-cli query \"SELECT time, payload FROM audit_entries WHERE action = 'events-removed'\""
         );
     }

@@ -309,6 +309,35 @@ fn a_ledger_that_is_not_there_is_not_a_verified_one() {
 }
 
 #[test]
+fn a_store_that_is_gone_is_no_store_that_fits_its_ledger() {
+    let home = tempfile::tempdir().unwrap();
+    let data = home.path().join("data");
+    ledger(&data.join("audit"));
+    let (data, audit) = (data.to_str().unwrap(), data.join("audit"));
+    for args in [vec!["--store", data], vec!["--store", "/no-such-dir", "--audit-dir", audit.to_str().unwrap()]] {
+        let verified = cli(home.path(), &[&["audit", "verify"], args.as_slice()].concat());
+        assert_eq!(code(&verified), 4, "{} {}", stdout(&verified), stderr(&verified));
+        assert!(stderr(&verified).contains("is no data directory"), "{}", stderr(&verified));
+    }
+    let data = cli(home.path(), &["audit", "verify", "--audit-dir", data]);
+    assert_eq!(code(&data), 4, "{}", stderr(&data));
+    assert!(stderr(&data).contains(&format!("name --audit-dir {}", audit.display())), "{}", stderr(&data));
+}
+
+#[test]
+fn a_foreign_file_steers_no_terminal() {
+    let home = tempfile::tempdir().unwrap();
+    let file = home.path().join("proof");
+    std::fs::write(&file, "{\"\\u001b]0;pwned\\u0007\\u001b[2Jverified\": 1}\n").unwrap();
+    let key = "daemoneye/m/audit+a1b2c3d4+AQ==";
+    for args in [["audit", "verify-proof"], ["alerts", "verify-evidence"]] {
+        let output = cli(home.path(), &[args[0], args[1], file.to_str().unwrap(), "--vkey", key]);
+        assert_ne!(code(&output), 0);
+        assert!(!output.stderr.iter().any(|byte| *byte == 0x1b || *byte == 7), "{}", stderr(&output));
+    }
+}
+
+#[test]
 fn a_socket_path_that_does_not_fit_is_a_wrong_configuration() {
     let home = tempfile::tempdir().unwrap();
     let long = home.path().join("r".repeat(200)).display().to_string();

@@ -105,7 +105,10 @@ pub enum LedgerFault {
     #[error("a checkpoint is bad: {0}")]
     CorruptCheckpoint(CheckpointError),
     /// The newest entries are gone.
-    #[error("the ledger ends here, but it had {synced} entries on disk; its end was cut off")]
+    #[error(
+        "the ledger ends here, but it had {synced} entries on disk; its end was cut off, or it was copied file by file while it was \
+         written (copy entries.durable and the checkpoints first)"
+    )]
     CorruptEnd {
         /// Entries that the writer noted as synced.
         synced: u64,

@@ -17,6 +17,8 @@ const OWN_ENTRIES: u64 = 2 * CHECKPOINT_ENTRIES;
 const ALL_ENTRIES: u64 = OWN_ENTRIES + AGENT_AT_ONCE;
 /// Heartbeats that may have no checkpoint behind them: the one that a crash left unsigned, and one for which signing failed.
 const HEARTBEATS: u64 = 2;
+/// Intervals between entries of the collector's own: to those heartbeats, and to the start behind a crash.
+const PAUSES: u64 = HEARTBEATS + 1;
 
 /// The entries behind the last checkpoint; where there is none, those from the first one on that names a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -29,11 +31,25 @@ pub struct UnsignedEnd {
     own: u64,
     /// How long the collector ran, as its heartbeats say, ms.
     ran_ms: u64,
+    /// How long its own entries lie apart, as their times say, ms.
+    paused_ms: u64,
+    /// Of its last entry, also of a signed one.
+    last_own_ms: Option<i64>,
+}
+
+/// A host that slept, whose clock was set ahead or that was off has one heartbeat or one pause over all of that time.
+fn once(ms: u64) -> u64 {
+    ms.min(interval_ms())
+}
+
+fn interval_ms() -> u64 {
+    u64::try_from(HEARTBEAT_INTERVAL.as_millis()).unwrap_or(u64::MAX)
 }
 
 impl UnsignedEnd {
     /// Of a ledger without entries.
-    pub const NONE: Self = Self { has_key: false, has_checkpoint: false, entries: 0, own: 0, ran_ms: 0 };
+    pub const NONE: Self =
+        Self { has_key: false, has_checkpoint: false, entries: 0, own: 0, ran_ms: 0, paused_ms: 0, last_own_ms: None };
 
     /// Takes the next entry.
     pub fn take(&mut self, entry: &AuditEntry, payload: &[u8]) {
@@ -46,22 +62,27 @@ impl UnsignedEnd {
             return;
         }
         self.own = self.own.saturating_add(1);
+        let before = self.last_own_ms.replace(entry.timestamp_ms).unwrap_or(entry.timestamp_ms);
+        let paused = u64::try_from(entry.timestamp_ms.saturating_sub(before)).unwrap_or_default();
+        self.paused_ms = self.paused_ms.saturating_add(once(paused));
         if let Some(beat) = HeartbeatEntry::of(&entry.actor, &entry.action, payload) {
-            // A host that slept, or whose clock was set ahead, has one heartbeat over all of that time.
-            self.ran_ms = self.ran_ms.saturating_add(beat.length_ms().min(beat.every_ms()));
+            // How often it was to come is not asked of it: it may be forged like the rest.
+            self.ran_ms = self.ran_ms.saturating_add(once(beat.length_ms()));
         }
     }
 
     /// A checkpoint is over all entries so far.
     pub const fn sign(&mut self) {
-        *self = Self { has_key: self.has_key, has_checkpoint: true, ..Self::NONE };
+        *self = Self { has_key: self.has_key, has_checkpoint: true, last_own_ms: self.last_own_ms, ..Self::NONE };
     }
 
     /// Whether it is longer than what a collector leaves that signs.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        let interval_ms = u64::try_from(HEARTBEAT_INTERVAL.as_millis()).unwrap_or(u64::MAX);
-        self.own > OWN_ENTRIES || self.entries > ALL_ENTRIES || self.ran_ms > HEARTBEATS.saturating_mul(interval_ms)
+        self.own > OWN_ENTRIES
+            || self.entries > ALL_ENTRIES
+            || self.ran_ms > HEARTBEATS.saturating_mul(interval_ms())
+            || self.paused_ms > PAUSES.saturating_mul(interval_ms())
     }
 
     /// Whether a signature is missing that has to be there.
@@ -77,7 +98,11 @@ mod tests {
     use super::*;
 
     fn take(end: &mut UnsignedEnd, actor: &str, action: &str, payload: &str) {
-        let entry = AuditEntry::link(0, GENESIS, 0, actor, action, payload.as_bytes());
+        take_at(end, 0, actor, action, payload);
+    }
+
+    fn take_at(end: &mut UnsignedEnd, at_ms: i64, actor: &str, action: &str, payload: &str) {
+        let entry = AuditEntry::link(0, GENESIS, at_ms, actor, action, payload.as_bytes());
         end.take(&entry, payload.as_bytes());
     }
 
@@ -91,7 +116,7 @@ mod tests {
     fn beat(end: &mut UnsignedEnd, length_ms: i64) {
         let json = serde_json::json!({
             "collector": "procmond", "from_ms": 0, "to_ms": length_ms, "state": "running", "events": 0, "lost": 0, "errors": 0,
-            "cycles": 0, "entities": 0, "last": null, "every_ms": 60_000
+            "cycles": 0, "entities": 0, "last": null, "every_ms": 1
         });
         take(end, "procmond", "heartbeat", &json.to_string());
     }
@@ -128,6 +153,27 @@ mod tests {
         }
         assert!(!end.lacks_checkpoint());
         beat(&mut end, 60_000);
+        assert!(end.lacks_checkpoint());
+    }
+
+    #[test]
+    fn entries_without_heartbeats_lie_no_four_minutes_apart() {
+        let mut end = begun();
+        for minutes in 1..=3 {
+            take_at(&mut end, minutes * 60_000, "procmond", "event-range", "{}");
+            take_at(&mut end, minutes * 60_000 + 30_000, "agent", "alert", "{}");
+        }
+        assert!(!end.lacks_checkpoint());
+        take_at(&mut end, 0, "procmond", "event-range", "{}");
+        assert!(!end.lacks_checkpoint(), "the clock was set back");
+        take_at(&mut end, 9 * 3_600_000, "procmond", "start", "{}");
+        assert!(end.lacks_checkpoint());
+        end.sign();
+        for hours in [20, 40, 60] {
+            take_at(&mut end, hours * 3_600_000, "procmond", "event-range", "{}");
+        }
+        assert!(!end.lacks_checkpoint(), "crashed, and off for long");
+        take_at(&mut end, 80 * 3_600_000, "procmond", "event-range", "{}");
         assert!(end.lacks_checkpoint());
     }
 

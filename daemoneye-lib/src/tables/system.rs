@@ -7,7 +7,7 @@ pub(super) const COVERAGE: &[Column] = columns! {
     "reason" Text "" Public "" "why, one of the list in docs/formats.md" "kernel_lost";
     "from_time" Timestamp "µs since the Unix epoch, UTC" Public "" "first instant that it concerns" "2026-01-31T12:00:00.000000Z";
     "to_time" Timestamp "µs since the Unix epoch, UTC" Public "" "last instant that it concerns" "2026-01-31T12:00:04.000000Z";
-    "count" Integer "" Public "" "how many are missing; NULL where that cannot be known" "17";
+    "count" Integer "events, or what the reason names" Public "" "how many are missing; NULL where that cannot be known" "17";
     "detail" Text "" Public "" "in words" "the ring buffer was full";
 };
 
