@@ -7,9 +7,20 @@ use std::path::Path;
 
 use rustix::fs::{Mode, OFlags};
 
-/// Creates a directory and its parents with `mode`; one that exists keeps its own.
+/// Creates a directory and its parents with `mode`; one that exists keeps its own. New ones outlast a power failure: what is
+/// synced in a directory that is gone is gone too, and a ledger without its key looks like one whose key was taken away.
 pub(crate) fn create_dir(path: &Path, mode: u32) -> io::Result<()> {
-    DirBuilder::new().recursive(true).mode(mode).create(path)
+    let is_new = |dir: &&Path| !dir.as_os_str().is_empty() && !dir.exists();
+    let new: Vec<&Path> = path.ancestors().take_while(is_new).collect();
+    DirBuilder::new().recursive(true).mode(mode).create(path)?;
+    for parent in new.iter().filter_map(|dir| dir.parent()) {
+        let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        // A directory of somebody else's, which only makes others, is theirs to sync.
+        if let Ok(dir) = Dir::open(parent) {
+            dir.sync()?;
+        }
+    }
+    Ok(())
 }
 
 /// Creates a file that must not exist.

@@ -225,6 +225,16 @@ fn tell_restored(found: &Json) -> u64 {
     for of in listed(found, RESTORED) {
         let number = |name: &str| of.get(name).and_then(Json::as_u64);
         let [events, rows] = ["events", "rows"].map(|name| number(name).unwrap_or_default());
+        all = all.saturating_add(events).saturating_add(rows);
+        if of.get("is_copy").and_then(Json::as_bool) == Some(true) {
+            say!(
+                "older: this copy of a store is older than the ledger: it knows nothing from ledger entry {} on. {rows} alerts and rows of \
+                 coverage that the ledger tells of since then are not there, or are as they were. If nothing was copied then, they were \
+                 deleted; hold a newer copy against it",
+                number("since").unwrap_or_default(),
+            );
+            continue;
+        }
         let entry = number("entry").map_or_else(|| "an entry that waits".to_owned(), |entry| format!("entry {entry}"));
         let time = of.get("time_us").and_then(Json::as_i64).map(value::timestamp).unwrap_or_default();
         say!(
@@ -233,7 +243,6 @@ fn tell_restored(found: &Json) -> u64 {
              they were. If nobody restored it then, they were deleted; if somebody did, write down both entries with a checkpoint",
             number("since").unwrap_or_default(),
         );
-        all = all.saturating_add(events).saturating_add(rows);
     }
     all
 }

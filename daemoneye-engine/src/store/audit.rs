@@ -145,8 +145,13 @@ fn handed(transaction: &ReadTransaction) -> Result<u64, StoreError> {
     let first = transaction.open_table(AUDIT)?.first()?.map(|(id, _)| id.value().saturating_sub(1));
     match first {
         Some(before) => Ok(before),
-        None => Ok(counter(transaction, AUDIT_COUNTER)?.unwrap_or_default()),
+        None => given(transaction),
     }
+}
+
+/// The highest id that was given out.
+pub(super) fn given(transaction: &ReadTransaction) -> Result<u64, StoreError> {
+    Ok(counter(transaction, AUDIT_COUNTER)?.unwrap_or_default())
 }
 
 fn counter(transaction: &ReadTransaction, name: &str) -> Result<Option<u64>, StoreError> {

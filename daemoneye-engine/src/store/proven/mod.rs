@@ -101,7 +101,12 @@ impl Store {
         reading.go_on();
         let mut facts = reading.facts;
         facts.settle(audit::losing(&transaction)?, audit::now_us());
+        if self.state.is_offline() {
+            facts.restorations.is_of(audit::given(&transaction)?);
+        }
         LedgerFiles::open(dir).and_then(|files| facts.restorations.settle(&files)).map_err(unreadable)?;
+        let newest = rows::newest(&transaction, &facts)?;
+        facts.restorations.disprove(newest);
         (found.entries, found.began_us) = (facts.entries, Some(facts.began_us()).filter(|us| *us < i64::MAX));
         (found.rows_overdue, found.rows_overdue_since_us) = facts.overdue;
         if let Some(broken) = facts.broken.take() {

@@ -234,6 +234,22 @@ impl<'a> Rows<'a> {
     }
 }
 
+/// The newest entry that is the first one of an alert or of a row of coverage that is stored; 0 where there is none.
+pub(super) fn newest(transaction: &ReadTransaction, facts: &Facts) -> Result<u64, StoreError> {
+    let mut newest = 0_u64;
+    for row in transaction.open_table(ALERTS)?.range(0..)? {
+        let fact = facts.alerts.facts.get(&Uuid::from_u128(row?.0.value()));
+        newest = newest.max(fact.and_then(|fact| fact.entry).unwrap_or_default());
+    }
+    for row in transaction.open_table(COVERAGE)?.range((i64::MIN, 0)..)? {
+        let (at, gap) = row?;
+        let key = RowKey::of(&gap.value().decode()?.audited(at.value().1));
+        let fact = key.and_then(|key| facts.gaps.facts.get(&key));
+        newest = newest.max(fact.and_then(|fact| fact.entry).unwrap_or_default());
+    }
+    Ok(newest)
+}
+
 impl Store {
     /// Whether an alert is stored.
     pub(super) fn has_alert(&self, id: Uuid) -> Result<bool, StoreError> {

@@ -83,3 +83,69 @@ fn a_store_that_lacks_what_it_had_without_a_word_of_a_copy_lacks_what_was_delete
     let (_dir, _back, found) = restored(false);
     assert!(found.restored.is_empty() && found.problems.len() >= 3, "{found:?}");
 }
+
+/// A backup beside a ledger that went on: an alert and a row of coverage came behind it, and the alert that it has was closed.
+fn backup(change: impl FnOnce(&Path)) -> Proven {
+    let (dir, mut ledger, records) = covered(4);
+    let store = filled(dir.path(), &records, &[]);
+    raise(&store, records.get(3).unwrap(), "a");
+    let alert = store.alerts(&Default::default()).unwrap().remove(0).id;
+    lasting(&store, 0, 1_000_000);
+    ledger.drain(&store);
+    store.seal().unwrap();
+    drop(store);
+    let back = tempfile::tempdir().unwrap();
+    copy(dir.path(), back.path());
+    let store = Store::open(options(dir.path())).unwrap();
+    raise(&store, records.get(25).unwrap(), "b");
+    store.set_alert_status(alert, AlertStatus::Closed, "operator:0", "").unwrap();
+    lasting(&store, 60_000_000, 61_000_000);
+    ledger.drain(&store);
+    drop(store);
+    change(back.path());
+    compare(&Store::open_offline(back.path()).unwrap(), dir.path())
+}
+
+#[derive(Debug)]
+struct Alerts;
+
+impl Named for Alerts {
+    const NAME: &'static str = "daemoneye::alerts";
+}
+
+#[derive(Debug)]
+struct Counter;
+
+impl Named for Counter {
+    const NAME: &'static str = "daemoneye::counter";
+}
+
+fn without_alerts(dir: &Path) {
+    let database = redb::Database::open(dir.join("state.redb")).unwrap();
+    let transaction = database.begin_write().unwrap();
+    let alerts: TableDefinition<'_, u128, Raw<Alerts>> = TableDefinition::new("alerts");
+    let index: TableDefinition<'_, (u8, i64, u128), ()> = TableDefinition::new("alerts_by_status");
+    transaction.open_table(alerts).unwrap().retain(|_, _| false).unwrap();
+    transaction.open_table(index).unwrap().retain(|_, ()| false).unwrap();
+    transaction.commit().unwrap();
+}
+
+/// As if the copy were from before almost everything.
+fn made_older(dir: &Path) {
+    without_alerts(dir);
+    let meta: TableDefinition<'_, &str, Raw<Counter>> = TableDefinition::new("meta");
+    overwrite(dir, meta, "last_audit", &[1, 1]);
+}
+
+#[test]
+fn what_came_behind_a_backup_is_told_as_later_and_what_it_had_as_deleted() {
+    let found = backup(|_| {});
+    assert!(found.is_sound(), "{found:?}");
+    let [of] = found.restored.as_slice() else { panic!("{found:?}") };
+    assert!(of.is_copy && of.entry.is_none() && of.since > 0, "{found:?}");
+    assert_eq!((of.events, of.rows), (0, 3), "{found:?}");
+    let found = backup(without_alerts);
+    assert!(found.problems.len() == 1 && found.problems[0].what.contains("deleted"), "{found:?}");
+    let found = backup(made_older);
+    assert!(found.restored.is_empty() && found.problems.len() >= 3, "it has a row from behind: {found:?}");
+}
