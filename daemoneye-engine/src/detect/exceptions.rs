@@ -38,6 +38,8 @@ pub struct Exception {
     pub file: PathBuf,
     /// Line in that file.
     pub line: u64,
+    /// Column in that line, in characters.
+    pub column: u64,
     pub(super) compiled: Compiled,
 }
 

@@ -85,29 +85,75 @@ fn checked(
     is_rule: bool,
     lists: Option<&dyn ValueLists>,
 ) -> Result<Checked, SqlRefusal> {
-    let tokens = tokens::capped(sql, is_rule)?;
-    let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
-    let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
-    let mut statements = Parser::new(&Postgres)
-        .with_recursion_limit(tokens::RECURSION_LIMIT)
-        .with_tokens_with_locations(tokens)
-        .parse_statements()
-        .map_err(|error| parse_refusal(error, sql, end))?;
-    let mut used = BTreeSet::new();
-    if let ([Statement::Query(query)], Some(known)) = (statements.as_mut_slice(), lists) {
-        used = lists::expand(query, known)?;
+    Parsed::of(sql, is_rule)?.checked(instead_of_function, is_rule, lists)
+}
+
+/// A text that kept the caps and is SQL, as it was written.
+#[derive(Clone)]
+pub(crate) struct Parsed {
+    statements: Vec<Statement>,
+    texts: Vec<(String, Location)>,
+    second: Option<Location>,
+}
+
+impl Parsed {
+    /// Of a rule. For a thread whose stack is large, as are all that work on it.
+    pub(crate) fn rule(sql: &str) -> Result<Self, SqlRefusal> {
+        Self::of(sql, true)
     }
-    // Of a rule the matcher or the plan compiles them, and tells the place too.
-    let try_pattern = if is_rule { patterns::parse } else { patterns::compile };
-    let walked = walk::statements(&statements, second, texts, instead_of_function, try_pattern)?;
-    // The walk accepted exactly one statement, and it is a query.
-    let Some(Statement::Query(query)) = statements.pop() else {
-        return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));
-    };
-    let mut query = *query;
-    lower::query(&mut query)?;
-    let walk::Walked { tables, parameters, instants, subqueries } = walked;
-    Ok(Checked { query, tables, parameters, instants, subqueries, lists: used })
+
+    fn of(sql: &str, is_rule: bool) -> Result<Self, SqlRefusal> {
+        let tokens = tokens::capped(sql, is_rule)?;
+        let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
+        let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
+        let statements = Parser::new(&Postgres)
+            .with_recursion_limit(tokens::RECURSION_LIMIT)
+            .with_tokens_with_locations(tokens)
+            .parse_statements()
+            .map_err(|error| parse_refusal(error, sql, end))?;
+        Ok(Self { statements, texts, second })
+    }
+
+    /// The query, where it is one.
+    pub(crate) fn query(&mut self) -> Option<&mut Query> {
+        match self.statements.as_mut_slice() {
+            [Statement::Query(query)] => Some(query),
+            _ => None,
+        }
+    }
+
+    /// [`check_rule`] of what was parsed.
+    pub(crate) fn check_rule(
+        self,
+        instead_of_function: fn(&str) -> String,
+        lists: &dyn ValueLists,
+    ) -> Result<Checked, SqlRefusal> {
+        self.checked(instead_of_function, true, Some(lists))
+    }
+
+    fn checked(
+        mut self,
+        instead_of_function: fn(&str) -> String,
+        is_rule: bool,
+        lists: Option<&dyn ValueLists>,
+    ) -> Result<Checked, SqlRefusal> {
+        let mut used = BTreeSet::new();
+        if let (Some(query), Some(known)) = (self.query(), lists) {
+            used = lists::expand(query, known)?;
+        }
+        let Self { mut statements, texts, second } = self;
+        // Of a rule the matcher or the plan compiles them, and tells the place too.
+        let try_pattern = if is_rule { patterns::parse } else { patterns::compile };
+        let walked = walk::statements(&statements, second, texts, instead_of_function, try_pattern)?;
+        // The walk accepted exactly one statement, and it is a query.
+        let Some(Statement::Query(query)) = statements.pop() else {
+            return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));
+        };
+        let mut query = *query;
+        lower::query(&mut query)?;
+        let walk::Walked { tables, parameters, instants, subqueries } = walked;
+        Ok(Checked { query, tables, parameters, instants, subqueries, lists: used })
+    }
 }
 
 thread_local! {

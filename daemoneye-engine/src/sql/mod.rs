@@ -45,7 +45,7 @@ pub(crate) mod window;
 mod windows;
 
 pub use check::{Checked, check};
-pub(crate) use check::{check_rule, on_large_stack};
+pub(crate) use check::{Parsed, check_rule, on_large_stack};
 pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
 pub(crate) use export::batch;

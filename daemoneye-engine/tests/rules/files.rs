@@ -92,6 +92,102 @@ fn a_place_in_the_sql_is_the_place_in_the_file() {
     assert_eq!(refusal.hint.as_deref(), Some("did you mean name?"));
 }
 
+/// The places and the beginnings of the messages.
+fn told(sql: &str) -> Vec<(u64, u64, String)> {
+    let problems = parse(&file(sql)).unwrap_err();
+    problems.into_iter().map(|problem| (problem.line, problem.column, problem.message)).collect()
+}
+
+#[test]
+fn every_problem_of_a_select_is_told_in_the_order_of_the_places() {
+    let sql = "SELECT pid, comand_line, foo(name) AS f\n\
+               FROM process_events\n\
+               WHERE nmae = 'x' AND pid = 'x'\n\
+               OR ci_contains(executable_path, 5) AND name SIMILAR TO 'x'\n\
+               OR regexp_like(name, '(') AND exe_path IN (list('none'), 'a') AND usr LIKE 'a%' LIMIT 5";
+    let found = told(sql);
+    let expected = [
+        (5, 3, "ORDER BY, LIMIT"),
+        (5, 15, "process_events has no column comand_line"),
+        (5, 28, "there is no function foo"),
+        (7, 9, "process_events has no column nmae"),
+        (7, 24, "an integer cannot be compared with text"),
+        (8, 35, "a value of ci_contains"),
+        (8, 42, "SIMILAR TO"),
+        (9, 24, "the pattern does not compile"),
+        (9, 33, "process_events has no column exe_path"),
+        (9, 46, "there is no list none"),
+        (9, 69, "process_events has no column usr"),
+    ];
+    assert_eq!(found.len(), expected.len(), "{found:#?}");
+    for ((line, column, begins), (at_line, at_column, message)) in expected.iter().zip(&found) {
+        assert_eq!((line, column), (at_line, at_column), "{begins}: {found:#?}");
+        assert!(message.starts_with(begins), "{begins}: {found:#?}");
+    }
+}
+
+#[test]
+fn what_follows_from_a_problem_is_no_further_one() {
+    for condition in [
+        "nmae + 1 > 2",
+        "abs(nmae) * 2 = 4 AND pid = 1",
+        "CASE WHEN pid = 1 THEN nmae END = 'x'",
+        "coalesce(nmae, 5) = 'x'",
+        "nullif(nmae, 'x') || name = 'x'",
+        "substr(name, nmae) = 'x'",
+        "name LIKE nmae",
+        "nmae @@ name",
+        "time > now() + pid",
+        "foo(bar(nmae)) = baz",
+        "name IN (list('none'))",
+        "re_match(name, '(')",
+        "datetime('2026-01-31', 'start of aeon') < time",
+        "time - INTERVAL '1 aeon' > time",
+    ] {
+        let found = told(&format!("SELECT pid FROM process_events WHERE {condition}"));
+        let most = if condition.contains("baz") { 2 } else { 1 };
+        assert_eq!(found.len(), most, "{condition}: {found:#?}");
+    }
+}
+
+#[test]
+fn a_window_rule_tells_all_of_its_unknown_names() {
+    let sql = "SELECT usr, count(*) AS n, foo(name)\nFROM process_event AS e\n\
+               WHERE e.nmae = 'x' AND tmie > now() - INTERVAL '5 minutes'\nGROUP BY usr HAVING cuont(*) > 3";
+    let found: Vec<_> = told(sql);
+    let places: Vec<_> = found.iter().map(|(line, column, _)| (*line, *column)).collect();
+    assert_eq!(places, [(5, 10), (5, 30), (6, 8), (7, 9), (7, 26), (8, 12), (8, 23)], "{found:#?}");
+    // What it returns under a name of its own is no column that is missing.
+    let yaml = file(sql).replace("sql: |", "dedup: [n, zzz]\nsql: |");
+    let told = parse(&yaml).unwrap_err();
+    let of_dedup: Vec<_> = told.iter().filter(|problem| problem.line == 4).collect();
+    assert!(of_dedup.len() == 1 && of_dedup[0].message.ends_with("zzz"), "{told:#?}");
+}
+
+#[test]
+fn one_mistake_over_and_over_is_told_up_to_a_bound() {
+    let many = (0..50).map(|at| format!("nmae{at} = 1")).collect::<Vec<_>>().join(" OR ");
+    let found = told(&format!("SELECT pid FROM process_events WHERE {many}"));
+    assert_eq!(found.len(), 21, "{found:#?}");
+    assert_eq!(found[20].2, "and 30 more problems in this SELECT");
+    let endless = (0..2_000).map(|at| format!("nmae{at} = 1")).collect::<Vec<_>>().join(" OR ");
+    let found = told(&format!("SELECT pid FROM process_events WHERE {endless}"));
+    assert!(found.len() == 21 && found[20].2.starts_with("and at least "), "{found:#?}");
+}
+
+#[test]
+fn an_exception_tells_all_problems_of_its_condition() {
+    let yaml = format!(
+        "override: {ID}\nexceptions:\n  - where: nmae = 'x' OR\n      pid = 'y' OR foo(1)\n    owner: a\n    \
+         reason: b\n    expires: never\n"
+    );
+    let Err(problems) = rules::check_file(Path::new("o.yaml"), &yaml, &rules::Lists::default()) else {
+        panic!("taken")
+    };
+    let places: Vec<_> = problems.iter().map(|problem| (problem.line, problem.column)).collect();
+    assert_eq!(places, [(3, 12), (4, 7), (4, 20)], "{problems:#?}");
+}
+
 #[test]
 fn a_function_of_queries_alone_is_refused_with_what_says_the_same() {
     for (condition, message, hint) in [

@@ -320,6 +320,54 @@ fn exception(expires: &str) -> String {
 }
 
 #[test]
+fn two_exceptions_with_one_condition_in_one_directory_are_refused_with_both_places() {
+    let dirs = Dirs::new();
+    dirs.write("vendor/r.yaml", &rule("pid > 0"));
+    let one = |condition: &str, owner: &str, expires: &str| {
+        format!("  - where: {condition}\n    owner: {owner}\n    reason: known\n    expires: {expires}\n")
+    };
+    let (first, second) = (one("name = 'nginx'", "alice", "2026-02-01"), one("name = 'nginx'", "bob", "never"));
+    let head = format!("override: {ID}\nexceptions:\n");
+    let path = dirs.write("local/a.yaml", &format!("{head}{first}{}{second}", one("pid = 7", "alice", "never")));
+    let twice = "the exception in line 11 has the condition of the one in local/a.yaml:3 (keep one of them";
+    let problems = dirs.problems();
+    assert!(problems.len() == 1 && problems[0].starts_with(&format!("local/a.yaml:11:5: {twice}")), "{problems:#?}");
+    let told = rules::check_file(&path, &fs::read_to_string(&path).unwrap(), &Lists::default()).unwrap_err();
+    assert_eq!((told.len(), told[0].line, told[0].column), (1, 11, 5), "validate says the same");
+
+    dirs.write("local/a.yaml", &format!("{head}{first}"));
+    dirs.write("local/b.yaml", &format!("{head}{second}{}", one("pid = 8", "bob", "never")));
+    let problems = dirs.problems();
+    let twice = "local/b.yaml:3:5: the exception in line 3 has the condition of the one in local/a.yaml:3";
+    assert!(problems.len() == 1 && problems[0].starts_with(twice), "{problems:#?}");
+    let loaded = dirs.load();
+    let owners = |loaded: &Loaded| -> Vec<String> {
+        loaded.rules[0].exceptions.iter().map(|exception| exception.owner.clone()).collect()
+    };
+    assert_eq!(owners(&loaded), ["alice"], "a file that is refused changes nothing");
+    let read = |name: &str| fs::read_to_string(dirs.dir.path().join(name)).unwrap();
+    let (a, b) = (read("local/a.yaml"), read("local/b.yaml"));
+    let before = [(Path::new("local/a.yaml"), a.as_str())];
+    let check = |before: &[(&Path, &str)]| {
+        rules::check_file_after(Path::new("local/b.yaml"), &b, &Lists::default(), before.iter().copied())
+    };
+    assert_eq!(check(&before).unwrap_err()[0].line, 3);
+    assert!(matches!(check(&[]), Ok(Checked::Override(_))));
+
+    // Another directory may say it anew, as it may anything else; its owner and expiry count, once.
+    fs::remove_file(dirs.dir.path().join("local/a.yaml")).unwrap();
+    dirs.write("vendor/o.yaml", &format!("{head}{first}"));
+    let rule = dirs.rule();
+    assert_eq!(owners(&dirs.load()), ["bob", "bob"]);
+    let exceptions = Exceptions::of(std::slice::from_ref(&rule));
+    let (set, _) = RuleSet::compile(vec![rule]);
+    let judged = exceptions.judge(set.evaluate(&three(), &Completeness::complete()));
+    let store = Store::open(StoreOptions::new(dirs.dir.path().join("data"))).unwrap();
+    store.commit_hidden(&judged.hidden).unwrap();
+    assert_eq!(store.hidden().unwrap().iter().map(|count| count.matches).collect::<Vec<_>>(), [1]);
+}
+
+#[test]
 fn what_an_exception_hides_is_no_alert_and_stays_queryable_with_its_hits() {
     let dirs = Dirs::new();
     dirs.write("vendor/r.yaml", &rule("pid > 0"));

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::super::Refusal;
 use super::document::{Document, Kind};
 use super::lists::{self, Lists};
+use super::overrides::Told;
 use super::{LoadedRule, load, overrides, packs, parse};
 
 /// What a file is, when nothing is wrong with it.
@@ -27,11 +28,38 @@ pub enum Checked {
 /// # Errors
 /// Every problem of the file, each with its place.
 pub fn check_file(file: &Path, text: &str, lists: &Lists) -> Result<Checked, Vec<Refusal>> {
+    checked(file, text, lists, Told::default())
+}
+
+/// [`check_file`] beside the files of its directory that come before it.
+///
+/// # Errors
+/// As [`check_file`]; two exceptions of one condition are problems too.
+pub fn check_file_after<'a>(
+    file: &Path,
+    text: &str,
+    lists: &Lists,
+    before: impl Iterator<Item = (&'a Path, &'a str)>,
+) -> Result<Checked, Vec<Refusal>> {
+    let mut told = Told::default();
+    let documents = before.filter_map(|(file, text)| Document::new(file, text).ok());
+    for document in documents.filter(|document| document.kind == Kind::Override) {
+        // What is wrong there is told where that file is checked.
+        let _own = overrides::read(&document, lists).and_then(|over| told.take(&over));
+    }
+    checked(file, text, lists, told)
+}
+
+fn checked(file: &Path, text: &str, lists: &Lists, mut before: Told) -> Result<Checked, Vec<Refusal>> {
     load::bounded(file, text)?;
     let document = Document::new(file, text)?;
     Ok(match document.kind {
         Kind::List => Checked::List(lists::read(&document)?.name().to_owned()),
-        Kind::Override => Checked::Override(overrides::read(&document, lists)?.rule),
+        Kind::Override => {
+            let over = overrides::read(&document, lists)?;
+            before.take(&over)?;
+            Checked::Override(over.rule)
+        }
         Kind::Pack => Checked::Pack(packs::read(&document)?.name),
         Kind::Rule => Checked::Rule(Box::new(parse::rule(&document, lists)?)),
     })

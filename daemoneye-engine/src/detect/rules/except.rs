@@ -7,13 +7,12 @@ use jiff::civil::Date;
 use jiff::tz::TimeZone;
 use uuid::Uuid;
 
-use super::super::Refusal;
-use super::super::compile::{self, Compiled, Problem};
+use super::super::compile::{self, Compiled};
 use super::super::exceptions::Exception;
 use super::place::SqlPlace;
 use super::reader::{Fields, Reader};
+use super::statement;
 use super::yaml::{Node, Yaml};
-use crate::sql;
 
 const FIELDS: &[&str] = &["where", "owner", "reason", "expires"];
 
@@ -58,6 +57,7 @@ impl Reader<'_> {
             expires_us: expires_us?,
             file: self.file.to_owned(),
             line: node.referenced.line(),
+            column: node.referenced.column(),
             compiled,
         })
     }
@@ -68,15 +68,11 @@ impl Reader<'_> {
         let place = SqlPlace::new(self.source, fields.key_place("where"), fields.place("where"), &condition);
         // On a line of its own, so that places are those of the condition but for one line.
         let statement = format!("SELECT pid FROM process_events WHERE\n{condition}\n");
-        let compiled = sql::check_rule(&statement, compile::known::instead, self.lists)
-            .map_err(Problem::from)
-            .and_then(|checked| compile::compile(checked.query()));
-        match compiled {
-            Ok(compiled) => Some((condition, compiled)),
-            Err(problem) => {
-                let (line, column) = place.of(problem.line.saturating_sub(1), problem.column);
-                let (file, message, hint) = (self.file.to_owned(), problem.message, problem.hint);
-                self.problems.push(Refusal { file, line, column, message, hint });
+        let decided = statement::decided(&statement, self.lists, |checked, _look| compile::compile(checked.query()));
+        match decided {
+            Ok((compiled, _)) => Some((condition, compiled)),
+            Err(problems) => {
+                self.refuse_sql(problems, |line, column| place.of(line.saturating_sub(1), column));
                 None
             }
         }

@@ -152,10 +152,12 @@ impl Loading<'_> {
     }
 
     fn overrides(&mut self, documents: &[Document]) {
+        let mut told = overrides::Told::default();
         for document in of_kind(documents, Kind::Override) {
-            match overrides::read(document, &self.lists) {
+            let read = overrides::read(document, &self.lists);
+            match read.and_then(|over| told.take(&over).map(|()| over)) {
                 Ok(over) => match self.rules.get_mut(&over.rule) {
-                    Some(rule) => self.problems.extend(over.apply(rule).err()),
+                    Some(rule) => self.problems.extend(over.apply(rule).err().unwrap_or_default()),
                     None => self.problems.push(over.without_rule(self.rules.values())),
                 },
                 Err(problems) => self.problems.extend(problems),

@@ -3,6 +3,7 @@
 //! The rule's file is never edited. A changed field is a new version of the rule, since its alerts name what decided them; an
 //! exception is none, since it changes no answer of the rule.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -85,11 +86,45 @@ impl Reader<'_> {
     }
 }
 
+/// The exceptions of the files of one directory that were read before.
+#[derive(Debug, Default)]
+pub(super) struct Told(BTreeMap<Uuid, Arc<Exception>>);
+
+impl Told {
+    /// Takes those of a file, unless one of them says what another one says: both would count the same hits, and of two owners and
+    /// expiries one would go unseen. Of two directories the later one's words count, as with all that an override sets.
+    pub(super) fn take(&mut self, over: &Override) -> Result<(), Vec<Refusal>> {
+        let (mut own, mut problems) = (BTreeMap::new(), Vec::new());
+        for exception in &over.exceptions {
+            match self.0.get(&exception.id).or_else(|| own.get(&exception.id)) {
+                Some(first) => problems.push(same_condition(exception, first)),
+                None => drop(own.insert(exception.id, Arc::clone(exception))),
+            }
+        }
+        if problems.is_empty() {
+            self.0.extend(own);
+            return Ok(());
+        }
+        Err(problems)
+    }
+}
+
+fn same_condition(second: &Exception, first: &Exception) -> Refusal {
+    let place = format!("{}:{}", first.file.display(), first.line);
+    Refusal {
+        file: second.file.clone(),
+        line: second.line,
+        column: second.column,
+        message: format!("the exception in line {} has the condition of the one in {place}", second.line),
+        hint: Some(format!("keep one of them, with one owner, reason and expiry; the one in {place} came first")),
+    }
+}
+
 impl Override {
     /// Puts its words in place of the rule's; where they do not fit the rule, none of them.
-    pub(super) fn apply(self, loaded: &mut LoadedRule) -> Result<(), Refusal> {
+    pub(super) fn apply(self, loaded: &mut LoadedRule) -> Result<(), Vec<Refusal>> {
         let dedup = self.dedup_of(loaded)?;
-        if let Some(planned) = self.planned(loaded, dedup.as_deref())? {
+        if let Some(planned) = self.planned(loaded, dedup.as_deref()).map_err(|problem| vec![problem])? {
             loaded.window = Some(Arc::new(planned));
         }
         let identity = loaded.window.as_ref().map(|plan| plan.identity()).unwrap_or_default();
@@ -109,7 +144,7 @@ impl Override {
             *columns = dedup;
         }
         for exception in exceptions {
-            // The same words twice are one exception; the later file's expiry counts.
+            // The same words in a later directory; its owner, reason and expiry count.
             loaded.exceptions.retain(|other| other.id != exception.id);
             loaded.exceptions.push(exception);
         }
@@ -118,17 +153,19 @@ impl Override {
     }
 
     /// The columns that are to tell matches of the rule apart.
-    fn dedup_of(&self, loaded: &LoadedRule) -> Result<Option<Vec<String>>, Refusal> {
+    fn dedup_of(&self, loaded: &LoadedRule) -> Result<Option<Vec<String>>, Vec<Refusal>> {
         let Some((columns, at)) = &self.dedup else { return Ok(None) };
         let returned = |column: &str| loaded.window.as_ref().is_some_and(|plan| plan.returns(column));
-        match columns.iter().find(|column| process_event_column(column).is_none() && !returned(column)) {
-            Some(unknown) => {
-                let hint = Some(column_hint(unknown));
-                let message = format!("process_events has no column {unknown}");
-                Err(Refusal { file: self.file.clone(), line: at.line(), column: at.column(), message, hint })
-            }
-            None => Ok(Some(columns.clone())),
-        }
+        let unknown = columns.iter().filter(|column| process_event_column(column).is_none() && !returned(column));
+        let refused = |unknown: &String| Refusal {
+            file: self.file.clone(),
+            line: at.line(),
+            column: at.column(),
+            message: format!("process_events has no column {unknown}"),
+            hint: Some(column_hint(unknown)),
+        };
+        let problems: Vec<Refusal> = unknown.map(refused).collect();
+        if problems.is_empty() { Ok(Some(columns.clone())) } else { Err(problems) }
     }
 
     /// A window rule's plan over what it keeps for the other columns and the other time.

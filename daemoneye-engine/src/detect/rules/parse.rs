@@ -16,6 +16,7 @@ use super::document::Document;
 use super::lists::Lists;
 use super::place::SqlPlace;
 use super::reader::{Fields, Reader};
+use super::statement::{self, Look};
 use super::yaml::{Node, Yaml};
 use super::{LoadedRule, RuleTest, part};
 use crate::ingest::check_value;
@@ -100,8 +101,7 @@ impl Reader<'_> {
         self.known_keys(pairs, FIELDS, "a rule");
         let fields = Fields { pairs, at: document.referenced };
         let (sql, tests) = (self.sql(&fields), self.tests(&fields));
-        let window = sql.as_ref().and_then(|sql| sql.window.clone());
-        let rule = self.described(&fields, window.as_deref());
+        let rule = self.described(&fields, sql.as_ref());
         let (Statement { sql, compiled, window, lists }, rule) = (sql?, rule?);
         let text = hashed(document, &lists);
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
@@ -121,7 +121,7 @@ impl Reader<'_> {
     }
 
     /// The fields for people; what the file as a whole gives is still empty.
-    fn described(&mut self, fields: &Fields<'_>, window: Option<&Planned>) -> Option<DetectionRule> {
+    fn described(&mut self, fields: &Fields<'_>, sql: Option<&Statement>) -> Option<DetectionRule> {
         let id = self.uuid(fields, "id", "make one with uuidgen and never change it");
         let (name, severity) = (self.required_text(fields, "name"), self.severity(fields));
         let state = self.state(fields).unwrap_or(RuleState::Active);
@@ -139,10 +139,10 @@ impl Reader<'_> {
             status: self.status(fields),
             false_positives: self.texts(fields, "false_positives"),
             sql: String::new(),
-            dedup: self.dedup(fields, window),
+            dedup: self.dedup(fields, sql),
             dedup_window_s: self.window(fields).unwrap_or(DEFAULT_WINDOW_S),
             state,
-            kind: if window.is_some() { RuleKind::Window } else { RuleKind::Stream },
+            kind: if sql.is_some_and(|sql| sql.window.is_some()) { RuleKind::Window } else { RuleKind::Stream },
             pack: String::new(),
             file: String::new(),
         };
@@ -155,24 +155,40 @@ impl Reader<'_> {
         let sql = self.required_text(fields, "sql")?;
         let place = SqlPlace::new(self.source, fields.key_place("sql"), fields.place("sql"), &sql);
         let window_us = self.seconds(fields).map(|seconds| i64::from(seconds).saturating_mul(1_000_000));
-        let checked = sql::check_rule(&sql, compile::known::instead, self.lists).map_err(Problem::from);
-        let compiled = checked.and_then(|checked| {
-            if window::needs_window(checked.query()) {
-                let planned = window::Planned::of(&checked, window_us, &named(fields, "dedup"))?;
-                return Ok((Compiled::never(), Some(Arc::new(planned)), checked));
+        let decided = statement::decided(&sql, self.lists, |checked, look| {
+            let needs_window = match look {
+                Look::Written => window::needs_window(checked.query()),
+                Look::Mended { needs_window } => needs_window,
+            };
+            match look {
+                _ if !needs_window => Ok((compile::compile(checked.query())?, None)),
+                // What a blank does to groups and times would be told as a mistake of theirs.
+                Look::Mended { .. } => {
+                    sql::window::named(checked).map(|()| (Compiled::never(), None)).map_err(Into::into)
+                }
+                Look::Written => {
+                    let planned = window::Planned::of(checked, window_us, &named(fields, "dedup"))?;
+                    Ok((Compiled::never(), Some(Arc::new(planned))))
+                }
             }
-            Ok((compile::compile(checked.query())?, None, checked))
         });
-        match compiled {
-            Ok((compiled, window, checked)) => {
+        match decided {
+            Ok(((compiled, window), checked)) => {
                 Some(Statement { sql, compiled, window, lists: self.lists.only(&checked.lists) })
             }
-            Err(problem) => {
-                let (line, column) = place.of(problem.line, problem.column);
-                let (file, message, hint) = (self.file.to_owned(), problem.message, problem.hint);
-                self.problems.push(Refusal { file, line, column, message, hint });
+            Err(problems) => {
+                self.refuse_sql(problems, |line, column| place.of(line, column));
                 None
             }
+        }
+    }
+
+    /// `place` gives the place in the file.
+    pub(super) fn refuse_sql(&mut self, problems: Vec<Problem>, place: impl Fn(u64, u64) -> (u64, u64)) {
+        for problem in problems {
+            let (line, column) = place(problem.line, problem.column);
+            let (file, message, hint) = (self.file.to_owned(), problem.message, problem.hint);
+            self.problems.push(Refusal { file, line, column, message, hint });
         }
     }
 
@@ -227,9 +243,16 @@ impl Reader<'_> {
     }
 
     /// A window rule also tells matches apart by what it returns, and by the columns that it groups by where the file names none.
-    fn dedup(&mut self, fields: &Fields<'_>, window: Option<&Planned>) -> Vec<String> {
+    fn dedup(&mut self, fields: &Fields<'_>, sql: Option<&Statement>) -> Vec<String> {
         let columns = self.texts(fields, "dedup");
-        let returned = |column: &String| window.is_some_and(|window| window.returns(column));
+        let window = sql.and_then(|sql| sql.window.as_deref());
+        // What a refused SELECT returns is not known: it may be whatever it speaks of.
+        let refused = fields.of("sql").filter(|_| sql.is_none()).map(|node| &node.value);
+        let returned = |column: &String| match (window, refused) {
+            (Some(window), _) => window.returns(column),
+            (None, Some(Yaml::Text(text))) => text.contains(column.as_str()),
+            (None, _) => false,
+        };
         for column in columns.iter().filter(|column| !returned(column)) {
             if process_event_column(column).is_none() {
                 let message = format!("process_events has no column {column}");
