@@ -10,8 +10,10 @@ use crate::detect::rules::yaml::{Node, Yaml, truth};
 
 /// Most rules of one correlation: each of an ordered one is a join.
 const MAX_RULES: usize = 8;
-/// Longest time span in seconds: a week, as of rules; a window keeps its rows in memory.
-const MAX_SECONDS: i64 = 7 * 24 * 3600;
+/// Longest time span in days. A window keeps its rows in memory whatever its length, up to its bound, and begins with those that
+/// history still has: this is longer than history is kept.
+const MAX_DAYS: i64 = 366;
+const DAY_SECONDS: i64 = 24 * 3600;
 /// What a correlation may say. Other words would change what it finds, so they are refused.
 const FIELDS: [&str; 7] = ["type", "rules", "aliases", "group-by", "timespan", "condition", "generate"];
 
@@ -129,24 +131,32 @@ fn find<'a>(name: &str, parts: &'a [Part]) -> Result<&'a Part, String> {
     Ok(part)
 }
 
-/// `90s`, `5m`, `1h`, `2d`, `1w`.
+/// `90s`, `5m`, `1h`, `30d`, `1w`.
 fn seconds(node: &Node) -> Result<i64, String> {
-    let span = text(node, "timespan").ok_or("the correlation has no timespan")?;
-    let wrong = || format!("the timespan {span} is no number with s, m, h, d or w behind it");
+    let span = text(node, "timespan").ok_or("the correlation has no timespan: write timespan: 5m")?;
+    let wrong =
+        || format!("the timespan {span} is no number with s, m, h, d or w behind it: write 90s, 5m, 12h, 30d or 2w");
     let unit = span.chars().last().ok_or_else(wrong)?;
     let number: i64 = span.strip_suffix(unit).and_then(|number| number.parse().ok()).ok_or_else(wrong)?;
     let factor: i64 = match unit {
         's' => 1,
         'm' => 60,
         'h' => 3_600,
-        'd' => 86_400,
-        'w' => MAX_SECONDS,
-        // Sigma has them too; none is within the bound.
-        'M' | 'y' => i64::MAX,
+        'd' => DAY_SECONDS,
+        'w' => 7 * DAY_SECONDS,
+        // Sigma has them too.
+        'M' | 'y' => {
+            let days = if unit == 'M' { 30 } else { 365 };
+            return Err(format!(
+                "the timespan {span} has no fixed length, as months and years differ: write it in days, as {days}d"
+            ));
+        }
         _ => return Err(wrong()),
     };
-    let seconds = number.checked_mul(factor).filter(|seconds| (1..=MAX_SECONDS).contains(seconds));
-    seconds.ok_or_else(|| format!("the timespan {span} is not within one second and a week: rows are kept no longer"))
+    let bounds = 1..=MAX_DAYS * DAY_SECONDS;
+    number.checked_mul(factor).filter(|seconds| bounds.contains(seconds)).ok_or_else(|| {
+        format!("the timespan {span} is not from 1s to {MAX_DAYS}d, which is longer than events are kept: write one that is")
+    })
 }
 
 /// A further column of a SELECT.

@@ -78,6 +78,19 @@ fn events_are_counted_by_group_within_the_span() {
 }
 
 #[test]
+fn a_month_is_a_span_as_a_minute_is() {
+    let day = 86_400;
+    for kind in ["event_count", "temporal", "temporal_ordered"] {
+        let condition = if kind == "event_count" { "\ncondition: {gte: 2}" } else { "" };
+        let body = format!("type: {kind}\nrules: [rule_a, rule_b]\ngroup-by: [User]\ntimespan: 30d{condition}");
+        let within = [(0, "a", ROOT), (12 * day, "c", ROOT), (29 * day, "b", ROOT)];
+        assert_eq!(found(&body, &within).len(), 1, "{kind}");
+        let beyond = [(0, "a", ROOT), (12 * day, "c", ROOT), (31 * day, "b", ROOT)];
+        assert_eq!(found(&body, &beyond), Vec::<Value>::new(), "{kind}");
+    }
+}
+
+#[test]
 fn events_of_several_rules_count_together() {
     let body = "type: event_count\nrules: [rule_a, 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1b]\ngroup-by: [User]\ntimespan: 60s\ncondition: {gt: 1, lte: 5}";
     assert_eq!(found(body, &[(0, "a", ROOT), (1, "b", ROOT), (2, "c", ROOT)]), [json!({"user": "root", "found": 2})]);
@@ -191,7 +204,7 @@ fn what_a_correlation_cannot_say_is_refused_by_its_name() {
         ("[rule_a]", "[nobody]", "nobody"),
         ("[rule_a]", "[]", "1 to"),
         ("1m", "1x", "1x"),
-        ("1m", "99d", "99d"),
+        ("1m", "999d", "999d"),
         ("[User]", "[Nowhere]", "Nowhere"),
         ("{gte: 3}", "{about: 3}", "about"),
         ("{gte: 3}", "{}", "no bound"),
@@ -200,7 +213,7 @@ fn what_a_correlation_cannot_say_is_refused_by_its_name() {
         ("timespan: 1m", "timespan: 1m\ngap: 1s", "gap"),
         ("timespan: 1m", "timespan: 1m\naliases: {User: {rule_b: User}}", "rule_a"),
         ("timespan: 1m", "timespan: 1m\naliases: {User: Image}", "a map of rules"),
-        ("timespan: 1m", "timespan: 2w", "2w"),
+        ("timespan: 1m", "timespan: 53w", "53w"),
         ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "no such rule"),
     ] {
         let conversion = convert(&[file("x.yml", &correlation(&good.replace(from, to)))], &lists()).remove(0);

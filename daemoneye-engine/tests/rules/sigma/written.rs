@@ -205,9 +205,20 @@ fn a_timespan_that_no_window_holds_is_refused_by_its_length() {
         let conversion: Conversion = convert(&[file("c.yml", &text)], &lists()).remove(0);
         (conversion.verdict, format!("{:?}", conversion.reasons))
     };
-    assert_eq!(of("7d").0, Verdict::Compiled);
-    for span in ["8d", "30d", "1M", "1y"] {
+    for span in ["7d", "8d", "30d", "52w", "366d"] {
+        assert_eq!(of(span).0, Verdict::Compiled, "{span}");
+    }
+    for (span, what) in [
+        ("367d", "from 1s to 366d"),
+        ("0s", "from 1s to 366d"),
+        ("9223372036854775807w", "from 1s to 366d"),
+        ("1M", "as 30d"),
+        ("1y", "as 365d"),
+        ("1.5d", "write 90s"),
+        ("d", "write 90s"),
+    ] {
         let (verdict, reasons) = of(span);
-        assert!(verdict == Verdict::Refused && reasons.contains("a week"), "{span}: {reasons}");
+        assert!(verdict == Verdict::Refused && reasons.contains(what), "{span}: {reasons}");
+        assert!(reasons.contains("line: 2") || reasons.contains("timespan"), "{span}: {reasons}");
     }
 }
