@@ -32,7 +32,7 @@ impl Operators {
 }
 
 /// Parses, plans and, when asked, tests each file; takes none of them. Rules may name the lists in force, those of the request's
-/// context, and those among the files themselves.
+/// context, and those among the files themselves; overrides stand beside those of the context, which come before them.
 pub(super) async fn check(check: RulesCheck, in_force: Lists) -> Result<RulesChecked, Fault> {
     if check.files.len().saturating_add(check.context.len()) > MAX_FILES {
         return Err(Fault::new(FaultKind::TooLarge, format!("more than {MAX_FILES} rule files: send them in parts")));
@@ -41,21 +41,22 @@ pub(super) async fn check(check: RulesCheck, in_force: Lists) -> Result<RulesChe
         let texts = check.context.iter().chain(&check.files).map(|file| (Path::new(&file.name), file.yaml.as_str()));
         let lists = rules::lists_with(&in_force, texts);
         let mut rules: Vec<RuleCheck> =
-            check.files.iter().map(|file| check_file(file, &lists, check.run_tests)).collect();
+            check.files.iter().map(|file| check_file(file, &check.context, &lists, check.run_tests)).collect();
         refuse_repeated_ids(&mut rules);
         rules
     });
     checked.await.map(|rules| RulesChecked { rules }).map_err(|error| internal(&error))
 }
 
-fn check_file(file: &RuleText, lists: &Lists, run_tests: bool) -> RuleCheck {
+fn check_file(file: &RuleText, context: &[RuleText], lists: &Lists, run_tests: bool) -> RuleCheck {
     let other = |name: String, kind: &str| RuleCheck {
         name,
         file: file.name.clone(),
         kind: kind.to_owned(),
         ..RuleCheck::default()
     };
-    match rules::check_file(Path::new(&file.name), &file.yaml, lists) {
+    let before = context.iter().map(|other| (Path::new(&other.name), other.yaml.as_str()));
+    match rules::check_file_after(Path::new(&file.name), &file.yaml, lists, before) {
         Ok(Checked::Rule(rule)) => {
             let report = run_tests.then(|| rules::run_tests(&rule));
             checked(file, &rule, report.as_ref())

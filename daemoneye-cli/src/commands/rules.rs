@@ -103,7 +103,7 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
     for file in &texts {
         // A file that takes long costs no other one its verdict; an agent that answers none is not asked for ever.
         session.renew();
-        checks.extend(match request(file, &texts, run_tests) {
+        checks.extend(match request(file, &texts, paths, run_tests) {
             Ok(_) if silent >= MAX_SILENT => vec![unchecked(file, &format!("{silent} files before it had no answer"))],
             Ok(request) => match check_file(&session, request).await {
                 Err(CliError::AgentSilent(error)) => {
@@ -150,12 +150,25 @@ fn refuse_repeated_ids(checks: &mut [RuleCheck]) {
     }
 }
 
-/// One file per request, and the lists that it names: a request is small, a pack is not. What is too large for one is a problem of that
-/// file and of no other.
-fn request(file: &RuleText, all: &[RuleText], run_tests: bool) -> Result<RulesCheck, Box<RuleCheck>> {
-    let named =
-        |list: &&RuleText| !std::ptr::eq(*list, file) && list_name(list).is_some_and(|name| file.yaml.contains(name));
-    let context: Vec<RuleText> = all.iter().filter(named).cloned().collect();
+/// One file per request, with the lists that it names and, of an override, those of the same rule before it in its directory: a request is
+/// small, a pack is not. What is too large for one is a problem of that file and of no other.
+fn request(
+    file: &RuleText,
+    all: &[RuleText],
+    paths: &[PathBuf],
+    run_tests: bool,
+) -> Result<RulesCheck, Box<RuleCheck>> {
+    let named = |list: &&RuleText| {
+        !std::ptr::eq(*list, file) && word(list, "list:").is_some_and(|name| file.yaml.contains(name))
+    };
+    let overridden = word(file, "override:");
+    let (of, before) = (root(file, paths), all.iter().take_while(|other| !std::ptr::eq(*other, file)));
+    let beside = |other: &&RuleText| {
+        let is_same =
+            overridden.is_some_and(|id| word(other, "override:").is_some_and(|other| other.eq_ignore_ascii_case(id)));
+        is_same && root(other, paths) == of
+    };
+    let context: Vec<RuleText> = all.iter().filter(named).chain(before.filter(beside)).cloned().collect();
     let bytes = |text: &RuleText| text.yaml.len().saturating_add(text.name.len());
     let total = context.iter().map(bytes).fold(bytes(file), usize::saturating_add);
     let room = OPERATOR_LIMIT_BYTES.saturating_sub(REQUEST_ROOM_BYTES);
@@ -196,9 +209,16 @@ fn unreadable(path: &Path, problem: &std::io::Error) -> RuleCheck {
     RuleCheck { file, problems: vec![problem], ..RuleCheck::default() }
 }
 
-/// What the list of a file is called, if it holds one; the agent adds those that are in force.
-fn list_name(text: &RuleText) -> Option<&str> {
-    let value = text.yaml.lines().find_map(|line| line.strip_prefix("list:"))?;
+/// The rule directory that a file is of: what was named, or where a file that was named lies.
+fn root<'a>(file: &'a RuleText, paths: &'a [PathBuf]) -> Option<&'a Path> {
+    let path = Path::new(&file.name);
+    let named = paths.iter().find(|named| path.starts_with(named))?;
+    if named == path { path.parent() } else { Some(named) }
+}
+
+/// The value of a field at the start of a line: what a list of the file is called, or which rule it overrides.
+fn word<'a>(text: &'a RuleText, field: &str) -> Option<&'a str> {
+    let value = text.yaml.lines().find_map(|line| line.strip_prefix(field))?;
     let name = value.split(" #").next().unwrap_or_default().trim().trim_matches(['"', '\'']);
     (!name.is_empty()).then_some(name)
 }
@@ -338,11 +358,31 @@ mod tests {
             list("huge", 600_000),
         ];
         let named = |file: &RuleText| -> Vec<String> {
-            request(file, &all, false).unwrap().context.into_iter().map(|list| list.name).collect()
+            request(file, &all, &[], false).unwrap().context.into_iter().map(|list| list.name).collect()
         };
         assert_eq!(named(&all[0]), ["bad.yaml"]);
         assert_eq!(named(&all[1]), Vec::<String>::new());
-        let too_large = request(&all[3], &all, false).unwrap_err();
+        let too_large = request(&all[3], &all, &[], false).unwrap_err();
         assert_eq!((too_large.file.as_str(), too_large.problems.len()), ("all.yaml", 1));
+    }
+
+    #[test]
+    fn an_override_is_checked_beside_those_of_its_rule_that_come_before_it_in_its_directory() {
+        let text = |name: &str, id: &str| RuleText { name: name.to_owned(), yaml: format!("override: {id}\n") };
+        let all = [
+            text("vendor/a.yaml", "a1"),
+            text("local/b.yaml", "a1"),
+            text("local/c.yaml", "b2"),
+            text("local/in/d.yaml", "'A1' # again"),
+            text("local/e.yaml", "a1"),
+            text("other.yaml", "a1"),
+        ];
+        let paths = ["vendor", "local", "other.yaml"].map(PathBuf::from);
+        let beside = |file: &RuleText| -> Vec<String> {
+            request(file, &all, &paths, false).unwrap().context.into_iter().map(|other| other.name).collect()
+        };
+        assert_eq!(beside(&all[4]), ["local/b.yaml", "local/in/d.yaml"]);
+        assert_eq!(beside(&all[1]), Vec::<String>::new());
+        assert_eq!(beside(&all[5]), Vec::<String>::new());
     }
 }

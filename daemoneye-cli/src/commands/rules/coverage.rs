@@ -48,10 +48,22 @@ struct Coverage {
     techniques: BTreeMap<String, BTreeSet<String>>,
 }
 
+/// What one tactic has.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Covered {
     rules: BTreeSet<String>,
+    /// Of rules that name no other tactic, so they belong to this one.
     techniques: BTreeSet<String>,
+    /// Of rules that name others too: tags do not say to which of them each technique belongs, and ATT&CK's matrix is not part of this
+    /// program.
+    shared: BTreeSet<String>,
+}
+
+impl Covered {
+    /// What may belong to it, beside what does.
+    fn perhaps(&self) -> impl Iterator<Item = &str> {
+        self.shared.difference(&self.techniques).map(String::as_str)
+    }
 }
 
 pub(super) async fn run(settings: &Settings, arguments: &RulesCoverage) -> Result<Exit, CliError> {
@@ -67,6 +79,12 @@ pub(super) async fn run(settings: &Settings, arguments: &RulesCoverage) -> Resul
         coverage.print_techniques(settings)?;
     } else {
         coverage.print_tactics(settings)?;
+        if coverage.tactics.values().any(|covered| covered.perhaps().next().is_some()) {
+            eprintln!(
+                "perhaps: techniques of rules that name several tactics, under each of them; which they belong to the matrix of the \
+                 ATT&CK Navigator shows (--navigator FILE)"
+            );
+        }
     }
     let named = coverage.tactics.len();
     eprintln!(
@@ -116,10 +134,13 @@ impl Coverage {
             self.untagged.push(name.to_owned());
         }
         let techniques: Vec<String> = techniques.iter().map(|tag| tag.to_ascii_uppercase()).collect();
-        for tactic in tactics.iter().map(|tactic| tactic.replace('-', "_")) {
+        let tactics: BTreeSet<String> = tactics.iter().map(|tactic| tactic.replace('-', "_")).collect();
+        let is_one = tactics.len() == 1;
+        for tactic in tactics {
             let covered = self.tactics.entry(tactic).or_default();
             covered.rules.insert(name.to_owned());
-            covered.techniques.extend(techniques.iter().cloned());
+            let of = if is_one { &mut covered.techniques } else { &mut covered.shared };
+            of.extend(techniques.iter().cloned());
         }
         for technique in techniques {
             self.techniques.entry(technique).or_default().insert(name.to_owned());
@@ -133,17 +154,19 @@ impl Coverage {
         let row = |tactic: &str| {
             let covered = self.tactics.get(tactic).unwrap_or(&none);
             let techniques: Vec<&str> = covered.techniques.iter().map(String::as_str).collect();
+            let perhaps: Vec<&str> = covered.perhaps().collect();
             Row {
                 values: vec![
                     value::of_text(tactic),
                     value::of_number(covered.rules.len()),
                     value::of_number(techniques.len()),
                     value::of_text(techniques.join(" ")),
+                    value::of_text(perhaps.join(" ")),
                 ],
             }
         };
         let rows: Vec<Row> = TACTICS.into_iter().chain(others).map(row).collect();
-        render::rows(settings.format, &["tactic", "rules", "techniques", "technique_ids"], &rows)
+        render::rows(settings.format, &["tactic", "rules", "techniques", "technique_ids", "perhaps"], &rows)
     }
 
     fn print_techniques(&self, settings: &Settings) -> Result<(), CliError> {
@@ -208,11 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn techniques_are_counted_under_every_tactic_of_their_rule() {
+    fn a_technique_is_counted_under_a_tactic_only_where_a_rule_names_no_other() {
         let coverage = coverage();
         let execution = &coverage.tactics["execution"];
         assert_eq!((execution.rules.len(), execution.techniques.len()), (2, 2));
-        assert_eq!(coverage.tactics["persistence"].techniques.len(), 1);
+        assert_eq!(execution.perhaps().count(), 0, "it belongs here, by the other rule");
+        let persistence = &coverage.tactics["persistence"];
+        assert_eq!((persistence.rules.len(), persistence.techniques.len()), (1, 0));
+        assert_eq!(persistence.perhaps().collect::<Vec<_>>(), ["T1059.004"]);
         assert_eq!(coverage.techniques["T1059.004"].len(), 2);
         assert_eq!(coverage.untagged, ["c"]);
     }
