@@ -7,7 +7,7 @@ use std::sync::Arc;
 use daemoneye_engine::detect::rules::{Lists, Pack, ValueList};
 use daemoneye_engine::detect::{Exception, LoadedRule, Mark, RuleStats};
 use daemoneye_engine::sql::{RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow};
-use daemoneye_engine::store::HiddenCount;
+use daemoneye_engine::store::{Folded, HiddenCount};
 use daemoneye_lib::model::RuleState;
 use uuid::Uuid;
 
@@ -28,6 +28,8 @@ pub(crate) struct Summary {
     pub(crate) unhealthy: BTreeMap<String, Blinded>,
     /// Slow or degraded: name and mark.
     pub(crate) over_budget: Vec<(String, &'static str)>,
+    /// Rules of which the limits of alerts held something back in the last hour, by name; the one with the most comes first.
+    pub(crate) held: Vec<(String, Folded)>,
     pub(crate) exceptions: u64,
     /// Rule, owner and reason of exceptions that have ended.
     pub(crate) expired: Vec<(String, String, String)>,
@@ -60,12 +62,16 @@ pub(super) fn of(worker: &Worker) -> RuleLife {
         Vec::new()
     });
     let (sight, now) = (Sight::of(&worker.roster.all()), worker.store.believed_us());
+    let folded = worker.store.folded(now);
     let problems = worker.rules.problems();
     worker.rules.read(|loaded, lists, packs| {
         let by_id: BTreeMap<Uuid, &LoadedRule> = loaded.iter().map(|rule| (rule.rule.id, rule)).collect();
         let stats = in_force.set().stats();
-        let stats =
-            stats.iter().filter_map(|stats| Some(stats_row(stats, by_id.get(&stats.rule.id)?, &sight, &hidden)));
+        let stats = stats.iter().filter_map(|stats| {
+            let row = stats_row(stats, by_id.get(&stats.rule.id)?, &sight, &hidden);
+            let folded = folded.iter().find(|folded| folded.rule == stats.rule.id);
+            Some(RuleStatsRow { folded: folded.map_or(0, |folded| folded.matches), ..row })
+        });
         let name = |id: &Uuid| by_id.get(id).map(|rule| rule.rule.name.clone()).unwrap_or_default();
         let exceptions = in_force.exceptions().iter().map(|one| exception_row(one, name(&one.rule), &hidden, now));
         RuleLife {
@@ -93,9 +99,13 @@ impl Summary {
         let in_force = worker.rules.in_force();
         let (sight, now) = (Sight::of(&worker.roster.all()), worker.store.believed_us());
         let mut summary = Self::default();
+        let folded = worker.store.folded(now);
         for stats in in_force.set().stats() {
             summary.count(&stats);
+            let held = folded.iter().find(|folded| folded.rule == stats.rule.id && folded.last_hour > 0);
+            summary.held.extend(held.map(|held| (stats.rule.name.clone(), *held)));
         }
+        summary.held.sort_by_key(|(_, held)| std::cmp::Reverse(held.last_hour));
         worker.rules.read(|loaded, _, _| {
             for rule in loaded.iter().filter(|rule| rules::runs(rule)) {
                 if let Some(reason) = sight.lacks(rule) {
@@ -193,6 +203,7 @@ fn stats_row(stats: &RuleStats, loaded: &LoadedRule, sight: &Sight, hidden: &[Hi
         rows: stats.rows,
         matches: stats.matches,
         hidden: of_rule.map(|count| count.matches).fold(0, u64::saturating_add),
+        folded: 0,
         time_us: stats.nanoseconds / 1_000,
         over_budget: stats.over_budget,
         degraded: stats.degraded,

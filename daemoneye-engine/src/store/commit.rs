@@ -4,6 +4,7 @@
 //! same and finds its own traces: an alert's derived id, the last position that raised a count, the fold of a minute.
 
 use std::collections::BTreeMap;
+use std::sync::PoisonError;
 
 use daemoneye_lib::BUILD;
 use daemoneye_lib::model::{Alert, AlertStatus, DetectionRule, EventPointer};
@@ -12,6 +13,7 @@ use serde_json::{Map, json};
 use uuid::Uuid;
 
 use super::alert::{AlertFilter, EVENTS_KEPT, StoredAlert, listed, status_key};
+use super::folded::Limit;
 use super::matches::{HiddenMatch, Moment, RuleMatch, hidden_id, summary_id};
 use super::state::{ALERTS, ALERTS_BY_KEY, ALERTS_BY_STATUS, RATES, key};
 use super::value::Record as _;
@@ -34,13 +36,16 @@ impl Store {
     pub fn commit_matches(&self, matches: Vec<RuleMatch>) -> Result<Vec<Alert>, StoreError> {
         let mut raised = Vec::new();
         for run in matches.chunks(MATCHES_PER_TRANSACTION) {
-            raised.extend(self.state.write(|transaction| {
+            let (alerts, folded) = self.state.write(|transaction| {
                 let mut commit = Commit::new(transaction, &self.options);
                 for found in run {
                     commit.take(found, None)?;
                 }
-                Ok(commit.raised)
-            })?);
+                Ok((commit.raised, commit.folded))
+            })?;
+            raised.extend(alerts);
+            let mut counts = self.folded.lock().unwrap_or_else(PoisonError::into_inner);
+            folded.into_iter().for_each(|(rule, time_us, limit)| counts.take(rule, time_us, limit));
         }
         Ok(raised)
     }
@@ -99,6 +104,8 @@ struct Commit<'a> {
     transaction: &'a WriteTransaction,
     options: &'a StoreOptions,
     raised: Vec<Alert>,
+    /// Rule and time of what was above a limit.
+    folded: Vec<(Uuid, i64, Limit)>,
     /// Of the match that was taken last.
     before: Option<Moment>,
     /// The exception that hides what is committed.
@@ -107,7 +114,7 @@ struct Commit<'a> {
 
 impl<'a> Commit<'a> {
     const fn new(transaction: &'a WriteTransaction, options: &'a StoreOptions) -> Self {
-        Self { transaction, options, raised: Vec::new(), before: None, hidden_by: None }
+        Self { transaction, options, raised: Vec::new(), folded: Vec::new(), before: None, hidden_by: None }
     }
 
     /// One match; hidden by that exception, if any.
@@ -126,7 +133,7 @@ impl<'a> Commit<'a> {
         }
         let dedup_key = self.dedup_key(found);
         if let Some(standing) = self.standing(found, &dedup_key)? {
-            return self.raise(standing, found, &cause);
+            return self.raise(standing, found, &cause).map(drop);
         }
         let minute = found.time_us().div_euclid(MINUTE_US);
         let summary = summary_id(self.hidden_by.unwrap_or(found.rule.id), minute);
@@ -134,13 +141,17 @@ impl<'a> Commit<'a> {
         if folded.as_ref().is_some_and(|folded| folded.has_counted(&cause)) {
             return Ok(());
         }
-        if self.admit(found.rule.id, minute)? {
+        let Some(limit) = self.above(found.rule.id, minute)? else {
             return self.insert(self.born(found, id, dedup_key), &cause, 0);
+        };
+        let is_counted = match folded {
+            Some(_) => self.raise(key(summary), found, &cause)?,
+            None => self.insert_summary(found, summary, minute, &cause).map(|()| true)?,
+        };
+        if is_counted {
+            self.folded.push((found.rule.id, found.time_us(), limit));
         }
-        match folded {
-            Some(_) => self.raise(key(summary), found, &cause),
-            None => self.insert_summary(found, summary, minute, &cause),
-        }
+        Ok(())
     }
 
     /// What is hidden has ids and keys of its own: it must not stand in the place of an alert when the exception has gone.
@@ -184,40 +195,42 @@ impl<'a> Commit<'a> {
         }
     }
 
-    fn raise(&self, id: u128, found: &RuleMatch, cause: &EventPointer) -> Result<(), StoreError> {
+    /// Whether it counts for one more.
+    fn raise(&self, id: u128, found: &RuleMatch, cause: &EventPointer) -> Result<bool, StoreError> {
         if let Some(mut stored) = self.stored(id)? {
             // A collector tells one thing in several events: a file that went is a change and is suspicious.
             let again = self.before.is_some() && self.before == found.moment();
             if stored.raise(cause, found.time_us(), &found.completeness, again) {
                 self.transaction.open_table(ALERTS)?.insert(id, stored.encode()?)?;
                 growth::note(self.transaction, id)?;
+                return Ok(!again);
             }
         }
-        Ok(())
+        Ok(false)
     }
 
-    /// Counts one more new alert of this minute, unless the limit of the rule or of all rules is reached. What an exception
-    /// hides counts for that exception alone, so that it takes no room from alerts.
-    fn admit(&self, rule: Uuid, minute: i64) -> Result<bool, StoreError> {
+    /// Counts one more new alert of this minute, unless the limit of the rule or of all rules is reached: that one. What an
+    /// exception hides counts for that exception alone, so that it takes no room from alerts.
+    fn above(&self, rule: Uuid, minute: i64) -> Result<Option<Limit>, StoreError> {
         let mut rates = self.transaction.open_table(RATES)?;
-        let of_all = (ALL_RULES, u64::from(self.options.rate_total));
-        let of_one = (key(self.hidden_by.unwrap_or(rule)), u64::from(self.options.rate_per_rule));
+        let of_all = (ALL_RULES, u64::from(self.options.rate_total), Limit::OfAllRules);
+        let of_one = (key(self.hidden_by.unwrap_or(rule)), u64::from(self.options.rate_per_rule), Limit::OfTheRule);
         let limits = [Some(of_one), self.hidden_by.is_none().then_some(of_all)];
         let mut counts = Vec::with_capacity(limits.len());
-        for (of, limit) in limits.into_iter().flatten() {
+        for (of, limit, which) in limits.into_iter().flatten() {
             let count = match rates.get((of, minute))? {
                 Some(count) => count.value().decode()?,
                 None => 0,
             };
             if count >= limit {
-                return Ok(false);
+                return Ok(Some(which));
             }
             counts.push((of, count.saturating_add(1)));
         }
         for (of, count) in counts {
             rates.insert((of, minute), count.encode()?)?;
         }
-        Ok(true)
+        Ok(None)
     }
 
     fn insert_summary(

@@ -24,6 +24,7 @@ mod error;
 mod faults;
 mod figures;
 pub(crate) mod file;
+mod folded;
 mod forget;
 mod fsck;
 mod growth;
@@ -74,6 +75,7 @@ pub use coverage::CoverageRow;
 pub use dated::Dated;
 pub use error::StoreError;
 pub use figures::{ColumnFigures, LevelFigures, Outlook, StoreFigures};
+pub use folded::Folded;
 pub use forget::TakenAlerts;
 pub use fsck::{Fsck, OnProgress, Problem};
 pub use held::Appended;
@@ -186,6 +188,8 @@ pub struct Store {
     sealing: Mutex<()>,
     compaction: compact::Compaction,
     clock: clock::Clock,
+    /// What the limits of alerts held back since it was opened.
+    folded: Mutex<folded::Counts>,
     /// It was opened on a disk without room: what a start has to do is still to be done.
     unsettled: AtomicBool,
     /// There was no database when it was opened.

@@ -115,6 +115,7 @@ impl Store {
             sealing: Mutex::new(()),
             compaction: Compaction::default(),
             clock,
+            folded: Mutex::default(),
             unsettled: AtomicBool::new(false),
             begins: false,
             ends_us: None,

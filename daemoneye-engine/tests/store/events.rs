@@ -448,6 +448,13 @@ fn the_excess_of_a_minute_is_folded_and_counted() {
 
     assert_eq!(store.commit_matches(matches(&one, &batch)).unwrap(), []);
     assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 15, "a replay folds nothing twice");
+    let folded = |rule: &DetectionRule| {
+        let all = store.folded(summary.time_us);
+        let of_rule = all.iter().find(|folded| folded.rule == rule.id).unwrap();
+        (of_rule.matches, of_rule.last_hour, of_rule.since_us, of_rule.by_its_own)
+    };
+    assert_eq!(folded(&one), (15, 15, summary.time_us, true));
+    assert_eq!(folded(&two), (17, 17, summary.time_us, false), "by all rules together");
     store.commit_matches(matches(&one, &minute(21..=22))).unwrap();
     assert_eq!(store.alert(summary.id).unwrap().unwrap().count, 17);
     let due = store.outbox_due("file", summary.time_us, 100).unwrap();

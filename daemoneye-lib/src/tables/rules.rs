@@ -23,6 +23,7 @@ pub(super) const RULE_STATS: &[Column] = columns! {
     "rows" Integer "events" Public "" "events in them" "91344";
     "matches" Integer "events" Public "" "events that it matched; of a draft those that would have been alerts" "3";
     "hidden" Integer "events" Public "" "matches that its exceptions hid, as far back as alerts are kept" "12";
+    "folded" Integer "events" Public "" "matches above the limit of alerts since the agent began: they are counted in a summary for each minute" "0";
     "time_us" Integer "µs" Public "" "time that it took" "4120";
     "over_budget" Integer "batches" Public "" "batches that cost it more than 100 ms of CPU time" "0";
     "degraded" Integer "batches" Public "" "batches over something that is missing: events, or a column that it reads" "0";

@@ -1,10 +1,15 @@
 //! The rules' part of the report.
 
 use daemoneye_engine::detect::{RuleStats, WindowStats};
+use daemoneye_engine::store::Folded;
+use jiff::Timestamp;
 use serde_json::{Value, json};
 
 use super::Findings;
 use crate::worker::{Blinded, Summary, Worker};
+
+/// Rules held by the limit of alerts that have a finding of their own.
+const HELD: usize = 10;
 
 /// The rules, and what is wrong with them.
 pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
@@ -32,6 +37,16 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
             "it runs, and delays all others: correct it, or disable it with an override",
         );
     }
+    for (name, held) in summary.held.iter().take(HELD) {
+        let (problem, remedy) = told_of(name, held);
+        findings.add(problem, remedy);
+    }
+    if let Some(more) = summary.held.len().checked_sub(HELD).filter(|more| *more > 0) {
+        findings.add(
+            format!("the limit of alerts holds {more} more rules"),
+            "SELECT name, matches, folded FROM rule_stats WHERE folded > 0 ORDER BY folded DESC",
+        );
+    }
     for (rule, owner, reason) in &summary.expired {
         findings.add(
             format!("an exception of the rule {rule} has expired ({owner}: {reason})"),
@@ -43,6 +58,7 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
         "drafts": summary.drafts,
         "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, blinded| sum.saturating_add(blinded.count)),
         "over_budget": summary.over_budget.len(),
+        "held": summary.held.iter().take(HELD).map(|(name, held)| row_of(name, held)).collect::<Vec<_>>(),
         "exceptions": summary.exceptions,
         "exceptions_expired": summary.expired.len(),
         "evaluations": summary.evaluations,
@@ -53,6 +69,32 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
         "problems": problems,
         "windows": windows(&worker.rules.set().stats(), findings),
     })
+}
+
+/// What the limits of alerts held back of a rule, and what can be done.
+fn told_of(name: &str, held: &Folded) -> (String, String) {
+    let what = if held.by_its_own {
+        format!("the rule {name} is held by its limit of alerts")
+    } else {
+        format!("the limit of alerts of all rules together holds the rule {name} too")
+    };
+    let since = Timestamp::from_microsecond(held.since_us).map(|time| format!("{time:.0}")).unwrap_or_default();
+    let folded = held.last_hour;
+    let problem =
+        format!("{what} since {since}: {folded} matches of the last hour were folded into a summary for each minute");
+    let remedy = if held.by_its_own {
+        "tune it (rules backtest shows its top values), add an exception for what is harmless, or disable it with an override; \
+         the limit is alerts.rate_per_rule_per_minute"
+    } else {
+        "tune, except or disable the rules that match most: SELECT name, matches, folded FROM rule_stats ORDER BY matches DESC; \
+         the limit is alerts.rate_per_minute"
+    };
+    (problem, remedy.to_owned())
+}
+
+fn row_of(name: &str, held: &Folded) -> Value {
+    json!({ "rule_id": held.rule.to_string(), "name": name, "since_us": held.since_us, "folded_last_hour": held.last_hour,
+        "folded": held.matches })
 }
 
 fn named(blinded: &Blinded) -> String {
@@ -123,4 +165,34 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
         "untimed": sum(&|_, window| window.untimed),
         "over_budget": sum(&|_, window| window.over_budget),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_rule_that_is_held_is_told_with_its_name_time_number_and_what_to_do() {
+        let held = Folded {
+            rule: uuid::Uuid::nil(),
+            matches: 9,
+            last_hour: 7,
+            since_us: 1_769_860_800_000_000,
+            by_its_own: true,
+        };
+        let (problem, remedy) = told_of("too wide", &held);
+        assert_eq!(
+            problem,
+            "the rule too wide is held by its limit of alerts since 2026-01-31T12:00:00Z: 7 matches of the last hour were \
+             folded into a summary for each minute"
+        );
+        for what in ["tune", "exception", "disable", "alerts.rate_per_rule_per_minute"] {
+            assert!(remedy.contains(what), "{remedy}");
+        }
+        let (problem, remedy) = told_of("quiet", &Folded { by_its_own: false, ..held });
+        assert!(
+            problem.contains("all rules together") && remedy.contains("alerts.rate_per_minute"),
+            "{problem} {remedy}"
+        );
+    }
 }

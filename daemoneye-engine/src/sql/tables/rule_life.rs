@@ -34,6 +34,7 @@ pub struct RuleStatsRow {
     pub rows: u64,
     pub matches: u64,
     pub hidden: u64,
+    pub folded: u64,
     pub time_us: u64,
     pub over_budget: u64,
     pub degraded: u64,

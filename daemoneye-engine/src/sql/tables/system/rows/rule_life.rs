@@ -34,6 +34,7 @@ pub(super) fn stats(rows: &[RuleStatsRow]) -> Vec<ArrayRef> {
         count(rows, |row| row.rows),
         count(rows, |row| row.matches),
         count(rows, |row| row.hidden),
+        count(rows, |row| row.folded),
         count(rows, |row| row.time_us),
         count(rows, |row| row.over_budget),
         count(rows, |row| row.degraded),
