@@ -21,6 +21,10 @@ const MAX_CASE: usize = 8;
 const MAX_PREFIX_RUN: usize = 8;
 /// AND and OR of a statement. They are balanced into a shallow tree, so only parsing pays; a converted rule has under 200.
 const MAX_CONNECTIVES: usize = 2_000;
+/// Tokens of one operand of AND and OR, or of one item of a list, what stands in parentheses counted with its longest item. Operators
+/// in a row are a tree as deep as the row is long, and the parser takes them in a loop, so nothing else bounds it before the walk
+/// does: 8,000 times `+ 1` overflowed a stack of 64 MiB. An expression of as many levels as the walk accepts has under 800.
+const MAX_RUN: usize = 1_000;
 /// Joins of a statement; planning tries to reorder them.
 const MAX_JOINS: usize = 16;
 /// UNIONs of a statement.
@@ -72,8 +76,26 @@ pub(crate) fn second_statement(tokens: &[TokenWithSpan]) -> Option<Location> {
     tokens.find(|token| token.token != Token::SemiColon).map(|token| token.span.start)
 }
 
+/// Tokens since the last comma, AND, OR or the like of one level of parentheses.
+#[derive(Debug, Default, Clone, Copy)]
+struct Run {
+    now: usize,
+    /// The longest before.
+    longest: usize,
+}
+
+impl Run {
+    fn end(&mut self) {
+        self.longest = self.longest.max(self.now);
+        self.now = 0;
+    }
+}
+
 #[derive(Default)]
 struct Caps {
+    run: Run,
+    /// Of the levels around it.
+    around: Vec<Run>,
     nesting: usize,
     cases: usize,
     prefix_run: usize,
@@ -87,6 +109,9 @@ impl Caps {
     fn take(&mut self, token: &Token, at: Location) -> Result<(), SqlRefusal> {
         match token {
             Token::Whitespace(_) => return Ok(()),
+            _ => self.in_row(token, at)?,
+        }
+        match token {
             Token::LParen | Token::LBracket | Token::LBrace => {
                 raise(
                     &mut self.nesting,
@@ -109,6 +134,35 @@ impl Caps {
             self.prefix_run = 0;
             Ok(())
         }
+    }
+
+    /// Bounds how many operators can stand in a row.
+    fn in_row(&mut self, token: &Token, at: Location) -> Result<(), SqlRefusal> {
+        let keyword = match token {
+            Token::Word(word) if word.quote_style.is_none() => word.keyword,
+            _ => Keyword::NoKeyword,
+        };
+        match (token, keyword) {
+            (Token::LParen | Token::LBracket | Token::LBrace, _) | (_, Keyword::CASE) => {
+                self.around.push(std::mem::take(&mut self.run));
+            }
+            (Token::RParen | Token::RBracket | Token::RBrace, _) | (_, Keyword::END) => {
+                self.run.end();
+                let inside = std::mem::replace(&mut self.run, self.around.pop().unwrap_or_default());
+                self.run.now = self.run.now.saturating_add(inside.longest);
+            }
+            (Token::Comma | Token::SemiColon, _)
+            | (_, Keyword::AND | Keyword::OR | Keyword::XOR | Keyword::WHEN | Keyword::THEN | Keyword::ELSE)
+            | (_, Keyword::SELECT | Keyword::WHERE | Keyword::HAVING) => self.run.end(),
+            _ => {}
+        }
+        raise(
+            &mut self.run.now,
+            MAX_RUN,
+            at,
+            "words and operators in a row",
+            "use concat(…) or IN (…), or split it with AND and OR",
+        )
     }
 
     fn word(&mut self, keyword: Keyword, at: Location) -> Result<(), SqlRefusal> {
@@ -153,4 +207,36 @@ fn prefix(token: &Token) -> bool {
 fn raise(count: &mut usize, cap: usize, at: Location, what: &str, hint: &str) -> Result<(), SqlRefusal> {
     *count = count.saturating_add(1);
     if *count > cap { Err(SqlRefusal::at(at, format!("more than {cap} {what}"), hint)) } else { Ok(()) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::check::check;
+
+    /// Each of them is a tree as deep as it is long; a stack that overflows ends the whole program.
+    #[test]
+    fn a_row_of_operators_is_refused_before_anything_recurses_over_it() {
+        let group = |inner: String| format!("({inner}){}", "+1".repeat(900));
+        for expression in [
+            format!("1{}", "+1".repeat(30_000)),
+            format!("pid{}", "::text".repeat(10_000)),
+            format!("memfd{}", " IS TRUE".repeat(7_000)),
+            format!("memfd{}", " ISNULL".repeat(8_000)),
+            format!("pid{}", " IS DISTINCT FROM 1".repeat(3_000)),
+            format!("abs(1, 2){}", "+abs(1, 2)".repeat(5_000)),
+            format!("1{}", "+CASE WHEN TRUE THEN 1 END".repeat(2_000)),
+            format!("1{}", "+(1 AND 1)".repeat(1_900)),
+            (0..20).fold("1".to_owned(), |inner, _| group(inner)),
+        ] {
+            let refusal = check(&format!("SELECT {expression} FROM process_events")).unwrap_err();
+            assert!(refusal.message.starts_with("more than 1000 words and operators"), "{expression:.40}: {refusal}");
+        }
+        let wide = (0..2_000).map(|at| format!("pid + 1 = {at}")).collect::<Vec<_>>().join(" OR ");
+        let long = format!("1{}", "+1".repeat(450));
+        let deep = check(&format!("SELECT pid FROM process_events WHERE {wide} OR {long} = 1")).unwrap_err();
+        assert!(deep.message.starts_with("an expression of more than 96 levels"), "{deep}");
+        let values = (0..8_000).map(|at| at.to_string()).collect::<Vec<_>>().join(",");
+        check(&format!("SELECT pid FROM process_events WHERE pid IN ({values})")).unwrap();
+        check(&format!("SELECT concat('a'{}) FROM process_events", " || 'a'".repeat(90))).unwrap();
+    }
 }

@@ -157,6 +157,10 @@ fn a_window_rule_tells_all_of_its_unknown_names() {
     let found: Vec<_> = told(sql);
     let places: Vec<_> = found.iter().map(|(line, column, _)| (*line, *column)).collect();
     assert_eq!(places, [(5, 10), (5, 30), (6, 8), (7, 9), (7, 26), (8, 12), (8, 23)], "{found:#?}");
+    let foreign = "SELECT e.pid FROM process_events e JOIN users u ON u.uid = e.uid\n\
+                   WHERE u.username = 'x' AND foo(u.home) = 1 AND e.time > now() - INTERVAL '1 minute'";
+    let of_table: Vec<_> = told(foreign).into_iter().map(|(line, column, _)| (line, column)).collect();
+    assert_eq!(of_table, [(5, 43), (6, 30)], "nobody knows its columns");
     // What it returns under a name of its own is no column that is missing.
     let yaml = file(sql).replace("sql: |", "dedup: [n, zzz]\nsql: |");
     let told = parse(&yaml).unwrap_err();
@@ -173,6 +177,18 @@ fn one_mistake_over_and_over_is_told_up_to_a_bound() {
     let endless = (0..2_000).map(|at| format!("nmae{at} = 1")).collect::<Vec<_>>().join(" OR ");
     let found = told(&format!("SELECT pid FROM process_events WHERE {endless}"));
     assert!(found.len() == 21 && found[20].2.starts_with("and at least "), "{found:#?}");
+}
+
+#[test]
+fn a_rule_as_deep_as_a_file_is_long_is_refused() {
+    for condition in [
+        format!("pid = 1{}", "+1".repeat(60_000)),
+        format!("nmae{} = 'x'", "::text".repeat(20_000)),
+        format!("memfd{}", " IS TRUE".repeat(20_000)),
+    ] {
+        let found = told(&format!("SELECT pid FROM process_events WHERE {condition}"));
+        assert!(found.len() == 1 && found[0].2.contains("operators in a row"), "{found:#?}");
+    }
 }
 
 #[test]

@@ -221,10 +221,10 @@ fn ten_thousand_of_anything_that_nests_is_refused_and_does_not_overflow() {
     refused(&nested("[", "]"), "brackets");
     refused(&format!("SELECT {}1{}", "CASE WHEN ".repeat(3_000), " END".repeat(3_000)), "CASE nested");
     refused(&format!("SELECT CAST(1 AS {}INT{})", "ARRAY<".repeat(5_000), ">".repeat(5_000)), "nested types");
-    refused(&format!("SELECT 1{}", "::INT".repeat(n)), "levels");
-    refused(&format!("SELECT 1{}", " IS NULL".repeat(8_000)), "levels");
-    refused(&format!("SELECT 1{}", " + 1".repeat(n)), "levels");
-    refused(&format!("SELECT 'a'{}", " || 'a'".repeat(8_000)), "levels");
+    refused(&format!("SELECT 1{}", "::INT".repeat(n)), "in a row");
+    refused(&format!("SELECT 1{}", " IS NULL".repeat(8_000)), "in a row");
+    refused(&format!("SELECT 1{}", " + 1".repeat(n)), "in a row");
+    refused(&format!("SELECT 'a'{}", " || 'a'".repeat(8_000)), "in a row");
     refused(&format!("SELECT 1{}", " UNION SELECT 1".repeat(4_000)), "set operations");
     refused(&format!("SELECT 1 FROM alerts{}", " JOIN alerts ON true".repeat(3_000)), "joins");
     refused(&format!("SELECT 1 FROM alerts{}", ", alerts".repeat(6_000)), "tables are read");
