@@ -36,6 +36,12 @@ pub(super) async fn run(import: &Import, settings: &Settings) -> Result<Exit, Cl
     if !matches!(exit, Exit::Ok | Exit::Degraded) {
         return Ok(exit);
     }
+    if rules.is_empty() {
+        let from = import.sigma.display();
+        return Err(CliError::NotFound(format!(
+            "there is no rule in {from}; name a Sigma rule or a directory of them"
+        )));
+    }
     if let Some(dir) = &import.output {
         let written = write(dir, &mut rules)?;
         let dir = dir.display();

@@ -7,7 +7,8 @@ mod export;
 mod new;
 
 use std::collections::BTreeMap;
-use std::io::ErrorKind;
+use std::fs::File;
+use std::io::{ErrorKind, Read as _};
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
@@ -191,8 +192,22 @@ async fn check_file(session: &Session, request: RulesCheck) -> Result<Vec<RuleCh
     }
 }
 
+/// The text of a rule file: never more than the agent would take, whatever the file turns out to be.
 fn text_of(file: &Path) -> std::io::Result<RuleText> {
-    Ok(RuleText { name: file.display().to_string(), yaml: std::fs::read_to_string(file)? })
+    let (most, mut yaml) = (OPERATOR_LIMIT_BYTES as u64, String::new());
+    File::open(file)?.take(most.saturating_add(1)).read_to_string(&mut yaml).map_err(|problem| {
+        // A character that the bound cut in two is no mistake of the text.
+        let is_cut = std::fs::metadata(file).is_ok_and(|file| file.len() > most);
+        if is_cut { too_large(most) } else { problem }
+    })?;
+    if yaml.len() as u64 > most {
+        return Err(too_large(most));
+    }
+    Ok(RuleText { name: file.display().to_string(), yaml })
+}
+
+fn too_large(most: u64) -> std::io::Error {
+    std::io::Error::new(ErrorKind::FileTooLarge, format!("it has more than {most} bytes, and one file holds one rule"))
 }
 
 fn unreadable(path: &Path, problem: &std::io::Error) -> RuleCheck {
@@ -206,6 +221,13 @@ fn unreadable(path: &Path, problem: &std::io::Error) -> RuleCheck {
     let file = path.display().to_string();
     let message = format!("it cannot be read: {problem}");
     let problem = Refusal { message, hint: hint.to_owned(), file: file.clone(), ..Refusal::default() };
+    RuleCheck { file, problems: vec![problem], ..RuleCheck::default() }
+}
+
+fn irregular(path: &Path) -> RuleCheck {
+    let file = path.display().to_string();
+    let message = "this is not a regular file".to_owned();
+    let problem = Refusal { message, file: file.clone(), ..Refusal::default() };
     RuleCheck { file, problems: vec![problem], ..RuleCheck::default() }
 }
 
@@ -289,7 +311,12 @@ fn collect(
     problems: &mut Vec<RuleCheck>,
 ) -> Result<(), CliError> {
     if !path.is_dir() {
-        files.push(path.to_owned());
+        // What was named may be a pipe; one that merely lies there would be waited for without end.
+        if depth > 0 && std::fs::metadata(path).is_ok_and(|file| !file.is_file()) {
+            problems.push(irregular(path));
+        } else {
+            files.push(path.to_owned());
+        }
         return Ok(());
     }
     if depth > MAX_DEPTH {
@@ -339,6 +366,18 @@ mod tests {
         };
         assert!(hint("a.yaml").contains("UTF-8") && hint("c.yaml").contains("leads nowhere"));
         assert!(text_of(&at("b.yaml")).is_ok());
+        for filler in ["x", "\u{e9}"] {
+            std::fs::write(at("d.yaml"), "x".to_owned() + &filler.repeat(2 * OPERATOR_LIMIT_BYTES)).unwrap();
+            let told = unreadable(&at("d.yaml"), &text_of(&at("d.yaml")).unwrap_err());
+            assert!(told.problems[0].message.contains("more than 1048576 bytes"), "{told:?}");
+        }
+        let endless = text_of(Path::new("/dev/zero")).unwrap_err();
+        assert_eq!(endless.kind(), ErrorKind::FileTooLarge);
+        std::fs::create_dir(at("in")).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(at("in/e.yaml")).unwrap();
+        let (mut files, mut problems) = (Vec::new(), Vec::new());
+        collect(&at("in"), 0, &mut files, &mut problems).unwrap();
+        assert!(files.is_empty() && problems[0].problems[0].message.contains("not a regular file"), "{problems:?}");
     }
 
     #[test]

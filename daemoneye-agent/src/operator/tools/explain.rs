@@ -109,7 +109,8 @@ fn condition_of(named: &str) -> Result<(&'static str, Vec<Parameter>), Fault> {
         return Ok((POSITION, position(collector, epoch, number)));
     }
     let message = format!(
-        "{named:?} names no event: give an entity_id (32 hex digits), a position such as procmond:3:18211, or the id of an alert"
+        "{named:?} names no event and is no file: give a file of one JSON object, an entity_id (32 hex digits), a position such as \
+         procmond:3:18211, or the id of an alert"
     );
     Err(Fault::new(FaultKind::InvalidRequest, message))
 }

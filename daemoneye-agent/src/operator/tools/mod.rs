@@ -54,9 +54,13 @@ impl Operators {
     /// A rule that came as text, which may name the lists in force; its problems stand in the fault.
     fn parse(&self, file: &RuleText) -> Result<LoadedRule, Fault> {
         let refused = || Fault::new(FaultKind::Refused, format!("{} is no rule that can be loaded", file.name));
+        let other =
+            |what: &str| Fault::new(FaultKind::Refused, format!("{} is {what}, and a rule is needed here", file.name));
         match rules::check_file(Path::new(&file.name), &file.yaml, &self.lists()) {
             Ok(Checked::Rule(rule)) => Ok(*rule),
-            Ok(Checked::List(_) | Checked::Override(_) | Checked::Pack(_)) => Err(refused()),
+            Ok(Checked::List(_)) => Err(other("a list of values")),
+            Ok(Checked::Override(_)) => Err(other("an override of a rule")),
+            Ok(Checked::Pack(_)) => Err(other("the manifest of a pack")),
             Err(problems) => Err(Fault { problems: problems.iter().map(refusal).collect(), ..refused() }),
         }
     }

@@ -21,7 +21,12 @@ pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> Result<Ex
     let from_us = value::instant(&arguments.since, now)?;
     let to_us = arguments.until.as_deref().map_or(Ok(now), |text| value::instant(text, now))?;
     if from_us >= to_us {
-        return Err(CliError::Usage("--until lies before --since; there is no time between them".to_owned()));
+        let message = if arguments.until.is_some() {
+            "--until lies before --since; there is no time between them"
+        } else {
+            "--since lies not before now; give 7d, 12h or 30m, or a time that is past"
+        };
+        return Err(CliError::Usage(message.to_owned()));
     }
     let asked = RulesBacktest { file: Some(read(&arguments.file)?), from_us, to_us };
     let session = Session::open(settings).await?;
@@ -38,8 +43,7 @@ pub(super) async fn run(settings: &Settings, arguments: &Arguments) -> Result<Ex
 }
 
 fn read(path: &Path) -> Result<RuleText, CliError> {
-    let io = |source| CliError::Io { what: format!("read {}", path.display()), source };
-    Ok(RuleText { name: path.display().to_string(), yaml: std::fs::read_to_string(path).map_err(io)? })
+    super::text_of(path).map_err(|source| CliError::Io { what: format!("read {}", path.display()), source })
 }
 
 async fn ask(session: &Session, asked: RulesBacktest) -> Result<DataShown, CliError> {

@@ -47,9 +47,7 @@ fn rule_file(rule: &str) -> Result<Option<RuleText>, CliError> {
     if !path.is_file() {
         return Ok(None);
     }
-    let io = |source| CliError::Io { what: format!("read {rule}"), source };
-    let yaml = std::fs::read_to_string(path).map_err(io)?;
-    Ok(Some(RuleText { name: rule.to_owned(), yaml }))
+    super::text_of(path).map(Some).map_err(|source| CliError::Io { what: format!("read {rule}"), source })
 }
 
 /// The event's JSON where EVENT is a file or `-`; empty where it names a stored one.
@@ -63,6 +61,10 @@ fn event_file(event: &str) -> Result<String, CliError> {
         std::fs::File::open(event).and_then(|file| file.take(limit + 1).read_to_string(&mut text)).map_err(io)?;
     } else {
         return Ok(text);
+    }
+    // What other systems put before text; JSON has none.
+    if text.starts_with('\u{feff}') {
+        text.remove(0);
     }
     if text.trim().is_empty() {
         return Err(CliError::Usage(format!("{event} holds no event: one JSON object of columns is needed")));
@@ -187,6 +189,13 @@ fn cut(text: &str) -> String {
 mod tests {
     use super::*;
     use serde_json::json;
+
+    #[test]
+    fn an_event_may_have_a_mark_before_it() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "\u{feff}{\"name\": \"x\"}\r\n").unwrap();
+        assert_eq!(event_file(file.path().to_str().unwrap()).unwrap().trim(), "{\"name\": \"x\"}");
+    }
 
     #[test]
     fn a_window_rule_shows_what_each_of_its_tables_says() {

@@ -11,6 +11,8 @@ use datafusion::sql::sqlparser::ast::{
 };
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 
+use crate::sql::names::{nearest, normal};
+
 /// What rules read.
 const TABLE: &str = "process_events";
 
@@ -19,6 +21,8 @@ const TABLE: &str = "process_events";
 pub(super) struct Mending {
     blanks: Vec<Span>,
     is_bare: bool,
+    /// A table stood there that is not like ours: nobody knows which columns were meant.
+    is_foreign: bool,
     /// Where a problem was that is of no expression.
     outside: Vec<Location>,
 }
@@ -51,8 +55,20 @@ impl Mending {
             return Mended { is_new: false, goes_on: false };
         }
         self.outside.push(at);
-        let goes_on = name_table(query, at) || self.lay_bare(query);
+        let goes_on = self.name_table(query, at) || self.lay_bare(query);
         Mended { is_new: true, goes_on }
+    }
+
+    /// Whether columns can still be judged.
+    pub(super) const fn knows_columns(&self) -> bool {
+        !self.is_foreign
+    }
+
+    /// Puts the events in the place of a table that is none; its columns stay called as they were.
+    fn name_table(&mut self, query: &mut Query, at: Location) -> bool {
+        let ControlFlow::Break(called) = query.visit(&mut Naming { at }) else { return false };
+        self.is_foreign |= nearest(&called, std::iter::once(TABLE)).is_none();
+        true
     }
 
     fn is_blank(&self, at: Location) -> bool {
@@ -153,28 +169,25 @@ fn leave_out(query: &mut Query, at: Location) -> bool {
     true
 }
 
-/// Puts the events in the place of a table that is none; its columns stay called as they were.
-fn name_table(query: &mut Query, at: Location) -> bool {
-    query.visit(&mut Naming { at }).is_break()
-}
-
 struct Naming {
     at: Location,
 }
 
 impl VisitorMut for Naming {
-    type Break = ();
+    /// What the table was called.
+    type Break = String;
 
-    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<()> {
+    fn pre_visit_table_factor(&mut self, table: &mut TableFactor) -> ControlFlow<String> {
         let TableFactor::Table { name, alias, args, .. } = table else { return ControlFlow::Continue(()) };
         let span = name.span();
         let called = name.0.last().and_then(ObjectNamePart::as_ident).cloned();
         let Some(called) = called.filter(|called| span.start == self.at && called.value != TABLE) else {
             return ControlFlow::Continue(());
         };
+        let word = normal(&called);
         *args = None;
         *name = ObjectName::from(vec![Ident::with_span(span, TABLE)]);
         alias.get_or_insert_with(|| TableAlias { explicit: true, name: called, columns: Vec::new(), at: None });
-        ControlFlow::Break(())
+        ControlFlow::Break(word)
     }
 }

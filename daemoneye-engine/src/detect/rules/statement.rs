@@ -72,8 +72,13 @@ fn decided_here<T>(
             return Err(counted(told, false));
         }
         let checked = parsed.clone().check_rule(compile::known::instead, lists);
-        match look(checked, Look::Mended { needs_window }) {
-            Ok(_) => return Err(counted(told, false)),
+        let judged = if mending.knows_columns() {
+            look(checked, Look::Mended { needs_window }).map(drop)
+        } else {
+            checked.map(drop).map_err(Problem::from)
+        };
+        match judged {
+            Ok(()) => return Err(counted(told, false)),
             Err(next) => problem = next,
         }
     }
