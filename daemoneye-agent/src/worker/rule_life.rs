@@ -70,7 +70,7 @@ pub(super) fn of(worker: &Worker) -> RuleLife {
         let stats = stats.iter().filter_map(|stats| {
             let row = stats_row(stats, by_id.get(&stats.rule.id)?, &sight, &hidden);
             let folded = folded.iter().find(|folded| folded.rule == stats.rule.id);
-            Some(RuleStatsRow { folded: folded.map_or(0, |folded| folded.matches), ..row })
+            Some(if let Some(folded) = folded { held(row, folded) } else { row })
         });
         let name = |id: &Uuid| by_id.get(id).map(|rule| rule.rule.name.clone()).unwrap_or_default();
         let exceptions = in_force.exceptions().iter().map(|one| exception_row(one, name(&one.rule), &hidden, now));
@@ -213,6 +213,16 @@ fn stats_row(stats: &RuleStats, loaded: &LoadedRule, sight: &Sight, hidden: &[Hi
     }
 }
 
+/// The row of a rule of which the limits of alerts held something back; what is worse stays what is told.
+fn held(row: RuleStatsRow, folded: &Folded) -> RuleStatsRow {
+    let row = RuleStatsRow { folded: folded.matches, ..row };
+    if row.reason.is_some() || folded.last_hour == 0 {
+        return row;
+    }
+    let reason = format!("held by the limit of alerts: {} matches of the last hour were folded", folded.last_hour);
+    RuleStatsRow { health: "held".to_owned(), reason: Some(reason), ..row }
+}
+
 fn exception_row(exception: &Exception, rule: String, hidden: &[HiddenCount], now: i64) -> RuleExceptionRow {
     let count = hidden.iter().find(|count| count.exception == exception.id);
     RuleExceptionRow {
@@ -296,6 +306,18 @@ mod tests {
             capabilities,
             ..Register::default()
         }
+    }
+
+    #[test]
+    fn a_rule_that_the_limit_of_alerts_holds_says_so_unless_something_is_worse() {
+        let folded = Folded { rule: Uuid::nil(), matches: 9, last_hour: 7, since_us: 0, by_its_own: true };
+        let ok = RuleStatsRow { health: "ok".into(), ..RuleStatsRow::default() };
+        let row = held(ok.clone(), &folded);
+        assert_eq!((row.health.as_str(), row.folded), ("held", 9));
+        assert!(row.reason.unwrap().contains("7 matches of the last hour"));
+        assert_eq!(held(ok.clone(), &Folded { last_hour: 0, ..folded }), RuleStatsRow { folded: 9, ..ok });
+        let blind = RuleStatsRow { health: "unhealthy".into(), reason: Some("why".into()), ..RuleStatsRow::default() };
+        assert_eq!(held(blind.clone(), &folded), RuleStatsRow { folded: 9, ..blind });
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(super) const RULE_STATS: &[Column] = columns! {
     "name" Text "" Public "" "its name" "Reverse shell from a script interpreter";
     "version" Integer "" Public "" "its version" "2";
     "state" Text "" Public "" "active; or draft: it is evaluated and counted, and never alerts" "active";
-    "health" Text "" Public "" "ok; unhealthy: something that it reads is missing; slow or degraded: it is over its budget" "ok";
+    "health" Text "" Public "" "ok; unhealthy: something that it reads is missing; slow or degraded: it is over its budget; held: the limit of alerts folds its matches" "ok";
     "reason" Text "" Public "" "why it is not ok; NULL where it is" "no collector of processes is connected";
     "evaluations" Integer "batches" Public "" "batches of events that it was asked about" "18220";
     "rows" Integer "events" Public "" "events in them" "91344";

@@ -218,8 +218,19 @@ fn a_rule_that_matches_everything_is_stopped_by_the_rate_limit_visibly_and_other
         "SELECT date_trunc('minute', time) AS minute, count(*) AS n FROM alerts WHERE title = 'everything' GROUP BY 1";
     let rows = home.query(minutes).unwrap();
     assert!(!rows.is_empty() && rows.iter().all(|row| row["n"].as_u64().unwrap() <= 5), "{rows:?}");
-    let matches = one(&home, "SELECT matches FROM rule_stats WHERE name = 'everything'").unwrap();
+    let matches = one(&home, "SELECT matches, folded, health FROM rule_stats WHERE name = 'everything'").unwrap();
     assert!(matches["matches"].as_u64().unwrap() > 30, "the counters have all of them: {matches}");
+    assert!(matches["folded"].as_u64().unwrap() > 1 && matches["health"] == "held", "and what was folded: {matches}");
+    let health = home.health().unwrap();
+    let findings = health["findings"].as_array().unwrap();
+    let held: Vec<&Value> =
+        findings.iter().filter(|finding| finding["problem"].to_string().contains("is held")).collect();
+    assert_eq!(held.len(), 1, "{findings:#?}");
+    assert!(
+        held[0]["problem"].as_str().unwrap().starts_with("the rule everything is held by its limit of alerts since ")
+    );
+    assert!(held[0]["remedy"].as_str().unwrap().contains("disable it"), "{held:?}");
+    assert_eq!((&health["rules"]["held"][0]["rule_id"], &health["healthy"]), (&Value::from(ID), &Value::from(false)));
 }
 
 #[test]
