@@ -157,6 +157,9 @@ fn a_window_rule_tells_all_of_its_unknown_names() {
     let found: Vec<_> = told(sql);
     let places: Vec<_> = found.iter().map(|(line, column, _)| (*line, *column)).collect();
     assert_eq!(places, [(5, 10), (5, 30), (6, 8), (7, 9), (7, 26), (8, 12), (8, 23)], "{found:#?}");
+    let forgotten = told("SELECT usr, count(*) AS n FROM process_events WHERE nmae = 'x' GROUP BY usr");
+    assert_eq!(forgotten.len(), 4, "three names and the time: {forgotten:#?}");
+    assert!(forgotten[1].2.starts_with("nothing says how far back"), "{forgotten:#?}");
     let foreign = "SELECT e.pid FROM process_events e JOIN users u ON u.uid = e.uid\n\
                    WHERE u.username = 'x' AND foo(u.home) = 1 AND e.time > now() - INTERVAL '1 minute'";
     let of_table: Vec<_> = told(foreign).into_iter().map(|(line, column, _)| (line, column)).collect();
@@ -177,6 +180,11 @@ fn one_mistake_over_and_over_is_told_up_to_a_bound() {
     let endless = (0..2_000).map(|at| format!("nmae{at} = 1")).collect::<Vec<_>>().join(" OR ");
     let found = told(&format!("SELECT pid FROM process_events WHERE {endless}"));
     assert!(found.len() == 21 && found[20].2.starts_with("and at least "), "{found:#?}");
+    let values = (0..1_000).map(|at| at.to_string()).collect::<Vec<_>>().join(",");
+    let huge = (0..30).map(|at| format!("ppid{at} IN ({values})")).collect::<Vec<_>>().join(" OR ");
+    let found = told(&format!("SELECT pid FROM process_events WHERE {huge}"));
+    let of_size = found.iter().filter(|(_, _, message)| message.contains("larger than")).count();
+    assert_eq!(of_size, 1, "{found:#?}");
 }
 
 #[test]

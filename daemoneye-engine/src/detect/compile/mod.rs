@@ -92,6 +92,15 @@ impl Problem {
     }
 }
 
+fn too_large() -> String {
+    format!("the rule is larger than {MAX_NODES} conditions")
+}
+
+/// Whether it is about the SELECT as a whole, wherever the compiler was when it had enough.
+pub(super) fn is_of_size(problem: &Problem) -> bool {
+    problem.message == too_large()
+}
+
 /// Compiles a checked SELECT.
 pub(super) fn compile(query: &Query) -> Result<Compiled, Problem> {
     select::compile(query)
@@ -135,8 +144,7 @@ impl Compiler {
     fn spend(&mut self, location: Location) -> Result<(), Problem> {
         self.nodes += 1;
         if self.nodes > MAX_NODES {
-            return Err(Problem::at(location, format!("the rule is larger than {MAX_NODES} conditions"))
-                .hint("split it into several rules"));
+            return Err(Problem::at(location, too_large()).hint("split it into several rules"));
         }
         Ok(())
     }

@@ -164,7 +164,11 @@ impl Reader<'_> {
                 _ if !needs_window => Ok((compile::compile(checked.query())?, None)),
                 // What a blank does to groups and times would be told as a mistake of theirs.
                 Look::Mended { .. } => {
-                    sql::window::named(checked).map(|()| (Compiled::never(), None)).map_err(Into::into)
+                    sql::window::named(checked)?;
+                    if window_us.is_none() && !speaks_of_time(&sql) {
+                        Planned::bounded(checked)?;
+                    }
+                    Ok((Compiled::never(), None))
                 }
                 Look::Written => {
                     let planned = window::Planned::of(checked, window_us, &named(fields, "dedup"))?;
@@ -353,6 +357,12 @@ impl Reader<'_> {
         }
         Some(event)
     }
+}
+
+/// Whether a SELECT says anything about how far back it looks.
+fn speaks_of_time(sql: &str) -> bool {
+    let sql = sql.to_ascii_lowercase();
+    ["interval", "now", "datetime"].iter().any(|word| sql.contains(word))
 }
 
 /// The texts of a list, as far as it is one.

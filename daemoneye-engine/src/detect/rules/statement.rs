@@ -65,11 +65,12 @@ fn decided_here<T>(
     for _ in 0..most {
         let at = Location { line: problem.line, column: problem.column };
         let Some(mended) = parsed.query().map(|query| mending.mend(query, at)) else { break };
+        let is_of_size = compile::is_of_size(&problem);
         if mended.is_new {
             told.push(problem);
         }
-        if !mended.goes_on {
-            return Err(counted(told, false));
+        if is_of_size || !mended.goes_on {
+            return Err(counted(told, is_of_size));
         }
         let checked = parsed.clone().check_rule(compile::known::instead, lists);
         let judged = if mending.knows_columns() {

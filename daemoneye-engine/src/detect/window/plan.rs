@@ -134,6 +134,12 @@ impl Planned {
         on_large_stack(|| Ok(planned(checked, window_us, dedup))).map_err(Problem::from)?
     }
 
+    /// Whether a SELECT says how far back it looks, as far as that can be told without a plan.
+    pub(in crate::detect) fn bounded(checked: &Checked) -> Result<(), Problem> {
+        let Ok(shape) = Shape::of(checked.query().clone()) else { return Ok(()) };
+        shape.bounds.reach(&shape.scans, shape.gathers, None).map(drop)
+    }
+
     /// Whether the SELECT returns a column of that name.
     pub(in crate::detect) fn returns(&self, column: &str) -> bool {
         self.outputs.iter().any(|output| output == column)
