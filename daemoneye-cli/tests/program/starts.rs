@@ -10,7 +10,7 @@ use collector_core::ledger::{Draft, Ledger, LedgerOptions, TreeOptions};
 use daemoneye_lib::ledger::tree::TreeHash;
 
 /// Runs it with nothing of this user's environment or configuration.
-fn cli(home: &Path, arguments: &[&str]) -> Output {
+pub(crate) fn cli(home: &Path, arguments: &[&str]) -> Output {
     let home = home.display().to_string();
     Command::new(env!("CARGO_BIN_EXE_daemoneye-cli"))
         .args(arguments)
@@ -24,15 +24,15 @@ fn cli(home: &Path, arguments: &[&str]) -> Output {
         .unwrap()
 }
 
-fn code(output: &Output) -> i32 {
+pub(crate) fn code(output: &Output) -> i32 {
     output.status.code().unwrap()
 }
 
-fn stdout(output: &Output) -> String {
+pub(crate) fn stdout(output: &Output) -> String {
     String::from_utf8(output.stdout.clone()).unwrap()
 }
 
-fn stderr(output: &Output) -> String {
+pub(crate) fn stderr(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
@@ -161,7 +161,7 @@ fn a_file_that_does_not_exist_has_one_code_everywhere() {
 }
 
 /// With a tree, a key beside it, and a checkpoint over all of it.
-fn ledger(directory: &Path) {
+pub(crate) fn ledger(directory: &Path) {
     let ledger = signed(directory);
     for (action, payload) in [("start", "{}"), ("config", "{\"a\":1}"), ("stop", "{}")] {
         ledger.append(Draft::now("procmond", action, payload.as_bytes().to_vec())).unwrap();
@@ -169,7 +169,7 @@ fn ledger(directory: &Path) {
     ledger.checkpoint().unwrap().unwrap();
 }
 
-fn signed(directory: &Path) -> Ledger {
+pub(crate) fn signed(directory: &Path) -> Ledger {
     let tree = TreeOptions {
         hash: TreeHash::Sha256,
         machine: "4f3c".to_owned(),
@@ -180,7 +180,7 @@ fn signed(directory: &Path) -> Ledger {
     Ledger::open(LedgerOptions { tree: Some(tree), ..LedgerOptions::new(directory) }).unwrap().0
 }
 
-fn result(output: &Output) -> (i32, String) {
+pub(crate) fn result(output: &Output) -> (i32, String) {
     let all: serde_json::Value = serde_json::from_str(&stdout(output)).unwrap();
     (code(output), all.pointer("/0/result").and_then(serde_json::Value::as_str).unwrap().to_owned())
 }

@@ -13,6 +13,7 @@ mod entries;
 pub mod event;
 pub mod heartbeat;
 pub mod hexed;
+pub mod kept;
 pub mod keys;
 pub mod note;
 pub mod notes;

@@ -17,7 +17,7 @@ const ED25519: u8 = 1;
 /// Longest note that is read, in bytes: a checkpoint takes 300; this bounds what a foreign file makes a reader do.
 pub const MAX_NOTE_BYTES: usize = 64 * 1024;
 /// Most signature lines that are read; a log has one key, a witnessed one a handful.
-const MAX_SIGNATURES: usize = 100;
+pub const MAX_SIGNATURES: usize = 100;
 const DASH: &str = "\u{2014} ";
 
 /// Why a text is not a note, a name not a key, or a note not signed.

@@ -244,7 +244,15 @@ impl StoredTree {
     /// # Errors
     /// The files cannot be read.
     pub fn root(&mut self) -> Result<Hash, TreeError> {
-        let (hash, size) = (self.hash, self.size);
+        self.root_at(self.size)
+    }
+
+    /// The root over the first `size` of them.
+    ///
+    /// # Errors
+    /// The files cannot be read.
+    pub fn root_at(&mut self, size: u64) -> Result<Hash, TreeError> {
+        let hash = self.hash;
         tree::root(self, hash, size)
     }
 

@@ -1,14 +1,17 @@
-//! A checkpoint that somebody kept: a file of its own, or a log of any length in which there are many.
+//! Checkpoints that somebody kept: a file of its own, or a log of any length in which there are many.
 //!
 //! A log is read line by line, each as far as a note can reach, and whatever its bytes are. It has a note in one line, with its line
-//! ends written out, or as it is, in lines of its own. The last one counts: a log goes on at its end.
+//! ends written out, or as it is, in lines of its own. All of them count: after a rewrite a log goes on with notes that fit it.
 
+use std::collections::HashSet;
 use std::fs::File;
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
+use std::sync::Arc;
 
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::note::MAX_NOTE_BYTES;
+use daemoneye_lib::ledger::kept::KeptNote;
+use daemoneye_lib::ledger::note::{MAX_NOTE_BYTES, MAX_SIGNATURES};
 
 /// Bytes of a line that are looked at; what a note takes, its line ends written out twice, and what a log puts around it.
 const LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64;
@@ -16,16 +19,39 @@ const LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64;
 const FILE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Lines of a log that may hold nothing but the rest of one line: a device, not a log.
 const ENDLESS_BYTES: u64 = 64 * 1024 * 1024;
+/// Different notes that are taken: 69 days of one each minute.
+pub(super) const MAX_NOTES: usize = 100_000;
+/// Bytes of the notes that are taken: that many of the usual 250 bytes, twice.
+const NOTES_BYTES: usize = 48 * 1024 * 1024;
 /// What begins a line of signature.
 const DASH: &str = "\u{2014} ";
 
-/// The newest note of the ledger `wanted`, else the newest of any.
-pub(super) fn newest(path: &Path, wanted: Option<&str>) -> io::Result<Option<String>> {
+/// The notes of a file.
+#[derive(Debug, Default)]
+pub(in crate::commands) struct Notes {
+    /// Of the ledger that was asked for, or of any where none was, in the order of the file, each once.
+    pub(in crate::commands) taken: Vec<KeptNote>,
+    /// Notes of other ledgers.
+    pub(in crate::commands) foreign: u64,
+    /// Notes that there was no room for. The first ones are taken, as what is appended later cannot push them out, and the last one.
+    pub(in crate::commands) left_out: u64,
+    newest_foreign: Option<String>,
+}
+
+impl Notes {
+    /// The last one of the ledger that was asked for, else the last one of any.
+    pub(super) fn newest(&self) -> Option<&str> {
+        self.taken.last().map(|kept| &*kept.note).or(self.newest_foreign.as_deref())
+    }
+}
+
+/// The notes of the ledger `wanted`; how many others there are.
+pub(super) fn notes(path: &Path, wanted: Option<&str>) -> io::Result<Notes> {
     search(BufReader::new(File::open(path)?).take(FILE_BYTES), wanted)
 }
 
-fn search(mut lines: impl BufRead, wanted: Option<&str>) -> io::Result<Option<String>> {
-    let mut found = Found { wanted, of_wanted: None, of_any: None };
+fn search(mut lines: impl BufRead, wanted: Option<&str>) -> io::Result<Notes> {
+    let mut found = Found { wanted, notes: Notes::default(), known: HashSet::new(), bytes: 0, last: None };
     let mut block = Block::default();
     let mut bytes = Vec::new();
     while read_line(&mut lines, &mut bytes)? {
@@ -33,10 +59,11 @@ fn search(mut lines: impl BufRead, wanted: Option<&str>) -> io::Result<Option<St
         let line = line.trim_end_matches(['\r', '\n']);
         block.take(line, &mut found);
         if line.contains("daemoneye/") {
-            found.take(note_in(line));
+            found.take(note_in(line).as_deref());
         }
     }
-    Ok(found.of_wanted.or(found.of_any))
+    block.end(&mut found);
+    Ok(found.end())
 }
 
 /// Reads a line, the beginning of a longer one; false at the end.
@@ -72,19 +99,44 @@ fn skip(lines: &mut impl BufRead) -> io::Result<()> {
 
 struct Found<'a> {
     wanted: Option<&'a str>,
-    of_wanted: Option<String>,
-    of_any: Option<String>,
+    notes: Notes,
+    known: HashSet<Arc<str>>,
+    bytes: usize,
+    /// The last one that there was no room for.
+    last: Option<KeptNote>,
 }
 
 impl Found<'_> {
-    fn take(&mut self, note: Option<String>) {
-        let Some(note) = note else { return };
-        let Ok(checkpoint) = Checkpoint::dangerous_unverified(&note) else { return };
-        if self.wanted.is_none_or(|wanted| wanted == checkpoint.origin) {
-            self.of_wanted = Some(note);
-        } else {
-            self.of_any = Some(note);
+    /// Whether it is a note.
+    fn take(&mut self, note: Option<&str>) -> bool {
+        let Some(note) = note else { return false };
+        let Ok(Checkpoint { origin, size, root }) = Checkpoint::dangerous_unverified(note) else { return false };
+        if self.wanted.is_some_and(|wanted| wanted != origin) {
+            self.notes.foreign += 1;
+            self.notes.newest_foreign = Some(note.to_owned());
+        } else if !self.known.contains(note) {
+            self.add(KeptNote { note: note.into(), size, root });
         }
+        true
+    }
+
+    fn add(&mut self, kept: KeptNote) {
+        self.bytes = self.bytes.saturating_add(kept.note.len());
+        if self.notes.taken.len() >= MAX_NOTES || self.bytes > NOTES_BYTES {
+            self.notes.left_out += 1;
+            self.last = Some(kept);
+            return;
+        }
+        self.known.insert(Arc::clone(&kept.note));
+        self.notes.taken.push(kept);
+    }
+
+    fn end(mut self) -> Notes {
+        if let Some(last) = self.last {
+            self.notes.left_out -= 1;
+            self.notes.taken.push(last);
+        }
+        self.notes
     }
 }
 
@@ -92,25 +144,37 @@ impl Found<'_> {
 #[derive(Debug, Default)]
 struct Block {
     text: String,
-    is_signed: bool,
+    signatures: usize,
+    /// Where the first signature ends.
+    first_end: usize,
 }
 
 impl Block {
     fn take(&mut self, line: &str, found: &mut Found<'_>) {
         let signs = line.starts_with(DASH);
         let is_begin = line.starts_with("daemoneye/");
-        let is_over = self.is_signed && !signs;
-        if is_begin || is_over || self.text.len().saturating_add(line.len()) > MAX_NOTE_BYTES {
-            *self = Self::default();
+        let is_long = self.text.len().saturating_add(line.len()) > MAX_NOTE_BYTES;
+        if is_begin || is_long || (self.signatures > 0 && !signs) {
+            self.end(found);
         }
-        if self.text.is_empty() && !is_begin {
+        if self.text.is_empty() && !is_begin || self.signatures == MAX_SIGNATURES {
             return;
         }
         self.text.push_str(line);
         self.text.push('\n');
-        self.is_signed |= signs;
         if signs {
-            found.take(Some(self.text.clone()));
+            self.signatures += 1;
+            if self.signatures == 1 {
+                self.first_end = self.text.len();
+            }
+        }
+    }
+
+    /// What a block is shows at its end, once: behind a signature may stand more of them, or what only looks like one.
+    fn end(&mut self, found: &mut Found<'_>) {
+        let Self { text, signatures, first_end } = std::mem::take(self);
+        if signatures > 0 && !found.take(Some(&text)) {
+            found.take(text.get(..first_end));
         }
     }
 }
@@ -137,14 +201,22 @@ mod tests {
         Checkpoint { origin: origin.into(), size, root: [3; 32] }.sign(&signer).unwrap()
     }
 
-    fn found(text: impl AsRef<[u8]>) -> Option<String> {
+    fn all(text: impl AsRef<[u8]>) -> Notes {
         search(text.as_ref(), Some("daemoneye/4f/audit")).unwrap()
+    }
+
+    fn found(text: impl AsRef<[u8]>) -> Option<String> {
+        all(text).newest().map(str::to_owned)
+    }
+
+    fn sizes(notes: &Notes) -> Vec<u64> {
+        notes.taken.iter().map(|kept| kept.size).collect()
     }
 
     #[test]
     #[cfg(unix)]
     fn a_file_without_an_end_holds_no_checkpoint() {
-        assert!(newest(Path::new("/dev/zero"), None).is_err());
+        assert!(notes(Path::new("/dev/zero"), None).is_err());
     }
 
     #[test]
@@ -163,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn of_a_log_of_any_length_and_bytes_the_newest_note_of_the_ledger_counts() {
+    fn of_a_log_of_any_length_and_bytes_every_note_of_the_ledger_counts() {
         let (old, new, other) =
             (note("daemoneye/4f/audit", 7), note("daemoneye/4f/audit", 9), note("daemoneye/5a/audit", 99));
         let noise = format!("{}\n", "x".repeat(120)).repeat(20_000);
@@ -172,8 +244,41 @@ mod tests {
         assert!(log.len() > 2 * 1024 * 1024);
         log.extend_from_slice(b"latin \xe9\n");
         log.extend(std::iter::repeat_n(b'y', 1024 * 1024));
+        assert_eq!((sizes(&all(&log)), all(&log).foreign), (vec![7, 9], 1));
         assert_eq!(found(&log), Some(new.clone()));
         assert_eq!(found(format!("{old}\n{new}some other line\n{other}")), Some(new), "notes one behind the other");
         assert_eq!(found(format!("checkpoint={other:?}")), Some(other), "which says that it is another ledger's");
+    }
+    #[test]
+    fn a_note_counts_once_and_what_there_is_no_room_for_is_told() {
+        let (one, two) = (note("daemoneye/4f/audit", 7), note("daemoneye/4f/audit", 9));
+        let log = format!("{one}\na checkpoint={one:?}\n{two}\nb checkpoint={one:?}\n");
+        assert_eq!(sizes(&all(log)), [7, 9]);
+        let mut many = String::new();
+        for size in 1..=MAX_NOTES + 3 {
+            many.push_str(&one.replacen("\n7\n", &format!("\n{size}\n"), 1));
+        }
+        let notes = all(many);
+        assert_eq!((notes.taken.len(), notes.left_out), (MAX_NOTES + 1, 2));
+        assert_eq!(notes.taken.last().unwrap().size, MAX_NOTES as u64 + 3, "the last one is taken all the same");
+    }
+
+    #[test]
+    fn a_note_with_more_signatures_or_what_looks_like_some_is_read_once_and_found() {
+        let one = note("daemoneye/4f/audit", 7);
+        let signature = one.lines().last().unwrap().to_owned();
+        let witnessed = format!("{one}{signature}\n");
+        assert_eq!(found(&witnessed), Some(witnessed.clone()));
+        assert_eq!(found(format!("{one}\u{2014} said the log\n")), Some(one.clone()));
+        let mut parsed = 0;
+        let mut found = Found { wanted: None, notes: Notes::default(), known: HashSet::new(), bytes: 0, last: None };
+        let mut block = Block::default();
+        for line in one.lines().chain(std::iter::repeat_n("\u{2014} a b", 100_000)) {
+            block.take(line, &mut found);
+            parsed = parsed.max(block.text.len());
+        }
+        block.end(&mut found);
+        assert!(parsed < MAX_SIGNATURES * (DASH.len() + 4) + one.len(), "{parsed}");
+        assert_eq!(sizes(&found.notes), [7]);
     }
 }

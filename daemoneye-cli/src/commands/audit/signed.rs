@@ -1,20 +1,24 @@
 //! What is signed of the ledger: its key, its newest checkpoint, and the hand-over to a new key.
 
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
+use daemoneye_lib::ledger::LedgerFiles;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
+use daemoneye_lib::ledger::kept::{KeptFork, KeptNote, KeptSummary, hold_kept};
+use daemoneye_lib::ledger::keys::{CREATED, KeyEntry};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{checkpoint_file, keys_file, read_text};
 use daemoneye_lib::proto::{Empty, Row, operator_request::Verb, operator_response::Answer};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
-use super::{kept, unreadable};
+use super::kept::{self, MAX_NOTES, Notes};
+use super::unreadable;
 use crate::agent::Session;
 use crate::error::CliError;
-use crate::render::{self, Format, Output};
+use crate::render::{self, Format, Output, Progress, Unit};
 use crate::settings::Settings;
 use crate::value;
 
@@ -75,10 +79,29 @@ pub(in crate::commands) fn newest_checkpoint(directory: &Path) -> Result<String,
     })
 }
 
-/// Which ledger this is, as far as it says itself.
-pub(super) fn origin(directory: &Path) -> Option<String> {
-    let note = newest_checkpoint(directory).ok()?;
-    Checkpoint::dangerous_unverified(&note).ok().map(|checkpoint| checkpoint.origin)
+/// A ledger, and what its checkpoints say first.
+#[derive(Debug)]
+pub(in crate::commands) struct Named {
+    directory: PathBuf,
+    origin: String,
+}
+
+impl Named {
+    pub(in crate::commands) fn origin(&self) -> &str {
+        &self.origin
+    }
+}
+
+/// Which ledger this is, as far as it says itself: by its newest checkpoint, else by the entry that names its first key.
+pub(in crate::commands) fn origin(directory: &Path) -> Option<Box<Named>> {
+    let signed = || Some(Checkpoint::dangerous_unverified(&newest_checkpoint(directory).ok()?).ok()?.origin);
+    let keyed = || {
+        let entries = LedgerFiles::open(directory).ok()?.from(0).ok()?;
+        let mut keys = entries.map_while(Result::ok).filter(|record| record.entry.action == CREATED);
+        Some(KeyEntry::parse(&keys.next()?.payload)?.key.name().to_owned())
+    };
+    let origin = signed().or_else(keyed)?;
+    Some(Box::new(Named { directory: directory.to_owned(), origin }))
 }
 
 /// Asks the agent, which asks procmond, and prints the new key.
@@ -95,12 +118,84 @@ pub(in crate::commands) fn parse_key(text: &str) -> Result<VerifierKey, CliError
     text.trim().parse().map_err(|error| CliError::Usage(format!("--vkey: {error}")))
 }
 
-/// The note in a file: alone, or the newest one of a log; of the ledger `wanted` where the file has one of it.
-pub(in crate::commands) fn read_note(path: &Path, wanted: Option<&str>) -> Result<String, CliError> {
-    let found = kept::newest(path, wanted).map_err(|source| not_read(path, source))?;
-    found.ok_or_else(|| {
-        CliError::Usage(format!("{} holds no checkpoint; `audit checkpoint` prints one", path.display()))
-    })
+/// The note that a ledger is to be held against, of a file that may have many: one that it contradicts, else the one over most entries
+/// that its keys signed. What no key of it signed says nothing, so where there are others that is only told.
+pub(super) fn read_note(path: &Path, wanted: Option<&Named>) -> Result<String, CliError> {
+    let kept = Kept::read(path, wanted.map(Named::origin))?;
+    let newest = kept.newest()?.to_owned();
+    let (Some(named), [_, _, ..]) = (wanted, kept.notes.taken.as_slice()) else {
+        kept.tell(0);
+        return Ok(newest);
+    };
+    let mut progress = Progress::new("holding against what was kept", Unit::Bytes);
+    let held = hold_kept(&named.directory, &kept.notes.taken, |at| progress.show(at.bytes, at.total_bytes));
+    drop(progress);
+    // What cannot be read, the verification names that follows.
+    let Ok(KeptSummary { fork, largest, signed, unsigned }) = held else { return Ok(newest) };
+    if signed == 0 {
+        return Ok(newest);
+    }
+    kept.tell(unsigned);
+    if let Some(KeptFork { note, fits }) = fork {
+        eprintln!(
+            "the ledger does not go on from each of the {signed} checkpoints in {}: the first that it contradicts is over {} entries, the \
+             last before it that fits over {fits}",
+            path.display(),
+            note.size
+        );
+        return Ok(note.note.to_string());
+    }
+    eprintln!("the ledger is held against {signed} checkpoints in {}, all of which its keys signed", path.display());
+    Ok(largest.map_or(newest, |largest| largest.note.to_string()))
+}
+
+/// The checkpoints of a file.
+pub(in crate::commands) struct Kept {
+    path: PathBuf,
+    notes: Notes,
+}
+
+impl Kept {
+    /// Those of the ledger `wanted`, of which the file has some, or of another.
+    pub(in crate::commands) fn read(path: &Path, wanted: Option<&str>) -> Result<Self, CliError> {
+        let notes = kept::notes(path, wanted).map_err(|source| not_read(path, source))?;
+        let kept = Self { path: path.to_owned(), notes };
+        kept.newest()?;
+        Ok(kept)
+    }
+
+    /// Of the ledger that was asked for, in the order of the file.
+    pub(in crate::commands) fn notes(&self) -> &[KeptNote] {
+        &self.notes.taken
+    }
+
+    /// The last one of the ledger, else the last one of any.
+    pub(in crate::commands) fn newest(&self) -> Result<&str, CliError> {
+        self.notes.newest().ok_or_else(|| {
+            let path = self.path.display();
+            CliError::Usage(format!("{path} holds no checkpoint; `audit checkpoint` prints one"))
+        })
+    }
+
+    /// Says how many there are that say nothing of the ledger, where others do.
+    pub(in crate::commands) fn tell(&self, unsigned: u64) {
+        let (path, Notes { foreign, left_out, .. }) = (self.path.display(), &self.notes);
+        if unsigned > 0 {
+            eprintln!(
+                "{unsigned} checkpoints in {path} are not signed by a key of this ledger and say nothing of it: they are forged or damaged, \
+                 or of a ledger that was there before this one was begun"
+            );
+        }
+        if *foreign > 0 && !self.notes.taken.is_empty() {
+            eprintln!("{foreign} checkpoints in {path} are of other ledgers and say nothing of this one");
+        }
+        if *left_out > 0 {
+            eprintln!(
+                "{left_out} checkpoints in {path} were not looked at, as it has more than {MAX_NOTES} or they are too long: put them into \
+                 another file and hold the ledger against that as well"
+            );
+        }
+    }
 }
 
 /// A file of an operator that cannot be read.

@@ -1,13 +1,14 @@
 //! Puts a proof together: entries and their places from the ledger's files, events and the leaves beside them from the store.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::convert::Infallible;
 use std::io::{self, Write as _};
 use std::path::Path;
 
 use daemoneye_lib::event_json::Cell;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::keys::{KeyEntry, ROTATED};
+use daemoneye_lib::ledger::kept::{KeptFork, SignedNotes};
+use daemoneye_lib::ledger::keys::{KeyChain, KeyEntry, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{keys_file, read_text};
 use daemoneye_lib::ledger::proof::{
@@ -22,7 +23,7 @@ use daemoneye_lib::proto::{
 };
 use daemoneye_lib::segment::SegmentError;
 
-use super::super::audit::signed::{newest_checkpoint, read_note};
+use super::super::audit::signed::{Kept, Named, newest_checkpoint, origin};
 use super::super::query::{Question, request};
 use crate::agent::Session;
 use crate::error::CliError;
@@ -47,6 +48,8 @@ impl Making {
             let text = format!("the ledger in {} has no tree yet; procmond makes one at its start", dir.display());
             CliError::NotFound(text)
         };
+        // Before the newest checkpoint: a live ledger may sign another meanwhile, which a log has at once.
+        let kept = since.map(|path| Kept::read(path, origin(dir).as_deref().map(Named::origin))).transpose()?;
         let note = newest_checkpoint(dir)?;
         let checkpoint =
             Checkpoint::dangerous_unverified(&note).map_err(|error| CliError::NotProven(error.to_string()))?;
@@ -58,20 +61,41 @@ impl Making {
         let first = keys.lines().next().and_then(|key| key.parse().ok()).ok_or_else(|| keyless(dir))?;
         let proof = Proof::new(target, hash, note, rotations);
         let mut making = Self { files, tree, proof, checkpoint, first, ranges: HashMap::new() };
-        if let Some(path) = since {
-            making.since(path)?;
+        if let Some(kept) = kept {
+            making.since(&kept)?;
         }
         Ok(making)
     }
 
     /// Before anything else is put together: a checkpoint that does not fit makes all of it useless.
-    fn since(&mut self, path: &Path) -> Result<(), CliError> {
-        let note = read_note(path, Some(&self.checkpoint.origin))?;
+    fn since(&mut self, kept: &Kept) -> Result<(), CliError> {
+        let mut keys = KeyChain::new(self.first.clone());
+        // As far as they hold together: where they do not, the file is refused before it is written.
+        let _is_whole = self.proof.rotations.iter().try_for_each(|note| keys.follow(note)).is_ok();
+        let signed = SignedNotes::of(kept.notes(), &keys);
+        let mut roots = BTreeMap::new();
+        // One alone is held by the path from it.
+        if signed.notes.len() > 1 {
+            let sizes = signed.notes.iter().map(|kept| kept.size).filter(|size| *size <= self.checkpoint.size);
+            for size in sizes.collect::<BTreeSet<_>>() {
+                roots.insert(size, self.tree.root_at(size).map_err(broken)?);
+            }
+        }
+        if let Some(KeptFork { note, fits }) = signed.fork(|size| roots.get(&size).copied()) {
+            return Err(CliError::NotProven(format!(
+                "the ledger does not go on from one of the checkpoints that were given, over {} entries, so entries before were replaced; \
+                 the last before it that fits is over {fits}",
+                note.size
+            )));
+        }
+        let note = signed.largest().map_or_else(|| kept.newest(), |kept| Ok(&*kept.note))?.to_owned();
         self.proof.set_since(note, &self.checkpoint, &mut self.tree).map_err(|error| match error {
             SinceError::Nodes(error) => broken(error),
             SinceError::CorruptRollback { .. } => CliError::NotProven(error.to_string()),
             SinceError::MisuseCheckpoint(_) => CliError::Usage(error.to_string()),
-        })
+        })?;
+        kept.tell(signed.unsigned);
+        Ok(())
     }
 
     /// Entries below the checkpoint.

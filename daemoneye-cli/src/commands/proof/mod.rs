@@ -9,8 +9,8 @@ use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::proof::{
-    EventColumns, Held, Lineage, MAX_PROOF_BYTES, PERIOD_ENTRIES, Part, Period, PeriodError, Proof, Target, Verified,
-    Whole, is_touched,
+    Chosen, EventColumns, Held, HoldFault, Lineage, MAX_PROOF_BYTES, PERIOD_ENTRIES, Part, Period, PeriodError, Proof,
+    Target, Verified, Whole, is_touched,
 };
 use daemoneye_lib::ledger::{AGENT, LedgerRecord};
 use daemoneye_lib::model::{Alert, EventPointer};
@@ -21,6 +21,7 @@ use jiff::Timestamp;
 use serde_json::Value as Json;
 
 use self::making::{Making, rows, unreadable};
+use super::audit::signed::Kept;
 use super::query::Question;
 use super::{alerts, audit};
 use crate::agent::Session;
@@ -292,8 +293,7 @@ struct Read {
 impl Read {
     fn file(file: &Path, known: &Known) -> Result<Self, CliError> {
         let key = audit::signed::parse_key(&known.vkey)?;
-        let wanted = Some(key.name());
-        let kept = known.checkpoint.as_deref().map(|kept| audit::signed::read_note(kept, wanted)).transpose()?;
+        let kept = known.checkpoint.as_deref().map(|kept| Kept::read(kept, Some(key.name()))).transpose()?;
         let io = |source| audit::signed::not_read(file, source);
         let mut bytes = Vec::new();
         std::fs::File::open(file)
@@ -303,11 +303,21 @@ impl Read {
         let text = String::from_utf8(bytes).map_err(|_| not_proven("it is no text".to_owned()))?;
         let proof = Proof::of_file(&text).map_err(|fault| not_proven(fault.to_string()))?;
         let verified = proof.verify(&key).map_err(|fault| not_proven(fault.to_string()))?;
-        let held = kept.map(|note| proof.hold(&key, &verified, &note)).transpose();
-        let held = held.map_err(|fault| match fault.is_misuse() {
+        let faulty = |fault: HoldFault| match fault.is_misuse() {
             true => CliError::Usage(format!("--checkpoint: {fault}")),
             false => not_proven(fault.to_string()),
-        })?;
+        };
+        let held = match &kept {
+            None => None,
+            Some(kept) => {
+                let Chosen { note, unsigned, beside } = proof.choose(&key, &verified, kept.notes()).map_err(faulty)?;
+                let note = note.as_ref().map_or_else(|| kept.newest(), |chosen| Ok(&*chosen.note))?;
+                let held = proof.hold(&key, &verified, note).map_err(faulty)?;
+                kept.tell(unsigned);
+                tell_beside(beside);
+                Some(held)
+            }
+        };
         Ok(Self { proof, verified, held })
     }
 
@@ -322,6 +332,16 @@ impl Read {
             );
         }
         Ok(())
+    }
+}
+
+/// What only the ledger itself can be held against.
+fn tell_beside(count: u64) {
+    if count > 0 {
+        eprintln!(
+            "nothing in the file leads to {count} of your checkpoints, so it is not held against them; `audit verify --checkpoint` holds the \
+             ledger against all"
+        );
     }
 }
 

@@ -23,7 +23,7 @@ pub use self::period::{
     Period, PeriodError,
 };
 pub use self::row::{EventColumns, Row};
-pub use self::since::{Held, HoldFault, Since, SinceError, SinceFault};
+pub use self::since::{Chosen, Held, HoldFault, Since, SinceError, SinceFault};
 pub use self::target::Target;
 pub use self::told::{Gap, Told};
 
@@ -493,6 +493,7 @@ fn shown(at: &EventPointer) -> String {
 mod tests {
     use super::super::checkpoint::origin;
     use super::super::event::Content;
+    use super::super::kept::KeptNote;
     use super::super::keys::rotation_note;
     use super::super::note::NoteSigner;
     use super::super::{GENESIS, RangeBuilder};
@@ -660,6 +661,38 @@ mod tests {
         assert!(matches!(cut, Err(SinceError::CorruptRollback { size: 21, newest: 20 })));
         let other = made.set_since(signed(3, "other", &elsewhere), &newest, &mut sample.nodes);
         assert!(matches!(other, Err(SinceError::MisuseCheckpoint(_))));
+    }
+
+    #[test]
+    fn of_many_kept_checkpoints_the_one_that_the_file_knows_is_chosen_and_those_of_one_size_agree() {
+        let mut sample = sample();
+        let old = sample.old.clone();
+        let signed = |size, root: u8, seed: u8| {
+            let signer = NoteSigner::new(&origin("m"), &[seed; 32]).unwrap();
+            Checkpoint { origin: origin("m"), size, root: [root; 32] }.sign(&signer).unwrap()
+        };
+        let (five, eight) = (kept(&mut sample, 5, &old), kept(&mut sample, 8, &old));
+        let own = sample.checkpoint.clone();
+        let since = proof_since(&mut sample, &five);
+        let verified = since.verify(&sample.key).unwrap();
+        let choose = |notes: &[&str]| {
+            let notes: Vec<KeptNote> = notes.iter().map(|note| KeptNote::read(note).unwrap()).collect();
+            let chosen = since.choose(&sample.key, &verified, &notes)?;
+            Ok((chosen.note.map(|kept| kept.size), chosen.unsigned, chosen.beside))
+        };
+        let (forged, later) = (signed(5, 7, 9), signed(30, 7, 2));
+        assert_eq!(choose(&[&eight, &five, &forged, &later]), Ok((Some(5), 1, 2)));
+        assert_eq!(choose(&[&five, &own, &eight]), Ok((Some(20), 0, 1)));
+        assert_eq!(choose(&[&later, &eight]), Ok((Some(8), 0, 2)), "not the one that says nothing");
+        assert_eq!(choose(&[&forged]), Ok((None, 1, 0)));
+        // Whichever of the two the ledger of the file is, one of them is of another.
+        for (size, right) in [(5, &five), (8, &eight), (20, &own)] {
+            let wrong = signed(size, 7, 1 + u8::from(size == 20));
+            for notes in [[right, &wrong], [&wrong, right]] {
+                assert_eq!(choose(&notes.map(String::as_str)), Err(HoldFault::CorruptFork { size }));
+            }
+        }
+        assert_eq!(choose(&[&later, &signed(30, 8, 2)]), Ok((Some(30), 0, 2)));
     }
 
     #[test]

@@ -3,9 +3,12 @@
 //! A local root can rewrite a ledger and sign all of it again, and a file that was made from it verifies below its own checkpoint. What
 //! left the host before cannot be signed again: whoever kept one checkpoint demands that the file's is of the same history.
 
+use std::collections::BTreeMap;
+
 use serde::{Deserialize, Serialize};
 
 use super::super::checkpoint::{Checkpoint, CheckpointError};
+use super::super::kept::{KeptNote, SignedNotes};
 use super::super::keys::KeyChain;
 use super::super::note::{NoteError, VerifierKey};
 use super::super::tree::{self, Nodes, ProofError, TreeHash};
@@ -117,6 +120,17 @@ pub struct Held {
     pub behind: usize,
 }
 
+/// Which of many kept checkpoints a file is held against.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Chosen {
+    /// The one over most entries that the file knows, else the one over most entries; `None`: the file's keys signed none.
+    pub note: Option<KeptNote>,
+    /// How many its keys did not sign.
+    pub unsigned: u64,
+    /// How many they signed that nothing in the file leads to.
+    pub beside: u64,
+}
+
 impl Since {
     /// Verifies the note and the path; what the note says.
     pub(super) fn verify(
@@ -149,6 +163,28 @@ impl Proof {
         let path = path.ok_or(SinceError::CorruptRollback { size: since.size, newest: newest.size })?;
         self.since = Some(Since { checkpoint: note, path: path.into_iter().map(HexHash).collect() });
         Ok(())
+    }
+
+    /// Chooses among many checkpoints that were kept elsewhere the one that a verified file can be held against. All that are over as many
+    /// entries have to agree; one over more than the file's own says nothing of it.
+    ///
+    /// # Errors
+    /// [`HoldFault::CorruptFork`]: another history.
+    pub fn choose(&self, key: &VerifierKey, verified: &Verified, notes: &[KeptNote]) -> Result<Chosen, HoldFault> {
+        let (keys, newest) = self.signed(key).map_err(|_| HoldFault::CorruptKeys)?;
+        let signed = SignedNotes::of(notes, &keys);
+        let own = [Some(&newest), verified.since.as_ref()].into_iter().flatten();
+        let own: BTreeMap<u64, _> = own.map(|known| (known.size, known.root)).collect();
+        let mut roots = own.clone();
+        for kept in signed.notes.iter().filter(|kept| kept.size <= newest.size) {
+            if *roots.entry(kept.size).or_insert(kept.root) != kept.root {
+                return Err(HoldFault::CorruptFork { size: kept.size });
+            }
+        }
+        let is_known = |kept: &KeptNote| own.contains_key(&kept.size);
+        let best = signed.notes.iter().max_by_key(|kept| (is_known(kept), kept.size <= newest.size, kept.size));
+        let beside = signed.notes.iter().filter(|kept| !is_known(kept)).count() as u64;
+        Ok(Chosen { note: best.map(|kept| (*kept).clone()), unsigned: signed.unsigned, beside })
     }
 
     /// Holds a verified file against a checkpoint that was kept elsewhere.
