@@ -165,7 +165,7 @@ mod tests {
 
     fn stats(mark: Mark) -> RuleStats {
         let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: heavy\nseverity: low\nsql: SELECT pid FROM process_events\n";
-        let rule = Arc::new(parse(Path::new("pack/heavy.yaml"), yaml).unwrap().rule);
+        let rule = parse(Path::new("pack/heavy.yaml"), yaml).unwrap().rule;
         RuleStats {
             rule,
             evaluations: 9,

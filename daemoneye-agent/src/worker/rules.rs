@@ -13,7 +13,7 @@ use daemoneye_engine::detect::rules::{Lists, Pack};
 use daemoneye_engine::detect::{Exception, Exceptions, GRACE_US, Judged, LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::EventBatch;
 use daemoneye_engine::store::{RuleMatch, Store, StoreError};
-use daemoneye_lib::model::{Completeness, Degraded, RuleState};
+use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleState};
 use uuid::Uuid;
 
 use super::rule_marks::Told;
@@ -197,13 +197,16 @@ impl Rules {
         } else {
             keep_previous(&before.rules, &mut fresh);
         }
-        let versions = store.set_rules(fresh.rules.iter().map(|rule| rule.rule.clone()).collect())?;
+        let versioned = store.set_rules(fresh.rules.iter().map(|rule| DetectionRule::clone(&rule.rule)).collect())?;
+        let versions: BTreeMap<Uuid, u32> = versioned.into_iter().map(|rule| (rule.id, rule.version)).collect();
         for rule in &mut fresh.rules {
-            if let Some(versioned) = versions.iter().find(|versioned| versioned.id == rule.rule.id) {
-                rule.rule = versioned.clone();
+            match versions.get(&rule.rule.id) {
+                Some(version) if *version != rule.rule.version => Arc::make_mut(&mut rule.rule).version = *version,
+                _ => {}
             }
         }
         rules::keep(&fresh, store)?;
+        fresh.rules.iter_mut().for_each(LoadedRule::settle);
         Ok(fresh)
     }
 
@@ -212,8 +215,12 @@ impl Rules {
         // Taken first: a write during the load is then seen as a change and read again.
         let print = fingerprint(&self.dirs);
         let mut loaded = self.loaded.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut fresh = self.load(&loaded, store)?;
-        let (set, refused) = RuleSet::compile(fresh.rules.clone());
+        let (mut fresh, (set, refused)) = rules::apart(|| {
+            self.load(&loaded, store).map(|fresh| {
+                let compiled = RuleSet::compile(fresh.rules.clone());
+                (fresh, compiled)
+            })
+        })?;
         let set = set.sharing_time();
         fresh.problems.extend(refused);
         let before = self.in_force();
@@ -427,6 +434,7 @@ mod tests {
         let rules = Rules::new(std::slice::from_ref(&pack));
         assert!(rules.reload(&store).unwrap().problems.is_empty());
         let before = rules.loaded()[0].rule.clone();
+        let text = store.rule_text(before.id, 1).unwrap().unwrap();
         assert_eq!(before.state, RuleState::Disabled);
         for broken in ["off.yaml", "odder.yaml", "extra.yaml"] {
             write(broken, "id: [");
@@ -437,7 +445,7 @@ mod tests {
         write("off.yaml", &format!("override: {ID}\nenabled: true\n"));
         let reloaded = rules.reload(&store).unwrap();
         assert_eq!(rules.loaded()[0].rule, before, "its own file is still broken: {reloaded:?}");
-        assert_eq!(store.rule_text(before.id, 1).unwrap().unwrap().hashed, rules.loaded()[0].hashed);
+        assert_eq!(store.rule_text(before.id, 1).unwrap().unwrap(), text);
     }
 
     #[test]

@@ -33,7 +33,7 @@ pub(super) enum Leaf {
     /// Text in a set of literals; `with_null` when NULL is in the list.
     OneOf {
         subject: Scalar,
-        texts: HashSet<Box<str>>,
+        texts: Box<HashSet<Box<str>>>,
         with_null: bool,
     },
     Fits(Scalar, Fits),
@@ -63,27 +63,28 @@ pub(super) enum Search {
     StartsWith,
 }
 
-/// Something with a value per row. The compiler has made sure that kinds fit; where they would not, the value is NULL.
+/// Something with a value per row. The compiler has made sure that kinds fit; where they would not, the value is NULL. What is large
+/// lies elsewhere: a rule set has tens of thousands of these, nearly all columns and texts.
 #[derive(Debug)]
 pub(super) enum Scalar {
     Arithmetic(Box<Scalar>, Arithmetic, Box<Scalar>),
     Boolean(bool),
     /// By its place in the column table.
     Column(usize),
-    Coalesce(Vec<Scalar>),
+    Coalesce(Box<[Scalar]>),
     /// A function with its literals.
-    Call(Box<Scalar>, Call),
+    Call(Box<(Scalar, Call)>),
     /// The result of the first test that holds.
-    Case(Vec<(Test, Scalar)>, Box<Scalar>),
+    Case(Box<[(Test, Scalar)]>, Box<Scalar>),
     /// `concat`: NULL counts as empty.
-    Concat(Vec<Scalar>),
+    Concat(Box<[Scalar]>),
     /// ASCII letters small.
     Fold(Box<Scalar>),
     Integer(i64),
     /// `||`: NULL if one side is.
     Join(Box<Scalar>, Box<Scalar>),
     /// `concat_ws`: NULL is left out.
-    JoinAll(Box<str>, Vec<Scalar>),
+    JoinAll(Box<(Box<str>, Vec<Scalar>)>),
     Length(Box<Scalar>),
     Lower(Box<Scalar>),
     Negate(Box<Scalar>),
@@ -200,7 +201,10 @@ impl Scalar {
             Self::Boolean(value) => Some(Cell::Boolean(*value)),
             Self::Column(column) => columns.cell(*column, row),
             Self::Coalesce(choices) => choices.iter().find_map(|choice| choice.value(columns, row)),
-            Self::Call(of, call) => call.value(of.value(columns, row)?, columns),
+            Self::Call(called) => {
+                let (of, call) = &**called;
+                call.value(of.value(columns, row)?, columns)
+            }
             Self::Case(branches, otherwise) => {
                 let found = branches.iter().find(|(test, _)| test.holds(columns, row));
                 found.map_or(&**otherwise, |(_, value)| value).value(columns, row)
@@ -215,7 +219,8 @@ impl Scalar {
                 let (left, right) = (left.text(columns, row)?, right.text(columns, row)?);
                 Some(Cell::Text(left + right))
             }
-            Self::JoinAll(separator, parts) => {
+            Self::JoinAll(joined) => {
+                let (separator, parts) = &**joined;
                 let parts: Vec<_> = parts.iter().filter_map(|part| part.text(columns, row)).collect();
                 Some(Cell::Text(Cow::Owned(parts.join(separator))))
             }

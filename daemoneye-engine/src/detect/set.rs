@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::collections::btree_map::Entry;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::path::Path;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -48,12 +48,15 @@ struct Filter {
     candidates: Kept,
 }
 
+/// Columns of an answer, each under its name there.
+type Plain = Arc<[(String, &'static str)]>;
+
 #[derive(Debug)]
 pub(super) struct Running {
     pub(super) rule: Arc<DetectionRule>,
     compiled: Arc<Compiled>,
     /// The answer where it is columns of the event and nothing has to be worked out.
-    plain: Option<Arc<[(String, &'static str)]>>,
+    plain: Option<Plain>,
     counters: Counters,
     pace: Pace,
 }
@@ -106,6 +109,7 @@ impl RuleSet {
     #[must_use]
     pub fn compile(rules: Vec<LoadedRule>) -> (Self, Vec<Refusal>) {
         let (mut running, mut windows, mut refusals) = (BTreeMap::new(), Vec::new(), Vec::new());
+        let mut plains: HashSet<Plain> = HashSet::new();
         for loaded in rules {
             let excepted = loaded.excepted();
             let LoadedRule { rule, compiled, path, window, .. } = loaded;
@@ -115,10 +119,16 @@ impl RuleSet {
             match running.entry(rule.id) {
                 Entry::Vacant(free) => {
                     let (counters, pace) = (Counters::default(), Pace::default());
-                    let rule = Arc::new(rule);
                     let member = |plan| window::Member { rule: Arc::clone(&rule), plan, excepted };
                     windows.extend(window.map(member));
-                    let plain = output::plain(&compiled.outputs);
+                    // Most rules return what others do.
+                    let plain = output::plain(&compiled.outputs).map(|plain| match plains.get(&plain) {
+                        Some(same) => Arc::clone(same),
+                        None => {
+                            plains.insert(Arc::clone(&plain));
+                            plain
+                        }
+                    });
                     free.insert(Running { rule, compiled, plain, counters, pace });
                 }
                 Entry::Occupied(_) => {

@@ -9,7 +9,7 @@ use super::pcre;
 use super::text::{Pattern, Shape};
 use crate::detect::rules::yaml;
 use crate::sql::MAX_PATTERN_BYTES;
-use crate::text::{Fits, expression};
+use crate::text::{Expression, Fits};
 
 /// Longest run of a pattern in bytes; more than this is no rule.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
@@ -162,7 +162,7 @@ fn matching(column: &str, text: &str) -> Result<Expr, String> {
     if text.len() > MAX_PATTERN_BYTES {
         return Err(format!("the expression has {} bytes here, more than {MAX_PATTERN_BYTES}", text.len()));
     }
-    expression(text, "").map_err(|problem| format!("the expression does not compile: {problem}"))?;
+    Expression::new(text, "").map_err(|problem| format!("the expression does not compile: {problem}"))?;
     Ok(Expr::Leaf(format!("re_match({column}, {})", literal(text)?)))
 }
 

@@ -1,9 +1,8 @@
 //! A LIKE pattern: `%` any run, `_` one character, both across line ends; `\` takes the next character as it is, and stands
 //! for itself at the very end.
 
-use super::expression::across_lines;
-use memchr::memmem::Finder;
-use regex::Regex;
+use super::expression::{Expression, across_lines};
+use super::needle::Needle;
 
 /// A compiled pattern.
 #[derive(Debug)]
@@ -11,9 +10,9 @@ pub(crate) enum Like {
     /// Without wildcards.
     Equal(Box<str>),
     /// With a wildcard for one character.
-    Expression(Regex),
+    Expression(Box<Expression>),
     /// What stands between the wildcards for runs.
-    Runs { start: Box<str>, between: Box<[Finder<'static>]>, end: Box<str> },
+    Runs { start: Box<str>, between: Box<[Needle]>, end: Box<str> },
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -28,7 +27,7 @@ impl Like {
     pub(crate) fn new(pattern: &str) -> Result<Self, String> {
         let tokens = tokens(pattern);
         if tokens.contains(&Token::One) {
-            return across_lines(&expression(&tokens), false).map(Self::Expression);
+            return across_lines(&expression(&tokens), false).map(Box::new).map(Self::Expression);
         }
         let run = |tokens: &[Token]| -> Box<str> {
             let characters = tokens.iter().filter_map(|token| match token {
@@ -43,7 +42,7 @@ impl Like {
             [only] => Self::Equal(only.clone()),
             [start, between @ .., end] => Self::Runs {
                 start: start.clone(),
-                between: between.iter().map(|run| Finder::new(run.as_bytes()).into_owned()).collect(),
+                between: between.iter().map(|run| Needle::new(run)).collect(),
                 end: end.clone(),
             },
         })
@@ -51,25 +50,25 @@ impl Like {
 
     /// The pattern with Unicode's simple folding, over a text that is not folded.
     pub(crate) fn folding(pattern: &str) -> Result<Self, String> {
-        across_lines(&expression(&tokens(pattern)), true).map(Self::Expression)
+        across_lines(&expression(&tokens(pattern)), true).map(Box::new).map(Self::Expression)
     }
 
     pub(crate) fn matches(&self, text: &str) -> bool {
         match self {
             Self::Equal(wanted) => text == &**wanted,
-            Self::Expression(regex) => regex.is_match(text),
+            Self::Expression(expression) => expression.is_match(text),
             Self::Runs { start, between, end } => runs(text.as_bytes(), start, between, end),
         }
     }
 }
 
 /// Each run at its first place leaves the most text to the others.
-fn runs(text: &[u8], start: &str, between: &[Finder<'_>], end: &str) -> bool {
+fn runs(text: &[u8], start: &str, between: &[Needle], end: &str) -> bool {
     let Some(rest) = text.strip_prefix(start.as_bytes()) else { return false };
     let Some(mut rest) = rest.strip_suffix(end.as_bytes()) else { return false };
     for run in between {
         let Some(at) = run.find(rest) else { return false };
-        let behind = at.saturating_add(run.needle().len());
+        let behind = at.saturating_add(run.text().len());
         rest = rest.get(behind..).unwrap_or_default();
     }
     true

@@ -7,15 +7,16 @@
 mod expression;
 mod fold;
 mod like;
+mod needle;
 mod needles;
 mod network;
 
-pub(crate) use expression::expression;
+pub(crate) use expression::Expression;
 pub(crate) use fold::{Folding, folded_simple, push_folded};
 pub(crate) use like::Like;
 
 use fold::folded_ascii;
-use memchr::memmem::Finder;
+use needle::Needle;
 use needles::Needles;
 use network::Network;
 use regex::Regex;
@@ -64,10 +65,10 @@ pub(crate) enum Way {
     Ends(Box<[Box<str>]>),
     Equal(Box<[Box<str>]>),
     /// Of the text as it is.
-    Expression(Regex),
+    Expression(Box<Expression>),
     Like(Box<[Like]>),
     Network(Box<[Network]>),
-    OneOf(HashSet<Box<str>>),
+    OneOf(Box<HashSet<Box<str>>>),
     Starts(Box<[Box<str>]>),
 }
 
@@ -98,13 +99,14 @@ impl Fits {
 
     pub(crate) fn equal(folding: Folding, values: &[&str]) -> Self {
         let values = all(folding, values);
-        let way = if values.len() > FEW { Way::OneOf(values.into_iter().collect()) } else { Way::Equal(values) };
+        let way =
+            if values.len() > FEW { Way::OneOf(Box::new(values.into_iter().collect())) } else { Way::Equal(values) };
         Self { folding, way }
     }
 
     pub(crate) fn contains(folding: Folding, values: &[&str]) -> Self {
-        let finders = values.iter().map(|value| Finder::new(folding.fold(value).as_bytes()).into_owned());
-        Self { folding, way: Way::Contains(Needles::new(finders.collect())) }
+        let needles = values.iter().map(|value| Needle::new(&folding.fold(value)));
+        Self { folding, way: Way::Contains(Needles::new(needles.collect())) }
     }
 
     pub(crate) fn starts(value: &str) -> Self {
@@ -134,12 +136,16 @@ impl Fits {
 
     /// A regular expression, found anywhere in the text; `flags` are of `imsx`.
     pub(crate) fn expression(pattern: &str, flags: &str) -> Result<Self, String> {
-        expression(pattern, flags).map(Self::of_expression)
+        Expression::new(pattern, flags).map(Self::sought)
     }
 
     /// One that is compiled already.
-    pub(crate) const fn of_expression(regex: Regex) -> Self {
-        Self { folding: Folding::None, way: Way::Expression(regex) }
+    pub(crate) fn of_expression(regex: Regex) -> Self {
+        Self::sought(regex.into())
+    }
+
+    fn sought(expression: Expression) -> Self {
+        Self { folding: Folding::None, way: Way::Expression(expression.into()) }
     }
 
     fn re_match(values: &[&str]) -> Result<Self, (usize, String)> {
@@ -167,7 +173,7 @@ impl Fits {
             Way::Contains(needles) => needles.stand_in(bytes),
             Way::Ends(values) => values.iter().any(|value| bytes.ends_with(value.as_bytes())),
             Way::Equal(values) => values.iter().any(|value| text == &**value),
-            Way::Expression(regex) => regex.is_match(text),
+            Way::Expression(expression) => expression.is_match(text),
             Way::Like(likes) => likes.iter().any(|like| like.matches(text)),
             Way::Network(networks) => {
                 text.parse::<IpAddr>().is_ok_and(|address| networks.iter().any(|network| network.holds(address)))

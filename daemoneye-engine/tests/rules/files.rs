@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
 use daemoneye_engine::detect::{LoadedRule, Refusal, RuleSet, rules};
 use daemoneye_engine::ingest::{EventBatch, batch_from_json};
@@ -37,7 +38,7 @@ fn batch(rows: &[Value]) -> EventBatch {
 fn set_of(sqls: &[&str]) -> RuleSet {
     let loaded = sqls.iter().enumerate().map(|(at, sql)| {
         let mut rule = parse(&file(sql)).unwrap();
-        rule.rule.id = format!("00000000-0000-4000-8000-00000000000{at}").parse().unwrap();
+        Arc::make_mut(&mut rule.rule).id = format!("00000000-0000-4000-8000-00000000000{at}").parse().unwrap();
         rule
     });
     let (set, refusals) = RuleSet::compile(loaded.collect());
@@ -454,7 +455,7 @@ fn counters_tell_what_a_rule_did_and_survive_a_reload() {
 fn disabled_rules_do_not_run_and_a_taken_id_is_refused() {
     let rule = parse(&file("SELECT pid FROM process_events")).unwrap();
     let mut disabled = rule.clone();
-    disabled.rule.state = RuleState::Disabled;
+    Arc::make_mut(&mut disabled.rule).state = RuleState::Disabled;
     let (set, refusals) = RuleSet::compile(vec![disabled, rule.clone(), rule]);
     assert_eq!((set.len(), refusals.len()), (1, 1));
     assert!(refusals[0].message.contains(ID) && refusals[0].file == Path::new("pack/rule.yaml"));

@@ -192,7 +192,7 @@ fn a_rule_that_names_thousands_of_values_is_explained_overridden_and_exported_as
     let counted = format!("SELECT user, count(*) AS n FROM process_events WHERE {condition} GROUP BY user");
     dirs.write("vendor/r.yaml", &format!("id: {ID}\nname: a rule\nseverity: low\nwindow: 1m\nsql: {counted}\n"));
     dirs.write("local/o.yaml", &format!("override: {ID}\nwindow: 5m\ndedup: [n]\n"));
-    assert_eq!((dirs.rule().rule.dedup_window_s, dirs.rule().rule.dedup), (300, vec!["n".to_owned()]));
+    assert_eq!((dirs.rule().rule.dedup_window_s, dirs.rule().rule.dedup.clone()), (300, vec!["n".to_owned()]));
 
     let exported = Dirs::new();
     dirs.write("vendor/r.yaml", &rule(condition));
@@ -551,7 +551,7 @@ fn a_rule_is_tried_out_under_what_overrides_the_loaded_one() {
     dirs.write("local/o.yaml", &(exception("never") + "dedup: [pid]\nseverity: high\n"));
     let loaded = dirs.rule();
     let file = rules::parse(Path::new("r.yaml"), &(rule("pid > 1") + "window: 7\n")).unwrap();
-    let tried = file.overridden_as(&loaded, &Lists::default());
+    let tried = file.overridden_as(&loaded, &loaded.source, &Lists::default());
     assert_eq!((tried.exceptions.len(), tried.rule.severity), (1, Severity::High));
     assert_eq!(tried.rule.dedup, ["pid"]);
     assert_eq!(tried.rule.dedup_window_s, 7, "what no override sets is the file's own");

@@ -405,7 +405,7 @@ fn every_way_to_bound_time_is_understood() {
 
 #[test]
 fn what_tells_matches_apart_is_what_the_rule_groups_by() {
-    let identity = |sql: &str| parse(sql, "").unwrap().rule.dedup;
+    let identity = |sql: &str| parse(sql, "").unwrap().rule.dedup.clone();
     let within = "time > now() - INTERVAL '1 minute'";
     assert_eq!(identity(MANY), ["user"]);
     assert_eq!(identity(&format!("SELECT count(*) AS n FROM process_events WHERE {within}")), ["rule"]);

@@ -1,5 +1,6 @@
 //! `rules backtest`: a rule over stored events, day by day, beside the version in use.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use daemoneye_engine::RecordBatch;
@@ -55,7 +56,7 @@ impl Operators {
         }
         let mut rule = self.parse(file)?;
         // Whoever tries a rule out may not have switched it on yet.
-        rule.rule.state = RuleState::Active;
+        Arc::make_mut(&mut rule.rule).state = RuleState::Active;
         let mut backtest = self.begin(rule.clone(), &asked)?;
         if let Some(lack) = self.worker.as_ref().and_then(|worker| unfilled(worker, &rule)) {
             backtest.degraded.push(Degraded::SchemaUnavailable.as_str().to_owned());
@@ -89,7 +90,10 @@ impl Operators {
         let loaded = self.loaded().into_iter().find(|loaded| loaded.rule.id == rule.rule.id);
         // Both are tried under the same local words, or the difference would be theirs.
         let rule = match &loaded {
-            Some(loaded) => rule.overridden_as(loaded, &self.lists()),
+            Some(loaded) => {
+                let kept = self.store.rule_text(loaded.rule.id, loaded.rule.version).map_err(failed)?;
+                rule.overridden_as(loaded, &kept.unwrap_or_default().text, &self.lists())
+            }
             None => rule,
         };
         let in_use = loaded.filter(|loaded| loaded.rule.state == RuleState::Active);

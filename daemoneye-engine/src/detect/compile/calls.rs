@@ -142,7 +142,7 @@ impl Compiler {
     fn concat_ws(&mut self, separator: &Expr, parts: &[&Expr]) -> Result<Typed, Problem> {
         let separator = text_of(separator, "the separator of concat_ws")?;
         let parts: Result<_, _> = parts.iter().map(|part| self.of_kind(part, Kind::Text)).collect();
-        Ok(Typed::new(Scalar::JoinAll(separator.into(), parts?), Kind::Text))
+        Ok(Typed::new(Scalar::JoinAll(Box::new((separator.into(), parts?))), Kind::Text))
     }
 
     fn null_if(&mut self, value: &Expr, other: &Expr) -> Result<Typed, Problem> {
@@ -207,7 +207,7 @@ impl Compiler {
         if kind.is_none() {
             return Err(Problem::of(whole, "every result of this CASE is NULL"));
         }
-        Ok(Typed { scalar: Scalar::Case(branches, Box::new(otherwise)), kind, narrow })
+        Ok(Typed { scalar: Scalar::Case(branches.into(), Box::new(otherwise)), kind, narrow })
     }
 
     fn cast(&mut self, whole: &Expr, kind: &CastKind, inner: &Expr, to: &DataType) -> Result<Typed, Problem> {
@@ -254,7 +254,7 @@ impl Compiler {
 }
 
 fn calling(scalar: Scalar, call: Call) -> Scalar {
-    Scalar::Call(Box::new(scalar), call)
+    Scalar::Call(Box::new((scalar, call)))
 }
 
 fn field_name(field: &DateTimeField) -> String {

@@ -159,7 +159,7 @@ impl Compiler {
             return Ok(if wanted { Test::Never } else { Test::Always });
         }
         if others.is_empty() && matches!(typed.kind, Some(Kind::Text)) {
-            return Ok(Test::Leaf(Leaf::OneOf { subject: typed.scalar, texts, with_null }, wanted));
+            return Ok(Test::Leaf(Leaf::OneOf { subject: typed.scalar, texts: Box::new(texts), with_null }, wanted));
         }
         let tests: Result<Vec<_>, _> =
             list.iter().map(|item| self.compare(subject, Comparison::Equal, item, wanted)).collect();
@@ -178,6 +178,8 @@ fn joined(mut tests: Vec<Test>, all: bool) -> Test {
         Some(only) if tests.is_empty() => only,
         Some(last) => {
             tests.push(last);
+            // They stay as long as the rule does.
+            tests.shrink_to_fit();
             if all { Test::All(tests) } else { Test::Any(tests) }
         }
         None if all => Test::Always,

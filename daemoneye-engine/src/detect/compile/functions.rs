@@ -90,7 +90,7 @@ impl Compiler {
             narrow &= typed.narrow || typed.kind.is_none();
             scalars.push(typed.scalar);
         }
-        Ok(Typed { scalar: Scalar::Coalesce(scalars), kind, narrow })
+        Ok(Typed { scalar: Scalar::Coalesce(scalars.into()), kind, narrow })
     }
 
     /// A function that is TRUE, FALSE or NULL.

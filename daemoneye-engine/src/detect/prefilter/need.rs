@@ -117,7 +117,8 @@ pub(super) fn present(scalar: &Scalar, weights: &Weights) -> Need {
             Need::cheapest([present(left, weights), present(right, weights)], weights)
         }
         Scalar::Coalesce(choices) => Need::union(choices.iter().map(|choice| present(choice, weights))),
-        Scalar::Call(inner, _) | Scalar::NullIf(inner, _) => present(inner, weights),
+        Scalar::Call(called) => present(&called.0, weights),
+        Scalar::NullIf(inner, _) => present(inner, weights),
         Scalar::Column(column) => Need::one(Witness::Present(*column)),
         Scalar::Fold(inner)
         | Scalar::Length(inner)
@@ -218,7 +219,7 @@ mod tests {
     fn an_empty_list_of_values_never_matches() {
         let leaf = |wanted| {
             let subject = Scalar::Column(place("name"));
-            Test::Leaf(Leaf::OneOf { subject, texts: HashSet::new(), with_null: false }, wanted)
+            Test::Leaf(Leaf::OneOf { subject, texts: Box::default(), with_null: false }, wanted)
         };
         assert_eq!(firsts(when_true(&leaf(true), &Weights::default())), Need::never());
         assert_eq!(firsts(when_true(&leaf(false), &Weights::default())), Need::one(Witness::Present(place("name"))));

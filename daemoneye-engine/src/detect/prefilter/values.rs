@@ -6,13 +6,12 @@
 //! concatenations only tell that their columns are there.
 
 use daemoneye_lib::path_test::base_of;
-use regex::Regex;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::need::{Need, Witness, present};
 use super::weights::Weights;
 use crate::detect::matcher::Scalar;
-use crate::text::{Fits, Like, Way, folded_simple};
+use crate::text::{Expression, Fits, Like, Way, folded_simple};
 
 /// Needles are at least this long in bytes: one letter is in every text.
 const MIN_NEEDLE: usize = 2;
@@ -63,7 +62,7 @@ impl Place<'_> {
             Way::Contains(needles) => Need::union(needles.values().map(|value| self.bytes(value))),
             Way::Ends(values) => Need::union(values.iter().map(|value| self.suffix(value))),
             Way::Equal(values) => Need::union(values.iter().map(|value| self.exact(value))),
-            Way::Expression(regex) => return self.expression(regex),
+            Way::Expression(expression) => return self.expression(expression),
             Way::Like(likes) => match &**likes {
                 [only] => return self.like(only),
                 several => Need::union(several.iter().map(|like| Need::cheapest(self.like(like), self.weights))),
@@ -112,17 +111,18 @@ impl Place<'_> {
     fn like(self, like: &Like) -> Vec<Need> {
         match like {
             Like::Equal(text) => vec![self.exact(text)],
-            Like::Expression(regex) => self.expression(regex),
+            Like::Expression(expression) => self.expression(expression),
             Like::Runs { start, between, end } => {
-                let between = between.iter().map(|run| self.bytes(run.needle()));
+                let between = between.iter().map(|run| self.bytes(run.text()));
                 [self.suffix(end), self.needle(start)].into_iter().chain(between).collect()
             }
         }
     }
 
     /// Flags are written into the expression, so parsing it again tells all of it.
-    fn expression(self, regex: &Regex) -> Vec<Need> {
-        let mut needs = regex_syntax::parse(regex.as_str()).map_or_else(|_| Vec::new(), |hir| Runs::of(self, &hir));
+    fn expression(self, expression: &Expression) -> Vec<Need> {
+        let mut needs =
+            regex_syntax::parse(expression.as_str()).map_or_else(|_| Vec::new(), |hir| Runs::of(self, &hir));
         needs.push(self.present());
         needs
     }

@@ -2,6 +2,7 @@
 //! has been started since.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemoneye_lib::model::DetectionRule;
 
@@ -12,12 +13,14 @@ use super::{Loaded, LoadedRule, overrides, parse};
 use crate::sql;
 use crate::store::{KeptList, RuleText, Store, StoreError};
 
-/// Keeps the texts of these rules, which have their versions, and the lists.
+/// Keeps the texts of these rules, which have their versions, and the lists. Texts that [`LoadedRule::settle`] has dropped are there
+/// already.
 ///
 /// # Errors
 /// [`StoreError`] when the store cannot be written.
 pub fn keep(loaded: &Loaded, store: &Store) -> Result<(), StoreError> {
-    store.keep_rule_texts(loaded.rules.iter().map(text_of), loaded.lists.iter().map(|list| kept(list)))
+    let unkept = loaded.rules.iter().filter(|rule| !rule.source.is_empty());
+    store.keep_rule_texts(unkept.map(text_of), loaded.lists.iter().map(|list| kept(list)))
 }
 
 /// The lists of the last load.
@@ -79,6 +82,6 @@ fn rebuilt(rule: &DetectionRule, text: &RuleText, lists: &Lists) -> Option<Loade
         let over = overrides::read(&Document::new(Path::new(file), text).ok()?, lists).ok()?;
         over.apply(&mut loaded).ok()?;
     }
-    loaded.rule.pack.clone_from(&rule.pack);
+    Arc::make_mut(&mut loaded.rule).pack.clone_from(&rule.pack);
     Some(loaded)
 }

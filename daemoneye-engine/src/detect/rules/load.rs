@@ -4,7 +4,9 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::Read;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemoneye_lib::model::DetectionRule;
 use uuid::Uuid;
@@ -55,6 +57,21 @@ pub fn load_texts(dirs: &[Vec<(PathBuf, String)>]) -> Loaded {
     sql::on_large_stack(|| Ok(load())).unwrap_or_else(|_| load())
 }
 
+/// Does `work` on a thread that ends with it and may walk deep trees. Loading takes several times what the rules are then, and the
+/// allocator gives that back when a thread ends, while one that waits for other work keeps it.
+pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
+    let (mut work, mut done) = (Some(work), None);
+    let began = sql::on_large_stack(|| {
+        done = work.take().map(|work| catch_unwind(AssertUnwindSafe(work)));
+        Ok(())
+    });
+    match (done, work) {
+        (Some(done), _) => done.unwrap_or_else(|panic| resume_unwind(panic)),
+        (None, Some(work)) => work(),
+        (None, None) => resume_unwind(Box::new(began.err())),
+    }
+}
+
 fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule], lists: &Lists) -> Loaded {
     let mut loading = Loading { in_force, before: Some(lists), ..Loading::default() };
     let documents: Vec<Vec<Document>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
@@ -78,17 +95,18 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    fn finish(mut self, documents: Vec<Vec<Document>>) -> Loaded {
+    fn finish(mut self, mut documents: Vec<Vec<Document>>) -> Loaded {
         // What others refer to comes first: packs and lists, then rules, then what overrides them.
         documents.iter().for_each(|of_dir| self.packs(of_dir));
         documents.iter().for_each(|of_dir| self.lists(of_dir));
         if let Some(before) = self.before {
             self.lists.keep(before, &self.problems);
         }
-        for of_dir in &documents {
+        for of_dir in &mut documents {
             let mut of_this_dir = BTreeMap::new();
-            for document in of_kind(of_dir, Kind::Rule) {
-                self.rule(document, &mut of_this_dir);
+            // Each goes when its rule is there, which then has its place in memory.
+            for document in of_dir.extract_if(.., |document| document.kind == Kind::Rule) {
+                self.rule(&document, &mut of_this_dir);
             }
             self.rules.extend(of_this_dir);
         }
@@ -201,7 +219,7 @@ impl Loading<'_> {
     fn rule(&mut self, document: &Document, rules: &mut BTreeMap<Uuid, LoadedRule>) {
         match parse::rule(document, &self.lists) {
             Ok(mut rule) => {
-                rule.rule.pack = packs::name(&self.packs, &document.file);
+                Arc::make_mut(&mut rule.rule).pack = packs::name(&self.packs, &document.file);
                 let id = rule.rule.id;
                 let Some(first) = rules.remove(&id) else { return drop(rules.insert(id, rule)) };
                 let (kept, refused) =

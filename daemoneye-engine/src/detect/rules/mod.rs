@@ -34,7 +34,7 @@ pub use crate::sql::lists::ListItem;
 pub use check::{Checked, check_file, check_file_after, lists_with};
 pub use kept::{keep, kept_lists, kept_rules};
 pub use lists::{Lists, MAX_LIST_VALUES, ValueList};
-pub use load::{files, load_dirs, load_dirs_over, load_texts};
+pub use load::{apart, files, load_dirs, load_dirs_over, load_texts};
 pub use overrides::OverrideFile;
 pub use packs::Pack;
 pub use parse::parse;
@@ -71,12 +71,13 @@ pub struct Loaded {
 #[derive(Debug, Clone)]
 pub struct LoadedRule {
     /// The rule. `version` is 1 until the store assigns it; nothing else may be changed.
-    pub rule: DetectionRule,
+    pub rule: Arc<DetectionRule>,
     /// Sample events with the expected answer.
     pub tests: Vec<RuleTest>,
-    /// The file's text.
+    /// The file's text; empty once it is in the store.
     pub source: String,
-    /// What its hash is over: its text, with the values of the lists that it names, then what each override changes.
+    /// What its hash is over: its text, with the values of the lists that it names, then what each override changes; empty once it is in the
+    /// store.
     pub hashed: Vec<String>,
     /// Where it was read.
     pub path: PathBuf,
@@ -135,21 +136,27 @@ impl LoadedRule {
     }
 
     /// The rule under what overrides a loaded one with its id: its exceptions, and what they set in place of the file's own words.
-    /// `lists` are those that the loaded one was read with.
+    /// `source` is the loaded one's text, `lists` are those that it was read with.
     #[must_use]
-    pub fn overridden_as(mut self, loaded: &Self, lists: &Lists) -> Self {
+    pub fn overridden_as(mut self, loaded: &Self, source: &str, lists: &Lists) -> Self {
         self.exceptions.clone_from(&loaded.exceptions);
-        let Ok(Checked::Rule(plain)) = check_file(&loaded.path, &loaded.source, lists) else { return self };
+        let Ok(Checked::Rule(plain)) = check_file(&loaded.path, source, lists) else { return self };
+        let rule = Arc::make_mut(&mut self.rule);
         if plain.rule.dedup != loaded.rule.dedup {
-            self.rule.dedup.clone_from(&loaded.rule.dedup);
+            rule.dedup.clone_from(&loaded.rule.dedup);
         }
         if plain.rule.dedup_window_s != loaded.rule.dedup_window_s {
-            self.rule.dedup_window_s = loaded.rule.dedup_window_s;
+            rule.dedup_window_s = loaded.rule.dedup_window_s;
         }
         if plain.rule.severity != loaded.rule.severity {
-            self.rule.severity = loaded.rule.severity;
+            rule.severity = loaded.rule.severity;
         }
         self
+    }
+
+    /// Drops the texts that only the store needs, after [`keep`]: of three thousand rules they are some megabytes.
+    pub fn settle(&mut self) {
+        (self.source, self.hashed) = (String::new(), Vec::new());
     }
 
     /// Its SQL once more through the guard, with the values of its lists; the bounds of a statement are those of the SQL as it is written,

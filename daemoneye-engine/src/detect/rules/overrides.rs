@@ -131,7 +131,7 @@ impl Override {
         let dedup = dedup.map(|columns| if columns.is_empty() { identity } else { columns });
         let changed = self.changed();
         let Self { file, text, state, severity, window_s, exceptions, .. } = self;
-        let rule = &mut loaded.rule;
+        let rule = Arc::make_mut(&mut loaded.rule);
         if changed != json!({}) {
             loaded.hashed.push(changed.to_string());
             rule.hash = blake3::hash(format!("{}\n{changed}", rule.hash).as_bytes()).to_hex().to_string();

@@ -107,7 +107,7 @@ impl Reader<'_> {
         let hash = blake3::hash(text.as_bytes()).to_hex().to_string();
         let (pack, file) = (part(self.file.parent()), part(Some(self.file)));
         Some(LoadedRule {
-            rule: DetectionRule { hash, sql, pack, file, ..rule },
+            rule: Arc::new(DetectionRule { hash, sql, pack, file, ..rule }),
             tests,
             source: self.source.to_owned(),
             hashed: vec![text],

@@ -352,7 +352,7 @@ mod tests {
     fn windows(sql: &str) -> Windows {
         let yaml = format!("id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: x\nseverity: low\nsql: {sql}\n");
         let loaded = parse(Path::new("pack/x.yaml"), &yaml).unwrap();
-        let (rule, plan) = (Arc::new(loaded.rule.clone()), Arc::clone(loaded.window.as_ref().unwrap()));
+        let (rule, plan) = (Arc::clone(&loaded.rule), Arc::clone(loaded.window.as_ref().unwrap()));
         Windows::of(vec![Member { rule, plan, excepted: BTreeSet::new() }]).unwrap()
     }
 
@@ -490,7 +490,7 @@ mod tests {
         let yaml = "id: 3d9f2c1e-7a54-4b0e-9a51-0c8c5f3f7a01\nname: x\nseverity: low\nsql: SELECT count(*) AS n FROM process_events \
                     WHERE name = 'a' AND time > now() - INTERVAL '1 hour' HAVING count(*) >= 2\n";
         let loaded = parse(Path::new("pack/x.yaml"), yaml).unwrap();
-        let (rule, plan) = (Arc::new(loaded.rule.clone()), Arc::clone(loaded.window.as_ref().unwrap()));
+        let (rule, plan) = (Arc::clone(&loaded.rule), Arc::clone(loaded.window.as_ref().unwrap()));
         let mut windows = Windows::of(vec![Member { rule, plan, excepted: BTreeSet::new() }]).unwrap();
         windows.share_time(|| NOW.get());
         let (clock, complete) = (Clock::default(), Completeness::complete());

@@ -98,7 +98,7 @@ pub(super) fn decides(name: &str, rule: &str, yes: &[&str], no: &[&str]) {
     let events: Vec<&str> = yes.iter().chain(no).copied().collect();
     let wanted: Vec<u64> = (0..u64::try_from(yes.len()).unwrap()).collect();
     let (by_matcher, by_query) = answers(name, rule, &events);
-    let sql = converted(rule).rule.map(|rule| rule.rule.sql).unwrap_or_default();
+    let sql = converted(rule).rule.map(|rule| rule.rule.sql.clone()).unwrap_or_default();
     assert_eq!(by_matcher, wanted, "{name}, matcher:\n{sql}\n{events:#?}");
     assert_eq!(by_query, wanted, "{name}, DataFusion:\n{sql}\n{events:#?}");
 }

@@ -500,7 +500,10 @@ fn every_integrity_level_has_its_word_and_others_stay_as_they_are() {
 fn words_of_yaml_1_1_are_a_truth_where_one_is_asked_for_and_maps_may_be_merged() {
     let sql = |detection: &str| {
         let conversion = converted(&rule(detection));
-        conversion.rule.map(|rule| rule.rule.sql).unwrap_or_else(|| panic!("{detection}: {:?}", conversion.reasons))
+        conversion
+            .rule
+            .map(|rule| rule.rule.sql.clone())
+            .unwrap_or_else(|| panic!("{detection}: {:?}", conversion.reasons))
     };
     for (word, asked) in [("no", "IS NULL"), ("off", "IS NULL"), ("yes", "IS NOT NULL"), ("On", "IS NOT NULL")] {
         let sql = sql(&format!("sel: {{CommandLine: a, User|exists: {word}}}\ncondition: sel"));

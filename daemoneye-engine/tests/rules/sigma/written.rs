@@ -11,7 +11,7 @@ fn of(selection: &str) -> String {
 
 fn sql(rule: &str) -> String {
     let conversion = converted(rule);
-    conversion.rule.map(|rule| rule.rule.sql).unwrap_or_else(|| panic!("{rule}: {:?}", conversion.reasons))
+    conversion.rule.map(|rule| rule.rule.sql.clone()).unwrap_or_else(|| panic!("{rule}: {:?}", conversion.reasons))
 }
 
 /// What YAML takes for a number or a truth, and would print as another text.

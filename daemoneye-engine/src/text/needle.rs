@@ -1,0 +1,82 @@
+//! One text that is looked for in others, in a few dozen bytes: a rule set has tens of thousands of them, and a searcher of `memchr`
+//! has 288.
+//!
+//! Found are the places of the byte that the fewest texts have, and there the rest is compared. Where that byte stands too often for this
+//! to be quick, the search goes on by an algorithm whose time is linear.
+
+use memchr::arch::all::packedpair::Pair;
+use memchr::{memchr, memmem};
+
+/// Places at which the rest may differ before the other search is worth its preparation of some 100 ns.
+const WRONG: usize = 16;
+
+/// The text, and where its rarest bytes stand.
+#[derive(Debug)]
+pub(crate) struct Needle {
+    text: Box<[u8]>,
+    rarest: u8,
+    second: u8,
+}
+
+impl Needle {
+    pub(super) fn new(text: &str) -> Self {
+        // `None` of one byte, or of none.
+        let pair = Pair::new(text.as_bytes());
+        let (rarest, second) = pair.map_or((0, 0), |pair| (pair.index1(), pair.index2()));
+        Self { text: text.as_bytes().into(), rarest, second }
+    }
+
+    pub(crate) fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Where it stands first.
+    pub(super) fn find(&self, text: &[u8]) -> Option<usize> {
+        let (rarest, second) = (usize::from(self.rarest), usize::from(self.second));
+        let (Some(rare), Some(other)) = (self.text.get(rarest), self.text.get(second)) else { return Some(0) };
+        let last = text.len().checked_sub(self.text.len())?;
+        let rares = text.get(..last.saturating_add(rarest).saturating_add(1))?;
+        let (mut from, mut wrong) = (0_usize, 0_usize);
+        while wrong < WRONG {
+            let rest = rares.get(from.saturating_add(rarest)..)?;
+            let start = from.saturating_add(memchr(*rare, rest)?);
+            let stands = text.get(start..).filter(|text| text.get(second) == Some(other));
+            if stands.is_some_and(|text| text.starts_with(&self.text)) {
+                return Some(start);
+            }
+            from = start.saturating_add(1);
+            wrong = wrong.saturating_add(1);
+        }
+        let found = memmem::find(text.get(from..)?, &self.text)?;
+        Some(from.saturating_add(found))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn it_is_found_behind_many_places_that_only_look_like_it() {
+        let needle = Needle::new("aaaaaaab");
+        let text = format!("{}aaaaaaab", "aaaaaab".repeat(5 * WRONG));
+        assert_eq!(needle.find(text.as_bytes()), Some(35 * WRONG));
+        assert_eq!(needle.find("aaaaaab".repeat(5 * WRONG).as_bytes()), None);
+        assert_eq!(Needle::new("").find(b""), Some(0));
+    }
+
+    proptest! {
+        #[test]
+        fn it_is_found_where_the_text_has_it_first(needle in "[ab/]{0,5}", text in "[ab/é]{0,80}") {
+            prop_assert_eq!(Needle::new(&needle).find(text.as_bytes()), text.find(&needle));
+        }
+
+        #[test]
+        fn a_long_one_too(start in 0_usize..40, length in 0_usize..300, text in "[ab]{300,400}") {
+            let needle: String = text.chars().skip(start).take(length).collect();
+            prop_assert_eq!(Needle::new(&needle).find(text.as_bytes()), text.find(&needle));
+        }
+    }
+}
