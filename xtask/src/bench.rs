@@ -3,7 +3,7 @@
 //!
 //! Criterion suites leave their estimates in files, of which one table is made; the other suites print tables of their own.
 //! Everything is built with the features of the whole workspace, so that no library is compiled twice.
-//! A benchmark reports and never fails a build: what is slow is a row in the table.
+//! A benchmark reports and never fails a build: what is slow is a row in the table. Only what heavy queries do to ingest is held.
 
 mod detection;
 
@@ -188,6 +188,8 @@ fn printed_with(suite: &str, with: impl FnOnce(&mut Command)) -> anyhow::Result<
     with(&mut command);
     let output = command.stderr(std::process::Stdio::inherit()).output()?;
     if !output.status.success() {
+        // What it measured says why.
+        print!("{}", String::from_utf8_lossy(&output.stdout));
         bail!("the suite {suite} failed");
     }
     let text = String::from_utf8_lossy(&output.stdout);

@@ -182,7 +182,7 @@ impl Job {
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
-        let physical = operators::limited(physical, &allowance).map_err(planning)?;
+        let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);

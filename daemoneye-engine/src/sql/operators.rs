@@ -2,7 +2,10 @@
 //! windows whose rows are counted, and rows that are kept without the pages that they came from.
 
 mod dense;
+mod dictionaries;
 mod gate;
+mod grouped;
+mod in_turn;
 mod metered;
 mod passing;
 mod sifted;
@@ -11,14 +14,17 @@ mod sliced;
 use super::allowance::Allowance;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinType, Result};
+use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
 };
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
-use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _, replace_children_if_necessary};
 use gate::gated;
+use grouped::grouped;
+use in_turn::in_turn;
 use metered::{Charge, Metered};
 use passing::through;
 use sifted::sifted;
@@ -32,8 +38,22 @@ use std::sync::Arc;
 /// condition looks at the clock. A window keeps its rows without asking the memory pool: over a join it would take all
 /// the memory there is before the deadline. A join asks for the columns of the side it gathers and for nothing else: over
 /// joins whose columns nobody reads that is nothing at all, however many batches there are.
-pub(crate) fn limited(plan: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) -> Result<Arc<dyn ExecutionPlan>> {
+///
+/// `alone`: it works on one thread but for its readers, whose rows leave in order.
+pub(crate) fn limited(
+    plan: Arc<dyn ExecutionPlan>,
+    allowance: &Arc<Allowance>,
+    alone: bool,
+) -> Result<Arc<dyn ExecutionPlan>> {
     plan.transform_up(|node| {
+        if node.downcast_ref::<DataSourceExec>().is_some() {
+            let node = dictionaries::compared(&node).unwrap_or(node);
+            let several = alone && node.output_partitioning().partition_count() > 1;
+            return Ok(Transformed::yes(if several { in_turn(&node) } else { node }));
+        }
+        if let Some(halves) = grouped(&node) {
+            return halves.map(Transformed::yes);
+        }
         if node.children().len() > 1 {
             let node = joined(node, allowance)?;
             return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
@@ -43,6 +63,11 @@ pub(crate) fn limited(plan: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) 
         Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
     .data()
+}
+
+/// What yields in turns here.
+fn inside(plan: &Arc<dyn ExecutionPlan>) -> &Arc<dyn ExecutionPlan> {
+    plan.downcast_ref::<CooperativeExec>().map_or(plan, CooperativeExec::input)
 }
 
 /// What is to be asked for the rows that an operator with one input keeps; `None` when it keeps none.

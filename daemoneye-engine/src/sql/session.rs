@@ -4,7 +4,7 @@
 use super::allowance::Allowance;
 use super::functions::{FUNCTIONS, Operators};
 use super::settle::Settle;
-use super::tables::{TABLES, table_columns};
+use super::tables::{Readers, TABLES, table_columns};
 use super::{Checked, QueryError, SqlRefusal, check, plan};
 use crate::schema::read_schema;
 use datafusion::arrow::datatypes::SchemaRef;
@@ -83,6 +83,8 @@ fn config(runtime: &RuntimeEnv) -> SessionConfig {
     options.optimizer.repartition_sorts = false;
     // Files are cut where that pays; rows that come from one place are not worth handing around.
     options.optimizer.enable_round_robin_repartition = false;
+    // By us: here the readers of a lookup would become one again.
+    options.optimizer.repartition_file_scans = false;
     options.execution.time_zone = Some("UTC".to_owned());
     // Each scan says for itself: here it would be for all of them.
     options.execution.parquet.pushdown_filters = false;
@@ -118,6 +120,7 @@ pub(crate) fn spread(state: &mut SessionState, plan: &LogicalPlan, threads: usiz
     if spread {
         state.config_mut().options_mut().execution.target_partitions = threads;
     }
+    state.config_mut().set_extension(Arc::new(Readers(threads)));
     spread
 }
 

@@ -156,11 +156,87 @@ async fn what_gathers_many_rows_is_spread_over_threads_and_says_the_same() {
         "SELECT c.name, count(*) FROM process_events AS c JOIN process_events AS p ON c.parent_entity_id = p.entity_id \
          WHERE p.event_type = 'start' AND c.event_type = 'start' GROUP BY 1 ORDER BY 1",
         "SELECT DISTINCT parent_name FROM process_events ORDER BY 1",
+        "SELECT c.command_line, c.seq FROM process_events AS c JOIN process_events AS p ON c.parent_entity_id = p.entity_id \
+         WHERE p.event_type = 'start' AND p.seq < 40 AND c.event_type = 'start' ORDER BY 2",
     ] {
         let (one, two) = (ask(&alone, sql).await, ask(&spread, sql).await);
         assert!(!one.rows.is_empty() && one.degraded().is_empty(), "{sql}");
         assert_eq!((two.degraded(), two.rows), (Vec::new(), one.rows), "{sql}");
     }
+}
+
+#[tokio::test]
+async fn groups_of_one_column_of_text_are_counted_by_its_dictionary_and_say_the_same() {
+    let (_dir, store) = filled(60);
+    // Rows that no file has yet are groups too.
+    append(&store, 1, 3);
+    let spread = engine(&store, QueryLimits { threads: 2, spread_rows: 0, ..patient() });
+    let alone = engine(&store, QueryLimits { threads: 1, ..patient() });
+    for (by_dictionary, sql) in [
+        (true, "SELECT parent_name, count(*), max(memory_usage), min(time) FROM process_events GROUP BY 1 ORDER BY 1"),
+        // More groups than are kept, and some whose every row is NULL.
+        (
+            true,
+            "SELECT entity_id, count(exit_code), max(exit_code), avg(pid) FROM process_events GROUP BY 1 ORDER BY 1",
+        ),
+        (
+            true,
+            "SELECT exit_code, n FROM (SELECT cwd, max(exit_code) AS exit_code, count(*) AS n FROM process_events \
+                GROUP BY cwd) AS g ORDER BY 1, 2",
+        ),
+        (
+            true,
+            "SELECT name, count(*) FILTER (WHERE event_type = 'start'), max(executable_path) FROM process_events \
+                GROUP BY 1 ORDER BY 1",
+        ),
+        (false, "SELECT name, count(DISTINCT command_line) FROM process_events GROUP BY 1 ORDER BY 1"),
+        (false, "SELECT name, max(name), count(*) FROM process_events GROUP BY 1 ORDER BY 1"),
+        (false, "SELECT name, pid, count(*) FROM process_events GROUP BY 1, 2 ORDER BY 1, 2"),
+    ] {
+        let (one, two) = (ask(&alone, sql).await, ask(&spread, sql).await);
+        assert!(!one.rows.is_empty() && one.degraded().is_empty(), "{sql}");
+        assert_eq!((two.degraded(), two.rows), (Vec::new(), one.rows), "{sql}");
+        let explained = run(&spread, QueryRequest { explain: true, ..request(sql) }).await.unwrap().explained();
+        let operators = explained["operators"].to_string();
+        assert_eq!(operators.contains("Grouped"), by_dictionary, "{sql}: {operators}");
+    }
+}
+
+#[tokio::test]
+async fn text_that_is_only_compared_is_compared_by_its_dictionary_and_says_the_same() {
+    let (_dir, store) = filled(40);
+    append(&store, 1, 1);
+    let asked = engine(&store, patient());
+    let hash =
+        ask(&asked, "SELECT executable_hash FROM process_events WHERE executable_hash > '' LIMIT 1").await.texts();
+    let hash = format!("executable_hash = '{}'", hash[0]);
+    let longer = |condition: &str| condition.replace(" = ", " || '' = ");
+    for condition in [
+        "name = 'bash'",
+        "'bash' = name AND event_type = 'start'",
+        "name = 'no such name'",
+        "name = 'bash' AND name > 'a' AND command_line LIKE '%a%'",
+        hash.as_str(),
+        &format!("{hash} AND event_type = 'stop' AND cwd = '/'"),
+    ] {
+        let rows = |condition: &str| {
+            format!("SELECT seq, pid, command_line FROM process_events WHERE {condition} ORDER BY seq, pid")
+        };
+        let (one, other) = (ask(&asked, &rows(condition)).await, ask(&asked, &rows(&longer(condition))).await);
+        assert_eq!((one.degraded(), one.rows), (Vec::new(), other.rows), "{condition}");
+    }
+}
+
+#[tokio::test]
+async fn many_groups_of_a_dictionary_leave_early_when_memory_is_short() {
+    let (_dir, store) = filled(60);
+    const GROUPED: &str =
+        "SELECT count(*), sum(n) FROM (SELECT entity_id, count(*) AS n FROM process_events GROUP BY 1) AS g";
+    let expected = ask(&engine(&store, patient()), GROUPED).await;
+    let limits = || QueryLimits { memory_bytes: 5 * MIB, threads: 2, spread_rows: 0, ..patient() };
+    let spilling = engine(&store, QueryLimits { scratch: scratch(&store, 256 * MIB as u64), ..limits() });
+    let answer = ask(&spilling, GROUPED).await;
+    assert_eq!((answer.degraded(), answer.rows), (Vec::new(), expected.rows));
 }
 
 #[tokio::test]
@@ -358,7 +434,7 @@ async fn a_caller_who_leaves_frees_the_slot_and_the_memory() {
 #[tokio::test]
 async fn ingest_goes_on_while_queries_explode() {
     let (_dir, store) = filled(10);
-    let engine = engine(&store, patient());
+    let engine = engine(&store, QueryLimits { concurrent: 3, ..patient() });
     let cancel = CancellationToken::new();
     let mut running = Vec::new();
     for sql in [ENDLESS, BARREN] {
@@ -369,6 +445,8 @@ async fn ingest_goes_on_while_queries_explode() {
         if batch % 5 == 0 {
             store.seal().unwrap();
         }
+        let seen = one(&engine, "SELECT count(*) FROM process_events").await.kind;
+        assert_eq!(seen, Some(Kind::Integer(10_000 + 1_000 * i64::try_from(batch).unwrap())), "each batch as it came");
     }
     #[cfg(target_os = "linux")]
     assert!(query_threads_are_nice(), "they would take what ingest wants");

@@ -120,7 +120,8 @@ fn work(runtime: &Runtime, jobs: &Receiver<Job>) {
 async fn answer(plan: &Planned, limits: Limits, began_ns: u64) -> Result<Vec<RecordBatch>, Failure> {
     let deadline = Instant::now() + limits.wall;
     plan.allowance.renew(deadline);
-    let physical = reset_plan_states(Arc::clone(&plan.physical)).and_then(|fresh| limited(fresh, &plan.allowance));
+    let physical =
+        reset_plan_states(Arc::clone(&plan.physical)).and_then(|fresh| limited(fresh, &plan.allowance, false));
     let physical = physical.map_err(|error| Failure::Failed(error.to_string()))?;
     let mut running = pin!(collect(physical, Arc::clone(&plan.context)));
     let within = std::future::poll_fn(|waker| {

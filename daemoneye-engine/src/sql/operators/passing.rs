@@ -1,4 +1,4 @@
-//! A node that hands the batches of its only input on: columns, partitions and order are the input's.
+//! A node that hands the batches of its only input on: partitions and order are the input's, and mostly its columns.
 
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
@@ -15,6 +15,11 @@ pub(super) trait Passage: Clone + fmt::Debug + Send + Sync + 'static {
     /// The node's name in plans.
     const NAME: &'static str;
 
+    /// What is known of the batches as they leave.
+    fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+        Arc::clone(input.properties())
+    }
+
     /// The batches of one partition as they leave.
     fn pass(&self, input: SendableRecordBatchStream, context: &TaskContext)
     -> BoxStream<'static, Result<RecordBatch>>;
@@ -22,13 +27,15 @@ pub(super) trait Passage: Clone + fmt::Debug + Send + Sync + 'static {
 
 /// `input` with `passage` above it.
 pub(super) fn through<P: Passage>(input: &Arc<dyn ExecutionPlan>, passage: P) -> Arc<dyn ExecutionPlan> {
-    Arc::new(Passing { input: Arc::clone(input), passage })
+    let properties = passage.properties(input);
+    Arc::new(Passing { input: Arc::clone(input), passage, properties })
 }
 
 #[derive(Debug)]
 struct Passing<P> {
     input: Arc<dyn ExecutionPlan>,
     passage: P,
+    properties: Arc<PlanProperties>,
 }
 
 impl<P: Passage> DisplayAs for Passing<P> {
@@ -43,7 +50,7 @@ impl<P: Passage> ExecutionPlan for Passing<P> {
     }
 
     fn properties(&self) -> &Arc<PlanProperties> {
-        self.input.properties()
+        &self.properties
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
@@ -71,7 +78,7 @@ impl<P: Passage> ExecutionPlan for Passing<P> {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.input.execute(partition, Arc::clone(&context))?;
-        let schema = input.schema();
+        let schema = self.schema();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, self.passage.pass(input, &context))))
     }
 }

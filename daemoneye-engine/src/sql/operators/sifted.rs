@@ -4,20 +4,22 @@
 //! their marks in two small maps; a row whose key has no mark in them goes no further than the scan that it came from. A mark may
 //! be another key's: the join itself decides.
 
+use super::dictionaries;
 use super::passing::{Passage, through};
-use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, StringViewArray};
+use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, StringArray, StringViewArray};
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Int32Type, Int64Type};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{JoinType, NullEquality, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::joins::{HashJoinExec, PartitionMode};
 use datafusion::physical_plan::union::UnionExec;
-use datafusion::physical_plan::{ExecutionPlan, replace_children_if_necessary};
+use datafusion::physical_plan::{ExecutionPlan, PlanProperties, replace_children_if_necessary};
 use futures::stream::BoxStream;
 use futures::{Stream, StreamExt as _};
 use std::pin::Pin;
@@ -174,9 +176,10 @@ pub(super) fn sifted(join: &HashJoinExec, build: &Arc<dyn ExecutionPlan>) -> Opt
     Some([build, below(join.right(), right, &shared).ok()?])
 }
 
-/// The plan with the look as far down as the key's column can be followed; a limit counts rows before they are looked at.
+/// The plan with the look as far down as the key's column can be followed; a limit counts rows before they are looked at. A scan
+/// of files at the bottom hands on its dictionaries, and only rows that pass become text.
 fn below(plan: &Arc<dyn ExecutionPlan>, column: usize, shared: &Shared) -> Result<Arc<dyn ExecutionPlan>> {
-    if plan.downcast_ref::<UnionExec>().is_some() {
+    if plan.downcast_ref::<UnionExec>().is_some() || plan.downcast_ref::<CooperativeExec>().is_some() {
         let inputs = plan.children().into_iter().map(|input| below(input, column, shared)).collect::<Result<_>>()?;
         return replace_children_if_necessary(Arc::clone(plan), inputs);
     }
@@ -189,7 +192,12 @@ fn below(plan: &Arc<dyn ExecutionPlan>, column: usize, shared: &Shared) -> Resul
             return replace_children_if_necessary(Arc::clone(plan), vec![below(filter.input(), inside, shared)?]);
         }
     }
-    Ok(through(plan, Sifting { column, shared: shared.clone() }))
+    let all: Vec<usize> = (0..plan.schema().fields().len()).collect();
+    let sifting = |text| Sifting { column, shared: shared.clone(), text };
+    Ok(match dictionaries::scan(plan, &all) {
+        Some(scan) => through(&scan, sifting(Some(Arc::clone(plan.properties())))),
+        None => through(plan, sifting(None)),
+    })
 }
 
 /// Marks the keys of what passes.
@@ -247,29 +255,60 @@ impl Stream for Marked {
 struct Sifting {
     column: usize,
     shared: Shared,
+    /// What leaves, where the input has dictionaries instead of text.
+    text: Option<Arc<PlanProperties>>,
 }
 
 impl Passage for Sifting {
     const NAME: &'static str = "Sifting";
 
+    fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+        Arc::clone(self.text.as_ref().unwrap_or(input.properties()))
+    }
+
     fn pass(&self, input: SendableRecordBatchStream, _: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
-        let Self { column, shared } = self.clone();
-        let mut dull = 0;
+        let Self { column, shared, text } = self.clone();
+        let columns = text.map(|text| Arc::clone(text.eq_properties.schema()));
+        let (mut dull, mut sieve) = (0, Sieve::default());
         let sift = move |batch: Result<RecordBatch>| {
-            let batch = batch?;
-            let Some(keys) = shared.0.get().filter(|_| dull < PATIENCE) else { return Ok(batch) };
-            let Some(found) = batch.columns().get(column).and_then(|column| keys.may_have(column)) else {
-                return Ok(batch);
-            };
-            let out = batch.num_rows().saturating_sub(found.count_set_bits());
-            if out.saturating_mul(WORTH) < batch.num_rows() {
-                dull += 1;
-                return Ok(batch);
+            let mut batch = batch?;
+            let keys = shared.0.get().filter(|_| dull < PATIENCE);
+            let found = batch.columns().get(column).and_then(|column| sieve.passing(keys?, column));
+            if let Some(found) = found {
+                let out = batch.num_rows().saturating_sub(found.count_set_bits());
+                let is_worth_it = out.saturating_mul(WORTH) >= batch.num_rows();
+                dull = if is_worth_it { 0 } else { dull + 1 };
+                if is_worth_it {
+                    batch = filter_record_batch(&batch, &BooleanArray::new(found, None))?;
+                }
             }
-            dull = 0;
-            Ok(filter_record_batch(&batch, &BooleanArray::new(found, None))?)
+            columns.as_ref().map_or_else(|| Ok(batch.clone()), |columns| dictionaries::text(&batch, columns))
         };
         input.map(sift).boxed()
+    }
+}
+
+/// The dictionary that was met last, and whether each of its values may be a key.
+#[derive(Debug, Default)]
+struct Sieve {
+    met: Option<(StringArray, Vec<bool>)>,
+}
+
+impl Sieve {
+    fn passing(&mut self, keys: &Keys, column: &ArrayRef) -> Option<BooleanBuffer> {
+        let Some(rows) = column.as_dictionary_opt::<Int32Type>() else { return keys.may_have(column) };
+        let values = rows.values().as_string_opt::<i32>()?;
+        if !self.met.as_ref().is_some_and(|(met, _)| dictionaries::same(met, values)) {
+            let may = values.iter().map(|value| value.is_some_and(|value| keys.whole.has(ending(value))));
+            self.met = Some((values.clone(), may.collect()));
+        }
+        let (_, may) = self.met.as_ref()?;
+        let numbers = rows.keys().values();
+        let found = BooleanBuffer::collect_bool(numbers.len(), |row| {
+            let number = numbers.get(row).and_then(|number| usize::try_from(*number).ok());
+            number.and_then(|number| may.get(number)).is_some_and(|may| *may)
+        });
+        Some(valid(found, rows.nulls()))
     }
 }
 

@@ -6,10 +6,13 @@
 
 mod blooms;
 mod estimate;
+mod lookup;
 mod order;
+mod told;
 mod whole;
 
 pub(crate) use blooms::whole as bloom_filter;
+pub(crate) use lookup::Readers;
 pub(crate) use order::ordered;
 
 use super::prune::{Ranges, TimeRange, is_range};
@@ -36,6 +39,7 @@ use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::physical_plan::ExecutionPlan;
 use datafusion::physical_plan::union::UnionExec;
+use datafusion::prelude::SessionConfig;
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -127,23 +131,26 @@ impl History {
         filters: &[Expr],
     ) -> Result<Vec<PartitionedFile>> {
         let sought = blooms::sought(filters);
+        // Text that is looked up, or gathered by several threads, may be read as dictionaries.
+        let several = state.config().target_partitions() > 1 && files.len() <= told::MAX_FILES;
+        let tells = self.table == HistoryTable::ProcessEvents && (several || !sought.is_empty());
+        if sought.is_empty() && !tells {
+            return Ok(files);
+        }
+        let footers = self.footers(state, &files).await?;
+        let told = |(file, footer): (PartitionedFile, &Option<Arc<ParquetMetaData>>)| match footer {
+            Some(footer) if tells => told::with_columns(file, self.table.name(), footer),
+            _ => file,
+        };
+        let files: Vec<PartitionedFile> = files.into_iter().zip(&footers).map(told).collect();
         if sought.is_empty() {
             return Ok(files);
         }
-        let environment = state.runtime_env();
-        let objects = environment.object_store(&ObjectStoreUrl::parse(SEGMENTS_URL)?)?;
-        let mut told = Vec::with_capacity(files.len());
-        for file in &files {
-            let footer = DFParquetMetadata::new(objects.as_ref(), &file.object_meta)
-                .with_metadata_size_hint(Some(FOOTER_HINT_BYTES))
-                .with_file_metadata_cache(Some(environment.cache_manager.get_file_metadata_cache()));
-            // The scan tells of a footer that cannot be read.
-            let path = self.view.store.dir().join(file.object_meta.location.as_ref());
-            told.push(footer.fetch_metadata().await.ok().map(|footer| (path, footer)));
-        }
+        let path = |file: &PartitionedFile| self.view.store.dir().join(file.object_meta.location.as_ref());
+        let paths: Vec<PathBuf> = files.iter().map(path).collect();
         let look = move || -> Vec<Option<Vec<bool>>> {
-            let excluded = |(path, footer): (PathBuf, Arc<ParquetMetaData>)| blooms::excluded(&path, &footer, &sought);
-            told.into_iter().map(|told| told.map(excluded)).collect()
+            let told = paths.iter().zip(&footers);
+            told.map(|(path, footer)| Some(blooms::excluded(path, footer.as_ref()?, &sought))).collect()
         };
         let excluded = tokio::task::spawn_blocking(look).await.unwrap_or_default();
         Ok(files
@@ -151,6 +158,24 @@ impl History {
             .zip(excluded.into_iter().chain(std::iter::repeat(None)))
             .filter_map(|(file, excluded)| self.without(file, excluded))
             .collect())
+    }
+
+    /// What each file says of itself; the scan tells of a footer that cannot be read.
+    async fn footers(
+        &self,
+        state: &dyn Session,
+        files: &[PartitionedFile],
+    ) -> Result<Vec<Option<Arc<ParquetMetaData>>>> {
+        let environment = state.runtime_env();
+        let objects = environment.object_store(&ObjectStoreUrl::parse(SEGMENTS_URL)?)?;
+        let mut footers = Vec::with_capacity(files.len());
+        for file in files {
+            let footer = DFParquetMetadata::new(objects.as_ref(), &file.object_meta)
+                .with_metadata_size_hint(Some(FOOTER_HINT_BYTES))
+                .with_file_metadata_cache(Some(environment.cache_manager.get_file_metadata_cache()));
+            footers.push(footer.fetch_metadata().await.ok());
+        }
+        Ok(footers)
     }
 
     /// The file without these row groups; `None` when no other is left.
@@ -188,9 +213,11 @@ impl History {
             .with_pushdown_filters(estimate::narrow(filters))
             .with_reorder_filters(true);
         let statistics = Statistics::new_unknown(&self.schema).with_num_rows(Precision::Inexact(rows));
+        let (groups, in_order) = spread(files, state.config());
         let config = FileScanConfigBuilder::new(url, Arc::new(source))
             .with_statistics(statistics)
-            .with_file_groups(spread(files, state.config().target_partitions()))
+            .with_file_groups(groups)
+            .with_preserve_order(in_order)
             .with_projection_indices(projection.cloned())?
             .with_limit(limit)
             .build();
@@ -204,14 +231,19 @@ fn times(batch: &RecordBatch) -> Option<(i64, i64)> {
     if times.null_count() > 0 { None } else { min(times).zip(max(times)) }
 }
 
-/// The files for so many readers, each with about the same share of the bytes.
-fn spread(files: Vec<PartitionedFile>, readers: usize) -> Vec<FileGroup> {
+/// The files for the readers that there are, each with about the same share of the work, and whether they lie in order.
+fn spread(files: Vec<PartitionedFile>, config: &SessionConfig) -> (Vec<FileGroup>, bool) {
+    let readers = config.target_partitions();
+    let lookups = config.get_extension::<Readers>().map_or(readers, |told| told.0.max(readers));
+    if let Some(groups) = lookup::spread(&files, lookups) {
+        return (groups, true);
+    }
     let all = vec![FileGroup::new(files)];
     if readers < 2 {
-        return all;
+        return (all, false);
     }
     let partitioner = FileGroupPartitioner::new().with_target_partitions(readers).with_repartition_file_min_size(0);
-    partitioner.repartition_file_groups(&all).unwrap_or(all)
+    (partitioner.repartition_file_groups(&all).unwrap_or(all), false)
 }
 
 #[async_trait]

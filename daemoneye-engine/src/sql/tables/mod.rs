@@ -14,7 +14,7 @@ mod segments;
 mod system;
 mod view;
 
-pub(crate) use history::{History, bloom_filter, ordered};
+pub(crate) use history::{History, Readers, bloom_filter, ordered};
 pub(crate) use made::{Batches, scan as made_rows};
 pub use rule_life::{RuleExceptionRow, RuleLife, RuleListRow, RulePackRow, RuleStatsRow};
 pub(crate) use segments::{SEGMENTS_URL, segment_files};

@@ -114,6 +114,41 @@ async fn a_point_lookup_reads_the_row_groups_and_rows_that_may_have_it_and_no_ot
 }
 
 #[tokio::test]
+async fn a_lookup_in_many_row_groups_has_several_readers_and_its_rows_are_in_order() {
+    let (_dir, store, sent) = history();
+    let sql = "SELECT name, seq FROM process_events WHERE name = 'bash'";
+    let checked = check(sql).unwrap();
+    let view = QueryView::new(Arc::clone(&store), Arc::new(NoCollectors), Default::default());
+    let environment = RuntimeEnvBuilder::new().with_object_store_registry(segment_files(store.dir()).unwrap());
+    let tables = view.tables(checked.tables());
+    let mut state = session::with_tables(tables, environment.build_arc().unwrap(), Allowance::alone()).unwrap();
+    let plan = session::plan(&state, &checked).await.unwrap();
+    assert!(!session::spread(&mut state, &plan, 2), "it gathers nothing");
+    let plan = ordered(state.create_physical_plan(&plan).await.unwrap()).unwrap();
+    let plan = crate::sql::operators::limited(plan, &Allowance::alone(), true).unwrap();
+    let drawn = datafusion::physical_plan::displayable(plan.as_ref()).indent(false).to_string();
+    assert!(drawn.contains("InTurn") && drawn.contains("2 groups"), "{drawn}");
+    let rows = collect(plan, state.task_ctx()).await.unwrap();
+    let mut found: Vec<i64> = Vec::new();
+    for batch in &rows {
+        found.extend(batch.column(1).as_primitive::<datafusion::arrow::datatypes::Int64Type>().values());
+    }
+    let name = |record: &Record| ProcessEvent::decode(record.payload.clone()).unwrap().process.unwrap().name;
+    let expected = sent.iter().filter(|record| name(record) == "bash").count();
+    assert_eq!(found.len(), expected);
+    let alone = analyze(&store, sql).await;
+    assert_eq!(alone.1, expected);
+    let times: Vec<i64> = found.iter().map(|seq| time_of(&sent, *seq)).collect();
+    assert!(times.is_sorted(), "the files and their rows lie in the order of time");
+}
+
+fn time_of(sent: &[Record], seq: i64) -> i64 {
+    let number = u64::try_from(seq).unwrap();
+    let at = sent.partition_point(|record| record.sequence.as_ref().unwrap().number < number);
+    ProcessEvent::decode(sent[at].payload.clone()).unwrap().time_us
+}
+
+#[tokio::test]
 async fn a_time_slice_reads_the_segments_and_pages_of_its_time() {
     let (_dir, store, _) = history();
     let slice = "time >= '2026-01-31 00:20:00' AND time < '2026-01-31 00:21:00'";
