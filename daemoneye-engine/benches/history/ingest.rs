@@ -52,7 +52,8 @@ impl Sealing {
         self.begun = true;
     }
 
-    fn wait(&mut self) {
+    /// Until no segment is being sealed.
+    pub(crate) fn wait(&mut self) {
         if std::mem::take(&mut self.begun) {
             self.done.recv().unwrap();
         }

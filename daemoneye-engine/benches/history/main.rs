@@ -69,7 +69,8 @@ fn main() -> ExitCode {
     let ingested = ingest::fill(&store, &mut events, rows);
     let before = sizes::of(&store);
     let began = Instant::now();
-    let (merged, merging) = memory::growth_mib(|| store.vacuum(START_US, &CancellationToken::new()).unwrap());
+    let filled = memory::resident();
+    let (merged, merging) = memory::above(filled, || store.vacuum(START_US, &CancellationToken::new()).unwrap());
     let compaction = began.elapsed();
     let after = sizes::of(&store);
     let suite = queries::suite(&store);

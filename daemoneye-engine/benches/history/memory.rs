@@ -1,5 +1,5 @@
-//! What merging and queries that do not fit take beside what their pool counts: the highest resident size while each is at work,
-//! above that of before.
+//! What merging and queries that do not fit in their pool take: the highest resident size while each is at work, above that
+//! of before.
 
 use std::sync::Arc;
 
@@ -32,14 +32,18 @@ const GATHERING: &[(&str, &str)] = &[
     ),
 ];
 
-/// How the work ended, and how far the process grew meanwhile; `None` where the system does not tell.
-pub(crate) fn growth_mib<T>(work: impl FnOnce() -> T) -> (T, Option<u64>) {
+/// The resident size now, in KiB.
+pub(crate) fn resident() -> Option<u64> {
+    status_kib("VmRSS:")
+}
+
+/// How the work ended, and how far the process was above `before` meanwhile; `None` where the system does not tell.
+pub(crate) fn above<T>(before: Option<u64>, work: impl FnOnce() -> T) -> (T, Option<u64>) {
     // 5: forget the highest size so far (proc(5)).
     let forgotten = std::fs::write("/proc/self/clear_refs", "5").is_ok();
-    let before = status_kib("VmRSS:");
     let done = work();
-    let grown = before.zip(status_kib("VmHWM:")).filter(|_| forgotten);
-    (done, grown.map(|(before, highest)| highest.saturating_sub(before) / 1024))
+    let above = before.zip(status_kib("VmHWM:")).filter(|_| forgotten);
+    (done, above.map(|(before, highest)| highest.saturating_sub(before) / 1024))
 }
 
 fn status_kib(field: &str) -> Option<u64> {
@@ -57,11 +61,12 @@ pub(crate) struct Gathering(Vec<String>);
 
 impl Gathering {
     pub(crate) fn over(store: &Arc<Store>) -> Self {
+        let asker = Asker::new(store);
+        // What planning and reading take once. What a query leaves to the allocator belongs to the next one as well.
+        asker.ask("SELECT count(*) FROM process_events WHERE command_line LIKE '%x%'");
+        let before = resident();
         let line = |(name, sql): &(&str, &str)| {
-            let asker = Asker::new(store);
-            // What planning and reading take once.
-            asker.ask("SELECT count(*) FROM process_events WHERE command_line LIKE '%x%'");
-            let ((_, lacks), grown) = growth_mib(|| asker.ask(sql));
+            let ((_, lacks), grown) = above(before, || asker.ask(sql));
             let whole = if lacks.is_empty() { "whole".to_owned() } else { lacks };
             format!("| {name} | {} | {whole} |", told(grown))
         };
