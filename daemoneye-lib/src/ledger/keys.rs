@@ -47,6 +47,9 @@ impl KeyEntry {
 /// Why a chain of keys leads nowhere.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum KeyChainError {
+    /// A chain does not lead back.
+    #[error("the note names a key that signed before; a ledger takes a new one each time")]
+    CorruptCircle,
     /// The note is none of a rotation of this ledger's key.
     #[error("the note does not name the next key of this ledger")]
     CorruptRotation,
@@ -89,6 +92,9 @@ impl KeyChain {
         let new: VerifierKey = new.parse()?;
         if *origin != self.current.name() || new.name() != self.current.name() {
             return Err(KeyChainError::CorruptRotation);
+        }
+        if self.keys().any(|key| *key == new) {
+            return Err(KeyChainError::CorruptCircle);
         }
         self.before.push(std::mem::replace(&mut self.current, new));
         Ok(())
@@ -155,6 +161,7 @@ mod tests {
         let notes = [
             rotation_note(&signer(2), signer(3).verifier()).unwrap(),
             rotation_note(&signer(1), elsewhere.verifier()).unwrap(),
+            rotation_note(&signer(1), signer(1).verifier()).unwrap(),
             checkpoint.sign(&signer(1)).unwrap(),
             signer(1).sign(&format!("{DOMAIN}\n{}\n{vkey}\nmore\n", origin("m"))).unwrap(),
             signer(1).sign(&format!("{DOMAIN}\n{}\n{vkey}x\n", origin("m"))).unwrap(),

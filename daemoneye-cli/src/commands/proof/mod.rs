@@ -4,7 +4,8 @@ pub(super) mod making;
 mod told;
 
 use std::collections::BTreeMap;
-use std::io::Read as _;
+use std::fs::File;
+use std::io::{self, Read as _};
 use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
@@ -295,14 +296,17 @@ impl Read {
         let key = audit::signed::parse_key(&known.vkey)?;
         let kept = known.checkpoint.as_deref().map(|kept| Kept::read(kept, Some(key.name()))).transpose()?;
         let io = |source| audit::signed::not_read(file, source);
-        let mut bytes = Vec::new();
-        std::fs::File::open(file)
-            .and_then(|opened| opened.take(MAX_PROOF_BYTES).read_to_end(&mut bytes))
-            .map_err(io)?;
         let not_proven = |what: String| CliError::NotProven(format!("{} proves nothing: {what}", file.display()));
+        let bytes = bytes_of(file).map_err(io)?;
+        if bytes.len() as u64 > MAX_PROOF_BYTES {
+            return Err(not_proven(format!("it has more than {MAX_PROOF_BYTES} bytes, which no proof has")));
+        }
         let text = String::from_utf8(bytes).map_err(|_| not_proven("it is no text".to_owned()))?;
         let proof = Proof::of_file(&text).map_err(|fault| not_proven(fault.to_string()))?;
-        let verified = proof.verify(&key).map_err(|fault| not_proven(fault.to_string()))?;
+        let verified = proof.verify(&key).map_err(|fault| match fault.is_misuse() {
+            true => CliError::Usage(format!("{}: {fault}", file.display())),
+            false => not_proven(fault.to_string()),
+        })?;
         let faulty = |fault: HoldFault| match fault.is_misuse() {
             true => CliError::Usage(format!("--checkpoint: {fault}")),
             false => not_proven(fault.to_string()),
@@ -333,6 +337,15 @@ impl Read {
         }
         Ok(())
     }
+}
+
+/// A file's bytes, or one more than any is read of; the memory for them is taken at once.
+fn bytes_of(file: &Path) -> io::Result<Vec<u8>> {
+    let opened = File::open(file)?;
+    let length = opened.metadata()?.len().min(MAX_PROOF_BYTES);
+    let mut bytes = Vec::with_capacity(usize::try_from(length).unwrap_or_default().saturating_add(1));
+    opened.take(MAX_PROOF_BYTES + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 /// What only the ledger itself can be held against.

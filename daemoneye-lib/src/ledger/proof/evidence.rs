@@ -26,7 +26,7 @@ pub const BEFORE_US: i64 = 600_000_000;
 /// Seconds of a run: that time, and up to a heartbeat's on either side of it.
 const RUN_S: u64 = 720;
 /// Entries of a run: all that may come in that time, 87,904.
-const RUN_ENTRIES: u64 = entries_in(RUN_S);
+pub(super) const RUN_ENTRIES: u64 = entries_in(RUN_S);
 const _: () = assert!(RUN_S * 1_000_000 == BEFORE_US as u64 + 2 * 1_000_000 * HEARTBEAT_INTERVAL.as_secs());
 /// Actions of entries whose payloads say what was seen in a time. Of others the hash is enough, and may be all that is handed on.
 const TELLING: [&str; 5] = ["coverage", "coverage-gap", "heartbeat", "start", "stop"];

@@ -5,10 +5,12 @@
 //! is refused, so no bit of it can be another one. What a file does not have (an event that retention removed) is told by
 //! [`Verified`], never by the file itself.
 
+mod decode;
 mod evidence;
 mod leaves;
 mod period;
 mod row;
+mod signed;
 mod since;
 mod target;
 mod told;
@@ -29,7 +31,7 @@ pub use self::told::{Gap, Told};
 
 use super::checkpoint::{Checkpoint, CheckpointError};
 use super::event::{self, RANGE_HASH};
-use super::keys::{KeyChain, KeyChainError};
+use super::keys::KeyChainError;
 use super::note::VerifierKey;
 use super::tree::{self, Nodes, ProofError, TreeHash};
 use super::{AuditEntry, EventRange, Hash, LedgerRecord, hexed};
@@ -38,8 +40,9 @@ use crate::proto::Sequence;
 
 /// What a file of this form says first.
 const FORMAT: &str = "daemoneye-proof/v1";
-/// Largest file that is read: 16 events and an ancestry at their bounds, several times over.
-pub const MAX_PROOF_BYTES: u64 = 256 * 1024 * 1024;
+/// Largest file that is read. Evidence may have 87,904 entries of 330 bytes beside their payloads, of which the agent's come to 80 MB at
+/// the most, and 48 events of 256 KiB; a time has 65,536 entries, some 30 MB.
+pub const MAX_PROOF_BYTES: u64 = 128 * 1024 * 1024;
 
 /// A file that proves something.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,19 +56,22 @@ pub struct Proof {
     /// The signed note.
     pub checkpoint: String,
     /// The notes by which one key hands over to the next, oldest first.
+    #[serde(deserialize_with = "decode::rotations")]
     pub rotations: Vec<String>,
     /// A checkpoint that somebody kept, and how the file's goes on from it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     since: Option<Since>,
     /// By sequence.
+    #[serde(deserialize_with = "decode::entries")]
     pub entries: Vec<EntryProof>,
     /// What an `alert` entry tells of, exactly as it was raised.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub alert: Option<String>,
     /// What the alert's rule says, in the parts whose hash the alert has: its text, then what each override of it changes.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "decode::rule")]
     pub rule: Vec<String>,
     /// Events that `event-range` entries cover.
+    #[serde(deserialize_with = "decode::events")]
     pub events: Vec<EventProof>,
 }
 
@@ -90,7 +96,7 @@ pub struct EntryProof {
     #[serde(with = "hexed")]
     previous_hash: Hash,
     /// From the leaf up; none where the next entry of the file is the next one of the ledger, whose `previous_hash` proves this one.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "decode::path")]
     inclusion: Vec<HexHash>,
 }
 
@@ -101,8 +107,10 @@ pub struct EventProof {
     /// The `event-range` entry.
     pub entry: u64,
     /// From the leaf up.
+    #[serde(deserialize_with = "decode::path")]
     path: Vec<HexHash>,
     /// Its columns.
+    #[serde(deserialize_with = "decode::columns")]
     pub row: EventColumns,
 }
 
@@ -143,7 +151,7 @@ pub enum ProofFault {
     #[error("the chain of keys: {0}")]
     CorruptKeys(#[from] KeyChainError),
     /// The rule's text is not the one that the alert names.
-    #[error("the rule's text does not have the hash that the alert names")]
+    #[error("the rule's text is none, or does not have the hash that the alert names")]
     CorruptRule,
     /// The older checkpoint.
     #[error("the checkpoint that the file is to go on from: {0}")]
@@ -151,6 +159,35 @@ pub enum ProofFault {
     /// What is in the file is not what it is to prove.
     #[error("it does not hold what it says that it proves: {0}")]
     CorruptTarget(&'static str),
+    /// The key is of another ledger than the file.
+    #[error(
+        "the file is of the ledger {found}, the key of {wanted}; give the key of that ledger, or ask for the right file"
+    )]
+    MisuseKey {
+        /// Whose the file is.
+        found: String,
+        /// Whose the key is.
+        wanted: String,
+    },
+    /// The key is none of those that lead to the checkpoint's.
+    #[error(
+        "the key {key} neither signed the file's checkpoint of {origin} nor handed over to the key that did: it is that of another \
+         ledger of this name, or younger than the file, or the file is forged"
+    )]
+    PeerKey {
+        /// The key that was given.
+        key: String,
+        /// Whose the file is.
+        origin: String,
+    },
+}
+
+impl ProofFault {
+    /// Whether the key is the wrong one to ask with, which says nothing against the file.
+    #[must_use]
+    pub const fn is_misuse(&self) -> bool {
+        matches!(self, Self::MisuseKey { .. })
+    }
 }
 
 /// Why a proof cannot be made.
@@ -234,7 +271,8 @@ impl Proof {
     /// [`ProofFault::CorruptFile`]: it is not exactly what [`Self::to_file`] writes.
     pub fn of_file(text: &str) -> Result<Self, ProofFault> {
         let proof: Self = serde_json::from_str(text).map_err(|error| ProofFault::CorruptFile(error.to_string()))?;
-        if proof.to_file() != text {
+        let mut same = decode::Same(text.as_bytes());
+        if serde_json::to_writer_pretty(&mut same, &proof).is_err() || same.0 != b"\n" {
             return Err(ProofFault::CorruptFile("it was written anew or changed".to_owned()));
         }
         if proof.format != FORMAT {
@@ -360,18 +398,6 @@ impl Proof {
         Evidence::of(self, alert, events, (raised.unwrap_or_default(), checkpoint.size)).map(Some)
     }
 
-    /// The chain of keys from `key` on, wherever in it that stands, and the checkpoint that its last one signed.
-    fn signed(&self, key: &VerifierKey) -> Result<(KeyChain, Checkpoint), ProofFault> {
-        let follow = |notes: &[String]| {
-            let mut keys = KeyChain::new(key.clone());
-            notes.iter().try_for_each(|note| keys.follow(note))?;
-            let checkpoint = keys.verified(&self.checkpoint)?;
-            Ok((keys, checkpoint))
-        };
-        let later = (1..=self.rotations.len()).filter_map(|from| self.rotations.get(from..));
-        follow(&self.rotations).or_else(|fault| later.map(follow).find_map(Result::ok).ok_or(fault))
-    }
-
     /// Shows that an event is in its range.
     fn place(&self, proof: &EventProof) -> Result<EventPointer, String> {
         let entry = self.entries.iter().find(|entry| entry.sequence == proof.entry);
@@ -405,7 +431,9 @@ impl Proof {
         if !self.entries.iter().any(|entry| entry.tells_of(&alert, text)) {
             return Err(ProofFault::CorruptAlert);
         }
-        if !self.rule.is_empty() && rule_hash(&self.rule) != alert.rule_hash {
+        // An override is hashed with the hash before it, so without this both of them would pass for a text.
+        let is_text = self.rule.first().is_none_or(|text| is_document(text));
+        if !is_text || !self.rule.is_empty() && rule_hash(&self.rule) != alert.rule_hash {
             return Err(ProofFault::CorruptRule);
         }
         Ok(Some(Box::new(alert)))
@@ -419,6 +447,12 @@ pub fn rule_hash(parts: &[String]) -> String {
     let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
     let text = parts.next().map(|text| hash(text)).unwrap_or_default();
     parts.fold(text, |before, changed| hash(&format!("{before}\n{changed}")))
+}
+
+/// Whether a rule's text is one: its document in the first line, and the lists that it names in those behind.
+fn is_document(text: &str) -> bool {
+    let document = text.lines().next().unwrap_or_default();
+    serde_json::from_str::<Value>(document).is_ok_and(|document| document.is_object())
 }
 
 impl EntryProof {
@@ -754,6 +788,74 @@ mod tests {
         more.target = entity(5);
         more.add_entry(&sample.records[8], 20, &mut sample.nodes).unwrap();
         fault(&more, &sample.key);
+    }
+
+    #[test]
+    fn a_process_has_each_of_its_events_once() {
+        let mut sample = sample();
+        let mut proof = proof(&mut sample);
+        proof.target = Target::Entity("05".repeat(16));
+        assert!(proof.verify(&sample.key).is_ok());
+        proof.events = vec![proof.events[0].clone(); 5];
+        assert!(matches!(proof.verify(&sample.key), Err(ProofFault::CorruptTarget(_))));
+    }
+
+    #[test]
+    fn a_key_that_is_not_the_ledgers_is_named_and_so_is_the_ledger_that_the_file_is_of() {
+        let mut sample = sample();
+        let proof = proof(&mut sample);
+        let key = |name: &str| NoteSigner::new(&origin(name), &[9; 32]).unwrap().verifier().clone();
+        let fault = |key: &VerifierKey| proof.verify(key).unwrap_err();
+        let elsewhere = fault(&key("other"));
+        assert!(elsewhere.is_misuse(), "{elsewhere}");
+        let said = elsewhere.to_string();
+        assert!(said.contains("daemoneye/m/audit") && said.contains("daemoneye/other/audit"), "{said}");
+        let stranger = fault(&key("m"));
+        assert!(!stranger.is_misuse() && stranger.to_string().contains(&key("m").to_string()), "{stranger}");
+        // The younger one that signed the checkpoint is as good as the first.
+        assert!(proof.verify(sample.new.verifier()).is_ok());
+    }
+
+    #[test]
+    fn a_chain_of_keys_in_a_circle_is_refused_and_so_is_one_without_an_end() {
+        let mut sample = sample();
+        let mut circle = proof(&mut sample);
+        let (old, new) = (sample.old.clone(), sample.new.clone());
+        let back = rotation_note(&new, old.verifier()).unwrap();
+        circle.rotations = vec![sample.rotations[0].clone(), back, sample.rotations[0].clone()];
+        for key in [&old, &new] {
+            assert!(matches!(circle.verify(key.verifier()), Err(ProofFault::CorruptKeys(_))));
+        }
+        let mut endless = proof(&mut sample);
+        endless.rotations = vec![sample.rotations[0].clone(); 10_001];
+        let read = Proof::of_file(&endless.to_file());
+        assert!(matches!(read, Err(ProofFault::CorruptFile(what)) if what.contains("10000 rotations")));
+    }
+
+    #[test]
+    fn a_file_with_more_than_a_file_has_is_refused_before_all_of_it_is_decoded() {
+        let mut sample = sample();
+        let sound = proof(&mut sample);
+        let refused = |proof: &Proof, says: &str| match Proof::of_file(&proof.to_file()) {
+            Err(ProofFault::CorruptFile(what)) => assert!(what.contains(says), "{what}"),
+            other => panic!("{other:?}"),
+        };
+        let mut many = sound.clone();
+        many.events = vec![sound.events[0].clone(); 129];
+        refused(&many, "more than 128 events");
+        many = sound.clone();
+        many.entries[0].inclusion = vec![HexHash([0; 32]); 129];
+        refused(&many, "more than 128 hashes");
+        many = sound.clone();
+        many.rule = vec!["{}".to_owned(); 1_025];
+        refused(&many, "more than 1024 parts");
+        for (name, value) in [("pid", serde_json::json!([[], []])), ("pid", Value::Null), ("unknown", 1.into())] {
+            many = sound.clone();
+            many.events[0].row.insert(name.to_owned(), value);
+            assert!(Proof::of_file(&many.to_file()).is_err(), "{name}");
+        }
+        let more = format!("{}\n", sound.to_file());
+        assert!(Proof::of_file(&more).is_err(), "something behind it");
     }
 
     #[test]

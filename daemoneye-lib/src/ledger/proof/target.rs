@@ -53,6 +53,9 @@ impl Proof {
                 let used = self.entries.iter().all(is_used);
                 let holds = !events.is_empty() && all && used && alert.is_none();
                 demand(holds, "its events are not those of the process that is named, or one was taken out")?;
+                let place = |at: &EventPointer| (at.collector.clone(), at.epoch, at.number);
+                let once = events.is_sorted_by(|one, next| place(one) < place(next));
+                demand(once, "its events are not in the order of their positions, each once")?;
             }
             Target::Entry(sequence) => {
                 let same = self.entries.iter().all(|entry| entry.sequence == *sequence);
