@@ -7,7 +7,8 @@ use super::niceness;
 use std::io;
 use tokio::runtime::{Builder, Handle, Runtime};
 
-/// Threads that read files for the query threads; two keep a disk busy while one waits.
+/// Threads that read footers and Bloom filters for the query threads, which read pages by themselves; two keep a disk busy while one
+/// waits.
 const READERS: usize = 2;
 
 /// Running query threads; they end when this is dropped, at the next point where a query yields.
