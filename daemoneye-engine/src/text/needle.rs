@@ -1,14 +1,32 @@
 //! One text that is looked for in others, in a few dozen bytes: a rule set has tens of thousands of them, and a searcher of `memchr`
 //! has 288.
 //!
-//! Found are the places of the byte that the fewest texts have, and there the rest is compared. Where that byte stands too often for this
-//! to be quick, the search goes on by an algorithm whose time is linear.
+//! Found are the places of the two bytes that the fewest texts have, and there the rest is compared. Of long needles and texts, and on other
+//! processors, it is the places of one of the bytes; where that stands too often to be quick, the search goes on by an algorithm whose
+//! time is linear.
 
-use memchr::arch::all::packedpair::Pair;
+use memchr::arch::all::packedpair::{HeuristicFrequencyRank, Pair};
 use memchr::{memchr, memmem};
 
 /// Places at which the rest may differ before the other search is worth its preparation of some 100 ns.
 const WRONG: usize = 16;
+/// Longest needle that is looked for by two of its bytes, and longest text: what all places together can cost stays small.
+const SHORT: usize = 64;
+const LONG: usize = 4_096;
+
+/// Bytes of paths and command lines, the most frequent first; small letters, as most texts are asked folded. `memchr`'s own table has
+/// the separators of paths among the rarest.
+const FREQUENT: &[u8] = b"\\/ e.stinrocamldpuw-hf:3\"2bgvyx1k0";
+
+/// How frequent a byte is.
+struct InPaths;
+
+impl HeuristicFrequencyRank for InPaths {
+    fn rank(&self, byte: u8) -> u8 {
+        let place = FREQUENT.iter().position(|known| *known == byte.to_ascii_lowercase());
+        place.and_then(|place| u8::try_from(place).ok()).map_or(0, |place| u8::MAX.saturating_sub(place))
+    }
+}
 
 /// The text, and where its rarest bytes stand.
 #[derive(Debug)]
@@ -21,7 +39,7 @@ pub(crate) struct Needle {
 impl Needle {
     pub(super) fn new(text: &str) -> Self {
         // `None` of one byte, or of none.
-        let pair = Pair::new(text.as_bytes());
+        let pair = Pair::with_ranker(text.as_bytes(), InPaths);
         let (rarest, second) = pair.map_or((0, 0), |pair| (pair.index1(), pair.index2()));
         Self { text: text.as_bytes().into(), rarest, second }
     }
@@ -32,6 +50,13 @@ impl Needle {
 
     /// Where it stands first.
     pub(super) fn find(&self, text: &[u8]) -> Option<usize> {
+        if self.text.len() > text.len() {
+            return None;
+        }
+        by_pair(self, text).unwrap_or_else(|| self.find_by_rarest(text))
+    }
+
+    fn find_by_rarest(&self, text: &[u8]) -> Option<usize> {
         let (rarest, second) = (usize::from(self.rarest), usize::from(self.second));
         let (Some(rare), Some(other)) = (self.text.get(rarest), self.text.get(second)) else { return Some(0) };
         let last = text.len().checked_sub(self.text.len())?;
@@ -50,6 +75,25 @@ impl Needle {
         let found = memmem::find(text.get(from..)?, &self.text)?;
         Some(from.saturating_add(found))
     }
+}
+
+/// Looks for both bytes at sixteen places at once; `None`: not for such a needle or text.
+#[cfg(target_arch = "x86_64")]
+#[inline]
+fn by_pair(needle: &Needle, text: &[u8]) -> Option<Option<usize>> {
+    use memchr::arch::x86_64::sse2::packedpair::Finder;
+    // Longer ones could make each place dear, and longer texts many places.
+    if needle.text.len() > SHORT || text.len() > LONG {
+        return None;
+    }
+    let pair = Pair::with_indices(&needle.text, needle.rarest, needle.second)?;
+    let finder = Finder::with_pair(&needle.text, pair)?;
+    (text.len() >= finder.min_haystack_len()).then(|| finder.find(text, &needle.text))
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+const fn by_pair(_: &Needle, _: &[u8]) -> Option<Option<usize>> {
+    None
 }
 
 #[cfg(test)]
