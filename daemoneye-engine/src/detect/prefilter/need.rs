@@ -163,7 +163,6 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
 
     use super::testing::{condition, place};
     use super::*;
