@@ -33,7 +33,7 @@ pub(super) enum Leaf {
     /// Text in a set of literals; `with_null` when NULL is in the list.
     OneOf {
         subject: Scalar,
-        texts: Box<HashSet<Box<str>>>,
+        texts: HashSet<Box<str>>,
         with_null: bool,
     },
     Fits(Scalar, Fits),

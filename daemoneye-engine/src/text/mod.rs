@@ -68,7 +68,7 @@ pub(crate) enum Way {
     Expression(Box<Expression>),
     Like(Box<[Like]>),
     Network(Box<[Network]>),
-    OneOf(Box<HashSet<Box<str>>>),
+    OneOf(HashSet<Box<str>>),
     Starts(Box<[Box<str>]>),
 }
 
@@ -99,8 +99,7 @@ impl Fits {
 
     pub(crate) fn equal(folding: Folding, values: &[&str]) -> Self {
         let values = all(folding, values);
-        let way =
-            if values.len() > FEW { Way::OneOf(Box::new(values.into_iter().collect())) } else { Way::Equal(values) };
+        let way = if values.len() > FEW { Way::OneOf(values.into_iter().collect()) } else { Way::Equal(values) };
         Self { folding, way }
     }
 

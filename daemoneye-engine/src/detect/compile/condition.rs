@@ -159,7 +159,7 @@ impl Compiler {
             return Ok(if wanted { Test::Never } else { Test::Always });
         }
         if others.is_empty() && matches!(typed.kind, Some(Kind::Text)) {
-            return Ok(Test::Leaf(Leaf::OneOf { subject: typed.scalar, texts: Box::new(texts), with_null }, wanted));
+            return Ok(Test::Leaf(Leaf::OneOf { subject: typed.scalar, texts, with_null }, wanted));
         }
         let tests: Result<Vec<_>, _> =
             list.iter().map(|item| self.compare(subject, Comparison::Equal, item, wanted)).collect();

@@ -163,6 +163,7 @@ pub(super) mod testing {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
 
     use super::testing::{condition, place};
     use super::*;
@@ -218,7 +219,7 @@ mod tests {
     fn an_empty_list_of_values_never_matches() {
         let leaf = |wanted| {
             let subject = Scalar::Column(place("name"));
-            Test::Leaf(Leaf::OneOf { subject, texts: Box::default(), with_null: false }, wanted)
+            Test::Leaf(Leaf::OneOf { subject, texts: HashSet::new(), with_null: false }, wanted)
         };
         assert_eq!(firsts(when_true(&leaf(true), &Weights::default())), Need::never());
         assert_eq!(firsts(when_true(&leaf(false), &Weights::default())), Need::one(Witness::Present(place("name"))));
