@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Output;
+use std::process::{Command, Output};
 
 use collector_core::ledger::{Draft, Ledger, LedgerOptions, TreeOptions};
 use daemoneye_lib::exit::Exit;
@@ -283,4 +283,56 @@ fn entries_of_a_store_that_was_restored_from_a_copy_reach_the_ledger() {
     let compared = home.cli(&["audit", "verify", "--store", home.data().to_str().unwrap()]).unwrap();
     assert_eq!(compared.status.code(), Some(i32::from(Exit::Degraded.code())), "{}", said(&compared));
     assert!(said(&compared).contains("restored: the store is older than the ledger"), "{}", said(&compared));
+}
+
+#[test]
+fn procmonds_log_of_two_histories_finds_that_a_copy_was_put_in_the_place_of_the_ledger() {
+    let home = Home::new().unwrap();
+    let mut log = String::new();
+    let mut run = || {
+        let agent = home.start_ready().unwrap();
+        wait_for("a checkpoint", || Ok(home.cli(&["audit", "checkpoint"])?.status.success().then_some(()))).unwrap();
+        let (_, transcript) = agent.stop().unwrap();
+        log.push_str(&transcript);
+        log.clone()
+    };
+    run();
+    let (data, copy, gone) = (home.data(), home.path().join("copy"), home.path().join("gone"));
+    let put = |from: &Path, to: &Path| {
+        assert!(Command::new("cp").arg("-a").arg(from).arg(to).status().unwrap().success());
+    };
+    put(&data, &copy);
+    let both = run();
+    let lost = both.lines().rfind(|line| line.contains("ledger signed")).unwrap().to_owned();
+    fs::rename(&data, &gone).unwrap();
+    put(&copy, &data);
+    // Past what is gone.
+    let records = |data: &Path| records(&data.join("audit")).len();
+    let all = loop {
+        let all = run();
+        if records(&data) > records(&gone) {
+            break all;
+        }
+    };
+    let newest = all.lines().rfind(|line| line.contains("ledger signed")).unwrap();
+    let file = |name: &str, text: &str| {
+        let path = home.path().join(name);
+        fs::write(&path, text).unwrap();
+        path.to_str().unwrap().to_owned()
+    };
+    let audit = data.join("audit");
+    let verify = |checkpoint: &str, exit: Exit| {
+        let args = ["audit", "verify", "--audit-dir", audit.to_str().unwrap(), "--checkpoint", checkpoint];
+        let output = home.cli(&args).unwrap();
+        assert_eq!(output.status.code(), code(exit), "{checkpoint}: {}", said(&output));
+    };
+    verify(&file("newest.note", newest), Exit::Ok);
+    verify(&file("lost.note", &lost), Exit::Tampered);
+    let log = file("agent.log", &all);
+    verify(&log, Exit::Tampered);
+    let proof = home.path().join("refused.json");
+    let args = ["audit", "prove", "--seq", "0", "--output", proof.to_str().unwrap(), "--since", &log];
+    let output = home.cli(&[&args[..], &["--audit-dir", audit.to_str().unwrap()]].concat()).unwrap();
+    assert_eq!(output.status.code(), code(Exit::Tampered), "{}", said(&output));
+    assert!(!proof.exists());
 }

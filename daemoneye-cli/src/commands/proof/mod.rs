@@ -10,8 +10,8 @@ use std::path::Path;
 
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::proof::{
-    Chosen, EventColumns, Held, HoldFault, Lineage, MAX_PROOF_BYTES, PERIOD_ENTRIES, Part, Period, PeriodError, Proof,
-    Target, Verified, Whole, is_touched,
+    Ancestor, Chosen, EventColumns, Held, HoldFault, Lineage, MAX_PROOF_BYTES, PERIOD_ENTRIES, Part, Period,
+    PeriodError, Proof, Target, Verified, Whole, is_touched,
 };
 use daemoneye_lib::ledger::{AGENT, LedgerRecord};
 use daemoneye_lib::model::{Alert, EventPointer};
@@ -34,6 +34,8 @@ use crate::value;
 
 /// Events of one entity that are proven together: a start, changes, the stop.
 const EVENTS: usize = 64;
+/// Programs and titles of one process among which the one is looked for that its child names: the newest before the child.
+const PROGRAMS: usize = 64;
 /// Actions of the entries that may be part of evidence.
 const CONTEXT: [&str; 5] = ["alert-status", "coverage", "rule-added", "rule-changed", "start"];
 
@@ -155,15 +157,36 @@ async fn cause(session: &Session, alert: &Alert) -> Result<Vec<EventColumns>, Cl
     }
     let mut lineage = Lineage::of(found.iter());
     while let Some(ancestor) = lineage.wanted() {
-        // One that was there before its collector may be told of a moment later than what it started.
-        let sql = "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = 'start' \
-                   ORDER BY time > $2, time DESC LIMIT 1";
-        let params = vec![value::of_text(ancestor), Value { kind: Some(Kind::TimestampUs(alert.time_us)) }];
-        let started = rows(session, Question { params, ..Question::new(sql.to_owned()) }).await?;
-        started.iter().for_each(|row| lineage.add(row));
+        let started = started(session, &ancestor, alert).await?;
+        started.first().iter().for_each(|row| lineage.add(row));
         found.extend(started);
     }
     Ok(found)
+}
+
+/// The rows that show an ancestor as its child names it; else its start that is likeliest, so that the file has what there is.
+async fn started(session: &Session, ancestor: &Ancestor, alert: &Alert) -> Result<Vec<EventColumns>, CliError> {
+    let mut known = Vec::new();
+    if let Some((collector, epoch, number)) = ancestor.child() {
+        for kind in ["start", "modify"] {
+            let sql = format!(
+                "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = '{kind}' AND collector = $2 \
+                 AND (epoch < $3 OR epoch = $3 AND seq < $4) ORDER BY epoch DESC, seq DESC LIMIT {PROGRAMS}"
+            );
+            let mut params = vec![value::of_text(ancestor.entity_id.clone())];
+            params.extend(position(collector, epoch, number));
+            known.extend(rows(session, Question { params, ..Question::new(sql) }).await?);
+            if let Some(shown) = ancestor.shown_by(&known.iter().collect::<Vec<_>>()) {
+                return Ok(shown.into_iter().filter_map(|place| known.get(place)).cloned().collect());
+            }
+        }
+    }
+    // One that was there before its collector may be told of a moment later than what it started.
+    let sql = "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = 'start' \
+               ORDER BY time > $2, time DESC LIMIT 1";
+    let at = Value { kind: Some(Kind::TimestampUs(alert.time_us)) };
+    let params = vec![value::of_text(ancestor.entity_id.clone()), at];
+    rows(session, Question { params, ..Question::new(sql.to_owned()) }).await
 }
 
 /// What the ledger says of an alert, as far as the checkpoint reaches: what operators did with it, its rule, the programs' versions,

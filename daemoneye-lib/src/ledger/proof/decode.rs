@@ -16,7 +16,8 @@ use crate::columns::{PROCESS_EVENTS, process_event_column};
 /// Events of a file. One of a process has 64, evidence 16 causes and 16 ancestors, for each of which two may be needed.
 const MAX_EVENTS: usize = 128;
 /// Entries of a file: those of the time before an alert, and as many again that tell of the alert, its rule and its coverage.
-const MAX_ENTRIES: usize = 2 * RUN_ENTRIES as usize;
+const MAX_ENTRIES: usize = 200_000;
+const _: () = assert!(MAX_ENTRIES as u64 >= 2 * RUN_ENTRIES);
 /// Hashes of a path: a tree has no more than 64 levels, a range's far fewer.
 const MAX_PATH: usize = 128;
 /// Parts of a rule: its text, and one for each file of overrides that changes it.

@@ -114,7 +114,7 @@ pub struct Evidence {
 #[derive(Debug)]
 pub struct Lineage {
     known: HashSet<String>,
-    waiting: VecDeque<String>,
+    waiting: VecDeque<Ancestor>,
     left: usize,
 }
 
@@ -129,10 +129,10 @@ impl Lineage {
         lineage
     }
 
-    /// The next one's `entity_id`, each once; `None`: these are all, or there are too many.
-    pub fn wanted(&mut self) -> Option<String> {
+    /// The next one, each once; `None`: these are all, or there are too many.
+    pub fn wanted(&mut self) -> Option<Ancestor> {
         while let Some(parent) = self.waiting.pop_front().filter(|_| self.left > 0) {
-            if self.known.insert(parent.clone()) {
+            if self.known.insert(parent.entity_id.clone()) {
                 self.left -= 1;
                 return Some(parent);
             }
@@ -142,8 +142,77 @@ impl Lineage {
 
     /// Goes on to the parent of an ancestor whose start is known.
     pub fn add(&mut self, row: &EventColumns) {
-        self.waiting.extend(text(row, "parent_entity_id").map(str::to_owned));
+        self.waiting.extend(Ancestor::of(row));
     }
+}
+
+/// A parent as its child's row names it: a process has a start for each program that it ran, and one of them is the child's parent.
+#[derive(Debug, Clone)]
+pub struct Ancestor {
+    /// Which process.
+    pub entity_id: String,
+    child: EventColumns,
+}
+
+impl Ancestor {
+    fn of(child: &EventColumns) -> Option<Self> {
+        let entity_id = text(child, "parent_entity_id")?.to_owned();
+        Some(Self { entity_id, child: child.clone() })
+    }
+
+    /// Where the child stands in its stream: collector, epoch, number.
+    #[must_use]
+    pub fn child(&self) -> Option<(&str, u64, u64)> {
+        place(&self.child)
+    }
+
+    /// Which of these rows show it as the child names it: its start, or where it took another name or title since, a start of the same
+    /// executable and the event that tells of the change. Of several the first counts.
+    #[must_use]
+    pub fn shown_by(&self, rows: &[&EventColumns]) -> Option<Vec<usize>> {
+        let of = |kind: &'static str| {
+            let told = rows.iter().enumerate().filter(move |(_, row)| text(row, "event_type") == Some(kind));
+            told.filter(|(_, row)| self.is_told_before(row))
+        };
+        if let Some((start, _)) = of("start").find(|(_, row)| self.is_as_named(row)) {
+            return Some(vec![start]);
+        }
+        let (change, changed) = of("modify").find(|(_, row)| self.is_as_named(row))?;
+        let path = text(changed, "executable_path")?;
+        let (start, _) =
+            of("start").find(|(_, row)| text(row, "executable_path") == Some(path) && place(row) < place(changed))?;
+        Some(vec![start, change])
+    }
+
+    /// Whether it is an event of this process that is not later than the child. Of two streams no order is known.
+    fn is_told_before(&self, row: &EventColumns) -> bool {
+        let is_before = match (place(row), self.child()) {
+            (Some((collector, epoch, number)), Some((child, of_child, at))) if collector == child => {
+                (epoch, number) < (of_child, at)
+            }
+            _ => true,
+        };
+        is_before && text(row, "entity_id") == Some(self.entity_id.as_str())
+    }
+
+    /// Whether name, executable and command line are those that the child names, as far as both rows have them.
+    fn is_as_named(&self, row: &EventColumns) -> bool {
+        ["name", "executable_path", "command_line"].into_iter().all(|own| {
+            let named = format!("parent_{own}");
+            let (Some(one), Some(other)) = (text(row, own), text(&self.child, &named)) else { return true };
+            let cut = |of: &EventColumns, column: &str| {
+                text(of, "truncated").is_some_and(|cut| cut.split(',').any(|name| name == column))
+            };
+            one == other
+                || cut(row, own) && other.starts_with(one)
+                || cut(&self.child, &named) && one.starts_with(other)
+        })
+    }
+}
+
+fn place(row: &EventColumns) -> Option<(&str, u64, u64)> {
+    let number = |name: &str| row.get(name).and_then(Value::as_u64);
+    Some((text(row, "collector")?, number("epoch")?, number("seq")?))
 }
 
 fn text<'a>(row: &'a EventColumns, name: &str) -> Option<&'a str> {
@@ -276,6 +345,7 @@ mod tests {
         let process = ProcessRecord {
             entity_id,
             parent_entity_id: parent,
+            parent_name: (number == 2).then(|| "sh".into()),
             pid: 7,
             name: "sh".into(),
             ..ProcessRecord::default()
@@ -288,9 +358,14 @@ mod tests {
         }
     }
 
-    fn row(number: u64) -> EventColumns {
+    fn row(number: u64, event: &ProcessEvent) -> EventColumns {
         let origin = Origin { collector: "procmond", sequence: Some(Sequence::new(3, number)) };
-        Row::columns(EventRow::new(&event(number), origin).cells().map(|(_, cell)| cell))
+        Row::columns(EventRow::new(event, origin).cells().map(|(_, cell)| cell))
+    }
+
+    /// A rule, and what an override changes of it.
+    fn rule() -> Vec<String> {
+        vec!["{}".to_owned(), r#"{"severity":"low"}"#.to_owned()]
     }
 
     fn alert() -> Alert {
@@ -303,7 +378,7 @@ mod tests {
             description: String::new(),
             rule_id: uuid::Uuid::from_u128(2),
             rule_version: 1,
-            rule_hash: rule_hash(&["{}".to_owned()]),
+            rule_hash: rule_hash(&rule()),
             pack: String::new(),
             tags: Vec::new(),
             process: serde_json::Map::new(),
@@ -337,14 +412,15 @@ mod tests {
         nodes: LeafNodes,
         range: EventRange,
         leaves: RangeLeaves,
+        event: fn(u64) -> ProcessEvent,
     }
 
     fn sample() -> Sample {
-        sample_of(SIZE)
+        sample_of(SIZE, event)
     }
 
-    /// With so many entries.
-    fn sample_of(size: u64) -> Sample {
+    /// With so many entries, and these events.
+    fn sample_of(size: u64, event: fn(u64) -> ProcessEvent) -> Sample {
         let (mut builder, mut leaves) = (RangeBuilder::new("procmond"), RangeLeaves::default());
         for number in 1..=4 {
             let content = Content::of_event(&event(number));
@@ -389,7 +465,7 @@ mod tests {
         let root = tree::root(&mut nodes, TreeHash::Sha256, size).unwrap_or_default();
         let signer = NoteSigner::new(&origin("m"), &[1; 32]).unwrap();
         let checkpoint = Checkpoint { origin: origin("m"), size, root }.sign(&signer).unwrap();
-        Sample { alert: alert_text, signer, checkpoint, records, nodes, range, leaves }
+        Sample { alert: alert_text, signer, checkpoint, records, nodes, range, leaves, event }
     }
 
     impl Sample {
@@ -398,12 +474,13 @@ mod tests {
             let target = Target::Evidence(alert().id.to_string());
             let mut proof = Proof::new(target, TreeHash::Sha256, self.checkpoint.clone(), Vec::new());
             proof.alert = Some(self.alert.clone());
-            proof.rule = vec!["{}".to_owned()];
+            proof.rule = rule();
             for record in self.records.iter().filter(|record| entries(record.entry.sequence)) {
                 proof.add_entry(record, self.records.len() as u64, &mut self.nodes).unwrap();
             }
             for number in events {
-                proof.add_event(RANGE, &self.range, &self.leaves, row(*number), *number).unwrap();
+                let row = row(*number, &(self.event)(*number));
+                proof.add_event(RANGE, &self.range, &self.leaves, row, *number).unwrap();
             }
             proof
         }
@@ -417,6 +494,80 @@ mod tests {
             let parts = self.judged(proof).unwrap().parts;
             parts.into_iter().filter(|part| part.whole == Whole::Lacking).map(|part| part.name).collect()
         }
+    }
+
+    #[test]
+    fn an_ancestor_that_ran_another_program_then_is_lacking() {
+        let named = |number: u64| {
+            let mut made = event(number);
+            made.process.as_mut().unwrap().parent_name = (number == 4).then(|| "evil".into());
+            made
+        };
+        let mut sample = sample_of(SIZE, named);
+        let proof = sample.file(&[4, 2, 1], belongs);
+        assert_eq!(sample.lacking(&proof), ["ancestors"]);
+    }
+
+    /// A child of process 1, which ran `name` then.
+    fn child(name: &str) -> EventColumns {
+        let text = |text: &str| Value::from(text);
+        [
+            ("collector", text("procmond")),
+            ("epoch", 3.into()),
+            ("seq", 9.into()),
+            ("parent_entity_id", text(&"01".repeat(16))),
+            ("parent_name", text(name)),
+            ("parent_executable_path", text(&format!("/bin/{name}"))),
+            ("parent_command_line", text(&format!("{name} -x"))),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into()
+    }
+
+    fn told(kind: &str, seq: u64, name: &str, more: &[(&str, &str)]) -> EventColumns {
+        let text = |text: &str| Value::from(text);
+        let mut row: EventColumns = [
+            ("collector", text("procmond")),
+            ("epoch", 3.into()),
+            ("seq", seq.into()),
+            ("event_type", text(kind)),
+            ("entity_id", text(&"01".repeat(16))),
+            ("name", text(name)),
+            ("executable_path", text(&format!("/bin/{name}"))),
+            ("command_line", text(&format!("{name} -x"))),
+        ]
+        .map(|(name, value)| (name.to_owned(), value))
+        .into();
+        row.extend(more.iter().map(|(name, value)| ((*name).to_owned(), text(value))));
+        row
+    }
+
+    #[test]
+    fn the_start_of_an_ancestor_is_that_of_the_program_that_its_child_names() {
+        let ancestor = Ancestor::of(&child("evil")).unwrap();
+        let shown = |rows: &[&EventColumns]| {
+            let found = ancestor.shown_by(rows)?;
+            Some(found.iter().map(|place| rows[*place]["seq"].as_u64().unwrap()).collect::<Vec<_>>())
+        };
+        let (sh, evil) = (told("start", 1, "sh", &[]), told("start", 2, "evil", &[]));
+        assert_eq!(shown(&[&sh, &evil]), Some(vec![2]));
+        assert_eq!(shown(&[&sh]), None, "what it ran before");
+        assert_eq!(shown(&[&told("start", 10, "evil", &[])]), None, "later than the child");
+        for other in [("name", "x"), ("executable_path", "/x"), ("command_line", "evil"), ("entity_id", "x")] {
+            assert_eq!(shown(&[&told("start", 2, "evil", &[other])]), None, "{other:?}");
+        }
+        let mut unread = evil.clone();
+        unread.remove("command_line");
+        assert_eq!(shown(&[&unread]), Some(vec![2]));
+        // A line that was cut begins as the whole one does.
+        let cut = [("command_line", "evil"), ("truncated", "cwd,command_line")];
+        assert_eq!(shown(&[&told("start", 2, "evil", &cut)]), Some(vec![2]));
+        // One that took another title, and the event that tells of it.
+        let before = told("start", 2, "evil", &[("command_line", "evil --daemon")]);
+        let titled = told("modify", 3, "evil", &[]);
+        assert_eq!(shown(&[&before, &titled]), Some(vec![2, 3]));
+        assert_eq!(shown(&[&titled]), None, "no start");
+        assert_eq!(shown(&[&sh, &titled]), None, "of another executable");
     }
 
     /// All that belongs to the alert.
@@ -469,8 +620,18 @@ mod tests {
     }
 
     #[test]
+    fn a_hash_and_an_override_are_no_text_of_a_rule() {
+        let mut sample = sample();
+        let mut proof = sample.file(&[4, 2, 1], belongs);
+        let [document, changed] = rule().try_into().unwrap();
+        proof.rule = vec![format!("{}\n{changed}", rule_hash(&[document]))];
+        assert_eq!(rule_hash(&proof.rule), alert().rule_hash);
+        assert!(matches!(sample.judged(&proof), Err(ProofFault::CorruptRule)));
+    }
+
+    #[test]
     fn evidence_made_before_the_heartbeat_over_it_goes_to_the_end_of_its_checkpoint() {
-        let mut sample = sample_of(OVER);
+        let mut sample = sample_of(OVER, event);
         let proof = sample.file(&[4, 2, 1], belongs);
         let parts = sample.judged(&proof).unwrap().parts;
         let coverage: Vec<Whole> =

@@ -18,7 +18,7 @@ mod told;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-pub use self::evidence::{BEFORE_US, Evidence, Lineage, Part, Role, Whole, is_touched, run_before};
+pub use self::evidence::{Ancestor, BEFORE_US, Evidence, Lineage, Part, Role, Whole, is_touched, run_before};
 pub use self::leaves::{LeafNodes, RangeLeaves};
 pub use self::period::{
     AGENT_AT_ONCE, AGENT_ENTRY_BYTES, AGENT_PAYLOAD_BYTES, AGENT_PER_S, ORDERS_AT_ONCE, ORDERS_PER_S, PERIOD_ENTRIES,

@@ -95,18 +95,25 @@ impl<'a> Judge<'a> {
             self.alert.events.iter().filter_map(|pointer| self.row(self.place_of(pointer)?)).collect();
         let mut lineage = Lineage::of(causes.into_iter());
         let (mut lacking, mut found) = (Vec::new(), 0);
+        let rows: Vec<&EventColumns> = self.proof.events.iter().map(|event| &event.row).collect();
         while let Some(wanted) = lineage.wanted() {
-            let is_start = |row: &EventColumns| {
-                text(row, "entity_id") == Some(wanted.as_str()) && text(row, "event_type") == Some("start")
-            };
-            let place = self.proof.events.iter().position(|event| is_start(&event.row));
-            match place.and_then(|place| Some((place, self.row(place)?))) {
-                Some((place, row)) => {
-                    Self::set(&mut self.events, place, Role::Ancestor);
-                    lineage.add(row);
-                    found += 1;
-                }
-                None => lacking.push(format!("the start of process {wanted}, an ancestor, is not in the file")),
+            let id = &wanted.entity_id;
+            let is_start =
+                |row: &&EventColumns| text(row, "entity_id") == Some(id) && text(row, "event_type") == Some("start");
+            let shown = wanted.shown_by(&rows);
+            // Another of its starts belongs here too, and shows less.
+            let other = || rows.iter().position(is_start).into_iter().collect();
+            let taken: Vec<usize> = shown.clone().unwrap_or_else(other);
+            match (&shown, taken.first()) {
+                (Some(_), _) => found += 1,
+                (None, Some(_)) => lacking.push(format!(
+                    "the start of process {id}, an ancestor, is in the file as that of another program than its child names, or as a later one"
+                )),
+                (None, None) => lacking.push(format!("the start of process {id}, an ancestor, is not in the file")),
+            }
+            taken.iter().for_each(|place| Self::set(&mut self.events, *place, Role::Ancestor));
+            if let Some(row) = taken.first().and_then(|place| rows.get(*place)) {
+                lineage.add(row);
             }
         }
         let bound = if lineage.left == 0 { ", the nearest" } else { ", up to one that names no parent" };
