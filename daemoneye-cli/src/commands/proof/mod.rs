@@ -30,7 +30,7 @@ use crate::args::{Evidence, Known, Prove, VerifyEvidence, VerifyProof};
 use crate::error::CliError;
 use crate::render;
 use crate::settings::Settings;
-use crate::value;
+use crate::value::{self, say};
 
 /// Events of one entity that are proven together: a start, changes, the stop.
 const EVENTS: usize = 64;
@@ -302,7 +302,7 @@ fn say_lacking(verified: &Verified) -> bool {
     let lacking: Vec<&Part> = parts.filter(|part| matches!(part.whole, Whole::Early | Whole::Lacking)).collect();
     for Part { name, whole, detail } in &lacking {
         let word = if *whole == Whole::Early { "cannot be judged yet" } else { "lacking" };
-        eprintln!("{name} {word}: {detail}");
+        say!("{name} {word}: {detail}");
     }
     lacking.is_empty()
 }
