@@ -328,11 +328,12 @@ fn a_store_that_is_gone_is_no_store_that_fits_its_ledger() {
 fn a_foreign_file_steers_no_terminal() {
     let home = tempfile::tempdir().unwrap();
     let file = home.path().join("proof");
-    std::fs::write(&file, "{\"\\u001b]0;pwned\\u0007\\u001b[2Jverified\": 1}\n").unwrap();
-    let key = "daemoneye/m/audit+a1b2c3d4+AQ==";
+    std::fs::write(&file, "{\"\\n\\u001b]0;pwned\\u0007\\u001b[2Jverified\": 1}\n").unwrap();
+    ledger(&home.path().join("data").join("audit"));
+    let key = stdout(&cli(home.path(), &["audit", "key"]));
     for args in [["audit", "verify-proof"], ["alerts", "verify-evidence"]] {
-        let output = cli(home.path(), &[args[0], args[1], file.to_str().unwrap(), "--vkey", key]);
-        assert_ne!(code(&output), 0);
+        let output = cli(home.path(), &[args[0], args[1], file.to_str().unwrap(), "--vkey", key.trim()]);
+        assert!(code(&output) != 0 && stderr(&output).contains("is no proof as"), "{}", stderr(&output));
         assert!(!output.stderr.iter().any(|byte| *byte == 0x1b || *byte == 7), "{}", stderr(&output));
     }
 }

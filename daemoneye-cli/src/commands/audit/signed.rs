@@ -130,8 +130,12 @@ pub(super) fn read_note(path: &Path, wanted: Option<&Named>) -> Result<String, C
     let mut progress = Progress::new("holding against what was kept", Unit::Bytes);
     let held = hold_kept(&named.directory, &kept.notes.taken, |at| progress.show(at.bytes, at.total_bytes));
     drop(progress);
-    // What cannot be read, the verification names that follows.
-    let Ok(KeptSummary { fork, largest, signed, unsigned }) = held else { return Ok(newest) };
+    let KeptSummary { fork, largest, signed, unsigned } = match held {
+        Ok(held) => held,
+        // The verification that follows names the place.
+        Err(error) if error.exit() == Exit::Tampered => return Ok(newest),
+        Err(error) => return Err(super::unreadable(&named.directory, &error)),
+    };
     if signed == 0 {
         return Ok(newest);
     }

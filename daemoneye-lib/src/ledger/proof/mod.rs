@@ -198,7 +198,10 @@ impl Proof {
     /// # Errors
     /// [`ProofFault::CorruptFile`]: it is not exactly what [`Self::to_file`] writes.
     pub fn of_file(text: &str) -> Result<Self, ProofFault> {
-        let proof: Self = serde_json::from_str(text).map_err(|error| ProofFault::CorruptFile(error.to_string()))?;
+        let proof: Self = serde_json::from_str(text).map_err(|error| {
+            // It repeats names of the file, which may hold line ends.
+            ProofFault::CorruptFile(error.to_string().replace(char::is_control, " "))
+        })?;
         let mut same = decode::Same(text.as_bytes());
         if serde_json::to_writer_pretty(&mut same, &proof).is_err() || same.0 != b"\n" {
             return Err(ProofFault::CorruptFile("it was written anew or changed".to_owned()));
