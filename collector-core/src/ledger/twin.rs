@@ -93,7 +93,7 @@ fn lacks_first(log: &LogOptions, options: &TreeOptions, entries: u64, grown: &Gr
     if grown.unsigned.has_key {
         let long =
             "the ledger names a key and goes on for longer than it is ever unsigned, but its checkpoints are gone";
-        return grown.unsigned.is_long().then(|| long.to_owned());
+        return grown.unsigned.ran_long().then(|| long.to_owned());
     }
     // A seed is put in its place when the ledger has named its key; a credential was there before any ledger.
     let seed = Seeds::file(&options.keys_dir);

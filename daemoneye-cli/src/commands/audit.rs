@@ -176,7 +176,8 @@ fn judge(summary: &LedgerSummary, directory: &Path) -> Result<(&'static str, Exi
         eprintln!(
             "every entry verifies, but {lacking}: procmond signs each minute and every thousand entries. It could not (its log, the alert \
              \"Audit ledger damaged or not signed\" and `ledger-damage` entries say so), or checkpoints were taken away and what they were \
-             over was replaced; verify it with a newer --checkpoint that left the host"
+             over was replaced, or the ledger was copied slowly while it was written, its checkpoints first; verify it with a newer \
+             --checkpoint that left the host"
         );
         return Ok(("unsigned_end", Exit::Degraded));
     }

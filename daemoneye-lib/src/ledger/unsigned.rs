@@ -79,10 +79,13 @@ impl UnsignedEnd {
     /// Whether it is longer than what a collector leaves that signs.
     #[must_use]
     pub fn is_long(&self) -> bool {
-        self.own > OWN_ENTRIES
-            || self.entries > ALL_ENTRIES
-            || self.ran_ms > HEARTBEATS.saturating_mul(interval_ms())
-            || self.paused_ms > PAUSES.saturating_mul(interval_ms())
+        self.ran_long() || self.paused_ms > PAUSES.saturating_mul(interval_ms())
+    }
+
+    /// The same, but for pauses: a collector that is started again and again and finds no room for a checkpoint makes them.
+    #[must_use]
+    pub fn ran_long(&self) -> bool {
+        self.own > OWN_ENTRIES || self.entries > ALL_ENTRIES || self.ran_ms > HEARTBEATS.saturating_mul(interval_ms())
     }
 
     /// Whether a signature is missing that has to be there.

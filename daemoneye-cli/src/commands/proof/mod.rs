@@ -171,7 +171,7 @@ async fn started(session: &Session, ancestor: &Ancestor, alert: &Alert) -> Resul
         for kind in ["start", "modify"] {
             let sql = format!(
                 "SELECT * FROM process_events WHERE entity_id = $1 AND event_type = '{kind}' AND collector = $2 \
-                 AND (epoch < $3 OR epoch = $3 AND seq < $4) ORDER BY epoch DESC, seq DESC LIMIT {PROGRAMS}"
+                 AND (epoch < $3 OR epoch = $3 AND (seq < $4 OR start_kind = 'baseline')) ORDER BY epoch DESC, seq DESC LIMIT {PROGRAMS}"
             );
             let mut params = vec![value::of_text(ancestor.entity_id.clone())];
             params.extend(position(collector, epoch, number));

@@ -171,11 +171,18 @@ impl Loading<'_> {
 
     fn overrides(&mut self, documents: &[Document]) {
         let mut told = overrides::Told::default();
+        let now_us = jiff::Timestamp::now().as_microsecond();
         for document in of_kind(documents, Kind::Override) {
             let read = overrides::read(document, &self.lists);
-            match read.and_then(|over| told.take(&over).map(|()| over)) {
+            match read.and_then(|over| told.look(&over, now_us).map(|()| over)) {
                 Ok(over) => match self.rules.get_mut(&over.rule) {
-                    Some(rule) => self.problems.extend(over.apply(rule).err().unwrap_or_default()),
+                    Some(rule) => {
+                        let exceptions = over.exceptions.clone();
+                        match over.apply(rule) {
+                            Ok(()) => told.take(exceptions),
+                            Err(problems) => self.problems.extend(problems),
+                        }
+                    }
                     None => self.problems.push(over.without_rule(self.rules.values())),
                 },
                 Err(problems) => self.problems.extend(problems),

@@ -91,21 +91,24 @@ impl Reader<'_> {
 pub(super) struct Told(BTreeMap<Uuid, Arc<Exception>>);
 
 impl Told {
-    /// Takes those of a file, unless one of them says what another one says: both would count the same hits, and of two owners and
-    /// expiries one would go unseen. Of two directories the later one's words count, as with all that an override sets.
-    pub(super) fn take(&mut self, over: &Override) -> Result<(), Vec<Refusal>> {
+    /// Refuses a file of which an exception says what another one says: both would count the same hits, and of two owners and
+    /// expiries one would go unseen. One that has run out may be said again. Of two directories the later one's words count, as with all
+    /// that an override sets.
+    pub(super) fn look(&self, over: &Override, now_us: i64) -> Result<(), Vec<Refusal>> {
         let (mut own, mut problems) = (BTreeMap::new(), Vec::new());
         for exception in &over.exceptions {
-            match self.0.get(&exception.id).or_else(|| own.get(&exception.id)) {
+            let first = self.0.get(&exception.id).or_else(|| own.get(&exception.id).copied());
+            match first.filter(|first| !first.is_expired(now_us)) {
                 Some(first) => problems.push(same_condition(exception, first)),
-                None => drop(own.insert(exception.id, Arc::clone(exception))),
+                None => drop(own.insert(exception.id, exception)),
             }
         }
-        if problems.is_empty() {
-            self.0.extend(own);
-            return Ok(());
-        }
-        Err(problems)
+        if problems.is_empty() { Ok(()) } else { Err(problems) }
+    }
+
+    /// Takes those of a file that is in force.
+    pub(super) fn take(&mut self, exceptions: Vec<Arc<Exception>>) {
+        self.0.extend(exceptions.into_iter().map(|exception| (exception.id, exception)));
     }
 }
 

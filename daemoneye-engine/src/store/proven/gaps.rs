@@ -47,6 +47,8 @@ impl RowKey {
 #[derive(Debug)]
 pub(super) struct GapFact {
     pub(super) entry: Option<u64>,
+    /// The first entry about it.
+    pub(super) first: Option<u64>,
     /// `None`: it was not stored any more when it was told of first.
     pub(super) row: Option<Value>,
     /// When it ended: retention goes by that.
@@ -137,7 +139,8 @@ impl Gaps {
                 return;
             }
             self.gone = self.gone.saturating_add(usize::from(row.is_none()));
-            let fact = GapFact { entry, row, to_us, later: Vec::new(), is_stored: Cell::new(false), told_us };
+            let is_stored = Cell::new(false);
+            let fact = GapFact { entry, first: entry, row, to_us, later: Vec::new(), is_stored, told_us };
             self.facts.insert(key, fact);
             return;
         };

@@ -245,7 +245,9 @@ pub(super) fn newest(transaction: &ReadTransaction, facts: &Facts) -> Result<u64
         let (at, gap) = row?;
         let key = RowKey::of(&gap.value().decode()?.audited(at.value().1));
         let fact = key.and_then(|key| facts.gaps.facts.get(&key));
-        newest = newest.max(fact.and_then(|fact| fact.entry).unwrap_or_default());
+        // One that came while the outbox was full is told of late, and a copy may have it before.
+        let first = fact.filter(|_| facts.lost == 0).and_then(|fact| fact.first);
+        newest = newest.max(first.unwrap_or_default());
     }
     Ok(newest)
 }

@@ -99,6 +99,7 @@ fn backup(change: impl FnOnce(&Path)) -> Proven {
     let store = Store::open(options(dir.path())).unwrap();
     raise(&store, records.get(25).unwrap(), "b");
     store.set_alert_status(alert, AlertStatus::Closed, "operator:0", "").unwrap();
+    lasting(&store, 2_000_000, 3_000_000);
     lasting(&store, 60_000_000, 61_000_000);
     ledger.drain(&store);
     drop(store);

@@ -184,7 +184,8 @@ impl Ancestor {
         Some(vec![start, change])
     }
 
-    /// Whether it is an event of this process that is not later than the child. Of two streams no order is known.
+    /// Whether it is an event of this process that is not later than the child. Of two streams no order is known, and the collector's
+    /// first look at all that runs may come behind its first events.
     fn is_told_before(&self, row: &EventColumns) -> bool {
         let is_before = match (place(row), self.child()) {
             (Some((collector, epoch, number)), Some((child, of_child, at))) if collector == child => {
@@ -192,7 +193,8 @@ impl Ancestor {
             }
             _ => true,
         };
-        is_before && text(row, "entity_id") == Some(self.entity_id.as_str())
+        let is_told = is_before || text(row, "start_kind") == Some("baseline");
+        is_told && text(row, "entity_id") == Some(self.entity_id.as_str())
     }
 
     /// Whether name, executable and command line are those that the child names, as far as both rows have them.
@@ -553,6 +555,8 @@ mod tests {
         assert_eq!(shown(&[&sh, &evil]), Some(vec![2]));
         assert_eq!(shown(&[&sh]), None, "what it ran before");
         assert_eq!(shown(&[&told("start", 10, "evil", &[])]), None, "later than the child");
+        let looked_at = told("start", 10, "evil", &[("start_kind", "baseline")]);
+        assert_eq!(shown(&[&looked_at]), Some(vec![10]), "it ran before, and was looked at later");
         for other in [("name", "x"), ("executable_path", "/x"), ("command_line", "evil"), ("entity_id", "x")] {
             assert_eq!(shown(&[&told("start", 2, "evil", &[other])]), None, "{other:?}");
         }
