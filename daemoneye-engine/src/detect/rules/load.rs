@@ -171,15 +171,14 @@ impl Loading<'_> {
 
     fn overrides(&mut self, documents: &[Document]) {
         let mut told = overrides::Told::default();
-        let now_us = jiff::Timestamp::now().as_microsecond();
         for document in of_kind(documents, Kind::Override) {
             let read = overrides::read(document, &self.lists);
-            match read.and_then(|over| told.look(&over, now_us).map(|()| over)) {
+            match read.and_then(|over| told.look(&over).map(|()| over)) {
                 Ok(over) => match self.rules.get_mut(&over.rule) {
                     Some(rule) => {
                         let exceptions = over.exceptions.clone();
                         match over.apply(rule) {
-                            Ok(()) => told.take(exceptions),
+                            Ok(()) => told.add(exceptions),
                             Err(problems) => self.problems.extend(problems),
                         }
                     }

@@ -48,7 +48,7 @@ pub(super) struct Override {
     /// With its place.
     dedup: Option<(Vec<String>, Location)>,
     window_s: Option<u32>,
-    exceptions: Vec<Arc<Exception>>,
+    pub(super) exceptions: Vec<Arc<Exception>>,
 }
 
 /// Reads an override.
@@ -94,7 +94,8 @@ impl Told {
     /// Refuses a file of which an exception says what another one says: both would count the same hits, and of two owners and
     /// expiries one would go unseen. One that has run out may be said again. Of two directories the later one's words count, as with all
     /// that an override sets.
-    pub(super) fn look(&self, over: &Override, now_us: i64) -> Result<(), Vec<Refusal>> {
+    pub(super) fn look(&self, over: &Override) -> Result<(), Vec<Refusal>> {
+        let now_us = jiff::Timestamp::now().as_microsecond();
         let (mut own, mut problems) = (BTreeMap::new(), Vec::new());
         for exception in &over.exceptions {
             let first = self.0.get(&exception.id).or_else(|| own.get(&exception.id).copied());
@@ -106,8 +107,15 @@ impl Told {
         if problems.is_empty() { Ok(()) } else { Err(problems) }
     }
 
+    /// Looks at those of a file and takes them, whatever else becomes of it.
+    pub(super) fn take(&mut self, over: &Override) -> Result<(), Vec<Refusal>> {
+        self.look(over)?;
+        self.add(over.exceptions.clone());
+        Ok(())
+    }
+
     /// Takes those of a file that is in force.
-    pub(super) fn take(&mut self, exceptions: Vec<Arc<Exception>>) {
+    pub(super) fn add(&mut self, exceptions: Vec<Arc<Exception>>) {
         self.0.extend(exceptions.into_iter().map(|exception| (exception.id, exception)));
     }
 }
