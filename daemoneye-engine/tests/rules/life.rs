@@ -326,7 +326,7 @@ fn two_exceptions_with_one_condition_in_one_directory_are_refused_with_both_plac
     let one = |condition: &str, owner: &str, expires: &str| {
         format!("  - where: {condition}\n    owner: {owner}\n    reason: known\n    expires: {expires}\n")
     };
-    let (first, second) = (one("name = 'nginx'", "alice", "2026-02-01"), one("name = 'nginx'", "bob", "never"));
+    let (first, second) = (one("name = 'nginx'", "alice", "2099-02-01"), one("name = 'nginx'", "bob", "never"));
     let head = format!("override: {ID}\nexceptions:\n");
     let path = dirs.write("local/a.yaml", &format!("{head}{first}{}{second}", one("pid = 7", "alice", "never")));
     let twice = "the exception in line 11 has the condition of the one in local/a.yaml:3 (keep one of them";

@@ -110,9 +110,10 @@ impl Restorations {
         self.told.iter_mut().chain(&mut self.copy).try_for_each(|one| one.settle(files))
     }
 
-    /// Whether an entry came between a copy and its return.
-    pub(super) fn has(&self, entry: Option<u64>) -> bool {
-        of(&self.told, entry).is_some()
+    /// Whether an entry came between a copy and its return. Behind it stands what `later` tells: what waits in a copy is as old as it.
+    pub(super) fn has(&self, entry: Option<u64>, later: Option<u64>) -> bool {
+        let copy = self.copy.iter().filter(|_| later.is_none());
+        of(self.told.iter().chain(copy), entry).is_some()
     }
 
     /// The same of the last entry about an alert or a row of coverage, which is counted.

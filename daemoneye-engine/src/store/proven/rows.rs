@@ -59,7 +59,9 @@ impl<'a> Rows<'a> {
 
     pub(super) fn alerts(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
         let restored = &self.facts.restorations;
-        for (id, entry, _) in self.facts.alerts.shrunk.iter().filter(|(_, _, before)| !restored.has(*before)) {
+        for (id, entry, _) in
+            self.facts.alerts.shrunk.iter().filter(|(_, entry, before)| !restored.has(*before, *entry))
+        {
             let what = format!("it was changed: {} has less of it than an entry before", shown(*entry));
             found.report(format!("alert {id}"), what);
         }
@@ -180,7 +182,7 @@ impl<'a> Rows<'a> {
 
     pub(super) fn coverage(&self, transaction: &ReadTransaction, found: &mut Proven) -> Result<(), StoreError> {
         let (gaps, restored) = (&self.facts.gaps, &self.facts.restorations);
-        for (id, entry, _) in gaps.shrunk.iter().filter(|(_, _, before)| !restored.has(*before)) {
+        for (id, entry, _) in gaps.shrunk.iter().filter(|(_, entry, before)| !restored.has(*before, *entry)) {
             let what = format!("it was changed: {} says what cannot have become of it", shown(*entry));
             found.report(format!("coverage row {id}"), what);
         }

@@ -84,7 +84,8 @@ fn a_store_that_lacks_what_it_had_without_a_word_of_a_copy_lacks_what_was_delete
     assert!(found.restored.is_empty() && found.problems.len() >= 3, "{found:?}");
 }
 
-/// A backup beside a ledger that went on: an alert and a row of coverage came behind it, and the alert that it has was closed.
+/// A backup beside a ledger that went on: an alert and a row of coverage came behind it, another row grew, and the alert that it has
+/// was closed. What it tells of that row waits in it still.
 fn backup(change: impl FnOnce(&Path)) -> Proven {
     let (dir, mut ledger, records) = covered(4);
     let store = filled(dir.path(), &records, &[]);
