@@ -6,10 +6,10 @@
 
 use super::dictionaries;
 use super::inside;
+use super::passing::{Passage, through};
 use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, DictionaryArray, StringArray, StringViewArray};
 use datafusion::arrow::datatypes::{DataType, Int32Type};
 use datafusion::arrow::record_batch::RecordBatch;
-use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
@@ -18,15 +18,13 @@ use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode};
-use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::physical_plan::{
-    DisplayAs, DisplayFormatType, ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties,
-    replace_children_if_necessary,
+    ExecutionPlan, Partitioning, PhysicalExpr, PlanProperties, replace_children_if_necessary,
 };
 use futures::StreamExt as _;
+use futures::stream::{self, BoxStream};
 use std::collections::HashMap;
-use std::fmt;
 use std::sync::Arc;
 
 /// Groups that are kept at most; more leave and begin again. As many as a batch has rows.
@@ -48,7 +46,7 @@ pub(super) fn grouped(node: &Arc<dyn ExecutionPlan>) -> Option<Result<Arc<dyn Ex
         let partitions = input.properties().partitioning.partition_count();
         let partitioning = Partitioning::UnknownPartitioning(partitions);
         let properties = Arc::new(properties.with_partitioning(partitioning));
-        Some(Arc::new(Grouped { input, aggregate: Arc::new(aggregate.clone()), column, properties }))
+        Some(through(&input, Grouped { aggregate: Arc::new(aggregate.clone()), column, properties }))
     };
     let input = inside(aggregate.input());
     if input.downcast_ref::<UnionExec>().is_none() {
@@ -83,56 +81,33 @@ fn column_of(aggregate: &AggregateExec) -> Option<usize> {
     (is_plain && text == DataType::Utf8View).then_some(column)
 }
 
-#[derive(Debug)]
+/// Above an input that has the column as a dictionary.
+#[derive(Debug, Clone)]
 struct Grouped {
-    /// Has the column as a dictionary.
-    input: Arc<dyn ExecutionPlan>,
     /// What it stands for.
     aggregate: Arc<AggregateExec>,
     column: usize,
     properties: Arc<PlanProperties>,
 }
 
-impl DisplayAs for Grouped {
-    fn fmt_as(&self, _: DisplayFormatType, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Grouped")
-    }
-}
+impl Passage for Grouped {
+    const NAME: &'static str = "Grouped";
+    const KEEPS_ORDER: bool = false;
 
-impl ExecutionPlan for Grouped {
-    fn name(&self) -> &'static str {
-        "Grouped"
+    fn properties(&self, _: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
+        Arc::clone(&self.properties)
     }
 
-    fn properties(&self) -> &Arc<PlanProperties> {
-        &self.properties
-    }
-
-    fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
-        vec![&self.input]
-    }
-
-    fn apply_expressions(
+    fn pass(
         &self,
-        _: &mut dyn FnMut(&Arc<dyn PhysicalExpr>) -> Result<TreeNodeRecursion>,
-    ) -> Result<TreeNodeRecursion> {
-        Ok(TreeNodeRecursion::Continue)
-    }
-
-    fn with_new_children(
-        self: Arc<Self>,
-        mut children: Vec<Arc<dyn ExecutionPlan>>,
-    ) -> Result<Arc<dyn ExecutionPlan>> {
-        let Some(input) = children.pop() else { return Ok(self) };
-        let Self { aggregate, column, properties, .. } = self.as_ref();
-        let (aggregate, properties) = (Arc::clone(aggregate), Arc::clone(properties));
-        Ok(Arc::new(Self { input, aggregate, column: *column, properties }))
-    }
-
-    fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, Arc::clone(&context))?;
-        let groups = Groups::new(&self.aggregate, self.column, &context)?;
-        let halves = futures::stream::try_unfold((input, groups), async |(mut input, mut groups)| {
+        input: SendableRecordBatchStream,
+        context: &TaskContext,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        let groups = match Groups::new(&self.aggregate, self.column, context) {
+            Ok(groups) => groups,
+            Err(error) => return stream::iter([Err(error)]).boxed(),
+        };
+        let halves = stream::try_unfold((input, groups), async |(mut input, mut groups)| {
             while let Some(batch) = input.next().await {
                 groups.add(&batch?)?;
                 if groups.are_many() {
@@ -141,7 +116,7 @@ impl ExecutionPlan for Grouped {
             }
             if groups.texts.is_empty() { Ok(None) } else { groups.leave().map(|half| Some((half, (input, groups)))) }
         });
-        Ok(Box::pin(RecordBatchStreamAdapter::new(self.schema(), halves)))
+        halves.boxed()
     }
 }
 

@@ -1,4 +1,4 @@
-//! A node that hands the batches of its only input on: partitions and order are the input's, and mostly its columns.
+//! A node that hands the batches of its only input on: partitions, order and columns are the input's unless it says otherwise.
 
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
@@ -14,10 +14,22 @@ use std::sync::Arc;
 pub(super) trait Passage: Clone + fmt::Debug + Send + Sync + 'static {
     /// The node's name in plans.
     const NAME: &'static str;
+    /// Whether batches leave in the order in which those of their partition came.
+    const KEEPS_ORDER: bool = true;
 
     /// What is known of the batches as they leave.
     fn properties(&self, input: &Arc<dyn ExecutionPlan>) -> Arc<PlanProperties> {
         Arc::clone(input.properties())
+    }
+
+    /// What comes in for one partition that leaves.
+    fn open(
+        &self,
+        input: &Arc<dyn ExecutionPlan>,
+        partition: usize,
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        input.execute(partition, Arc::clone(context))
     }
 
     /// The batches of one partition as they leave.
@@ -54,7 +66,7 @@ impl<P: Passage> ExecutionPlan for Passing<P> {
     }
 
     fn maintains_input_order(&self) -> Vec<bool> {
-        vec![true]
+        vec![P::KEEPS_ORDER]
     }
 
     fn children(&self) -> Vec<&Arc<dyn ExecutionPlan>> {
@@ -77,7 +89,7 @@ impl<P: Passage> ExecutionPlan for Passing<P> {
     }
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
-        let input = self.input.execute(partition, Arc::clone(&context))?;
+        let input = self.passage.open(&self.input, partition, &context)?;
         let schema = self.schema();
         Ok(Box::pin(RecordBatchStreamAdapter::new(schema, self.passage.pass(input, &context))))
     }
