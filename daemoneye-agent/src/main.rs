@@ -68,6 +68,10 @@ fn main() -> ExitCode {
         .into()
 }
 
+/// How long a thread for blocking work waits for more of it. Work goes round among those that wait, so with the runtime's own 10 s what comes
+/// each second would keep ten of them, each with memory of its own.
+const IDLE: Duration = Duration::from_millis(500);
+
 /// Settings, then logging, then the part of the jail that must come before threads, then a runtime, then the work, then a
 /// bounded drain.
 fn start<J>(
@@ -82,7 +86,11 @@ fn start<J>(
         .map_err(|error| AgentError::io("start logging", "", std::io::Error::other(error)))?;
     let settings = Settings::read(config, &sources.environment)?;
     let jail = confine(&settings)?;
-    let runtime = builder().enable_all().build().map_err(|source| AgentError::io("start a runtime", "", source))?;
+    let runtime = builder()
+        .enable_all()
+        .thread_keep_alive(IDLE)
+        .build()
+        .map_err(|source| AgentError::io("start a runtime", "", source))?;
     let outcome = work(settings, jail, &runtime);
     runtime.shutdown_timeout(DRAIN);
     outcome

@@ -5,9 +5,9 @@
 //! ever leaves the agent without rules because of a typing error.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
-use std::time::SystemTime;
 
 use daemoneye_engine::detect::rules::{Lists, Pack};
 use daemoneye_engine::detect::{Exception, Exceptions, GRACE_US, Judged, LoadedRule, Refusal, RuleSet, rules};
@@ -74,7 +74,7 @@ struct Loaded {
     lists: Lists,
     packs: Vec<Pack>,
     problems: Vec<Refusal>,
-    fingerprint: Vec<(PathBuf, u64, Option<SystemTime>)>,
+    fingerprint: u64,
 }
 
 /// The rules in force.
@@ -292,13 +292,14 @@ fn difference(before: &[LoadedRule], fresh: &rules::Loaded, running: usize) -> R
     reloaded
 }
 
-/// Path, length and time of change of every file that a load reads.
-fn fingerprint(dirs: &[PathBuf]) -> Vec<(PathBuf, u64, Option<SystemTime>)> {
-    let print = |path: PathBuf| match std::fs::metadata(&path) {
-        Ok(about) => (path, about.len(), about.modified().ok()),
-        Err(_) => (path, 0, None),
-    };
-    rules::files(dirs).into_iter().map(print).collect()
+/// Over path, length and time of change of every file that a load reads; of thousands of files these themselves are a megabyte.
+fn fingerprint(dirs: &[PathBuf]) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    for path in rules::files(dirs) {
+        let about = std::fs::metadata(&path).map_or((0, None), |about| (about.len(), about.modified().ok()));
+        (path, about).hash(&mut hasher);
+    }
+    hasher.finish()
 }
 
 #[cfg(test)]
