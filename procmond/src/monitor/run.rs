@@ -248,7 +248,10 @@ impl<'a> Run<'a> {
     async fn on_time(&mut self) -> Result<(), SourceError> {
         if matches!(self.look, Look::Fenced { .. }) {
             tracing::warn!("announcements are late by {FENCE:?}; who has ended is told by the next snapshot");
-            lock(&self.monitor.watch).apply(Input::End { complete: false });
+            let mut watch = lock(&self.monitor.watch);
+            watch.tracker.overtake();
+            watch.apply(Input::End { complete: false });
+            drop(watch);
             self.look = Look::Settling;
             return Ok(());
         }

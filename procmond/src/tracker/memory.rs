@@ -99,8 +99,8 @@ pub(super) struct Live {
     pub(super) traits: Traits,
     /// Sweep before whose end it was last announced.
     pub(super) noticed: u32,
-    /// Sweep that met it first.
-    pub(super) found: u32,
+    /// When the sweep began that told it last; 0: none did.
+    pub(super) found_us: i64,
     pub(super) ended: bool,
     pub(super) slim: bool,
     /// Its start was estimated.
@@ -234,8 +234,8 @@ impl Memory {
         let was_slim = former.as_ref().is_some_and(|live| live.slim);
         // A new program is read in full.
         let mut slim = was_slim && record.truncated.iter().any(|field| field == SLIM_MARK);
-        let (seen, noticed, found, ended) =
-            former.map_or((0, 0, 0, false), |live| (live.seen, live.noticed, live.found, live.ended));
+        let (seen, noticed, found_us, ended) =
+            former.map_or((0, 0, 0, false), |live| (live.seen, live.noticed, live.found_us, live.ended));
         let mut parts = Parts::of(record);
         self.make_room(&parts);
         if slim || self.is_short_of(&parts) {
@@ -248,7 +248,7 @@ impl Memory {
         let (pid, start_us) = (record.pid, record.start_time_us);
         // The record is newer than the vitals of any scan before it.
         let estimated = record.identity() == Identity::Estimated;
-        let live = Live { pid, start_us, kept, latest: None, seen, traits, noticed, found, ended, slim, estimated };
+        let live = Live { pid, start_us, kept, latest: None, seen, traits, noticed, found_us, ended, slim, estimated };
         self.put(entity, live);
         self.by_pid.insert(pid, entity);
     }

@@ -132,6 +132,10 @@ pub struct Tracker {
     memory: Memory,
     /// Number of the sweep that began last.
     sweep: u32,
+    /// When it did.
+    began_us: i64,
+    /// What was announced up to here may come behind a sweep that has met what came of it.
+    late_us: i64,
     found: Sweep,
     now_us: i64,
     /// Newest time of any input, for what follows from a sweep.
@@ -153,6 +157,8 @@ impl Tracker {
             baseline_done: false,
             memory: Memory::new(limits),
             sweep: 0,
+            began_us: 0,
+            late_us: i64::MIN,
             found: Sweep::default(),
             now_us: 0,
             latest_us: 0,

@@ -17,6 +17,10 @@ impl Tracker {
         let Notice { time_us, pid, start_ticks, what } = notice;
         self.now_us = time_us;
         self.latest_us = self.latest_us.max(time_us);
+        if time_us > self.late_us {
+            // They come in their order.
+            self.late_us = i64::MIN;
+        }
         match what {
             What::Fork { parent, credentials, .. } => self.forked(pid, start_ticks, parent, credentials, emit),
             What::Exec(record, image, _) => self.executed(ProcessRecord { pid, ..*record }, start_ticks, image, emit),
@@ -107,24 +111,36 @@ impl Tracker {
             return self.suspect(entity, record, 0, emit);
         };
         let Some(live) = self.memory.live_mut(&entity) else { return };
-        let (slim, found, before) = (live.slim, live.found, live.traits);
+        let (slim, found_us, before) = (live.slim, live.found_us, live.traits);
         let Some(mut known) = live.decoded() else { return };
         record.entity_id.clone_from(&known.entity_id);
         record.identity = if ticks.is_some() { Identity::Exact.into() } else { known.identity };
         record.start_time_us = known.start_time_us;
+        // The snapshot that told this process began behind it, and has met what came of it.
+        let late = self.now_us <= self.late_us.min(found_us);
+        if late && before.image.stays(image) {
+            return self.count_announced();
+        }
         let modified = change::announced(&mut known, &mut record, slim);
         bound(&mut known);
-        // A snapshot has told this very program already: it met it just now, or the announcement is late.
-        let read = before.image.stays(image) || (self.found.open && found == self.sweep);
-        let told = modified.is_empty() && found > 0 && read;
-        self.announce(entity, &mut known, Traits { raised: if told { before.raised } else { 0 }, image });
+        // A snapshot has told this very program already, as its image says, or because it met it just now.
+        let met = self.found.open && found_us == self.began_us && !before.image.replaced_by(image);
+        let told = modified.is_empty() && found_us > 0 && (met || before.image.stays(image));
+        let past = late && before.image.replaced_by(image);
+        let raised = if told || past { before.raised } else { 0 };
+        if past {
+            // What is known is newer.
+            self.count_announced();
+        } else {
+            self.announce(entity, &mut known, Traits { raised, image });
+        }
         if told {
             return;
         }
         let modified_fields = modified.into_iter().map(str::to_owned).collect();
         let start_kind = StartKind::Exec.into();
         emit(ProcessEvent { start_kind, modified_fields, ..self.event(EventType::Start, known.clone()) });
-        self.suspect(entity, known, 0, emit);
+        self.suspect(entity, known, raised, emit);
     }
 
     fn exited(&mut self, pid: u32, ticks: Option<u64>, code: Option<i32>, emit: Emit<'_>) {
@@ -167,8 +183,12 @@ impl Tracker {
 
     /// Keeps a start that was announced.
     fn announce(&mut self, entity: EntityId, record: &mut ProcessRecord, traits: Traits) {
-        self.counters.announced = self.counters.announced.saturating_add(1);
+        self.count_announced();
         self.keep(entity, record, traits);
+    }
+
+    fn count_announced(&mut self) {
+        self.counters.announced = self.counters.announced.saturating_add(1);
     }
 
     fn keep(&mut self, entity: EntityId, record: &mut ProcessRecord, traits: Traits) {

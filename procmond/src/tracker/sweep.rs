@@ -121,6 +121,7 @@ impl Tracker {
     pub(super) fn begin(&mut self, time_us: i64) {
         self.now_us = time_us;
         self.latest_us = time_us;
+        self.began_us = time_us;
         self.sweep = self.sweep.saturating_add(1);
         // Whoever has not started by now is found again.
         self.found.clear();
@@ -155,6 +156,11 @@ impl Tracker {
     /// Nobody listened for a while: what the next sweep finds was not missed by whoever announces.
     pub fn excuse(&mut self) {
         self.found.settled = false;
+    }
+
+    /// The sweep ends now although what was announced before it has not all come.
+    pub fn overtake(&mut self) {
+        self.late_us = self.began_us;
     }
 
     /// Whether [`Self::proceed`] has anything to do.
@@ -206,7 +212,8 @@ impl Tracker {
         let (slim, mut traits) = (live.slim, live.traits);
         let Some(mut known) = live.decoded() else { return };
         let change = change::between(&known, &record, slim, (traits.image, image));
-        if announced && !settling && !change.modified.is_empty() {
+        let differs = !change.modified.is_empty() || traits.image.replaced_by(image);
+        if announced && !settling && differs {
             self.found.stage(entity, &mut record, image);
             return;
         }
@@ -218,12 +225,13 @@ impl Tracker {
         bound(&mut known);
         if change.exec {
             traits = Traits { raised: 0, image };
-        } else if image != Image::UNSEEN {
+        // Of a program that looks like the one before it the announcement may be late: it tells the start, and whose image it is.
+        } else if image != Image::UNSEEN && !(self.late_us == self.began_us && traits.image.replaced_by(image)) {
             traits.image = image;
         }
         self.memory.store(entity, &mut known, traits);
         if let Some(live) = self.memory.live_mut(&entity).filter(|_| change.exec) {
-            live.found = self.sweep;
+            live.found_us = self.began_us;
         }
         if !change.modified.is_empty() {
             self.tell(&known, change, emit);
@@ -345,7 +353,7 @@ impl Tracker {
         self.memory.store(entity, &mut record, Traits { raised: 0, image });
         if let Some(live) = self.memory.live_mut(&entity) {
             live.see(self.sweep, None);
-            live.found = self.sweep;
+            live.found_us = self.began_us;
             live.ended = ended.is_some();
         }
         if untold {

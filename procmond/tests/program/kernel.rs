@@ -141,6 +141,28 @@ fn a_debugger_a_program_in_memory_and_a_stolen_name_are_suspicious() {
     }
 }
 
+/// procmond does so itself when it starts, and the baseline of another one may meet it in between.
+#[test]
+fn who_was_there_before_and_executes_itself_starts_at_the_look_and_once_more_at_the_exec() {
+    for source in kernel_sources() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, script) = (dir.path().join("data"), dir.path().join("again.sh"));
+        std::fs::write(&script, "read go\n[ \"$AGAIN\" ] && read never\nexport AGAIN=1\nexec sh \"$0\"\n").unwrap();
+        let mut again = Running::spawn(Command::new("sh").arg(&script));
+        let mut procmond = Procmond::ready(&data, source, &[]);
+        again.tell();
+        procmond.find("its exec", |event| is(event, "start", again.pid()) && event["start_kind"] == "exec");
+        again.end();
+        procmond.find("its end", |event| is(event, "stop", again.pid()));
+        let (events, _) = procmond.log(&data);
+        let starts = of(&events, EventType::Start, again.pid());
+        let [look, exec] = starts[..] else { panic!("{source}: {starts:#?}") };
+        assert_eq!((look.start_kind(), exec.start_kind()), (StartKind::Baseline, StartKind::Exec), "{source}");
+        assert_eq!(process(look).command_line, process(exec).command_line, "{source}: they look alike");
+        assert!(look.time_us < exec.time_us && exec.source == source, "{source}: {starts:#?}");
+    }
+}
+
 /// How long one deletion is waited for; it is told within a second.
 const TRY: Duration = Duration::from_secs(5);
 

@@ -11,11 +11,12 @@ pub struct ImageMark([u64; 6]);
 
 impl ImageMark {
     /// Code, stack and heap: the addresses that a process cannot move by writing itself a new title, which may move the
-    /// others. `None` where they may not be seen.
+    /// others. `None` where they may not be seen, and in the middle of an exec, where the stack stands at a place that it
+    /// does not keep.
     #[must_use]
     pub const fn fixed(&self) -> Option<[u64; 3]> {
         let [code, stack, heap, ..] = self.0;
-        if stack == 0 { None } else { Some([code, stack, heap]) }
+        if stack == 0 || self.is_blank() { None } else { Some([code, stack, heap]) }
     }
 
     /// There is no program yet, or never: between the old image and the new one an exec shows the new executable without

@@ -14,6 +14,7 @@ fn fields_are_counted_from_the_last_parenthesis() {
     assert_eq!((stat.cpu_ticks, stat.start_ticks, stat.rss_pages), (75, 987_654, 300));
     assert_eq!(stat.image, ImageMark([11, 13, 20, 21, 22, 23]));
     assert_eq!((stat.image.fixed(), ImageMark([1, 0, 0, 0, 0, 0]).fixed()), (Some([11, 13, 20]), None));
+    assert_eq!(ImageMark([0, 140_720_386_955_106, 0, 0, 0, 0]).fixed(), None, "in the middle of an exec");
     assert_eq!(stat.exit_status, 256);
     assert_eq!(tty(stat.tty_nr).as_deref(), Some("pts/0"));
 }

@@ -2,6 +2,7 @@
 
 mod births;
 mod hashes;
+mod merge;
 mod restarts;
 mod snapshots;
 mod storm;
