@@ -198,8 +198,10 @@ fn lines(path: &Path, each: &mut dyn FnMut(RecordBatch) -> Result<(), ReplayErro
         if read as u64 == LINE_BYTES {
             return Err(corrupt(format!("it has more than {LINE_BYTES} bytes")));
         }
-        if read > 0 && !text.trim().is_empty() {
-            rows.push(row(&text, path).map_err(|error| error.unwrap_or_else(corrupt))?);
+        // What other systems put before text; JSON has none.
+        let row_text = if line == 1 { text.strip_prefix('\u{feff}').unwrap_or(&text) } else { &text };
+        if read > 0 && !row_text.trim().is_empty() {
+            rows.push(row(row_text, path).map_err(|error| error.unwrap_or_else(corrupt))?);
         }
         if rows.len() == PIECE || (read == 0 && !rows.is_empty()) {
             let batch = ingest::batch_from_json(&rows).map_err(|error| corrupt(before(&error, line, rows.len())))?;

@@ -341,6 +341,25 @@ fn rows_without_a_place_in_a_stream_are_refused_with_what_is_missing() {
 }
 
 #[test]
+fn an_export_may_begin_with_a_byte_order_mark_and_no_other_line() {
+    let dir = tempfile::tempdir().unwrap();
+    let file = dir.path().join("events.jsonl");
+    let rows = |text: &str| {
+        std::fs::write(&file, text).unwrap();
+        let mut rows = 0;
+        let done = read(&file, &mut |events| {
+            rows += events.batch.num_rows();
+            Ok(())
+        });
+        done.map(|_| rows).map_err(|error| error.to_string())
+    };
+    let row = "{\"time\":\"2026-01-31T12:00:00Z\",\"collector\":\"p\",\"epoch\":1,\"seq\":1}\r\n";
+    assert_eq!(rows(&format!("\u{feff}{row}{row}")), Ok(2));
+    assert_eq!(rows(&format!("\u{feff}\r\n{row}")), Ok(1));
+    assert!(rows(&format!("{row}\u{feff}{row}")).unwrap_err().contains("line 2"));
+}
+
+#[test]
 fn a_rule_finds_in_a_replay_what_it_finds_live() {
     let rows = history();
     let events = events_of(batch_from_json(&rows).unwrap());
