@@ -11,6 +11,7 @@ use collector_core::ledger::{Draft, Ledger, LedgerOptions, SigningError, TreeOpt
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
 use daemoneye_lib::ledger::event::Content;
+use daemoneye_lib::ledger::kept::{KeptRoots, Offered};
 use daemoneye_lib::ledger::keys::{KeyEntry, rotation_note};
 use daemoneye_lib::ledger::note::{NoteSigner, VerifierKey};
 use daemoneye_lib::ledger::notes::{checkpoint_file, checkpoints_log, keys_file};
@@ -90,7 +91,7 @@ impl Home {
 
     fn demand(&self, key: Option<&VerifierKey>, checkpoint: Option<&str>) -> Result<LedgerSummary, LedgerError> {
         let checkpoint = checkpoint.map(str::to_owned);
-        let demands = Demands { patience: Patience::NONE, key: key.cloned(), checkpoint };
+        let demands = Demands { patience: Patience::NONE, key: key.cloned(), checkpoint, ..Demands::default() };
         verify_with(&self.audit(), &demands, |_| {})
     }
 
@@ -647,9 +648,22 @@ fn a_ledger_that_only_names_the_key_that_was_given_is_refused() {
     let payload = KeyEntry { key: victim.clone(), note }.payload();
     ledger.append(Draft::now("test", "key-rotated", payload)).unwrap();
     drop(ledger);
-    assert!(home.demand(Some(&own), None).is_ok());
-    let error = home.demand(Some(&victim), Some(&exported)).unwrap_err();
-    assert!(matches!(&error.what, LedgerFault::CorruptKeys(what) if what.contains("no checkpoint")), "{error}");
+    let whole = home.demand(Some(&own), None).unwrap();
+    // Nor does what their key signs behind that, alone or in a log.
+    let origin = own.name().to_owned();
+    let late = Checkpoint { origin, size: whole.entries, root: whole.root.unwrap() };
+    let note = late.sign(&own_signer).unwrap();
+    for exported in [&exported, &note] {
+        let error = home.demand(Some(&victim), Some(exported)).unwrap_err();
+        assert!(matches!(&error.what, LedgerFault::CorruptKeys(what) if what.contains("no checkpoint")), "{error}");
+    }
+    for (trusted, is_vouched) in [(&victim, false), (&own, true)] {
+        let mut kept = KeptRoots::of(vec![own.clone(), victim.clone()]);
+        assert_eq!(kept.offer(&note, &late), Offered::Taken);
+        let demands = Demands { key: Some(trusted.clone()), kept: kept.into(), ..Demands::default() };
+        let kept_entries = verify_with(&home.audit(), &demands, |_| {}).map(|summary| summary.kept_entries);
+        assert_eq!(kept_entries.ok(), is_vouched.then_some(Some(whole.entries)));
+    }
 }
 
 /// Cuts the last entries away, and everything that says that there were more.

@@ -10,7 +10,8 @@ use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::{Demands, LedgerError, LedgerSummary, SetBack, SetBacks, verify_with};
+use daemoneye_lib::ledger::note::VerifierKey;
+use daemoneye_lib::ledger::{Demands, LedgerError, LedgerFault, LedgerSummary, SetBack, SetBacks, verify_with};
 use daemoneye_lib::proto::{Empty, Row, operator_request::Verb, operator_response::Answer};
 use daemoneye_lib::segment::{DurableNote, SegmentName, list};
 use serde_json::Value as Json;
@@ -87,16 +88,26 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     let key = verify.vkey.as_deref().map(signed::parse_key).transpose()?;
     let directory = directory_of(verify.ledger, settings).await?;
     let wanted = signed::origin(&directory);
-    let kept = |path: PathBuf| signed::read_note(&path, wanted.as_deref());
-    let demands = Demands { key, checkpoint: verify.checkpoint.map(kept).transpose()?, ..Demands::default() };
-    let mut progress = Progress::new("verifying", Unit::Bytes);
-    let verified = verify_with(&directory, &demands, |at| progress.show(at.bytes, at.total_bytes));
-    drop(progress);
+    let checkpoint = verify.checkpoint.as_deref();
+    let mut keys = checkpoint.map_or_else(Vec::new, |_| signed::keys_of(&directory));
+    keys.extend(key.clone());
+    let (mut held, mut verified) = walked(&directory, checkpoint, wanted.as_deref(), (key.as_ref(), keys))?;
+    let lacks_keys = verified.as_ref().is_ok_and(|summary| summary.unlisted_keys);
+    if lacks_keys && held.as_ref().is_some_and(signed::Held::has_unsigned) {
+        // The file of keys has not all that the entries name.
+        let keys = signed::entered_keys(&directory).into_iter().chain(key.clone()).collect();
+        (held, verified) = walked(&directory, checkpoint, wanted.as_deref(), (key.as_ref(), keys))?;
+    }
     let summary = match verified {
         Ok(summary) => summary,
         Err(error) if error.exit() == Exit::Usage => return Err(CliError::Usage(error.what.to_string())),
         Err(error) if error.exit() == Exit::Unreadable => return Err(unreadable(&directory, &error)),
         Err(error) => {
+            if let (LedgerFault::CorruptFork { size, .. }, Some(held)) = (&error.what, &held)
+                && error.file == directory
+            {
+                held.tell_fork(*size);
+            }
             // Whoever does not read the row is told by the code.
             let _unread = render::rows(settings.format, &BAD, &[bad_row(&error, &directory)]);
             return Err(CliError::Tampered(error));
@@ -111,7 +122,14 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     }
     tell_unsigned(&summary);
     tell_set_backs(&summary.set_backs);
+    if let Some(held) = &held {
+        held.tell();
+    }
     let (mut result, mut exit) = judge(&summary, &directory)?;
+    let short = held.as_ref().and_then(|held| held.shortfall(key.as_ref()));
+    if let Some(word) = short.filter(|_| exit == Exit::Ok) {
+        (result, exit) = (word, Exit::Degraded);
+    }
     let compared = if compares { Some(compare::ask(settings, &directory).await?) } else { None };
     if let Some(word) = compared.as_ref().and_then(|compared| compared.lacks).filter(|_| exit == Exit::Ok) {
         (result, exit) = (word, Exit::Degraded);
@@ -127,6 +145,26 @@ async fn run_verify(verify: Verify, settings: &Settings) -> Result<Exit, CliErro
     }
     render::rows(settings.format, &columns, &[row])?;
     Ok(exit)
+}
+
+/// What a ledger is held against, and what came of it.
+type Walked = (Option<signed::Held>, Result<LedgerSummary, LedgerError>);
+
+/// Walks the ledger once. `known`: the key that is trusted, and those by which kept checkpoints are judged.
+fn walked(
+    directory: &Path,
+    checkpoint: Option<&Path>,
+    wanted: Option<&signed::Named>,
+    (key, known): (Option<&VerifierKey>, Vec<VerifierKey>),
+) -> Result<Walked, CliError> {
+    let held = checkpoint.map(|path| signed::Held::read(path, wanted, known)).transpose()?;
+    let mut demands = Demands { key: key.cloned(), ..Demands::default() };
+    if let Some(held) = &held {
+        held.demand(&mut demands);
+    }
+    let mut progress = Progress::new("verifying", Unit::Bytes);
+    let verified = verify_with(directory, &demands, |at| progress.show(at.bytes, at.total_bytes));
+    Ok((held, verified))
 }
 
 /// How far signatures reach, the reader's own among them.

@@ -61,9 +61,19 @@ impl Forked {
     }
 
     fn verify(&self, log: &str) -> Output {
+        self.verify_with(log, &[])
+    }
+
+    /// With the key that was kept.
+    fn verify_by_key(&self, log: &str) -> Output {
+        let key = stdout(&cli(self.home.path(), &["audit", "key"]));
+        self.verify_with(log, &["--vkey", key.trim()])
+    }
+
+    fn verify_with(&self, log: &str, more: &[&str]) -> Output {
         let log = self.log(log);
         let args = ["audit", "verify", "--format", "json", "--checkpoint", log.to_str().unwrap()];
-        cli(self.home.path(), &args)
+        cli(self.home.path(), &[&args, more].concat())
     }
 
     /// All that was ever logged.
@@ -100,7 +110,11 @@ fn what_nobody_signed_or_another_ledger_did_says_nothing_in_a_log_and_is_counted
     let other = Checkpoint { origin: origin("other"), size: 5, root: [9; 32] }.sign(&other).unwrap();
     let beside = [forge(5), forge(10), forge(99), other].map(|note| logged(&note)).concat();
     let honest = [&forked.both, &forked.there[0], &forked.there[1]].map(|note| logged(note)).concat();
+    // Or the ledger was begun anew, in the place of the one that they are of.
     let output = forked.verify(&format!("{honest}{beside}"));
+    assert_eq!(result(&output), (3, "checkpoints_unsigned".to_owned()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("give that with --vkey"), "{}", stderr(&output));
+    let output = forked.verify_by_key(&format!("{honest}{beside}"));
     assert_eq!(result(&output), (0, "verified".to_owned()), "{}", stderr(&output));
     let said = stderr(&output);
     assert!(said.contains("3 checkpoints") && said.contains("1 checkpoints") && said.contains("against 3"), "{said}");
@@ -109,6 +123,36 @@ fn what_nobody_signed_or_another_ledger_did_says_nothing_in_a_log_and_is_counted
     assert_eq!(result(&output), (76, "tampered".to_owned()), "{}", stderr(&output));
     // Alone it is a claim about this ledger that does not hold.
     assert_eq!(code(&forked.verify(&beside)), 76);
+}
+
+#[test]
+fn a_log_of_any_number_of_checkpoints_finds_the_one_that_was_replaced() {
+    let forked = Forked::new();
+    let forger = NoteSigner::new(&origin("4f3c"), &[9; 32]).unwrap();
+    let forged = Checkpoint { origin: origin("4f3c"), size: 7, root: [9; 32] }.sign(&forger).unwrap();
+    let many: String = (100..100_100).map(|size| forged.replacen("\n7\n", &format!("\n{size}\n"), 1)).collect();
+    let [both, gone, there] = [&forked.both, &forked.gone, &forked.there[1]].map(|note| logged(note));
+    let output = forked.verify_by_key(&format!("{both}{many}{gone}{there}"));
+    assert_eq!(result(&output), (76, "tampered".to_owned()), "{}", stderr(&output));
+    assert!(stderr(&output).contains("over 7 entries, the last before it that fits over 4"), "{}", stderr(&output));
+}
+
+#[test]
+fn checkpoints_count_whatever_the_file_of_keys_lacks() {
+    let forked = Forked::new();
+    let audit = forked.home.path().join("data/audit");
+    let ledger = signed(&audit);
+    ledger.rotate_key().unwrap();
+    drop(ledger);
+    let rotated = more(&audit, "start", 2);
+    let size = Checkpoint::dangerous_unverified(&rotated).unwrap().size;
+    let keys = std::fs::read_to_string(audit.join("keys")).unwrap();
+    assert_eq!(keys.lines().count(), 2);
+    // The newest may be missing: it is written behind the entry that names it.
+    std::fs::write(audit.join("keys"), format!("{}\n", keys.lines().next().unwrap())).unwrap();
+    let output = forked.verify(&format!("{}{}{}", logged(&rotated), logged(&forked.there[0]), logged(&forked.both)));
+    assert_eq!(result(&output), (0, "verified".to_owned()), "{}", stderr(&output));
+    assert!(stdout(&output).contains(&format!("\"kept_entries\":{size}")), "{output:?}");
 }
 
 #[test]

@@ -5,18 +5,15 @@
 //! anybody may have written into a log, so that says nothing and is counted.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 
+use super::Hash;
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
-use super::tiles::{TreeError, tree_file, tree_hash};
-use super::tree::{Frontier, TreeHash};
-use super::{Hash, LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerVerifier, Patience};
-use crate::segment::{SegmentName, list};
+use super::keys::KeyChain;
+use super::note::{Note, NoteError, VerifierKey};
 
-/// Entries between two calls of a progress callback: some milliseconds of work.
-const PROGRESS_ENTRIES: u64 = 4096;
+/// Checkpoints that [`KeptRoots`] holds: 347 days of one each minute, 100 bytes each.
+pub const MAX_ROOTS: usize = 500_000;
 
 /// A checkpoint as it stands in a file; nobody has looked at its signature.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,96 +82,136 @@ pub struct KeptFork {
     pub fits: u64,
 }
 
-/// How a ledger stands to kept checkpoints.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct KeptSummary {
-    /// One that its keys signed and that it contradicts.
-    pub fork: Option<KeptFork>,
-    /// The one over most entries that its keys signed, whether or not it reaches so far.
-    pub largest: Option<KeptNote>,
-    /// How many its keys signed.
-    pub signed: u64,
-    /// How many they did not sign.
-    pub unsigned: u64,
+/// What became of a checkpoint that was offered to [`KeptRoots`].
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Offered {
+    /// It was there already.
+    Known,
+    /// There is no room for it.
+    LeftOut,
+    /// It counts from here on.
+    Taken,
+    /// None of the keys signed it.
+    Unsigned,
 }
 
-/// Walks a ledger and holds it against kept checkpoints, all of which name its origin. It is not judged otherwise.
-///
-/// # Errors
-/// The ledger cannot be read to its end.
-pub fn hold_kept(
-    dir: &Path,
-    notes: &[KeptNote],
-    mut progress: impl FnMut(LedgerProgress),
-) -> Result<KeptSummary, LedgerError> {
-    let of_tree = |error: TreeError| {
-        let what = match error {
-            TreeError::Segment(error) => LedgerFault::Segment(error),
-            other => LedgerFault::CorruptTree(other.to_string()),
+/// A checkpoint in [`KeptRoots`].
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// How many of those that count stood before it.
+    before: u64,
+    /// Which of the keys signed it.
+    key: usize,
+}
+
+/// Checkpoints that keys signed, each as what verifying needs of it: entries and root.
+#[derive(Debug, Clone, Default)]
+pub struct KeptRoots {
+    keys: Vec<VerifierKey>,
+    roots: BTreeMap<(u64, Hash), Place>,
+}
+
+impl KeptRoots {
+    /// None yet; those count that one of these keys signed.
+    #[must_use]
+    pub const fn of(keys: Vec<VerifierKey>) -> Self {
+        Self { keys, roots: BTreeMap::new() }
+    }
+
+    /// Takes a note of a checkpoint, in the order of its file.
+    pub fn offer(&mut self, note: &str, checkpoint: &Checkpoint) -> Offered {
+        let Checkpoint { size, root, .. } = *checkpoint;
+        if self.roots.contains_key(&(size, root)) {
+            return Offered::Known;
+        }
+        let Ok(note) = note.parse::<Note>() else { return Offered::Unsigned };
+        let says = |text: &str| text.parse::<Checkpoint>().is_ok_and(|said| said == *checkpoint);
+        let signed = |key: &VerifierKey| match note.verified(key) {
+            Err(NoteError::PeerUnsigned) => None,
+            verified => Some(verified.is_ok_and(says) && key.name() == checkpoint.origin),
         };
-        LedgerError { sequence: 0, file: tree_file(dir), offset: 0, what }
-    };
-    let nothing = KeptSummary { fork: None, largest: None, signed: 0, unsigned: notes.len() as u64 };
-    // A plain chain signs nothing.
-    let Some(hash) = tree_hash(dir).map_err(of_tree)? else { return Ok(nothing) };
-    let unreadable = |e| LedgerError { sequence: 0, file: dir.to_owned(), offset: 0, what: LedgerFault::Segment(e) };
-    let from = LedgerReader::resume(dir, LedgerVerifier::default(), Patience::LIVE).map_err(unreadable)?;
-    let mut reader = from.with_leaves(Some(hash));
-    let segments = list(dir, &SegmentName::ledger()).map_err(unreadable)?.into_iter();
-    let sizes: Vec<(u64, u64)> =
-        segments.map(|(number, path)| (number, std::fs::metadata(path).map_or(0, |m| m.len()))).collect();
-    let total_bytes = sizes.iter().map(|(_, bytes)| bytes).sum();
-    let mut walk = Walk::new(hash, notes);
-    while let Some(record) = reader.advance()? {
-        walk.take(&record);
-        let entries = walk.tree.size();
-        if entries.is_multiple_of(PROGRESS_ENTRIES) {
-            let (segment, offset) = reader.verifier().position();
-            let before: u64 = sizes.iter().filter(|(number, _)| *number < segment).map(|(_, bytes)| bytes).sum();
-            progress(LedgerProgress { entries, bytes: before + offset, total_bytes });
+        let found = self.keys.iter().enumerate().find_map(|(at, key)| Some((at, signed(key)?)));
+        let Some((key, true)) = found.filter(|_| size > 0) else { return Offered::Unsigned };
+        if self.roots.len() >= MAX_ROOTS {
+            return Offered::LeftOut;
         }
+        self.roots.insert((size, root), Place { before: self.roots.len() as u64, key });
+        Offered::Taken
     }
-    let Some(keys) = &walk.keys else { return Ok(nothing) };
-    let signed = SignedNotes::of(notes, keys);
-    let fork = signed.fork(|size| walk.roots.get(&size).copied().flatten());
-    let (largest, count) = (signed.largest().cloned(), signed.notes.len() as u64);
-    Ok(KeptSummary { fork, largest, signed: count, unsigned: signed.unsigned })
+
+    /// How many there are.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.roots.len()
+    }
+
+    /// Whether there is none.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.roots.is_empty()
+    }
+
+    /// The keys by which they were judged.
+    #[must_use]
+    pub fn keys(&self) -> &[VerifierKey] {
+        &self.keys
+    }
+
+    /// Of the one over so many entries, the first that does not fit: entries that the last one is over which stands before it in
+    /// the file. Of what was signed later the rewritten history may be the one that fits.
+    #[must_use]
+    pub fn fits_before(&self, size: u64) -> u64 {
+        let places = self.roots.range((size, [0; 32])..=(size, [u8::MAX; 32])).map(|(_, place)| place.before);
+        let bad = places.min().unwrap_or_default();
+        let smaller = self.roots.range(..(size, [0; 32])).rev();
+        smaller.filter(|(_, place)| place.before < bad).map(|((size, _), _)| *size).next().unwrap_or_default()
+    }
+
+    /// Entries, root and the key that signed, from the fewest entries on.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Hash, Option<&VerifierKey>)> {
+        self.roots.iter().map(|((size, root), place)| (*size, root, self.keys.get(place.key)))
+    }
 }
 
-struct Walk {
-    tree: Frontier,
-    keys: Option<KeyChain>,
-    /// Per size that was asked for, once it is reached.
-    roots: BTreeMap<u64, Option<Hash>>,
-}
+#[cfg(test)]
+mod tests {
+    use super::super::note::NoteSigner;
+    use super::*;
 
-impl Walk {
-    fn new(hash: TreeHash, notes: &[KeptNote]) -> Self {
-        Self { tree: Frontier::new(hash), keys: None, roots: notes.iter().map(|kept| (kept.size, None)).collect() }
+    const ORIGIN: &str = "daemoneye/4f/audit";
+
+    fn signer(seed: u8) -> NoteSigner {
+        NoteSigner::new(ORIGIN, &[seed; 32]).unwrap()
     }
 
-    fn take(&mut self, record: &LedgerRecord) {
-        self.follow_keys(record);
-        let Some(leaf) = record.leaf else { return };
-        self.tree.push(leaf, |_, _, _| {});
-        if let Some(root) = self.roots.get_mut(&self.tree.size()) {
-            *root = Some(self.tree.root());
-        }
+    fn offer(roots: &mut KeptRoots, seed: u8, size: u64, root: u8) -> Offered {
+        let checkpoint = Checkpoint { origin: ORIGIN.into(), size, root: [root; 32] };
+        roots.offer(&checkpoint.sign(&signer(seed)).unwrap(), &checkpoint)
     }
 
-    /// As far as they hold together: where they do not, whoever verifies the ledger refuses it.
-    fn follow_keys(&mut self, record: &LedgerRecord) {
-        let action = record.entry.action.as_str();
-        if action != CREATED && action != ROTATED {
-            return;
+    #[test]
+    fn checkpoints_count_once_in_the_order_of_their_file_if_a_key_signed_them() {
+        let mut roots = KeptRoots::of(vec![signer(1).verifier().clone(), signer(2).verifier().clone()]);
+        let given = [(1, 4, 1), (2, 7, 1), (1, 4, 1), (3, 5, 1), (1, 6, 2), (2, 10, 2), (1, 0, 1)];
+        let offered = given.map(|(seed, size, root)| offer(&mut roots, seed, size, root));
+        use Offered::{Known, Taken, Unsigned};
+        assert_eq!(offered, [Taken, Taken, Known, Unsigned, Taken, Taken, Unsigned]);
+        assert_eq!(roots.iter().map(|(size, ..)| size).collect::<Vec<_>>(), [4, 6, 7, 10]);
+        // Over 6 was signed behind the one over 7.
+        assert_eq!((roots.fits_before(7), roots.fits_before(10), roots.fits_before(4)), (4, 7, 0));
+        let mut forged = Checkpoint { origin: ORIGIN.into(), size: 9, root: [1; 32] };
+        let note = forged.sign(&signer(1)).unwrap().replace("\n9\n", "\n8\n");
+        forged.size = 8;
+        assert_eq!(roots.offer(&note, &forged), Unsigned);
+    }
+
+    #[test]
+    fn the_room_is_bounded_and_what_it_sheds_is_told() {
+        let mut roots = KeptRoots::of(vec![signer(1).verifier().clone()]);
+        for size in 1..=MAX_ROOTS as u64 {
+            roots.roots.insert((size, [0; 32]), Place { before: size, key: 0 });
         }
-        let Some(entry) = KeyEntry::parse(&record.payload) else { return };
-        match self.keys.as_mut() {
-            Some(keys) if action == ROTATED => {
-                let _is_followed = keys.follow(&entry.note).is_ok();
-            }
-            None if action == ROTATED => {}
-            _ => self.keys = Some(KeyChain::new(entry.key)),
-        }
+        assert_eq!(offer(&mut roots, 1, 7, 9), Offered::LeftOut);
+        assert_eq!((roots.len(), offer(&mut roots, 1, 7, 0)), (MAX_ROOTS, Offered::Known));
     }
 }

@@ -214,6 +214,7 @@ impl LedgerVerifier {
             set_backs: SetBacks::NONE,
             unsigned: UnsignedEnd::NONE,
             kept_entries: None,
+            unlisted_keys: false,
         }
     }
 
@@ -297,8 +298,10 @@ pub struct LedgerSummary {
     pub set_backs: SetBacks,
     /// What stands behind the last checkpoint; filled where the whole ledger is walked.
     pub unsigned: UnsignedEnd,
-    /// Entries that the checkpoint from elsewhere is over.
+    /// Entries that the checkpoint from elsewhere is over, of several the most.
     pub kept_entries: Option<u64>,
+    /// Its entries name a key by which no checkpoint from elsewhere was judged.
+    pub unlisted_keys: bool,
 }
 
 /// How far a verification is.

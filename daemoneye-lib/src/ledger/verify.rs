@@ -3,9 +3,12 @@
 //! Nothing of the writer is used but the formats. What a ledger cannot know of itself, that all of it was rewritten and signed
 //! again, a checkpoint tells that was kept elsewhere.
 
+use std::iter::Peekable;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
+use super::kept::KeptRoots;
 use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
 use super::note::{NoteError, VerifierKey};
 use super::notes::{
@@ -16,7 +19,8 @@ use super::set_backs::SetBacks;
 use super::tiles::{GrowingTree, Tile, read_tile, tile_path, tiles_name, tree_file, tree_hash};
 use super::unsigned::{CHECKPOINT_ENTRIES, UnsignedEnd};
 use super::{
-    LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier, Patience,
+    Hash, LedgerError, LedgerFault, LedgerProgress, LedgerReader, LedgerRecord, LedgerSummary, LedgerVerifier,
+    Patience,
 };
 use crate::segment::{DurableNote, SegmentError, SegmentName, list};
 
@@ -35,11 +39,13 @@ pub struct Demands {
     pub key: Option<VerifierKey>,
     /// The note of a checkpoint that left the host.
     pub checkpoint: Option<String>,
+    /// All of a log of them, which keys of this ledger signed.
+    pub kept: Arc<KeptRoots>,
 }
 
 impl Default for Demands {
     fn default() -> Self {
-        Self { patience: Patience::LIVE, key: None, checkpoint: None }
+        Self { patience: Patience::LIVE, key: None, checkpoint: None, kept: Arc::default() }
     }
 }
 
@@ -110,6 +116,7 @@ pub fn verify_with(
     (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
     (summary.unsynced_tiles, summary.set_backs) = (walk.unsynced_tiles, walk.set_backs);
     (summary.unsigned, summary.kept_entries) = (walk.unsigned, walk.kept_entries);
+    summary.unlisted_keys = walk.keys.iter().flat_map(KeyChain::keys).any(|key| !demands.kept.keys().contains(key));
     Ok(summary)
 }
 
@@ -127,6 +134,8 @@ struct Walk<'a> {
     behind: CheckpointWalk,
     /// The one from elsewhere.
     exported: Option<(&'a str, Checkpoint)>,
+    /// Those of a log, from the one over fewest entries that was not reached.
+    kept: Peekable<Box<dyn Iterator<Item = (u64, &'a Hash, Option<&'a VerifierKey>)> + 'a>>,
     /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
     keys_text: Option<String>,
     /// Tiles over the entries up to here were on the disk when the writer said so; a power failure may have spoilt later ones.
@@ -197,6 +206,7 @@ impl<'a> Walk<'a> {
             ahead,
             behind,
             exported,
+            kept: (Box::new(demands.kept.iter()) as Box<dyn Iterator<Item = _>>).peekable(),
             checkpoints: 0,
             signed_entries: 0,
             unsigned: UnsignedEnd::NONE,
@@ -258,14 +268,31 @@ impl<'a> Walk<'a> {
             self.ahead = self.behind.advance().map_err(|error| notes_fault(self.dir, error))?;
         }
         if let Some((note, checkpoint)) = self.exported.take_if(|(_, checkpoint)| checkpoint.size == size) {
-            self.is_ours(note, &checkpoint).map_err(|what| (None, what))?;
-            // The ledger's own checkpoints before it may be of whoever has the seed, so they do not narrow it down.
-            self.fits(&checkpoint, 0).map_err(|what| (Some((self.dir.to_owned(), 0)), what))?;
-            self.kept_entries = Some(size);
-            self.unsigned.sign();
-            self.vouched |= self.follows_trusted();
+            let key = self.is_ours(note, &checkpoint).map_err(|what| (None, what))?;
+            let vouches = self.is_trusted(key);
+            self.is_kept(size, &checkpoint.root, vouches)?;
+        }
+        while let Some((_, root, key)) = self.kept.next_if(|(at, ..)| *at == size) {
+            let vouches = key.is_some_and(|key| self.is_trusted(key));
+            self.is_kept(size, root, vouches)?;
         }
         self.look_again(size)
+    }
+
+    /// A checkpoint from elsewhere, of which a key of this ledger or the trusted one vouches.
+    fn is_kept(&mut self, size: u64, root: &Hash, vouches: bool) -> Result<(), Fault> {
+        // The ledger's own checkpoints before it may be of whoever has the seed, so they do not narrow it down.
+        self.fits(size, root, 0).map_err(|what| (Some((self.dir.to_owned(), 0)), what))?;
+        self.kept_entries = Some(size);
+        self.unsigned.sign();
+        self.vouched |= vouches;
+        Ok(())
+    }
+
+    /// Whether it is the trusted key, or one that it handed over to. Those before it do not count, as in [`Self::follows_trusted`].
+    fn is_trusted(&self, key: &VerifierKey) -> bool {
+        let mut from = self.keys.iter().flat_map(KeyChain::keys).skip_while(|known| self.trusted != Some(known));
+        self.trusted == Some(key) || from.any(|known| known == key)
     }
 
     /// Takes up what a live writer has signed since the walk began: behind the last checkpoint that is known, and now and then from there on.
@@ -288,26 +315,27 @@ impl<'a> Walk<'a> {
     }
 
     fn check_note(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
-        self.fits(checkpoint, self.signed_entries.max(self.kept_entries.unwrap_or_default()))?;
+        let from = self.signed_entries.max(self.kept_entries.unwrap_or_default());
+        self.fits(checkpoint.size, &checkpoint.root, from)?;
         let unsigned = || LedgerFault::CorruptCheckpoint(CheckpointError::Note(NoteError::PeerUnsigned));
         let keys = self.keys.as_ref().ok_or_else(unsigned)?;
         keys.verified(note).map(|_| ()).map_err(LedgerFault::CorruptCheckpoint)
     }
 
     /// `from`: entries before this one are as they were signed.
-    fn fits(&self, checkpoint: &Checkpoint, from: u64) -> Result<(), LedgerFault> {
-        if self.tree.as_ref().is_some_and(|tree| tree.root() != checkpoint.root) {
-            return Err(LedgerFault::CorruptFork { from, size: checkpoint.size });
+    fn fits(&self, size: u64, root: &Hash, from: u64) -> Result<(), LedgerFault> {
+        if self.tree.as_ref().is_some_and(|tree| tree.root() != *root) {
+            return Err(LedgerFault::CorruptFork { from, size });
         }
         Ok(())
     }
 
-    /// Whether the note from elsewhere says anything of this ledger: another's must not make this one look changed.
-    fn is_ours(&self, note: &str, checkpoint: &Checkpoint) -> Result<(), LedgerFault> {
+    /// Whose note from elsewhere this is, if it says anything of this ledger: another's must not make this one look changed.
+    fn is_ours<'k>(&'k self, note: &str, checkpoint: &Checkpoint) -> Result<&'k VerifierKey, LedgerFault> {
         let mut origin = None;
         for key in self.trusted.into_iter().chain(self.keys.iter().flat_map(KeyChain::keys)) {
             match Checkpoint::verified(note, key) {
-                Ok(_) => return Ok(()),
+                Ok(_) => return Ok(key),
                 Err(CheckpointError::Note(NoteError::PeerUnsigned)) => origin = Some(key.name()),
                 Err(what) => return Err(LedgerFault::MisuseCheckpoint(what)),
             }
@@ -329,6 +357,9 @@ impl<'a> Walk<'a> {
         if let Some((note, checkpoint)) = &self.exported {
             self.is_ours(note, checkpoint).map_err(|what| (None, what))?;
             return Err((None, LedgerFault::CorruptRollback { size: checkpoint.size }));
+        }
+        if let Some((size, ..)) = self.kept.by_ref().last() {
+            return Err((None, LedgerFault::CorruptRollback { size }));
         }
         if entries > 0 && self.tree.is_none() && self.keys.is_some() {
             let text = "the file that names the tree's hash is missing; it reads sha256 or blake3".to_owned();

@@ -5,13 +5,14 @@
 
 use std::collections::HashSet;
 use std::fs::File;
+use std::hash::{BuildHasher as _, RandomState};
 use std::io::{self, BufRead, BufReader, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::kept::KeptNote;
-use daemoneye_lib::ledger::note::{MAX_NOTE_BYTES, MAX_SIGNATURES};
+use daemoneye_lib::ledger::kept::{KeptNote, KeptRoots, Offered};
+use daemoneye_lib::ledger::note::{MAX_NOTE_BYTES, MAX_SIGNATURES, VerifierKey};
 
 /// Bytes of a line that are looked at; what a note takes, its line ends written out twice, and what a log puts around it.
 const LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64;
@@ -19,10 +20,13 @@ const LINE_BYTES: u64 = 2 * MAX_NOTE_BYTES as u64;
 const FILE_BYTES: u64 = 4 * 1024 * 1024 * 1024;
 /// Lines of a log that may hold nothing but the rest of one line: a device, not a log.
 const ENDLESS_BYTES: u64 = 64 * 1024 * 1024;
-/// Different notes that are taken: 69 days of one each minute.
+/// Different notes that are taken whole, for a proof: 69 days of one each minute.
 pub(super) const MAX_NOTES: usize = 100_000;
 /// Bytes of the notes that are taken: that many of the usual 250 bytes, twice.
 const NOTES_BYTES: usize = 48 * 1024 * 1024;
+/// Different notes that nobody signed after which no more are looked at: whoever writes them into a log makes each cost a
+/// signature, some 100 s in all.
+pub(super) const MAX_OTHERS: usize = 1_000_000;
 /// What begins a line of signature.
 const DASH: &str = "\u{2014} ";
 
@@ -47,11 +51,75 @@ impl Notes {
 
 /// The notes of the ledger `wanted`; how many others there are.
 pub(super) fn notes(path: &Path, wanted: Option<&str>) -> io::Result<Notes> {
-    search(BufReader::new(File::open(path)?).take(FILE_BYTES), wanted)
+    collect(opened(path)?, wanted)
 }
 
-fn search(mut lines: impl BufRead, wanted: Option<&str>) -> io::Result<Notes> {
-    let mut found = Found { wanted, notes: Notes::default(), known: HashSet::new(), bytes: 0, last: None };
+fn opened(path: &Path) -> io::Result<impl BufRead> {
+    Ok(BufReader::new(File::open(path)?).take(FILE_BYTES))
+}
+
+fn collect(lines: impl BufRead, wanted: Option<&str>) -> io::Result<Notes> {
+    let mut collected = Collected::default();
+    let seen = search(lines, wanted, &mut |note, checkpoint| collected.take(note, &checkpoint))?;
+    let mut notes = collected.end();
+    (notes.foreign, notes.newest_foreign) = (seen.foreign, seen.newest_foreign);
+    Ok(notes)
+}
+
+/// The notes of a file, each held against keys as it is read, so that any number of them takes little room.
+#[derive(Debug, Default)]
+pub(super) struct Judged {
+    /// Those that a key signed.
+    pub(super) roots: KeptRoots,
+    /// Different ones that none of them signed.
+    pub(super) unsigned: u64,
+    /// Those that there was no room for, or no time.
+    pub(super) left_out: u64,
+    pub(super) seen: Seen,
+}
+
+pub(super) fn judged(path: &Path, wanted: Option<&str>, keys: Vec<VerifierKey>) -> io::Result<Judged> {
+    judge(opened(path)?, wanted, keys)
+}
+
+fn judge(lines: impl BufRead, wanted: Option<&str>, keys: Vec<VerifierKey>) -> io::Result<Judged> {
+    let mut judged = Judged { roots: KeptRoots::of(keys), ..Judged::default() };
+    let (mut others, state) = (HashSet::new(), RandomState::new());
+    judged.seen = search(lines, wanted, &mut |note, checkpoint| {
+        if others.len() >= MAX_OTHERS {
+            judged.left_out += 1;
+            return;
+        }
+        match judged.roots.offer(note, &checkpoint) {
+            Offered::Known | Offered::Taken => {}
+            Offered::LeftOut => judged.left_out += 1,
+            Offered::Unsigned => judged.unsigned += u64::from(others.insert(state.hash_one(note))),
+        }
+    })?;
+    Ok(judged)
+}
+
+/// What a file holds beside the notes that are asked for.
+#[derive(Debug, Default)]
+pub(super) struct Seen {
+    /// Notes of other ledgers.
+    pub(super) foreign: u64,
+    newest: Option<String>,
+    newest_foreign: Option<String>,
+}
+
+impl Seen {
+    /// The last one of the ledger that was asked for, else the last one of any.
+    pub(super) fn newest(&self) -> Option<&str> {
+        self.newest.as_deref().or(self.newest_foreign.as_deref())
+    }
+}
+
+/// Takes a note of the ledger that was asked for.
+type Each<'a> = &'a mut dyn FnMut(&str, Checkpoint);
+
+fn search(mut lines: impl BufRead, wanted: Option<&str>, each: Each<'_>) -> io::Result<Seen> {
+    let mut found = Found { wanted, each, seen: Seen::default() };
     let mut block = Block::default();
     let mut bytes = Vec::new();
     while read_line(&mut lines, &mut bytes)? {
@@ -63,7 +131,7 @@ fn search(mut lines: impl BufRead, wanted: Option<&str>) -> io::Result<Notes> {
         }
     }
     block.end(&mut found);
-    Ok(found.end())
+    Ok(found.seen)
 }
 
 /// Reads a line, the beginning of a longer one; false at the end.
@@ -99,6 +167,29 @@ fn skip(lines: &mut impl BufRead) -> io::Result<()> {
 
 struct Found<'a> {
     wanted: Option<&'a str>,
+    each: Each<'a>,
+    seen: Seen,
+}
+
+impl Found<'_> {
+    /// Whether it is a note.
+    fn take(&mut self, note: Option<&str>) -> bool {
+        let Some(note) = note else { return false };
+        let Ok(checkpoint) = Checkpoint::dangerous_unverified(note) else { return false };
+        if self.wanted.is_some_and(|wanted| wanted != checkpoint.origin) {
+            self.seen.foreign += 1;
+            self.seen.newest_foreign = Some(note.to_owned());
+        } else {
+            self.seen.newest = Some(note.to_owned());
+            (self.each)(note, checkpoint);
+        }
+        true
+    }
+}
+
+/// Notes as they are, each once.
+#[derive(Default)]
+struct Collected {
     notes: Notes,
     known: HashSet<Arc<str>>,
     bytes: usize,
@@ -106,21 +197,12 @@ struct Found<'a> {
     last: Option<KeptNote>,
 }
 
-impl Found<'_> {
-    /// Whether it is a note.
-    fn take(&mut self, note: Option<&str>) -> bool {
-        let Some(note) = note else { return false };
-        let Ok(Checkpoint { origin, size, root }) = Checkpoint::dangerous_unverified(note) else { return false };
-        if self.wanted.is_some_and(|wanted| wanted != origin) {
-            self.notes.foreign += 1;
-            self.notes.newest_foreign = Some(note.to_owned());
-        } else if !self.known.contains(note) {
-            self.add(KeptNote { note: note.into(), size, root });
+impl Collected {
+    fn take(&mut self, note: &str, checkpoint: &Checkpoint) {
+        if self.known.contains(note) {
+            return;
         }
-        true
-    }
-
-    fn add(&mut self, kept: KeptNote) {
+        let kept = KeptNote { note: note.into(), size: checkpoint.size, root: checkpoint.root };
         self.bytes = self.bytes.saturating_add(kept.note.len());
         if self.notes.taken.len() >= MAX_NOTES || self.bytes > NOTES_BYTES {
             self.notes.left_out += 1;
@@ -202,7 +284,7 @@ mod tests {
     }
 
     fn all(text: impl AsRef<[u8]>) -> Notes {
-        search(text.as_ref(), Some("daemoneye/4f/audit")).unwrap()
+        collect(text.as_ref(), Some("daemoneye/4f/audit")).unwrap()
     }
 
     fn found(text: impl AsRef<[u8]>) -> Option<String> {
@@ -271,7 +353,9 @@ mod tests {
         assert_eq!(found(&witnessed), Some(witnessed.clone()));
         assert_eq!(found(format!("{one}\u{2014} said the log\n")), Some(one.clone()));
         let mut parsed = 0;
-        let mut found = Found { wanted: None, notes: Notes::default(), known: HashSet::new(), bytes: 0, last: None };
+        let mut sizes = Vec::new();
+        let each = &mut |_: &str, checkpoint: Checkpoint| sizes.push(checkpoint.size);
+        let mut found = Found { wanted: None, each, seen: Seen::default() };
         let mut block = Block::default();
         for line in one.lines().chain(std::iter::repeat_n("\u{2014} a b", 100_000)) {
             block.take(line, &mut found);
@@ -279,6 +363,27 @@ mod tests {
         }
         block.end(&mut found);
         assert!(parsed < MAX_SIGNATURES * (DASH.len() + 4) + one.len(), "{parsed}");
-        assert_eq!(sizes(&found.notes), [7]);
+        assert_eq!(sizes, [7]);
+    }
+
+    #[test]
+    fn any_number_of_notes_is_held_against_keys_as_it_is_read() {
+        let signer = |seed| NoteSigner::new("daemoneye/4f/audit", &[seed; 32]).unwrap();
+        let (one, other) = (note("daemoneye/4f/audit", 7), note("daemoneye/5a/audit", 8));
+        let forged = Checkpoint { origin: "daemoneye/4f/audit".into(), size: 7, root: [3; 32] };
+        let forged = forged.sign(&signer(2)).unwrap();
+        let mut log = format!("a checkpoint={one:?}\n{one}\nb checkpoint={other:?}\n");
+        for size in 10..MAX_NOTES + 13 {
+            log.push_str(&forged.replacen("\n7\n", &format!("\n{size}\n"), 1).repeat(2));
+        }
+        log.push_str(&note("daemoneye/4f/audit", 9));
+        let judge = |seed| {
+            let keys = vec![signer(seed).verifier().clone()];
+            judge(log.as_bytes(), Some("daemoneye/4f/audit"), keys).unwrap()
+        };
+        let judged = judge(1);
+        assert_eq!((judged.roots.len(), judged.unsigned, judged.left_out), (2, MAX_NOTES as u64 + 3, 0));
+        assert_eq!((judged.seen.foreign, judged.seen.newest().is_some()), (1, true));
+        assert!(judge(3).roots.is_empty());
     }
 }

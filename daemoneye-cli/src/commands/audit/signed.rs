@@ -2,23 +2,24 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use daemoneye_lib::exit::Exit;
-use daemoneye_lib::ledger::LedgerFiles;
 use daemoneye_lib::ledger::checkpoint::Checkpoint;
-use daemoneye_lib::ledger::kept::{KeptFork, KeptNote, KeptSummary, hold_kept};
-use daemoneye_lib::ledger::keys::{CREATED, KeyEntry};
+use daemoneye_lib::ledger::kept::{KeptNote, KeptRoots, MAX_ROOTS};
+use daemoneye_lib::ledger::keys::{CREATED, KeyEntry, ROTATED};
 use daemoneye_lib::ledger::note::VerifierKey;
 use daemoneye_lib::ledger::notes::{checkpoint_file, keys_file, read_text};
+use daemoneye_lib::ledger::{Demands, LedgerFiles};
 use daemoneye_lib::proto::{Empty, Row, operator_request::Verb, operator_response::Answer};
 use qrcode::render::unicode::Dense1x2;
 use qrcode::{EcLevel, QrCode};
 
-use super::kept::{self, MAX_NOTES, Notes};
+use super::kept::{self, Judged, MAX_NOTES, MAX_OTHERS, Notes};
 use super::unreadable;
 use crate::agent::Session;
 use crate::error::CliError;
-use crate::render::{self, Format, Output, Progress, Unit};
+use crate::render::{self, Format, Output};
 use crate::settings::Settings;
 use crate::value;
 
@@ -118,39 +119,125 @@ pub(in crate::commands) fn parse_key(text: &str) -> Result<VerifierKey, CliError
     text.trim().parse().map_err(|error| CliError::Usage(format!("--vkey: {error}")))
 }
 
-/// The note that a ledger is to be held against, of a file that may have many: one that it contradicts, else the one over most entries
-/// that its keys signed. What no key of it signed says nothing, so where there are others that is only told.
-pub(super) fn read_note(path: &Path, wanted: Option<&Named>) -> Result<String, CliError> {
-    let kept = Kept::read(path, wanted.map(Named::origin))?;
-    let newest = kept.newest()?.to_owned();
-    let (Some(named), [_, _, ..]) = (wanted, kept.notes.taken.as_slice()) else {
-        kept.tell(0);
-        return Ok(newest);
-    };
-    let mut progress = Progress::new("holding against what was kept", Unit::Bytes);
-    let held = hold_kept(&named.directory, &kept.notes.taken, |at| progress.show(at.bytes, at.total_bytes));
-    drop(progress);
-    let KeptSummary { fork, largest, signed, unsigned } = match held {
-        Ok(held) => held,
-        // The verification that follows names the place.
-        Err(error) if error.exit() == Exit::Tampered => return Ok(newest),
-        Err(error) => return Err(super::unreadable(&named.directory, &error)),
-    };
-    if signed == 0 {
-        return Ok(newest);
+/// The keys of a ledger, as far as it says itself: of its file of keys, else of its entries.
+pub(super) fn keys_of(directory: &Path) -> Vec<VerifierKey> {
+    let listed = read_text(&keys_file(directory)).ok().flatten().unwrap_or_default();
+    let listed: Vec<VerifierKey> = listed.lines().map_while(|line| line.parse().ok()).collect();
+    if listed.is_empty() { entered_keys(directory) } else { listed }
+}
+
+/// The keys that the entries name.
+pub(super) fn entered_keys(directory: &Path) -> Vec<VerifierKey> {
+    let entries = LedgerFiles::open(directory).ok().and_then(|files| files.from(0).ok());
+    let records = entries.into_iter().flatten().map_while(Result::ok);
+    let named = records.filter(|record| [CREATED, ROTATED].contains(&record.entry.action.as_str()));
+    named.filter_map(|record| Some(KeyEntry::parse(&record.payload)?.key)).collect()
+}
+
+/// The checkpoints of a file that a ledger is to be held against. What no key of it signed says nothing, so where there are others
+/// that is only told.
+pub(super) struct Held {
+    path: PathBuf,
+    roots: Arc<KeptRoots>,
+    judged: Judged,
+    /// How many count.
+    count: usize,
+}
+
+impl Held {
+    pub(super) fn read(path: &Path, wanted: Option<&Named>, keys: Vec<VerifierKey>) -> Result<Self, CliError> {
+        let mut judged =
+            kept::judged(path, wanted.map(Named::origin), keys).map_err(|source| not_read(path, source))?;
+        newest(path, judged.seen.newest())?;
+        // A ledger that does not name itself has nothing that many notes could be of.
+        let count = if wanted.is_some() { judged.roots.len() } else { 0 };
+        let roots = Arc::new(std::mem::take(&mut judged.roots));
+        Ok(Self { path: path.to_owned(), roots, judged, count })
     }
-    kept.tell(unsigned);
-    if let Some(KeptFork { note, fits }) = fork {
+
+    /// One alone is judged as it is, whoever signed it.
+    pub(super) fn demand(&self, demands: &mut Demands) {
+        if self.count == 0 || (self.count == 1 && self.judged.unsigned == 0) {
+            demands.checkpoint = self.judged.seen.newest().map(str::to_owned);
+        } else {
+            demands.kept = Arc::clone(&self.roots);
+        }
+    }
+
+    /// Whether another key may have signed some of them.
+    pub(super) const fn has_unsigned(&self) -> bool {
+        self.judged.unsigned > 0
+    }
+
+    /// Checkpoints of a ledger of this name that none of the keys signed, where others were.
+    const fn unsigned(&self) -> u64 {
+        if self.count == 0 { 0 } else { self.judged.unsigned }
+    }
+
+    pub(super) fn tell(&self) {
+        let Judged { seen, left_out, .. } = &self.judged;
+        tell_others(&self.path, self.unsigned(), if self.count == 0 { 0 } else { seen.foreign });
+        if *left_out > 0 {
+            eprintln!(
+                "{left_out} checkpoints in {} were not looked at, as it has more than {MAX_ROOTS} that keys of this ledger signed or \
+                 {MAX_OTHERS} that none did: put them into another file and hold the ledger against that as well",
+                self.path.display()
+            );
+        }
+        if self.count > 1 {
+            let path = self.path.display();
+            eprintln!("the ledger is held against {} checkpoints in {path}, all of which its keys signed", self.count);
+        }
+    }
+
+    /// The ledger has another root than one over so many entries.
+    pub(super) fn tell_fork(&self, size: u64) {
+        if self.count > 1 {
+            eprintln!(
+                "the ledger does not go on from each of the {} checkpoints in {}: the first that it contradicts is over {size} entries, the \
+                 last before it that fits over {}",
+                self.count,
+                self.path.display(),
+                self.roots.fits_before(size)
+            );
+        }
+    }
+
+    /// Why a ledger in which every entry verifies is not verified by them.
+    pub(super) fn shortfall(&self, key: Option<&VerifierKey>) -> Option<&'static str> {
+        if self.judged.left_out > 0 {
+            return Some("checkpoints_left_out");
+        }
+        if self.unsigned() == 0 || key.is_some() {
+            return None;
+        }
         eprintln!(
-            "the ledger does not go on from each of the {signed} checkpoints in {}: the first that it contradicts is over {} entries, the \
-             last before it that fits over {fits}",
-            path.display(),
-            note.size
+            "whether this ledger was begun anew, with a key of its own, in the place of the one that those checkpoints are of, only a key \
+             tells that was kept elsewhere: give that with --vkey (`audit key` printed it)"
         );
-        return Ok(note.note.to_string());
+        Some("checkpoints_unsigned")
     }
-    eprintln!("the ledger is held against {signed} checkpoints in {}, all of which its keys signed", path.display());
-    Ok(largest.map_or(newest, |largest| largest.note.to_string()))
+}
+
+fn newest<'a>(path: &Path, newest: Option<&'a str>) -> Result<&'a str, CliError> {
+    newest.ok_or_else(|| {
+        let path = path.display();
+        CliError::Usage(format!("{path} holds no checkpoint; `audit checkpoint` prints one"))
+    })
+}
+
+/// Says how many there are that say nothing of the ledger, where others do.
+fn tell_others(path: &Path, unsigned: u64, foreign: u64) {
+    let path = path.display();
+    if unsigned > 0 {
+        eprintln!(
+            "{unsigned} checkpoints in {path} are not signed by a key of this ledger and say nothing of it: they are forged or damaged, or \
+             of a ledger that was there before this one was begun"
+        );
+    }
+    if foreign > 0 {
+        eprintln!("{foreign} checkpoints in {path} are of other ledgers and say nothing of this one");
+    }
 }
 
 /// The checkpoints of a file.
@@ -175,28 +262,23 @@ impl Kept {
 
     /// The last one of the ledger, else the last one of any.
     pub(in crate::commands) fn newest(&self) -> Result<&str, CliError> {
-        self.notes.newest().ok_or_else(|| {
-            let path = self.path.display();
-            CliError::Usage(format!("{path} holds no checkpoint; `audit checkpoint` prints one"))
-        })
+        newest(&self.path, self.notes.newest())
+    }
+
+    /// Whether there was room for all.
+    pub(in crate::commands) const fn is_whole(&self) -> bool {
+        self.notes.left_out == 0
     }
 
     /// Says how many there are that say nothing of the ledger, where others do.
     pub(in crate::commands) fn tell(&self, unsigned: u64) {
-        let (path, Notes { foreign, left_out, .. }) = (self.path.display(), &self.notes);
-        if unsigned > 0 {
-            eprintln!(
-                "{unsigned} checkpoints in {path} are not signed by a key of this ledger and say nothing of it: they are forged or damaged, \
-                 or of a ledger that was there before this one was begun"
-            );
-        }
-        if *foreign > 0 && !self.notes.taken.is_empty() {
-            eprintln!("{foreign} checkpoints in {path} are of other ledgers and say nothing of this one");
-        }
+        let Notes { taken, foreign, left_out, .. } = &self.notes;
+        tell_others(&self.path, unsigned, if taken.is_empty() { 0 } else { *foreign });
         if *left_out > 0 {
             eprintln!(
-                "{left_out} checkpoints in {path} were not looked at, as it has more than {MAX_NOTES} or they are too long: put them into \
-                 another file and hold the ledger against that as well"
+                "{left_out} checkpoints in {} were not looked at, as it has more than {MAX_NOTES} or they are too long: put them into \
+                 another file and use that as well",
+                self.path.display()
             );
         }
     }

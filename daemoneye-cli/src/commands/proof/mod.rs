@@ -284,7 +284,7 @@ pub(super) fn verify_proof(arguments: &VerifyProof, settings: &Settings) -> Resu
     let read = Read::file(&arguments.file, &arguments.known)?;
     read.print(settings)?;
     let told = read.verified.told.as_ref().map_or(Exit::Ok, told::exit);
-    Ok(if say_lacking(&read.verified) { told } else { Exit::Degraded })
+    Ok(if say_lacking(&read.verified) && read.is_held { told } else { Exit::Degraded })
 }
 
 pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -> Result<Exit, CliError> {
@@ -293,7 +293,7 @@ pub(super) fn verify_evidence(arguments: &VerifyEvidence, settings: &Settings) -
         return Err(CliError::Usage(format!("{} is no evidence of an alert", arguments.file.display())));
     }
     read.print(settings)?;
-    Ok(if say_lacking(&read.verified) { Exit::Ok } else { Exit::Degraded })
+    Ok(if say_lacking(&read.verified) && read.is_held { Exit::Ok } else { Exit::Degraded })
 }
 
 /// Names what evidence lacks, or may lack; whether it lacks nothing.
@@ -312,6 +312,8 @@ struct Read {
     proof: Proof,
     verified: Verified,
     held: Option<Held>,
+    /// Against all of that.
+    is_held: bool,
 }
 
 impl Read {
@@ -345,11 +347,11 @@ impl Read {
                 Some(held)
             }
         };
-        Ok(Self { proof, verified, held })
+        Ok(Self { proof, verified, held, is_held: kept.as_ref().is_none_or(Kept::is_whole) })
     }
 
     fn print(&self, settings: &Settings) -> Result<(), CliError> {
-        let Self { proof, verified, held } = self;
+        let Self { proof, verified, held, .. } = self;
         render::rows(settings.format, &told::COLUMNS, &told::rows(proof, verified, held.as_ref(), settings.format))?;
         if let Some(Held { checkpoint, behind: behind @ 1.., .. }) = held {
             eprintln!(
