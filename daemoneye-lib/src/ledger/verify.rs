@@ -3,6 +3,7 @@
 //! Nothing of the writer is used but the formats. What a ledger cannot know of itself, that all of it was rewritten and signed
 //! again, a checkpoint tells that was kept elsewhere.
 
+use std::collections::BTreeSet;
 use std::iter::Peekable;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -116,7 +117,8 @@ pub fn verify_with(
     (summary.checkpoints, summary.signed_entries) = (walk.checkpoints, walk.signed_entries);
     (summary.unsynced_tiles, summary.set_backs) = (walk.unsynced_tiles, walk.set_backs);
     (summary.unsigned, summary.kept_entries) = (walk.unsigned, walk.kept_entries);
-    summary.unlisted_keys = walk.keys.iter().flat_map(KeyChain::keys).any(|key| !demands.kept.keys().contains(key));
+    let listed: BTreeSet<String> = demands.kept.keys().iter().map(ToString::to_string).collect();
+    summary.unlisted_keys = walk.keys.iter().flat_map(KeyChain::keys).any(|key| !listed.contains(&key.to_string()));
     Ok(summary)
 }
 
@@ -291,8 +293,8 @@ impl<'a> Walk<'a> {
 
     /// Whether it is the trusted key, or one that it handed over to. Those before it do not count, as in [`Self::follows_trusted`].
     fn is_trusted(&self, key: &VerifierKey) -> bool {
-        let mut from = self.keys.iter().flat_map(KeyChain::keys).skip_while(|known| self.trusted != Some(known));
-        self.trusted == Some(key) || from.any(|known| known == key)
+        let keys = self.keys.iter().flat_map(KeyChain::keys);
+        keys.skip_while(|known| self.trusted != Some(known)).any(|known| known == key)
     }
 
     /// Takes up what a live writer has signed since the walk began: behind the last checkpoint that is known, and now and then from there on.
