@@ -39,9 +39,12 @@ const BLOOM: &[&str] = &["entity_id", "executable_hash", "name"];
 /// Numbers that grow along the file, or lie close together: differences are smaller than a dictionary. Of 300,000 generated
 /// events, `pid` takes 1.6 bytes instead of 2.4; `start_time`, which repeats, would take more.
 const GROWING: &[&str] = &["time", "pid", "ppid", "session", "runtime_ms", "namespace_pid", "seq"];
-/// Random digits, whose only repetition is the length before each: a compressor that looks harder finds pieces of four digits that
-/// happen to be alike, which cost more than they save. 32,768 identities: 573 KB with level 1, 600 KB with level 3, which also
-/// takes half as long again to unpack.
+/// Columns that zstd makes much smaller than LZ4, which unpacks four times as fast and costs nothing to begin with: all others have
+/// LZ4 (docs/adr/0014).
+const DENSE: &[&str] = &["ancestry", "arg_lengths", "start_time", "stop_time"];
+/// Random digits, whose only repetition is the length before each: LZ4 finds nothing, and a zstd that looks harder finds pieces of
+/// four digits that happen to be alike, which cost more than they save. 32,768 identities: 573 KB with level 1, 600 KB with level 3,
+/// which also takes half as long again to unpack.
 const RANDOM: &[&str] = &["entity_id", "parent_entity_id"];
 const RANDOM_LEVEL: i32 = 1;
 /// Columns whose smallest and largest value in a row group say nothing about the rest.
@@ -192,7 +195,7 @@ fn time_range(batch: &RecordBatch) -> Option<(i64, i64)> {
 fn properties(table: HistoryTable, rows: u64, lasts: Lasts) -> Result<WriterProperties, ParquetError> {
     let version = KeyValue::new("daemoneye.schema_version".to_owned(), SCHEMA_VERSION.to_string());
     let builder = WriterProperties::builder()
-        .set_compression(Compression::ZSTD(ZstdLevel::try_new(lasts.zstd_level())?))
+        .set_compression(Compression::LZ4_RAW)
         .set_dictionary_enabled(true)
         .set_dictionary_page_size_limit(DICTIONARY_BYTES)
         .set_statistics_enabled(EnabledStatistics::Page)
@@ -202,16 +205,30 @@ fn properties(table: HistoryTable, rows: u64, lasts: Lasts) -> Result<WriterProp
         .set_created_by(format!("daemoneye {}", daemoneye_lib::BUILD))
         .set_key_value_metadata(Some(vec![version]));
     let schema = table.schema();
-    Ok(schema.fields().iter().fold(builder, |builder, column| encoded(builder, column.name(), rows)).build())
+    let columns = schema.fields().iter().map(|column| column.name().as_str());
+    let builder = columns.clone().fold(builder, |builder, name| encoded(builder, name, rows));
+    let packed = columns.filter_map(|name| Some((name, packing(name, lasts)?)));
+    let packed =
+        packed.fold(builder, |builder, (name, by)| builder.set_column_compression(ColumnPath::from(name), by));
+    Ok(packed.build())
+}
+
+/// How this column is packed; `None`: as most are.
+fn packing(name: &str, lasts: Lasts) -> Option<Compression> {
+    let zstd = |level| ZstdLevel::try_new(level).ok().map(Compression::ZSTD);
+    match name {
+        name if RANDOM.contains(&name) => zstd(RANDOM_LEVEL),
+        name if DENSE.contains(&name) => zstd(lasts.zstd_level()),
+        // Differences take as few bits as they need already.
+        name if GROWING.contains(&name) => Some(Compression::UNCOMPRESSED),
+        _ => None,
+    }
 }
 
 /// How this column differs from the rest.
 fn encoded(builder: WriterPropertiesBuilder, name: &str, rows: u64) -> WriterPropertiesBuilder {
     let path = || ColumnPath::from(name);
     let mut builder = builder;
-    if let (true, Ok(level)) = (RANDOM.contains(&name), ZstdLevel::try_new(RANDOM_LEVEL)) {
-        builder = builder.set_column_compression(path(), Compression::ZSTD(level));
-    }
     if BLOOM.contains(&name) {
         // Sized for nothing but different values, then folded to what is in the row group.
         builder = builder.set_column_bloom_filter_max_ndv(path(), rows.clamp(1, GROUP_ROWS as u64));
@@ -264,5 +281,19 @@ impl Write for Hashing {
 
     fn flush(&mut self) -> io::Result<()> {
         self.file.flush()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn columns_that_differ_from_the_rest_are_columns_of_a_table() {
+        let tables = [HistoryTable::ProcessEvents, HistoryTable::ProcessLifetimes].map(HistoryTable::schema);
+        let is_column = |name: &str| tables.iter().any(|table| table.field_with_name(name).is_ok());
+        for name in [BLOOM, DENSE, GROWING, RANDOM, WITHOUT_ORDER].concat() {
+            assert!(is_column(name), "{name}");
+        }
     }
 }
