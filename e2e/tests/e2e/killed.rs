@@ -273,9 +273,9 @@ fn check_events(home: &Home, in_wal: &BTreeSet<(u64, u64)>) {
     let announced = "CASE WHEN start_kind <> 'baseline' AND source IN ('ebpf', 'proc-connector') THEN time END";
     let of_kind = |kind: &str| format!("sum(CASE WHEN start_kind = '{kind}' THEN 1 ELSE 0 END)");
     let (forks, execs) = (of_kind("fork"), of_kind("exec"));
-    let executed_later = format!(
-        "min(time) < max(time) AND max(CASE WHEN start_kind = 'exec' THEN {announced} END) = max(time) AND {forks} = 0"
-    );
+    let executed = format!("CASE WHEN start_kind = 'exec' THEN {announced} END");
+    let executed_later =
+        format!("count({executed}) >= 1 AND max({executed}) = max(time) AND min(time) < max(time) AND {forks} = 0");
     let again = store_rows(
         home,
         &format!(
