@@ -68,8 +68,8 @@ fn main() -> ExitCode {
         .into()
 }
 
-/// How long a thread for blocking work waits for more of it. Work goes round among those that wait, so with the runtime's own 10 s what comes
-/// each second would keep ten of them, each with memory of its own.
+/// How long a thread for blocking work waits for more of it. Work goes round among those that wait, so the runtime's own 10 s would keep
+/// more of them than there is work for, each with a megabyte or two of its own.
 const IDLE: Duration = Duration::from_millis(500);
 
 /// Settings, then logging, then the part of the jail that must come before threads, then a runtime, then the work, then a

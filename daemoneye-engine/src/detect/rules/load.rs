@@ -48,7 +48,7 @@ pub fn load_texts(dirs: &[Vec<(PathBuf, String)>]) -> Loaded {
     let load = || {
         let mut loading = Loading::default();
         let documents = dirs.iter().map(|files| {
-            let read = files.iter().map(|(file, text)| bounded(file, text).and_then(|()| Held::new(file, text)));
+            let read = files.iter().map(|(file, text)| bounded(file, text).and_then(|()| Document::new(file, text)));
             loading.taken(read)
         });
         let documents = documents.collect();
@@ -74,47 +74,12 @@ pub fn apart<T: Send>(work: impl FnOnce() -> T + Send) -> T {
 
 fn load_here(dirs: &[PathBuf], in_force: &[DetectionRule], lists: &Lists) -> Loaded {
     let mut loading = Loading { in_force, before: Some(lists), ..Loading::default() };
-    let documents: Vec<Vec<Held>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
+    let documents: Vec<Vec<Document>> = dirs.iter().map(|dir| loading.documents(dir)).collect();
     loading.finish(documents)
 }
 
-/// What a file gave when it was read.
-enum Held {
-    /// What others refer to, or what may refer to others.
-    Document(Document),
-    /// A rule that needs nothing of other files. The trees of all files at once would be some tens of megabytes.
-    Rule(Box<LoadedRule>),
-}
-
-impl Held {
-    fn new(file: &Path, text: &str) -> Result<Self, Vec<Refusal>> {
-        let document = Document::new(file, text)?;
-        // One that may name a list waits for the lists, and one that is not taken without them is looked at again with them.
-        let waits = document.kind != Kind::Rule || text.to_ascii_lowercase().contains("list");
-        let early = if waits { None } else { parse::rule(&document, &Lists::default()).ok() };
-        Ok(early.map_or_else(|| Self::Document(document), |rule| Self::Rule(Box::new(rule))))
-    }
-
-    fn is_rule(&self) -> bool {
-        match self {
-            Self::Document(document) => document.kind == Kind::Rule,
-            Self::Rule(_) => true,
-        }
-    }
-
-    fn rule(self, lists: &Lists) -> Result<LoadedRule, Vec<Refusal>> {
-        match self {
-            Self::Document(document) => parse::rule(&document, lists),
-            Self::Rule(rule) => Ok(*rule),
-        }
-    }
-}
-
-fn of_kind(documents: &[Held], kind: Kind) -> impl Iterator<Item = &Document> {
-    documents.iter().filter_map(move |held| match held {
-        Held::Document(document) if document.kind == kind => Some(document),
-        _ => None,
-    })
+fn of_kind(documents: &[Document], kind: Kind) -> impl Iterator<Item = &Document> {
+    documents.iter().filter(move |document| document.kind == kind)
 }
 
 #[derive(Default)]
@@ -130,7 +95,7 @@ struct Loading<'a> {
 }
 
 impl Loading<'_> {
-    fn finish(mut self, mut documents: Vec<Vec<Held>>) -> Loaded {
+    fn finish(mut self, mut documents: Vec<Vec<Document>>) -> Loaded {
         // What others refer to comes first: packs and lists, then rules, then what overrides them.
         documents.iter().for_each(|of_dir| self.packs(of_dir));
         documents.iter().for_each(|of_dir| self.lists(of_dir));
@@ -139,11 +104,9 @@ impl Loading<'_> {
         }
         for of_dir in &mut documents {
             let mut of_this_dir = BTreeMap::new();
-            for held in of_dir.extract_if(.., |held| held.is_rule()) {
-                match held.rule(&self.lists) {
-                    Ok(rule) => self.rule(rule, &mut of_this_dir),
-                    Err(problems) => self.problems.extend(problems),
-                }
+            // Each goes when its rule is there, which then has its place in memory.
+            for document in of_dir.extract_if(.., |document| document.kind == Kind::Rule) {
+                self.rule(&document, &mut of_this_dir);
             }
             self.rules.extend(of_this_dir);
         }
@@ -161,17 +124,17 @@ impl Loading<'_> {
     }
 
     /// What can be read as YAML below one directory, in the order of the paths.
-    fn documents(&mut self, dir: &Path) -> Vec<Held> {
+    fn documents(&mut self, dir: &Path) -> Vec<Document> {
         let files = self.files(dir);
         let read = files.iter().map(|file| {
             let text = read(file).map_err(|refusal| vec![refusal])?;
             bounded(file, &text)?;
-            Held::new(file, &text)
+            Document::new(file, &text)
         });
         self.taken(read)
     }
 
-    fn taken(&mut self, read: impl Iterator<Item = Result<Held, Vec<Refusal>>>) -> Vec<Held> {
+    fn taken(&mut self, read: impl Iterator<Item = Result<Document, Vec<Refusal>>>) -> Vec<Document> {
         let mut documents = Vec::new();
         for document in read {
             match document {
@@ -182,7 +145,7 @@ impl Loading<'_> {
         documents
     }
 
-    fn packs(&mut self, documents: &[Held]) {
+    fn packs(&mut self, documents: &[Document]) {
         for document in of_kind(documents, Kind::Pack) {
             match packs::read(document) {
                 Ok(pack) if self.packs.iter().any(|other| other.dir == pack.dir) => {
@@ -195,7 +158,7 @@ impl Loading<'_> {
         }
     }
 
-    fn lists(&mut self, documents: &[Held]) {
+    fn lists(&mut self, documents: &[Document]) {
         let mut told = Vec::new();
         for document in of_kind(documents, Kind::List) {
             match lists::read(document) {
@@ -206,7 +169,7 @@ impl Loading<'_> {
         self.lists.take(told, &mut self.problems);
     }
 
-    fn overrides(&mut self, documents: &[Held]) {
+    fn overrides(&mut self, documents: &[Document]) {
         let mut told = overrides::Told::default();
         for document in of_kind(documents, Kind::Override) {
             let read = overrides::read(document, &self.lists);
@@ -259,14 +222,19 @@ impl Loading<'_> {
         }
     }
 
-    fn rule(&mut self, mut rule: LoadedRule, rules: &mut BTreeMap<Uuid, LoadedRule>) {
-        Arc::make_mut(&mut rule.rule).pack = packs::name(&self.packs, &rule.path);
-        let id = rule.rule.id;
-        let Some(first) = rules.remove(&id) else { return drop(rules.insert(id, rule)) };
-        let (kept, refused) =
-            if self.is_in_force(&rule) && !self.is_in_force(&first) { (rule, first) } else { (first, rule) };
-        self.problems.push(same_id(&refused, &kept));
-        rules.insert(id, kept);
+    fn rule(&mut self, document: &Document, rules: &mut BTreeMap<Uuid, LoadedRule>) {
+        match parse::rule(document, &self.lists) {
+            Ok(mut rule) => {
+                Arc::make_mut(&mut rule.rule).pack = packs::name(&self.packs, &document.file);
+                let id = rule.rule.id;
+                let Some(first) = rules.remove(&id) else { return drop(rules.insert(id, rule)) };
+                let (kept, refused) =
+                    if self.is_in_force(&rule) && !self.is_in_force(&first) { (rule, first) } else { (first, rule) };
+                self.problems.push(same_id(&refused, &kept));
+                rules.insert(id, kept);
+            }
+            Err(problems) => self.problems.extend(problems),
+        }
     }
 
     fn is_in_force(&self, rule: &LoadedRule) -> bool {
