@@ -230,8 +230,8 @@ impl Rules {
         compare_exceptions(before.exceptions(), in_force.exceptions(), &mut reloaded);
         let turn = in_force.set().lacks_past().then(|| {
             in_force.set().set_clock(store.believed_us(), clock::now_us());
-            // Most of it while ingest goes on.
-            let filling = in_force.set().fill(store);
+            // Most of it while ingest goes on, and on a thread that ends: what reading history took is given back then.
+            let filling = rules::apart(|| in_force.set().fill(store));
             let turn = self.turn();
             in_force.set().catch_up(store, filling);
             turn

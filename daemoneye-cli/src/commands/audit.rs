@@ -154,7 +154,7 @@ type Walked = (Option<signed::Held>, Result<LedgerSummary, LedgerError>);
 fn walked(
     directory: &Path,
     checkpoint: Option<&Path>,
-    wanted: Option<&signed::Named>,
+    wanted: Option<&str>,
     (key, known): (Option<&VerifierKey>, Vec<VerifierKey>),
 ) -> Result<Walked, CliError> {
     let held = checkpoint.map(|path| signed::Held::read(path, wanted, known)).transpose()?;

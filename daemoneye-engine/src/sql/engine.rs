@@ -163,7 +163,9 @@ impl QueryEngine {
             _slot: slot,
         };
         let guard = cancel.drop_guard();
-        self.threads.handle().ok_or(QueryError::Stopped)?.spawn(job.run(started, pages));
+        let turn = self.threads.turn();
+        let turn = turn.map_err(|error| QueryError::Execution(format!("no thread can be started for it: {error}")))?;
+        turn.spawn(job.run(started, pages));
         let give_up = tokio::time::Instant::now() + deadline + GRACE;
         let Ok(started) = tokio::time::timeout_at(give_up, starting).await else {
             return Err(self.busy(began));

@@ -125,6 +125,9 @@ pub fn verify_with(
 /// What is wrong, and where, when it is not the entry itself.
 type Fault = (Option<(PathBuf, u64)>, LedgerFault);
 
+/// Of a note in a log: entries, root, and the key that signed it where that is known.
+type KeptNote<'a> = (u64, &'a Hash, Option<&'a VerifierKey>);
+
 struct Walk<'a> {
     dir: &'a Path,
     tree: Option<GrowingTree>,
@@ -137,7 +140,7 @@ struct Walk<'a> {
     /// The one from elsewhere.
     exported: Option<(&'a str, Checkpoint)>,
     /// Those of a log, from the one over fewest entries that was not reached.
-    kept: Peekable<Box<dyn Iterator<Item = (u64, &'a Hash, Option<&'a VerifierKey>)> + 'a>>,
+    kept: Peekable<Box<dyn Iterator<Item = KeptNote<'a>> + 'a>>,
     /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
     keys_text: Option<String>,
     /// Tiles over the entries up to here were on the disk when the writer said so; a power failure may have spoilt later ones.

@@ -80,29 +80,15 @@ pub(in crate::commands) fn newest_checkpoint(directory: &Path) -> Result<String,
     })
 }
 
-/// A ledger, and what its checkpoints say first.
-#[derive(Debug)]
-pub(in crate::commands) struct Named {
-    directory: PathBuf,
-    origin: String,
-}
-
-impl Named {
-    pub(in crate::commands) fn origin(&self) -> &str {
-        &self.origin
-    }
-}
-
 /// Which ledger this is, as far as it says itself: by its newest checkpoint, else by the entry that names its first key.
-pub(in crate::commands) fn origin(directory: &Path) -> Option<Box<Named>> {
+pub(in crate::commands) fn origin(directory: &Path) -> Option<String> {
     let signed = || Some(Checkpoint::dangerous_unverified(&newest_checkpoint(directory).ok()?).ok()?.origin);
     let keyed = || {
         let entries = LedgerFiles::open(directory).ok()?.from(0).ok()?;
         let mut keys = entries.map_while(Result::ok).filter(|record| record.entry.action == CREATED);
         Some(KeyEntry::parse(&keys.next()?.payload)?.key.name().to_owned())
     };
-    let origin = signed().or_else(keyed)?;
-    Some(Box::new(Named { directory: directory.to_owned(), origin }))
+    signed().or_else(keyed)
 }
 
 /// Asks the agent, which asks procmond, and prints the new key.
@@ -145,9 +131,8 @@ pub(super) struct Held {
 }
 
 impl Held {
-    pub(super) fn read(path: &Path, wanted: Option<&Named>, keys: Vec<VerifierKey>) -> Result<Self, CliError> {
-        let mut judged =
-            kept::judged(path, wanted.map(Named::origin), keys).map_err(|source| not_read(path, source))?;
+    pub(super) fn read(path: &Path, wanted: Option<&str>, keys: Vec<VerifierKey>) -> Result<Self, CliError> {
+        let mut judged = kept::judged(path, wanted, keys).map_err(|source| not_read(path, source))?;
         newest(path, judged.seen.newest())?;
         // A ledger that does not name itself has nothing that many notes could be of.
         let count = if wanted.is_some() { judged.roots.len() } else { 0 };

@@ -23,7 +23,7 @@ use daemoneye_lib::proto::{
 };
 use daemoneye_lib::segment::SegmentError;
 
-use super::super::audit::signed::{Kept, Named, newest_checkpoint, origin};
+use super::super::audit::signed::{Kept, newest_checkpoint, origin};
 use super::super::query::{Question, request};
 use crate::agent::Session;
 use crate::error::CliError;
@@ -49,7 +49,7 @@ impl Making {
             CliError::NotFound(text)
         };
         // Before the newest checkpoint: a live ledger may sign another meanwhile, which a log has at once.
-        let kept = since.map(|path| Kept::read(path, origin(dir).as_deref().map(Named::origin))).transpose()?;
+        let kept = since.map(|path| Kept::read(path, origin(dir).as_deref())).transpose()?;
         let note = newest_checkpoint(dir)?;
         let checkpoint =
             Checkpoint::dangerous_unverified(&note).map_err(|error| CliError::NotProven(error.to_string()))?;
