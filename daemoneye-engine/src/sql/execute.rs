@@ -173,6 +173,7 @@ impl Job {
         let plan = session::plan(&state, &checked).await.map_err(planning)?;
         let many = view.history_rows(checked.tables()).map_err(planning)? >= spread.from_rows;
         let spread = many && session::spread(&mut state, &plan, spread.threads);
+        session::hasten(&mut state, &plan);
         plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
         let bare = (checked.parameters() > 0).then(|| plan.clone());
         let misfit = || bare.as_ref().and_then(|plan| params::misfit(plan, &state, &self.request.params));

@@ -60,6 +60,11 @@ const WITHOUT_ORDER: &[&str] = &[
     "truncated",
 ];
 
+/// Whether files have the smallest and largest value of this column.
+pub(crate) fn has_order(column: &str) -> bool {
+    !WITHOUT_ORDER.contains(&column)
+}
+
 /// How long a file is meant to stay.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Lasts {

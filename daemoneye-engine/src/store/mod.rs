@@ -73,6 +73,7 @@ pub use commit::HiddenCount;
 pub use compact::{Compacted, CompactionState, LevelState, RunningMerge, Vacuumed};
 pub use coverage::CoverageRow;
 pub use dated::Dated;
+pub(crate) use encode::has_order;
 pub use error::StoreError;
 pub use figures::{ColumnFigures, LevelFigures, Outlook, StoreFigures};
 pub use folded::Folded;

@@ -38,9 +38,12 @@ impl Passage for InTurn {
         context: &Arc<TaskContext>,
     ) -> Result<SendableRecordBatchStream> {
         let readers = input.output_partitioning().partition_count();
-        let started = (0..readers)
+        // The one that is started last begins on this thread, the others once another has woken up: the first is waited for.
+        let mut started = (0..readers)
+            .rev()
             .map(|reader| Ok(spawn_buffered(input.execute(reader, Arc::clone(context))?, AHEAD)))
             .collect::<Result<Vec<_>>>()?;
+        started.reverse();
         let rows = futures::stream::iter(started).flatten();
         Ok(Box::pin(RecordBatchStreamAdapter::new(input.schema(), rows)))
     }

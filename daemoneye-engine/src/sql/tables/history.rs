@@ -18,7 +18,7 @@ pub(crate) use order::ordered;
 use super::prune::{Ranges, TimeRange, is_range};
 use super::{QueryView, SEGMENTS_URL, made};
 use crate::schema::read_schema;
-use crate::store::{HistoryTable, SegmentFile, Snapshot};
+use crate::store::{HistoryTable, SegmentFile, Snapshot, has_order};
 use async_trait::async_trait;
 use datafusion::arrow::array::{Array as _, AsArray as _};
 use datafusion::arrow::compute::{cast, max, min};
@@ -46,6 +46,8 @@ use std::sync::Arc;
 
 /// Read with the end of a file, so that the footer rarely needs a second read.
 const FOOTER_HINT_BYTES: usize = 32 * 1024;
+/// Row groups whose Bloom filters a query thread looks into by itself: two small reads each, four million rows.
+const FEW_ROW_GROUPS: usize = 64;
 
 /// One table of history, as one query sees it.
 #[derive(Debug)]
@@ -83,10 +85,7 @@ impl History {
         projection: Option<&Vec<usize>>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
         match self.table {
-            HistoryTable::ProcessEvents => {
-                let meant = |batch: &&RecordBatch| times(batch).is_none_or(|(first, last)| told.overlaps(first, last));
-                self.viewed(snapshot.open.iter().filter(meant), projection)
-            }
+            HistoryTable::ProcessEvents => self.viewed(in_time(snapshot, told), projection),
             HistoryTable::ProcessLifetimes => {
                 let rows = snapshot.open_lifetimes.clone();
                 let schema = Arc::clone(&self.schema);
@@ -148,11 +147,16 @@ impl History {
         }
         let path = |file: &PartitionedFile| self.view.store.dir().join(file.object_meta.location.as_ref());
         let paths: Vec<PathBuf> = files.iter().map(path).collect();
+        let row_groups: usize = footers.iter().flatten().map(|footer| footer.num_row_groups()).sum();
         let look = move || -> Vec<Option<Vec<bool>>> {
             let told = paths.iter().zip(&footers);
             told.map(|(path, footer)| Some(blooms::excluded(path, footer.as_ref()?, &sought))).collect()
         };
-        let excluded = tokio::task::spawn_blocking(look).await.unwrap_or_default();
+        // A few reads of what mostly is in memory take less than handing them to another thread and waking up again.
+        let excluded = match row_groups <= FEW_ROW_GROUPS {
+            true => look(),
+            false => tokio::task::spawn_blocking(look).await.unwrap_or_default(),
+        };
         Ok(files
             .into_iter()
             .zip(excluded.into_iter().chain(std::iter::repeat(None)))
@@ -206,6 +210,9 @@ impl History {
         let mut options = state.table_options().parquet.clone();
         // `narrowed` has looked where it pays; the reader would load all filters of all row groups for one value.
         options.global.bloom_filter_on_read = false;
+        // Statistics that are not there exclude nothing.
+        let ordered = |term: &Expr| term.column_refs().iter().any(|column| has_order(&column.name));
+        options.global.pruning = filters.is_empty() || filters.iter().any(ordered);
         // The plan's own filter hands it the conditions: given here as well, each would be asked twice.
         let source = ParquetSource::new(Arc::clone(&self.schema))
             .with_table_parquet_options(options)
@@ -223,6 +230,12 @@ impl History {
             .build();
         Ok(DataSourceExec::from_data_source(config))
     }
+}
+
+/// The batches of events in memory without those of another time.
+fn in_time(snapshot: &Snapshot, told: TimeRange) -> impl Iterator<Item = &RecordBatch> {
+    let meant = move |batch: &&RecordBatch| times(batch).is_none_or(|(first, last)| told.overlaps(first, last));
+    snapshot.open.iter().filter(meant)
 }
 
 /// The first and last instant of a batch in memory; `None` when it has none.
@@ -301,7 +314,13 @@ impl TableProvider for History {
         if files.is_empty() {
             return Ok(open);
         }
-        UnionExec::try_new(vec![self.sealed(state, files, rows, projection, filters, limit)?, open])
+        let alone = state.config().target_partitions() < 2;
+        let is_lookup = alone && files.iter().all(|file| file.extension::<ParquetAccessPlan>().is_some());
+        let sealed = self.sealed(state, files, rows, projection, filters, limit)?;
+        // A scan of nothing would be one more task that a lookup waits for. Over several threads the join was slower without it.
+        let nothing_open =
+            self.table == HistoryTable::ProcessEvents && in_time(&snapshot, ranges.told).next().is_none();
+        if is_lookup && nothing_open { Ok(sealed) } else { UnionExec::try_new(vec![sealed, open]) }
     }
 }
 
