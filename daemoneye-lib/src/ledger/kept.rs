@@ -104,6 +104,9 @@ struct Place {
     key: usize,
 }
 
+/// Entries, root and the key that signed.
+pub(super) type Root<'a> = (u64, &'a Hash, Option<&'a VerifierKey>);
+
 /// Checkpoints that keys signed, each as what verifying needs of it: entries and root.
 #[derive(Debug, Clone, Default)]
 pub struct KeptRoots {
@@ -167,8 +170,8 @@ impl KeptRoots {
         smaller.filter(|(_, place)| place.before < bad).map(|((size, _), _)| *size).next().unwrap_or_default()
     }
 
-    /// Entries, root and the key that signed, from the fewest entries on.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &Hash, Option<&VerifierKey>)> {
+    /// From the fewest entries on.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Root<'_>> {
         self.roots.iter().map(|((size, root), place)| (*size, root, self.keys.get(place.key)))
     }
 }

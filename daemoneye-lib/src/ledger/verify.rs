@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{Checkpoint, CheckpointError};
-use super::kept::KeptRoots;
+use super::kept::{KeptRoots, Root};
 use super::keys::{CREATED, KeyChain, KeyEntry, ROTATED};
 use super::note::{NoteError, VerifierKey};
 use super::notes::{
@@ -125,9 +125,6 @@ pub fn verify_with(
 /// What is wrong, and where, when it is not the entry itself.
 type Fault = (Option<(PathBuf, u64)>, LedgerFault);
 
-/// Of a note in a log: entries, root, and the key that signed it where that is known.
-type KeptNote<'a> = (u64, &'a Hash, Option<&'a VerifierKey>);
-
 struct Walk<'a> {
     dir: &'a Path,
     tree: Option<GrowingTree>,
@@ -140,7 +137,7 @@ struct Walk<'a> {
     /// The one from elsewhere.
     exported: Option<(&'a str, Checkpoint)>,
     /// Those of a log, from the one over fewest entries that was not reached.
-    kept: Peekable<Box<dyn Iterator<Item = KeptNote<'a>> + 'a>>,
+    kept: Peekable<Box<dyn Iterator<Item = Root<'a>> + 'a>>,
     /// The file of keys as it was before the walk: a rotation is in the ledger before it is there.
     keys_text: Option<String>,
     /// Tiles over the entries up to here were on the disk when the writer said so; a power failure may have spoilt later ones.
