@@ -97,6 +97,8 @@ pub(crate) struct World {
     programs: Vec<String>,
     flags: Vec<String>,
     directories: Vec<String>,
+    /// What the words of events are made of.
+    syllables: &'static [&'static str],
 }
 
 const WINDOWS_PROGRAMS: &[&str] = &[
@@ -228,8 +230,18 @@ const SYLLABLES: &[&str] = &[
     "wyn", "zup", "ack", "ith",
 ];
 
+/// As many, of a host whose words no rule has heard of.
+const OTHER_SYLLABLES: &[&str] = &[
+    "ze", "bru", "ped", "lun", "mok", "gif", "dax", "rov", "tyl", "sed", "hob", "jea", "nil", "uct", "wim", "kez",
+    "fop", "yag", "eld", "osk",
+];
+
 fn word(random: &mut Random, syllables: usize) -> String {
-    (0..syllables).map(|_| random.pick(SYLLABLES)).collect()
+    word_of(SYLLABLES, random, syllables)
+}
+
+fn word_of(from: &[&str], random: &mut Random, syllables: usize) -> String {
+    (0..syllables).map(|_| random.pick(from)).collect()
 }
 
 impl World {
@@ -248,7 +260,13 @@ impl World {
                 format!("/{}/{}/", word(random, 2), word(random, 2))
             }
         }));
-        Self { windows, programs, flags, directories }
+        Self { windows, programs, flags, directories, syllables: SYLLABLES }
+    }
+
+    /// The same world where the arguments of ordinary events are not made of the words that rules ask for: programs, directories and flags
+    /// stay. Of ten thousand rules nearly every word of the others is some rule's.
+    pub(crate) fn elsewhere(self) -> Self {
+        Self { syllables: OTHER_SYLLABLES, ..self }
     }
 
     /// Everyday ones are asked about more often than the others.
@@ -400,14 +418,14 @@ impl World {
                     text,
                     " {}{}.{}",
                     self.rooted(random),
-                    word(random, 3),
+                    word_of(self.syllables, random, 3),
                     random.pick(&["txt", "log", "dat", "xml"])
                 )
                 .unwrap(),
-                1 => write!(text, " --{}={}", word(random, 2), random.below(100_000)).unwrap(),
+                1 => write!(text, " --{}={}", word_of(self.syllables, random, 2), random.below(100_000)).unwrap(),
                 2 if random.chance(25) => write!(text, " {}", self.flag(random)).unwrap(),
                 3 => write!(text, " {:016x}", random.next()).unwrap(),
-                _ => write!(text, " /{}", word(random, 2)).unwrap(),
+                _ => write!(text, " /{}", word_of(self.syllables, random, 2)).unwrap(),
             }
             text
         });

@@ -211,47 +211,55 @@ fn share(place: &Path, rules: &[Rule], events: &str, ours: &str) {
     fs::write(place.join("ids.txt"), all(|rule| rule.id.clone(), "\n")).unwrap();
 }
 
-/// What the same events cost as more rules are there that match none of them.
+/// What the same events cost as more rules are there that match none of them: events made of the words that the rules ask for, and
+/// events of a host that has other words.
 fn scaling(sizes: &Sizes) {
     let mut random = Random::new(5);
     let world = World::new(true, &mut random);
     let most = sizes.steps[2];
     let rules: Vec<Rule> = (0..most * 3).map(|at| world.rule(at, &mut random)).collect();
-    let events: Vec<Event> = (0..BATCH * 20).map(|_| world.event(&[], &mut random)).collect();
-    let batches: Vec<EventBatch> = events.chunks(BATCH).map(batch).collect();
-    // Other events of the same world, before those that are counted: an expression is compiled when it is first asked.
-    let earlier: Vec<Event> = (0..BATCH * 20).map(|_| world.event(&[], &mut random)).collect();
-    let earlier: Vec<EventBatch> = earlier.chunks(BATCH).map(batch).collect();
+    // Other events of the same world come before those that are counted: an expression is compiled when it is first asked.
+    let mut some = |world: &World| -> Vec<EventBatch> {
+        let events: Vec<Event> = (0..BATCH * 20).map(|_| world.event(&[], &mut random)).collect();
+        events.chunks(BATCH).map(batch).collect()
+    };
+    let near = [some(&world), some(&world)];
+    let elsewhere = world.elsewhere();
+    let far = [some(&elsewhere), some(&elsewhere)];
     let all = set(load_all(&rules));
     let mut matching = std::collections::HashSet::new();
-    for batch in batches.iter().chain(&earlier) {
+    for batch in near.iter().chain(&far).flatten() {
         matching
             .extend(all.evaluate(batch, &Completeness::complete()).into_iter().map(|found| found.rule.id.to_string()));
     }
     drop(all);
     let silent: Vec<Rule> = rules.into_iter().filter(|rule| !matching.contains(&rule.id)).take(most).collect();
-    let mut costs = String::new();
+    let mut costs = [String::new(), String::new()];
     for step in sizes.steps {
-        let set = set(load_all(&silent[..step.min(silent.len())]));
-        for batch in &earlier {
-            assert!(set.evaluate(batch, &Completeness::complete()).is_empty());
+        let count = step.min(silent.len());
+        for ([batches, earlier], costs) in [&near, &far].into_iter().zip(&mut costs) {
+            let cost = silent_cost(&set(load_all(&silent[..count])), batches, earlier);
+            write!(costs, "{}{count}: {cost}", if costs.is_empty() { "" } else { ", " }).unwrap();
         }
-        let before = set.candidates();
-        let began = cpu();
-        for batch in &batches {
-            assert!(black_box(set.evaluate(batch, &Completeness::complete())).is_empty());
-        }
-        let cost = (cpu() - began).as_secs_f64() * 1e6 / f64::from(u32::try_from(events.len()).unwrap());
-        let candidates = ratio(usize::try_from(set.candidates() - before).unwrap(), events.len());
-        write!(
-            costs,
-            "{}{}: {cost:.2} µs ({candidates:.1} candidates)",
-            if costs.is_empty() { "" } else { ", " },
-            step.min(silent.len())
-        )
-        .unwrap();
     }
-    println!("| an event with rules that do not match | {costs} |");
+    let [near, far] = costs;
+    println!("| an event with rules that do not match | {near} |");
+    println!("| the same, of a host with other words than theirs | {far} |");
+}
+
+fn silent_cost(set: &RuleSet, batches: &[EventBatch], earlier: &[EventBatch]) -> String {
+    for batch in earlier {
+        assert!(set.evaluate(batch, &Completeness::complete()).is_empty());
+    }
+    let before = set.candidates();
+    let began = cpu();
+    for batch in batches {
+        assert!(black_box(set.evaluate(batch, &Completeness::complete())).is_empty());
+    }
+    let events = batches.len() * BATCH;
+    let cost = (cpu() - began).as_secs_f64() * 1e6 / f64::from(u32::try_from(events).unwrap());
+    let candidates = ratio(usize::try_from(set.candidates() - before).unwrap(), events);
+    format!("{cost:.2} µs ({candidates:.1} candidates)")
 }
 
 fn one_event(rules: usize) {
