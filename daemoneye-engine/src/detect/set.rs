@@ -1,5 +1,6 @@
 //! The rules that run together, and what each of them has cost and found.
 
+use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, HashMap, HashSet};
@@ -228,17 +229,20 @@ impl RuleSet {
             blind.filter(|running| !running.lacks(&columns)).for_each(Running::degraded);
         }
         let (mut matches, shared) = (Vec::new(), Shared { batch: &events.batch, once: OnceCell::new() });
-        let filter = self.filter();
+        let (filter, mut parts) = (self.filter(), 0_usize);
         self.meter.batch(self.rules.iter().map(|running| &running.pace), |watch| {
             filter.candidates.each(&filter.prefilter, &columns, |candidates| {
                 self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
+                parts = parts.saturating_add(1);
                 self.decide(&shared, &columns, completeness, candidates, watch, &mut matches);
             });
         });
         self.batches.fetch_add(1, Ordering::Relaxed);
         self.rows.fetch_add(u64::try_from(columns.rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        matches.sort_unstable_by_key(|(rule, found)| (*rule, found.row));
-        let mut matches: Vec<RuleMatch> = matches.into_iter().map(|(_, found)| found).collect();
+        // Those of one part are in order.
+        if parts > 1 {
+            matches.sort_unstable_by_key(|found: &RuleMatch| (found.rule.id, found.row));
+        }
         for found in matches.iter_mut().filter(|found| late.get(found.row).copied().unwrap_or(false)) {
             found.completeness.degrade(Degraded::Late);
         }
@@ -260,9 +264,10 @@ impl RuleSet {
         completeness: &Completeness,
         candidates: &Candidates,
         watch: Watch,
-        matches: &mut Vec<(usize, RuleMatch)>,
+        matches: &mut Vec<RuleMatch>,
     ) {
         let (mut started, mut rows) = (Instant::now(), Vec::new());
+        matches.reserve(usize::try_from(candidates.len()).unwrap_or_default().min(columns.rows()));
         for rule in candidates.rules() {
             let Some(running) = self.rules.get(rule) else { continue };
             let overflows = columns.overflows();
@@ -270,9 +275,8 @@ impl RuleSet {
             rows.extend(candidates.rows(rule));
             watch.rule(&running.pace, || {
                 // In order, so that matches seldom have to be sorted.
-                for row in rows.iter().rev().copied().filter(|row| running.compiled.matches(columns, *row)) {
-                    matches.push((rule, running.found(batch, columns, row, completeness)));
-                }
+                let rows = rows.iter().rev().copied().filter(|row| running.compiled.matches(columns, *row));
+                running.found(batch, columns, rows, completeness, matches);
             });
             running.overflowed(columns.overflows().saturating_sub(overflows));
             let now = Instant::now();
@@ -386,18 +390,32 @@ impl Shared<'_> {
 }
 
 impl Running {
-    fn found(&self, batch: &Shared<'_>, columns: &Columns<'_>, row: usize, completeness: &Completeness) -> RuleMatch {
-        self.counters.matched(columns.time(row));
-        let mut completeness = completeness.clone();
-        if self.lacks(columns) {
-            completeness.degrade(Degraded::SchemaUnavailable);
+    /// Its matches on these rows. What is the same of all of them is looked at for the first one, and counted behind the last.
+    fn found(
+        &self,
+        batch: &Shared<'_>,
+        columns: &Columns<'_>,
+        rows: impl Iterator<Item = usize>,
+        completeness: &Completeness,
+        matches: &mut Vec<RuleMatch>,
+    ) {
+        let (before, mut latest, mut completeness) = (matches.len(), None, Cow::Borrowed(completeness));
+        for row in rows {
+            if latest.is_none() && self.lacks(columns) {
+                completeness.to_mut().degrade(Degraded::SchemaUnavailable);
+            }
+            latest = latest.max(Some(columns.time(row)));
+            let answer = match &self.plain {
+                // In a batch that lacks a column another may stand in its place.
+                Some(plain) if !columns.lacks_some() => Answer::Columns(Arc::clone(plain)),
+                _ => Answer::Row(output::row(&self.compiled.outputs, columns, row)),
+            };
+            let (rule, batch) = (Arc::clone(&self.rule), batch.owned());
+            matches.push(RuleMatch { rule, batch, row, answer, completeness: completeness.clone().into_owned() });
         }
-        let answer = match &self.plain {
-            // In a batch that lacks a column another may stand in its place.
-            Some(plain) if !columns.lacks_some() => Answer::Columns(Arc::clone(plain)),
-            _ => Answer::Row(output::row(&self.compiled.outputs, columns, row)),
-        };
-        RuleMatch { rule: Arc::clone(&self.rule), batch: batch.owned(), row, answer, completeness }
+        if let Some(latest) = latest {
+            self.counters.matched(matches.len().saturating_sub(before), latest);
+        }
     }
 
     /// Whether it reads a column that the batch does not have.
@@ -451,9 +469,9 @@ impl Default for Counters {
 }
 
 impl Counters {
-    fn matched(&self, time: Option<i64>) {
-        self.matches.fetch_add(1, Ordering::Relaxed);
-        self.last_match_us.fetch_max(time.unwrap_or(i64::MIN), Ordering::Relaxed);
+    fn matched(&self, times: usize, latest: Option<i64>) {
+        self.matches.fetch_add(u64::try_from(times).unwrap_or(u64::MAX), Ordering::Relaxed);
+        self.last_match_us.fetch_max(latest.unwrap_or(i64::MIN), Ordering::Relaxed);
     }
 
     fn took(&self, time: Duration) {
