@@ -373,17 +373,18 @@ mod tests {
         let forged = Checkpoint { origin: "daemoneye/4f/audit".into(), size: 7, root: [3; 32] };
         let forged = forged.sign(&signer(2)).unwrap();
         let mut log = format!("a checkpoint={one:?}\n{one}\nb checkpoint={other:?}\n");
-        for size in 10..MAX_NOTES + 13 {
-            log.push_str(&forged.replacen("\n7\n", &format!("\n{size}\n"), 1).repeat(2));
+        log.push_str(&forged.repeat(2));
+        for size in 10..MAX_NOTES + 12 {
+            log.push_str(&forged.replacen("\n7\n", &format!("\n{size}\n"), 1));
         }
         log.push_str(&note("daemoneye/4f/audit", 9));
-        let judge = |seed| {
+        let judge = |log: &str, seed| {
             let keys = vec![signer(seed).verifier().clone()];
             judge(log.as_bytes(), Some("daemoneye/4f/audit"), keys).unwrap()
         };
-        let judged = judge(1);
+        let judged = judge(&log, 1);
         assert_eq!((judged.roots.len(), judged.unsigned, judged.left_out), (2, MAX_NOTES as u64 + 3, 0));
         assert_eq!((judged.seen.foreign, judged.seen.newest().is_some()), (1, true));
-        assert!(judge(3).roots.is_empty());
+        assert!(judge(&one, 3).roots.is_empty());
     }
 }
