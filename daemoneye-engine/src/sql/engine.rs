@@ -33,9 +33,6 @@ const GRACE: Duration = Duration::from_secs(2);
 /// Parquet footers and page indexes kept between queries, in bytes: in memory a row group has some 100 KiB of them, so that a day
 /// of ten million events stays. Without them every query decodes them again.
 const FOOTER_CACHE_BYTES: usize = 16 * 1024 * 1024;
-/// Operators tell the pool of half of what they take: a table doubles beside the old one, groups are copied to be sorted before they are
-/// spilled, pages that are decoded are nobody's (docs/benchmarks.md).
-const TOLD: usize = 2;
 
 /// What one query, and all of them together, may cost.
 #[derive(Debug, Clone)]
@@ -105,7 +102,7 @@ impl QueryEngine {
     pub fn new(store: Arc<Store>, limits: QueryLimits, extra: Arc<dyn SystemTables>) -> io::Result<Self> {
         let files = segment_files(store.dir()).map_err(io::Error::other)?;
         let environment = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes / TOLD)))
+            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)))
             .with_disk_manager_builder(disk(limits.scratch.as_ref())?)
             .with_object_store_registry(files)
             .with_metadata_cache_limit(FOOTER_CACHE_BYTES)

@@ -254,7 +254,7 @@ async fn what_is_too_large_for_several_threads_is_done_by_one() {
 #[tokio::test]
 async fn a_spill_beyond_its_quota_is_cut_and_says_so() {
     let (_dir, store) = filled(30);
-    let limits = QueryLimits { memory_bytes: 4 * MIB, scratch: scratch(&store, 64 * 1024), ..patient() };
+    let limits = QueryLimits { memory_bytes: 2 * MIB, scratch: scratch(&store, 64 * 1024), ..patient() };
     let engine = engine(&store, limits);
     let answer = ask(&engine, "SELECT command_line, name, seq FROM process_events ORDER BY command_line, seq").await;
     assert_eq!(answer.degraded(), ["capped"], "{:?}", answer.lacks());
