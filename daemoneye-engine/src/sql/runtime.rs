@@ -154,26 +154,28 @@ mod tests {
         threads.shared.locked().running.is_some()
     }
 
+    fn end(threads: &QueryThreads) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        while is_running(threads) {
+            assert!(Instant::now() < deadline, "idle threads end");
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    }
+
     #[test]
     fn threads_are_there_while_somebody_asks_and_come_again() {
         let threads = QueryThreads::start(2).unwrap();
         for _ in 0..2 {
             let (answer, answered) = tokio::sync::oneshot::channel();
-            threads
-                .turn()
-                .unwrap()
-                .spawn(async move { answer.send(thread::current().name().map(str::to_owned)).unwrap() });
+            let name = async move { answer.send(thread::current().name().map(str::to_owned)).unwrap() };
+            threads.turn().unwrap().spawn(name);
             assert_eq!(answered.blocking_recv().unwrap().as_deref(), Some("sql-query"));
-            let deadline = Instant::now() + Duration::from_secs(60);
-            while is_running(&threads) {
-                assert!(Instant::now() < deadline, "idle threads end");
-                thread::park_timeout(Duration::from_millis(20));
-            }
+            end(&threads);
         }
-        let held = threads.turn().unwrap();
-        let other = threads.turn().unwrap();
+        let (held, other) = (threads.turn().unwrap(), threads.turn().unwrap());
         drop(other);
-        thread::park_timeout(IDLE.saturating_mul(2));
+        // Others that nobody asks from later on have come to their end.
+        end(&QueryThreads::start(1).unwrap());
         assert!(is_running(&threads), "one query is still at work");
         drop(held);
     }
