@@ -3,8 +3,9 @@
 //!
 //! Rows by `DAEMONEYE_BENCH_ROWS` (1,000,000; 20,000 where nothing is measured). `DAEMONEYE_BENCH_STORE` names a directory that
 //! keeps the store for a suite that runs later. `DAEMONEYE_BENCH_SQLITE=0` leaves SQLite out. `DAEMONEYE_BENCH_ONLY` asks over such
-//! a store, as it is, only those of our queries whose names have this in them, many times, and `memory` only what some take. Prints Markdown tables; a peer that
-//! is not installed is a cell that says so. It fails, after its tables, where heavy queries double the p99 of ingest.
+//! a store, as it is, only those of our queries whose names have this in them, many times; `memory` only what some take, and
+//! `pressure` only what heavy ones do to ingest, which adds to the store. Prints Markdown tables; a peer that is not installed is
+//! a cell that says so. It fails, after its tables, where heavy queries double the p99 of ingest.
 //!
 //! Run with `cargo xtask bench history`, which also prepares the peers.
 
@@ -61,6 +62,10 @@ fn main() -> ExitCode {
     if let Ok(only) = std::env::var("DAEMONEYE_BENCH_ONLY") {
         match only.as_str() {
             "memory" => memory::Gathering::over(&store).print(),
+            "pressure" => {
+                let mut events = Events::new(2, rows);
+                pressure::measure(&store, &mut events, measured).print();
+            }
             _ => queries::again(&store, &only),
         }
         return ExitCode::SUCCESS;

@@ -5,6 +5,7 @@
 //! work asks here as it goes, and fails when the query is over.
 
 use super::QueryError;
+use super::niceness::step_aside;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -50,8 +51,9 @@ impl Allowance {
         self.held.try_grow(bytes)
     }
 
-    /// Why the query is over, if it is.
+    /// Why the query is over, if it is; whoever asks has worked for a while, and steps aside for others.
     pub(crate) fn over(&self) -> Option<Over> {
+        step_aside();
         if self.cancel.is_cancelled() {
             return Some(Over::Cancelled);
         }

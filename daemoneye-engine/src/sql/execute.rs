@@ -3,6 +3,7 @@
 use super::allowance::{Allowance, Over};
 use super::completeness::{Lack, degradation, stopped_reader};
 use super::engine::Tally;
+use super::niceness::step_aside;
 use super::pages::{Pages, page_columns, unique_names};
 use super::refusal::spoken;
 use super::suspects::{Doubt, Suspects, gave_way};
@@ -259,6 +260,7 @@ impl Job {
                 Ok(Some(Ok(batch))) => batch,
                 Ok(Some(Err(error))) => return self.ended_by(&error, run),
             };
+            step_aside();
             let (batch, capped) = self.within_cap(&batch);
             self.tally.rows.fetch_add(u64::try_from(batch.num_rows()).unwrap_or(u64::MAX), Ordering::Relaxed);
             let full = if self.request.explain { Vec::new() } else { pages.take(&batch) };

@@ -17,7 +17,7 @@ const DOES_BYTES: usize = 300;
 /// Segments that are named: a day in hours and what was sealed since the last one; others are counted.
 const MAX_NAMES: usize = 64;
 /// Operators that are there for the limits only.
-const OURS: &[&str] = &["CooperativeExec", "Metered", "Sliced"];
+const OURS: &[&str] = &["Between", "CooperativeExec", "Metered", "Sliced"];
 
 /// What the scans and the operators that spill have counted, and the operators themselves.
 #[derive(Default)]

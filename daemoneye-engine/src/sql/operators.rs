@@ -1,5 +1,6 @@
 //! What we add to a physical plan so that its limits hold: joins that yield, look at the clock and count what they gather,
-//! windows whose rows are counted, and rows that are kept without the pages that they came from.
+//! windows whose rows are counted, and rows that are kept without the pages that they came from. What gathers or counts rows
+//! steps aside between batches.
 
 mod dense;
 mod dictionaries;
@@ -15,6 +16,7 @@ use super::allowance::Allowance;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
 use datafusion::common::{JoinType, Result};
 use datafusion::datasource::source::DataSourceExec;
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{
     CrossJoinExec, HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
@@ -26,7 +28,7 @@ use gate::gated;
 use grouped::grouped;
 use in_turn::in_turn;
 use metered::{Charge, Metered};
-use passing::through;
+use passing::{Between, through};
 use sifted::sifted;
 use sliced::Sliced;
 use std::sync::Arc;
@@ -58,8 +60,12 @@ pub(crate) fn limited(
             let node = joined(node, allowance)?;
             return Ok(Transformed::yes(Arc::new(CooperativeExec::new(node)) as Arc<dyn ExecutionPlan>));
         }
-        let Some(charge) = gathers(node.as_ref()) else { return Ok(Transformed::no(node)) };
-        let inputs = node.children().into_iter().map(|input| through(input, Metered::at(charge))).collect();
+        let over = |input: &Arc<dyn ExecutionPlan>| match gathers(node.as_ref()) {
+            Some(charge) => Some(through(input, Metered::at(charge))),
+            None => node.downcast_ref::<AggregateExec>().map(|_| through(input, Between)),
+        };
+        let inputs: Option<Vec<_>> = node.children().into_iter().map(over).collect();
+        let Some(inputs) = inputs.filter(|inputs| !inputs.is_empty()) else { return Ok(Transformed::no(node)) };
         Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
     .data()

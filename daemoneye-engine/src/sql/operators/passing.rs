@@ -1,11 +1,14 @@
 //! A node that hands the batches of its only input on: partitions, order and columns are the input's unless it says otherwise.
+//! Between batches its thread steps aside for those that ingest.
 
+use super::super::niceness::step_aside;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
+use futures::StreamExt as _;
 use futures::stream::BoxStream;
 use std::fmt;
 use std::sync::Arc;
@@ -90,7 +93,20 @@ impl<P: Passage> ExecutionPlan for Passing<P> {
 
     fn execute(&self, partition: usize, context: Arc<TaskContext>) -> Result<SendableRecordBatchStream> {
         let input = self.passage.open(&self.input, partition, &context)?;
+        let input = RecordBatchStreamAdapter::new(input.schema(), input.inspect(|_| step_aside()));
         let schema = self.schema();
-        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, self.passage.pass(input, &context))))
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, self.passage.pass(Box::pin(input), &context))))
+    }
+}
+
+/// Batches as they come: between those that an operator gathers or counts, others have their turn.
+#[derive(Debug, Clone)]
+pub(super) struct Between;
+
+impl Passage for Between {
+    const NAME: &'static str = "Between";
+
+    fn pass(&self, input: SendableRecordBatchStream, _: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
+        input
     }
 }
