@@ -252,7 +252,11 @@ impl Scalar {
     /// `None` for NULL.
     fn fits(&self, fits: &Fits, columns: &Columns<'_>, row: usize) -> Option<bool> {
         match self {
-            Self::Column(column) => columns.text(*column, row, fits.folds()).map(|text| fits.fits(text)),
+            Self::Column(column) => {
+                let mut text = columns.text(*column, row, fits.folds())?;
+                text.letters = columns.letters(*column, row, fits.asks_letters().then_some(text.raw));
+                Some(fits.fits(text))
+            }
             other => other.text(columns, row).map(|text| fits.fits((&*text).into())),
         }
     }

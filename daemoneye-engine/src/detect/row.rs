@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
     Array, BinaryArray, BooleanArray, Float64Array, Int64Array, RecordBatch, StringArray, TimestampMicrosecondArray,
 };
 
-use crate::text::{Text, push_folded};
+use crate::text::{Letters, Text, push_folded};
 
 pub(super) static START_KIND: LazyLock<usize> = LazyLock::new(|| place_of("start_kind"));
 static TIME: LazyLock<usize> = LazyLock::new(|| place_of("time"));
@@ -47,6 +47,8 @@ pub(super) struct Columns<'a> {
     columns: Vec<Typed<'a>>,
     /// The text columns with their case folded, each when it is first asked for.
     folded: Vec<OnceCell<Folded>>,
+    /// By text column and row the letters of the text, each when it is first asked for.
+    letters: Vec<OnceCell<Box<[Shared<Letters>]>>>,
     /// The bare forks, which most rules do not see.
     forks: Vec<bool>,
     rows: usize,
@@ -63,6 +65,20 @@ struct Folded {
     ends: Vec<usize>,
 }
 
+/// The folded text of one row.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct FoldedText<'a> {
+    pub(super) text: &'a str,
+    /// It and what lies behind it, which is nobody's.
+    pub(super) from: &'a [u8],
+}
+
+impl<'a> From<&'a str> for FoldedText<'a> {
+    fn from(text: &'a str) -> Self {
+        Self { text, from: text.as_bytes() }
+    }
+}
+
 impl<'a> Columns<'a> {
     pub(super) fn of(batch: &'a RecordBatch) -> Self {
         let schema = batch.schema_ref();
@@ -76,9 +92,17 @@ impl<'a> Columns<'a> {
         });
         let columns: Vec<_> = columns.collect();
         let folded = columns.iter().map(|_| OnceCell::new()).collect();
+        let letters = columns.iter().map(|_| OnceCell::new()).collect();
         let lacks_some = columns.iter().any(|column| matches!(column, Typed::Missing));
-        let mut this =
-            Self { lacks_some, columns, folded, forks: Vec::new(), rows: batch.num_rows(), overflows: 0.into() };
+        let mut this = Self {
+            lacks_some,
+            columns,
+            folded,
+            letters,
+            forks: Vec::new(),
+            rows: batch.num_rows(),
+            overflows: 0.into(),
+        };
         this.forks = (0..this.rows).map(|row| this.is(*START_KIND, row, "fork")).collect();
         this
     }
@@ -134,7 +158,31 @@ impl<'a> Columns<'a> {
             } else {
                 None
             },
+            letters: Letters::UNKNOWN,
         })
+    }
+
+    /// The letters of a text, as far as they are known; where it is given it is looked at.
+    pub(super) fn letters(&self, column: usize, row: usize, text: Option<&str>) -> Letters {
+        let Some(known) = self.letters.get(column) else { return Letters::UNKNOWN };
+        let Some(text) = text else {
+            return known.get().and_then(|rows| rows.get(row)).map_or(Letters::UNKNOWN, Shared::get);
+        };
+        let rows = known.get_or_init(|| vec![Shared::new(Letters::UNKNOWN); self.rows].into());
+        let Some(letters) = rows.get(row) else { return Letters::UNKNOWN };
+        if !letters.get().is_known() {
+            letters.set(Letters::of(text.as_bytes()));
+        }
+        letters.get()
+    }
+
+    /// The folded text of a text column that is not NULL there.
+    pub(super) fn folded(&self, column: usize, row: usize) -> Option<FoldedText<'_>> {
+        let Typed::Text(array) = self.columns.get(column)? else { return None };
+        let folded = self.folded.get(column)?.get_or_init(|| folded(array));
+        let text = folded.row(row)?;
+        let end = *folded.ends.get(row)?;
+        Some(FoldedText { text, from: folded.text.as_bytes().get(end.saturating_sub(text.len())..)? })
     }
 
     /// The value, or `None` for NULL.
@@ -186,7 +234,7 @@ fn folded_each(array: &StringArray) -> Folded {
 }
 
 /// Also guards `value`, which panics behind the end.
-fn present(array: &dyn Array, row: usize) -> bool {
+fn present(array: &impl Array, row: usize) -> bool {
     row < array.len() && !array.is_null(row)
 }
 

@@ -6,6 +6,7 @@
 
 mod expression;
 mod fold;
+mod letters;
 mod like;
 mod needle;
 mod needles;
@@ -13,6 +14,7 @@ mod network;
 
 pub(crate) use expression::Expression;
 pub(crate) use fold::{Folding, folded_simple, push_folded};
+pub(crate) use letters::Letters;
 pub(crate) use like::Like;
 
 use fold::folded_ascii;
@@ -49,6 +51,7 @@ pub(crate) struct Text<'a> {
     pub(crate) raw: &'a str,
     /// The same after [`folded_simple`], where somebody has it.
     pub(crate) folded: Option<&'a str>,
+    pub(crate) letters: Letters,
 }
 
 /// One question with its values.
@@ -166,10 +169,10 @@ impl Fits {
 
     /// Whether the text fits.
     pub(crate) fn fits(&self, text: Text<'_>) -> bool {
-        let asked = self.folding.of(text);
+        let (asked, letters) = (self.folding.of(text), self.folding.letters(text));
         let (text, bytes) = (&*asked, asked.as_bytes());
         match &self.way {
-            Way::Contains(needles) => needles.stand_in(bytes),
+            Way::Contains(needles) => needles.stand_in(bytes, letters),
             Way::Ends(values) => values.iter().any(|value| bytes.ends_with(value.as_bytes())),
             Way::Equal(values) => values.iter().any(|value| text == &**value),
             Way::Expression(expression) => expression.is_match(text),
@@ -185,6 +188,11 @@ impl Fits {
     /// Whether a folded text saves it work.
     pub(crate) fn folds(&self) -> bool {
         self.folding != Folding::None
+    }
+
+    /// Whether it looks for so many values that the letters of the text save it more than they cost.
+    pub(crate) fn asks_letters(&self) -> bool {
+        matches!(&self.way, Way::Contains(needles) if needles.are_several())
     }
 
     /// What it looks for, as the prefilter needs it.
@@ -214,9 +222,16 @@ impl Folding {
     }
 }
 
+impl Folding {
+    /// Those of the text folded this way. Simple folding makes letters of others that the text has not.
+    fn letters(self, text: Text<'_>) -> Letters {
+        if self == Self::Simple { Letters::UNKNOWN } else { text.letters }
+    }
+}
+
 impl<'a> From<&'a str> for Text<'a> {
     fn from(raw: &'a str) -> Self {
-        Self { raw, folded: None }
+        Self { raw, folded: None, letters: Letters::UNKNOWN }
     }
 }
 
@@ -232,7 +247,13 @@ mod tests {
         let fits = Fits::of_function(name, values).unwrap().unwrap();
         let folded = folded_simple(text);
         let fresh = fits.fits(text.into());
-        assert_eq!(fresh, fits.fits(Text { raw: text, folded: Some(&folded) }), "{name}({text}, {values:?})");
+        assert_eq!(
+            fresh,
+            fits.fits(Text { raw: text, folded: Some(&folded), letters: Letters::UNKNOWN }),
+            "{name}({text}, {values:?})"
+        );
+        let letters = Letters::of(text.as_bytes());
+        assert_eq!(fresh, fits.fits(Text { raw: text, folded: Some(&folded), letters }), "{name}({text}, {values:?})");
         fresh
     }
 

@@ -8,6 +8,8 @@
 use memchr::arch::all::packedpair::{HeuristicFrequencyRank, Pair};
 use memchr::{memchr, memmem};
 
+use super::letters::Letters;
+
 /// Places at which the rest may differ before the other search is worth its preparation of some 100 ns.
 const WRONG: usize = 16;
 /// Longest needle that is looked for by two of its bytes, and longest text: what all places together can cost stays small.
@@ -34,6 +36,7 @@ pub(crate) struct Needle {
     text: Box<[u8]>,
     rarest: u8,
     second: u8,
+    letters: Letters,
 }
 
 impl Needle {
@@ -41,11 +44,16 @@ impl Needle {
         // `None` of one byte, or of none.
         let pair = Pair::with_ranker(text.as_bytes(), InPaths);
         let (rarest, second) = pair.map_or((0, 0), |pair| (pair.index1(), pair.index2()));
-        Self { text: text.as_bytes().into(), rarest, second }
+        Self { text: text.as_bytes().into(), rarest, second, letters: Letters::of(text.as_bytes()) }
     }
 
     pub(crate) fn text(&self) -> &[u8] {
         &self.text
+    }
+
+    /// Whether it can stand in a text of these letters.
+    pub(super) const fn may_stand_in(&self, letters: Letters) -> bool {
+        letters.may_hold(self.letters)
     }
 
     /// Where it stands first.

@@ -2,10 +2,16 @@
 
 use aho_corasick::{AhoCorasick, AhoCorasickKind};
 
+use super::letters::Letters;
 use super::needle::Needle;
 
 /// Values up to this many are looked for one by one, each faster than an automaton walks the text.
 const FEW: usize = 16;
+
+/// Values up to this many are told by the letters of the text, where they are known, faster than an automaton walks it.
+const MANY: usize = 64;
+/// Fewer values are looked for in less time than the letters of the text are told.
+const SEVERAL: usize = 3;
 
 /// The values, each as it is looked for by itself.
 #[derive(Debug)]
@@ -30,10 +36,14 @@ impl Needles {
         self.each.iter().map(Needle::text)
     }
 
-    pub(super) fn stand_in(&self, text: &[u8]) -> bool {
+    pub(super) fn are_several(&self) -> bool {
+        (SEVERAL..=MANY).contains(&self.each.len())
+    }
+
+    pub(super) fn stand_in(&self, text: &[u8], letters: Letters) -> bool {
         match &self.together {
-            Some(together) => together.is_match(text),
-            None => self.each.iter().any(|needle| needle.find(text).is_some()),
+            Some(together) if self.each.len() > MANY || !letters.is_known() => together.is_match(text),
+            _ => self.each.iter().any(|needle| needle.may_stand_in(letters) && needle.find(text).is_some()),
         }
     }
 }

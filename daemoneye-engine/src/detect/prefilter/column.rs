@@ -11,6 +11,7 @@ use foldhash::fast::RandomState;
 
 use super::need::Witness;
 use super::needles::Needles;
+use crate::detect::row::FoldedText;
 
 /// Remembered values of one column. A busy host has some hundred paths and some thousand command lines.
 const REMEMBERED: usize = 2_048;
@@ -49,23 +50,33 @@ pub(super) struct ColumnIndex {
 /// What a thread needs for asking, kept between batches.
 #[derive(Debug, Default)]
 pub(super) struct Memory {
+    /// By hash: eight bytes, so that those of a column stay near the processor.
     slots: Vec<Slot>,
+    /// What is remembered, in the order in which it came, so that a few hundred values lie together.
+    known: Vec<Remembered>,
 }
 
 /// Witnesses, each once, in the order in which they were found.
 #[derive(Debug, Default)]
 pub(super) struct Found {
+    /// The first `count` of them are found; there is room for every one and one more.
     all: Vec<WitnessAt>,
-    /// By witness, whether it is there: of ten thousand rules some kilobytes, which stay near the processor.
+    count: usize,
+    /// By witness, whether it is there: of ten thousand rules some kilobytes, which stay near the processor. The bit behind the last is
+    /// always there: it stands for none.
     bits: Vec<u64>,
+    of: WitnessAt,
 }
 
 /// A value is remembered when it comes a second time: most command lines never do, and would only push out those that do.
-#[derive(Debug, Default)]
+#[derive(Debug, Clone, Copy, Default)]
 struct Slot {
-    /// Hash of the last value that fell here and was not the remembered one.
-    passed: u64,
-    known: Option<Remembered>,
+    /// Of the remembered value's hash.
+    tag: u32,
+    /// Of the hash of the last value that fell here and was not the remembered one.
+    passed: u16,
+    /// Where the remembered one is among all, from one on; zero: none is.
+    known: u16,
 }
 
 #[derive(Debug)]
@@ -117,7 +128,7 @@ impl ColumnIndex {
     pub(super) fn look<'m>(
         &self,
         text: &str,
-        folded: impl FnOnce() -> Option<&'m str>,
+        folded: impl FnOnce() -> Option<FoldedText<'m>>,
         memory: &mut Memory,
         found: &mut Found,
         bytes: &mut usize,
@@ -129,43 +140,71 @@ impl ColumnIndex {
             memory.slots.resize_with(REMEMBERED, Slot::default);
         }
         let hash = self.hasher.hash_one(text);
-        let Some(slot) = memory.slots.get_mut(usize::try_from(hash).unwrap_or_default() % REMEMBERED) else { return };
-        if let Some(known) = slot.known.as_ref().filter(|known| &*known.text == text) {
-            return known.few.iter().chain(&*known.more).for_each(|at| found.add(*at));
+        let Memory { slots, known } = memory;
+        let Some(slot) = slots.get_mut(usize::try_from(hash).unwrap_or_default() % REMEMBERED) else { return };
+        let (tag, passed) = marks(hash);
+        if slot.tag == tag
+            && let Some(known) = slot.place().and_then(|at| known.get(at))
+            && *known.text == *text
+        {
+            known.few.iter().for_each(|at| found.add(*at));
+            return known.more.iter().for_each(|at| found.add(*at));
         }
-        let before = found.all.len();
+        let before = found.all().len();
         self.find(folded().unwrap_or_default(), found);
-        if std::mem::replace(&mut slot.passed, hash) == hash {
-            slot.remember(text, found.all.get(before..).unwrap_or_default(), bytes);
+        if std::mem::replace(&mut slot.passed, passed) == passed {
+            let after = found.all().get(before..).unwrap_or_default();
+            slot.remember(tag, Remembered::of(text, after), known, bytes);
         }
     }
 
-    fn find(&self, folded: &str, found: &mut Found) {
-        self.exact.get(folded).into_iter().for_each(|at| found.add(*at));
+    fn find(&self, folded: FoldedText<'_>, found: &mut Found) {
+        self.exact.get(folded.text).into_iter().for_each(|at| found.add(*at));
         if !self.bases.is_empty() {
-            self.bases.get(base_of(folded)).into_iter().for_each(|at| found.add(*at));
+            self.bases.get(base_of(folded.text)).into_iter().for_each(|at| found.add(*at));
         }
         if let Some(needles) = &self.needles {
-            needles.each(folded.as_bytes(), |at| found.add(at));
+            needles.each(folded.text.as_bytes(), folded.from, |at| found.add(at));
         }
     }
 }
 
+/// What tells hashes apart that fall into one slot: of a remembered value, and of one that has come once.
+fn marks(hash: u64) -> (u32, u16) {
+    let [.., low, high, a, b, c, d] = hash.to_le_bytes();
+    (u32::from_le_bytes([a, b, c, d]), u16::from_le_bytes([low, high]))
+}
+
 impl Slot {
-    fn remember(&mut self, text: &str, witnesses: &[WitnessAt], bytes: &mut usize) {
-        let before = self.known.as_ref().map_or(0, Remembered::bytes);
-        let (few, more) = witnesses.split_at(witnesses.len().min(FEW));
-        let few = std::array::from_fn(|at| few.get(at).or(few.last()).copied().unwrap_or(NONE));
-        let known = Remembered { text: text.into(), few, more: more.into() };
-        let after = bytes.saturating_sub(before).saturating_add(known.bytes());
-        if after <= ALL_REMEMBERED_BYTES {
-            *bytes = after;
-            self.known = Some(known);
+    fn place(self) -> Option<usize> {
+        usize::from(self.known).checked_sub(1)
+    }
+
+    fn remember(&mut self, tag: u32, fresh: Remembered, known: &mut Vec<Remembered>, bytes: &mut usize) {
+        let old = self.place().and_then(|at| known.get_mut(at));
+        let before = old.as_ref().map_or(0, |old| old.bytes());
+        let after = bytes.saturating_sub(before).saturating_add(fresh.bytes());
+        if after > ALL_REMEMBERED_BYTES {
+            return;
         }
+        match old {
+            Some(old) => *old = fresh,
+            None => {
+                known.push(fresh);
+                self.known = u16::try_from(known.len()).unwrap_or_default();
+            }
+        }
+        (self.tag, *bytes) = (tag, after);
     }
 }
 
 impl Remembered {
+    fn of(text: &str, witnesses: &[WitnessAt]) -> Self {
+        let (few, more) = witnesses.split_at(witnesses.len().min(FEW));
+        let few = std::array::from_fn(|at| few.get(at).or(few.last()).copied().unwrap_or(NONE));
+        Self { text: text.into(), few, more: more.into() }
+    }
+
     fn bytes(&self) -> usize {
         self.text.len().saturating_add(size_of_val::<[WitnessAt]>(&self.more))
     }
@@ -173,21 +212,33 @@ impl Remembered {
 
 impl Found {
     /// None of so many witnesses.
-    pub(super) fn clear(&mut self, of: usize) {
-        for witness in self.all.drain(..) {
-            if let Some(word) = self.bits.get_mut(word_of(witness)) {
+    pub(super) fn clear(&mut self, of: WitnessAt) {
+        for witness in self.all.iter().take(self.count) {
+            if let Some(word) = self.bits.get_mut(word_of(*witness)) {
                 *word = 0;
             }
         }
-        self.bits.resize(of.div_ceil(WORD), 0);
+        self.count = 0;
+        if self.of != of || self.bits.is_empty() {
+            let places = usize::try_from(of).unwrap_or_default().saturating_add(1);
+            self.of = of;
+            self.all.resize(places, NONE);
+            self.bits.clear();
+            self.bits.resize(places.div_ceil(WORD), 0);
+        }
+        if let Some(word) = self.bits.get_mut(word_of(of)) {
+            *word |= 1 << (of % u64::BITS);
+        }
     }
 
+    /// Written whether it is new or not: the processor cannot foresee which it is.
     pub(super) fn add(&mut self, witness: WitnessAt) {
-        if let Some(word) = self.bits.get_mut(word_of(witness))
-            && *word >> (witness % u64::BITS) & 1 == 0
-        {
+        let witness = witness.min(self.of);
+        if let (Some(word), Some(next)) = (self.bits.get_mut(word_of(witness)), self.all.get_mut(self.count)) {
+            let before = *word;
             *word |= 1 << (witness % u64::BITS);
-            self.all.push(witness);
+            *next = witness;
+            self.count = self.count.wrapping_add(usize::from(*word != before));
         }
     }
 
@@ -202,7 +253,7 @@ impl Found {
     }
 
     pub(super) fn all(&self) -> &[WitnessAt] {
-        &self.all
+        self.all.get(..self.count).unwrap_or_default()
     }
 }
 
@@ -222,7 +273,7 @@ mod tests {
             let (before, mut memory, mut found) = (bytes, Memory::default(), Found::default());
             for _ in 0..3 {
                 found.clear(8);
-                index.look("x ab y", || Some("x ab y"), &mut memory, &mut found, &mut bytes);
+                index.look("x ab y", || Some("x ab y".into()), &mut memory, &mut found, &mut bytes);
                 assert_eq!(found.all(), [7]);
             }
             assert_eq!(bytes - before, grows);
@@ -238,7 +289,7 @@ mod tests {
             let expected: Vec<WitnessAt> = (0..5).filter(|at| text.contains(&format!("n{at}"))).collect();
             for _ in 0..3 {
                 found.clear(5);
-                index.look(text, || Some(text), &mut memory, &mut found, &mut bytes);
+                index.look(text, || Some(text.into()), &mut memory, &mut found, &mut bytes);
                 let mut all = found.all().to_vec();
                 all.sort_unstable();
                 assert_eq!(all, expected, "{text}");

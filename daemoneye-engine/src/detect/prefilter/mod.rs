@@ -4,6 +4,7 @@
 //! The columns of a batch are looked up and scanned for all witnesses of all rules at once; a rule is a candidate on the rows
 //! that have one of its own and what goes with it. A rule whose condition has none is a candidate everywhere. Candidates are then evaluated, so this saves work and never decides.
 
+mod bits;
 mod clue;
 mod column;
 mod frequency;
@@ -44,7 +45,7 @@ type RuleAt = u32;
 pub(super) struct Prefilter {
     columns: Vec<ColumnIndex>,
     /// How many there are. Those that rules are filed under come first.
-    witnesses: usize,
+    witnesses: WitnessAt,
     /// Rules by witness: where those of each begin in `filed`, and one more.
     starts: Vec<u32>,
     filed: Vec<Filed>,
@@ -167,7 +168,7 @@ impl Prefilter {
                 finders = next;
             }
         }
-        self.witnesses = usize::try_from(next).unwrap_or(usize::MAX);
+        self.witnesses = next;
         let mut places = HashMap::new();
         for (column, witnesses) in columns {
             if let Some(index) = ColumnIndex::new(column, witnesses.clone()) {
@@ -247,7 +248,7 @@ impl Prefilter {
     /// Finds the candidates of rows from `first` on, in place of those found before, and tells the row that it stopped at.
     pub(super) fn find(&self, columns: &Columns<'_>, first: usize, candidates: &mut Candidates) -> usize {
         candidates.clear(self.rules, self.columns.len());
-        candidates.tally.begin(self.witnesses);
+        candidates.tally.begin(usize::try_from(self.witnesses).unwrap_or(usize::MAX));
         let mut row = first;
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
             let Ok(at) = u32::try_from(row) else { break };
@@ -317,7 +318,7 @@ impl Candidates {
         if index.reads_values() {
             let Some(text) = columns.text(index.column, row, false) else { return };
             let Some(memory) = self.memories.get_mut(place) else { return };
-            let folded = || columns.text(index.column, row, true).and_then(|text| text.folded);
+            let folded = || columns.folded(index.column, row);
             index.look(text.raw, folded, memory, &mut self.found, &mut self.remembered_bytes);
         } else if columns.cell(index.column, row).is_none() {
             return;

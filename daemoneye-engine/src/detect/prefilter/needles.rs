@@ -7,34 +7,27 @@
 //! What is found of ten thousand rules lies far from the processor, so it is little: what is known of a window has the bytes
 //! around it and the witness too, and the whole needle is read only where it is longer.
 
+use std::cmp::Reverse;
 use std::collections::HashMap;
 
 use foldhash::fast::RandomState;
 use memchr::memmem::Finder;
 
+use super::bits::{AT_ONCE, Bits, EIGHT, FOUR, Place, hash, pair};
 use super::column::WitnessAt;
 use super::frequency::times;
 
 /// Widths of windows: a needle has the widest one that is not longer than it.
 pub(super) const WIDTHS: [usize; 3] = [EIGHT, FOUR, TWO];
-const EIGHT: usize = 8;
-const FOUR: usize = 4;
 const TWO: usize = 2;
-/// Spreads a window over 64 bits, whose upper ones are used: 2^64 divided by the golden ratio.
-const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
-/// Bits for each window that is looked for, so that few others pass.
-const BITS_EACH: usize = 16;
-/// Most bits of one width: 64 KiB stay near the processor, and places of a text do not wait for each other.
-const MOST_BITS: usize = 512 * 1024;
+/// Most beginnings of lists of windows.
+const MOST_STARTS: usize = 512 * 1024;
 /// So many needles of less than four bytes are looked for one by one, each faster than all places are hashed once more.
 const FEW_SHORT: usize = 4;
 /// Bytes around a window that are known with it.
 const AROUND: usize = 8;
-/// Places of a text that are looked at before those that passed are looked at again.
-const AT_ONCE: usize = 64;
 /// Bits of one word.
 const WORD: u32 = u64::BITS;
-
 type Counts = HashMap<u64, u32, RandomState>;
 
 /// Built once per column.
@@ -44,6 +37,7 @@ pub(super) struct Needles {
     texts: Box<[u8]>,
     /// By needle, where it stands among all.
     spans: Box<[Span]>,
+    bits: Bits,
     by_width: [Windows; WIDTHS.len()],
     /// Those that are looked for one by one.
     short: Box<[(Finder<'static>, WitnessAt)]>,
@@ -60,10 +54,6 @@ struct Span {
 /// The windows of one width.
 #[derive(Debug, Default)]
 struct Windows {
-    /// By hash: whether one of them has it.
-    bits: Box<[u64]>,
-    /// Leaves as many of a hash's upper bits as tell `bits` apart.
-    shift: u32,
     /// By as many upper bits as there are windows: where those with them begin, and one more.
     starts: Box<[u32]>,
     starts_shift: u32,
@@ -95,11 +85,13 @@ impl Needles {
     pub(super) fn new(needles: &[(Box<str>, WitnessAt)]) -> Option<Self> {
         let texts: Box<[u8]> = needles.iter().flat_map(|(needle, _)| needle.bytes()).collect();
         let (mut from, mut anchors): (u32, [Vec<(u64, Anchor)>; WIDTHS.len()]) = (0, Default::default());
-        let mut counts: [Counts; WIDTHS.len()] = Default::default();
+        let (mut counts, mut pairs): ([Counts; WIDTHS.len()], Counts) = Default::default();
+        let mut windows: [Vec<u64>; WIDTHS.len()] = Default::default();
         for (needle, _) in needles {
             let (at, width) = width_of(needle)?;
-            for window in needle.as_bytes().windows(width) {
-                *counts.get_mut(at)?.entry(number(window)).or_insert(0) += 1;
+            for window in needle.as_bytes().windows(width).map(number) {
+                *counts.get_mut(at)?.entry(window).or_insert(0) += 1;
+                *pairs.entry(pair(window.to_le_bytes()).into()).or_insert(0) += 1;
             }
         }
         let is_short = |needle: &str| needle.len() < FOUR;
@@ -108,35 +100,66 @@ impl Needles {
         for (at_needle, (needle, witness)) in (0..).zip(needles) {
             let (at, width) = width_of(needle)?;
             let length = u16::try_from(needle.len()).ok()?;
-            let (before, window) = rarest(needle.as_bytes(), width, counts.get(at)?)?;
+            let (before, window) = rarest(needle.as_bytes(), width, counts.get(at)?, &pairs)?;
             if one_by_one && is_short(needle) {
                 short.push((Finder::new(needle.as_bytes()).into_owned(), *witness));
             } else {
                 let (hash, around) = (hash(window), Around::of(needle.as_bytes(), before.into(), width)?);
                 let anchor = Anchor { tag: tag(hash), witness: *witness, around, needle: at_needle };
                 anchors.get_mut(at)?.push((hash, anchor));
+                windows.get_mut(at)?.push(window);
             }
             spans.push(Span { from, length, before });
             from = from.checked_add(length.into())?;
         }
-        Some(Self { texts, spans: spans.into(), by_width: anchors.map(Windows::of), short: short.into() })
+        let [eight, four, _] = &windows;
+        let bits = Bits::of(eight, four);
+        Some(Self { texts, spans: spans.into(), bits, by_width: anchors.map(Windows::of), short: short.into() })
     }
 
     /// Size in bytes.
     pub(super) fn bytes(&self) -> usize {
-        let spans = size_of_val(&*self.spans);
+        let spans = size_of_val(&*self.spans).saturating_add(self.bits.bytes());
         self.by_width.iter().map(Windows::bytes).fold(self.texts.len().saturating_add(spans), usize::saturating_add)
     }
 
-    /// Hands over each needle in the text, at least once.
-    pub(super) fn each(&self, text: &[u8], mut take: impl FnMut(WitnessAt)) {
+    /// Hands over each needle in the text, at least once. `from` is the text and what lies behind it, so that the last places need no
+    /// walk of their own.
+    pub(super) fn each(&self, text: &[u8], from: &[u8], mut take: impl FnMut(WitnessAt)) {
+        let padded;
+        let from = match from.get(..text.len().saturating_add(EIGHT - 1)) {
+            Some(from) => from,
+            None => {
+                padded = [text, &[0; EIGHT - 1]].concat();
+                &padded
+            }
+        };
         let [eight, four, two] = &self.by_width;
-        eight.each::<EIGHT>(text, |anchor, at| self.take::<EIGHT>(anchor, text, at, &mut take));
-        four.each::<FOUR>(text, |anchor, at| self.take::<FOUR>(anchor, text, at, &mut take));
-        two.each::<TWO>(text, |anchor, at| self.take::<TWO>(anchor, text, at, &mut take));
+        self.walk(text, from, eight, four, &mut take);
+        if !two.anchors.is_empty() {
+            for at in 0..text.len() {
+                two.look::<TWO>(text, at, |anchor| self.take::<TWO>(anchor, text, at, &mut take));
+            }
+        }
         for (finder, witness) in &self.short {
             if finder.find(text).is_some() {
                 take(*witness);
+            }
+        }
+    }
+
+    fn walk(&self, text: &[u8], from: &[u8], eight: &Windows, four: &Windows, take: &mut impl FnMut(WitnessAt)) {
+        let mut passed = [Place::default(); AT_ONCE];
+        for first in (0..text.len()).step_by(AT_ONCE) {
+            let some = first..from.len().min(first.saturating_add(AT_ONCE + EIGHT - 1));
+            for place in self.bits.pass(from.get(some).unwrap_or_default(), &mut passed) {
+                let at = first.saturating_add(place.at());
+                if place.eight() {
+                    eight.look::<EIGHT>(text, at, |anchor| self.take::<EIGHT>(anchor, text, at, take));
+                }
+                if place.four() {
+                    four.look::<FOUR>(text, at, |anchor| self.take::<FOUR>(anchor, text, at, take));
+                }
             }
         }
     }
@@ -198,16 +221,8 @@ impl Windows {
         if anchors.is_empty() {
             return Self::default();
         }
-        let count = anchors.len().saturating_mul(BITS_EACH).next_power_of_two().clamp(64, MOST_BITS);
-        let buckets = anchors.len().next_power_of_two().clamp(2, MOST_BITS);
-        let (shift, starts_shift) = (WORD - count.ilog2(), WORD - buckets.ilog2());
-        let mut bits = vec![0_u64; count / 64];
-        for (hash, _) in &anchors {
-            let bit = hash >> shift;
-            if let Some(word) = bits.get_mut(place(bit / 64)) {
-                *word |= 1 << (bit % 64);
-            }
-        }
+        let buckets = anchors.len().next_power_of_two().clamp(2, MOST_STARTS);
+        let starts_shift = WORD - buckets.ilog2();
         anchors.sort_unstable();
         let starts = (0..=buckets).map(|bucket| {
             let before = |(hash, _): &(u64, Anchor)| place(hash >> starts_shift) < bucket;
@@ -215,43 +230,20 @@ impl Windows {
         });
         let starts = starts.collect();
         let anchors = anchors.into_iter().map(|(_, anchor)| anchor).collect();
-        Self { bits: bits.into(), shift, starts, starts_shift, anchors }
+        Self { starts, starts_shift, anchors }
     }
 
     fn bytes(&self) -> usize {
-        let tables = size_of_val(&*self.bits).saturating_add(size_of_val(&*self.starts));
-        tables.saturating_add(size_of_val(&*self.anchors))
-    }
-
-    fn each<const WIDTH: usize>(&self, text: &[u8], mut found: impl FnMut(&Anchor, usize)) {
-        if self.anchors.is_empty() {
-            return;
-        }
-        let mut passed = [0; AT_ONCE];
-        for first in (0..text.len()).step_by(AT_ONCE) {
-            let some = first..text.len().min(first.saturating_add(AT_ONCE).saturating_add(WIDTH - 1));
-            let mut count = 0_usize;
-            for (at, window) in text.get(some).unwrap_or_default().array_windows::<WIDTH>().enumerate() {
-                let bit = hash(number(window)) >> self.shift;
-                let word = self.bits.get(place(bit / 64)).copied().unwrap_or_default();
-                // Written whether it passes or not: the processor cannot foresee which does.
-                if let Some(next) = passed.get_mut(count) {
-                    *next = first.saturating_add(at);
-                }
-                count = count.saturating_add(place(word >> (bit % 64) & 1));
-            }
-            for at in passed.iter().take(count) {
-                self.look::<WIDTH>(text, *at, &mut found);
-            }
-        }
+        size_of_val(&*self.starts).saturating_add(size_of_val(&*self.anchors))
     }
 
     /// Hands over the anchors whose window stands there.
-    fn look<const WIDTH: usize>(&self, text: &[u8], at: usize, found: &mut impl FnMut(&Anchor, usize)) {
+    #[inline]
+    fn look<const WIDTH: usize>(&self, text: &[u8], at: usize, found: impl FnMut(&Anchor)) {
         let Some(window) = text.get(at..).and_then(<[u8]>::first_chunk::<WIDTH>) else { return };
         let hash = hash(number(window));
         let anchors = self.anchors_of(hash).iter();
-        anchors.filter(|anchor| anchor.tag == tag(hash)).for_each(|anchor| found(anchor, at));
+        anchors.filter(|anchor| anchor.tag == tag(hash)).for_each(found);
     }
 
     fn anchors_of(&self, hash: u64) -> &[Anchor] {
@@ -259,10 +251,6 @@ impl Windows {
         let Some([from, to]) = self.starts.get(bucket..bucket.saturating_add(2)) else { return &[] };
         self.anchors.get(place((*from).into())..place((*to).into())).unwrap_or_default()
     }
-}
-
-const fn hash(window: u64) -> u64 {
-    window.wrapping_mul(SPREAD)
 }
 
 fn tag(hash: u64) -> u32 {
@@ -289,10 +277,15 @@ fn width_of(needle: &str) -> Option<(usize, usize)> {
     WIDTHS.into_iter().enumerate().find(|(_, width)| *width <= needle.len())
 }
 
-/// Where the window stands that the fewest texts have, as far as one can guess, and which it is.
-fn rarest(needle: &[u8], width: usize, counts: &Counts) -> Option<(u16, u64)> {
+/// Where the window stands that the fewest texts have, as far as one can guess, and which it is. Of several the one that begins as most do:
+/// the fewer beginnings there are, the fewer places of a text have one.
+fn rarest(needle: &[u8], width: usize, counts: &Counts, pairs: &Counts) -> Option<(u16, u64)> {
     let windows = needle.windows(width).map(number).zip(0..=u16::MAX);
-    let cost = |window: &u64| (times(width, *window), counts.get(window).copied());
+    let of = |counts: &Counts, what: u64| counts.get(&what).copied().unwrap_or(0);
+    let cost = |window: &u64| {
+        let begins = of(pairs, pair(window.to_le_bytes()).into());
+        (times(width, *window), of(counts, *window).checked_ilog2(), Reverse(begins))
+    };
     windows.min_by_key(|(window, _)| cost(window)).map(|(window, before)| (before, window))
 }
 
@@ -308,7 +301,7 @@ mod tests {
 
     fn found(needles: &[Box<str>], text: &str) -> Vec<u32> {
         let mut found = Vec::new();
-        built(needles).unwrap().each(text.as_bytes(), |needle| found.push(needle));
+        built(needles).unwrap().each(text.as_bytes(), text.as_bytes(), |needle| found.push(needle));
         found.sort_unstable();
         found.dedup();
         found
@@ -327,6 +320,33 @@ mod tests {
         }
         assert!(found(&["ab".into()], "").is_empty() && found(&[], "abc").is_empty());
         assert!(built(&["a".into()]).is_none());
+    }
+
+    #[test]
+    fn they_are_found_at_every_place_of_a_long_text_and_not_in_what_lies_behind_it() {
+        let needles: [Box<str>; 3] = ["needle-of-some-length".into(), "ofeight!".into(), "four".into()];
+        let built = built(&needles).unwrap();
+        for (at, needle) in (0..).zip(&needles) {
+            for before in 0..2 * AT_ONCE + 9 {
+                let text = format!("{}{needle}", ".".repeat(before));
+                assert_eq!(found(&needles, &text), [at], "{before}");
+                built.each(&text.as_bytes()[..text.len() - 1], text.as_bytes(), |needle| panic!("{needle} {before}"));
+            }
+        }
+    }
+
+    #[test]
+    fn each_of_however_many_is_found() {
+        for count in [100_u32, 3_000, 20_000] {
+            let needle = |at: u32| format!("{at:0width$x}", width = if at % 10 == 0 { 5 } else { 9 });
+            let needles: Vec<Box<str>> = (0..count).map(|at| needle(at).into()).collect();
+            let built = built(&needles).unwrap();
+            for at in (0..count).step_by(7) {
+                let (text, mut found) = (format!("x{}y", needle(at)), Vec::new());
+                built.each(text.as_bytes(), text.as_bytes(), |needle| found.push(needle));
+                assert!(found.contains(&at), "{at} of {count}");
+            }
+        }
     }
 
     proptest! {
