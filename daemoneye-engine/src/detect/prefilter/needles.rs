@@ -338,7 +338,7 @@ mod tests {
     #[test]
     fn each_of_however_many_is_found() {
         for count in [100_u32, 3_000, 20_000] {
-            let needle = |at: u32| format!("{at:0width$x}", width = if at % 10 == 0 { 5 } else { 9 });
+            let needle = |at: u32| format!("{at:0width$x}", width = if at.is_multiple_of(10) { 5 } else { 9 });
             let needles: Vec<Box<str>> = (0..count).map(|at| needle(at).into()).collect();
             let built = built(&needles).unwrap();
             for at in (0..count).step_by(7) {
