@@ -185,6 +185,7 @@ impl Job {
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
+        session::narrow(&mut state, &physical);
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);

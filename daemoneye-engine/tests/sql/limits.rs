@@ -131,6 +131,22 @@ async fn a_sort_beyond_the_memory_spills_and_is_right() {
 }
 
 #[tokio::test]
+async fn a_sort_of_all_columns_beyond_the_memory_spills_little_and_is_right() {
+    let (_dir, store) = filled(20);
+    const SORTED: &str = "SELECT * FROM process_events ORDER BY command_line, seq";
+    let expected = ask(&engine(&store, patient()), SORTED).await;
+    assert_eq!((expected.degraded().len(), expected.rows.len()), (0, 20_000));
+    // The rows are some 25 MiB, and are written twice where memory has room for the merge of two files only.
+    for threads in [1, 2] {
+        let scratch = scratch(&store, 12 * MIB as u64);
+        let limits = QueryLimits { memory_bytes: 8 * MIB, scratch, threads, spread_rows: 0, ..patient() };
+        let spilled = ask(&engine(&store, limits), SORTED).await;
+        assert_eq!(spilled.degraded(), Vec::<String>::new(), "{:?}", spilled.lacks());
+        assert!(spilled.rows == expected.rows, "the same rows in the same order");
+    }
+}
+
+#[tokio::test]
 async fn groups_beyond_the_memory_spill_and_are_right() {
     let (_dir, store) = filled(30);
     const GROUPED: &str = "SELECT max(c) || '' FROM (SELECT command_line || seq AS k, max(command_line) AS c FROM process_events \
