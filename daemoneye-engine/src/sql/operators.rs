@@ -11,6 +11,7 @@ mod metered;
 mod passing;
 mod sifted;
 mod sliced;
+mod windowed;
 
 use super::allowance::Allowance;
 use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
@@ -32,6 +33,7 @@ use passing::{Between, through};
 use sifted::sifted;
 use sliced::Sliced;
 use std::sync::Arc;
+use windowed::windowed;
 
 /// The plan with our operators in it.
 ///
@@ -55,6 +57,9 @@ pub(crate) fn limited(
         }
         if let Some(halves) = grouped(&node) {
             return halves.map(Transformed::yes);
+        }
+        if let Some(window) = windowed(&node) {
+            return window.map(Transformed::yes);
         }
         if node.children().len() > 1 {
             let node = joined(node, allowance)?;

@@ -366,6 +366,25 @@ async fn what_a_window_makes_is_paid_for() {
 }
 
 #[tokio::test]
+async fn rows_that_have_left_a_window_are_paid_for_no_more() {
+    let (_dir, store) = filled(60);
+    let limits = QueryLimits { memory_bytes: 7 * MIB, scratch: scratch(&store, 64 * MIB as u64), ..patient() };
+    let engine = engine(&store, limits);
+    let numbered = "SELECT max(n), count(n), max(r) FROM (SELECT row_number() OVER (ORDER BY command_line, seq) AS n, \
+                    rank() OVER (ORDER BY command_line, seq) AS r FROM process_events) AS s";
+    let answer = ask(&engine, numbered).await;
+    assert_eq!(answer.degraded(), Vec::<String>::new(), "{:?}", answer.lacks());
+    let rows = Some(Kind::Integer(60_000));
+    assert!(answer.rows[0].iter().all(|value| value.kind == rows), "{:?}", answer.rows);
+    let first = "SELECT command_line FROM (SELECT command_line, seq, row_number() OVER (ORDER BY command_line DESC, seq) AS n \
+                 FROM process_events) AS s WHERE n <= 20 ORDER BY n";
+    let sorted = "SELECT command_line FROM process_events ORDER BY command_line DESC, seq LIMIT 20";
+    assert_eq!(ask(&engine, first).await.texts(), ask(&engine, sorted).await.texts());
+    let summed = "SELECT max(s) FROM (SELECT sum(pid) OVER (ORDER BY seq) AS s FROM process_events) AS w";
+    assert_eq!(one(&engine, summed).await, one(&engine, "SELECT sum(pid) FROM process_events").await);
+}
+
+#[tokio::test]
 async fn many_large_patterns_are_refused_before_they_fill_the_memory() {
     let (_dir, store) = filled(1);
     let engine = engine(&store, patient());
