@@ -44,7 +44,7 @@ const LEDGER: &str = "ledger_growth";
 const HISTORY_ROWS: &str = "10000000";
 const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
 /// What the agent sets for its worker's allocator; the engine's `ALLOCATOR_SETTINGS`.
-const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "1000")];
+const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "10")];
 /// The Python that has the peers of history, and where the suites find the store of the one before.
 const PYTHON: &str = "DAEMONEYE_PYTHON";
 const STORE: &str = "DAEMONEYE_BENCH_STORE";

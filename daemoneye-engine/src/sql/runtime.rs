@@ -19,7 +19,7 @@ const READERS: usize = 2;
 const IDLE: Duration = Duration::from_millis(if cfg!(test) { 50 } else { 3_000 });
 /// How long they may take to end; what still runs then ends by itself.
 const ENDING: Duration = Duration::from_secs(5);
-/// The allocator gives back what was freed a second ago, and looks for it when a thread ends.
+/// The allocator gives back what was freed a moment ago (up to a second, as operators may set it), and looks for it when a thread ends.
 const GIVEN_BACK: Duration = Duration::from_millis(1_500);
 
 /// Query threads; those that run end when this is dropped, at the next point where a query yields.
