@@ -96,14 +96,14 @@ pub(super) struct Written {
 }
 
 /// A Parquet file that is being written, to the disk or into memory.
-pub(super) struct Encoder<W: Write + Send = Hashing> {
+pub(super) struct Encoder<W: Sink = Hashing> {
     path: PathBuf,
     writer: ArrowWriter<W>,
     rows: u64,
     times: Option<(i64, i64)>,
 }
 
-impl<W: Write + Send> Encoder<W> {
+impl<W: Sink> Encoder<W> {
     /// For about `rows` rows.
     fn into(sink: W, table: HistoryTable, path: &Path, rows: u64, lasts: Lasts) -> Result<Self, StoreError> {
         let properties = properties(table, rows, lasts).map_err(|error| failed(path, error))?;
@@ -113,7 +113,8 @@ impl<W: Write + Send> Encoder<W> {
     }
 
     pub(super) fn write(&mut self, batch: &RecordBatch) -> Result<(), StoreError> {
-        self.writer.write(batch).map_err(|error| failed(&self.path, error))?;
+        let written = self.writer.write(batch);
+        written.map_err(|error| refused(&self.path, self.writer.inner_mut(), error))?;
         self.rows = self.rows.saturating_add(batch.num_rows() as u64);
         if let Some((first, last)) = time_range(batch) {
             let (earliest, latest) = self.times.unwrap_or((first, last));
@@ -144,7 +145,8 @@ impl Encoder {
     pub(super) fn finish(self) -> Result<Written, StoreError> {
         let Self { path, mut writer, rows, times } = self;
         // Not `into_inner`, which tells a full disk as a failure of Parquet.
-        writer.finish().map_err(|error| failed(&path, error))?;
+        let finished = writer.finish();
+        finished.map_err(|error| refused(&path, writer.inner_mut(), error))?;
         writer.inner().finish(&path, rows, times)
     }
 }
@@ -179,6 +181,24 @@ impl Encoded {
         let written = sink.write_all(&bytes).and_then(|()| sink.flush());
         written.map_err(StoreError::io("write", &path))?;
         sink.finish(&path, rows, times)
+    }
+}
+
+/// Where an encoder writes to.
+pub(super) trait Sink: Write + Send {
+    /// What the system said to the last bytes, if it has refused them.
+    fn refusal(&mut self) -> Option<io::Error> {
+        None
+    }
+}
+
+impl Sink for Vec<u8> {}
+
+/// Parquet makes a text of what the system said to a Bloom filter, in which a full disk is not told from a fault.
+fn refused(path: &Path, sink: &mut impl Sink, error: ParquetError) -> StoreError {
+    match sink.refusal() {
+        Some(source) => StoreError::Io { action: "write", path: path.to_owned(), source },
+        None => failed(path, error),
     }
 }
 
@@ -255,12 +275,19 @@ pub(super) struct Hashing {
     hasher: blake3::Hasher,
     bytes: u64,
     synced: u64,
+    refusal: Option<io::Error>,
+}
+
+impl Sink for Hashing {
+    fn refusal(&mut self) -> Option<io::Error> {
+        self.refusal.take()
+    }
 }
 
 impl Hashing {
     fn create(disk: &dyn Disk, path: &Path) -> Result<Self, StoreError> {
         let file = disk.create(path).map_err(StoreError::io("create", path))?;
-        Ok(Self { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0 })
+        Ok(Self { file: io::BufWriter::new(file), hasher: blake3::Hasher::new(), bytes: 0, synced: 0, refusal: None })
     }
 
     /// Syncs what has been flushed.
@@ -269,10 +296,8 @@ impl Hashing {
         let (first_us, last_us) = times.unwrap_or_default();
         Ok(Written { rows, bytes: self.bytes, hash: *self.hasher.finalize().as_bytes(), first_us, last_us })
     }
-}
 
-impl Write for Hashing {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+    fn take(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.file.write_all(bytes)?;
         self.hasher.update(bytes);
         self.bytes = self.bytes.saturating_add(bytes.len() as u64);
@@ -284,14 +309,58 @@ impl Write for Hashing {
         Ok(bytes.len())
     }
 
+    /// Keeps what the system said: whoever writes hands it on, or makes a text of it.
+    fn keeping<T>(&mut self, outcome: io::Result<T>) -> io::Result<T> {
+        if let Err(error) = &outcome {
+            let same = error.raw_os_error().map(io::Error::from_raw_os_error);
+            self.refusal = Some(same.unwrap_or_else(|| io::Error::new(error.kind(), error.to_string())));
+        }
+        outcome
+    }
+}
+
+impl Write for Hashing {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let taken = self.take(bytes);
+        self.keeping(taken)
+    }
+
     fn flush(&mut self) -> io::Result<()> {
-        self.file.flush()
+        let flushed = self.file.flush();
+        self.keeping(flushed)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[derive(Debug)]
+    struct Full;
+
+    impl Write for Full {
+        fn write(&mut self, _: &[u8]) -> io::Result<usize> {
+            Err(io::ErrorKind::StorageFull.into())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Sink for Full {
+        fn refusal(&mut self) -> Option<io::Error> {
+            Some(io::ErrorKind::StorageFull.into())
+        }
+    }
+
+    #[test]
+    fn a_full_disk_is_one_whatever_parquet_says_of_it() {
+        let told = || ParquetError::General("Could not write bloom filter bit set: no space".to_owned());
+        let path = Path::new("segment");
+        assert!(refused(path, &mut Full, told()).is_full());
+        assert!(!refused(path, &mut Vec::new(), told()).is_full());
+    }
 
     #[test]
     fn columns_that_differ_from_the_rest_are_columns_of_a_table() {

@@ -17,7 +17,7 @@ use redb::WriteTransaction;
 
 use super::dated::Dated;
 use super::disk::Disk;
-use super::encode::{Encoded, Encoder, Lasts, Written};
+use super::encode::{Encoded, Encoder, Lasts, Sink, Written};
 use super::file::Verified;
 use super::held::Open;
 use super::history::HistoryTable;
@@ -277,7 +277,7 @@ fn rows(batches: &[RecordBatch]) -> u64 {
     batches.iter().map(|batch| batch.num_rows() as u64).sum()
 }
 
-fn write_sorted<W: io::Write + Send>(encoder: &mut Encoder<W>, batches: &[RecordBatch]) -> Result<(), StoreError> {
+fn write_sorted<W: Sink>(encoder: &mut Encoder<W>, batches: &[RecordBatch]) -> Result<(), StoreError> {
     if is_sorted(batches) {
         return batches.iter().try_for_each(|batch| encoder.write(batch));
     }
