@@ -14,7 +14,7 @@ use daemoneye_lib::proto::{
 use daemoneye_lib::topic::Topic;
 use prost::Message as _;
 
-use super::{Phase, Worker, host, pushdown, rule_life};
+use super::{Phase, Worker, host, ledgers, pushdown, rule_life};
 use crate::clock::now_us;
 
 /// How long a collector may take to list every process: 10,000 of them take it far less than a second.
@@ -38,6 +38,8 @@ pub(crate) async fn greet(worker: Arc<Worker>, register: Register) {
     look_at(&worker, &id).await;
     pushdown::greet(&worker, &register).await;
     let _cycles = ask(&worker, &id).await;
+    // Now and not with the next round: an agent that runs for less than that would never know how far the ledger had come.
+    ledgers::watch(&worker).await;
     begin_monitoring(&worker);
     let repeated = async {
         while !worker.roster.is_caught_up(&id) {

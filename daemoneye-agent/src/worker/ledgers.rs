@@ -22,24 +22,28 @@ const DEADLINE: Duration = Duration::from_secs(2);
 
 /// Collectors that have connected and whose ledger was not looked at since.
 #[derive(Debug, Default)]
-pub(super) struct Unmet(Mutex<BTreeSet<String>>);
+pub(super) struct Unmet {
+    collectors: Mutex<BTreeSet<String>>,
+    /// Of two that look at the same time, one would hold an older answer against the newer one's mark.
+    turn: tokio::sync::Mutex<()>,
+}
 
 impl Unmet {
     /// Before anything that it says of its ledger is taken note of.
     pub(super) fn add(&self, collector: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).insert(collector.to_owned());
+        self.collectors.lock().unwrap_or_else(PoisonError::into_inner).insert(collector.to_owned());
     }
 
     pub(super) fn has(&self, collector: &str) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).contains(collector)
+        self.collectors.lock().unwrap_or_else(PoisonError::into_inner).contains(collector)
     }
 
     fn all(&self) -> Vec<String> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
+        self.collectors.lock().unwrap_or_else(PoisonError::into_inner).iter().cloned().collect()
     }
 
     fn met(&self, collector: &str) {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).remove(collector);
+        self.collectors.lock().unwrap_or_else(PoisonError::into_inner).remove(collector);
     }
 }
 
@@ -51,6 +55,7 @@ pub(super) fn mark(health: &CollectorHealth) -> Option<LedgerMark> {
 /// Looks at the ledgers of those that have connected, and raises an alert of each that is not the one that it was. What fails is tried
 /// again the next time.
 pub(super) async fn watch(worker: &Arc<Worker>) {
+    let _turn = worker.unmet.turn.lock().await;
     for keeper in worker.unmet.all() {
         meet(worker, &keeper).await;
     }
