@@ -17,7 +17,8 @@ impl Sleepers {
     fn start(dir: &Path, name: &str, count: u32) -> Self {
         let program = dir.join(name);
         if !program.exists() {
-            fs::copy("/bin/sleep", &program).unwrap();
+            // By another program: while it is open for writing here, a child of another test would have it open as well.
+            assert!(Command::new("cp").arg("/bin/sleep").arg(&program).status().unwrap().success());
         }
         let start = |_| Command::new(&program).arg("60").stdin(Stdio::null()).spawn().unwrap();
         Self((0..count).map(start).collect())

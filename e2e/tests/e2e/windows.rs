@@ -10,7 +10,8 @@ use serde_json::Value;
 /// A copy of a program under a name that no other test uses.
 fn named(dir: &Path, name: &str) -> PathBuf {
     let path = dir.join(name);
-    fs::copy("/bin/sleep", &path).unwrap();
+    // By another program: while it is open for writing here, a child of another test would have it open as well.
+    assert!(Command::new("cp").arg("/bin/sleep").arg(&path).status().unwrap().success());
     path
 }
 
