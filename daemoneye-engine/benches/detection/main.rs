@@ -2,7 +2,8 @@
 //! match cost, loading, memory, and a batch of one event.
 //!
 //! `DAEMONEYE_BENCH_EVENTS` events are measured. `DAEMONEYE_BENCH_CORPUS` names a directory that takes the same rules in other
-//! languages, events and our matches, for those who are measured beside us. Prints Markdown tables.
+//! languages, events and our matches, for those who are measured beside us. `DAEMONEYE_BENCH_ONLY` asks for one part: `windows`,
+//! `linux`, `growth`, `memory` or `one` event. Prints Markdown tables.
 //!
 //! Run with `cargo xtask bench detection`, which also builds and runs the others.
 
@@ -33,6 +34,8 @@ use corpus::{Event, FIELDS, Random, Rule, World};
 const BATCH: usize = 1_024;
 /// Events that the others are given: they are slower, and each of them stops after some seconds.
 const SHARED: usize = 20_000;
+/// Events that are made before the clock runs, as the others have theirs: what makes them takes the processor's caches.
+const PREPARED: usize = 20 * BATCH;
 
 struct Sizes {
     events: usize,
@@ -56,10 +59,17 @@ fn main() {
     } else {
         Sizes { events: 2_048, windows: 20, linux: 10, steps: [1, 2, 4], many: 20 }
     };
+    let only = std::env::var("DAEMONEYE_BENCH_ONLY").ok();
+    let asked = |part: &str| only.as_ref().is_none_or(|only| only == part);
     println!("| rules and events | value |\n|---|---|");
-    memory(sizes.steps[2]);
+    if asked("memory") {
+        memory(sizes.steps[2]);
+    }
     let place = std::env::var_os("DAEMONEYE_BENCH_CORPUS");
     for (name, windows, count) in [("Windows", true, sizes.windows), ("Linux", false, sizes.linux)] {
+        if !asked(&name.to_lowercase()) {
+            continue;
+        }
         let mut random = Random::new(if windows { 7 } else { 11 });
         let world = World::new(windows, &mut random);
         let rules: Vec<Rule> = (0..count).map(|at| world.rule(at, &mut random)).collect();
@@ -69,8 +79,12 @@ fn main() {
     if let Some(place) = &place {
         for_the_agent(&Path::new(place).join("rules"), sizes.many);
     }
-    scaling(&sizes);
-    one_event(sizes.many);
+    if asked("growth") {
+        scaling(&sizes);
+    }
+    if asked("one") {
+        one_event(sizes.many);
+    }
 }
 
 /// Rules for the programs, which are measured with them afterwards.
@@ -158,17 +172,22 @@ fn throughput(name: &str, world: &World, rules: &[Rule], events: usize, place: O
     let mut shared = String::new();
     let mut ours = String::new();
     while seen < events {
-        let some: Vec<Event> = (0..BATCH.min(events - seen)).map(|_| world.event(rules, &mut random)).collect();
-        let batch = batch(&some);
+        let some: Vec<Event> = (0..PREPARED.min(events - seen)).map(|_| world.event(rules, &mut random)).collect();
+        let batches: Vec<EventBatch> = some.chunks(BATCH).map(batch).collect();
+        let mut all = Vec::with_capacity(PREPARED);
         let began = cpu();
-        let found = black_box(set.evaluate(black_box(&batch), &Completeness::complete()));
+        for (batch, first) in batches.iter().zip((seen..).step_by(BATCH)) {
+            let found = black_box(set.evaluate(black_box(batch), &Completeness::complete()));
+            all.extend(found.iter().map(|found| (first + found.row, found.rule.id)));
+        }
         took += cpu() - began;
-        matches += found.len();
-        if seen < SHARED && place.is_some() {
-            for found in found.iter().filter(|found| seen + found.row < SHARED) {
-                writeln!(ours, "{} {}", seen + found.row, found.rule.id).unwrap();
-            }
-            some.iter().take(SHARED - seen).for_each(|event| writeln!(shared, "{}", json(event)).unwrap());
+        matches += all.len();
+        for (event, rule) in all.into_iter().filter(|(event, _)| place.is_some() && *event < SHARED) {
+            writeln!(ours, "{event} {rule}").unwrap();
+        }
+        if place.is_some() {
+            let left = SHARED.saturating_sub(seen);
+            some.iter().take(left).for_each(|event| writeln!(shared, "{}", json(event)).unwrap());
         }
         seen += some.len();
     }

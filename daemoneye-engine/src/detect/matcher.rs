@@ -124,6 +124,20 @@ impl Test {
             Self::Not(test) => !test.holds(columns, row),
         }
     }
+
+    /// The parts of which all must hold.
+    pub(super) fn parts(&self) -> &[Self] {
+        match self {
+            Self::All(parts) => parts,
+            other => std::slice::from_ref(other),
+        }
+    }
+
+    /// Whether it holds where some of its parts do: those whose bits `proven` has.
+    pub(super) fn holds_beside(&self, proven: u64, columns: &Columns<'_>, row: usize) -> bool {
+        let proven = |at: usize| u32::try_from(at).ok().and_then(|at| proven.checked_shr(at)).unwrap_or(0) & 1 != 0;
+        self.parts().iter().enumerate().all(|(at, part)| proven(at) || part.holds(columns, row))
+    }
 }
 
 impl Leaf {

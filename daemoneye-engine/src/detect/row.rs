@@ -47,6 +47,8 @@ pub(super) struct Columns<'a> {
     columns: Vec<Typed<'a>>,
     /// The text columns with their case folded, each when it is first asked for.
     folded: Vec<OnceCell<Folded>>,
+    /// Whether a text column is ASCII and nothing else, each when it is first asked for.
+    ascii: Vec<OnceCell<bool>>,
     /// By text column and row the letters of the text, each when it is first asked for.
     letters: Vec<OnceCell<Box<[Shared<Letters>]>>>,
     /// The bare forks, which most rules do not see.
@@ -58,11 +60,10 @@ pub(super) struct Columns<'a> {
 }
 
 /// The texts of one column behind each other.
-#[derive(Default)]
 struct Folded {
     text: String,
-    /// Where each row's text ends.
-    ends: Vec<usize>,
+    /// Where each row's text begins, and one more; `None`: where it begins in the column.
+    starts: Option<Box<[i32]>>,
 }
 
 /// The folded text of one row.
@@ -93,22 +94,22 @@ impl<'a> Columns<'a> {
         let columns: Vec<_> = columns.collect();
         let folded = columns.iter().map(|_| OnceCell::new()).collect();
         let letters = columns.iter().map(|_| OnceCell::new()).collect();
+        let ascii = columns.iter().map(|_| OnceCell::new()).collect();
         let lacks_some = columns.iter().any(|column| matches!(column, Typed::Missing));
         let mut this = Self {
             lacks_some,
             columns,
             folded,
+            ascii,
             letters,
             forks: Vec::new(),
             rows: batch.num_rows(),
             overflows: 0.into(),
         };
-        this.forks = (0..this.rows).map(|row| this.is(*START_KIND, row, "fork")).collect();
+        if let Some(Typed::Text(kinds)) = this.columns.get(*START_KIND) {
+            this.forks = kinds.iter().map(|kind| kind == Some("fork")).collect();
+        }
         this
-    }
-
-    fn is(&self, column: usize, row: usize, word: &str) -> bool {
-        matches!(self.cell(column, row), Some(Cell::Text(text)) if text == word)
     }
 
     pub(super) fn is_fork(&self, row: usize) -> bool {
@@ -154,7 +155,7 @@ impl<'a> Columns<'a> {
         present(*array, row).then(|| Text {
             raw: array.value(row),
             folded: if fold {
-                self.folded.get(column).and_then(|cell| cell.get_or_init(|| folded(array)).row(row))
+                self.folded.get(column).and_then(|cell| cell.get_or_init(|| folded(array)).row(array, row))
             } else {
                 None
             },
@@ -180,9 +181,16 @@ impl<'a> Columns<'a> {
     pub(super) fn folded(&self, column: usize, row: usize) -> Option<FoldedText<'_>> {
         let Typed::Text(array) = self.columns.get(column)? else { return None };
         let folded = self.folded.get(column)?.get_or_init(|| folded(array));
-        let text = folded.row(row)?;
-        let end = *folded.ends.get(row)?;
-        Some(FoldedText { text, from: folded.text.as_bytes().get(end.saturating_sub(text.len())..)? })
+        let from = folded.text.as_bytes().get(folded.start(array, row)?..)?;
+        Some(FoldedText { text: folded.row(array, row)?, from })
+    }
+
+    /// Whether all texts of a text column are ASCII, where all ways to fold case are one.
+    pub(super) fn is_ascii(&self, column: usize) -> bool {
+        let (Some(Typed::Text(array)), Some(ascii)) = (self.columns.get(column), self.ascii.get(column)) else {
+            return false;
+        };
+        *ascii.get_or_init(|| texts(array).is_some_and(<[u8]>::is_ascii))
     }
 
     /// The value, or `None` for NULL.
@@ -200,12 +208,13 @@ impl<'a> Columns<'a> {
 }
 
 impl Folded {
-    fn row(&self, row: usize) -> Option<&str> {
-        let start = match row.checked_sub(1) {
-            Some(before) => *self.ends.get(before)?,
-            None => 0,
-        };
-        self.text.get(start..*self.ends.get(row)?)
+    fn row(&self, array: &StringArray, row: usize) -> Option<&str> {
+        self.text.get(self.start(array, row)?..self.start(array, row.checked_add(1)?)?)
+    }
+
+    fn start(&self, array: &StringArray, row: usize) -> Option<usize> {
+        let starts = self.starts.as_deref().unwrap_or_else(|| array.value_offsets());
+        usize::try_from(starts.get(row)?.checked_sub(*starts.first()?)?).ok()
     }
 }
 
@@ -213,24 +222,27 @@ fn folded(array: &StringArray) -> Folded {
     folded_at_once(array).unwrap_or_else(|| folded_each(array))
 }
 
+/// The texts of a column as they lie behind each other.
+fn texts(array: &StringArray) -> Option<&[u8]> {
+    let [first, last] = [array.value_offsets().first()?, array.value_offsets().last()?];
+    array.value_data().get(usize::try_from(*first).ok()?..usize::try_from(*last).ok()?)
+}
+
 /// Of a column that is all ASCII, which nearly every one is, the texts lie behind each other already.
 fn folded_at_once(array: &StringArray) -> Option<Folded> {
-    let ends: Vec<usize> =
-        array.value_offsets().iter().map(|end| usize::try_from(*end).ok()).collect::<Option<_>>()?;
-    let (first, last) = (*ends.first()?, *ends.last()?);
-    let text = array.value_data().get(first..last).filter(|text| text.is_ascii())?;
+    let text = texts(array).filter(|text| text.is_ascii())?;
     let text = String::from_utf8(text.to_ascii_lowercase()).ok()?;
-    Some(Folded { text, ends: ends.into_iter().skip(1).map(|end| end.saturating_sub(first)).collect() })
+    Some(Folded { text, starts: None })
 }
 
 fn folded_each(array: &StringArray) -> Folded {
-    let mut folded =
-        Folded { text: String::with_capacity(array.value_data().len()), ends: Vec::with_capacity(array.len()) };
+    let (mut all, mut starts) = (String::with_capacity(array.value_data().len()), vec![0]);
     for text in array {
-        push_folded(&mut folded.text, text.unwrap_or_default());
-        folded.ends.push(folded.text.len());
+        push_folded(&mut all, text.unwrap_or_default());
+        // Folded text is never longer than it was, and that fitted.
+        starts.push(i32::try_from(all.len()).unwrap_or(i32::MAX));
     }
-    folded
+    Folded { text: all, starts: Some(starts.into()) }
 }
 
 /// Also guards `value`, which panics behind the end.
@@ -262,10 +274,10 @@ mod tests {
         for array in [ascii.slice(0, 4), ascii.slice(1, 3), ascii.slice(2, 1), ascii.slice(4, 0), other.slice(2, 1)] {
             let (once, each) = (folded_at_once(&array).unwrap(), folded_each(&array));
             for row in 0..=array.len() {
-                assert_eq!(once.row(row), each.row(row), "{array:?} {row}");
+                assert_eq!(once.row(&array, row), each.row(&array, row), "{array:?} {row}");
             }
         }
         assert!(folded_at_once(&other).is_none());
-        assert_eq!(folded(&other).row(0), Some("Ék"));
+        assert_eq!(folded(&other).row(&other, 0), Some("Ék"));
     }
 }

@@ -234,7 +234,8 @@ impl RuleSet {
             filter.candidates.each(&filter.prefilter, &columns, |candidates| {
                 self.candidates_found.fetch_add(candidates.len(), Ordering::Relaxed);
                 parts = parts.saturating_add(1);
-                self.decide(&shared, &columns, completeness, candidates, watch, &mut matches);
+                let proven = |rule| filter.prefilter.proven(rule, &columns);
+                self.decide(&shared, &columns, completeness, (candidates, &proven), watch, &mut matches);
             });
         });
         self.batches.fetch_add(1, Ordering::Relaxed);
@@ -256,13 +257,13 @@ impl RuleSet {
         self.candidates_found.load(Ordering::Relaxed)
     }
 
-    /// Evaluates the candidates. The clock is read once between two rules.
+    /// Evaluates the candidates, each beside the parts of it that are proven. The clock is read once between two rules.
     fn decide(
         &self,
         batch: &Shared<'_>,
         columns: &Columns<'_>,
         completeness: &Completeness,
-        candidates: &Candidates,
+        (candidates, proven): (&Candidates, &dyn Fn(usize) -> u64),
         watch: Watch,
         matches: &mut Vec<RuleMatch>,
     ) {
@@ -273,9 +274,11 @@ impl RuleSet {
             let overflows = columns.overflows();
             rows.clear();
             rows.extend(candidates.rows(rule));
+            let proven = proven(rule);
             watch.rule(&running.pace, || {
                 // In order, so that matches seldom have to be sorted.
-                let rows = rows.iter().rev().copied().filter(|row| running.compiled.matches(columns, *row));
+                let rows =
+                    rows.iter().rev().copied().filter(|row| running.compiled.matches_beside(proven, columns, *row));
                 running.found(batch, columns, rows, completeness, matches);
             });
             running.overflowed(columns.overflows().saturating_sub(overflows));

@@ -172,15 +172,24 @@ fn is(subject: Scalar, text: &str, wanted: bool) -> Test {
     Test::Leaf(Leaf::Fits(subject, Fits::equal(Folding::None, &[text])), wanted)
 }
 
-/// All of them, or any of them.
-fn joined(mut tests: Vec<Test>, all: bool) -> Test {
-    match tests.pop() {
-        Some(only) if tests.is_empty() => only,
+/// All of them, or any of them. What is joined the same way inside one of them stands beside the others: so the parts of an AND are known
+/// one by one.
+fn joined(tests: Vec<Test>, all: bool) -> Test {
+    let mut flat = Vec::with_capacity(tests.len());
+    for test in tests {
+        match test {
+            Test::All(inner) if all => flat.extend(inner),
+            Test::Any(inner) if !all => flat.extend(inner),
+            other => flat.push(other),
+        }
+    }
+    match flat.pop() {
+        Some(only) if flat.is_empty() => only,
         Some(last) => {
-            tests.push(last);
+            flat.push(last);
             // They stay as long as the rule does.
-            tests.shrink_to_fit();
-            if all { Test::All(tests) } else { Test::Any(tests) }
+            flat.shrink_to_fit();
+            if all { Test::All(flat) } else { Test::Any(flat) }
         }
         None if all => Test::Always,
         None => Test::Never,

@@ -57,7 +57,12 @@ impl Compiled {
 
     /// Whether the rule matches a row.
     pub(super) fn matches(&self, columns: &Columns<'_>, row: usize) -> bool {
-        (self.sees_forks || !columns.is_fork(row)) && self.condition.holds(columns, row)
+        self.matches_beside(0, columns, row)
+    }
+
+    /// Whether the rule matches a row where these parts of its condition hold.
+    pub(super) fn matches_beside(&self, proven: u64, columns: &Columns<'_>, row: usize) -> bool {
+        (self.sees_forks || !columns.is_fork(row)) && self.condition.holds_beside(proven, columns, row)
     }
 }
 

@@ -1,5 +1,5 @@
 //! Places of a text where a window may begin that is looked for, told in two steps without a decision of the processor, which could not
-//! foresee it: by the first two bytes, and of what that leaves by hashes of eight and of four.
+//! foresee it: by the first three bytes, and of what that leaves by hashes of eight and of four.
 //!
 //! All tables have sizes that the compiler knows: so it knows that a hash does not lead out of them, which would be looked at for each place.
 
@@ -7,12 +7,15 @@
 pub(super) const EIGHT: usize = 8;
 pub(super) const FOUR: usize = 4;
 /// Places of a text that are looked at before those that passed are looked at again.
-pub(super) const AT_ONCE: usize = 256;
+pub(super) const AT_ONCE: usize = 128;
 /// Windows up to which the small tables and the middling ones let few places pass that have none.
 const FEW: usize = 1_024;
 const SOME: usize = 4_096;
-/// Words of a bit for each two bytes.
-const PAIRS: usize = 1_024;
+/// Words of a bit for each hash of three bytes.
+const BEGINNINGS: usize = 1_024;
+/// The three bytes of four that stand first, and what spreads them over 32 bits: 2^32 divided by the golden ratio.
+const THREE: u32 = 0x00ff_ffff;
+const SPREAD_THREE: u32 = 0x9e37_79b1;
 /// Spreads a window over 64 bits, whose upper ones are used: 2^64 divided by the golden ratio.
 const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// The four bytes of a window of eight that stand first.
@@ -28,8 +31,8 @@ pub(super) struct Place {
 /// Which windows are looked for.
 #[derive(Debug)]
 pub(super) struct Bits {
-    /// By the first two bytes of a window.
-    pairs: Box<[u64; PAIRS]>,
+    /// By the first three bytes of a window: two stand at most places of a text where there are thousands of windows.
+    beginnings: Box<[u64; BEGINNINGS]>,
     hashed: Hashed,
 }
 
@@ -67,10 +70,10 @@ impl Place {
 impl Bits {
     /// Of windows of eight and of four bytes.
     pub(super) fn of(eight: &[u64], four: &[u64]) -> Self {
-        let mut pairs = Box::new([0; PAIRS]);
+        let mut beginnings = Box::new([0; BEGINNINGS]);
         for window in eight.iter().chain(four) {
-            let (word, bit) = of_pair(pair(window.to_le_bytes()));
-            if let Some(word) = pairs.get_mut(word) {
+            let (word, bit) = of_beginning(beginning(*window));
+            if let Some(word) = beginnings.get_mut(word) {
                 *word |= 1 << bit;
             }
         }
@@ -82,7 +85,7 @@ impl Bits {
         } else {
             Hashed::Large(Both::of(eight, four))
         };
-        Self { pairs, hashed }
+        Self { beginnings, hashed }
     }
 
     /// Size in bytes.
@@ -92,23 +95,24 @@ impl Bits {
             Hashed::Middle(bits) => bits.bytes(),
             Hashed::Large(bits) => bits.bytes(),
         };
-        size_of_val(&*self.pairs).saturating_add(hashed)
+        size_of_val(&*self.beginnings).saturating_add(hashed)
     }
 
     /// Places among the first [`AT_ONCE`] where a window may begin that does not reach over the end.
     pub(super) fn pass<'p>(&self, some: &[u8], passed: &'p mut [Place; AT_ONCE]) -> &'p [Place] {
-        let (mut begins, mut at, mut count) = ([0_u8; AT_ONCE], 0_u8, 0_usize);
-        let firsts = some.get(..some.len().saturating_sub(EIGHT - 2)).unwrap_or_default();
-        for first in firsts.array_windows::<2>() {
+        let (mut begin_at, mut at, mut count) = ([0_u8; AT_ONCE], 0_u8, 0_usize);
+        let firsts = some.get(..some.len().saturating_sub(EIGHT - FOUR)).unwrap_or_default();
+        for first in firsts.array_windows::<FOUR>() {
             // Written whether it passes or not.
-            if let Some(next) = begins.get_mut(count % AT_ONCE) {
+            if let Some(next) = begin_at.get_mut(count % AT_ONCE) {
                 *next = at;
             }
-            let (word, bit) = of_pair(u16::from_le_bytes(*first));
-            count = count.wrapping_add(usize::from(self.pairs.get(word).copied().unwrap_or_default() >> bit & 1 != 0));
+            let (word, bit) = of_beginning(spread(u32::from_le_bytes(*first)));
+            let begins = self.beginnings.get(word).copied().unwrap_or_default() >> bit & 1 != 0;
+            count = count.wrapping_add(usize::from(begins));
             at = at.wrapping_add(1);
         }
-        let begins = begins.get(..count).unwrap_or_default();
+        let begins = begin_at.get(..count).unwrap_or_default();
         let count = match &self.hashed {
             Hashed::Small(bits) => bits.pass(some, begins, passed),
             Hashed::Middle(bits) => bits.pass(some, begins, passed),
@@ -165,13 +169,19 @@ fn of_hash<const WORDS: usize>(hash: u64) -> (usize, u64) {
     (usize::try_from(hash >> shift).unwrap_or(usize::MAX), hash >> (shift - u64::BITS.ilog2()) & 63)
 }
 
-fn of_pair(pair: u16) -> (usize, u16) {
-    (usize::from(pair / 64), pair % 64)
+fn of_beginning(beginning: u16) -> (usize, u16) {
+    (usize::from(beginning / 64), beginning % 64)
 }
 
-/// The first two bytes of a window.
-pub(super) const fn pair([first, second, ..]: [u8; EIGHT]) -> u16 {
-    u16::from_le_bytes([first, second])
+/// A hash of the first three bytes of a window.
+pub(super) const fn beginning(window: u64) -> u16 {
+    let [a, b, c, ..] = window.to_le_bytes();
+    spread(u32::from_le_bytes([a, b, c, 0]))
+}
+
+const fn spread(four: u32) -> u16 {
+    let [.., low, high] = (four & THREE).wrapping_mul(SPREAD_THREE).to_le_bytes();
+    u16::from_le_bytes([low, high])
 }
 
 pub(super) const fn hash(window: u64) -> u64 {

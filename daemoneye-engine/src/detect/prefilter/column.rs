@@ -6,11 +6,11 @@
 use std::collections::{BTreeMap, HashMap};
 use std::hash::BuildHasher;
 
-use daemoneye_lib::path_test::base_of;
 use foldhash::fast::RandomState;
 
 use super::need::Witness;
 use super::needles::Needles;
+use super::values::with_separator;
 use crate::detect::row::FoldedText;
 
 /// Remembered values of one column. A busy host has some hundred paths and some thousand command lines.
@@ -20,6 +20,15 @@ const REMEMBERED_BYTES: usize = 512;
 /// What all columns remember together, in bytes: a busy host's paths and command lines several times over. What does not fit is
 /// looked up each time.
 pub(super) const ALL_REMEMBERED_BYTES: usize = 8 * 1024 * 1024;
+
+/// Values of a column after which it is known whether remembering them is worth it: one in [`WORTH`] of them.
+const ENOUGH: u32 = 2_048;
+const WORTH: u32 = 8;
+/// Where it is not, one value in so many is asked for, in case that changes.
+const SAMPLE: u32 = 8;
+
+/// Witnesses for which there is room from one block of rows to the next; what a few strange rows have more is given back.
+const SEEN: usize = 16 * 1024;
 
 /// Bits of one word.
 const WORD: usize = 64;
@@ -32,7 +41,14 @@ const NONE: WitnessAt = WitnessAt::MAX;
 /// The place of a witness in its set of rules.
 pub(super) type WitnessAt = u32;
 
-type Named = HashMap<Box<str>, WitnessAt, RandomState>;
+/// Texts by which something is found as a whole.
+#[derive(Debug, Default)]
+struct Named {
+    by_text: HashMap<Box<str>, WitnessAt, RandomState>,
+    /// A bit for each length that one has, the last one for all that are longer: a command line is hardly ever as long as a path that a
+    /// rule asks for, and need not be hashed.
+    lengths: u64,
+}
 
 /// Built once per set.
 #[derive(Debug)]
@@ -54,6 +70,17 @@ pub(super) struct Memory {
     slots: Vec<Slot>,
     /// What is remembered, in the order in which it came, so that a few hundred values lie together.
     known: Vec<Remembered>,
+    /// Values that were asked for, and those of them that were remembered.
+    asked: u32,
+    known_again: u32,
+    /// Hardly one of them was.
+    is_new: bool,
+    /// Values since one was asked for.
+    passed_over: u32,
+    /// Of the rows that are looked at, one behind the other; one may be there several times.
+    seen: Vec<WitnessAt>,
+    /// By row where its own end.
+    ends: Vec<usize>,
 }
 
 /// Witnesses, each once, in the order in which they were found.
@@ -94,8 +121,8 @@ impl ColumnIndex {
         let mut texts = Vec::new();
         for (witness, at) in of {
             match witness {
-                Witness::Base(_, name) => drop(bases.insert(name.clone(), at)),
-                Witness::Exact(_, text) => drop(exact.insert(text.clone(), at)),
+                Witness::Base(_, name) => bases.insert(name, at),
+                Witness::Exact(_, text) => exact.insert(text, at),
                 Witness::Needle(_, text) => texts.push((text.clone(), at)),
                 Witness::Present(_) => present = Some(at),
             }
@@ -111,8 +138,8 @@ impl ColumnIndex {
 
     /// Everything that is looked for here.
     pub(super) fn witnesses(&self) -> impl Iterator<Item = (Witness, WitnessAt)> {
-        let exact = self.exact.iter().map(|(text, at)| (Witness::Exact(self.column, text.clone()), *at));
-        let bases = self.bases.iter().map(|(name, at)| (Witness::Base(self.column, name.clone()), *at));
+        let exact = self.exact.by_text.iter().map(|(text, at)| (Witness::Exact(self.column, text.clone()), *at));
+        let bases = self.bases.by_text.iter().map(|(name, at)| (Witness::Base(self.column, name.clone()), *at));
         let needles = self.texts.iter().map(|(text, at)| (Witness::Needle(self.column, text.clone()), *at));
         let present = self.present.map(|at| (Witness::Present(self.column), at));
         present.into_iter().chain(exact).chain(bases).chain(needles)
@@ -120,52 +147,125 @@ impl ColumnIndex {
 
     /// Whether the values matter, or only that they are there.
     pub(super) fn reads_values(&self) -> bool {
-        self.needles.is_some() || !self.exact.is_empty() || !self.bases.is_empty()
+        self.needles.is_some() || self.exact.lengths != 0 || self.bases.lengths != 0
     }
 
-    /// Adds the witnesses that a value has. `folded` is asked for when the value is not remembered; `bytes` is what all
-    /// columns remember.
+    /// Adds what is on every row where the column is not NULL.
+    pub(super) fn there(&self, memory: &mut Memory) {
+        memory.seen.extend(self.present);
+    }
+
+    /// Adds the witnesses that a value has. `folded` is asked for when the value is not remembered, and they are found in `found`, of so
+    /// many; `bytes` is what all columns remember.
     pub(super) fn look<'m>(
         &self,
         text: &str,
         folded: impl FnOnce() -> Option<FoldedText<'m>>,
         memory: &mut Memory,
-        found: &mut Found,
+        (found, of): (&mut Found, WitnessAt),
         bytes: &mut usize,
     ) {
-        if text.len() > REMEMBERED_BYTES {
-            return self.find(folded().unwrap_or_default(), found);
+        self.there(memory);
+        let find = || {
+            found.clear(of);
+            self.find(folded().unwrap_or_default(), found);
+        };
+        if text.len() > REMEMBERED_BYTES || memory.passes_over() {
+            find();
+            return memory.seen.extend(found.all());
         }
         if memory.slots.is_empty() {
             memory.slots.resize_with(REMEMBERED, Slot::default);
         }
         let hash = self.hasher.hash_one(text);
-        let Memory { slots, known } = memory;
+        let Memory { slots, known, seen, known_again, .. } = memory;
         let Some(slot) = slots.get_mut(usize::try_from(hash).unwrap_or_default() % REMEMBERED) else { return };
         let (tag, passed) = marks(hash);
         if slot.tag == tag
             && let Some(known) = slot.place().and_then(|at| known.get(at))
             && *known.text == *text
         {
-            known.few.iter().for_each(|at| found.add(*at));
-            return known.more.iter().for_each(|at| found.add(*at));
+            *known_again = known_again.wrapping_add(1);
+            seen.extend(known.few);
+            return seen.extend(&known.more);
         }
-        let before = found.all().len();
-        self.find(folded().unwrap_or_default(), found);
+        find();
         if std::mem::replace(&mut slot.passed, passed) == passed {
-            let after = found.all().get(before..).unwrap_or_default();
-            slot.remember(tag, Remembered::of(text, after), known, bytes);
+            slot.remember(tag, Remembered::of(text, found.all()), known, bytes);
         }
+        seen.extend(found.all());
     }
 
     fn find(&self, folded: FoldedText<'_>, found: &mut Found) {
-        self.exact.get(folded.text).into_iter().for_each(|at| found.add(*at));
-        if !self.bases.is_empty() {
-            self.bases.get(base_of(folded.text)).into_iter().for_each(|at| found.add(*at));
+        self.exact.get(folded.text).into_iter().for_each(|at| found.add(at));
+        if self.bases.lengths != 0
+            && let Some(base) = with_separator(folded.text)
+        {
+            self.bases.get(base).into_iter().for_each(|at| found.add(at));
         }
         if let Some(needles) = &self.needles {
             needles.each(folded.text.as_bytes(), folded.from, |at| found.add(at));
         }
+    }
+}
+
+impl Named {
+    fn insert(&mut self, text: &str, at: WitnessAt) {
+        self.by_text.insert(text.into(), at);
+        self.lengths |= Self::of_length(text);
+    }
+
+    fn get(&self, text: &str) -> Option<WitnessAt> {
+        let has = self.lengths & Self::of_length(text) != 0;
+        if has { self.by_text.get(text).copied() } else { None }
+    }
+
+    fn of_length(text: &str) -> u64 {
+        1 << text.len().min(WORD.saturating_sub(1))
+    }
+}
+
+impl Memory {
+    /// Begins with other rows.
+    pub(super) fn begin(&mut self) {
+        if self.asked >= ENOUGH {
+            self.is_new = self.known_again.saturating_mul(WORTH) < self.asked;
+            (self.asked, self.known_again) = (0, 0);
+        }
+        self.seen.clear();
+        self.seen.shrink_to(SEEN);
+        self.ends.clear();
+    }
+
+    /// Whether the next value is not asked for, because hardly one of them comes again.
+    fn passes_over(&mut self) -> bool {
+        if self.is_new {
+            self.passed_over = self.passed_over.wrapping_add(1);
+            if !self.passed_over.is_multiple_of(SAMPLE) {
+                return true;
+            }
+        }
+        self.asked = self.asked.wrapping_add(1);
+        false
+    }
+
+    /// The value is that of the row before.
+    pub(super) fn again(&mut self) {
+        if let Some(row) = self.ends.len().checked_sub(1) {
+            let from = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+            self.seen.extend_from_within(from.min(self.seen.len())..);
+        }
+    }
+
+    /// Ends a row.
+    pub(super) fn row(&mut self) {
+        self.ends.push(self.seen.len());
+    }
+
+    /// What was seen on one of the rows.
+    pub(super) fn of_row(&self, row: usize) -> &[WitnessAt] {
+        let from = row.checked_sub(1).and_then(|before| self.ends.get(before)).copied().unwrap_or(0);
+        self.ends.get(row).and_then(|end| self.seen.get(from..*end)).unwrap_or_default()
     }
 }
 
@@ -272,9 +372,10 @@ mod tests {
         for (mut bytes, grows) in [(0, 6), (ALL_REMEMBERED_BYTES - 5, 0)] {
             let (before, mut memory, mut found) = (bytes, Memory::default(), Found::default());
             for _ in 0..3 {
-                found.clear(8);
-                index.look("x ab y", || Some("x ab y".into()), &mut memory, &mut found, &mut bytes);
-                assert_eq!(found.all(), [7]);
+                memory.begin();
+                index.look("x ab y", || Some("x ab y".into()), &mut memory, (&mut found, 8), &mut bytes);
+                memory.row();
+                assert!(memory.of_row(0).contains(&7) && memory.of_row(0).iter().all(|at| *at == 7));
             }
             assert_eq!(bytes - before, grows);
         }
@@ -288,11 +389,14 @@ mod tests {
             let (mut memory, mut found, mut bytes) = (Memory::default(), Found::default(), 0);
             let expected: Vec<WitnessAt> = (0..5).filter(|at| text.contains(&format!("n{at}"))).collect();
             for _ in 0..3 {
-                found.clear(5);
-                index.look(text, || Some(text.into()), &mut memory, &mut found, &mut bytes);
-                let mut all = found.all().to_vec();
+                memory.begin();
+                memory.row();
+                index.look(text, || Some(text.into()), &mut memory, (&mut found, 5), &mut bytes);
+                memory.row();
+                let mut all: Vec<_> = memory.of_row(1).iter().copied().filter(|at| *at != NONE).collect();
                 all.sort_unstable();
-                assert_eq!(all, expected, "{text}");
+                all.dedup();
+                assert!(all == expected && memory.of_row(0).is_empty(), "{text}");
             }
         }
     }

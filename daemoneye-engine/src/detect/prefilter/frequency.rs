@@ -160,7 +160,7 @@ pub(super) fn times(width: usize, window: u64) -> u32 {
 pub(super) fn expected(witness: &Witness) -> u64 {
     match witness {
         Witness::Base(_, name) => {
-            let known = BASES.iter().filter(|base| **base == &**name).count();
+            let known = BASES.iter().filter(|base| **base == base_of(name)).count();
             share(known, UNKNOWN)
         }
         Witness::Exact(column, text) if is_in(FEW_VALUES, *column) => {
@@ -208,7 +208,9 @@ mod tests {
     fn what_everybody_has_costs_more_than_what_is_long() {
         let needle = |text: &str| expected(&Witness::Needle(0, text.into()));
         assert!(needle(r"c:\windows\system32\") > needle("-enc") && needle("sekurlsa") < needle("powershell"));
-        assert!(expected(&Witness::Base(0, "cmd.exe".into())) > expected(&Witness::Base(0, "certutil.exe".into())));
+        assert!(
+            expected(&Witness::Base(0, "\\cmd.exe".into())) > expected(&Witness::Base(0, "\\certutil.exe".into()))
+        );
         assert!(expected(&Witness::Present(0)) > needle("ab") && needle("a") > needle("abc"));
         let event_type = PROCESS_EVENTS.iter().position(|column| column.name == "event_type").unwrap();
         assert!(expected(&Witness::Exact(event_type, "start".into())) > expected(&Witness::Exact(0, "x".into())));

@@ -11,20 +11,26 @@ mod frequency;
 mod need;
 mod needles;
 mod paths;
+mod proof;
 mod values;
 mod weights;
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Range;
 use std::sync::{Arc, Mutex, PoisonError, TryLockError};
 
 use self::clue::{Clue, Clues, when_true};
 use self::column::{ColumnIndex, Found, Memory, WitnessAt};
 use self::need::Witness;
 pub(super) use self::paths::paths_when_true;
+use self::proof::Proof;
 use self::weights::{Tally, Weights};
 use super::matcher::Test;
 use super::row::Columns;
 
+/// Rows of which one column is looked at before the next: long enough that what one row waits for from memory another's work covers, and
+/// short enough that their texts are still near when they are evaluated.
+const BLOCK: usize = 256;
 /// Candidates are evaluated when there are this many: one megabyte, and many rows for each rule that is brought into the cache.
 const AT_ONCE: usize = 128 * 1024;
 /// One row in so many of a batch is counted: a prime, so that a beat in the events is not what is seen.
@@ -57,6 +63,8 @@ pub(super) struct Prefilter {
     /// Rules that are candidates on every row.
     open: Vec<RuleAt>,
     rules: usize,
+    /// By rule; behind the end nothing is proven.
+    proofs: Vec<Proof>,
     /// By which witnesses were chosen.
     weights: Weights,
 }
@@ -126,9 +134,13 @@ impl Prefilter {
     fn weighed<'a>(conditions: impl ExactSizeIterator<Item = &'a Test>, weights: Weights) -> Self {
         let mut this = Self { rules: conditions.len(), weights, ..Self::default() };
         let mut clues: Vec<(RuleAt, Vec<Clue>)> = Vec::with_capacity(conditions.len());
+        let mut filed = Vec::with_capacity(conditions.len());
         for (rule, condition) in (0..).zip(conditions) {
             match when_true(condition, &this.weights) {
-                Clues::Any(of_rule) => clues.push((rule, of_rule)),
+                Clues::Any(of_rule) => {
+                    clues.push((rule, of_rule));
+                    filed.push(condition);
+                }
                 Clues::Open => this.open.push(rule),
             }
         }
@@ -147,6 +159,13 @@ impl Prefilter {
         this.starts.push(u32::try_from(this.filed.len()).unwrap_or(u32::MAX));
         this.open.sort_unstable();
         this.open.dedup();
+        this.proofs.resize(this.rules, Proof::default());
+        for ((rule, clues), condition) in clues.iter().zip(filed) {
+            let proof = this.proofs.get_mut(place_of(*rule)).filter(|_| this.open.binary_search(rule).is_err());
+            if let Some(proof) = proof {
+                *proof = Proof::of(condition, clues, |witness| witnesses.contains_key(witness));
+            }
+        }
         this
     }
 
@@ -251,14 +270,29 @@ impl Prefilter {
         candidates.tally.begin(usize::try_from(self.witnesses).unwrap_or(usize::MAX));
         let mut row = first;
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
-            let Ok(at) = u32::try_from(row) else { break };
-            push(&mut candidates.heads, &mut candidates.rows, &mut candidates.touched, self.open.iter().copied(), at);
-            candidates.found.clear(self.witnesses);
+            let block = row..columns.rows().min(row.saturating_add(BLOCK));
             for (place, index) in self.columns.iter().enumerate() {
-                candidates.look(place, index, columns, row);
+                candidates.look(place, index, columns, block.clone(), self.witnesses);
             }
-            self.rules_of(candidates, at);
-            row = row.saturating_add(1);
+            for in_block in 0..block.len() {
+                let Ok(at) = u32::try_from(row) else { break };
+                push(
+                    &mut candidates.heads,
+                    &mut candidates.rows,
+                    &mut candidates.touched,
+                    self.open.iter().copied(),
+                    at,
+                );
+                candidates.gather(in_block, self.witnesses);
+                self.rules_of(candidates, at);
+                row = row.saturating_add(1);
+                if candidates.rows.len() >= AT_ONCE {
+                    break;
+                }
+            }
+            if row == block.start {
+                break;
+            }
         }
         candidates.touched.sort_unstable();
         row
@@ -275,6 +309,11 @@ impl Prefilter {
             let there = filed.filter(|(_, second)| *second == NO_SET || self.has_one(*second, found));
             push(heads, rows, touched, there.map(|(filed, _)| filed.rule), at);
         }
+    }
+
+    /// The parts of a rule's condition that hold on the rows of a batch where it is a candidate, as [`Test::holds_beside`] takes them.
+    pub(super) fn proven(&self, rule: usize, columns: &Columns<'_>) -> u64 {
+        self.proofs.get(rule).map_or(0, |proof| proof.parts(columns))
     }
 
     fn filed_under(&self, witness: WitnessAt) -> impl Iterator<Item = (&Filed, u32)> {
@@ -305,7 +344,7 @@ struct Filing<'c> {
 impl Candidates {
     fn clear(&mut self, rules: usize, columns: usize) {
         for rule in self.touched.drain(..) {
-            if let Some(head) = self.heads.get_mut(usize::try_from(rule).unwrap_or(usize::MAX)) {
+            if let Some(head) = self.heads.get_mut(place_of(rule)) {
                 *head = END;
             }
         }
@@ -314,16 +353,36 @@ impl Candidates {
         self.memories.resize_with(columns, Memory::default);
     }
 
-    fn look(&mut self, place: usize, index: &ColumnIndex, columns: &Columns<'_>, row: usize) {
-        if index.reads_values() {
-            let Some(text) = columns.text(index.column, row, false) else { return };
-            let Some(memory) = self.memories.get_mut(place) else { return };
-            let folded = || columns.folded(index.column, row);
-            index.look(text.raw, folded, memory, &mut self.found, &mut self.remembered_bytes);
-        } else if columns.cell(index.column, row).is_none() {
-            return;
+    /// Looks at the values that one column has on some rows.
+    fn look(&mut self, place: usize, index: &ColumnIndex, columns: &Columns<'_>, rows: Range<usize>, of: WitnessAt) {
+        let Some(memory) = self.memories.get_mut(place) else { return };
+        memory.begin();
+        let mut last = None;
+        for row in rows {
+            if index.reads_values() {
+                let text = columns.text(index.column, row, false).map(|text| text.raw);
+                match text {
+                    Some(text) if last == Some(text) => memory.again(),
+                    Some(text) => {
+                        let folded = || columns.folded(index.column, row);
+                        index.look(text, folded, memory, (&mut self.found, of), &mut self.remembered_bytes);
+                    }
+                    None => {}
+                }
+                last = text;
+            } else if columns.cell(index.column, row).is_some() {
+                index.there(memory);
+            }
+            memory.row();
         }
-        index.present.iter().for_each(|at| self.found.add(*at));
+    }
+
+    /// All that was seen of one of those rows.
+    fn gather(&mut self, row: usize, of: WitnessAt) {
+        self.found.clear(of);
+        for memory in &self.memories {
+            memory.of_row(row).iter().for_each(|at| self.found.add(*at));
+        }
     }
 
     /// Rules on rows.
@@ -347,6 +406,10 @@ impl Candidates {
     }
 }
 
+fn place_of(rule: RuleAt) -> usize {
+    usize::try_from(rule).unwrap_or(usize::MAX)
+}
+
 fn push(
     heads: &mut [u32],
     rows: &mut Vec<Link>,
@@ -355,7 +418,7 @@ fn push(
     row: u32,
 ) {
     for rule in rules {
-        let Some(head) = heads.get_mut(usize::try_from(rule).unwrap_or(usize::MAX)) else { continue };
+        let Some(head) = heads.get_mut(place_of(rule)) else { continue };
         let last = usize::try_from(*head).ok().and_then(|head| rows.get(head));
         match last {
             Some(link) if link.row == row => continue,

@@ -14,7 +14,7 @@ pub(super) const MAX_WITNESSES: usize = 4_096;
 /// Something that is on a row; a column by its place in the column table, text after simple folding.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) enum Witness {
-    /// What stands behind the column's last `/` or `\`.
+    /// The column's last `/` or `\` and what stands behind it.
     Base(usize, Box<str>),
     Exact(usize, Box<str>),
     Needle(usize, Box<str>),
@@ -201,8 +201,8 @@ mod tests {
     #[test]
     fn suffixes_of_paths_are_base_names_and_short_runs_only_tell_that_the_column_is_there() {
         let base = |name: &str| Need::one(Witness::Base(place("executable_path"), name.into()));
-        assert_eq!(need("ci_ends(executable_path, '/Unheard')"), base("unheard"));
-        assert_eq!(need("executable_path LIKE '%\\\\Unheard'"), base("unheard"));
+        assert_eq!(need("ci_ends(executable_path, '/Unheard')"), base("/unheard"));
+        assert_eq!(need("executable_path LIKE '%\\\\Unheard'"), base("\\unheard"));
         assert_eq!(need("ci_contains(name, 'a')"), Need::one(Witness::Present(place("name"))));
         assert_eq!(need("cidr(name, '10.0.0.0/8')"), Need::one(Witness::Present(place("name"))));
     }

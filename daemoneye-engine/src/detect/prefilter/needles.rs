@@ -13,7 +13,7 @@ use std::collections::HashMap;
 use foldhash::fast::RandomState;
 use memchr::memmem::Finder;
 
-use super::bits::{AT_ONCE, Bits, EIGHT, FOUR, Place, hash, pair};
+use super::bits::{AT_ONCE, Bits, EIGHT, FOUR, Place, beginning, hash};
 use super::column::WitnessAt;
 use super::frequency::times;
 
@@ -85,13 +85,13 @@ impl Needles {
     pub(super) fn new(needles: &[(Box<str>, WitnessAt)]) -> Option<Self> {
         let texts: Box<[u8]> = needles.iter().flat_map(|(needle, _)| needle.bytes()).collect();
         let (mut from, mut anchors): (u32, [Vec<(u64, Anchor)>; WIDTHS.len()]) = (0, Default::default());
-        let (mut counts, mut pairs): ([Counts; WIDTHS.len()], Counts) = Default::default();
+        let (mut counts, mut beginnings): ([Counts; WIDTHS.len()], Counts) = Default::default();
         let mut windows: [Vec<u64>; WIDTHS.len()] = Default::default();
         for (needle, _) in needles {
             let (at, width) = width_of(needle)?;
             for window in needle.as_bytes().windows(width).map(number) {
                 *counts.get_mut(at)?.entry(window).or_insert(0) += 1;
-                *pairs.entry(pair(window.to_le_bytes()).into()).or_insert(0) += 1;
+                *beginnings.entry(beginning(window).into()).or_insert(0) += 1;
             }
         }
         let is_short = |needle: &str| needle.len() < FOUR;
@@ -100,7 +100,7 @@ impl Needles {
         for (at_needle, (needle, witness)) in (0..).zip(needles) {
             let (at, width) = width_of(needle)?;
             let length = u16::try_from(needle.len()).ok()?;
-            let (before, window) = rarest(needle.as_bytes(), width, counts.get(at)?, &pairs)?;
+            let (before, window) = rarest(needle.as_bytes(), width, counts.get(at)?, &beginnings)?;
             if one_by_one && is_short(needle) {
                 short.push((Finder::new(needle.as_bytes()).into_owned(), *witness));
             } else {
@@ -279,11 +279,11 @@ fn width_of(needle: &str) -> Option<(usize, usize)> {
 
 /// Where the window stands that the fewest texts have, as far as one can guess, and which it is. Of several the one that begins as most do:
 /// the fewer beginnings there are, the fewer places of a text have one.
-fn rarest(needle: &[u8], width: usize, counts: &Counts, pairs: &Counts) -> Option<(u16, u64)> {
+fn rarest(needle: &[u8], width: usize, counts: &Counts, beginnings: &Counts) -> Option<(u16, u64)> {
     let windows = needle.windows(width).map(number).zip(0..=u16::MAX);
     let of = |counts: &Counts, what: u64| counts.get(&what).copied().unwrap_or(0);
     let cost = |window: &u64| {
-        let begins = of(pairs, pair(window.to_le_bytes()).into());
+        let begins = of(beginnings, beginning(*window).into());
         (times(width, *window), of(counts, *window).checked_ilog2(), Reverse(begins))
     };
     windows.min_by_key(|(window, _)| cost(window)).map(|(window, before)| (before, window))

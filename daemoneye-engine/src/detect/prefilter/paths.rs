@@ -4,6 +4,7 @@
 use std::collections::BTreeSet;
 
 use daemoneye_lib::columns::PROCESS_EVENTS;
+use daemoneye_lib::path_test::base_of;
 use daemoneye_lib::proto::{PathQuestion, PathTest};
 
 use super::clue::{Clues, when_true};
@@ -43,7 +44,7 @@ fn only(clues: Clues, path: usize) -> Need {
 
 fn question(witness: Witness) -> Option<(PathQuestion, Box<str>)> {
     match witness {
-        Witness::Base(_, text) => Some((PathQuestion::BaseName, text)),
+        Witness::Base(_, text) => Some((PathQuestion::BaseName, base_of(&text).into())),
         Witness::Exact(_, text) => Some((PathQuestion::Equals, text)),
         Witness::Needle(_, text) => Some((PathQuestion::Contains, text)),
         Witness::Present(_) => None,

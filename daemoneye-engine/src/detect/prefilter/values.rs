@@ -5,12 +5,12 @@
 //! its letters stood, but for `İ`, which becomes an `i` and a dot, so a run through it ends at an `i`. Other functions and
 //! concatenations only tell that their columns are there.
 
-use daemoneye_lib::path_test::base_of;
+use memchr::memrchr2;
 use regex_syntax::hir::{Class, Hir, HirKind};
 
 use super::need::{Need, Witness, present};
 use super::weights::Weights;
-use crate::detect::matcher::Scalar;
+use crate::detect::matcher::{Leaf, Scalar, Test};
 use crate::text::{Expression, Fits, Like, Way, folded_simple};
 
 /// Needles are at least this long in bytes: one letter is in every text.
@@ -25,6 +25,12 @@ struct Place<'w> {
     column: usize,
     lowered: bool,
     weights: &'w Weights,
+}
+
+/// The last separator of a path, of either kind, and what stands behind it.
+#[inline]
+pub(super) fn with_separator(path: &str) -> Option<&str> {
+    path.get(memrchr2(b'/', b'\\', path.as_bytes())?..)
 }
 
 /// What a row must have where the subject fits, all of it.
@@ -44,6 +50,32 @@ pub(super) fn of_fits(subject: &Scalar, fits: &Fits, weights: &Weights) -> Vec<N
 pub(super) fn of_texts(subject: &Scalar, texts: &mut dyn Iterator<Item = &str>, weights: &Weights) -> Need {
     place(subject, weights)
         .map_or_else(|| present(subject, weights), |place| Need::union(texts.map(|text| place.exact(text))))
+}
+
+/// The column of a test, and witnesses of which one is there exactly where the test holds, as long as the column's texts are ASCII: so
+/// far all ways to fold case are one.
+pub(super) fn exactly(test: &Test) -> Option<(usize, Vec<Witness>)> {
+    let Test::Leaf(Leaf::Fits(Scalar::Column(column), fits) | Leaf::Strict(Scalar::Column(column), fits), true) = test
+    else {
+        return None;
+    };
+    let ascii = |texts: &[Box<str>]| texts.iter().all(|text| text.is_ascii());
+    let is_exact = fits.folds()
+        && match fits.way() {
+            Way::Contains(needles) => needles.values().all(|value| value.is_ascii() && value.len() >= MIN_NEEDLE),
+            Way::Ends(values) => {
+                let is_base = |value: &str| value.len() > 1 && with_separator(value) == Some(value);
+                ascii(values) && values.iter().all(|value| is_base(value))
+            }
+            Way::Equal(values) => ascii(values),
+            Way::OneOf(values) => values.iter().all(|value| value.is_ascii()),
+            Way::Expression(_) | Way::Like(_) | Way::Network(_) | Way::Starts(_) => false,
+        };
+    let place = Place { column: *column, lowered: false, weights: &Weights::default() };
+    match place.fits(fits).as_slice() {
+        [Need::Any(witnesses)] if is_exact => Some((*column, witnesses.clone())),
+        _ => None,
+    }
 }
 
 fn place<'w>(subject: &Scalar, weights: &'w Weights) -> Option<Place<'w>> {
@@ -98,11 +130,11 @@ impl Place<'_> {
 
     /// A suffix with a separator fixes all that is behind the last one.
     fn suffix(self, text: &str) -> Need {
-        let base = base_of(text);
-        if base.len() == text.len() || base.is_empty() || (self.lowered && !base.is_ascii()) {
+        let Some(base) = with_separator(text).filter(|base| base.len() > 1 && (!self.lowered || base.is_ascii()))
+        else {
             return self.needle(text);
-        }
-        let is_all = base.len().saturating_add(1) == text.len();
+        };
+        let is_all = base.len() == text.len();
         let base = Need::one(Witness::Base(self.column, folded_simple(base).into()));
         // Where the base name is all of it, the run is on every row that the name is on.
         if is_all { base } else { Need::cheapest([base, self.needle(text)], self.weights) }
