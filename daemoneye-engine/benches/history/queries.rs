@@ -114,8 +114,9 @@ pub(crate) fn suite(store: &Arc<Store>) -> Vec<Query> {
              GROUP BY c.name"
         )
     };
-    let (child, child_number) = between("c.time", START_US, START_US + DAY_US);
-    let (parent, parent_number) = between("p.time", START_US, START_US + DAY_US);
+    // What begins before the first event lacks something.
+    let (child, child_number) = between("c.time", START_US + MINUTE_US, START_US + DAY_US);
+    let (parent, parent_number) = between("p.time", START_US + MINUTE_US, START_US + DAY_US);
     let (ours_join, sqlite_join) = (join(child, parent), join(child_number, parent_number));
     let pattern = r"unit_[0-9]+7\.c";
     let regexp = format!("SELECT count(*) {all} WHERE command_line REGEXP '{pattern}'");
