@@ -40,7 +40,7 @@ pub(super) struct Bits {
 enum Hashed {
     Small(Both<512, 256>),
     Middle(Both<2_048, 512>),
-    /// 72 KiB stay near the processor, and places of a text do not wait for each other.
+    /// 72 KiB and the 8 of the beginnings stay near the processor, and places of a text do not wait for each other.
     Large(Both<8_192, 1_024>),
 }
 

@@ -2,7 +2,8 @@
 //!
 //! Each rule is filed under witnesses of which one is on every row that it matches, each with further ones that are there with it.
 //! The columns of a batch are looked up and scanned for all witnesses of all rules at once; a rule is a candidate on the rows
-//! that have one of its own and what goes with it. A rule whose condition has none is a candidate everywhere. Candidates are then evaluated, so this saves work and never decides.
+//! that have one of its own and what goes with it. A rule whose condition has none is a candidate everywhere. Candidates are then
+//! evaluated, but for the parts that being one proves: so a needle, a value and a base name are there exactly where they are found.
 
 mod bits;
 mod clue;
@@ -88,6 +89,8 @@ pub(super) struct Candidates {
     /// By rule: the first of its rows in `rows`.
     heads: Vec<u32>,
     rows: Vec<Link>,
+    /// How many a row of the last block had: where they are many, blocks are so short that none is looked at in vain.
+    a_row: usize,
     /// The rules that have rows.
     touched: Vec<RuleAt>,
 }
@@ -270,7 +273,10 @@ impl Prefilter {
         candidates.tally.begin(usize::try_from(self.witnesses).unwrap_or(usize::MAX));
         let mut row = first;
         while row < columns.rows() && candidates.rows.len() < AT_ONCE {
-            let block = row..columns.rows().min(row.saturating_add(BLOCK));
+            let room = AT_ONCE.saturating_sub(candidates.rows.len());
+            let length = room.checked_div(candidates.a_row).unwrap_or(BLOCK).clamp(1, BLOCK);
+            let block = row..columns.rows().min(row.saturating_add(length));
+            let before = candidates.rows.len();
             for (place, index) in self.columns.iter().enumerate() {
                 candidates.look(place, index, columns, block.clone(), self.witnesses);
             }
@@ -290,9 +296,11 @@ impl Prefilter {
                     break;
                 }
             }
-            if row == block.start {
+            let done = row.saturating_sub(block.start);
+            if done == 0 {
                 break;
             }
+            candidates.a_row = candidates.rows.len().saturating_sub(before).div_ceil(done);
         }
         candidates.touched.sort_unstable();
         row

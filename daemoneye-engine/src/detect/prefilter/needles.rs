@@ -63,8 +63,8 @@ struct Windows {
 /// The window by which one needle is found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Anchor {
-    /// Upper half of its hash.
-    tag: u32,
+    /// Of the window, all of it: no other window has it.
+    hash: u64,
     witness: WitnessAt,
     around: Around,
     needle: u32,
@@ -84,7 +84,7 @@ impl Needles {
     /// Of needles with what they are handed over as. `None`: one is too short, or all together are longer than can be counted.
     pub(super) fn new(needles: &[(Box<str>, WitnessAt)]) -> Option<Self> {
         let texts: Box<[u8]> = needles.iter().flat_map(|(needle, _)| needle.bytes()).collect();
-        let (mut from, mut anchors): (u32, [Vec<(u64, Anchor)>; WIDTHS.len()]) = (0, Default::default());
+        let (mut from, mut anchors): (u32, [Vec<Anchor>; WIDTHS.len()]) = (0, Default::default());
         let (mut counts, mut beginnings): ([Counts; WIDTHS.len()], Counts) = Default::default();
         let mut windows: [Vec<u64>; WIDTHS.len()] = Default::default();
         for (needle, _) in needles {
@@ -105,8 +105,8 @@ impl Needles {
                 short.push((Finder::new(needle.as_bytes()).into_owned(), *witness));
             } else {
                 let (hash, around) = (hash(window), Around::of(needle.as_bytes(), before.into(), width)?);
-                let anchor = Anchor { tag: tag(hash), witness: *witness, around, needle: at_needle };
-                anchors.get_mut(at)?.push((hash, anchor));
+                let anchor = Anchor { hash, witness: *witness, around, needle: at_needle };
+                anchors.get_mut(at)?.push(anchor);
                 windows.get_mut(at)?.push(window);
             }
             spans.push(Span { from, length, before });
@@ -216,8 +216,7 @@ impl Around {
 }
 
 impl Windows {
-    /// Anchors with the hashes of their windows.
-    fn of(mut anchors: Vec<(u64, Anchor)>) -> Self {
+    fn of(mut anchors: Vec<Anchor>) -> Self {
         if anchors.is_empty() {
             return Self::default();
         }
@@ -225,12 +224,11 @@ impl Windows {
         let starts_shift = WORD - buckets.ilog2();
         anchors.sort_unstable();
         let starts = (0..=buckets).map(|bucket| {
-            let before = |(hash, _): &(u64, Anchor)| place(hash >> starts_shift) < bucket;
+            let before = |anchor: &Anchor| place(anchor.hash >> starts_shift) < bucket;
             u32::try_from(anchors.partition_point(before)).unwrap_or(u32::MAX)
         });
         let starts = starts.collect();
-        let anchors = anchors.into_iter().map(|(_, anchor)| anchor).collect();
-        Self { starts, starts_shift, anchors }
+        Self { starts, starts_shift, anchors: anchors.into() }
     }
 
     fn bytes(&self) -> usize {
@@ -243,7 +241,7 @@ impl Windows {
         let Some(window) = text.get(at..).and_then(<[u8]>::first_chunk::<WIDTH>) else { return };
         let hash = hash(number(window));
         let anchors = self.anchors_of(hash).iter();
-        anchors.filter(|anchor| anchor.tag == tag(hash)).for_each(found);
+        anchors.filter(|anchor| anchor.hash == hash).for_each(found);
     }
 
     fn anchors_of(&self, hash: u64) -> &[Anchor] {
@@ -251,10 +249,6 @@ impl Windows {
         let Some([from, to]) = self.starts.get(bucket..bucket.saturating_add(2)) else { return &[] };
         self.anchors.get(place((*from).into())..place((*to).into())).unwrap_or_default()
     }
-}
-
-fn tag(hash: u64) -> u32 {
-    u32::try_from(hash >> 32).unwrap_or(u32::MAX)
 }
 
 /// Bits of at most eight bytes.
@@ -332,6 +326,17 @@ mod tests {
                 assert_eq!(found(&needles, &text), [at], "{before}");
                 built.each(&text.as_bytes()[..text.len() - 1], text.as_bytes(), |needle| panic!("{needle} {before}"));
             }
+        }
+    }
+
+    /// What is found is taken for proven, so not even windows whose hashes have the same upper half are taken for each other.
+    #[test]
+    fn a_window_that_hashes_nearly_like_another_is_not_it() {
+        for (needle, other) in [("sekurlsa", "l_)4&2|f"), ("mimikatz", "qi/^@y<+"), ("certutil", ";{7x#7z@")] {
+            let upper = |text: &str| hash(number(text.as_bytes())) >> 32;
+            assert!(upper(needle) == upper(other) && needle != other);
+            assert!(found(&[needle.into()], &format!("xxxxxxxx{other}xxxxxxxx")).is_empty(), "{needle}");
+            assert_eq!(found(&[needle.into()], &format!("xxxxxxxx{needle}xxxxxxxx")), [0]);
         }
     }
 

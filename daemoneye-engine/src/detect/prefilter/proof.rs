@@ -87,6 +87,9 @@ mod tests {
         assert_eq!(proven(not, "A", "sekurlsa"), Some((1, 2)));
         assert_eq!(proven(not, "A", "other"), Some((1, 2)));
         assert_eq!(proven("ci_eq(name, 'a', 'b', 'c', 'd', 'e', 'f')", "F", ""), Some((1, 1)));
+        let one = "ci_contains(command_line, 'sekurlsa')";
+        assert_eq!(proven(one, "", "xxxxxxxxl_)4&2|fxxxxxxxx"), None, "its hash begins as the other's does");
+        assert_eq!(proven(one, "", "xxxxxxxxsekurlsaxxxxxxxx"), Some((1, 1)));
     }
 
     #[test]
