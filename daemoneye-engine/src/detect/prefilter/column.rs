@@ -382,6 +382,31 @@ mod tests {
     }
 
     #[test]
+    fn a_column_of_new_values_is_sampled_until_they_come_again_and_finds_the_same() {
+        let needle = Witness::Needle(0, "ab".into());
+        let index = ColumnIndex::new(0, BTreeMap::from([(&needle, 0)])).unwrap();
+        let (mut memory, mut found, mut bytes) = (Memory::default(), Found::default(), 0);
+        let mut look = |text: &str, memory: &mut Memory| {
+            memory.begin();
+            index.look(text, || Some(text.into()), memory, (&mut found, 1), &mut bytes);
+            memory.row();
+            memory.again();
+            memory.row();
+            for row in 0..2 {
+                assert_eq!(memory.of_row(row).contains(&0), text.contains("ab"), "{text} {row}");
+            }
+        };
+        for at in 0..=ENOUGH {
+            look(&format!("{at} {}", if at.is_multiple_of(3) { "ab" } else { "b" }), &mut memory);
+        }
+        assert!(memory.is_new);
+        for at in 0..ENOUGH * SAMPLE * 2 {
+            look(if at.is_multiple_of(2) { "x ab" } else { "x b" }, &mut memory);
+        }
+        assert!(!memory.is_new);
+    }
+
+    #[test]
     fn what_is_remembered_is_what_was_found_however_much() {
         let needles: Vec<Witness> = (0..5).map(|at| Witness::Needle(0, format!("n{at}").into())).collect();
         let index = ColumnIndex::new(0, needles.iter().zip(0..).collect()).unwrap();
