@@ -124,9 +124,10 @@ fn ledger(settings: &Settings) -> Option<Grant> {
 }
 
 /// What serving a copied store needs.
-pub(crate) fn offline(settings: &Settings, dir: &Path, transient: bool) -> Vec<Grant> {
+pub(crate) fn offline(settings: &Settings, (dir, scratch): (&Path, &Path), transient: bool) -> Vec<Grant> {
     let mut grants: Vec<Grant> = system(platform::own_uid() == 0).collect();
     grants.push(grant(dir, Right::Read, "the copied store"));
+    grants.push(grant(scratch, Right::Keep, "what queries spill"));
     grants.extend(ledger(settings));
     grants.push(grant(&settings.runtime_dir, Right::Sockets, "cli.sock"));
     if transient {

@@ -99,5 +99,8 @@ fn a_ledger_outside_the_data_directory_is_opened_for_reading_live_and_copied() {
     let config = config::load(&AGENT, &Sources { flags, ..Sources::default() }).unwrap();
     let settings = Settings::read(config, &[]).unwrap();
     let is_it = |grant: &Grant| grant.path == Path::new("/p/audit") && grant.right == Right::Read;
-    assert!(worker(&settings).iter().any(is_it) && offline(&settings, Path::new("/c"), true).iter().any(is_it));
+    assert!(
+        worker(&settings).iter().any(is_it)
+            && offline(&settings, (Path::new("/c"), Path::new("/r/scratch")), true).iter().any(is_it)
+    );
 }

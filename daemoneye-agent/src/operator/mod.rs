@@ -85,27 +85,27 @@ impl Operators {
     /// Over a running worker.
     pub(crate) fn live(worker: Arc<Worker>) -> std::io::Result<Self> {
         let tables = Arc::clone(&worker);
-        Self::over(Arc::clone(&worker.store), worker.settings.clone(), tables, Some(worker))
+        let scratch = worker.store.dir().join("scratch");
+        Self::over(Arc::clone(&worker.store), worker.settings.clone(), scratch, tables, Some(worker))
     }
 
-    /// Over a copied store.
+    /// Over a copied store, beside which nothing is written: what queries spill lies with the socket.
     pub(crate) fn offline(store: Arc<Store>, settings: Settings) -> std::io::Result<Self> {
         let tables = Arc::new(Copied(Arc::clone(&store)));
-        Self::over(store, settings, tables, None)
+        let scratch = offline::scratch(&settings.runtime_dir);
+        Self::over(store, settings, scratch, tables, None)
     }
 
     fn over(
         store: Arc<Store>,
         settings: Settings,
+        scratch: PathBuf,
         tables: Arc<dyn SystemTables>,
         worker: Option<Arc<Worker>>,
     ) -> std::io::Result<Self> {
         let limits = QueryLimits {
             memory_bytes: settings.query.memory_bytes,
-            // Beside a copied store nothing is written.
-            scratch: worker
-                .as_ref()
-                .map(|_| Scratch { dir: store.dir().join("scratch"), quota_bytes: settings.query.scratch_bytes }),
+            scratch: Some(Scratch { dir: scratch, quota_bytes: settings.query.scratch_bytes }),
             deadline: settings.query.deadline,
             row_cap: settings.query.row_cap,
             concurrent: settings.query.concurrent,

@@ -2,7 +2,7 @@
 //! host. No file of the copy is changed.
 
 use std::io::ErrorKind;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::sync::Arc;
 
@@ -18,17 +18,25 @@ use crate::jail;
 use crate::platform::{self, GroupMay, Wish, Wishes};
 use crate::settings::Settings;
 
+/// What queries spill, for its owner alone.
+pub(super) fn scratch(runtime_dir: &Path) -> PathBuf {
+    runtime_dir.join("scratch")
+}
+
 /// What serving needs, and nothing else, from here on.
 pub(crate) fn confine(settings: &Settings, dir: &Path, transient: bool) -> Result<Dropped, AgentError> {
     find(dir).map_err(|source| AgentError::CopiedStore { dir: dir.to_owned(), source })?;
     // A grant needs what it is for.
     let runtime = &settings.runtime_dir;
-    platform::create_dir(runtime, 0o750).map_err(|source| AgentError::Directory {
-        dir: runtime.clone(),
-        flag: "--runtime-dir",
-        source,
-    })?;
-    Ok(jail::enter(&jail::offline(settings, dir, transient), &settings.sandbox_required)?)
+    let scratch = scratch(runtime);
+    for (made, mode) in [(runtime, 0o750), (&scratch, 0o700)] {
+        platform::create_dir(made, mode).map_err(|source| AgentError::Directory {
+            dir: made.clone(),
+            flag: "--runtime-dir",
+            source,
+        })?;
+    }
+    Ok(jail::enter(&jail::offline(settings, (dir, &scratch), transient), &settings.sandbox_required)?)
 }
 
 /// Before anything is made for a directory that is no data directory.

@@ -61,6 +61,10 @@ pub struct QueryLimits {
 /// Longer than a network or a pager holds up a program, and bounded: a stopped reader keeps a slot and the files that it reads.
 pub const READER_WAIT: Duration = Duration::from_secs(60);
 
+/// The share of a query's memory that operators are granted. They ask for their rows; vectors while they double, pages being unpacked
+/// and what the allocator has not given back yet is three fifths as much again (docs/benchmarks.md, "Memory of queries").
+const OPERATORS_EIGHTHS: usize = 5;
+
 impl Default for QueryLimits {
     fn default() -> Self {
         Self {
@@ -102,7 +106,7 @@ impl QueryEngine {
     pub fn new(store: Arc<Store>, limits: QueryLimits, extra: Arc<dyn SystemTables>) -> io::Result<Self> {
         let files = segment_files(store.dir()).map_err(io::Error::other)?;
         let environment = RuntimeEnvBuilder::new()
-            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes)))
+            .with_memory_pool(Arc::new(FairSpillPool::new(limits.memory_bytes / 8 * OPERATORS_EIGHTHS)))
             .with_disk_manager_builder(disk(limits.scratch.as_ref())?)
             .with_object_store_registry(files)
             .with_metadata_cache_limit(FOOTER_CACHE_BYTES)

@@ -8,7 +8,7 @@ use super::pages::{Pages, page_columns, unique_names};
 use super::refusal::spoken;
 use super::suspects::{Doubt, Suspects, gave_way};
 use super::tables::{self, QueryView};
-use super::{QueryError, SystemTables, check, explain, operators, params, plan, session};
+use super::{QueryError, SystemTables, check, explain, operators, params, plan, session, thrift};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{QueryRequest, ResultColumn, ResultPage};
@@ -42,6 +42,16 @@ pub(crate) struct Spread {
 
 impl Spread {
     const ALONE: Self = Self { threads: 1, from_rows: u64::MAX };
+}
+
+/// How a statement is planned.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Manner {
+    First,
+    /// A damaged file was set aside: on one thread.
+    Again,
+    /// It found no memory: on one thread, with what spills, however long it takes.
+    Thrifty,
 }
 
 /// Everything that one query needs.
@@ -81,8 +91,8 @@ struct Run {
     /// Keeps the snapshot's files from being removed while they are read.
     view: Arc<QueryView>,
     allowance: Arc<Allowance>,
-    /// It works on several threads.
-    spread: bool,
+    /// Another plan may do with less memory: one thread in place of several, or what spills in place of what does not.
+    lavish: bool,
     /// Bytes of the pool that others held when it began.
     reserved_before: usize,
 }
@@ -93,7 +103,7 @@ type Out = mpsc::Sender<Result<ResultPage, QueryError>>;
 /// Why no more rows come.
 enum End {
     Cancelled,
-    /// Several threads together needed more than there is; one may do with it.
+    /// It needed more than there is; another plan may do with it.
     Crowded(Lack),
     Failed(QueryError),
     /// A limit, already told.
@@ -109,7 +119,7 @@ impl Job {
         let prepared = tokio::select! {
             biased;
             () = self.cancel.cancelled() => Err(QueryError::Cancelled),
-            prepared = self.planned(self.spread) => prepared,
+            prepared = self.planned(Manner::First) => prepared,
         };
         let prepared = match prepared {
             Ok(prepared) => prepared,
@@ -133,32 +143,32 @@ impl Job {
     }
 
     /// [`Job::prepare`], where a decoder that panics on a damaged file costs that file and not the query.
-    async fn planned(&self, spread: Spread) -> Result<Prepared, QueryError> {
+    async fn planned(&self, manner: Manner) -> Result<Prepared, QueryError> {
         let view = self.view();
-        if let Ok(prepared) = self.attempt(&view, spread).await {
+        if let Ok(prepared) = self.attempt(&view, manner).await {
             return prepared;
         }
         if !self.set_aside(&view, &Doubt::Panic).await {
             return Err(gave_way());
         }
         drop(view);
-        self.attempt(&self.view(), spread).await.unwrap_or_else(|_| Err(gave_way()))
+        self.attempt(&self.view(), manner).await.unwrap_or_else(|_| Err(gave_way()))
     }
 
     /// `Err` when planning panics.
     async fn attempt(
         &self,
         view: &Arc<QueryView>,
-        spread: Spread,
+        manner: Manner,
     ) -> std::thread::Result<Result<Prepared, QueryError>> {
-        AssertUnwindSafe(self.prepare(Arc::clone(view), spread)).catch_unwind().await
+        AssertUnwindSafe(self.prepare(Arc::clone(view), manner)).catch_unwind().await
     }
 
     fn view(&self) -> Arc<QueryView> {
         QueryView::new(Arc::clone(&self.store), Arc::clone(&self.extra), self.tally.missing.clone())
     }
 
-    async fn prepare(&self, view: Arc<QueryView>, spread: Spread) -> Result<Prepared, QueryError> {
+    async fn prepare(&self, view: Arc<QueryView>, manner: Manner) -> Result<Prepared, QueryError> {
         let checked = check::check_query(&self.request.sql, &self.extra.lists()).map_err(QueryError::Refused)?;
         let values = params::bind(&checked, &self.request.params).map_err(QueryError::Refused)?;
         let tables = view.tables(checked.tables());
@@ -172,6 +182,8 @@ impl Job {
         let mut state = state.map_err(planning)?;
         let reserved_before = self.environment.memory_pool.reserved();
         let plan = session::plan(&state, &checked).await.map_err(planning)?;
+        let (first, thrifty) = (manner == Manner::First, manner == Manner::Thrifty);
+        let spread = if first { self.spread } else { Spread::ALONE };
         let many = view.history_rows(checked.tables()).map_err(planning)? >= spread.from_rows;
         let spread = many && session::spread(&mut state, &plan, spread.threads);
         session::hasten(&mut state, &plan);
@@ -184,12 +196,17 @@ impl Job {
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
+        let lavish = first && (spread || thrift::helps(&physical));
+        let physical = if thrifty { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
         session::narrow(&mut state, &physical);
+        if thrifty {
+            thrift::narrow(&mut state, &physical);
+        }
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);
-        Ok(Prepared { stream, run: Run { plan: physical, view, allowance, spread, reserved_before }, columns })
+        Ok(Prepared { stream, run: Run { plan: physical, view, allowance, lavish, reserved_before }, columns })
     }
 
     /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
@@ -203,7 +220,7 @@ impl Job {
                 let before = run.reserved_before;
                 drop(run);
                 self.memory_is_back(before).await;
-                return if pages.restart() { self.again(pages, out).await } else { self.cut(lack) };
+                return if pages.restart() { self.again(Manner::Thrifty, pages, out).await } else { self.cut(lack) };
             }
             end => return end,
         };
@@ -212,7 +229,7 @@ impl Job {
         match doubt.failure() {
             Some(error) if !damaged => End::Failed(error),
             _ if !damaged || !pages.restart() => self.unreadable(),
-            _ => self.again(pages, out).await,
+            _ => self.again(Manner::Again, pages, out).await,
         }
     }
 
@@ -224,10 +241,10 @@ impl Job {
         }
     }
 
-    /// From the beginning, on one thread.
-    async fn again(&self, pages: &mut Pages, out: &Out) -> End {
+    /// From the beginning.
+    async fn again(&self, manner: Manner, pages: &mut Pages, out: &Out) -> End {
         self.tally.rows.store(0, Ordering::Relaxed);
-        let Prepared { stream, run, .. } = match self.planned(Spread::ALONE).await {
+        let Prepared { stream, run, .. } = match self.planned(manner).await {
             Ok(prepared) => prepared,
             Err(error) => return End::Failed(error),
         };
@@ -297,11 +314,12 @@ impl Job {
     /// An operator that noticed the deadline fails with whatever the operators around it make of that.
     fn ended_by(&self, error: &DataFusionError, run: &Run) -> End {
         tracing::debug!(%error, "query ended early");
+
         match (run.allowance.over(), degradation(error)) {
             (Some(Over::Cancelled), _) => End::Cancelled,
             (Some(Over::TimedOut), _) => self.timed_out(),
             (None, Some(lack)) if lack.reason == Degraded::DataUnreadable => End::Unreadable(Doubt::of(error)),
-            (None, Some(lack)) if run.spread => End::Crowded(lack),
+            (None, Some(lack)) if run.lavish => End::Crowded(lack),
             (None, Some(lack)) => self.cut(lack),
             (None, None) => End::Failed(QueryError::Execution(spoken(error))),
         }

@@ -38,6 +38,7 @@ mod strict;
 mod sum;
 mod suspects;
 mod tables;
+mod thrift;
 mod times;
 mod tokens;
 mod walk;

@@ -20,7 +20,7 @@ use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coop::CooperativeExec;
 use datafusion::physical_plan::joins::{
-    CrossJoinExec, HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder,
+    CrossJoinExec, HashJoinExec, HashJoinExecBuilder, NestedLoopJoinExec, NestedLoopJoinExecBuilder, SortMergeJoinExec,
 };
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::windows::{BoundedWindowAggExec, WindowAggExec};
@@ -103,6 +103,16 @@ fn joined(node: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) -> Result<Ar
         let filter = join.filter().map(|filter| gated(Some(filter), allowance));
         let join = NestedLoopJoinExecBuilder::from(join).with_filter(filter).build()?;
         return over_counted_build_side(Arc::new(join), true);
+    }
+    if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
+        let Some(filter) = join.filter().as_ref() else { return Ok(node) };
+        let filter = Some(gated(Some(filter), allowance));
+        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+        let orders = join.sort_options().to_vec();
+        let nulls = join.null_equality();
+        let join =
+            SortMergeJoinExec::try_new(left, right, join.on().to_vec(), filter, join.join_type(), orders, nulls)?;
+        return Ok(Arc::new(join));
     }
     if node.downcast_ref::<CrossJoinExec>().is_some() { over_counted_build_side(node, false) } else { Ok(node) }
 }

@@ -35,15 +35,19 @@ pub(crate) fn disk(scratch: Option<&Scratch>) -> io::Result<DiskManagerBuilder> 
     Ok(builder.with_mode(DiskManagerMode::Directories(vec![dir.clone()])).with_max_temp_directory_size(*quota_bytes))
 }
 
-/// Leaves the directory there, with nothing in it. A link in its place is replaced and not followed.
+/// Leaves the directory there, with nothing in it; the directory itself stays, as a sandbox may have let it in. A link in its place is
+/// replaced and not followed.
 fn empty(dir: &Path) -> io::Result<()> {
-    let removed = match fs::symlink_metadata(dir) {
-        Ok(found) if found.is_dir() => fs::remove_dir_all(dir),
-        Ok(_) => fs::remove_file(dir),
+    match fs::symlink_metadata(dir) {
+        Ok(found) if found.is_dir() => {
+            for entry in fs::read_dir(dir)? {
+                let (path, kind) = entry.and_then(|entry| Ok((entry.path(), entry.file_type()?)))?;
+                if kind.is_dir() { fs::remove_dir_all(path) } else { fs::remove_file(path) }?;
+            }
+            Ok(())
+        }
+        Ok(_) => fs::remove_file(dir).and_then(|()| fs::create_dir_all(dir)),
+        Err(error) if error.kind() == ErrorKind::NotFound => fs::create_dir_all(dir),
         Err(error) => Err(error),
-    };
-    match removed {
-        Err(error) if error.kind() != ErrorKind::NotFound => Err(error),
-        _ => fs::create_dir_all(dir),
     }
 }

@@ -156,7 +156,7 @@ pub(crate) fn narrow(state: &mut SessionState, plan: &Arc<dyn ExecutionPlan>) {
 }
 
 /// The most columns that a sort of all its rows has.
-fn sorted_columns(plan: &dyn ExecutionPlan) -> usize {
+pub(crate) fn sorted_columns(plan: &dyn ExecutionPlan) -> usize {
     let sorts = plan.downcast_ref::<SortExec>().is_some_and(|sort| sort.fetch().is_none());
     let own = if sorts { plan.schema().fields().len() } else { 0 };
     plan.children().into_iter().fold(own, |most, input| most.max(sorted_columns(input.as_ref())))

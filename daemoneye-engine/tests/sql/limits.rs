@@ -12,6 +12,8 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+mod thrift;
+
 /// 2026-01-31T12:00:00Z.
 const NOON_US: i64 = 1_769_860_800_000_000;
 const MIB: usize = 1024 * 1024;
@@ -270,7 +272,7 @@ async fn what_is_too_large_for_several_threads_is_done_by_one() {
 #[tokio::test]
 async fn a_spill_beyond_its_quota_is_cut_and_says_so() {
     let (_dir, store) = filled(30);
-    let limits = QueryLimits { memory_bytes: 2 * MIB, scratch: scratch(&store, 64 * 1024), ..patient() };
+    let limits = QueryLimits { memory_bytes: 4 * MIB, scratch: scratch(&store, 64 * 1024), ..patient() };
     let engine = engine(&store, limits);
     let answer = ask(&engine, "SELECT command_line, name, seq FROM process_events ORDER BY command_line, seq").await;
     assert_eq!(answer.degraded(), ["capped"], "{:?}", answer.lacks());
@@ -368,7 +370,7 @@ async fn what_a_window_makes_is_paid_for() {
 #[tokio::test]
 async fn rows_that_have_left_a_window_are_paid_for_no_more() {
     let (_dir, store) = filled(60);
-    let limits = QueryLimits { memory_bytes: 7 * MIB, scratch: scratch(&store, 64 * MIB as u64), ..patient() };
+    let limits = QueryLimits { memory_bytes: 12 * MIB, scratch: scratch(&store, 64 * MIB as u64), ..patient() };
     let engine = engine(&store, limits);
     let numbered = "SELECT max(n), count(n), max(r) FROM (SELECT row_number() OVER (ORDER BY command_line, seq) AS n, \
                     rank() OVER (ORDER BY command_line, seq) AS r FROM process_events) AS s";

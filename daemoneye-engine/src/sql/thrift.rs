@@ -1,0 +1,103 @@
+//! The plan of a query that found no memory: slower, and whole. What holds all of its rows in memory gives way to what spills.
+//!
+//! A hash join keeps one whole input, the first rows of an order are kept in a heap: neither can spill. Sorted inputs are
+//! merged row by row, and all rows are sorted before the first of them are taken.
+
+use super::session;
+use datafusion::arrow::compute::SortOptions;
+use datafusion::common::Result;
+use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
+use datafusion::execution::session_state::SessionState;
+use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
+use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
+use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::limit::LocalLimitExec;
+use datafusion::physical_plan::projection::ProjectionExec;
+use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
+use std::ops::RangeInclusive;
+use std::sync::Arc;
+
+/// First rows of an order that a heap may keep all the same.
+const FIRST: usize = 8192;
+/// Cells of a batch that is sorted: a sort that has spilled holds a few batches of each of its files, and here are several.
+const CELLS: usize = 16 * 1024;
+/// Rows of such a batch at least, and at most.
+const ROWS: RangeInclusive<usize> = 128..=1024;
+/// As joins compare keys.
+const ORDER: SortOptions = SortOptions { descending: false, nulls_first: true };
+
+/// Whether [`spilling`] makes another plan of it.
+pub(crate) fn helps(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    plan.exists(|node| Ok(mergeable(node).is_some() || many_first(node).is_some())).unwrap_or(false)
+}
+
+/// The same rows, from operators that spill.
+pub(crate) fn spilling(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
+    plan.transform_up(|node| {
+        if let Some(join) = mergeable(&node) {
+            return Ok(Transformed::yes(merged(join)?));
+        }
+        let Some((sort, first)) = many_first(&node) else { return Ok(Transformed::no(node)) };
+        let whole: Arc<dyn ExecutionPlan> = Arc::new(sort.with_fetch(None));
+        Ok(Transformed::yes(Arc::new(LocalLimitExec::new(whole, first)) as Arc<dyn ExecutionPlan>))
+    })
+    .data()
+}
+
+/// Lets its sorts work on batches of fewer rows.
+pub(crate) fn narrow(state: &mut SessionState, plan: &Arc<dyn ExecutionPlan>) {
+    let rows = CELLS / session::sorted_columns(plan.as_ref()).max(1);
+    let config = state.config_mut();
+    *config = config.clone().with_batch_size(rows.clamp(*ROWS.start(), *ROWS.end()).min(config.batch_size()));
+}
+
+/// How many first rows of an order a heap keeps, where they are many.
+fn many_first(node: &Arc<dyn ExecutionPlan>) -> Option<(&SortExec, usize)> {
+    let sort = node.downcast_ref::<SortExec>()?;
+    sort.fetch().filter(|first| *first > FIRST).map(|first| (sort, first))
+}
+
+/// A join that may be merged. Not one on whose order something above it may rely, nor a NOT IN to which one NULL is an answer:
+/// merging does not know it.
+fn mergeable(node: &Arc<dyn ExecutionPlan>) -> Option<&HashJoinExec> {
+    let join = node.downcast_ref::<HashJoinExec>()?;
+    (!join.null_aware && node.output_ordering().is_none()).then_some(join)
+}
+
+fn merged(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
+    let keys = join.on();
+    let left = sorted(join.left(), keys.iter().map(|(left, _)| left))?;
+    let right = sorted(join.right(), keys.iter().map(|(_, right)| right))?;
+    let (filter, orders) = (join.filter().cloned(), vec![ORDER; keys.len()]);
+    let merged = SortMergeJoinExec::try_new(
+        left,
+        right,
+        keys.to_vec(),
+        filter,
+        *join.join_type(),
+        orders,
+        join.null_equality(),
+    )?;
+    let Some(kept) = &join.projection else { return Ok(Arc::new(merged)) };
+    let schema = merged.schema();
+    let column = |at: &usize| {
+        let name = schema.field(*at).name();
+        (Arc::new(Column::new(name, *at)) as Arc<dyn PhysicalExpr>, name.clone())
+    };
+    Ok(Arc::new(ProjectionExec::try_new(kept.iter().map(column), Arc::new(merged))?))
+}
+
+/// All rows of all partitions, by these keys.
+fn sorted<'a>(
+    input: &Arc<dyn ExecutionPlan>,
+    keys: impl Iterator<Item = &'a PhysicalExprRef>,
+) -> Result<Arc<dyn ExecutionPlan>> {
+    let several = input.output_partitioning().partition_count() > 1;
+    let one: Arc<dyn ExecutionPlan> =
+        if several { Arc::new(CoalescePartitionsExec::new(Arc::clone(input))) } else { Arc::clone(input) };
+    let order = LexOrdering::new(keys.map(|key| PhysicalSortExpr { expr: Arc::clone(key), options: ORDER }));
+    // A hash join has keys.
+    Ok(order.map_or_else(|| Arc::clone(&one), |order| Arc::new(SortExec::new(order, Arc::clone(&one)))))
+}

@@ -1,0 +1,79 @@
+//! Queries whose first plan found no memory, and that were answered by one which spills.
+
+use super::*;
+
+const SCRATCH: u64 = 256 * MIB as u64;
+
+fn scarce(store: &Arc<Store>, memory_bytes: usize, threads: usize) -> QueryEngine {
+    let limits = QueryLimits { memory_bytes, scratch: scratch(store, SCRATCH), threads, spread_rows: 0, ..patient() };
+    engine(store, limits)
+}
+
+/// The names of a plan's operators.
+async fn operators(engine: &QueryEngine, sql: &str) -> String {
+    let explained = run(engine, QueryRequest { explain: true, ..request(sql) }).await.unwrap().explained();
+    explained["operators"].to_string()
+}
+
+#[tokio::test]
+async fn joins_beyond_the_memory_are_merged_from_the_disk_and_right() {
+    let (_dir, store) = filled(60);
+    let enough = engine(&store, patient());
+    for threads in [1, 2] {
+        let scarce = scarce(&store, 12 * MIB, threads);
+        for sql in [
+            "SELECT count(*), max(a.command_line || b.seq) FROM process_events AS a JOIN process_events AS b \
+             ON a.entity_id = b.entity_id",
+            "SELECT count(*), count(b.seq), max(b.command_line || a.seq) FROM process_events AS a LEFT JOIN process_events AS b \
+             ON a.entity_id = b.parent_entity_id AND a.command_line < b.command_line",
+            "SELECT count(*), count(a.seq), count(b.seq), max(a.command_line || b.command_line) FROM process_events AS a \
+             FULL JOIN process_events AS b ON a.entity_id = b.parent_entity_id AND a.seq < b.seq",
+            "SELECT count(*), max(a.command_line) FROM process_events AS a WHERE NOT EXISTS (SELECT 1 FROM process_events AS b \
+             WHERE a.entity_id = b.entity_id AND b.seq > a.seq AND b.command_line || '' > '')",
+            "SELECT count(*), max(a.command_line) FROM process_events AS a WHERE a.entity_id || a.command_line IN (SELECT \
+             b.entity_id || b.parent_command_line FROM process_events AS b)",
+        ] {
+            let (right, answer) = (ask(&enough, sql).await, ask(&scarce, sql).await);
+            assert_eq!((right.degraded().len(), right.rows.len()), (0, 1), "{sql}");
+            assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{sql}");
+            assert_eq!(answer.rows, right.rows, "{sql}");
+        }
+    }
+    let joined = "SELECT count(*), max(a.command_line || b.seq) FROM process_events AS a JOIN process_events AS b \
+                  ON a.entity_id = b.entity_id";
+    assert!(operators(&enough, joined).await.contains("HashJoin"));
+    let scarce = scarce(&store, 12 * MIB, 2);
+    let merged = operators(&scarce, joined).await;
+    assert!(merged.contains("SortMergeJoin"), "the second plan is what is explained: {merged}");
+    assert_eq!(files_below(&store.dir().join("scratch")), 0);
+}
+
+#[tokio::test]
+async fn many_first_rows_of_an_order_are_sorted_where_they_do_not_fit() {
+    let (_dir, store) = filled(30);
+    const FIRST: &str =
+        "SELECT command_line || '#' || seq FROM process_events ORDER BY command_line DESC, seq LIMIT 20000";
+    let right = ask(&engine(&store, patient()), FIRST).await;
+    assert_eq!((right.degraded().len(), right.rows.len()), (0, 20_000));
+    for threads in [1, 2] {
+        let scarce = scarce(&store, 4 * MIB, threads);
+        let answer = ask(&scarce, FIRST).await;
+        assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()));
+        assert!(answer.texts() == right.texts(), "the same rows in the same order");
+        let few = "SELECT seq FROM process_events ORDER BY command_line, seq LIMIT 5";
+        assert!(operators(&scarce, few).await.contains("TopK"), "few are kept in a heap");
+    }
+}
+
+#[tokio::test]
+async fn a_merged_join_whose_condition_nothing_passes_ends_with_its_deadline() {
+    let (_dir, store) = filled(20);
+    let limits = QueryLimits { memory_bytes: 5 * MIB, scratch: scratch(&store, SCRATCH), concurrent: 1, ..patient() };
+    let engine = engine(&store, limits);
+    let barren = "SELECT count(*) FROM process_events AS a JOIN process_events AS b \
+                  ON a.event_type = b.event_type AND a.command_line || b.command_line ~ 'no such command'";
+    let hurried = QueryRequest { deadline_ms: Some(8_000), ..request(barren) };
+    let answer = run(&engine, hurried).await.unwrap();
+    assert_eq!(answer.degraded(), ["timed_out"]);
+    assert_eq!(one(&engine, "SELECT 1").await.kind, Some(Kind::Integer(1)), "the slot is free again");
+}
