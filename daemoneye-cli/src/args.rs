@@ -167,6 +167,11 @@ impl Command {
         matches!(self, Self::Events(_) | Self::Shell)
     }
 
+    /// Whether rows grow into a file, of which nothing is to stay when the program is ended before its end.
+    pub(crate) const fn writes_rows(&self) -> bool {
+        matches!(self, Self::Data(Data::Export(_)) | Self::Query(Query { output: Some(_), .. }))
+    }
+
     /// Whether programs may be started for it: an agent for a copied store and for rules where none runs, and imitations.
     pub(crate) const fn may_start_programs(&self, settings: &Settings) -> bool {
         let starts = matches!(
@@ -398,7 +403,9 @@ pub(crate) enum Data {
 #[command(
     after_help = "Examples:\n  daemoneye-cli data export --output january.parquet --from 2026-01-01T00:00:00Z --to 2026-02-01T00:00:00Z\n  \
                   daemoneye-cli data export --output root.csv --where \"uid = 0\"\n  \
-                  daemoneye-cli data export --output top.jsonl \"SELECT name, count(*) AS n FROM process_events GROUP BY name\""
+                  daemoneye-cli data export --output top.jsonl \"SELECT name, count(*) AS n FROM process_events GROUP BY name\"\n\
+                  --from and --to go by the column time, which process_events, processes, process_lifetimes, alerts, scans, \
+                  system_info and audit_entries have; of coverage they take what reaches into that time."
 )]
 pub(crate) struct Export {
     /// A SELECT in place of a table and conditions
@@ -416,10 +423,10 @@ pub(crate) struct Export {
     /// Only rows for which this SQL condition holds
     #[arg(long = "where", value_name = "CONDITION")]
     pub(crate) condition: Option<String>,
-    /// Only from this time on (RFC 3339)
+    /// Only from this time on (RFC 3339), where the table has a time
     #[arg(long, value_name = "TIME")]
     pub(crate) from: Option<String>,
-    /// Only before this time (RFC 3339)
+    /// Only before this time (RFC 3339), where the table has a time
     #[arg(long, value_name = "TIME")]
     pub(crate) to: Option<String>,
     /// Value of $1, $2, … in their order, as of `query`

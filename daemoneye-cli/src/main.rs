@@ -15,6 +15,7 @@ mod render;
 mod selftest;
 mod settings;
 mod shell;
+mod signals;
 mod tool;
 mod value;
 
@@ -60,6 +61,7 @@ fn run(mut arguments: Arguments) -> Result<Exit, CliError> {
         .enable_all()
         .build()
         .map_err(|source| CliError::Io { what: "start the runtime".to_owned(), source })?;
+    let writes = arguments.command.writes_rows();
     let outcome = runtime.block_on(async {
         if arguments.command.takes_interrupts() {
             return commands::run(arguments.command, &settings).await;
@@ -67,6 +69,8 @@ fn run(mut arguments: Arguments) -> Result<Exit, CliError> {
         tokio::select! {
             result = commands::run(arguments.command, &settings) => result,
             _ = tokio::signal::ctrl_c() => Err(CliError::Interrupted),
+            // What it has written so far is removed.
+            () = signals::terminated(), if writes => Err(CliError::Interrupted),
         }
     });
     // A thread that waits for standard input would hold up the end until the next line.

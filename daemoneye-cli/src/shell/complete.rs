@@ -91,7 +91,10 @@ fn commands(catalog: &Catalog, before: &str, command: &str) -> (usize, Vec<Strin
     let argument = argument.trim_start();
     let words: Vec<String> = match name {
         "mode" => Format::WORDS.iter().map(|(word, _)| (*word).to_owned()).collect(),
-        "schema" => catalog.0.iter().map(|table| table.name.clone()).collect(),
+        "schema" => {
+            let tables = catalog.0.iter().map(|table| table.name.clone());
+            tables.chain([PROCESSES_AT.to_owned()]).collect()
+        }
         "timer" => vec!["on".to_owned(), "off".to_owned()],
         _ => Vec::new(),
     };
@@ -160,6 +163,7 @@ mod tests {
     fn commands_and_their_arguments_come_too() {
         assert_eq!(completed(".t"), [".tables", ".timer"]);
         assert_eq!(completed(".schema al"), ["alerts"]);
+        assert_eq!(completed(".schema proc"), ["processes", "processes_at"]);
         assert_eq!(completed(".timer o"), ["on", "off"]);
         assert!(completed(".mode js").contains(&"jsonl".to_owned()));
         assert_eq!(completed(".explain SELECT * FROM al"), ["alerts"]);

@@ -144,6 +144,9 @@ impl Shell<'_> {
         {
             return Err(unknown(name));
         }
+        if table.is_some_and(catalog::is_instant) {
+            eprintln!("{}", catalog::CALL);
+        }
         self.ask(catalog::schema(table)).await
     }
 
@@ -153,7 +156,8 @@ impl Shell<'_> {
         let output = if self.terminal { Output::shown_later(kept.clone()) } else { Output::stdout() };
         let mut sheet = Sheet::new(output, self.format);
         let asked = self.answered(&mut sheet, question).await;
-        let rows = sheet.rows();
+        // Without the time that somebody reads page by page.
+        let (rows, took) = (sheet.rows(), began.elapsed());
         if self.terminal {
             self.show(&kept.take())?;
         }
@@ -172,7 +176,7 @@ impl Shell<'_> {
             other => other?.tell(),
         };
         if self.timer {
-            eprintln!("{rows} rows, {} ms", began.elapsed().as_millis());
+            eprintln!("{rows} rows, {} ms", took.as_millis());
         }
         Ok(exit)
     }

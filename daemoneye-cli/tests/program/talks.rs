@@ -559,6 +559,34 @@ fn an_export_that_fails_leaves_no_file() {
     assert_eq!(code(&scene.run(&["data", "export", "--output", &path])), 1, "it is not overwritten");
 }
 
+#[cfg(unix)]
+#[test]
+fn an_output_file_that_is_not_whole_never_has_its_name_whatever_ends_the_program() {
+    // What is killed can remove nothing; what is there then is not taken for the file.
+    for (signal, left) in [("-TERM", 0), ("-KILL", 1)] {
+        let scene = Scene::new();
+        let dir = scene.home.path().join("out");
+        std::fs::create_dir(&dir).unwrap();
+        let path = dir.join("rows.csv").display().to_string();
+        let mut child = scene.command(&["query", "endless", "--format", "csv", "--output", &path]).spawn().unwrap();
+        let lengths = || -> Vec<u64> {
+            let entries = std::fs::read_dir(&dir).unwrap();
+            entries.map(|entry| entry.unwrap().metadata().map_or(0, |found| found.len())).collect()
+        };
+        let begun = std::time::Instant::now();
+        while lengths().iter().sum::<u64>() == 0 {
+            assert!(begun.elapsed() < PATIENCE, "no row came");
+            std::thread::yield_now();
+        }
+        let pid = child.id().to_string();
+        assert!(Command::new("kill").args([signal, &pid]).status().unwrap().success());
+        let exit = child.wait().unwrap().code();
+        assert_eq!(exit, (signal == "-TERM").then_some(1));
+        assert!(!dir.join("rows.csv").exists(), "{signal}");
+        assert_eq!(lengths().len(), left, "{signal}");
+    }
+}
+
 #[test]
 fn a_script_goes_through_the_shell_to_its_end() {
     let scene = Scene::new();

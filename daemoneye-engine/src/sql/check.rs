@@ -185,8 +185,13 @@ fn parse_refusal(error: ParserError, sql: &str, end: Location) -> SqlRefusal {
     match error {
         ParserError::TokenizerError(text) | ParserError::ParserError(text) => {
             let (message, location) = split_location(&text);
+            // It names a word with all that it knows of it.
+            let word = message.split_once("No infix parser for token ").and_then(|(_, token)| token.split('"').nth(1));
+            let message =
+                word.map_or_else(|| message.to_owned(), |word| format!("Expected: an operator, found: {word}"));
             // The parser knows no place for what is missing at the end.
-            SqlRefusal::at(location.unwrap_or(end), format!("this is not SQL that we know: {message}"), hint(sql))
+            let hint = location.and_then(|at| instead(sql, at)).map_or_else(|| hint(sql), str::to_owned);
+            SqlRefusal::at(location.unwrap_or(end), format!("this is not SQL that we know: {message}"), hint)
         }
         ParserError::RecursionLimitExceeded => {
             SqlRefusal::whole("the statement is nested too deeply", "split it with WITH or flatten the conditions")
@@ -199,6 +204,35 @@ fn hint(sql: &str) -> String {
     let first = sql.split_whitespace().next().unwrap_or_default().to_ascii_lowercase();
     let asks = first.starts_with(['.', '\\']) || matches!(first.as_str(), "help" | "pragma");
     if asks { names::listing() } else { "write one SELECT statement".to_owned() }
+}
+
+/// What of other databases' SQL stands where the parser stopped, said otherwise.
+const OTHERWISE: [(&str, &str); 8] = [
+    ("?", "bind values as $1, $2, …"),
+    ("`", "write names as they are, or in \"double quotes\""),
+    (",", "LIMIT 3 OFFSET 2 skips two rows"),
+    (")", "a list has at least one value"),
+    ("glob", "use LIKE with % and _, or REGEXP"),
+    ("match", "use LIKE with % and _, or REGEXP"),
+    ("pragma", ".schema of the shell, or SELECT * FROM table LIMIT 1"),
+    ("top", "write LIMIT 10 at the end"),
+];
+
+fn instead(sql: &str, at: Location) -> Option<&'static str> {
+    let (line, column) = (usize::try_from(at.line).ok()?, usize::try_from(at.column).ok()?);
+    let line = sql.lines().nth(line.checked_sub(1)?)?;
+    let (from, _) = line.char_indices().nth(column.checked_sub(1)?)?;
+    let (before, rest) = line.split_at_checked(from)?;
+    let found = OTHERWISE
+        .iter()
+        .find(|(what, _)| rest.get(..what.len()).is_some_and(|start| start.eq_ignore_ascii_case(what)));
+    // Only what is meant: a comma may be missing its column, a bracket its value.
+    let fits = |what: &str| match what {
+        "," => before.to_ascii_lowercase().contains("limit"),
+        ")" => before.trim_end().ends_with('('),
+        _ => true,
+    };
+    found.filter(|(what, _)| fits(what)).map(|(_, hint)| *hint)
 }
 
 /// The parser reports its place at the end of its message only.

@@ -1,4 +1,4 @@
-//! `abs` and `round`: DataFusion keeps them behind a feature with many more functions than are listed here.
+//! `abs`, `ceil`, `floor` and `round`: DataFusion keeps them behind a feature with many more functions than are listed here.
 
 use super::arithmetic::overflow;
 use datafusion::arrow::array::ArrayRef;
@@ -11,14 +11,16 @@ use datafusion::logical_expr::{
 };
 use std::sync::Arc;
 
-/// Both functions.
-pub(crate) fn functions() -> [Arc<ScalarUDF>; 2] {
+/// All of them.
+pub(crate) fn functions() -> [Arc<ScalarUDF>; 4] {
     let (whole, real) = (DataType::Int64, DataType::Float64);
     let udf = |name, forms| {
         Arc::new(ScalarUDF::from(Number { name, signature: Signature::one_of(forms, Volatility::Immutable) }))
     };
     [
         udf("abs", vec![Exact(vec![whole.clone()]), Exact(vec![real.clone()])]),
+        udf("ceil", vec![Exact(vec![real.clone()])]),
+        udf("floor", vec![Exact(vec![real.clone()])]),
         udf("round", vec![Exact(vec![real.clone()]), Exact(vec![real, whole])]),
     ]
 }
@@ -51,6 +53,8 @@ impl ScalarUDFImpl for Number {
                 })?)
             }
             ("abs", [of]) => Arc::new(as_float64_array(of)?.unary::<_, Float64Type>(f64::abs)),
+            ("ceil", [of]) => Arc::new(as_float64_array(of)?.unary::<_, Float64Type>(f64::ceil)),
+            ("floor", [of]) => Arc::new(as_float64_array(of)?.unary::<_, Float64Type>(f64::floor)),
             ("round", [of]) => Arc::new(as_float64_array(of)?.unary::<_, Float64Type>(f64::round)),
             ("round", [of, digits]) => {
                 Arc::new(binary::<_, _, _, Float64Type>(as_float64_array(of)?, as_int64_array(digits)?, rounded)?)

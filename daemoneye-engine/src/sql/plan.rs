@@ -9,12 +9,45 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
-use datafusion::sql::sqlparser::ast::{self, Query, Spanned as _, visit_expressions};
+use datafusion::sql::sqlparser::ast::{self, Query, Spanned as _, Visit as _, Visitor, visit_expressions};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use std::ops::ControlFlow;
 
 /// Columns that a hint lists at most: a line of a terminal or two.
 const SHOWN_COLUMNS: usize = 12;
+
+/// What the planner says, and what to do about it: the first that fits.
+const HINTS: [(&str, &str); 23] = [
+    ("parsing timestamp", "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"),
+    ("to Nanosecond", "write a time of the years 1678 to 2261; a comparison with a column takes all years"),
+    ("pattern", patterns::HINT),
+    ("LIKE", "LIKE compares text: write CAST(column AS TEXT) LIKE …"),
+    ("Timestamp", "compare a time with '2026-01-31 12:00:00' or datetime('now', '-1 hour')"),
+    (arithmetic::DOES_NOT_FIT, "calculate with smaller numbers, or with DOUBLE"),
+    ("extract(epoch", "times 1000 for milliseconds"),
+    ("not support logical expression", "join the table, or ask the subquery in WHERE"),
+    (
+        "orrelated scalar subquery",
+        "a value for each row is an aggregate without LIMIT: (SELECT max(name) … WHERE c.pid = p.ppid)",
+    ),
+    ("out of bounds", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
+    ("substr takes", "substr(text, 1, 3)"),
+    (
+        "one value and looks at the outer row",
+        "for example (SELECT max(c.name) FROM processes AS c WHERE c.pid = p.ppid)",
+    ),
+    ("join condition", "write JOIN … ON a.x = b.x; CROSS JOIN pairs all rows"),
+    ("= Binary", "0x10 and X'10' are bytes: write 16"),
+    ("position", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
+    ("SELECT DISTINCT, ORDER BY", "select the column too, or order by one that is selected"),
+    ("GROUP BY", "put the column into GROUP BY, or into an aggregate such as max(column)"),
+    ("specified more than once", "give each a name of its own"),
+    ("more than once", "give each a name of its own"),
+    ("one column", "let the subquery select one column"),
+    ("Aggregate functions are not allowed", "conditions on aggregates stand in HAVING, after GROUP BY"),
+    ("NTILE", "ntile(4) makes four parts: the number is at least 1"),
+    ("", "compare the types of the columns; CAST converts"),
+];
 
 /// [`super::check()`], then planning over the empty tables and the plan gate: everything that can be refused without running.
 ///
@@ -42,8 +75,9 @@ pub(crate) fn gate(plan: &LogicalPlan, query: &Query) -> Result<(), SqlRefusal> 
             refused = Some(what);
             return Ok(TreeNodeRecursion::Stop);
         }
+        let asks = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
         node.apply_expressions(|expr| {
-            expr.apply(|inner| match expr_not_ours(inner) {
+            expr.apply(|inner| match expr_not_ours(inner).or_else(|| (!asks).then(|| asking(inner)).flatten()) {
                 None => Ok(TreeNodeRecursion::Continue),
                 Some(what) => {
                     refused = Some(what);
@@ -53,6 +87,11 @@ pub(crate) fn gate(plan: &LogicalPlan, query: &Query) -> Result<(), SqlRefusal> 
         })
     });
     match (refused, walked) {
+        (Some(what), _) if what == ASKING => {
+            let at = place_of_asking(query).unwrap_or(Location { line: 0, column: 0 });
+            let hint = "ask it in WHERE, or LEFT JOIN the other table and look whether its column IS NOT NULL";
+            Err(SqlRefusal::at(at, format!("{what} is not accepted"), hint))
+        }
         (Some(what), _) => {
             let hint =
                 if what.starts_with("a window") { "filter in an outer SELECT" } else { "use plain SELECT syntax" };
@@ -97,6 +136,33 @@ fn not_ours(plan: &LogicalPlan) -> Option<String> {
         LogicalPlan::RecursiveQuery(_) => "a recursive query",
     };
     Some(what.to_owned())
+}
+
+/// A subquery that is answered with yes or no, which becomes a join, and only conditions do.
+const ASKING: &str = "EXISTS or IN (SELECT …) outside of a condition";
+
+fn asking(expr: &Expr) -> Option<String> {
+    matches!(expr, Expr::Exists(_) | Expr::InSubquery(_)).then(|| ASKING.to_owned())
+}
+
+/// Where the first of them stands among the columns of a SELECT.
+fn place_of_asking(query: &Query) -> Option<Location> {
+    query.visit(&mut Selects).break_value()
+}
+
+struct Selects;
+
+impl Visitor for Selects {
+    type Break = Location;
+
+    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Location> {
+        visit_expressions(&select.projection, |expr| match expr {
+            ast::Expr::Exists { subquery: query, .. } | ast::Expr::InSubquery { subquery: query, .. } => {
+                ControlFlow::Break(query.span().start)
+            }
+            _ => ControlFlow::Continue(()),
+        })
+    }
 }
 
 /// They are computed after the rows have passed the conditions.
@@ -272,19 +338,7 @@ fn planner_words(message: String) -> (String, String) {
     if let (true, Some(name)) = (message.contains("failed to match any signature"), function_named(&message)) {
         return (format!("{name} does not take values of these types"), "CAST converts".to_owned());
     }
-    let hint = if message.contains("parsing timestamp") {
-        "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"
-    } else if message.contains("pattern") {
-        patterns::HINT
-    } else if message.contains("LIKE") {
-        "LIKE compares text: write CAST(column AS TEXT) LIKE …"
-    } else if message.contains("Timestamp") {
-        "compare a time with '2026-01-31 12:00:00' or datetime('now', '-1 hour')"
-    } else if message.contains(arithmetic::DOES_NOT_FIT) {
-        "calculate with smaller numbers, or with DOUBLE"
-    } else {
-        "compare the types of the columns; CAST converts"
-    };
+    let hint = HINTS.iter().find(|(said, _)| message.contains(said)).map_or(patterns::HINT, |(_, hint)| hint);
     (message, hint.to_owned())
 }
 
@@ -312,6 +366,7 @@ fn no_column(field: &Column, valid: &[Column], quoted: bool) -> (String, String)
         (None, Some(table)) if quoted => {
             format!("look at SELECT * FROM {table} LIMIT 1; text stands in 'single quotes'")
         }
+        (None, _) if known.clone().next().is_none() => "text stands in 'single quotes'".to_owned(),
         (None, Some(table)) if known.clone().count() > SHOWN_COLUMNS => {
             format!("look at SELECT * FROM {table} LIMIT 1")
         }
@@ -327,6 +382,29 @@ mod tests {
     fn told(sql: &str) -> (String, String) {
         let refusal = check_plan(sql).unwrap_err();
         (refusal.message, refusal.hint)
+    }
+
+    #[test]
+    fn what_the_planner_refuses_comes_with_what_to_write() {
+        for (sql, hint) in [
+            ("SELECT 1 ORDER BY 5", "counts the columns"),
+            ("SELECT DISTINCT name FROM processes ORDER BY pid", "select the column too"),
+            ("SELECT name, count(*) FROM processes", "into GROUP BY"),
+            ("SELECT pid FROM processes AS p LEFT JOIN alerts AS a", "ON a.x = b.x"),
+            ("SELECT (SELECT name, pid FROM processes)", "one column"),
+            ("SELECT 1 FROM processes WHERE sum(pid) > 1", "HAVING"),
+            ("SELECT substr('a') FROM processes", "substr(text, 1, 3)"),
+            ("SELECT pid FROM processes WHERE pid = 0x10", "write 16"),
+            ("SELECT pid FROM processes WHERE name GLOB '*x'", "use LIKE"),
+            ("SELECT pid FROM processes LIMIT 2,3", "LIMIT 3 OFFSET 2"),
+            ("SELECT pid FROM processes\nWHERE pid = ?", "$1"),
+            ("SELECT `pid` FROM processes", "double quotes"),
+            ("SELECT pid FROM processes WHERE pid IN ()", "at least one value"),
+            ("SELECT timestamp '9999-12-31'", "1678 to 2261"),
+        ] {
+            let (message, told) = told(sql);
+            assert!(told.contains(hint) && !message.contains('{'), "{sql}: {message}: {told}");
+        }
     }
 
     #[test]

@@ -13,7 +13,7 @@ const MESSAGE_BYTES: usize = 400;
 pub(crate) const CAST_FAILED: &str = "Can't cast value ";
 
 /// What the engine says of rows, and what that means to whoever wrote the statement.
-const ENGINE_SAYS: [(&str, &str); 4] = [
+const ENGINE_SAYS: [(&str, &str); 7] = [
     ("DivideByZero", "a division by zero; write a / nullif(b, 0), which is NULL there"),
     ("Divide by zero error", "a division by zero; write a / nullif(b, 0), which is NULL there"),
     (
@@ -23,6 +23,15 @@ const ENGINE_SAYS: [(&str, &str); 4] = [
     (
         "Timestamp out of range",
         "a time lies outside of the years that a time can have; add less to it, or take less from it",
+    ),
+    ("Substring without for/from", "substr takes a text, a position from 1 and at most a length"),
+    (
+        "`retract_batch`",
+        "this aggregate cannot follow its frame: let the frame begin at UNBOUNDED PRECEDING, or use another aggregate",
+    ),
+    (
+        "not support logical expression ScalarSubquery",
+        "a subquery that stands for one value and looks at the outer row must be an aggregate, without LIMIT, over equal columns",
     ),
 ];
 

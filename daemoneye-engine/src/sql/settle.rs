@@ -43,8 +43,11 @@ fn settled(expr: Expr, columns: &DFSchema, allowance: &Arc<Allowance>) -> Result
         Expr::Cast(_) | Expr::TryCast(_) => Ok(times::with_seconds(expr)),
         Expr::Negative(_) => arithmetic::checked(expr, columns),
         Expr::BinaryExpr(_) => {
-            matches::settled(expr, allowance)?.transform_data(|expr| arithmetic::checked(expr, columns))
+            let expr = matches::settled(expr, allowance)?.transform_data(|expr| arithmetic::checked(expr, columns))?;
+            expr.transform_data(|expr| times::far(expr, columns))
         }
+        Expr::Between(_) => times::far(expr, columns),
+        Expr::ScalarFunction(call) if call.name() == "date_part" => times::seconds_of(call, columns),
         Expr::ScalarFunction(call) if strict::is_strict(call.name()) => strict::settled(call, allowance),
         Expr::WindowFunction(call) => Ok(Transformed::yes(Expr::WindowFunction(windows::watched(call, allowance)))),
         other => matches::settled(other, allowance),

@@ -5,10 +5,11 @@ use daemoneye_lib::columns::Kind;
 use datafusion::arrow::compute::kernels::cast_utils::{
     IntervalParseConfig, IntervalUnit, parse_interval_month_day_nano_config,
 };
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::ScalarValue;
+use datafusion::arrow::datatypes::{DataType, TimeUnit};
 use datafusion::common::tree_node::Transformed;
-use datafusion::logical_expr::{Cast, Expr, TryCast};
+use datafusion::common::{DFSchema, Result, ScalarValue, plan_err};
+use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::{Between, BinaryExpr, Cast, Expr, ExprSchemable as _, TryCast, cast, lit};
 use jiff::tz::TimeZone;
 use jiff::{RoundMode, Span, Timestamp, Unit, ZonedRound};
 
@@ -34,6 +35,92 @@ pub(crate) fn with_seconds(mut expr: Expr) -> Transformed<Expr> {
         return Transformed::yes(expr);
     }
     Transformed::no(expr)
+}
+
+/// A comparison with a time that nanoseconds do not reach, such as the year 9999 as an end that never comes: the planner compares
+/// times with text as nanoseconds, the columns have microseconds.
+pub(crate) fn far(expr: Expr, columns: &DFSchema) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::BinaryExpr(BinaryExpr { left, op, right }) if op.supports_propagation() => {
+            let sides = [left.as_ref(), right.as_ref()];
+            let Some([left, right]) = in_microseconds(sides, columns)? else {
+                return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })));
+            };
+            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: Box::new(left), op, right: Box::new(right) })))
+        }
+        Expr::Between(Between { expr, negated, low, high }) => {
+            let sides = [expr.as_ref(), low.as_ref(), high.as_ref()];
+            let Some([expr, low, high]) = in_microseconds(sides, columns)? else {
+                return Ok(Transformed::no(Expr::Between(Between { expr, negated, low, high })));
+            };
+            let between = Between { expr: Box::new(expr), negated, low: Box::new(low), high: Box::new(high) };
+            Ok(Transformed::yes(Expr::Between(between)))
+        }
+        other => Ok(Transformed::no(other)),
+    }
+}
+
+/// The sides of a comparison as microseconds, where one of them is a text that nanoseconds do not reach.
+fn in_microseconds<const N: usize>(sides: [&Expr; N], columns: &DFSchema) -> Result<Option<[Expr; N]>> {
+    let far = |side: &&Expr| {
+        literal_time(side).is_some_and(|text| {
+            let us = microseconds(text);
+            us.is_some_and(|us| us.checked_mul(1_000).is_none())
+        })
+    };
+    if !sides.iter().any(far) {
+        return Ok(None);
+    }
+    let unit = arrow_type(Kind::Timestamp);
+    let mut lessened = Vec::with_capacity(N);
+    for side in sides {
+        lessened.push(match side {
+            _ if literal_time(side).is_some() => {
+                let Expr::Cast(Cast { expr, .. }) = side else { return Ok(None) };
+                cast(expr.as_ref().clone(), unit.clone())
+            }
+            Expr::Cast(Cast { expr, .. }) if expr.get_type(columns)? == unit => expr.as_ref().clone(),
+            side if side.get_type(columns)? == unit => side.clone(),
+            _ => return Ok(None),
+        });
+    }
+    Ok(lessened.try_into().ok())
+}
+
+/// The text that is cast to a time.
+fn literal_time(expr: &Expr) -> Option<&str> {
+    let Expr::Cast(Cast { expr, field }) = expr else { return None };
+    if !matches!(field.data_type(), DataType::Timestamp(..)) {
+        return None;
+    }
+    let Expr::Literal(value, _) = expr.as_ref() else { return None };
+    value.try_as_str().flatten()
+}
+
+/// The seconds of a length of time, with all of their fraction: DataFusion counts the nanoseconds of a length in 32 bits, and from
+/// 2.147 s on it takes those that do not fit for none.
+pub(crate) fn seconds_of(call: ScalarFunction, columns: &DFSchema) -> Result<Transformed<Expr>> {
+    let unchanged = |call| Ok(Transformed::no(Expr::ScalarFunction(call)));
+    let [Expr::Literal(part, _), length] = call.args.as_slice() else { return unchanged(call) };
+    let (DataType::Duration(unit), Some(Some(part))) = (length.get_type(columns)?, part.try_as_str()) else {
+        return unchanged(call);
+    };
+    let in_a_second = match unit {
+        TimeUnit::Second => 1.0,
+        TimeUnit::Millisecond => 1e3,
+        TimeUnit::Microsecond => 1e6,
+        TimeUnit::Nanosecond => 1e9,
+    };
+    match part.to_ascii_lowercase().as_str() {
+        "epoch" => {
+            let count = cast(cast(length.clone(), DataType::Int64), DataType::Float64);
+            Ok(Transformed::yes(count / lit(in_a_second)))
+        }
+        part if part.starts_with("mil") || part.starts_with("mic") || part.starts_with("nano") => {
+            plan_err!("{part} of a length of time: write extract(epoch FROM …), which has the fraction of its seconds")
+        }
+        _ => unchanged(call),
+    }
 }
 
 /// Puts the seconds in where they are left out; whether they were.

@@ -17,6 +17,7 @@ use super::disk::RealDisk;
 use super::open::STATE_FILE;
 use super::overlay::Overlay;
 use super::seal::SEGMENTS_DIR;
+use super::segment::SegmentFile;
 use super::state::State;
 use super::tail::{self, WAL_DIR};
 use super::{Store, StoreError, StoreOptions, audit, damage, file, strays};
@@ -65,7 +66,10 @@ impl Store {
     /// The newest row or record, or when the backup was made. Times of events may lie: none is later than now.
     fn last_known_us(&self) -> Result<Option<i64>, StoreError> {
         let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-        let files = held.every_file().map(|file| file.dated.us());
+        let last = |file: &SegmentFile| file.ranges.iter().map(|range| range.last).max();
+        // Those that were stored while the clock stood far ahead are dated earlier than they are; the last of them says when that was.
+        let latest = held.every_file().max_by_key(|file| last(file)).map(|file| file.last_us);
+        let files = held.every_file().map(|file| file.dated.us()).chain(latest);
         let times = held.open.batches.iter().filter_map(|batch| batch.column_by_name("time"));
         let times = times.filter_map(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let newest = files.chain(times.filter_map(compute::max)).chain(self.made_us()).max();

@@ -1,6 +1,8 @@
 //! What a merge does, one at a time.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryLimits};
 use daemoneye_engine::store::Vacuumed;
@@ -86,6 +88,28 @@ fn what_comes_late_is_merged_when_it_is_worth_it_or_asked_for() {
     store.vacuum(T0 + 3 * DAY_US, &CancellationToken::new()).unwrap();
     assert_eq!(levels(&store), [2, 2]);
     assert_eq!((rows(&store.snapshot()), before.len()), (before.clone(), 2880 + 32));
+    assert_registered_exactly(&store.snapshot());
+}
+
+#[test]
+fn a_vacuum_ends_however_much_is_sealed_meanwhile() {
+    let dir = tempfile::tempdir().unwrap();
+    let (store, mut collector) = two_days(dir.path());
+    let (stop, done) = (CancellationToken::new(), AtomicBool::new(false));
+    let patience = Instant::now() + Duration::from_secs(180);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                seal(&store, collector.events(2, T0 + 5 * HOUR_US + 1, 1));
+                if Instant::now() > patience {
+                    stop.cancel();
+                }
+            }
+        });
+        let vacuumed = store.vacuum(T0 + 3 * DAY_US, &stop).unwrap();
+        done.store(true, Ordering::Relaxed);
+        assert!(vacuumed.complete, "{vacuumed:?}");
+    });
     assert_registered_exactly(&store.snapshot());
 }
 

@@ -137,7 +137,13 @@ fn an_export_tells_its_progress_on_a_terminal_and_writes_none_of_it_into_a_pipe(
     let (seen, piped) = (home.path().join("seen.csv"), home.path().join("piped.csv"));
     let args =
         |file: &std::path::Path| ["data", "export", "--output", file.to_str().unwrap(), MANY_ROWS].map(str::to_owned);
-    let length = |file: &std::path::Path| std::fs::metadata(file).map_or(0, |found| found.len());
+    // Until it is whole it stands beside its name.
+    let length = |file: &std::path::Path| {
+        let begins = format!(".{}.", file.file_name().unwrap().to_string_lossy());
+        let mut entries = std::fs::read_dir(home.path()).unwrap().filter_map(Result::ok);
+        let partial = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&begins));
+        partial.map_or(0, |entry| entry.metadata().map_or(0, |found| found.len()))
+    };
     let on_terminal = args(&seen);
     let mut export = Terminal::open(&home, &on_terminal.each_ref().map(String::as_str));
     export.until("\rexport: ");

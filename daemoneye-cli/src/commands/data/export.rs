@@ -3,8 +3,10 @@
 use std::io::Write as _;
 use std::path::Path;
 
+use daemoneye_lib::columns;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::proto::{DataExport, Value, operator_request::Verb, operator_response::Answer, value::Kind};
+use daemoneye_lib::tables::{self, TABLES, Table};
 use jiff::Timestamp;
 
 use super::super::query;
@@ -94,14 +96,53 @@ fn statement(arguments: &Export) -> Result<(String, Vec<Value>), CliError> {
     }
     // A condition may end in a comment.
     let mut conditions: Vec<String> = arguments.condition.iter().map(|condition| format!("({condition}\n)")).collect();
-    for (time, comparison) in [(&arguments.from, ">="), (&arguments.to, "<")] {
-        if let Some(text) = time {
-            params.push(Value { kind: Some(Kind::TimestampUs(instant(text)?)) });
-            conditions.push(format!("time {comparison} ${}", params.len()));
-        }
+    if let Some(text) = &arguments.from {
+        let (last, _) = bounded(&arguments.table, "--from")?;
+        params.push(Value { kind: Some(Kind::TimestampUs(instant(text)?)) });
+        conditions.push(format!("{last} >= ${}", params.len()));
+    }
+    if let Some(text) = &arguments.to {
+        let (_, first) = bounded(&arguments.table, "--to")?;
+        params.push(Value { kind: Some(Kind::TimestampUs(instant(text)?)) });
+        conditions.push(format!("{first} < ${}", params.len()));
     }
     let place = if conditions.is_empty() { String::new() } else { format!(" WHERE {}", conditions.join(" AND ")) };
     Ok((format!("SELECT * FROM {}{place}", arguments.table), params))
+}
+
+/// The columns that `--from` and `--to` bound.
+type Bounds = (&'static str, &'static str);
+
+/// Where a table has its time. What lasts reaches into a time when it ends after its beginning and begins before its end.
+fn bounds(table: &Table) -> Option<Bounds> {
+    let has = |name| table.columns().any(|column| column.name == name);
+    if has("time") {
+        return Some(("time", "time"));
+    }
+    (has("from_time") && has("to_time")).then_some(("to_time", "from_time"))
+}
+
+/// The same for the table that `option` is given for. The agent would show a place in a statement that nobody typed.
+fn bounded(name: &str, option: &str) -> Result<Bounds, CliError> {
+    // What is no table of this build's is for the agent to name.
+    let Some(table) = tables::table(&name.to_ascii_lowercase()) else { return Ok(("time", "time")) };
+    bounds(table).ok_or_else(|| {
+        let others = TABLES.iter().filter(|other| bounds(other).is_some()).map(|other| other.name);
+        let mut text = format!(
+            "{option} goes by the column time, and {} has none; these have one: {}",
+            table.name,
+            others.collect::<Vec<_>>().join(", ")
+        );
+        let is_time = |column: &&columns::Column| column.kind == columns::Kind::Timestamp;
+        let times: Vec<&str> = table.columns().filter(is_time).map(|column| column.name).collect();
+        if let Some(first) = times.first() {
+            let columns = times.join(" or ");
+            text.push_str(&format!(
+                "\nbound {columns} in its place, as with --where \"{first} >= TIMESTAMP '2026-01-31T12:00:00Z'\""
+            ));
+        }
+        CliError::Usage(text)
+    })
 }
 
 fn instant(text: &str) -> Result<i64, CliError> {
@@ -134,6 +175,39 @@ mod tests {
         assert_eq!(sql, "SELECT * FROM process_events WHERE (uid = 0 -- root\n) AND time >= $1 AND time < $2");
         assert_eq!(params.first().unwrap().kind, Some(Kind::TimestampUs(1_769_860_800_000_000)));
         assert!(statement(&export(&["--from", "yesterday"])).is_err());
+    }
+
+    #[test]
+    fn times_bound_what_the_table_has_or_are_refused_with_what_to_do() {
+        let line = |table: &str| {
+            let line = ["--table", table, "--from", "2026-01-31T12:00:00Z", "--to", "2026-02-01T00:00:00Z"];
+            statement(&export(&line)).map(|(sql, _)| sql)
+        };
+        assert_eq!(line("Alerts").unwrap(), "SELECT * FROM Alerts WHERE time >= $1 AND time < $2");
+        assert_eq!(line("coverage").unwrap(), "SELECT * FROM coverage WHERE to_time >= $1 AND from_time < $2");
+        assert!(line("nowhere").is_ok(), "the agent says what it is not");
+        let refused = line("alert_deliveries").unwrap_err();
+        assert_eq!(refused.exit(), Exit::Usage);
+        let text = refused.to_string();
+        for part in ["--from", "alert_deliveries has none", "process_events, ", "coverage", "created or next_try"] {
+            assert!(text.contains(part), "{part} is not in {text}");
+        }
+        let only =
+            statement(&export(&["--table", "metrics", "--to", "2026-01-31T12:00:00Z"])).unwrap_err().to_string();
+        assert!(only.starts_with("--to ") && !only.contains("--where"), "{only}");
+        assert!(statement(&export(&["--table", "rules"])).is_ok(), "without a time every table is exported");
+    }
+
+    #[test]
+    fn the_help_names_every_table_that_can_be_bounded_by_time() {
+        let mut command = <crate::args::Arguments as clap::CommandFactory>::command();
+        let export = command.find_subcommand_mut("data").unwrap().find_subcommand_mut("export").unwrap();
+        let help = export.get_after_help().unwrap().to_string();
+        let line = help.lines().find(|line| line.starts_with("--from and --to")).unwrap();
+        let words: Vec<&str> = line.split(|c: char| !c.is_ascii_lowercase() && c != '_').collect();
+        for table in TABLES {
+            assert_eq!(words.contains(&table.name), bounds(table).is_some(), "{}", table.name);
+        }
     }
 
     #[test]

@@ -54,8 +54,10 @@ const INSTEAD: &[(&str, &str)] = &[
         "current_date",
         "each event is decided by its own time, so that a replay decides the same: compare time, or date_part('hour', time)",
     ),
+    ("ceil", "compare with the bounds: a > 1 AND a <= 2"),
     ("date_bin", "compare time, or use date_part('hour', time)"),
     ("date_trunc", "compare time, or use date_part('hour', time)"),
+    ("floor", "compare with the bounds: a >= 1 AND a < 2"),
     ("greatest", "use CASE WHEN a > b THEN a ELSE b END"),
     ("least", "use CASE WHEN a < b THEN a ELSE b END"),
     (

@@ -4,8 +4,8 @@ use super::super::patterns::{self, MAX_PATTERN_BYTES};
 use super::super::times;
 use super::{Step, Walker};
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, CaseWhen, CastFormat, CastKind, DataType, Expr, Ident, Interval, Query, TypedString,
-    UnaryOperator, Value, ValueWithSpan,
+    BinaryOperator, CaseWhen, CastFormat, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Ident, Interval,
+    Query, TypedString, UnaryOperator, Value, ValueWithSpan,
 };
 
 /// Patterns of one statement that are compiled to tell the place of a mistake: one can take tens of milliseconds, and the check
@@ -61,6 +61,9 @@ impl Walker {
             Expr::UnaryOp { op, expr: inner } => self.unary(expr, *op, inner),
             Expr::Cast { kind, expr: inner, data_type, array, format } => {
                 self.cast(expr, kind, data_type, *array, format.as_ref())?;
+                self.expr(inner)
+            }
+            Expr::Ceil { expr: inner, field } | Expr::Floor { expr: inner, field } if is_plain(field) => {
                 self.expr(inner)
             }
             Expr::Extract { .. } | Expr::Position { .. } | Expr::Substring { .. } | Expr::Trim { .. } => {
@@ -169,7 +172,7 @@ impl Walker {
             Expr::AllOp { .. } => ("ALL", "use NOT IN (…)"),
             Expr::Convert { .. } => ("CONVERT", "use CAST"),
             Expr::AtTimeZone { .. } => ("AT TIME ZONE", "times are UTC"),
-            Expr::Ceil { .. } | Expr::Floor { .. } => ("CEIL and FLOOR", "use CAST(x AS BIGINT)"),
+            Expr::Ceil { .. } | Expr::Floor { .. } => ("CEIL and FLOOR with a scale or a unit", "use round(x, 2), or date_trunc('hour', time)"),
             Expr::Overlay { .. } => ("OVERLAY", "use replace or concat"),
             Expr::Collate { .. } => ("COLLATE", "use lower(x), or ILIKE"),
             Expr::Prefixed { .. } => ("a prefixed value", "write a plain literal"),
@@ -394,4 +397,9 @@ fn plain_type(data_type: &DataType) -> bool {
             | DataType::Date
             | DataType::Timestamp(..)
     )
+}
+
+/// `floor(x)`, not `floor(x, 1)` nor `floor(time TO DAY)`.
+const fn is_plain(field: &CeilFloorKind) -> bool {
+    matches!(field, CeilFloorKind::DateTimeField(DateTimeField::NoDateTime))
 }

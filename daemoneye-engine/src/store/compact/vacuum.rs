@@ -5,6 +5,7 @@ use std::collections::HashSet;
 use serde::Serialize;
 use tokio_util::sync::CancellationToken;
 
+use super::super::segment::SegmentFile;
 use super::super::{Store, StoreError, open};
 use super::Failure;
 use super::plan::{Job, Policy};
@@ -41,7 +42,8 @@ pub struct Vacuumed {
 
 impl Store {
     /// Merges every hour and day that can be merged, as fast as it can, deletes what nobody reads any more, and compacts
-    /// `state.redb`. Waits for a merge that is under way.
+    /// `state.redb`. Waits for a merge that is under way. What is sealed meanwhile is left for the next: beside a busy host it would
+    /// merge one file again and again.
     ///
     /// # Errors
     /// [`StoreError`] when a file or `state.redb` failed; what was merged until then stays merged.
@@ -70,7 +72,13 @@ impl Store {
         let policy = Policy { now_us, file_bytes: self.file_bytes(), late: true, unfinished: true };
         let (mut inputs, mut failed): (u64, HashSet<Group>) = (0, HashSet::new());
         // Those that wait for another try too: whoever asks may have repaired what kept them.
-        let free = |job: &Job, failed: &HashSet<Group>| !failed.contains(&job.group());
+        let begun = self.sealed_ids()?;
+        let later = |file: &SegmentFile| file.level == 0 && !begun.contains(&file.id);
+        let ours = |job: &Job| {
+            let asked_for = job.inputs.iter().any(|file| begun.contains(&file.id));
+            asked_for || !job.inputs.iter().any(|file| later(file))
+        };
+        let free = |job: &Job, failed: &HashSet<Group>| ours(job) && !failed.contains(&job.group());
         while !stop.is_cancelled()
             && let Some(job) = self.jobs(policy)?.into_iter().find(|job| free(job, &failed))
         {
@@ -90,6 +98,12 @@ impl Store {
             }
         }
         Ok(inputs)
+    }
+
+    /// The files that are there.
+    fn sealed_ids(&self) -> Result<HashSet<u64>, StoreError> {
+        let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
+        Ok(held.segments.iter().map(|file| file.id).collect())
     }
 
     fn listed(&self) -> Result<(u64, u64), StoreError> {
