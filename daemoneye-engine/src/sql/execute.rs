@@ -192,11 +192,13 @@ impl Job {
         let misfit = || bare.as_ref().and_then(|plan| params::misfit(plan, &state, &self.request.params));
         let planning = |error: DataFusionError| planning(error).of_parameter(misfit());
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
+        let several = first && thrift::counts_several(&plan);
+        let plan = if thrifty { thrift::parted(plan).map_err(planning)? } else { plan };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
-        let lavish = first && (spread || thrift::helps(&physical));
+        let lavish = first && (spread || several || thrift::helps(&physical));
         let physical = if thrifty { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
         session::narrow(&mut state, &physical);

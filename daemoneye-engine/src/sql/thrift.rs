@@ -6,8 +6,9 @@
 use super::session;
 use datafusion::arrow::compute::SortOptions;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
+use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion};
 use datafusion::execution::session_state::SessionState;
+use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
@@ -27,6 +28,48 @@ const CELLS: usize = 16 * 1024;
 const ROWS: RangeInclusive<usize> = 128..=1024;
 /// As joins compare keys.
 const ORDER: SortOptions = SortOptions { descending: false, nulls_first: true };
+
+/// Several counts of different values of all rows, each over rows of its own: one becomes groups, which spill; of several each holds
+/// its values in memory.
+pub(crate) fn parted(plan: LogicalPlan) -> Result<LogicalPlan> {
+    plan.transform_up_with_subqueries(|node| {
+        let Some(Aggregate { input, aggr_expr, .. }) = several(&node) else { return Ok(Transformed::no(node)) };
+        let (distinct, others): (Vec<&Expr>, Vec<&Expr>) = aggr_expr.iter().partition(|expr| is_distinct(expr));
+        let over = |exprs: Vec<Expr>| {
+            LogicalPlanBuilder::from(Arc::clone(input)).aggregate(Vec::<Expr>::new(), exprs)?.build()
+        };
+        let mut parts = distinct.into_iter().map(|expr| over(vec![expr.clone()])).collect::<Result<Vec<_>>>()?;
+        if !others.is_empty() {
+            parts.push(over(others.into_iter().cloned().collect())?);
+        }
+        let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
+        let mut parts = parts.into_iter();
+        let Some(first) = parts.next() else { return Ok(Transformed::no(node)) };
+        let joined = parts.try_fold(LogicalPlanBuilder::from(first), LogicalPlanBuilder::cross_join)?;
+        Ok(Transformed::yes(joined.project(columns)?.build()?))
+    })
+    .data()
+}
+
+/// Whether [`parted`] makes another plan of it.
+pub(crate) fn counts_several(plan: &LogicalPlan) -> bool {
+    let mut found = false;
+    let walked = plan.apply_with_subqueries(|node| {
+        found |= several(node).is_some();
+        Ok(TreeNodeRecursion::Continue)
+    });
+    walked.is_ok() && found
+}
+
+fn several(node: &LogicalPlan) -> Option<&Aggregate> {
+    let LogicalPlan::Aggregate(all) = node else { return None };
+    let distinct = all.aggr_expr.iter().filter(|expr| is_distinct(expr)).count();
+    (all.group_expr.is_empty() && distinct > 1).then_some(all)
+}
+
+fn is_distinct(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(call) if call.params.distinct))).unwrap_or(false)
+}
 
 /// Whether [`spilling`] makes another plan of it.
 pub(crate) fn helps(plan: &Arc<dyn ExecutionPlan>) -> bool {

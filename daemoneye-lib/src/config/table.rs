@@ -393,7 +393,13 @@ pub static AGENT: Component = Component {
             "bytes per second",
             "what merging stored events may read and write; 0: as much as it can",
         ),
-        integer("query.memory_bytes", 64 * MIB, (MIB, 1024 * GIB), "bytes", "memory that all queries share"),
+        integer(
+            "query.memory_bytes",
+            64 * MIB,
+            (MIB, 1024 * GIB),
+            "bytes",
+            "memory that all queries share; operators are granted five eighths of it, the rest is what they do not ask for",
+        ),
         integer(
             "query.scratch_bytes",
             256 * MIB,
