@@ -59,7 +59,7 @@ pub enum Line {
     Without(Lacks),
     /// It is no event of a process's start or end.
     Other,
-    /// It is a row of which nothing is known: the line has no field.
+    /// It is a row of which nothing is known: no field of the line has a value.
     Strange,
     /// It cannot be read, and why.
     Broken(String),

@@ -70,7 +70,11 @@ pub(super) fn convert(document: &Node, node: &Node, parts: &[Part]) -> Result<Co
         }));
     }
     let place = |name: &str| field(node, name).map_or(node.referenced, |node| node.referenced);
-    let mut told = |name: &str, problem: String| problems.push(Reason::new(place(name), problem));
+    let mut told = |name: &str, problem: String| {
+        let problem = Reason::new(place(name), problem);
+        // A rule may be named twice.
+        problems.extend((!problems.contains(&problem)).then_some(problem));
+    };
     let named = texts(node, "rules");
     if named.is_empty() || named.len() > MAX_RULES {
         told("rules", format!("a correlation is of 1 to {MAX_RULES} rules"));

@@ -292,7 +292,7 @@ impl<'a> Draft<'a> {
                 reasons.extend(of_one_log.map(|at| Reason::new(at, message)));
                 let number = |word: &&Node| matches!(word.value, Yaml::Integer(_) | Yaml::Real(_));
                 let message =
-                    "keywords are looked for in columns of text: this is in none of those of numbers, as pid";
+                    "a keyword is looked for in columns of text only, a number too: not in pid, ppid and the like";
                 let numbers = document::keywords(detection).into_iter().filter(number);
                 reasons.extend(numbers.map(|word| Reason::new(word.referenced, message)));
                 let whole = Expr::All(source.into_iter().chain([expr]).collect()).folded();

@@ -715,6 +715,9 @@ fn an_event_without_a_time_before_all_others_fails_no_run_and_is_told() {
         let told = set.shortfalls();
         assert!(told.len() == 1 && told[0].contains("a rule: 1 events without a time"), "{sql}: {told:?}");
     }
+    let tests = "tests:\n  - name: no time\n    match: false\n    events: [{name: ssh, user: root}]\n";
+    let failures = rules::run_tests(&parse(MANY, tests).unwrap()).failures;
+    assert!(failures.len() == 1 && failures[0].message.contains("1 events without a time"), "{failures:?}");
 }
 
 // ---- bursts ---------------------------------------------------------------------------------------------------------

@@ -240,6 +240,8 @@ fn a_name_or_id_of_several_rules_is_refused_with_the_places_of_all_of_them() {
     let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
     let told = refused(&correlation(body).replace("name: rule_b", "name: rule_a"));
     assert!(told.len() == 1 && told[0].contains("rule a (x.yml:11), rule b (x.yml:17)"), "{told:?}");
+    let twice = body.replace("[rule_a]", "[rule_a, rule_a]");
+    assert_eq!(refused(&correlation(&twice).replace("name: rule_b", "name: rule_a")), told);
     let by_id = body.replace("rule_a", "8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1b");
     let told = refused(&correlation(&by_id).replace("7e1c", "7e1b"));
     assert!(told.len() == 1 && told[0].contains("rule b") && told[0].contains("rule c"), "{told:?}");

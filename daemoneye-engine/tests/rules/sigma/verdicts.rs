@@ -320,7 +320,8 @@ fn a_hunt_counts_the_events_that_have_what_rules_ask_for_and_no_column_holds() {
 fn a_hunt_for_keywords_counts_the_events_that_have_fields_where_it_does_not_look() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::write(dir.path().join("a.yml"), rule("sel: [mimikatz, 4711]\ncondition: sel")).unwrap();
-    let (hunt, _) = Hunt::load(&[dir.path().to_owned()], &lists());
+    let (hunt, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert!(notes.len() == 1 && notes[0].text.contains(":5:19: compiled: a keyword is looked for"), "{notes:?}");
     let mut rows = Rows::counting(&hunt.unmapped());
     for line in [
         r#"{"Image": "C:\\x.exe", "Product": "p", "Other": null}"#,
