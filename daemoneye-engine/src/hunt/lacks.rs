@@ -12,6 +12,8 @@ pub struct Lacks {
     pub differ: BTreeSet<&'static str>,
     /// Text that is no Unicode was read with U+FFFD in its place.
     pub replaced: bool,
+    /// It has fields and none of them is known, so nothing of it could be looked at.
+    pub strange: bool,
 }
 
 impl Lacks {
@@ -27,6 +29,9 @@ impl fmt::Display for Lacks {
             (!self.unread.is_empty()).then(|| format!("cannot be read, so NULL: {}", self.unread.join(", "))),
             (!differ.is_empty()).then(|| format!("several values for {}, one of them is taken", differ.join(", "))),
             self.replaced.then(|| "text that is no Unicode is read with U+FFFD in its place".to_owned()),
+            self.strange.then(|| {
+                "none of its fields is known here: name them as process_events, Sysmon or Security 4688 do".to_owned()
+            }),
         ];
         f.write_str(&parts.into_iter().flatten().collect::<Vec<_>>().join("; "))
     }

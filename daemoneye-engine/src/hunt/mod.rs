@@ -13,6 +13,7 @@ mod settle;
 mod time;
 
 use std::collections::{BTreeSet, HashMap};
+use std::fs;
 use std::path::PathBuf;
 use std::sync::{Mutex, PoisonError};
 
@@ -27,6 +28,7 @@ pub use self::lacks::Lacks;
 pub use self::rows::{Line, Lines, Rows};
 
 use self::printed::Printed;
+use self::read::ANY_FIELD;
 
 use crate::detect::{Exceptions, LoadedRule, RuleSet, rules};
 use crate::ingest::EventBatch;
@@ -68,9 +70,11 @@ impl Hunt {
     #[must_use]
     pub fn load(paths: &[PathBuf], lists: &Lists) -> (Self, Vec<Note>) {
         let mut loading = Loading::default();
-        let (mut foreign, mut own) = (Vec::new(), Vec::new());
+        let (mut foreign, mut own, mut seen) = (Vec::new(), Vec::new(), BTreeSet::new());
         for path in paths {
-            let (files, problems) = sigma::files(path);
+            let (mut files, problems) = sigma::files(path);
+            // The paths may lie in each other.
+            files.retain(|file| seen.insert(fs::canonicalize(&file.path).unwrap_or_else(|_| file.path.clone())));
             for (file, problem) in problems {
                 loading.note(true, format!("{}: {problem}", file.display()));
             }
@@ -80,7 +84,7 @@ impl Hunt {
         }
         sigma::convert(&foreign, lists).into_iter().for_each(|one| loading.sigma(one));
         // Through the loader of rule directories, so that what such a directory means is decided in one place.
-        let loaded = rules::load_texts(&own);
+        let loaded = rules::load_texts(&own, &std::mem::take(&mut loading.rules));
         loaded.problems.iter().for_each(|problem| loading.note(true, problem.to_string()));
         loaded.rules.into_iter().for_each(|rule| loading.rule(rule));
         let Loading { rules, ids, mut notes, unmapped } = loading;
@@ -157,7 +161,7 @@ struct Loading {
 impl Loading {
     fn rule(&mut self, rule: LoadedRule) {
         if rule.rule.state == RuleState::Active {
-            self.ids.insert(rule.rule.id, rule.rule.id.to_string());
+            self.ids.entry(rule.rule.id).or_insert_with(|| rule.rule.id.to_string());
             self.rules.push(rule);
         } else {
             self.note(false, format!("{}: the rule is not active and does not run", rule.path.display()));
@@ -165,13 +169,17 @@ impl Loading {
     }
 
     fn sigma(&mut self, conversion: sigma::Conversion) {
-        let sigma::Conversion { file, verdict, reasons, rule, sigma_id, id, unmapped, .. } = conversion;
+        let sigma::Conversion { file, title, verdict, reasons, rule, sigma_id, id, unmapped, keywords, .. } =
+            conversion;
         self.unmapped.extend(unmapped);
+        // Also where a correlation runs in its place.
+        self.unmapped.extend((keywords && verdict != Verdict::Refused).then(|| ANY_FIELD.to_owned()));
         let file = file.display();
         for reason in &reasons {
             let (place, verdict_word) = (reason.place(), verdict.as_str());
-            let text =
-                format!("{file}:{}{verdict_word}: {}", if place.is_empty() { " " } else { &place }, reason.message);
+            let place = if place.is_empty() { " " } else { &place };
+            let whose = if title.is_empty() { String::new() } else { format!(" ({title})") };
+            let text = format!("{file}:{place}{verdict_word}: {}{whose}", reason.message);
             self.note(verdict == Verdict::Refused, text);
         }
         if let Some(rule) = rule {

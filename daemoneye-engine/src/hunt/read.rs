@@ -62,10 +62,14 @@ pub(super) struct Fields<'a> {
     differ: BTreeSet<usize>,
     /// Those of [`Unmapped`] that have a value.
     unmapped: BTreeSet<usize>,
+    /// There is a field that is not known here.
+    unknown: bool,
 }
 
 /// Fields that no column holds and some rule asks for, by name, each with its number.
 pub(super) type Unmapped = HashMap<String, usize>;
+/// Among them it stands for every field: keywords ask for them all.
+pub(super) const ANY_FIELD: &str = "a field that keywords were not looked for in";
 
 impl<'a> Fields<'a> {
     pub(super) fn unmapped(&self) -> impl Iterator<Item = usize> + '_ {
@@ -90,6 +94,11 @@ impl<'a> Fields<'a> {
         self.slots.iter().all(Option::is_none) && self.unmapped.is_empty()
     }
 
+    /// Whether the line has a field that is not known here.
+    pub(super) const fn has_unknown(&self) -> bool {
+        self.unknown
+    }
+
     /// Exporters put some fields into an event twice, one of them as an object or null; the value stays.
     fn put(&mut self, at: usize, value: Option<Cell<'a>>) {
         let slot = self.slot(at);
@@ -108,7 +117,11 @@ impl<'a> Fields<'a> {
             Key::Asked(slot, field) => (Some(slot), Some(field)),
             Key::Slot(slot) => (Some(slot), None),
             Key::Unmapped(field) => (None, Some(field)),
-            Key::Container | Key::Named | Key::Other => return,
+            Key::Other => {
+                self.unknown |= value.is_some();
+                return;
+            }
+            Key::Container | Key::Named => return,
         };
         self.unmapped.extend(field.filter(|_| value.is_some()));
         if let Some(slot) = slot {
@@ -132,7 +145,7 @@ fn kind_of(slot: usize) -> Kind {
 /// Reads one line.
 pub(super) fn fields<'a>(line: &'a [u8], unmapped: &Unmapped) -> Result<Fields<'a>, String> {
     let slots = vec![None; PROCESS_EVENTS.len() + SPECIALS];
-    let mut fields = Fields { slots, differ: BTreeSet::new(), unmapped: BTreeSet::new() };
+    let mut fields = Fields { slots, differ: BTreeSet::new(), unmapped: BTreeSet::new(), unknown: false };
     let mut json = serde_json::Deserializer::from_slice(line);
     let read = Object { fields: &mut fields, unmapped, depth: 0 }.deserialize(&mut json).and_then(|is_map| {
         json.end()?;
@@ -207,7 +220,7 @@ fn key(name: &str, unmapped: &Unmapped) -> Key {
     match (known, unmapped.get(name)) {
         (Some(Key::Slot(at)), Some(field)) => Key::Asked(at, *field),
         (Some(key), _) => key,
-        (None, field) => field.map_or(Key::Other, |at| Key::Unmapped(*at)),
+        (None, field) => field.or_else(|| unmapped.get(ANY_FIELD)).map_or(Key::Other, |at| Key::Unmapped(*at)),
     }
 }
 
@@ -289,7 +302,10 @@ impl<'de> Visitor<'de> for Object<'_, 'de> {
                     map.next_value_seed(Object { fields, unmapped: self.unmapped, depth })?;
                 }
                 Key::Named => map.next_value_seed(Named { fields: &mut *self.fields, unmapped: self.unmapped })?,
-                Key::Other => drop(map.next_value::<IgnoredAny>()?),
+                Key::Other => {
+                    map.next_value::<IgnoredAny>()?;
+                    self.fields.unknown = true;
+                }
                 Key::Slot(_) | Key::Asked(..) | Key::Unmapped(_) => {
                     let value = map.next_value_seed(CellSeed::of(key))?;
                     self.fields.keep(key, value);

@@ -59,7 +59,7 @@ pub enum Line {
     Without(Lacks),
     /// It is no event of a process's start or end.
     Other,
-    /// It is a row of which nothing is known: none of its fields is.
+    /// It is a row of which nothing is known: no field of the line has a value.
     Strange,
     /// It cannot be read, and why.
     Broken(String),
@@ -134,9 +134,10 @@ impl Rows {
     }
 
     fn row(&mut self, number: u64, bytes: usize, mut fields: Fields<'_>, replaced: bool) -> Line {
-        let is_strange = fields.is_strange();
+        let (is_strange, has_unknown) = (fields.is_strange(), fields.has_unknown());
         let Some(mut lacks) = settle(&mut fields) else { return Line::Other };
         lacks.replaced = replaced;
+        lacks.strange = is_strange && has_unknown;
         for at in fields.unmapped() {
             if let Some(events) = self.had.get_mut(at) {
                 *events = events.saturating_add(1);

@@ -60,8 +60,9 @@ pub(super) static PLACES: LazyLock<Places> = LazyLock::new(|| {
 /// if it is no event of a process.
 pub(super) fn settle(fields: &mut Fields<'_>) -> Option<Lacks> {
     let places = &*PLACES;
-    let event_id = fields.special(Special::EventId).take();
-    let event_id = event_id.as_ref().and_then(integer);
+    let written = fields.special(Special::EventId).take();
+    let event_id = written.as_ref().and_then(integer);
+    let is_unread = event_id.is_none() && written.as_ref().is_some_and(is_said);
     let mut lowered = |special: Special| {
         let cell = fields.special(special).take();
         cell.as_ref().and_then(|cell| text(cell).map(|text| text.to_ascii_lowercase()))
@@ -79,7 +80,12 @@ pub(super) fn settle(fields: &mut Fields<'_>) -> Option<Lacks> {
     source(fields, channel.as_deref(), of_number);
     let mut lacks = Lacks::default();
     process_ids(fields, event_id, &mut lacks);
-    if fields.column(places.event_type).is_none() {
+    let event_type = fields.column(places.event_type);
+    if is_unread || event_type.as_ref().is_some_and(|word| is_said(word) && !is_event(word)) {
+        // What happened is said, in words that nobody here knows: for a start it is not taken.
+        *event_type = None;
+        lacks.unread.push("event_type");
+    } else if event_type.is_none() {
         *fields.column(places.event_type) = Some(Cell::Text(Cow::Borrowed(kind)));
         if kind == "start" {
             default(fields.column(places.start_kind), || Some(Cell::Text(Cow::Borrowed("exec"))));
@@ -92,6 +98,18 @@ pub(super) fn settle(fields: &mut Fields<'_>) -> Option<Lacks> {
     hashes(fields, &mut lacks);
     lacks.differ.extend(fields.differ().filter_map(column_of));
     Some(lacks)
+}
+
+/// What happens to processes.
+const EVENTS: [&str; 4] = ["start", "stop", "modify", "suspicious"];
+
+fn is_event(word: &Cell<'_>) -> bool {
+    matches!(word, Cell::Text(word) if EVENTS.contains(&&**word))
+}
+
+/// Whether a value says anything.
+fn is_said(cell: &Cell<'_>) -> bool {
+    text(cell).is_some_and(|text| !matches!(text.trim(), "" | "-"))
 }
 
 /// Windows' own logs whose names do not tell that one provider writes there, as those with a slash do.

@@ -21,6 +21,9 @@ const FIELDS: [&str; 7] = ["type", "rules", "aliases", "group-by", "timespan", "
 pub(super) struct Part {
     pub(super) id: String,
     pub(super) name: Option<String>,
+    /// Its title, file and line, for messages.
+    pub(super) place: String,
+    pub(super) is_correlation: bool,
     /// Its condition in SQL; `None`: it was not converted.
     pub(super) condition: Option<String>,
     pub(super) in_security: bool,
@@ -67,7 +70,11 @@ pub(super) fn convert(document: &Node, node: &Node, parts: &[Part]) -> Result<Co
         }));
     }
     let place = |name: &str| field(node, name).map_or(node.referenced, |node| node.referenced);
-    let mut told = |name: &str, problem: String| problems.push(Reason::new(place(name), problem));
+    let mut told = |name: &str, problem: String| {
+        let problem = Reason::new(place(name), problem);
+        // A rule may be named twice.
+        problems.extend((!problems.contains(&problem)).then_some(problem));
+    };
     let named = texts(node, "rules");
     if named.is_empty() || named.len() > MAX_RULES {
         told("rules", format!("a correlation is of 1 to {MAX_RULES} rules"));
@@ -115,20 +122,28 @@ pub(super) fn replaced(document: &Node, node: &Node, parts: &[Part]) -> Vec<Stri
         return Vec::new();
     }
     let named = texts(node, "rules");
-    named.iter().filter_map(|name| Some(part(name, parts)?.id.clone())).collect()
-}
-
-fn part<'a>(name: &str, parts: &'a [Part]) -> Option<&'a Part> {
-    parts.iter().find(|part| part.is_called(name))
+    named.iter().filter_map(|name| Some(find(name, parts).ok()?.id.clone())).collect()
 }
 
 fn find<'a>(name: &str, parts: &'a [Part]) -> Result<&'a Part, String> {
-    let part =
-        part(name, parts).ok_or_else(|| format!("the correlation refers to {name}, and there is no such rule"))?;
-    if part.condition.is_none() {
-        return Err(format!("the correlation refers to {name}, which is a correlation itself or was not converted"));
+    let called: Vec<&Part> = parts.iter().filter(|part| part.is_called(name)).collect();
+    match called.as_slice() {
+        [] => Err(format!("the correlation refers to {name}, and there is no such rule")),
+        [part] if part.is_correlation => Err(format!(
+            "the correlation refers to {name}, which is a correlation itself: a chain of correlations is not built"
+        )),
+        [part] if part.condition.is_none() => {
+            Err(format!("the correlation refers to {name}, and nothing runs of that rule: {}", part.place))
+        }
+        [part] => Ok(part),
+        several => {
+            let places: Vec<&str> = several.iter().map(|part| part.place.as_str()).collect();
+            Err(format!(
+                "the correlation refers to {name}, which several rules are called: {}; give each a name or id of its own",
+                places.join(", ")
+            ))
+        }
     }
-    Ok(part)
 }
 
 /// `90s`, `5m`, `1h`, `30d`, `1w`.
@@ -233,13 +248,24 @@ impl Wanted<'_> {
     }
 
     /// The bounds of the condition, of which there has to be one.
-    fn having(&self, count: &str) -> Result<String, String> {
-        let having = self.bounds(count)?;
-        if having.is_empty() { Err("the correlation's condition has no bound".to_owned()) } else { Ok(having) }
+    fn having(&self, count: &str, counts: Counts) -> Result<String, String> {
+        let bounds = self.bounds(counts)?;
+        if bounds.is_empty() {
+            return Err("the correlation's condition has no bound".to_owned());
+        }
+        Ok(self.said(&bounds, count))
+    }
+
+    /// Bounds over a count. Without groups there is an answer where there is no event, of which nothing is raised.
+    fn said(&self, bounds: &[Bound], count: &str) -> String {
+        let holds_of_none = self.groups.is_empty() && bounds.iter().all(|bound| bound.holds(0));
+        let each = bounds.iter().map(|bound| format!("{count} {} {}", bound.operator, bound.number));
+        each.chain(holds_of_none.then(|| "count(*) > 0".to_owned())).collect::<Vec<_>>().join(" AND ")
     }
 
     fn events(&self) -> Result<String, String> {
-        let (count, having) = ("count(*)", self.having("count(*)")?);
+        self.no_field("an event_count counts events: for the values of a field write value_count")?;
+        let (count, having) = ("count(*)", self.having("count(*)", Counts { least: 1, most: i64::MAX })?);
         if self.is_plain() {
             return Ok(self.grouped(count, &self.any(), &having));
         }
@@ -247,18 +273,23 @@ impl Wanted<'_> {
     }
 
     fn values(&self) -> Result<String, String> {
-        let condition = field(self.node, "condition");
-        let name = condition.and_then(|condition| text(condition, "field"));
+        let asked = field(self.node, "condition").and_then(|condition| field(condition, "field"));
+        if asked.is_some_and(|asked| matches!(asked.value, Yaml::List(_) | Yaml::Map(_))) {
+            return Err("a value_count of several fields is not built: name one".to_owned());
+        }
+        let name = field(self.node, "condition").and_then(|condition| text(condition, "field"));
         let name = name.ok_or("a value_count needs a field in its condition")?;
+        // An event without a value is one of its group and counts for none.
+        let counts = Counts { least: 0, most: i64::MAX };
         let values = columns(&name, &self.parts)?;
         match values.as_slice() {
             [first, rest @ ..] if self.is_plain() && rest.iter().all(|value| value == first) => {
                 let count = format!("count(DISTINCT {first})");
-                Ok(self.grouped(&count, &self.any(), &self.having(&count)?))
+                Ok(self.grouped(&count, &self.any(), &self.having(&count, counts)?))
             }
             values => {
                 let count = "count(DISTINCT counted)";
-                Ok(self.gathered(count, Some(values), false, &self.having(count)?))
+                Ok(self.gathered(count, Some(values), false, &self.having(count, counts)?))
             }
         }
     }
@@ -270,8 +301,9 @@ impl Wanted<'_> {
         let is_plain = self.is_plain();
         let kinds =
             if is_plain { format!("({})", each.join(" + ")) } else { "count(DISTINCT rule_number)".to_owned() };
-        let bounds = self.bounds(&kinds)?;
-        let having = if bounds.is_empty() { format!("{kinds} >= {}", each.len()) } else { bounds };
+        self.no_field(NO_FIELD)?;
+        let bounds = self.bounds(self.of_rules())?;
+        let having = if bounds.is_empty() { format!("{kinds} >= {}", each.len()) } else { self.said(&bounds, &kinds) };
         if is_plain {
             return Ok(self.grouped("count(*)", &self.any(), &having));
         }
@@ -280,8 +312,13 @@ impl Wanted<'_> {
 
     /// Each rule's event not before that of the rule before it and another one, the last within the span of the first.
     fn ordered(&self) -> Result<String, String> {
-        if field(self.node, "condition").is_some() {
-            return Err("a condition of a temporal_ordered correlation is not built: all rules are needed".to_owned());
+        self.no_field(NO_FIELD)?;
+        let (bounds, counts) = (self.bounds(self.of_rules())?, self.of_rules());
+        if !bounds.is_empty() && (counts.least..counts.most).any(|few| bounds.iter().all(|bound| bound.holds(few))) {
+            return Err(format!(
+                "some of the rules in order are not built: the condition has to need all {}",
+                counts.most
+            ));
         }
         let (mut chain, mut entries) = (String::new(), Vec::new());
         for (at, condition) in self.conditions().enumerate() {
@@ -334,16 +371,26 @@ impl Wanted<'_> {
         format!("{after} AND {span}{same}")
     }
 
-    /// The bounds of the condition over a count; several are an AND.
-    fn bounds(&self, count: &str) -> Result<String, String> {
-        let Some(condition) = field(self.node, "condition") else { return Ok(String::new()) };
+    /// What counts of rules there are.
+    fn of_rules(&self) -> Counts {
+        Counts { least: 1, most: i64::try_from(self.parts.len()).unwrap_or(i64::MAX).max(1) }
+    }
+
+    fn no_field(&self, problem: &str) -> Result<(), String> {
+        let condition = field(self.node, "condition");
+        let asked = condition.and_then(|condition| field(condition, "field"));
+        if asked.is_some() { Err(problem.to_owned()) } else { Ok(()) }
+    }
+
+    /// The bounds of the condition; several are an AND, which some count has to meet.
+    fn bounds(&self, counts: Counts) -> Result<Vec<Bound>, String> {
+        let Some(condition) = field(self.node, "condition") else { return Ok(Vec::new()) };
         let Yaml::Map(pairs) = &condition.value else {
             return Err("the condition of a correlation is a map of bounds".to_owned());
         };
         let mut bounds = Vec::new();
-        for (key, value) in pairs {
+        for (key, value) in pairs.iter().filter(|(key, _)| key.value != "field") {
             let operator = match key.value.as_str() {
-                "field" => continue,
                 "gt" => ">",
                 "gte" => ">=",
                 "lt" => "<",
@@ -355,8 +402,55 @@ impl Wanted<'_> {
             let Yaml::Integer(number) = &value.value else {
                 return Err(format!("the bound {} is {}, not a whole number", key.value, value.value.kind()));
             };
-            bounds.push(format!("{count} {operator} {}", number.value));
+            bounds.push(Bound { operator, number: number.value });
         }
-        Ok(bounds.join(" AND "))
+        // What is met anywhere is met beside a bound or at an end.
+        let beside = |bound: &Bound| [-1, 0, 1].map(|by| bound.number.saturating_add(by));
+        let mut known = bounds.iter().flat_map(beside).chain([counts.least, counts.most]);
+        let is_met = known.any(|count| {
+            (counts.least..=counts.most).contains(&count) && bounds.iter().all(|bound| bound.holds(count))
+        });
+        if is_met || self.parts.is_empty() { Ok(bounds) } else { Err(counts.never()) }
+    }
+}
+
+const NO_FIELD: &str = "a temporal correlation counts its rules and has no field: for values write value_count";
+
+/// The counts that a correlation may come to.
+#[derive(Clone, Copy)]
+struct Counts {
+    least: i64,
+    most: i64,
+}
+
+impl Counts {
+    fn never(self) -> String {
+        let Self { least, most } = self;
+        let there_is = if most == i64::MAX {
+            format!("what is counted is {least} or more; for what does not come write a rule with NOT EXISTS")
+        } else {
+            format!("of its rules {least} to {most} are there")
+        };
+        format!("the condition can never be true: {there_is}")
+    }
+}
+
+/// One bound of a condition.
+struct Bound {
+    /// As SQL writes it.
+    operator: &'static str,
+    number: i64,
+}
+
+impl Bound {
+    fn holds(&self, count: i64) -> bool {
+        match self.operator {
+            ">" => count > self.number,
+            ">=" => count >= self.number,
+            "<" => count < self.number,
+            "<=" => count <= self.number,
+            "=" => count == self.number,
+            _ => count != self.number,
+        }
     }
 }

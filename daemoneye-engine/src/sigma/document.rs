@@ -84,10 +84,36 @@ pub(super) fn asked_for(node: &Node, name: &str) -> Option<Location> {
     }
 }
 
+/// The keywords of a detection, which are values without a field.
+pub(super) fn keywords(node: &Node) -> Vec<&Node> {
+    let Yaml::Map(pairs) = &node.value else { return Vec::new() };
+    let named = pairs.iter().filter(|(key, _)| !matches!(key.value.as_str(), "condition" | "timeframe"));
+    named.flat_map(|(_, value)| keywords_of(value)).collect()
+}
+
+fn keywords_of(node: &Node) -> Vec<&Node> {
+    match &node.value {
+        Yaml::Map(pairs) => {
+            let unnamed = pairs.iter().filter(|(key, _)| key.value.starts_with('|'));
+            unnamed.flat_map(|(_, value)| keywords_of(value)).collect()
+        }
+        Yaml::List(items) => items.iter().flat_map(keywords_of).collect(),
+        _ => vec![node],
+    }
+}
+
 /// The value of a field of a map.
 pub(super) fn field<'a>(node: &'a Node, name: &str) -> Option<&'a Node> {
     match &node.value {
         Yaml::Map(pairs) => pairs.iter().find(|(key, _)| key.value == name).map(|(_, value)| value),
+        _ => None,
+    }
+}
+
+/// Where a key of a map stands.
+pub(super) fn key_at(node: &Node, name: &str) -> Option<Location> {
+    match &node.value {
+        Yaml::Map(pairs) => pairs.iter().find(|(key, _)| key.value == name).map(|(key, _)| key.referenced),
         _ => None,
     }
 }
@@ -158,7 +184,12 @@ impl Detection {
             Some(Yaml::List(items)) => items.iter().collect(),
             _ => written.into_iter().collect(),
         };
-        let conditions = each.into_iter().filter_map(|node| Some((scalar(&node.value)?, node.referenced))).collect();
+        let text = |node: &Node| {
+            let wrong = || format!("a condition is text, and this is {}", node.value.kind());
+            scalar(&node.value).map(|text| (text, node.referenced)).ok_or_else(wrong)
+        };
+        let written = each.into_iter().filter(|node| node.value != Yaml::Null);
+        let conditions = written.map(text).collect::<Result<_, _>>()?;
         Ok(Self { conditions, identifiers, at })
     }
 }

@@ -5,6 +5,8 @@ use std::fs::{self, File};
 use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
+use crate::detect::rules::{because, is_yaml};
+
 /// Largest file in bytes. A rule is a page of text, a collection of them some hundred.
 const MAX_FILE_BYTES: u64 = 1024 * 1024;
 /// Most files below one folder: ten times the public collection.
@@ -56,7 +58,7 @@ impl Walk<'_> {
         paths.sort();
         for path in paths {
             let is_hidden = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
-            let is_rule = path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml");
+            let is_rule = is_yaml(&path);
             if is_hidden {
                 continue;
             }
@@ -96,7 +98,7 @@ impl Walk<'_> {
 
 /// Never more than the bound, whatever the file turns out to be.
 fn read(path: &Path) -> Result<String, String> {
-    let unreadable = |error: std::io::Error| format!("the file cannot be read: {error}");
+    let unreadable = |error: std::io::Error| format!("the file cannot be read: {}", because(path, &error));
     if !fs::metadata(path).map_err(unreadable)?.is_file() {
         return Err("this is not a regular file".to_owned());
     }

@@ -8,6 +8,9 @@ use super::document::{field, texts};
 use super::fields::{self, Target};
 use crate::detect::rules::yaml::{Node, Yaml};
 
+/// Names of groups whose columns are the names of others: a name stands once in an answer.
+const FURTHER: [&str; 8] = ["group_1", "group_2", "group_3", "group_4", "group_5", "group_6", "group_7", "group_8"];
+
 /// One field of `group-by`.
 pub(super) struct Group {
     /// What the rule's answer calls it.
@@ -25,27 +28,45 @@ impl Group {
 
 /// The fields of `group-by`, with aliases resolved.
 pub(super) fn groups(node: &Node, parts: &[&Part]) -> Result<Vec<Group>, String> {
+    if parts.is_empty() {
+        return Ok(Vec::new());
+    }
     let aliases = field(node, "aliases");
-    let mut groups: Vec<Group> = Vec::new();
+    let mut each: Vec<Vec<&'static str>> = Vec::new();
     for name in texts(node, "group-by") {
         let alias = aliases.and_then(|aliases| field(aliases, &name));
         let columns = match alias {
             Some(alias) => parts.iter().map(|part| aliased(&name, alias, part)).collect::<Result<Vec<_>, _>>()?,
             None => columns(&name, parts)?,
         };
-        if groups.iter().any(|group| group.columns == columns) {
-            continue;
-        }
         let mut kinds = columns.iter().map(|column| process_event_column(column).map(|column| column.kind));
         let first = kinds.next();
         if kinds.any(|kind| Some(kind) != first) {
             return Err(format!("{name} stands for columns of different kinds: {}", columns.join(", ")));
         }
-        let is_free = |column: &&&'static str| !groups.iter().any(|group| group.name == **column);
-        let name = *columns.iter().find(is_free).ok_or_else(|| format!("{name} is in group-by twice"))?;
-        groups.push(Group { name, columns });
+        if !each.contains(&columns) {
+            each.push(columns);
+        }
     }
-    Ok(groups)
+    named(each)
+}
+
+/// Gives each group a name of its own, in whatever order they stand: what is one column is called by it, and the others by what is left.
+fn named(each: Vec<Vec<&'static str>>) -> Result<Vec<Group>, String> {
+    let one = |columns: &[&'static str]| match columns {
+        [first, rest @ ..] if rest.iter().all(|column| column == first) => Some(*first),
+        _ => None,
+    };
+    let mut taken: Vec<&'static str> = each.iter().filter_map(|columns| one(columns)).collect();
+    let mut name = |columns: &[&'static str]| {
+        let name = one(columns).or_else(|| {
+            let free = columns.iter().chain(&FURTHER).find(|name| !taken.contains(*name)).copied();
+            taken.extend(free);
+            free
+        });
+        name.ok_or_else(|| format!("group-by has more than {} aliases of the same columns", FURTHER.len()))
+    };
+    each.into_iter().map(|columns| Ok(Group { name: name(&columns)?, columns })).collect()
 }
 
 /// The column of a field in the events of each rule.

@@ -147,7 +147,8 @@ fn literal(text: &str) -> Result<String, String> {
         return Err(format!("a value has {} bytes, more than {MAX_VALUE_BYTES}", text.len()));
     }
     if text.contains('\0') {
-        return Err("a value holds the character NUL, which no text column can".to_owned());
+        return Err("a value holds the character NUL, which our SQL has no text for: look for what stands beside it"
+            .to_owned());
     }
     Ok(quoted(text))
 }

@@ -5,6 +5,7 @@
 //! NULL makes it false, and a negation as `IS NOT TRUE`. Each converted rule passes the guard and the compiler like any other.
 
 mod condition;
+mod conversion;
 mod correlation;
 mod document;
 mod encode;
@@ -19,13 +20,12 @@ mod pcre;
 mod text;
 mod write;
 
-use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::collections::{BTreeSet, HashMap};
 
-use serde::Serialize;
 use serde_saphyr::Location;
 use uuid::Uuid;
 
+pub use self::conversion::{Conversion, Reason, Verdict};
 pub use self::folder::{RuleFile, files};
 pub use self::lists::{Lists, read_lists};
 
@@ -38,95 +38,13 @@ use crate::detect::{LoadedRule, rules};
 const OUTPUT: &str =
     "time, pid, name, executable_path, command_line, user, parent_name, parent_executable_path, parent_command_line";
 
-/// What became of a rule.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Verdict {
-    /// It says the same as the original.
-    Compiled,
-    /// It needs a field that no column holds, so it could never match.
-    Inert,
-    /// It runs; a part of it needs a field that no column holds.
-    Partial,
-    /// It cannot be said here.
-    Refused,
-}
-
-impl Verdict {
-    /// Every verdict, in the order of reports.
-    pub const ALL: [Self; 4] = [Self::Compiled, Self::Partial, Self::Inert, Self::Refused];
-
-    /// As reports write it.
-    #[must_use]
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::Compiled => "compiled",
-            Self::Inert => "inert",
-            Self::Partial => "partial",
-            Self::Refused => "refused",
-        }
-    }
-}
-
-/// One Sigma rule and what became of it.
-#[derive(Debug)]
-pub struct Conversion {
-    /// The file that it stands in.
-    pub file: PathBuf,
-    /// Its document in that file, from 0.
-    pub document: usize,
-    /// Its title; empty if it has none.
-    pub title: String,
-    /// Its id as it is written, or the one that was made for it.
-    pub sigma_id: String,
-    /// The id of our rule.
-    pub id: Uuid,
-    /// What became of it.
-    pub verdict: Verdict,
-    /// Why, and what else should be known, each with its line; 0 is the document as a whole.
-    pub reasons: Vec<Reason>,
-    /// The fields that it asks for and no column holds.
-    pub unmapped: Vec<String>,
-    /// Our rule, unless it is refused or inert.
-    pub rule: Option<LoadedRule>,
-}
-
-/// Something to know about a conversion.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Reason {
-    /// Line of the file, from 1; 0 is the document as a whole.
-    pub line: u64,
-    /// Column of that line in characters, from 1; 0 with line 0.
-    pub column: u64,
-    /// One sentence.
-    pub message: String,
-}
-
-impl Reason {
-    fn new(at: Location, message: impl Into<String>) -> Self {
-        Self { line: at.line(), column: at.column(), message: message.into() }
-    }
-
-    /// Of the document as a whole.
-    #[must_use]
-    pub fn whole(message: impl Into<String>) -> Self {
-        Self { line: 0, column: 0, message: message.into() }
-    }
-
-    /// `line:column: `, or nothing for the whole document.
-    #[must_use]
-    pub fn place(&self) -> String {
-        if self.line > 0 { format!("{}:{}: ", self.line, self.column) } else { String::new() }
-    }
-}
-
 /// Converts every document of the files; correlations find the rules that they refer to in all of them. Ids that have to be made are
 /// made of the files' names, so that they stay the same on every host.
 #[must_use]
 pub fn convert(files: &[RuleFile], lists: &Lists) -> Vec<Conversion> {
     let drafts = files.iter().flat_map(|file| {
         let documents = document::documents(&file.text);
-        let draft = |(document, text)| (Draft { file, document, header: Header::default(), lists }, text);
+        let draft = |(document, text)| (Draft::new(file, document, lists), text);
         documents.into_iter().enumerate().map(draft).collect::<Vec<_>>()
     });
     let (mut done, mut correlations) = (Vec::new(), Vec::new());
@@ -144,14 +62,29 @@ pub fn convert(files: &[RuleFile], lists: &Lists) -> Vec<Conversion> {
             if conversion.rule.is_some() && replaced.contains(&conversion.sigma_id) {
                 conversion.rule = None;
                 let message = "it stands in a correlation and raises nothing by itself (generate: true would)";
-                conversion.reasons.push(Reason::whole(message));
+                conversion.reasons.push(Reason::new(converted.at, message));
             }
             conversion
         })
         .chain(correlated)
         .collect();
     conversions.sort_by(|a, b| (&a.file, a.document).cmp(&(&b.file, b.document)));
+    refuse_repeated_ids(&mut conversions);
     conversions
+}
+
+/// Of rules with one id the first is in force, as in a directory of ours.
+fn refuse_repeated_ids(conversions: &mut [Conversion]) {
+    let mut first_of: HashMap<Uuid, String> = HashMap::new();
+    for conversion in conversions.iter_mut().filter(|conversion| conversion.rule.is_some()) {
+        match first_of.get(&conversion.id) {
+            Some(first) => conversion.refuse_id_of(first),
+            None => {
+                let (file, line) = (conversion.file.display(), conversion.id_at.line());
+                first_of.insert(conversion.id, format!("{file}:{line} ({})", conversion.title));
+            }
+        }
+    }
 }
 
 /// The correlations over the rules, and the ids of the rules that stand in them.
@@ -159,11 +92,22 @@ fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<C
     let part = |converted: &Converted| correlation::Part {
         id: converted.conversion.sigma_id.clone(),
         name: converted.name.clone(),
+        place: converted.place.clone(),
+        is_correlation: false,
         condition: converted.condition.clone(),
         in_security: converted.in_security,
         unmapped: converted.conversion.unmapped.clone(),
     };
-    let parts: Vec<correlation::Part> = done.iter().map(part).collect();
+    let whole = correlations.iter().map(|(draft, _)| correlation::Part {
+        id: draft.sigma_id(),
+        name: draft.header.name.clone(),
+        place: draft.place(),
+        is_correlation: true,
+        condition: None,
+        in_security: false,
+        unmapped: Vec::new(),
+    });
+    let parts: Vec<correlation::Part> = done.iter().map(part).chain(whole).collect();
     let mut replaced = BTreeSet::new();
     let mut convert = |(draft, node): (Draft<'_>, Node)| {
         let Some(correlation) = document::field(&node, "correlation") else { return draft.refused(Vec::new()) };
@@ -211,6 +155,9 @@ fn seems(text: &str, names: &[&str]) -> bool {
 struct Converted {
     conversion: Conversion,
     name: Option<String>,
+    /// Where it begins, and the same as people find it.
+    at: Location,
+    place: String,
     /// Its condition in SQL, if it has one.
     condition: Option<String>,
     in_security: bool,
@@ -232,19 +179,37 @@ enum Stage<'a> {
 struct Draft<'a> {
     file: &'a RuleFile,
     document: usize,
+    /// Where it says what it is: its title, or what it has of a rule.
+    at: Location,
+    id_at: Location,
+    keywords: bool,
     header: Header,
     lists: &'a Lists,
 }
 
 impl<'a> Draft<'a> {
+    fn new(file: &'a RuleFile, document: usize, lists: &'a Lists) -> Self {
+        let at = Location::UNKNOWN;
+        Self { file, document, at, id_at: at, keywords: false, header: Header::default(), lists }
+    }
+
     fn convert(mut self, text: &str) -> Stage<'a> {
+        let (mut place, mut at) = (String::new(), Location::UNKNOWN);
         let (name, in_security, condition, conversion) = match read_merged(text) {
             Ok(node) => {
                 self.header = Header::read(&node);
+                let said =
+                    ["title", "correlation", "detection"].into_iter().find_map(|key| document::key_at(&node, key));
+                self.at = said.unwrap_or(node.referenced);
+                self.id_at = document::field(&node, "id").map_or(self.at, |id| id.referenced);
+                self.keywords =
+                    document::field(&node, "detection").is_some_and(|of| !document::keywords(of).is_empty());
+                place = self.place();
                 if document::field(&node, "correlation").is_some() {
                     return Stage::Correlation(Box::new((self, node)));
                 }
                 let (name, in_security) = (self.header.name.clone(), self.in_security());
+                at = self.at;
                 let (condition, conversion) = self.rule(&node);
                 (name, in_security, condition, conversion)
             }
@@ -253,7 +218,7 @@ impl<'a> Draft<'a> {
                 (None, false, None, self.refused(vec![Reason::new(unreadable.location, message)]))
             }
         };
-        Stage::Done(Box::new(Converted { conversion, name, condition, in_security }))
+        Stage::Done(Box::new(Converted { conversion, name, at, place, condition, in_security }))
     }
 
     fn rule(self, node: &Node) -> (Option<String>, Conversion) {
@@ -325,6 +290,11 @@ impl<'a> Draft<'a> {
             expr => {
                 let message = "an event that does not tell its log is looked at too, as if it were of this one";
                 reasons.extend(of_one_log.map(|at| Reason::new(at, message)));
+                let number = |word: &&Node| matches!(word.value, Yaml::Integer(_) | Yaml::Real(_));
+                let message =
+                    "a keyword is looked for in columns of text only, a number too: not in pid, ppid and the like";
+                let numbers = document::keywords(detection).into_iter().filter(number);
+                reasons.extend(numbers.map(|word| Reason::new(word.referenced, message)));
                 let whole = Expr::All(source.into_iter().chain([expr]).collect()).folded();
                 Ok((whole, Lacks { reasons, unmapped }))
             }
@@ -397,7 +367,8 @@ impl<'a> Draft<'a> {
     /// Through the same door as a rule that was written by hand.
     fn finish(self, sql: &str, dedup: &[&str], mut lacks: Lacks) -> Conversion {
         let (id, made) = self.id();
-        lacks.reasons.extend(made.map(Reason::whole));
+        let at = self.at;
+        lacks.reasons.extend(made.map(|message| Reason::new(at, message)));
         let header = Header { title: self.title(), ..self.header.clone() };
         let file = write::rule_file(&header, id, sql, dedup);
         if u64::try_from(file.len()).is_ok_and(|bytes| bytes > rules::MAX_FILE_BYTES) {
@@ -406,7 +377,7 @@ impl<'a> Draft<'a> {
                 file.len(),
                 rules::MAX_FILE_BYTES
             );
-            return self.refused(vec![Reason::whole(message)]);
+            return self.refused(vec![Reason::new(at, message)]);
         }
         match rules::parse(&self.file.path, &file) {
             Ok(rule) => {
@@ -415,10 +386,22 @@ impl<'a> Draft<'a> {
             }
             Err(problems) => {
                 // The places are those of a file that was not written.
-                let told = problems.into_iter().map(|problem| Reason::whole(problem.message));
-                self.refused(told.collect())
+                let title = self.title();
+                let told = problems
+                    .into_iter()
+                    .map(|problem| format!("as a rule of ours {title} fails: {}", problem.message));
+                self.refused(told.map(|message| Reason::new(at, message)).collect())
             }
         }
+    }
+
+    /// Its title and where it stands, for people.
+    fn place(&self) -> String {
+        format!("{} ({}:{})", self.title(), self.file.name, self.at.line())
+    }
+
+    fn sigma_id(&self) -> String {
+        self.header.id.clone().unwrap_or_else(|| self.id().0.to_string())
     }
 
     /// The title, or what the file is called.
@@ -452,13 +435,15 @@ impl<'a> Draft<'a> {
         Conversion {
             file: self.file.path.clone(),
             document: self.document,
-            sigma_id: self.header.id.clone().unwrap_or_else(|| id.to_string()),
+            sigma_id: self.sigma_id(),
             title: self.header.title,
             id,
             verdict,
             reasons,
             unmapped,
+            keywords: self.keywords,
             rule,
+            id_at: self.id_at,
         }
     }
 }

@@ -260,6 +260,15 @@ fn a_number_that_does_not_fit_is_null_and_counted() {
 }
 
 #[test]
+fn a_rule_is_not_told_to_bind_a_value() {
+    let refusal = refused("SELECT pid FROM process_events WHERE re_match(name, user)");
+    assert!(
+        refusal.hint.as_deref().is_some_and(|hint| hint.contains("write it out") && !hint.contains('$')),
+        "{refusal}"
+    );
+}
+
+#[test]
 fn what_the_matcher_does_not_know_is_refused_by_name() {
     for (sql, message) in [
         ("SELECT pid FROM process_events ORDER BY pid", "have no meaning"),
@@ -347,9 +356,13 @@ fn later_directories_override_by_id_and_a_bad_file_stops_nothing() {
     assert_eq!((overridden.rule.pack.as_str(), overridden.rule.state), ("local", RuleState::Disabled));
     let told: Vec<String> = loaded.problems.iter().map(ToString::to_string).collect();
     assert_eq!(told.len(), 5, "{told:#?}");
-    for expected in
-        ["bad.yaml", "valid UTF-8", "larger than", "is also that of", "missing: the directory cannot be read"]
-    {
+    for expected in [
+        "bad.yaml",
+        "valid UTF-8",
+        "larger than",
+        "z-same-id.yaml:1:5: the id",
+        "missing: the directory cannot be read",
+    ] {
         assert!(told.iter().any(|line| line.contains(expected)), "{expected} in {told:#?}");
     }
 }

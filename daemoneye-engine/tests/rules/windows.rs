@@ -700,6 +700,26 @@ fn the_tests_of_a_file_may_have_several_events() {
     assert!(report.is_ok() && report.passed == 2, "{report:?}");
 }
 
+#[test]
+fn an_event_without_a_time_before_all_others_fails_no_run_and_is_told() {
+    for (sql, last) in [
+        (MANY.replace(">= 3", ">= 1"), 1),
+        (DENSE.replace(">= 10", ">= 1").replace("1 second", "366 days"), 1),
+        ("SELECT pid FROM process_events a WHERE name = 'ssh' AND NOT EXISTS (SELECT 1 FROM process_events b WHERE \
+          b.name = 'x' AND b.time BETWEEN a.time AND a.time + INTERVAL '5 seconds')".to_owned(), 2),
+    ] {
+        let untimed = json!({"name": "ssh", "user": "root", "event_type": "start", "collector": "test", "epoch": 1});
+        let set = set(&sql, "");
+        let found = matches(&set, &rows(&[untimed, event(1.0, "ssh", "root", 1)]), &[1]);
+        assert_eq!(found.len(), last, "{sql}: {:?}", told(&found));
+        let told = set.shortfalls();
+        assert!(told.len() == 1 && told[0].contains("a rule: 1 events without a time"), "{sql}: {told:?}");
+    }
+    let tests = "tests:\n  - name: no time\n    match: false\n    events: [{name: ssh, user: root}]\n";
+    let failures = rules::run_tests(&parse(MANY, tests).unwrap()).failures;
+    assert!(failures.len() == 1 && failures[0].message.contains("1 events without a time"), "{failures:?}");
+}
+
 // ---- bursts ---------------------------------------------------------------------------------------------------------
 
 const DENSE: &str = "SELECT user, count(*) AS n FROM process_events

@@ -33,6 +33,16 @@ impl Document {
         let kind = Kind::of(&root);
         Ok(Self { file: file.to_owned(), text: text.to_owned(), root, kind })
     }
+
+    /// Line and column of the value of a field; of the document where it has none.
+    pub(super) fn place(&self, name: &str) -> (u64, u64) {
+        let at = match &self.root.value {
+            Yaml::Map(pairs) => pairs.iter().find(|(key, _)| key.value == name).map(|(_, value)| value.referenced),
+            _ => None,
+        };
+        let at = at.unwrap_or(self.root.referenced);
+        (at.line(), at.column())
+    }
 }
 
 impl Kind {

@@ -1,7 +1,7 @@
 //! Rule directories: walked in order, a rule of a later one in place of an earlier one's with the same id; then lists, packs and
 //! overrides of all of them together.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::io::Read;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -42,11 +42,13 @@ pub fn files(dirs: &[PathBuf]) -> Vec<PathBuf> {
     dirs.iter().flat_map(|dir| loading.files(dir)).collect()
 }
 
-/// As [`load_dirs`] of files that have been read: each list is what one directory holds.
+/// As [`load_dirs`] of files that have been read: each list is what one directory holds. Overrides find the rules that are `there`
+/// already too, which are of files of another kind; a rule of the directories with the id of one of them is refused.
 #[must_use]
-pub fn load_texts(dirs: &[Vec<(PathBuf, String)>]) -> Loaded {
+pub fn load_texts(dirs: &[Vec<(PathBuf, String)>], there: &[LoadedRule]) -> Loaded {
     let load = || {
         let mut loading = Loading::default();
+        loading.rules.extend(there.iter().map(|rule| (rule.rule.id, rule.clone())));
         let documents = dirs.iter().map(|files| {
             let read = files.iter().map(|(file, text)| bounded(file, text).and_then(|()| Document::new(file, text)));
             loading.taken(read)
@@ -102,13 +104,19 @@ impl Loading<'_> {
         if let Some(before) = self.before {
             self.lists.keep(before, &self.problems);
         }
+        let there: BTreeSet<Uuid> = self.rules.keys().copied().collect();
         for of_dir in &mut documents {
             let mut of_this_dir = BTreeMap::new();
             // Each goes when its rule is there, which then has its place in memory.
             for document in of_dir.extract_if(.., |document| document.kind == Kind::Rule) {
                 self.rule(&document, &mut of_this_dir);
             }
-            self.rules.extend(of_this_dir);
+            for (id, (rule, at)) in of_this_dir {
+                match self.rules.get(&id).filter(|_| there.contains(&id)) {
+                    Some(kept) => self.problems.push(same_id(&rule, at, kept)),
+                    None => drop(self.rules.insert(id, rule)),
+                }
+            }
         }
         documents.iter().for_each(|of_dir| self.overrides(of_dir));
         let Self { rules, lists, packs, problems, .. } = self;
@@ -194,7 +202,8 @@ impl Loading<'_> {
             Ok(entries) => entries,
             Err(error) => {
                 let hint = Some("create the directory, make it readable, or take it out of the setting rules");
-                self.problems.push(Refusal::whole(dir, format!("the directory cannot be read: {error}"), hint));
+                let message = format!("the directory cannot be read: {}", because(dir, &error));
+                self.problems.push(Refusal::whole(dir, message, hint));
                 return;
             }
         };
@@ -209,7 +218,7 @@ impl Loading<'_> {
                 if depth < MAX_DEPTH {
                     self.walk(&path, depth + 1, files);
                 }
-            } else if path.extension().is_some_and(|extension| extension == "yaml" || extension == "yml") {
+            } else if is_yaml(&path) {
                 if self.read == MAX_FILES {
                     let message = format!("there are more than {MAX_FILES} rule files; the rest is not loaded");
                     self.problems.push(Refusal::whole(&path, message, Some("point rules at rule directories only")));
@@ -222,15 +231,15 @@ impl Loading<'_> {
         }
     }
 
-    fn rule(&mut self, document: &Document, rules: &mut BTreeMap<Uuid, LoadedRule>) {
+    fn rule(&mut self, document: &Document, rules: &mut BTreeMap<Uuid, (LoadedRule, Place)>) {
         match parse::rule(document, &self.lists) {
             Ok(mut rule) => {
                 Arc::make_mut(&mut rule.rule).pack = packs::name(&self.packs, &document.file);
-                let id = rule.rule.id;
+                let (id, rule) = (rule.rule.id, (rule, document.place("id")));
                 let Some(first) = rules.remove(&id) else { return drop(rules.insert(id, rule)) };
-                let (kept, refused) =
-                    if self.is_in_force(&rule) && !self.is_in_force(&first) { (rule, first) } else { (first, rule) };
-                self.problems.push(same_id(&refused, &kept));
+                let is_newer = self.is_in_force(&rule.0) && !self.is_in_force(&first.0);
+                let (kept, refused) = if is_newer { (rule, first) } else { (first, rule) };
+                self.problems.push(same_id(&refused.0, refused.1, &kept.0));
                 rules.insert(id, kept);
             }
             Err(problems) => self.problems.extend(problems),
@@ -243,17 +252,32 @@ impl Loading<'_> {
     }
 }
 
-fn same_id(refused: &LoadedRule, kept: &LoadedRule) -> Refusal {
+/// Line and column.
+type Place = (u64, u64);
+
+fn same_id(refused: &LoadedRule, (line, column): Place, kept: &LoadedRule) -> Refusal {
     let (refused_file, kept_file) = (refused.path.display(), kept.path.display());
     let message = format!("the id {} is also that of {kept_file}", refused.rule.id);
     let hint = format!("{kept_file} stays in force; give the rule in {refused_file} an id of its own");
-    Refusal::whole(&refused.path, message, Some(&hint))
+    Refusal { line, column, ..Refusal::whole(&refused.path, message, Some(&hint)) }
+}
+
+/// Whether its name is that of a rule file.
+pub(crate) fn is_yaml(path: &Path) -> bool {
+    path.extension().is_some_and(|end| ["yaml", "yml"].iter().any(|known| end.eq_ignore_ascii_case(known)))
+}
+
+/// Why a file or directory cannot be read; a link is no directory that is missing.
+pub(crate) fn because(path: &Path, error: &std::io::Error) -> String {
+    let is_dangling = error.kind() == std::io::ErrorKind::NotFound && path.is_symlink();
+    if is_dangling { "it is a link to what is not there".to_owned() } else { error.to_string() }
 }
 
 /// Never more than the bound, whatever the file turns out to be.
 fn read(file: &Path) -> Result<String, Refusal> {
     let unreadable = |error: std::io::Error| {
-        Refusal::whole(file, format!("the file cannot be read: {error}"), Some("make it readable UTF-8 text"))
+        let message = format!("the file cannot be read: {}", because(file, &error));
+        Refusal::whole(file, message, Some("make it readable UTF-8 text"))
     };
     let is_file = fs::metadata(file).map_err(unreadable)?.is_file();
     if !is_file {

@@ -35,6 +35,7 @@ pub use check::{Checked, check_file, check_file_after, lists_with};
 pub use kept::{keep, kept_lists, kept_rules};
 pub use lists::{Lists, MAX_LIST_VALUES, ValueList};
 pub use load::{apart, files, load_dirs, load_dirs_over, load_texts};
+pub(crate) use load::{because, is_yaml};
 pub use overrides::OverrideFile;
 pub use packs::Pack;
 pub use parse::parse;

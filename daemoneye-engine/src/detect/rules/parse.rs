@@ -79,8 +79,16 @@ impl From<SqlRefusal> for Problem {
             line: refusal.line.into(),
             column: refusal.column.into(),
             message: refusal.message,
-            hint: Some(refusal.hint).filter(|hint| !hint.is_empty()),
+            hint: Some(in_a_rule(refusal.hint)).filter(|hint| !hint.is_empty()),
         }
+    }
+}
+
+/// A hint of queries, whose callers bind values; a rule has nobody who would.
+fn in_a_rule(hint: String) -> String {
+    match hint.split_once(", or bind it as $1").or_else(|| hint.split_once(", and bind it as $1")) {
+        Some((before, after)) => format!("{before}{after}: a rule has no parameters"),
+        None => hint,
     }
 }
 

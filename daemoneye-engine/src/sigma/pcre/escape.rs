@@ -31,6 +31,12 @@ impl Reading<'_> {
                 let property = class::property(sign, &mut self.rest)?;
                 self.push(Piece::One(property));
             }
+            '1'..='7' if self.rest.peek().is_some_and(|next| next.is_digit(8)) => {
+                let further = digits(&mut self.rest, 2, 8);
+                return Err(format!(
+                    r"re: \{sign}{further} is octal where there are fewer groups, and a backreference else: write \o{{{sign}{further}}}"
+                ));
+            }
             '1'..='9' => return Err(format!(r"re: a backreference (\{sign}) is not built")),
             'g' | 'k' => return Err(format!(r"re: \{sign} (a backreference or subroutine) is not built")),
             other => {

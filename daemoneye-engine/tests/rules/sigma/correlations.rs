@@ -214,13 +214,120 @@ fn what_a_correlation_cannot_say_is_refused_by_its_name() {
         ("timespan: 1m", "timespan: 1m\naliases: {User: {rule_b: User}}", "rule_a"),
         ("timespan: 1m", "timespan: 1m\naliases: {User: Image}", "a map of rules"),
         ("timespan: 1m", "timespan: 53w", "53w"),
-        ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "no such rule"),
+        ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "is a correlation itself: a chain"),
+        ("{gte: 3}", "{lt: 1}", "can never be true"),
+        ("{gte: 3}", "{gt: 3, lt: 4}", "can never be true"),
+        ("{gte: 3}", "{gte: 3, field: User}", "an event_count counts events"),
+        ("event_count", "temporal", "can never be true: of its rules 1 to 1"),
     ] {
         let conversion = convert(&[file("x.yml", &correlation(&good.replace(from, to)))], &lists()).remove(0);
         let reasons: Vec<&str> = conversion.reasons.iter().map(|reason| reason.message.as_str()).collect();
         assert_eq!(conversion.verdict, Verdict::Refused, "{to}: {reasons:?}");
         assert!(reasons.iter().any(|reason| reason.contains(word)), "{to}: {reasons:?}");
     }
+}
+
+/// Why the correlation of these files is refused.
+fn refused(text: &str) -> Vec<String> {
+    let conversion = convert(&[file("x.yml", text)], &lists()).remove(0);
+    assert_eq!(conversion.verdict, Verdict::Refused, "{text}");
+    assert!(conversion.reasons.iter().all(|reason| reason.line > 0), "{:?}", conversion.reasons);
+    conversion.reasons.into_iter().map(|reason| reason.message).collect()
+}
+
+#[test]
+fn a_name_or_id_of_several_rules_is_refused_with_the_places_of_all_of_them() {
+    let body = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 3}";
+    let told = refused(&correlation(body).replace("name: rule_b", "name: rule_a"));
+    assert!(told.len() == 1 && told[0].contains("rule a (x.yml:11), rule b (x.yml:17)"), "{told:?}");
+    let twice = body.replace("[rule_a]", "[rule_a, rule_a]");
+    assert_eq!(refused(&correlation(&twice).replace("name: rule_b", "name: rule_a")), told);
+    let by_id = body.replace("rule_a", "8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1b");
+    let told = refused(&correlation(&by_id).replace("7e1c", "7e1b"));
+    assert!(told.len() == 1 && told[0].contains("rule b") && told[0].contains("rule c"), "{told:?}");
+}
+
+#[test]
+fn a_rule_that_is_not_there_is_the_only_problem_told_of() {
+    let body = "type: event_count\nrules: [nobody]\ngroup-by: [User, Image]\ntimespan: 1m\ncondition: {gte: 3}";
+    let told = refused(&correlation(body));
+    assert!(told.len() == 1 && told[0].contains("no such rule"), "{told:?}");
+    let several = body.replace("event_count", "value_count").replace("gte: 3", "gte: 3, field: [User, Image]");
+    assert!(refused(&correlation(&several)).iter().any(|told| told.contains("several fields")));
+    let alone = several.replace("nobody", "rule_a");
+    assert!(refused(&correlation(&alone))[0].contains("several fields is not built"));
+}
+
+#[test]
+fn the_order_of_what_events_have_in_common_changes_nothing() {
+    let of = |groups: &str, kind: &str| {
+        format!(
+            "type: {kind}\nrules: [rule_a, rule_b]\ngroup-by: [{groups}]\ntimespan: 10s\n\
+             aliases: {{who: {{rule_a: User, rule_b: ParentUser}}, whom: {{rule_a: ParentUser, rule_b: User}}}}"
+        )
+    };
+    let event = |second, line: &str, user: &str, parent: &str| json!({"time": us(second), "command_line": line, "user": user, "parent_user": parent});
+    let (same, other) = (
+        [event(0, "a", "root", "root"), event(1, "b", "root", "root")],
+        [event(0, "a", "root", "bob"), event(1, "b", "root", "bob")],
+    );
+    for kind in ["temporal", "temporal_ordered"] {
+        for groups in ["who, User", "User, who", "who, whom, User, ParentUser", "ParentUser, whom, who, User"] {
+            assert_eq!(found_in(&of(groups, kind), &same).len(), 1, "{kind} {groups}");
+            assert_eq!(found_in(&of(groups, kind), &other).len(), 0, "{kind} {groups}");
+        }
+    }
+}
+
+#[test]
+fn rules_in_order_may_have_the_condition_that_all_of_them_are_needed() {
+    let body = |condition: &str| {
+        format!(
+            "type: temporal_ordered\nrules: [rule_a, rule_b]\ngroup-by: [User]\ntimespan: 10s\ncondition: {condition}"
+        )
+    };
+    for condition in ["{gte: 2}", "{gt: 1}", "{eq: 2}", "{gte: 2, lte: 5}"] {
+        assert_eq!(found(&body(condition), &[(0, "a", ROOT), (5, "b", ROOT)]).len(), 1, "{condition}");
+        assert_eq!(found(&body(condition), &[(0, "b", ROOT), (5, "a", ROOT)]).len(), 0, "{condition}");
+    }
+    for (condition, word) in
+        [("{gte: 1}", "need all 2"), ("{gte: 3}", "never be true"), ("{gte: 2, field: User}", "has no field")]
+    {
+        let told = refused(&correlation(&body(condition)));
+        assert!(told[0].contains(word), "{condition}: {told:?}");
+    }
+}
+
+#[test]
+fn few_events_are_counted_where_there_are_any() {
+    let body = |condition: &str, groups: &str| {
+        format!("type: event_count\nrules: [rule_a]{groups}\ntimespan: 10s\ncondition: {condition}")
+    };
+    let events = [(0, "b", ROOT), (10, "a", ROOT), (30, "a", ROOT), (31, "a", ROOT)];
+    for groups in ["", "\ngroup-by: [User]"] {
+        let counts = |condition: &str| {
+            let found = found(&body(condition, groups), &events);
+            found.iter().map(|found| found["found"].as_i64().unwrap()).collect::<Vec<_>>()
+        };
+        assert_eq!(counts("{lte: 1}"), [1, 1], "{groups}");
+        assert_eq!(counts("{lt: 2}"), [1, 1], "{groups}");
+        assert_eq!(counts("{neq: 1}"), [2], "{groups}");
+        assert_eq!(counts("{gte: 0, lte: 1}"), [1, 1], "{groups}");
+    }
+}
+
+#[test]
+fn what_is_found_out_about_a_whole_rule_has_the_place_of_its_title_and_a_second_id_its_own() {
+    let long = "x".repeat(300 * 1024);
+    let text = rules().replacen("title: rule b", &format!("description: {long}\ntitle: rule b"), 1);
+    let conversions = convert(&[file("x.yml", &text)], &lists());
+    let reason = &conversions[1].reasons[0];
+    assert_eq!((conversions[1].verdict, reason.line, reason.column), (Verdict::Refused, 9, 1), "{}", reason.message);
+    let twice = rules().replace("7e1c", "7e1a");
+    let conversions = convert(&[file("x.yml", &twice)], &lists());
+    let reason = &conversions[2].reasons[0];
+    assert_eq!((conversions[2].verdict, reason.line, reason.column), (Verdict::Refused, 15, 5), "{reason:?}");
+    assert!(reason.message.contains("x.yml:3 (rule a)"), "{reason:?}");
 }
 
 #[test]
@@ -373,6 +480,42 @@ fn a_hunt_takes_lists_and_exceptions_from_any_of_its_paths() {
     let files = [("rule.yaml", rule), ("list.yaml", list), ("over.yaml", over)];
     let (found, _) = hunted(&files, &[at(0, "a"), at(1, "b"), at(2, "c")], 100);
     assert_eq!(found.iter().map(|(_, event)| *event).collect::<Vec<_>>(), [0]);
+}
+
+#[test]
+fn overrides_and_exceptions_count_for_sigma_rules_too() {
+    let rule = rules();
+    let over = "override: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1a\nexceptions:\n  - where: user = 'root'\n    \
+        owner: ops\n    reason: ours\n    expires: never\n";
+    let off = "override: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1b\nenabled: false\n";
+    let events = [at(0, "a"), at(1, "b"), at(2, "c")];
+    let (found, _) = hunted(&[("o.yaml", over), ("off.yaml", off), ("x.yml", &rule)], &events, 100);
+    assert_eq!(found.iter().map(|(_, event)| *event).collect::<Vec<_>>(), [2]);
+    let body = "type: event_count\nrules: [rule_c]\ngroup-by: [User]\ntimespan: 1m\ncondition: {gte: 1}";
+    let over = over.replace("8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1a", "7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f");
+    let (found, _) = hunted(&[("o.yaml", &over), ("x.yml", &correlation(body))], &events, 100);
+    assert_eq!(found.iter().map(|(_, event)| *event).collect::<Vec<_>>(), [0, 1], "the correlation is hidden");
+}
+
+#[test]
+fn a_file_is_read_once_however_many_paths_lead_there_and_its_end_may_be_in_capitals() {
+    let dir = tempfile::tempdir().unwrap();
+    let below = dir.path().join("below");
+    std::fs::create_dir(&below).unwrap();
+    std::fs::write(below.join("X.YML"), rules()).unwrap();
+    let own = ABSENCE.replace("LEFT JOIN", "JOIN").replace(" AND b.time IS NULL", "");
+    std::fs::write(below.join("own.YAML"), own).unwrap();
+    let (hunt, notes) = Hunt::load(&[dir.path().to_owned(), below.clone(), below.join("X.YML")], &lists());
+    assert_eq!((hunt.rules(), notes), (4, Vec::new()));
+}
+
+#[cfg(unix)]
+#[test]
+fn a_link_to_nothing_is_called_that() {
+    let dir = tempfile::tempdir().unwrap();
+    std::os::unix::fs::symlink("nowhere", dir.path().join("a.yml")).unwrap();
+    let (_, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert!(notes.len() == 1 && notes[0].text.contains("it is a link to what is not there"), "{notes:?}");
 }
 
 #[test]

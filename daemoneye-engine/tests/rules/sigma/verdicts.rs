@@ -31,6 +31,7 @@ fn what_cannot_be_said_is_refused_by_its_name() {
         ("CommandLine|re: '(?=a)'", "look-a"),
         ("CommandLine|re: '(?<!a)b'", "look-"),
         ("CommandLine|re: '(a)\\1'", "backreference"),
+        ("CommandLine|re: '\\101'", "octal"),
         ("CommandLine|re: '('", "unclosed"),
         ("CommandLine|re: '(\\w{500}){500}'", "bytes compiled"),
         ("CommandLine|re: 'a++'", "possessive"),
@@ -63,6 +64,7 @@ fn a_broken_condition_or_source_is_refused_by_its_name() {
         ("sel: {CommandLine: a}\ncondition: 1 of x*", "x*"),
         ("sel: {CommandLine: a}\ncondition: sel and", "ends"),
         ("sel: {CommandLine: a}", "no condition"),
+        ("sel: {CommandLine: a}\ncondition: [sel, [sel]]", "a condition is text, and this is a list"),
         ("sel: []\ncondition: sel", "empty"),
         ("sel: {}\ncondition: sel", "empty"),
         ("sel: {Nowhere: a}\ncondition: not sel", "every event"),
@@ -280,7 +282,8 @@ fn a_hunt_takes_both_kinds_of_rules_and_goes_on_after_what_is_broken() {
     assert!(matches!(rows.take(4, b"no"), Line::Broken(_)));
     assert!(matches!(rows.take(5, b"[1]"), Line::Broken(_)));
     assert_eq!(rows.take(6, br#"{"EventID": 3, "CommandLine": "a"}"#), Line::Other);
-    assert_eq!(rows.take(8, br#"{"process": {"executable": "/usr/bin/id"}, "x": 1}"#), Line::Strange);
+    assert_eq!(rows.take(8, br#"{"process": {"executable": "/usr/bin/id"}, "x": 1}"#), strange());
+    assert_eq!(rows.take(8, b"{}"), Line::Strange);
     assert_eq!(rows.take(7, br#"{"ProcessId": "x", "CommandLine": "a"}"#), without("pid"));
     let found: Vec<_> =
         hunt.matches(rows.finish().unwrap()).iter().map(|found| (found.event, found.rule_id.to_owned())).collect();
@@ -311,6 +314,35 @@ fn a_hunt_counts_the_events_that_have_what_rules_ask_for_and_no_column_holds() {
     }
     rows.finish().unwrap();
     assert_eq!(rows.unmapped(), [("FileVersion", 3)]);
+}
+
+#[test]
+fn a_hunt_for_keywords_counts_the_events_that_have_fields_where_it_does_not_look() {
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::write(dir.path().join("a.yml"), rule("sel: [mimikatz, 4711]\ncondition: sel")).unwrap();
+    let (hunt, notes) = Hunt::load(&[dir.path().to_owned()], &lists());
+    assert!(notes.len() == 1 && notes[0].text.contains(":5:19: compiled: a keyword is looked for"), "{notes:?}");
+    let mut rows = Rows::counting(&hunt.unmapped());
+    for line in [
+        r#"{"Image": "C:\\x.exe", "Product": "p", "Other": null}"#,
+        r#"{"Image": "C:\\x.exe", "ServiceName": "mimikatz"}"#,
+        r##"{"Event": {"EventData": {"Data": [{"@Name": "ServiceName", "#text": "2"}]}}}"##,
+    ] {
+        assert_eq!(rows.take(0, line.as_bytes()), Line::Taken, "{line}");
+    }
+    rows.finish().unwrap();
+    assert_eq!(rows.unmapped(), [("a field that keywords were not looked for in", 2)]);
+}
+
+#[test]
+fn an_event_of_which_nothing_can_be_told_is_told_of() {
+    assert_eq!(taken(r#"{"process.command_line": "foo", "host": "x"}"#), strange());
+    for line in [r#"{"command_line": "foo", "event_type": "exec"}"#, r#"{"CommandLine": "foo", "EventID": "x"}"#] {
+        assert_eq!(taken(line), without("event_type"), "{line}");
+    }
+    for line in [r#"{"CommandLine": "foo", "EventID": "-"}"#, r#"{"CommandLine": "foo", "event_type": "stop"}"#] {
+        assert_eq!(taken(line), Line::Taken, "{line}");
+    }
 }
 
 #[test]
@@ -405,6 +437,10 @@ fn an_object_of_the_same_name_does_not_stand_in_the_way_of_a_value() {
         r#"{"winlog": {"user": {"name": "x"}, "event_id": 4688, "event_data": {"SubjectUserName": "bob"}}}"#,
     ];
     decides("user", &user, &events, &[r#"{"User": "eve", "winlog": {"user": {"name": "bob"}}}"#]);
+}
+
+fn strange() -> Line {
+    Line::Without(Lacks { strange: true, ..Lacks::default() })
 }
 
 fn without(column: &'static str) -> Line {

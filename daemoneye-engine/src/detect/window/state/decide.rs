@@ -18,6 +18,9 @@ use super::super::{EDGE_ROWS, RUN_ROWS};
 use super::{State, Work};
 use crate::store::{Answer, RuleMatch};
 
+/// The time of runs before any event had one. Intervals are taken from it, of which no type of times may run out.
+const EARLIEST_US: i64 = i64::MIN / 2;
+
 /// Matches that one run hands on; the others wait for the next.
 const MATCHES_A_RUN: usize = 1_024;
 
@@ -96,7 +99,7 @@ impl State {
         let answer = match seen.collect::<Result<Vec<_>, ArrowError>>() {
             Err(error) => Err(Failure::Failed(error.to_string())),
             Ok(rows) => {
-                work.plan.feed(rows, now);
+                work.plan.feed(rows, now.max(EARLIEST_US));
                 let outcome = runner.run(work.plan);
                 work.counters.ran(outcome.cpu_ns, !completeness.is_complete());
                 work.shares.iter().for_each(|share| share.spend(Duration::from_nanos(outcome.cpu_ns)));

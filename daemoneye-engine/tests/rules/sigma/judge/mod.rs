@@ -64,7 +64,10 @@ fn judged(python: &str, seed: &str) {
     let events = std::fs::read_to_string(dir.path().join("events.jsonl")).unwrap();
     for (number, line) in (0..).zip(events.lines()) {
         let read = rows.take(number, line.as_bytes());
-        assert!(matches!(read, Line::Taken | Line::Strange), "{read:?}: {line}");
+        assert!(
+            matches!(&read, Line::Taken | Line::Strange) || matches!(&read, Line::Without(lacks) if lacks.strange),
+            "{read:?}: {line}"
+        );
     }
     let found = hunt.matches(rows.finish().unwrap());
     let ours: BTreeSet<(String, u64)> = found.iter().map(|found| (found.rule_id.to_owned(), found.event)).collect();
