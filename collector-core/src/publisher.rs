@@ -127,7 +127,7 @@ impl Connection {
         self.end_stream();
         let Connected { welcome, registered, stream } = connected;
         let committed = welcome.committed.max(registered.as_ref().and_then(|r| r.committed));
-        self.committed(committed);
+        self.has(committed);
         if let Some(interval) = registered.map(|r| r.heartbeat_interval_ms).filter(|ms| *ms > 0) {
             self.shared.heartbeat_interval.send_replace(Duration::from_millis(interval.into()));
         }
@@ -166,6 +166,13 @@ impl Connection {
         if let Some(stop) = self.stream.take() {
             stop.cancel();
         }
+    }
+
+    /// What the agent has when a connection begins, even if that is less than it had: a backup of its store was put back, and what
+    /// the log still has of the rest must stay until the agent has it again.
+    fn has(&self, sequence: Option<Sequence>) {
+        self.shared.wal.agent_has(sequence);
+        self.shared.committed.send_replace(sequence);
     }
 
     fn committed(&self, sequence: Option<Sequence>) {

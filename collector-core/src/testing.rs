@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use async_trait::async_trait;
-use daemoneye_lib::proto::{CollectionCapabilities, DetectionResult, DetectionTask, TaskType};
+use daemoneye_lib::proto::{CollectionCapabilities, DetectionResult, DetectionTask, Sequence, TaskType};
 use tokio::sync::{Mutex, mpsc};
 use tokio_util::sync::CancellationToken;
 
@@ -18,6 +18,7 @@ pub struct FakeSource {
     starts: AtomicU64,
     stops: AtomicU64,
     silent: AtomicBool,
+    forgetful: AtomicBool,
 }
 
 impl FakeSource {
@@ -32,6 +33,7 @@ impl FakeSource {
             starts: AtomicU64::new(0),
             stops: AtomicU64::new(0),
             silent: AtomicBool::new(false),
+            forgetful: AtomicBool::new(false),
         })
     }
 
@@ -44,6 +46,11 @@ impl FakeSource {
     /// From now on it does not say how it is, or does again.
     pub fn fall_silent(&self, silent: bool) {
         self.silent.store(silent, Ordering::SeqCst);
+    }
+
+    /// From now on it has no checkpoint, so that the log is not trimmed, or has one again.
+    pub fn keep_no_checkpoint(&self, forgetful: bool) {
+        self.forgetful.store(forgetful, Ordering::SeqCst);
     }
 
     /// How often it was started.
@@ -84,6 +91,10 @@ impl EventSource for FakeSource {
             context.events.emit(batch).await?;
             self.cycles.fetch_add(1, Ordering::SeqCst);
         }
+    }
+
+    async fn checkpoint(&self, last: Option<Sequence>) -> Result<Option<Sequence>, SourceError> {
+        Ok(last.filter(|_| !self.forgetful.load(Ordering::SeqCst)))
     }
 
     async fn stop(&self) -> Result<(), SourceError> {

@@ -37,6 +37,11 @@ impl Wal {
         shown.committed = shown.committed.max(Some(upto));
     }
 
+    /// The agent has this and no more, perhaps less than it had. Never waits for an append.
+    pub(crate) fn agent_has(&self, upto: Option<Sequence>) {
+        self.shared.shown().committed = upto;
+    }
+
     /// Deletes the segments whose every record is at or below `upto`: the smallest of what the agent committed, a ledger entry covers and the
     /// source's checkpoint holds. The segment that is written stays, and so does the one before until something behind it is synced.
     ///

@@ -117,11 +117,17 @@ fn lost((collector, reason): (&str, &str), count: usize, detail: &str) -> (Strin
         "wal_corrupt" => {
             format!("the write-ahead log of {collector} was damaged ({count} gaps in the last day){detail}")
         }
+        "not_received" => {
+            format!("the store lacks events that {collector} has no more ({count} gaps in the last day){detail}")
+        }
         _ => format!("{collector} lost events, {reason} ({count} gaps in the last day){detail}"),
     };
     let remedy = match reason {
         "wal_corrupt" => "check the disk and who can write to the data directory; the damaged segment was kept aside",
         "wal_bound" => "raise wal.max_bytes of procmond, and see why the agent did not take its events",
+        "not_received" => {
+            "the table coverage says of which time; `audit verify` names them, and a newer backup may have them"
+        }
         "wal_disk" => "make room on the disk of the data directory",
         _ => "see the table coverage for when and why",
     };
@@ -153,6 +159,8 @@ mod tests {
         assert!(losses.iter().all(|(_, remedy)| !remedy.is_empty()));
         assert_eq!(of(&[], 3).len(), 1);
         assert!(of(&[gap("subscriber_slow")], 0).is_empty());
+        let missing = of(&[gap("not_received")], 0);
+        assert!(missing[0].0.contains("lacks events") && missing[0].1.contains("coverage"), "{missing:?}");
         let gone =
             ["alerts_retention", "alerts_undelivered"].map(gap).map(|gap| CoverageGap { count: Some(7), ..gap });
         let told = of(&gone, 0);

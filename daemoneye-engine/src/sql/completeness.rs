@@ -124,8 +124,8 @@ pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
         reason::COLLECTOR_UNAVAILABLE => Some(Degraded::CollectorUnavailable),
         reason::SEGMENTS_UNREGISTERED | reason::WAL_UNREADABLE => Some(Degraded::DataUnreadable),
         reason::WAL_BEYOND_BOUND => Some(Degraded::Capped),
-        // undecodable, shed, wal_bound, wal_corrupt, wal_disk, wal_oversize, and what a newer collector may tell: events that
-        // were there once and are not here.
+        // not_received, undecodable, shed, wal_bound, wal_corrupt, wal_disk, wal_oversize, and what a newer collector may tell:
+        // events that were there once and are not here.
         _ => Some(Degraded::EventsShed),
     }
 }
@@ -185,7 +185,9 @@ mod tests {
             assert_eq!(of_gap(unread), Some(Degraded::DataUnreadable), "{unread}");
         }
         assert_eq!(of_gap("wal_beyond_bound"), Some(Degraded::Capped));
-        for lost in ["undecodable", "shed", "wal_bound", "wal_corrupt", "wal_disk", "wal_oversize", "not known yet"] {
+        for lost in
+            ["not_received", "undecodable", "shed", "wal_bound", "wal_corrupt", "wal_disk", "wal_oversize", "new"]
+        {
             assert_eq!(of_gap(lost), Some(Degraded::EventsShed), "{lost}");
         }
         for kept in [

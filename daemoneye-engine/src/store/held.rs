@@ -234,18 +234,19 @@ fn repeated_rows(batch: &RecordBatch, seen: Sequence) -> usize {
 }
 
 impl Store {
-    /// The part of `batch` that has not been appended yet: what detection has to look at. `None`: all of it is a replay.
+    /// The part of `batch` that has not been appended yet, with a gap for what is missing before it: what detection has to look
+    /// at. `None`: all of it is a replay.
     #[must_use]
     pub fn unseen(&self, batch: EventBatch) -> Option<EventBatch> {
-        let seen = {
-            let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
-            held.seen.get(batch.collector.as_ref()).copied()
-        };
-        after(batch, seen)
+        let held = self.held.read().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let seen = held.seen.get(batch.collector.as_ref()).copied();
+        let mut batch = after(batch, seen)?;
+        held.note_unreceived(&mut batch);
+        Some(batch)
     }
 
     /// Puts events into the open segment, where queries see them at once. Rows at or below the collector's high-water mark
-    /// are dropped: a replay adds nothing.
+    /// are dropped: a replay adds nothing. What is missing between that mark and the batch is a gap.
     ///
     /// # Errors
     /// [`StoreError::LimitOpenSegment`] when sealing has failed for long; the batch is then not taken and may come again.
@@ -264,6 +265,7 @@ impl Store {
         let Some(mut batch) = after(batch, seen) else {
             return Ok(Appended { rows: 0, replayed: offered, last: seen.unwrap_or(last) });
         };
+        held.note_unreceived(&mut batch);
         let rows = batch.batch.num_rows();
         let changes = mem::take(&mut batch.live);
         let name = Arc::clone(&batch.collector);

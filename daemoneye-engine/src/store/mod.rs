@@ -57,6 +57,7 @@ mod stats;
 mod strays;
 mod system;
 mod tail;
+mod unreceived;
 mod value;
 mod verify;
 mod versions;

@@ -12,6 +12,8 @@ pub(crate) const LIFETIMES_RETENTION: &str = "lifetimes_retention";
 pub(crate) const COLLECTOR_UNAVAILABLE: &str = "collector_unavailable";
 /// Events of a kind that is not stored.
 pub(crate) const NO_TABLE: &str = "no_table";
+/// A stream goes on behind records that never came.
+pub(crate) const NOT_RECEIVED: &str = "not_received";
 /// The table of live processes was full.
 pub(crate) const PROCESSES_FULL: &str = "processes_full";
 /// Removed because of its age.

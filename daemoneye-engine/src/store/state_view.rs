@@ -13,10 +13,11 @@ use uuid::Uuid;
 use super::alert::{Listed, StoredAlert, listed};
 use super::coverage::{CoverageRow, StoredGap};
 use super::outbox::{Delivery, DeliveryRow};
-use super::state::{ALERTS, COVERAGE, DELIVERIES, META, RULE_VERSIONS, RULES, SCANS, SYSTEM, key};
+use super::state::{ALERTS, COVERAGE, COVERAGE_NEWEST, DELIVERIES, META, RULE_VERSIONS, RULES, SCANS, SYSTEM, key};
+use super::unreceived::Told;
 use super::value::{Record, Stored};
 use super::versions::RuleText;
-use super::{AlertFilter, Store, StoreError};
+use super::{AlertFilter, Store, StoreError, reason};
 
 /// Rows as they are read; after an error come none.
 pub type Rows<T> = Box<dyn Iterator<Item = Result<T, StoreError>> + Send>;
@@ -132,13 +133,38 @@ impl StateView {
         self.each(DELIVERIES, |(sink, id): (&str, u128), row: DeliveryRow| row.into_delivery(sink, id))
     }
 
-    /// Every gap: those that are stored by time, and then those that wait in memory for the next seal.
+    /// Every gap: those that are stored by time, and then those that wait in memory for the next seal; without what was told
+    /// twice.
     ///
     /// # Errors
     /// [`StoreError`] when `state.redb` fails.
     pub fn coverage(&self) -> Result<Rows<CoverageRow>, StoreError> {
+        let holes = self.holes()?;
+        if holes.is_empty() {
+            return Ok(Box::new(self.gaps()?));
+        }
+        let told = Told::of(holes, self.gaps()?.map(|row| Ok(row?.gap)))?;
+        let rest = move |row: CoverageRow| Some(CoverageRow { gap: told.rest(row.gap)?, ..row });
+        Ok(Box::new(self.gaps()?.filter_map(move |row| row.map(&rest).transpose())))
+    }
+
+    fn gaps(&self) -> Result<Gaps, StoreError> {
         let stored = self.each(COVERAGE, |(_, id), gap: StoredGap| CoverageRow { id, gap: gap.into_gap() })?;
-        Ok(Box::new(Gaps { stored, waiting: self.waiting.clone().into() }))
+        Ok(Gaps { stored, waiting: self.waiting.clone().into() })
+    }
+
+    /// The collectors in whose streams records are missing.
+    fn holes(&self) -> Result<Vec<String>, StoreError> {
+        let waiting = self.waiting.iter().filter(|gap| gap.reason == reason::NOT_RECEIVED);
+        let mut holes: Vec<String> = waiting.map(|gap| gap.collector.clone()).collect();
+        for newest in self.transaction.open_table(COVERAGE_NEWEST)?.range::<(&str, &str)>(..)? {
+            let (kind, _) = newest?;
+            let (collector, reason) = kind.value();
+            if reason == reason::NOT_RECEIVED {
+                holes.push(collector.to_owned());
+            }
+        }
+        Ok(holes)
     }
 
     /// When the first gap that is stored begins, µs since the Unix epoch.

@@ -433,6 +433,7 @@ async fn every_reason_of_a_gap_means_what_it_says() {
     const ALL: &str = "SELECT count(*) FROM process_events";
     for (reason, told) in [
         ("collector_unavailable", Some("collector_unavailable")),
+        ("not_received", Some("events_shed")),
         ("undecodable", Some("events_shed")),
         ("shed", Some("events_shed")),
         ("wal_bound", Some("events_shed")),

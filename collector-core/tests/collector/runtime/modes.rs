@@ -136,6 +136,42 @@ async fn a_commit_trims_the_log_and_heartbeats_carry_health() {
     broker.shutdown().await;
 }
 
+/// A backup of its store was put back.
+#[tokio::test]
+async fn an_agent_that_comes_back_with_less_gets_what_the_log_has_before_that_goes() {
+    let house = House::new();
+    house.source.keep_no_checkpoint(true);
+    let (broker, running, stop) = house.begun().await;
+    for n in 0..10 {
+        house.source.feed(events(n * 200..n * 200 + 200)).await;
+    }
+    house.has_received(2000).await;
+    let (has, last) = {
+        let received = house.received.lock().unwrap();
+        (received[499].sequence.unwrap(), received.last().unwrap().sequence.unwrap())
+    };
+    broker.commit("test", last);
+    broker.shutdown().await;
+    *house.agent.committed.lock().unwrap() = Some(has);
+    house.received.lock().unwrap().clear();
+    let broker = house.broker().await;
+    house.registered(2).await;
+    house.source.keep_no_checkpoint(false);
+    house.source.feed(events(2000..2001)).await;
+    house.has_received(1501).await;
+    let newest = house.received.lock().unwrap().last().unwrap().sequence.unwrap();
+    let covers = |(name, told): &(String, serde_json::Value)| name == "event-range" && told["last"] == newest.number;
+    until("covered", async || actions(&house.data()).iter().any(covers)).await;
+    until("trimmed", async || health(&broker).await.trimmed.is_some()).await;
+    let begins = stored(&house.data())[0].sequence.unwrap();
+    assert!(begins.number <= has.number + 1, "it goes because it was committed once: {begins} {has}");
+    broker.commit("test", newest);
+    until("trimmed again", async || health(&broker).await.wal_segments == 1).await;
+    stop.cancel();
+    running.await.unwrap().unwrap();
+    broker.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_source_that_fails_is_told_and_tried_again() {
     struct Failing;
