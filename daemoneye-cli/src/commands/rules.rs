@@ -299,7 +299,7 @@ async fn reload(settings: &Settings) -> Result<Exit, CliError> {
         return Ok(Exit::Ok);
     }
     let texts: String = reloaded.problems.iter().map(|problem| describe(problem, None, false)).collect();
-    eprintln!("some files are refused; the rules that they held before stay in force:{texts}");
+    eprintln!("some files are refused; rules that a file of that name held before stay in force:{texts}");
     Ok(Exit::Refused)
 }
 

@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -201,7 +201,13 @@ impl Loading<'_> {
         let entries = match fs::read_dir(dir) {
             Ok(entries) => entries,
             Err(error) => {
-                let hint = Some("create the directory, make it readable, or take it out of the setting rules");
+                // A sandbox lets in what was there when the agent started, not what has its name since.
+                let hint = Some(match error.kind() {
+                    ErrorKind::PermissionDenied => {
+                        "make it readable; if it was replaced since the agent was started, restart the agent"
+                    }
+                    _ => "create the directory, make it readable, or take it out of the setting rules",
+                });
                 let message = format!("the directory cannot be read: {}", because(dir, &error));
                 self.problems.push(Refusal::whole(dir, message, hint));
                 return;
