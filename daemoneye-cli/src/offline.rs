@@ -93,7 +93,7 @@ impl OfflineAgent {
         String::from_utf8_lossy(bytes.get(from..).unwrap_or_default()).trim_end().to_owned()
     }
 
-    /// Ends it. It writes nothing, so nothing is lost by ending it at once.
+    /// Ends it. It keeps nothing, so nothing is lost by ending it at once.
     pub(crate) async fn stop(mut self) {
         // Fails only when it has ended already.
         self.child.kill().await.unwrap_or_default();

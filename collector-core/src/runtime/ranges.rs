@@ -78,6 +78,8 @@ impl Shared {
                 return;
             }
         };
+        // An agent that has less may have come meanwhile.
+        let Some(held) = self.committed.borrow().map(|now| now.min(held)) else { return };
         match self.on_the_log(move |wal| wal.trim(held)).await {
             Some(Ok(_)) | None => {}
             Some(Err(error)) => tracing::warn!(%error, "the write-ahead log cannot be trimmed"),

@@ -126,7 +126,7 @@ fn lost((collector, reason): (&str, &str), count: usize, detail: &str) -> (Strin
         "wal_corrupt" => "check the disk and who can write to the data directory; the damaged segment was kept aside",
         "wal_bound" => "raise wal.max_bytes of procmond, and see why the agent did not take its events",
         "not_received" => {
-            "the table coverage says of which time; `audit verify` names them, and a newer backup may have them"
+            "the table coverage says of which time; if a backup was put back, `audit verify --rows` names them and a newer one may have them"
         }
         "wal_disk" => "make room on the disk of the data directory",
         _ => "see the table coverage for when and why",

@@ -92,6 +92,12 @@ async fn serve(settings: Settings, jail: Dropped, dir: &Path, transient: bool) -
     store.ledger_lies_in(settings.procmond.audit_dir.clone().unwrap_or_else(|| store.ledger_dir()));
     platform::mask_new_files(GroupMay::Write);
     let socket = settings.cli_socket();
+    // Its queries may have spilled beside the socket, and what lies there is removed at a start.
+    if platform::answers(&socket) {
+        let taken =
+            std::io::Error::new(ErrorKind::AddrInUse, "another agent serves there; choose another --runtime-dir");
+        return Err(AgentError::io("serve", &socket, taken));
+    }
     let service = Operators::offline(Arc::new(store), settings)
         .map_err(|source| AgentError::io("start the query thread", "", source))?;
     let shutdown = CancellationToken::new();

@@ -72,6 +72,9 @@ impl NewFile {
         self.file.sync_all()?;
         rename(&self.partial, &self.path)?;
         self.whole = true;
+        let dir = self.path.parent().filter(|dir| !dir.as_os_str().is_empty());
+        // It has its name; a directory that may not be read cannot be synced.
+        drop(sync_dir(dir.unwrap_or_else(|| Path::new("."))));
         Ok(())
     }
 }
@@ -106,7 +109,7 @@ fn beside(path: &Path) -> io::Result<PathBuf> {
     Ok(path.with_file_name(partial))
 }
 
-/// Replaces nothing, also not what came meanwhile.
+/// Replaces nothing; what came meanwhile neither, where the file system can refuse to.
 fn rename(from: &Path, to: &Path) -> io::Result<()> {
     let mut partial = TempPath::try_from_path(from)?;
     // A failure is told by the owner, who removes it.

@@ -7,7 +7,9 @@
 use super::QueryError;
 use super::niceness::step_aside;
 use datafusion::common::{DataFusionError, Result};
-use datafusion::execution::memory_pool::{GreedyMemoryPool, MemoryConsumer, MemoryPool, MemoryReservation};
+use datafusion::execution::memory_pool::{
+    GreedyMemoryPool, MemoryConsumer, MemoryLimit, MemoryPool, MemoryReservation,
+};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -24,12 +26,18 @@ pub(crate) struct Allowance {
     cancel: CancellationToken,
     deadline: Mutex<Instant>,
     held: MemoryReservation,
+    pool: Arc<dyn MemoryPool>,
 }
 
 impl Allowance {
     /// Until `cancel` or `deadline`, with memory from `pool`.
     pub(crate) fn new(cancel: CancellationToken, deadline: Instant, pool: &Arc<dyn MemoryPool>) -> Arc<Self> {
-        Arc::new(Self { cancel, deadline: Mutex::new(deadline), held: MemoryConsumer::new("texts").register(pool) })
+        Arc::new(Self {
+            cancel,
+            deadline: Mutex::new(deadline),
+            held: MemoryConsumer::new("texts").register(pool),
+            pool: Arc::clone(pool),
+        })
     }
 
     /// For a statement that belongs to no query.
@@ -51,6 +59,11 @@ impl Allowance {
         self.held.try_grow(bytes)
     }
 
+    /// Fails when more is held than the pool has: some operators take what they need without asking.
+    pub(crate) fn within_memory(&self) -> Result<()> {
+        within(&self.pool)
+    }
+
     /// Why the query is over, if it is; whoever asks has worked for a while, and steps aside for others.
     pub(crate) fn over(&self) -> Option<Over> {
         step_aside();
@@ -66,6 +79,16 @@ impl Allowance {
     pub(crate) fn renew(&self, deadline: Instant) {
         *self.deadline.lock().unwrap_or_else(PoisonError::into_inner) = deadline;
         self.held.free();
+    }
+}
+
+/// Fails when more is held than the pool has.
+pub(crate) fn within(pool: &Arc<dyn MemoryPool>) -> Result<()> {
+    match pool.memory_limit() {
+        MemoryLimit::Finite(bytes) if pool.reserved() > bytes => {
+            Err(DataFusionError::ResourcesExhausted("more is held than was granted".to_owned()))
+        }
+        _ => Ok(()),
     }
 }
 

@@ -198,7 +198,8 @@ impl Job {
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
-        let lavish = first && (spread || several || thrift::helps(&physical));
+        let spills = self.environment.disk_manager.tmp_files_enabled();
+        let lavish = first && (spread || spills && (several || thrift::helps(&physical)));
         let physical = if thrifty { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
         session::narrow(&mut state, &physical);
@@ -219,10 +220,14 @@ impl Job {
         let doubt = match end {
             End::Unreadable(doubt) => doubt,
             End::Crowded(lack) => {
+                if !pages.restart() {
+                    self.tell(&run);
+                    return self.cut(lack);
+                }
                 let before = run.reserved_before;
                 drop(run);
                 self.memory_is_back(before).await;
-                return if pages.restart() { self.again(Manner::Thrifty, pages, out).await } else { self.cut(lack) };
+                return self.again(Manner::Thrifty, Some(lack), pages, out).await;
             }
             end => return end,
         };
@@ -231,7 +236,7 @@ impl Job {
         match doubt.failure() {
             Some(error) if !damaged => End::Failed(error),
             _ if !damaged || !pages.restart() => self.unreadable(),
-            _ => self.again(Manner::Again, pages, out).await,
+            _ => self.again(Manner::Again, None, pages, out).await,
         }
     }
 
@@ -243,12 +248,12 @@ impl Job {
         }
     }
 
-    /// From the beginning.
-    async fn again(&self, manner: Manner, pages: &mut Pages, out: &Out) -> End {
+    /// From the beginning; `lack`: what the first plan lacked, which stands where there is no other plan.
+    async fn again(&self, manner: Manner, lack: Option<Lack>, pages: &mut Pages, out: &Out) -> End {
         self.tally.rows.store(0, Ordering::Relaxed);
         let Prepared { stream, run, .. } = match self.planned(manner).await {
             Ok(prepared) => prepared,
-            Err(error) => return End::Failed(error),
+            Err(error) => return lack.map_or_else(|| End::Failed(error), |lack| self.cut(lack)),
         };
         match self.guarded(stream, &run, pages, out).await {
             End::Unreadable(doubt) => doubt.failure().map_or_else(|| self.unreadable(), End::Failed),

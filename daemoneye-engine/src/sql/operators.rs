@@ -29,7 +29,7 @@ use gate::gated;
 use grouped::grouped;
 use in_turn::in_turn;
 use metered::{Charge, Metered};
-use passing::{Between, through};
+use passing::{Between, Within, through};
 use sifted::sifted;
 use sliced::Sliced;
 use std::sync::Arc;
@@ -95,24 +95,24 @@ fn joined(node: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) -> Result<Ar
         if join.filter().is_none() && hands_on_all(*join.join_type()) {
             return over_counted_build_side(node, false);
         }
-        let filter = Some(gated(join.filter(), allowance));
+        let filter = Some(gated(join.filter(), allowance, false));
         let join = HashJoinExecBuilder::from(join).with_filter(filter).build()?;
         return over_counted_build_side(Arc::new(join), false);
     }
     if let Some(join) = node.downcast_ref::<NestedLoopJoinExec>() {
-        let filter = join.filter().map(|filter| gated(Some(filter), allowance));
+        let filter = join.filter().map(|filter| gated(Some(filter), allowance, false));
         let join = NestedLoopJoinExecBuilder::from(join).with_filter(filter).build()?;
         return over_counted_build_side(Arc::new(join), true);
     }
     if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
-        let Some(filter) = join.filter().as_ref() else { return Ok(node) };
-        let filter = Some(gated(Some(filter), allowance));
+        let Some(filter) = join.filter().as_ref() else { return Ok(through(&node, Within)) };
+        let filter = Some(gated(Some(filter), allowance, true));
         let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
         let orders = join.sort_options().to_vec();
         let nulls = join.null_equality();
         let join =
             SortMergeJoinExec::try_new(left, right, join.on().to_vec(), filter, join.join_type(), orders, nulls)?;
-        return Ok(Arc::new(join));
+        return Ok(through(&(Arc::new(join) as Arc<dyn ExecutionPlan>), Within));
     }
     if node.downcast_ref::<CrossJoinExec>().is_some() { over_counted_build_side(node, false) } else { Ok(node) }
 }

@@ -19,7 +19,10 @@ const SHOWN_COLUMNS: usize = 12;
 /// What the planner says, and what to do about it: the first that fits.
 const HINTS: [(&str, &str); 23] = [
     ("parsing timestamp", "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"),
-    ("to Nanosecond", "write a time of the years 1678 to 2261; a comparison with a column takes all years"),
+    (
+        "to Nanosecond",
+        "write a time of the years 1678 to 2261; a comparison of a column with plain text takes all years",
+    ),
     ("pattern", patterns::HINT),
     ("LIKE", "LIKE compares text: write CAST(column AS TEXT) LIKE …"),
     ("Timestamp", "compare a time with '2026-01-31 12:00:00' or datetime('now', '-1 hour')"),

@@ -64,7 +64,10 @@ pub(crate) fn counts_several(plan: &LogicalPlan) -> bool {
 fn several(node: &LogicalPlan) -> Option<&Aggregate> {
     let LogicalPlan::Aggregate(all) = node else { return None };
     let distinct = all.aggr_expr.iter().filter(|expr| is_distinct(expr)).count();
-    (all.group_expr.is_empty() && distinct > 1).then_some(all)
+    // What looks at an outer row is no input of its own, and of a LIMIT each reading could take other rows.
+    let takes_some = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Limit(_)));
+    let is_own = || all.input.all_out_ref_exprs().is_empty() && !all.input.exists(takes_some).unwrap_or(true);
+    (all.group_expr.is_empty() && distinct > 1 && is_own()).then_some(all)
 }
 
 fn is_distinct(expr: &Expr) -> bool {
@@ -78,7 +81,8 @@ pub(crate) fn helps(plan: &Arc<dyn ExecutionPlan>) -> bool {
 
 /// The same rows, from operators that spill.
 pub(crate) fn spilling(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
-    plan.transform_up(|node| {
+    // From above, as a merged join has an order that the joins over it would be taken to rely on.
+    plan.transform_down(|node| {
         if let Some(join) = mergeable(&node) {
             return Ok(Transformed::yes(merged(join)?));
         }
@@ -102,11 +106,14 @@ fn many_first(node: &Arc<dyn ExecutionPlan>) -> Option<(&SortExec, usize)> {
     sort.fetch().filter(|first| *first > FIRST).map(|first| (sort, first))
 }
 
-/// A join that may be merged. Not one on whose order something above it may rely, nor a NOT IN to which one NULL is an answer:
-/// merging does not know it.
+/// A join that may be merged. Not one on whose order something above it may rely, nor a NOT IN to which one NULL is an answer, which
+/// merging does not know, nor one by real numbers, of which sorting knows two zeros.
 fn mergeable(node: &Arc<dyn ExecutionPlan>) -> Option<&HashJoinExec> {
     let join = node.downcast_ref::<HashJoinExec>()?;
-    (!join.null_aware && node.output_ordering().is_none()).then_some(join)
+    let schema = join.left().schema();
+    let is_real = |key: &PhysicalExprRef| key.data_type(&schema).map_or(true, |kind| kind.is_floating());
+    let may = !join.null_aware && node.output_ordering().is_none() && !join.on().iter().any(|(key, _)| is_real(key));
+    may.then_some(join)
 }
 
 fn merged(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
@@ -123,13 +130,21 @@ fn merged(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
         orders,
         join.null_equality(),
     )?;
-    let Some(kept) = &join.projection else { return Ok(Arc::new(merged)) };
+    let merged: Arc<dyn ExecutionPlan> = Arc::new(merged);
     let schema = merged.schema();
     let column = |at: &usize| {
         let name = schema.field(*at).name();
         (Arc::new(Column::new(name, *at)) as Arc<dyn PhysicalExpr>, name.clone())
     };
-    Ok(Arc::new(ProjectionExec::try_new(kept.iter().map(column), Arc::new(merged))?))
+    let kept = match &join.projection {
+        Some(kept) => Arc::new(ProjectionExec::try_new(kept.iter().map(column), merged)?) as Arc<dyn ExecutionPlan>,
+        None => merged,
+    };
+    // A LIMIT above it may stand in the join alone.
+    Ok(match join.fetch() {
+        Some(rows) => Arc::new(LocalLimitExec::new(kept, rows)),
+        None => kept,
+    })
 }
 
 /// All rows of all partitions, by these keys.

@@ -66,10 +66,9 @@ impl Store {
     /// The newest row or record, or when the backup was made. Times of events may lie: none is later than now.
     fn last_known_us(&self) -> Result<Option<i64>, StoreError> {
         let held = self.held.read().map_err(|_| StoreError::LockPoisoned)?;
-        let last = |file: &SegmentFile| file.ranges.iter().map(|range| range.last).max();
-        // Those that were stored while the clock stood far ahead are dated earlier than they are; the last of them says when that was.
-        let latest = held.every_file().max_by_key(|file| last(file)).map(|file| file.last_us);
-        let files = held.every_file().map(|file| file.dated.us()).chain(latest);
+        // A file whose every event lies behind its date was stored while the clock stood far ahead.
+        let until = |file: &SegmentFile| if file.first_us > file.dated.us() { file.last_us } else { file.dated.us() };
+        let files = held.every_file().map(|file| until(file));
         let times = held.open.batches.iter().filter_map(|batch| batch.column_by_name("time"));
         let times = times.filter_map(|column| column.as_primitive_opt::<TimestampMicrosecondType>());
         let newest = files.chain(times.filter_map(compute::max)).chain(self.made_us()).max();

@@ -19,8 +19,8 @@ use crate::ingest::{EventBatch, GapAt, UNDECODABLE};
 /// Reasons of what a collector's log lost begin with this.
 const LOG_REASONS: &str = "wal_";
 /// Why such records are missing.
-const DETAIL: &str = "neither the collector's log nor the store has them: they were stored once, and the store was replaced by one \
-                      that has less, as a backup has that is put back";
+const DETAIL: &str = "they never came, and their collector's log does not have them any more: it was full, which is told by itself, or the \
+                      store was replaced by one that has less, as a backup has that is put back";
 
 impl Held {
     /// Tells in `batch` what is missing before it, once however often the batch is offered.

@@ -14,8 +14,10 @@ use std::sync::Arc;
 
 /// The filter of a join behind the gate. A join without one gets one that is always true: an EXISTS over a million equal keys
 /// compares them all and has nothing to hand on meanwhile.
-pub(super) fn gated(filter: Option<&JoinFilter>, allowance: &Arc<Allowance>) -> JoinFilter {
-    let behind = |inner| Arc::new(Gate { inner, allowance: Arc::clone(allowance) });
+///
+/// `merging`: it stands in a merged join.
+pub(super) fn gated(filter: Option<&JoinFilter>, allowance: &Arc<Allowance>, merging: bool) -> JoinFilter {
+    let behind = |inner| Arc::new(Gate { inner, allowance: Arc::clone(allowance), merging });
     match filter {
         Some(filter) => JoinFilter::new(
             behind(Arc::clone(filter.expression())),
@@ -30,6 +32,7 @@ pub(super) fn gated(filter: Option<&JoinFilter>, allowance: &Arc<Allowance>) -> 
 struct Gate {
     inner: Arc<dyn PhysicalExpr>,
     allowance: Arc<Allowance>,
+    merging: bool,
 }
 
 impl PartialEq for Gate {
@@ -59,6 +62,10 @@ impl PhysicalExpr for Gate {
 
     fn evaluate(&self, batch: &RecordBatch) -> Result<ColumnarValue> {
         self.allowance.time()?;
+        // A merged join keeps what it has read back from the disk until its key is done, and asks nobody.
+        if self.merging {
+            self.allowance.within_memory()?;
+        }
         self.inner.evaluate(batch)
     }
 
@@ -67,8 +74,8 @@ impl PhysicalExpr for Gate {
     }
 
     fn with_new_children(self: Arc<Self>, mut children: Vec<Arc<dyn PhysicalExpr>>) -> Result<Arc<dyn PhysicalExpr>> {
-        let allowance = Arc::clone(&self.allowance);
-        Ok(children.pop().map_or(self as Arc<dyn PhysicalExpr>, |inner| Arc::new(Self { inner, allowance })))
+        let (allowance, merging) = (Arc::clone(&self.allowance), self.merging);
+        Ok(children.pop().map_or(self as Arc<dyn PhysicalExpr>, |inner| Arc::new(Self { inner, allowance, merging })))
     }
 
     fn fmt_sql(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

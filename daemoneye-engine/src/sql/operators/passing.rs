@@ -1,6 +1,7 @@
 //! A node that hands the batches of its only input on: partitions, order and columns are the input's unless it says otherwise.
 //! Between batches its thread steps aside for those that ingest.
 
+use super::super::allowance::within;
 use super::super::niceness::step_aside;
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
@@ -108,5 +109,22 @@ impl Passage for Between {
 
     fn pass(&self, input: SendableRecordBatchStream, _: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
         input
+    }
+}
+
+/// Batches as they come, while no more memory is held than there is: a merged join takes back what it spilled without asking.
+#[derive(Debug, Clone)]
+pub(super) struct Within;
+
+impl Passage for Within {
+    const NAME: &'static str = "Within";
+
+    fn pass(
+        &self,
+        input: SendableRecordBatchStream,
+        context: &TaskContext,
+    ) -> BoxStream<'static, Result<RecordBatch>> {
+        let pool = Arc::clone(context.memory_pool());
+        input.map(move |batch| within(&pool).and(batch)).boxed()
     }
 }

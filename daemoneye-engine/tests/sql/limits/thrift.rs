@@ -9,10 +9,14 @@ fn scarce(store: &Arc<Store>, memory_bytes: usize, threads: usize) -> QueryEngin
     engine(store, limits)
 }
 
-/// The names of a plan's operators.
+/// The operators of the plan that answered.
 async fn operators(engine: &QueryEngine, sql: &str) -> String {
-    let explained = run(engine, QueryRequest { explain: true, ..request(sql) }).await.unwrap().explained();
-    explained["operators"].to_string()
+    operators_within(engine, sql, 120_000).await
+}
+
+async fn operators_within(engine: &QueryEngine, sql: &str, deadline_ms: u32) -> String {
+    let explaining = QueryRequest { explain: true, deadline_ms: Some(deadline_ms), ..request(sql) };
+    run(engine, explaining).await.unwrap().explained()["operators"].to_string()
 }
 
 #[tokio::test]
@@ -20,7 +24,6 @@ async fn joins_beyond_the_memory_are_merged_from_the_disk_and_right() {
     let (_dir, store) = filled(60);
     let enough = engine(&store, patient());
     for threads in [1, 2] {
-        let scarce = scarce(&store, 12 * MIB, threads);
         for sql in [
             "SELECT count(*), max(a.command_line || b.seq) FROM process_events AS a JOIN process_events AS b \
              ON a.entity_id = b.entity_id",
@@ -32,8 +35,13 @@ async fn joins_beyond_the_memory_are_merged_from_the_disk_and_right() {
              WHERE a.entity_id = b.entity_id AND b.seq > a.seq AND b.command_line || '' > '')",
             "SELECT count(*), max(a.command_line) FROM process_events AS a WHERE a.entity_id || a.command_line IN (SELECT \
              b.entity_id || b.parent_command_line FROM process_events AS b)",
+            "SELECT count(*), count(c) FROM (SELECT a.command_line || b.command_line AS c FROM process_events AS a JOIN process_events AS b \
+             ON a.entity_id = b.entity_id LIMIT 10) AS s",
         ] {
+            let scarce = scarce(&store, 12 * MIB, threads);
             let (right, answer) = (ask(&enough, sql).await, ask(&scarce, sql).await);
+            let merged = operators(&scarce, sql).await.contains("SortMergeJoin");
+            assert!(merged || sql.contains("EXISTS"), "{sql}");
             assert_eq!((right.degraded().len(), right.rows.len()), (0, 1), "{sql}");
             assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{sql}");
             assert_eq!(answer.rows, right.rows, "{sql}");
@@ -67,12 +75,13 @@ async fn many_first_rows_of_an_order_are_sorted_where_they_do_not_fit() {
 
 #[tokio::test]
 async fn a_merged_join_whose_condition_nothing_passes_ends_with_its_deadline() {
-    let (_dir, store) = filled(20);
-    let limits = QueryLimits { memory_bytes: 5 * MIB, scratch: scratch(&store, SCRATCH), concurrent: 1, ..patient() };
+    let (_dir, store) = filled(40);
+    let limits = QueryLimits { memory_bytes: 6 * MIB, scratch: scratch(&store, SCRATCH), concurrent: 1, ..patient() };
     let engine = engine(&store, limits);
     let barren = "SELECT count(*) FROM process_events AS a JOIN process_events AS b \
                   ON a.event_type = b.event_type AND a.command_line || b.command_line ~ 'no such command'";
     let hurried = QueryRequest { deadline_ms: Some(8_000), ..request(barren) };
+    assert!(operators_within(&engine, barren, 8_000).await.contains("SortMergeJoin"));
     let answer = run(&engine, hurried).await.unwrap();
     assert_eq!(answer.degraded(), ["timed_out"]);
     assert_eq!(one(&engine, "SELECT 1").await.kind, Some(Kind::Integer(1)), "the slot is free again");
@@ -92,4 +101,29 @@ async fn several_counts_of_different_values_beyond_the_memory_are_right() {
         assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()));
         assert_eq!(answer.rows, right.rows);
     }
+}
+
+#[tokio::test]
+async fn rows_of_one_key_beyond_the_memory_are_cut() {
+    let (_dir, store) = filled(60);
+    let counted = "SELECT count(*), max(a.command_line || b.command_line) FROM process_events AS a JOIN process_events AS b \
+                   ON a.event_type = b.event_type AND a.command_line || b.command_line > ''";
+    let answer = ask(&scarce(&store, 6 * MIB, 1), counted).await;
+    assert_eq!((answer.degraded(), answer.rows.len()), (vec!["capped".to_owned()], 0), "{:?}", answer.lacks());
+}
+
+#[tokio::test]
+async fn what_no_other_plan_answers_is_cut_and_does_not_fail() {
+    let (_dir, store) = filled(30);
+    let joined = "SELECT count(*), max(a.command_line || b.seq) FROM process_events AS a JOIN process_events AS b \
+                  ON a.entity_id = b.entity_id";
+    let limits = QueryLimits { memory_bytes: 4 * MIB, scratch: None, threads: 1, ..patient() };
+    assert_eq!(ask(&engine(&store, limits), joined).await.degraded(), ["capped"], "nothing spills");
+    // Counts that look at an outer row stay together.
+    let correlated = "SELECT p.seq, (SELECT count(DISTINCT c.command_line) + count(DISTINCT c.executable_path) FROM process_events AS c \
+                      WHERE c.parent_entity_id = p.entity_id) AS n FROM process_events AS p ORDER BY p.command_line, p.seq LIMIT 9000";
+    let right = ask(&engine(&store, patient()), correlated).await;
+    assert_eq!((right.degraded().len(), right.rows.len()), (0, 9_000));
+    let answer = ask(&scarce(&store, 3 * MIB, 1), correlated).await;
+    assert!(answer.degraded() == ["capped"] || answer.rows == right.rows, "{:?}", answer.lacks());
 }
