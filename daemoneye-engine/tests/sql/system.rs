@@ -222,7 +222,7 @@ async fn a_deadline_that_cuts_a_query_over_many_alerts_degrades_the_answer() {
     let store = open(dir.path());
     (0..4).for_each(|seed| raise(&store, seed, 1_000));
     // Neither memory nor rows cut them before the deadline does.
-    let (deadline, memory_bytes) = (Duration::from_secs(120), 1024 * 1024 * 1024);
+    let (deadline, memory_bytes) = (Duration::from_secs(120), 2 * 1024 * 1024 * 1024);
     let limits = QueryLimits { deadline, memory_bytes, row_cap: u64::MAX, ..QueryLimits::default() };
     let engine = QueryEngine::new(Arc::clone(&store), limits, Arc::new(NoCollectors)).unwrap();
     // All of them take longer than any deadline that a test would wait for.
