@@ -1,10 +1,10 @@
 //! `import`: Sigma rules as ours, one JSON object a line for each, with the rule file that it became.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::io::{self, Write as _};
 use std::path::{Path, PathBuf};
 
-use daemoneye_engine::sigma::{self, Conversion, Reason, Verdict};
+use daemoneye_engine::sigma::{self, Conversion, Verdict};
 use daemoneye_lib::exit::Exit;
 use serde_json::json;
 
@@ -27,8 +27,7 @@ pub(crate) fn run(folder: &Path, lists_at: Option<&Path>) -> Result<Exit, AgentE
         say(&mut out, &json!({ "file": file, "verdict": refused, "reasons": [reason], "title": "", "sigma_id": "" }))?;
     }
     let names: BTreeMap<&Path, &str> = files.iter().map(|file| (file.path.as_path(), file.name.as_str())).collect();
-    let mut conversions = sigma::convert(&files, &lists);
-    refuse_repeated_ids(&mut conversions);
+    let conversions = sigma::convert(&files, &lists);
     let of_files = conversions.chunk_by(|a, b| a.file == b.file);
     for (conversion, several) in of_files.flat_map(|of| of.iter().map(|conversion| (conversion, of.len() > 1))) {
         is_whole &= conversion.verdict != Verdict::Refused;
@@ -37,25 +36,6 @@ pub(crate) fn run(folder: &Path, lists_at: Option<&Path>) -> Result<Exit, AgentE
     }
     out.flush().map_err(|source| AgentError::io("write the result", "", source))?;
     Ok(ended(is_whole))
-}
-
-/// Of rules with one id, one directory of them has only the first in force.
-fn refuse_repeated_ids(conversions: &mut [Conversion]) {
-    let mut first_of: HashMap<_, PathBuf> = HashMap::new();
-    for conversion in conversions.iter_mut().filter(|conversion| conversion.rule.is_some()) {
-        let Some(first) = first_of.get(&conversion.id) else {
-            first_of.insert(conversion.id, conversion.file.clone());
-            continue;
-        };
-        let message = format!(
-            "the id {} is also that of the rule in {}: give one of them an id of its own",
-            conversion.sigma_id,
-            first.display()
-        );
-        conversion.verdict = Verdict::Refused;
-        conversion.rule = None;
-        conversion.reasons.push(Reason::whole(message));
-    }
 }
 
 fn say(out: &mut impl io::Write, line: &serde_json::Value) -> Result<(), AgentError> {

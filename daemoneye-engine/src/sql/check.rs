@@ -207,15 +207,13 @@ fn hint(sql: &str) -> String {
 }
 
 /// What of other databases' SQL stands where the parser stopped, said otherwise.
-const OTHERWISE: [(&str, &str); 8] = [
+const OTHERWISE: [(&str, &str); 6] = [
     ("?", "bind values as $1, $2, …"),
     ("`", "write names as they are, or in \"double quotes\""),
     (",", "LIMIT 3 OFFSET 2 skips two rows"),
     (")", "a list has at least one value"),
     ("glob", "use LIKE with % and _, or REGEXP"),
     ("match", "use LIKE with % and _, or REGEXP"),
-    ("pragma", ".schema of the shell, or SELECT * FROM table LIMIT 1"),
-    ("top", "write LIMIT 10 at the end"),
 ];
 
 fn instead(sql: &str, at: Location) -> Option<&'static str> {
@@ -223,9 +221,14 @@ fn instead(sql: &str, at: Location) -> Option<&'static str> {
     let line = sql.lines().nth(line.checked_sub(1)?)?;
     let (from, _) = line.char_indices().nth(column.checked_sub(1)?)?;
     let (before, rest) = line.split_at_checked(from)?;
-    let found = OTHERWISE
-        .iter()
-        .find(|(what, _)| rest.get(..what.len()).is_some_and(|start| start.eq_ignore_ascii_case(what)));
+    // A whole word, or a sign.
+    let found = OTHERWISE.iter().find(|(what, _)| {
+        rest.split_at_checked(what.len()).is_some_and(|(start, after)| {
+            let goes_on =
+                what.ends_with(char::is_alphabetic) && after.starts_with(|c: char| c.is_alphanumeric() || c == '_');
+            start.eq_ignore_ascii_case(what) && !goes_on
+        })
+    });
     // Only what is meant: a comma may be missing its column, a bracket its value.
     let fits = |what: &str| match what {
         "," => before.to_ascii_lowercase().contains("limit"),

@@ -202,10 +202,7 @@ impl Job {
         let lavish = first && (spread || spills && (several || thrift::helps(&physical)));
         let physical = if thrifty { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
-        session::narrow(&mut state, &physical);
-        if thrifty {
-            thrift::narrow(&mut state, &physical);
-        }
+        session::narrow(&mut state, &physical, if thrifty { &thrift::SORTED } else { &session::SORTED });
         let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);

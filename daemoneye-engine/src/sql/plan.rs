@@ -17,7 +17,7 @@ use std::ops::ControlFlow;
 const SHOWN_COLUMNS: usize = 12;
 
 /// What the planner says, and what to do about it: the first that fits.
-const HINTS: [(&str, &str); 23] = [
+const HINTS: [(&str, &str); 21] = [
     ("parsing timestamp", "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"),
     (
         "to Nanosecond",
@@ -41,16 +41,17 @@ const HINTS: [(&str, &str); 23] = [
     ),
     ("join condition", "write JOIN … ON a.x = b.x; CROSS JOIN pairs all rows"),
     ("= Binary", "0x10 and X'10' are bytes: write 16"),
-    ("position", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
+    ("with position", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
     ("SELECT DISTINCT, ORDER BY", "select the column too, or order by one that is selected"),
     ("GROUP BY", "put the column into GROUP BY, or into an aggregate such as max(column)"),
-    ("specified more than once", "give each a name of its own"),
     ("more than once", "give each a name of its own"),
     ("one column", "let the subquery select one column"),
     ("Aggregate functions are not allowed", "conditions on aggregates stand in HAVING, after GROUP BY"),
     ("NTILE", "ntile(4) makes four parts: the number is at least 1"),
-    ("", "compare the types of the columns; CAST converts"),
 ];
+
+/// What to do where nothing else fits: most of what the planner refuses is of types.
+const TYPES: &str = "compare the types of the columns; CAST converts";
 
 /// [`super::check()`], then planning over the empty tables and the plan gate: everything that can be refused without running.
 ///
@@ -341,7 +342,7 @@ fn planner_words(message: String) -> (String, String) {
     if let (true, Some(name)) = (message.contains("failed to match any signature"), function_named(&message)) {
         return (format!("{name} does not take values of these types"), "CAST converts".to_owned());
     }
-    let hint = HINTS.iter().find(|(said, _)| message.contains(said)).map_or(patterns::HINT, |(_, hint)| hint);
+    let hint = HINTS.iter().find(|(said, _)| message.contains(said)).map_or(TYPES, |(_, hint)| hint);
     (message, hint.to_owned())
 }
 

@@ -28,17 +28,23 @@ use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionConfig;
 use datafusion::sql::parser::Statement;
 use datafusion::sql::sqlparser::ast;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// What a sort sets aside for merging, in bytes: a batch of each of some ten spilled files.
 const MERGE_BYTES: usize = 10 * 1024 * 1024;
-/// Cells of a batch that is sorted: some 1 MiB. A merge holds four batches of each spilled file, and with few files at a time it writes
-/// all rows again and again.
-const SORTED_CELLS: usize = 64 * 1024;
-/// Rows of such a batch at least: with half of it, a sort of all columns takes longer than with more files.
-const MIN_SORTED_ROWS: usize = 1024;
 const CATALOG: &str = "daemoneye";
 const SCHEMA: &str = "public";
+
+/// How large the batches are that a plan sorts.
+pub(crate) struct Batches {
+    pub(crate) cells: usize,
+    pub(crate) rows: RangeInclusive<usize>,
+}
+
+/// Cells: some 1 MiB. A merge holds four batches of each spilled file, and with few files at a time it writes all rows again and again.
+/// Rows: with half of the least, a sort of all columns takes longer than with more files.
+pub(crate) const SORTED: Batches = Batches { cells: 64 * 1024, rows: 1024..=usize::MAX };
 
 /// A session with these tables and nothing else.
 pub(crate) fn with_tables(
@@ -148,15 +154,15 @@ pub(crate) fn hasten(state: &mut SessionState, plan: &LogicalPlan) {
 }
 
 /// Lets a plan that sorts many columns work on batches of fewer rows.
-pub(crate) fn narrow(state: &mut SessionState, plan: &Arc<dyn ExecutionPlan>) {
-    let columns = sorted_columns(plan.as_ref());
-    let rows = SORTED_CELLS.checked_div(columns).unwrap_or(usize::MAX).max(MIN_SORTED_ROWS);
+pub(crate) fn narrow(state: &mut SessionState, plan: &Arc<dyn ExecutionPlan>, sorted: &Batches) {
+    let rows = sorted.cells.checked_div(sorted_columns(plan.as_ref())).unwrap_or(usize::MAX);
     let config = state.config_mut();
-    *config = config.clone().with_batch_size(rows.min(config.batch_size()));
+    let rows = rows.clamp(*sorted.rows.start(), *sorted.rows.end()).min(config.batch_size());
+    *config = config.clone().with_batch_size(rows);
 }
 
 /// The most columns that a sort of all its rows has.
-pub(crate) fn sorted_columns(plan: &dyn ExecutionPlan) -> usize {
+fn sorted_columns(plan: &dyn ExecutionPlan) -> usize {
     let sorts = plan.downcast_ref::<SortExec>().is_some_and(|sort| sort.fetch().is_none());
     let own = if sorts { plan.schema().fields().len() } else { 0 };
     plan.children().into_iter().fold(own, |most, input| most.max(sorted_columns(input.as_ref())))

@@ -3,11 +3,10 @@
 //! A hash join keeps one whole input, the first rows of an order are kept in a heap: neither can spill. Sorted inputs are
 //! merged row by row, and all rows are sorted before the first of them are taken.
 
-use super::session;
+use super::session::Batches;
 use datafusion::arrow::compute::SortOptions;
 use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion};
-use datafusion::execution::session_state::SessionState;
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
@@ -17,15 +16,12 @@ use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 /// First rows of an order that a heap may keep all the same.
 const FIRST: usize = 8192;
-/// Cells of a batch that is sorted: a sort that has spilled holds a few batches of each of its files, and here are several.
-const CELLS: usize = 16 * 1024;
-/// Rows of such a batch at least, and at most.
-const ROWS: RangeInclusive<usize> = 128..=1024;
+/// A sort that has spilled holds a few batches of each of its files, and here are several sorts.
+pub(crate) const SORTED: Batches = Batches { cells: 16 * 1024, rows: 128..=1024 };
 /// As joins compare keys.
 const ORDER: SortOptions = SortOptions { descending: false, nulls_first: true };
 
@@ -91,13 +87,6 @@ pub(crate) fn spilling(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn Execution
         Ok(Transformed::yes(Arc::new(LocalLimitExec::new(whole, first)) as Arc<dyn ExecutionPlan>))
     })
     .data()
-}
-
-/// Lets its sorts work on batches of fewer rows.
-pub(crate) fn narrow(state: &mut SessionState, plan: &Arc<dyn ExecutionPlan>) {
-    let rows = CELLS / session::sorted_columns(plan.as_ref()).max(1);
-    let config = state.config_mut();
-    *config = config.clone().with_batch_size(rows.clamp(*ROWS.start(), *ROWS.end()).min(config.batch_size()));
 }
 
 /// How many first rows of an order a heap keeps, where they are many.
