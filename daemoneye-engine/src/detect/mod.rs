@@ -33,4 +33,5 @@ pub use pace::{BUDGET, Mark};
 pub use refusal::Refusal;
 pub use rules::{Loaded, LoadedRule, RuleTest, TestFailure, TestReport};
 pub use set::{RuleSet, RuleStats};
+pub(crate) use window::RULE_ROWS;
 pub use window::{Filling, GRACE_US, WindowStats};

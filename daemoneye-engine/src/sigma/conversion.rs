@@ -92,12 +92,6 @@ impl Reason {
         Self { line: at.line(), column: at.column(), message: message.into() }
     }
 
-    /// Of the document as a whole.
-    #[must_use]
-    pub fn whole(message: impl Into<String>) -> Self {
-        Self { line: 0, column: 0, message: message.into() }
-    }
-
     /// `line:column: `, or nothing for the whole document.
     #[must_use]
     pub fn place(&self) -> String {

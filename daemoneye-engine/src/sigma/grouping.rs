@@ -1,9 +1,11 @@
 //! What the events of a correlation have in common: the fields of its `group-by`, each with the column that it is in the events of each
 //! rule. An alias may stand for another field in each of them.
 
-use daemoneye_lib::columns::process_event_column;
+use std::rc::Rc;
 
-use super::correlation::Part;
+use daemoneye_lib::columns::{Kind, process_event_column};
+
+use super::correlation::{Matches, Part};
 use super::document::{field, texts};
 use super::fields::{self, Target};
 use crate::detect::rules::yaml::{Node, Yaml};
@@ -11,12 +13,16 @@ use crate::detect::rules::yaml::{Node, Yaml};
 /// Names of groups whose columns are the names of others: a name stands once in an answer.
 const FURTHER: [&str; 8] = ["group_1", "group_2", "group_3", "group_4", "group_5", "group_6", "group_7", "group_8"];
 
+/// Groups, and the fields of `group-by` as they are written, each with the place of its group.
+pub(super) type Grouped = (Vec<Group>, Vec<(String, usize)>);
+
 /// One field of `group-by`.
 pub(super) struct Group {
     /// What the rule's answer calls it.
     pub(super) name: &'static str,
-    /// Its column in the events of each rule, in their order.
+    /// Its column in the matches of each rule, in their order.
     pub(super) columns: Vec<&'static str>,
+    kind: Option<Kind>,
 }
 
 impl Group {
@@ -27,37 +33,43 @@ impl Group {
 }
 
 /// The fields of `group-by`, with aliases resolved.
-pub(super) fn groups(node: &Node, parts: &[&Part]) -> Result<Vec<Group>, String> {
+pub(super) fn groups(node: &Node, parts: &[Rc<Part>]) -> Result<Grouped, String> {
+    let (mut each, mut fields): (Vec<Found>, Vec<(String, usize)>) = Default::default();
     if parts.is_empty() {
-        return Ok(Vec::new());
+        return Ok(Default::default());
     }
     let aliases = field(node, "aliases");
-    let mut each: Vec<Vec<&'static str>> = Vec::new();
     for name in texts(node, "group-by") {
         let alias = aliases.and_then(|aliases| field(aliases, &name));
-        let columns = match alias {
-            Some(alias) => parts.iter().map(|part| aliased(&name, alias, part)).collect::<Result<Vec<_>, _>>()?,
-            None => columns(&name, parts)?,
+        let of = |part: &Rc<Part>| match alias {
+            Some(alias) => aliased(&name, alias, part),
+            None => column(&name, part),
         };
-        let mut kinds = columns.iter().map(|column| process_event_column(column).map(|column| column.kind));
-        let first = kinds.next();
-        if kinds.any(|kind| Some(kind) != first) {
+        let (columns, kinds): (Vec<_>, Vec<_>) =
+            parts.iter().map(of).collect::<Result<Vec<_>, _>>()?.into_iter().unzip();
+        let kind = kinds.first().copied().flatten();
+        if kinds.iter().any(|other| *other != kind) {
             return Err(format!("{name} stands for columns of different kinds: {}", columns.join(", ")));
         }
-        if !each.contains(&columns) {
-            each.push(columns);
-        }
+        let place = each.iter().position(|(known, _)| *known == columns).unwrap_or_else(|| {
+            each.push((columns, kind));
+            each.len().saturating_sub(1)
+        });
+        fields.push((name, place));
     }
-    named(each)
+    Ok((named(each)?, fields))
 }
 
+/// A column of the matches of each rule, and of which kind they are.
+type Found = (Vec<&'static str>, Option<Kind>);
+
 /// Gives each group a name of its own, in whatever order they stand: what is one column is called by it, and the others by what is left.
-fn named(each: Vec<Vec<&'static str>>) -> Result<Vec<Group>, String> {
+fn named(each: Vec<Found>) -> Result<Vec<Group>, String> {
     let one = |columns: &[&'static str]| match columns {
         [first, rest @ ..] if rest.iter().all(|column| column == first) => Some(*first),
         _ => None,
     };
-    let mut taken: Vec<&'static str> = each.iter().filter_map(|columns| one(columns)).collect();
+    let mut taken: Vec<&'static str> = each.iter().filter_map(|(columns, _)| one(columns)).collect();
     let mut name = |columns: &[&'static str]| {
         let name = one(columns).or_else(|| {
             let free = columns.iter().chain(&FURTHER).find(|name| !taken.contains(*name)).copied();
@@ -66,15 +78,15 @@ fn named(each: Vec<Vec<&'static str>>) -> Result<Vec<Group>, String> {
         });
         name.ok_or_else(|| format!("group-by has more than {} aliases of the same columns", FURTHER.len()))
     };
-    each.into_iter().map(|columns| Ok(Group { name: name(&columns)?, columns })).collect()
+    each.into_iter().map(|(columns, kind)| Ok(Group { name: name(&columns)?, columns, kind })).collect()
 }
 
-/// The column of a field in the events of each rule.
-pub(super) fn columns(name: &str, parts: &[&Part]) -> Result<Vec<&'static str>, String> {
-    parts.iter().map(|part| column(name, part.in_security)).collect()
+/// The column of a field in the matches of each rule.
+pub(super) fn columns(name: &str, parts: &[Rc<Part>]) -> Result<Vec<&'static str>, String> {
+    parts.iter().map(|part| Ok(column(name, part)?.0)).collect()
 }
 
-fn aliased(name: &str, alias: &Node, part: &Part) -> Result<&'static str, String> {
+fn aliased(name: &str, alias: &Node, part: &Part) -> Result<(&'static str, Option<Kind>), String> {
     let Yaml::Map(pairs) = &alias.value else {
         return Err(format!("the alias {name} is {}, and a map of rules and fields is needed", alias.value.kind()));
     };
@@ -82,14 +94,31 @@ fn aliased(name: &str, alias: &Node, part: &Part) -> Result<&'static str, String
         return Err(format!("the alias {name} names no field of the rule {}", part.called()));
     };
     match &named.value {
-        Yaml::Text(named) => column(named, part.in_security),
+        Yaml::Text(named) => column(named, part),
         other => Err(format!("the alias {name} names fields, and this is {}", other.kind())),
     }
 }
 
-fn column(name: &str, in_security: bool) -> Result<&'static str, String> {
+/// Of an event any field that is a column; of what a correlation finds only what its matches have in common.
+fn column(name: &str, part: &Part) -> Result<(&'static str, Option<Kind>), String> {
+    let in_security = match &part.matches {
+        Matches::Correlated(of) => {
+            let place = of.fields.iter().find(|(field, _)| field == name).map(|(_, place)| *place);
+            let group = place.and_then(|place| of.groups.get(place));
+            return group.map(|group| (group.name, group.kind)).ok_or_else(|| {
+                format!(
+                    "{name} is not in the group-by of the correlation {}, of which nothing else is known",
+                    part.called()
+                )
+            });
+        }
+        Matches::Events { in_security, .. } => *in_security,
+        Matches::Nothing | Matches::Later => false,
+    };
     match fields::target(name, in_security) {
-        Some(Target::Column(column) | Target::Guid(column)) => Ok(column),
+        Some(Target::Column(column) | Target::Guid(column)) => {
+            Ok((column, process_event_column(column).map(|column| column.kind)))
+        }
         Some(_) => Err(format!("the field {name} has no column of its own to group or count by")),
         None => Err(format!("no column holds the field {name}")),
     }

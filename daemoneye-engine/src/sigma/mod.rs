@@ -21,6 +21,7 @@ mod text;
 mod write;
 
 use std::collections::{BTreeSet, HashMap};
+use std::rc::Rc;
 
 use serde_saphyr::Location;
 use uuid::Uuid;
@@ -29,6 +30,7 @@ pub use self::conversion::{Conversion, Reason, Verdict};
 pub use self::folder::{RuleFile, files};
 pub use self::lists::{Lists, read_lists};
 
+use self::correlation::{Matches, Part};
 use self::document::{Detection, Header};
 use self::expr::{Expr, quoted};
 use crate::detect::rules::yaml::{Node, Yaml, read_merged};
@@ -54,20 +56,17 @@ pub fn convert(files: &[RuleFile], lists: &Lists) -> Vec<Conversion> {
             Stage::Correlation(correlation) => correlations.push(*correlation),
         }
     }
-    let (correlated, replaced) = correlate(correlations, &done);
-    let mut conversions: Vec<Conversion> = done
-        .into_iter()
-        .map(|converted| {
-            let mut conversion = converted.conversion;
-            if conversion.rule.is_some() && replaced.contains(&conversion.sigma_id) {
-                conversion.rule = None;
-                let message = "it stands in a correlation and raises nothing by itself (generate: true would)";
-                conversion.reasons.push(Reason::new(converted.at, message));
-            }
-            conversion
-        })
-        .chain(correlated)
-        .collect();
+    let replaced = correlate(correlations, &mut done);
+    let alone = |converted: Converted| {
+        let mut conversion = converted.conversion;
+        if conversion.rule.is_some() && replaced.contains(&conversion.sigma_id) {
+            conversion.rule = None;
+            let message = "it stands in a correlation and raises nothing by itself (generate: true would)";
+            conversion.reasons.push(Reason::new(converted.at, message));
+        }
+        conversion
+    };
+    let mut conversions: Vec<Conversion> = done.into_iter().map(alone).collect();
     conversions.sort_by(|a, b| (&a.file, a.document).cmp(&(&b.file, b.document)));
     refuse_repeated_ids(&mut conversions);
     conversions
@@ -87,48 +86,42 @@ fn refuse_repeated_ids(conversions: &mut [Conversion]) {
     }
 }
 
-/// The correlations over the rules, and the ids of the rules that stand in them.
-fn correlate(correlations: Vec<(Draft<'_>, Node)>, done: &[Converted]) -> (Vec<Conversion>, BTreeSet<String>) {
-    let part = |converted: &Converted| correlation::Part {
-        id: converted.conversion.sigma_id.clone(),
-        name: converted.name.clone(),
-        place: converted.place.clone(),
-        is_correlation: false,
-        condition: converted.condition.clone(),
-        in_security: converted.in_security,
-        unmapped: converted.conversion.unmapped.clone(),
-    };
-    let whole = correlations.iter().map(|(draft, _)| correlation::Part {
-        id: draft.sigma_id(),
-        name: draft.header.name.clone(),
-        place: draft.place(),
-        is_correlation: true,
-        condition: None,
-        in_security: false,
-        unmapped: Vec::new(),
-    });
-    let parts: Vec<correlation::Part> = done.iter().map(part).chain(whole).collect();
+/// Adds the correlations to the rules that are done, those first that others refer to: the ids of the rules that stand in them.
+fn correlate(mut waiting: Vec<(Draft<'_>, Node)>, done: &mut Vec<Converted>) -> BTreeSet<String> {
+    let mut parts: Vec<Rc<Part>> = done.iter().map(|converted| Rc::clone(&converted.part)).collect();
+    let first = parts.len();
+    parts.extend(waiting.iter().map(|(draft, _)| Rc::new(draft.part(Matches::Later))));
+    let mut places: Vec<usize> = (first..parts.len()).collect();
     let mut replaced = BTreeSet::new();
-    let mut convert = |(draft, node): (Draft<'_>, Node)| {
-        let Some(correlation) = document::field(&node, "correlation") else { return draft.refused(Vec::new()) };
-        match correlation::convert(&node, correlation, &parts) {
-            Ok(correlated) => {
+    while !waiting.is_empty() {
+        let is_later = |part: &&Rc<Part>| matches!(part.matches, Matches::Later);
+        let waits = |name: &str| parts.iter().filter(is_later).any(|part| part.is_called(name));
+        let next = correlation::next_of(waiting.iter().map(|(_, node)| node), waits);
+        let ((draft, node), place) = (waiting.remove(next), places.remove(next));
+        let at = draft.at;
+        let mut part = draft.part(Matches::Nothing);
+        let conversion = match correlation::read(&node, &parts) {
+            Err(problems) => draft.refused(problems),
+            Ok(read) => {
                 let lack = |(rule, field): (String, String)| {
                     let message = format!("a part of its rule {rule} is missing: no column holds the field {field}");
-                    (Reason::new(correlation.referenced, message), field)
+                    (Reason::new(read.at, message), field)
                 };
-                let (reasons, unmapped) = correlated.unmapped.into_iter().map(lack).unzip();
-                let conversion = draft.finish(&correlated.sql, &correlated.dedup, Lacks { reasons, unmapped });
+                let (reasons, unmapped) = read.unmapped().into_iter().map(lack).unzip();
+                let conversion = draft.finish(&read.sql(), &read.dedup(), Lacks { reasons, unmapped });
                 // Where nothing stands in their place they go on by themselves: too much is better than nothing.
                 if conversion.rule.is_some() {
-                    replaced.extend(correlation::replaced(&node, correlation, &parts));
+                    replaced.extend(read.replaced(&node));
+                    part = Part { matches: Matches::Correlated(read), unmapped: conversion.unmapped.clone(), ..part };
                 }
                 conversion
             }
-            Err(problems) => draft.refused(problems),
-        }
-    };
-    (correlations.into_iter().map(&mut convert).collect(), replaced)
+        };
+        let part = Rc::new(part);
+        parts.splice(place..=place, [Rc::clone(&part)]);
+        done.push(Converted { conversion, at, part });
+    }
+    replaced
 }
 
 /// Whether a file is Sigma's rather than a rule of ours: by the keys that only one of them has.
@@ -154,13 +147,9 @@ fn seems(text: &str, names: &[&str]) -> bool {
 /// A rule that is done, and what a correlation needs of it.
 struct Converted {
     conversion: Conversion,
-    name: Option<String>,
-    /// Where it begins, and the same as people find it.
+    /// Where it begins.
     at: Location,
-    place: String,
-    /// Its condition in SQL, if it has one.
-    condition: Option<String>,
-    in_security: bool,
+    part: Rc<Part>,
 }
 
 /// What there is to know about a rule, and the fields that it asks for and no column holds.
@@ -194,31 +183,34 @@ impl<'a> Draft<'a> {
     }
 
     fn convert(mut self, text: &str) -> Stage<'a> {
-        let (mut place, mut at) = (String::new(), Location::UNKNOWN);
-        let (name, in_security, condition, conversion) = match read_merged(text) {
-            Ok(node) => {
-                self.header = Header::read(&node);
-                let said =
-                    ["title", "correlation", "detection"].into_iter().find_map(|key| document::key_at(&node, key));
-                self.at = said.unwrap_or(node.referenced);
-                self.id_at = document::field(&node, "id").map_or(self.at, |id| id.referenced);
-                self.keywords =
-                    document::field(&node, "detection").is_some_and(|of| !document::keywords(of).is_empty());
-                place = self.place();
-                if document::field(&node, "correlation").is_some() {
-                    return Stage::Correlation(Box::new((self, node)));
-                }
-                let (name, in_security) = (self.header.name.clone(), self.in_security());
-                at = self.at;
-                let (condition, conversion) = self.rule(&node);
-                (name, in_security, condition, conversion)
-            }
+        let node = match read_merged(text) {
+            Ok(node) => node,
             Err(unreadable) => {
                 let message = format!("this is not YAML that we read: {}", unreadable.message);
-                (None, false, None, self.refused(vec![Reason::new(unreadable.location, message)]))
+                let part = Rc::new(Part { place: String::new(), ..self.part(Matches::Nothing) });
+                let conversion = self.refused(vec![Reason::new(unreadable.location, message)]);
+                return Stage::Done(Box::new(Converted { conversion, at: Location::UNKNOWN, part }));
             }
         };
-        Stage::Done(Box::new(Converted { conversion, name, at, place, condition, in_security }))
+        self.header = Header::read(&node);
+        let said = ["title", "correlation", "detection"].into_iter().find_map(|key| document::key_at(&node, key));
+        self.at = said.unwrap_or(node.referenced);
+        self.id_at = document::field(&node, "id").map_or(self.at, |id| id.referenced);
+        self.keywords = document::field(&node, "detection").is_some_and(|of| !document::keywords(of).is_empty());
+        if document::field(&node, "correlation").is_some() {
+            return Stage::Correlation(Box::new((self, node)));
+        }
+        let (at, in_security, part) = (self.at, self.in_security(), self.part(Matches::Nothing));
+        let (condition, conversion) = self.rule(&node);
+        let matches = condition.map_or(Matches::Nothing, |condition| Matches::Events { condition, in_security });
+        let part = Rc::new(Part { matches, unmapped: conversion.unmapped.clone(), ..part });
+        Stage::Done(Box::new(Converted { conversion, at, part }))
+    }
+
+    /// As correlations refer to it.
+    fn part(&self, matches: Matches) -> Part {
+        let (id, name, place) = (self.sigma_id(), self.header.name.clone(), self.place());
+        Part { id, name, place, matches, unmapped: Vec::new() }
     }
 
     fn rule(self, node: &Node) -> (Option<String>, Conversion) {

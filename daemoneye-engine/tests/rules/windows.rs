@@ -319,6 +319,10 @@ fn what_a_window_rule_cannot_be_is_refused_by_name() {
         ("SELECT a.pid, b.pid FROM process_events a JOIN process_events b ON a.time = b.time", "returns pid twice"),
         ("SELECT count(*) AS n FROM process_events WHERE time > current_date", "current_date"),
         (
+            "SELECT user, count(*) AS n FROM process_events WHERE time > now() - INTERVAL '1 day' GROUP BY user HAVING count(*) > 32768",
+            "counts more events than the 32768 that are kept for it",
+        ),
+        (
             "SELECT count(*) AS n FROM process_events WHERE name = 'hb' AND time > now() - INTERVAL '1 minute' HAVING count(*) = 0",
             "holds where there is no event",
         ),

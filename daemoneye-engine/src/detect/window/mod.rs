@@ -77,7 +77,7 @@ const RETRIES: u32 = 3;
 const ALL_BYTES: usize = 64 * 1024 * 1024;
 /// The most that one rule keeps: more is not joined in 100 ms.
 const RULE_BYTES: usize = 8 * 1024 * 1024;
-const RULE_ROWS: usize = 32_768;
+pub(crate) const RULE_ROWS: usize = 32_768;
 /// How long planning one rule may take before its patterns count as too slow.
 const LOAD: Duration = Duration::from_secs(10);
 

@@ -28,6 +28,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::super::compile::{self, Problem};
 use super::super::matcher::Test;
+use super::RULE_ROWS;
 use super::bounds::Reach;
 use super::kind::{decided_by, grows};
 use super::perils::{Peril, peril};
@@ -204,6 +205,11 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     let decides = |at: &usize| PROCESS_EVENTS.get(*at).is_some_and(|column| decided_by.contains(column.name));
     let (awaits, grows) = (scans.iter().any(|scan| scan.absent), grows(checked.query()));
     let threshold = threshold(checked, &scans, shape.filters, grows);
+    if threshold.as_ref().is_some_and(|threshold| threshold.least() > RULE_ROWS) {
+        let what =
+            format!("the rule counts more events than the {RULE_ROWS} that are kept for it, so it would find nothing");
+        return Err(Problem::of(checked.query(), what).hint("ask for fewer in a shorter time"));
+    }
     Ok(Planned {
         kept: kept(&read, dedup, threshold.as_ref()),
         awaits,

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use super::{file, lists};
 
 /// Rules `a`, `b` and `c`, each for the command line of that name.
-fn rules() -> String {
+pub(super) fn rules() -> String {
     let one = |name: &str| {
         format!(
             "---\ntitle: rule {name}\nid: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e1{name}\nname: rule_{name}\n\
@@ -214,8 +214,9 @@ fn what_a_correlation_cannot_say_is_refused_by_its_name() {
         ("timespan: 1m", "timespan: 1m\naliases: {User: {rule_b: User}}", "rule_a"),
         ("timespan: 1m", "timespan: 1m\naliases: {User: Image}", "a map of rules"),
         ("timespan: 1m", "timespan: 53w", "53w"),
-        ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "is a correlation itself: a chain"),
+        ("[rule_a]", "[7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f]", "refers back to it or stands in a circle"),
         ("{gte: 3}", "{lt: 1}", "can never be true"),
+        ("{gte: 3}", "{gte: 32769}", "at most the 32768 events that are kept for a rule"),
         ("{gte: 3}", "{gt: 3, lt: 4}", "can never be true"),
         ("{gte: 3}", "{gte: 3, field: User}", "an event_count counts events"),
         ("event_count", "temporal", "can never be true: of its rules 1 to 1"),
@@ -352,7 +353,7 @@ fn rules_of_a_refused_correlation_go_on_by_themselves() {
 }
 
 /// What a hunt with these rule files prints, in batches of so many lines.
-fn hunted(rules: &[(&str, &str)], events: &[Value], lines: usize) -> (Vec<(String, u64)>, Hunt) {
+pub(super) fn hunted(rules: &[(&str, &str)], events: &[Value], lines: usize) -> (Vec<(String, u64)>, Hunt) {
     let dir = tempfile::tempdir().unwrap();
     let paths: Vec<_> = rules.iter().map(|(name, _)| dir.path().join(name)).collect();
     for (path, (_, text)) in paths.iter().zip(rules) {
@@ -374,7 +375,7 @@ fn hunted(rules: &[(&str, &str)], events: &[Value], lines: usize) -> (Vec<(Strin
     (found, hunt)
 }
 
-fn at(second: i64, command_line: &str) -> Value {
+pub(super) fn at(second: i64, command_line: &str) -> Value {
     json!({"UtcTime": format!("2026-01-31 12:00:{second:02}.000"), "CommandLine": command_line, "User": "root", "seq": 99})
 }
 

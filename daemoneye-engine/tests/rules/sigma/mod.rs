@@ -2,6 +2,7 @@
 //! decided by the row matcher and by DataFusion.
 
 mod cases;
+mod chains;
 mod conditions;
 mod correlations;
 mod events;
