@@ -8,14 +8,14 @@ use super::pages::{Pages, page_columns, unique_names};
 use super::refusal::spoken;
 use super::suspects::{Doubt, Suspects, gave_way};
 use super::tables::{self, QueryView};
-use super::{QueryError, SystemTables, check, explain, operators, params, plan, session, thrift};
+use super::{QueryError, SystemTables, check, explain, half, operators, params, plan, session, thrift};
 use crate::store::Store;
 use daemoneye_lib::model::Degraded;
 use daemoneye_lib::proto::{QueryRequest, ResultColumn, ResultPage};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::DataFusionError;
-use datafusion::execution::SendableRecordBatchStream;
 use datafusion::execution::runtime_env::RuntimeEnv;
+use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::{ExecutionPlan, execute_stream};
 use futures::{FutureExt as _, StreamExt as _};
 use std::panic::AssertUnwindSafe;
@@ -91,7 +91,7 @@ struct Run {
     /// Keeps the snapshot's files from being removed while they are read.
     view: Arc<QueryView>,
     allowance: Arc<Allowance>,
-    /// Another plan may do with less memory: one thread in place of several, or what spills in place of what does not.
+    /// Another plan may do with less memory: one thread in place of several, what spills in place of what does not, smaller batches.
     lavish: bool,
     /// Bytes of the pool that others held when it began.
     reserved_before: usize,
@@ -192,18 +192,22 @@ impl Job {
         let misfit = || bare.as_ref().and_then(|plan| params::misfit(plan, &state, &self.request.params));
         let planning = |error: DataFusionError| planning(error).of_parameter(misfit());
         let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
-        let several = first && thrift::counts_several(&plan);
         let plan = if thrifty { thrift::parted(plan).map_err(planning)? } else { plan };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
         let spills = self.environment.disk_manager.tmp_files_enabled();
-        let lavish = first && (spread || spills && (several || thrift::helps(&physical)));
+        let lavish = first && (spread || spills);
         let physical = if thrifty { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
         session::narrow(&mut state, &physical, if thrifty { &thrift::SORTED } else { &session::SORTED });
-        let stream = execute_stream(Arc::clone(&physical), state.task_ctx());
+        let mut context = TaskContext::from(&state);
+        if spread {
+            context = context
+                .with_runtime(half::of(&self.environment).map_err(|error| QueryError::Execution(spoken(&error)))?);
+        }
+        let stream = execute_stream(Arc::clone(&physical), Arc::new(context));
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);
         Ok(Prepared { stream, run: Run { plan: physical, view, allowance, lavish, reserved_before }, columns })

@@ -15,6 +15,7 @@ mod execute;
 mod explain;
 mod export;
 mod functions;
+mod half;
 mod instant;
 pub(crate) mod lists;
 mod lower;

@@ -29,7 +29,7 @@ use gate::gated;
 use grouped::grouped;
 use in_turn::in_turn;
 use metered::{Charge, Metered};
-use passing::{Between, Within, through};
+use passing::{Between, Compact, Within, through};
 use sifted::sifted;
 use sliced::Sliced;
 use std::sync::Arc;
@@ -105,9 +105,8 @@ fn joined(node: Arc<dyn ExecutionPlan>, allowance: &Arc<Allowance>) -> Result<Ar
         return over_counted_build_side(Arc::new(join), true);
     }
     if let Some(join) = node.downcast_ref::<SortMergeJoinExec>() {
-        let Some(filter) = join.filter().as_ref() else { return Ok(through(&node, Within)) };
-        let filter = Some(gated(Some(filter), allowance, true));
-        let (left, right) = (Arc::clone(join.left()), Arc::clone(join.right()));
+        let filter = join.filter().as_ref().map(|filter| gated(Some(filter), allowance, true));
+        let (left, right) = (through(join.left(), Compact), through(join.right(), Compact));
         let orders = join.sort_options().to_vec();
         let nulls = join.null_equality();
         let join =

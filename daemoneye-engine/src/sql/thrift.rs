@@ -6,7 +6,7 @@
 use super::session::Batches;
 use datafusion::arrow::compute::SortOptions;
 use datafusion::common::Result;
-use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
@@ -47,16 +47,6 @@ pub(crate) fn parted(plan: LogicalPlan) -> Result<LogicalPlan> {
     .data()
 }
 
-/// Whether [`parted`] makes another plan of it.
-pub(crate) fn counts_several(plan: &LogicalPlan) -> bool {
-    let mut found = false;
-    let walked = plan.apply_with_subqueries(|node| {
-        found |= several(node).is_some();
-        Ok(TreeNodeRecursion::Continue)
-    });
-    walked.is_ok() && found
-}
-
 fn several(node: &LogicalPlan) -> Option<&Aggregate> {
     let LogicalPlan::Aggregate(all) = node else { return None };
     let distinct = all.aggr_expr.iter().filter(|expr| is_distinct(expr)).count();
@@ -68,11 +58,6 @@ fn several(node: &LogicalPlan) -> Option<&Aggregate> {
 
 fn is_distinct(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(call) if call.params.distinct))).unwrap_or(false)
-}
-
-/// Whether [`spilling`] makes another plan of it.
-pub(crate) fn helps(plan: &Arc<dyn ExecutionPlan>) -> bool {
-    plan.exists(|node| Ok(mergeable(node).is_some() || many_first(node).is_some())).unwrap_or(false)
 }
 
 /// The same rows, from operators that spill.

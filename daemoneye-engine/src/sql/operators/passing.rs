@@ -3,6 +3,7 @@
 
 use super::super::allowance::within;
 use super::super::niceness::step_aside;
+use datafusion::arrow::array::{ArrayRef, AsArray as _};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::Result;
 use datafusion::common::tree_node::TreeNodeRecursion;
@@ -112,6 +113,26 @@ impl Passage for Between {
     }
 }
 
+/// Batches whose texts are their own. Those of a merge of spilled files refer to everything that was read of each file, and a join
+/// that keeps one keeps, and pays for, all of that, once for each column.
+#[derive(Debug, Clone)]
+pub(super) struct Compact;
+
+impl Passage for Compact {
+    const NAME: &'static str = "Compact";
+
+    fn pass(&self, input: SendableRecordBatchStream, _: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
+        let compact = |batch: RecordBatch| {
+            let columns = batch.columns().iter().map(|column| match column.as_string_view_opt() {
+                Some(texts) => Arc::new(texts.gc()) as ArrayRef,
+                None => Arc::clone(column),
+            });
+            Ok(RecordBatch::try_new(batch.schema(), columns.collect())?)
+        };
+        input.map(move |batch| batch.and_then(compact)).boxed()
+    }
+}
+
 /// Batches as they come, while no more memory is held than there is: a merged join takes back what it spilled without asking.
 #[derive(Debug, Clone)]
 pub(super) struct Within;
@@ -126,5 +147,25 @@ impl Passage for Within {
     ) -> BoxStream<'static, Result<RecordBatch>> {
         let pool = Arc::clone(context.memory_pool());
         input.map(move |batch| within(&pool).and(batch)).boxed()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use datafusion::arrow::array::StringViewArray;
+    use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
+
+    #[tokio::test]
+    async fn compact_batches_keep_none_of_the_texts_beside_their_own() {
+        let text = |row: usize| format!("a command line of some length, of row {row}");
+        let all: ArrayRef = Arc::new(StringViewArray::from_iter_values((0..10_000).map(text)));
+        let one = RecordBatch::try_from_iter([("command_line", all)]).unwrap().slice(4_711, 1);
+        assert!(one.get_array_memory_size() > 100_000, "it refers to all of them");
+        let input = RecordBatchStreamAdapter::new(one.schema(), futures::stream::iter([Ok(one.clone())]));
+        let passed: Vec<_> = Compact.pass(Box::pin(input), &TaskContext::default()).collect().await;
+        let [Ok(passed)] = passed.as_slice() else { panic!("{passed:?}") };
+        assert_eq!(*passed, one);
+        assert!(passed.get_array_memory_size() < 1_000, "{}", passed.get_array_memory_size());
     }
 }

@@ -74,6 +74,20 @@ async fn many_first_rows_of_an_order_are_sorted_where_they_do_not_fit() {
 }
 
 #[tokio::test]
+async fn numbers_of_rows_in_an_order_beyond_the_memory_are_right() {
+    let (_dir, store) = filled(60);
+    const NUMBERED: &str = "SELECT max(n), max(n || c) FROM (SELECT row_number() OVER (ORDER BY command_line, seq) AS n, \
+                            command_line || seq AS c FROM process_events) AS s";
+    let right = ask(&engine(&store, patient()), NUMBERED).await;
+    assert_eq!((right.degraded().len(), right.rows.len()), (0, 1));
+    for threads in [1, 2] {
+        let answer = ask(&scarce(&store, 4 * MIB, threads), NUMBERED).await;
+        assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{threads} threads");
+        assert_eq!(answer.rows, right.rows);
+    }
+}
+
+#[tokio::test]
 async fn a_merged_join_whose_condition_nothing_passes_ends_with_its_deadline() {
     let (_dir, store) = filled(40);
     let limits = QueryLimits { memory_bytes: 6 * MIB, scratch: scratch(&store, SCRATCH), concurrent: 1, ..patient() };
@@ -105,10 +119,10 @@ async fn several_counts_of_different_values_beyond_the_memory_are_right() {
 
 #[tokio::test]
 async fn rows_of_one_key_beyond_the_memory_are_cut() {
-    let (_dir, store) = filled(60);
+    let (_dir, store) = filled(20);
     let counted = "SELECT count(*), max(a.command_line || b.command_line) FROM process_events AS a JOIN process_events AS b \
                    ON a.event_type = b.event_type AND a.command_line || b.command_line > ''";
-    let answer = ask(&scarce(&store, 6 * MIB, 1), counted).await;
+    let answer = ask(&scarce(&store, 2 * MIB, 1), counted).await;
     assert_eq!((answer.degraded(), answer.rows.len()), (vec!["capped".to_owned()], 0), "{:?}", answer.lacks());
 }
 
