@@ -63,6 +63,11 @@ impl Bounds {
         }
     }
 
+    /// How much was read.
+    pub(super) const fn len(&self) -> usize {
+        self.firm.len() + self.loose.len()
+    }
+
     /// Takes what holds only where something is found.
     pub(super) fn loosen(&mut self, inside: Self) {
         self.loose.extend(inside.firm.into_iter().chain(inside.loose));

@@ -203,7 +203,7 @@ fn planned(checked: &Checked, window_us: Option<i64>, dedup: &[String]) -> Resul
     }
     let read = std::mem::take(&mut *input.read.lock().unwrap_or_else(PoisonError::into_inner));
     let decides = |at: &usize| PROCESS_EVENTS.get(*at).is_some_and(|column| decided_by.contains(column.name));
-    let (awaits, grows) = (scans.iter().any(|scan| scan.absent), grows(checked.query()));
+    let (awaits, grows) = (scans.iter().any(|scan| scan.absent), grows(checked.query()) && !shape.ages);
     let threshold = threshold(checked, &scans, shape.filters, grows);
     if threshold.as_ref().is_some_and(|threshold| threshold.least() > RULE_ROWS) {
         let what =

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::compile::Problem;
-use super::bounds::{Bounds, only_looks_back};
+use super::bounds::{Bounds, is_now, only_looks_back};
 use super::kind::{any, by_group, gathers, groups, has_subquery, is_called};
 use super::scope::{Passed, Scope, Source, conjuncts};
 use crate::sql::names::normal;
@@ -52,6 +52,8 @@ pub(super) struct Shape {
     pub(super) sees_forks: bool,
     /// It filters by more than the conditions of its scans and how old their rows may be.
     pub(super) filters: bool,
+    /// It says how old rows of a subquery may be that are no rows of a scan: what it finds may end with time alone, and no scan knows when.
+    pub(super) ages: bool,
     /// The columns of its answer that are the same for all rows of a group; `None`: the answer has no groups.
     pub(super) groups: Option<Vec<String>>,
 }
@@ -79,11 +81,11 @@ impl Shape {
         let (sees_forks, groups) = (any(&query, &names_kind), groups(&query)?);
         let mut reader = Reader::default();
         reader.query(&mut query, None, false)?;
-        let Reader { scans, bounds, gathers, fills, filters, .. } = reader;
+        let Reader { scans, bounds, gathers, fills, filters, ages, .. } = reader;
         if scans.is_empty() {
             return Err(Problem::of(&query, "the rule reads no events").hint("write FROM process_events"));
         }
-        Ok(Self { query, scans, bounds, gathers, fills, sees_forks, filters, groups })
+        Ok(Self { query, scans, bounds, gathers, fills, sees_forks, filters, ages, groups })
     }
 }
 
@@ -94,6 +96,7 @@ struct Reader {
     gathers: bool,
     fills: bool,
     filters: bool,
+    ages: bool,
     ctes: Vec<Cte>,
 }
 
@@ -173,7 +176,10 @@ impl Reader {
         let mut parts = Vec::new();
         conjuncts(condition, &mut parts);
         for part in parts {
+            let known = self.bounds.len();
             self.bounds.read(part, scope, firm);
+            self.ages |=
+                self.bounds.len() == known && any(part, &|expr| matches!(expr, Expr::Function(call) if is_now(call)));
             let of = scope.only_source(part).filter(|source| passed_by(source));
             match of.and_then(|source| self.scans.get_mut(source.scan?)) {
                 Some(scan) => scan.conditions.push(part.clone()),

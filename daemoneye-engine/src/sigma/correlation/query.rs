@@ -3,7 +3,8 @@
 use super::{Correlation, Kind, Matches, Part};
 use crate::sigma::grouping::Group;
 
-/// What tells one event from all others.
+/// What tells one event from all others, and when it was: a step or a match has them as `step_time` and so on, so that a group may be
+/// called like one of them.
 const PLACE: [&str; 4] = ["time", "collector", "epoch", "seq"];
 
 /// The entries of WITH that a rule needs, in the order in which they use each other.
@@ -87,8 +88,7 @@ impl Correlation {
         let query = match &self.kind {
             Kind::Ordered => {
                 let (last, chain) = self.chain(back, &format!("{name}_"), entries);
-                let place: Vec<String> =
-                    PLACE.iter().map(|column| format!("{last}.step_{column} AS {column}")).collect();
+                let place = PLACE.map(|column| format!("{last}.step_{column} AS step_{column}"));
                 let key: String = self.groups.iter().map(|group| format!(", {last}.{0} AS {0}", group.name)).collect();
                 format!("SELECT {}{key}\n  FROM {chain}", place.join(", "))
             }
@@ -102,17 +102,37 @@ impl Correlation {
         name
     }
 
-    /// The rows at which a count over the span before them meets the bounds. A row counts until it is as old as the span.
+    /// The rows at which a count over the span before them meets the bounds. A row counts until it is as old as the span, and of those
+    /// at its time it sees all: where rows are counted, those that stand behind it are taken off again.
     fn sliding(&self, name: &str, rows: &Rows<'_>, count: &str, entries: &mut Entries) -> String {
         let (of, query) = (format!("{name}_rows"), self.matched(rows, entries));
         entries.add(&of, &query);
         let names = self.dedup();
-        let by = if names.is_empty() { String::new() } else { format!("PARTITION BY {} ", names.join(", ")) };
-        let columns: String = PLACE.iter().chain(&names).map(|column| format!("{column}, ")).collect();
+        let by = |more: Option<&'static str>| {
+            let keys: Vec<&str> = names.iter().copied().chain(more).collect();
+            if keys.is_empty() { String::new() } else { format!("PARTITION BY {} ", keys.join(", ")) }
+        };
+        let place = PLACE.map(|column| format!("step_{column}"));
+        let columns: String = place
+            .iter()
+            .map(String::as_str)
+            .chain(names.iter().copied())
+            .map(|column| format!("{column}, "))
+            .collect();
         let span = format!("{}.999999", self.seconds.saturating_sub(1));
+        let mut found = format!(
+            "{count} OVER ({}ORDER BY step_time RANGE BETWEEN INTERVAL '{span} seconds' PRECEDING AND CURRENT ROW)",
+            by(None)
+        );
+        if rows.once {
+            let (alike, order) = (by(Some("step_time")), place.get(1..).unwrap_or_default().join(", "));
+            found.push_str(&format!(
+                "\n    - count(*) OVER ({}) + count(*) OVER ({alike}ORDER BY {order})",
+                alike.trim_end()
+            ));
+        }
         format!(
-            "SELECT DISTINCT {}\n  FROM (SELECT {columns}{count} OVER ({by}ORDER BY time RANGE BETWEEN INTERVAL '{span} seconds' \
-             PRECEDING AND CURRENT ROW) AS found\n    FROM {of}) AS counted\n  WHERE {}",
+            "SELECT DISTINCT {}\n  FROM (SELECT {columns}{found} AS found\n    FROM {of}) AS counted\n  WHERE {}",
             columns.trim_end_matches(", "),
             self.said("found")
         )
@@ -137,7 +157,7 @@ impl Correlation {
     /// Groups of the rows that any of the conditions holds for, those for which `having` is true.
     fn grouped(&self, counted: &str, having: &str) -> String {
         let known: String = self.groups.iter().map(|group| format!("\n  AND {} IS NOT NULL", group.name)).collect();
-        let rows = format!("process_events\nWHERE ({}){known}\n  AND {}", self.any(), recent(self.seconds));
+        let rows = format!("process_events\nWHERE ({}){known}\n  AND {}", self.any(), recent("time", self.seconds));
         self.found(counted, &rows, having)
     }
 
@@ -160,13 +180,13 @@ impl Correlation {
     fn matched(&self, rows: &Rows<'_>, entries: &mut Entries) -> String {
         let of_each = self.parts.iter().enumerate().map(|(at, part)| {
             let (from, passed) = source(part, rows.back, entries);
-            let mut columns = if rows.placed { PLACE.join(", ") } else { "time".to_owned() };
+            let mut columns = if rows.placed { placed(part) } else { named(time(part), "time").split_off(2) };
             columns.push_str(&format!(", {at} AS rule_number"));
             if let Some(value) = rows.values.and_then(|values| values.get(at)) {
                 columns.push_str(&format!(", {value} AS counted"));
             }
             let mut condition = passed.map_or_else(String::new, |passed| format!("{passed}\n  AND "));
-            condition.push_str(&recent(rows.back));
+            condition.push_str(&recent(time(part), rows.back));
             for group in &self.groups {
                 if let Some(column) = group.columns.get(at) {
                     columns.push_str(&named(column, group.name));
@@ -243,8 +263,8 @@ impl Correlation {
         let passed = passed.map_or_else(String::new, |passed| format!("{passed} AND "));
         let columns = self.groups.iter().filter_map(|group| Some(named(group.columns.get(at)?, group.name)));
         let selected: String = columns.collect();
-        let place = PLACE.map(|column| format!("{column} AS step_{column}")).join(", ");
-        format!("(SELECT {place}{selected} FROM {from} WHERE {passed}{}) AS e{at}", recent(back))
+        let recent = recent(time(part), back);
+        format!("(SELECT {}{selected} FROM {from} WHERE {passed}{recent}) AS e{at}", placed(part))
     }
 
     fn of_step(&self, at: usize) -> String {
@@ -273,6 +293,19 @@ fn source(part: &Part, back: i64, entries: &mut Entries) -> (String, Option<Stri
     }
 }
 
-fn recent(seconds: i64) -> String {
-    format!("time > now() - INTERVAL '{seconds} seconds'")
+/// When a match of a rule was.
+const fn time(part: &Part) -> &'static str {
+    if matches!(part.matches, Matches::Correlated(_)) { "step_time" } else { "time" }
+}
+
+/// The place of each match of a rule, as a step has it.
+fn placed(part: &Part) -> String {
+    let is_entry = matches!(part.matches, Matches::Correlated(_));
+    PLACE
+        .map(|column| if is_entry { format!("step_{column}") } else { format!("{column} AS step_{column}") })
+        .join(", ")
+}
+
+fn recent(time: &str, seconds: i64) -> String {
+    format!("{time} > now() - INTERVAL '{seconds} seconds'")
 }

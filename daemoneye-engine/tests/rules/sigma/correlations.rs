@@ -398,7 +398,7 @@ fn a_hunt_runs_correlations_and_names_the_line_that_completed_each() {
 }
 
 /// An event so many ms after the start.
-fn at_ms(ms: i64, command_line: &str, user: &str) -> Value {
+pub(super) fn at_ms(ms: i64, command_line: &str, user: &str) -> Value {
     let time = format!("2026-01-31 12:00:{:02}.{:03}", ms / 1_000, ms % 1_000);
     json!({"UtcTime": time, "CommandLine": command_line, "User": user})
 }
