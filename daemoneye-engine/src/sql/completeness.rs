@@ -130,6 +130,9 @@ pub(crate) fn of_gap(gap: &str) -> Option<Degraded> {
     }
 }
 
+/// What an answer lacks whose plan found no memory.
+pub(crate) const NO_MEMORY: &str = "memory: it needs more than query.memory_bytes";
+
 /// What an error stands for when the rows so far are still right; `None`: the query failed.
 pub(crate) fn degradation(error: &DataFusionError) -> Option<Lack> {
     let text = error.to_string();
@@ -142,7 +145,7 @@ pub(crate) fn degradation(error: &DataFusionError) -> Option<Lack> {
             return Some(Lack::new(Degraded::Capped, text.clone()));
         }
         DataFusionError::ResourcesExhausted(_) => {
-            return Some(Lack::new(Degraded::Capped, "memory: it needs more than query.memory_bytes"));
+            return Some(Lack::new(Degraded::Capped, NO_MEMORY));
         }
         DataFusionError::ArrowError(error, _) => match error.as_ref() {
             ArrowError::IoError(_, io) => Some(io),

@@ -1,7 +1,7 @@
 //! One query from text to the last page, on the query threads.
 
 use super::allowance::{Allowance, Over};
-use super::completeness::{Lack, degradation, stopped_reader};
+use super::completeness::{Lack, NO_MEMORY, degradation, stopped_reader};
 use super::engine::Tally;
 use super::niceness::step_aside;
 use super::pages::{Pages, page_columns, unique_names};
@@ -50,7 +50,9 @@ enum Manner {
     First,
     /// A damaged file was set aside: on one thread.
     Again,
-    /// It found no memory: on one thread, with what spills, however long it takes.
+    /// Several threads found no memory: on one, which has all of it.
+    Alone,
+    /// One thread found no memory: with what spills, however long it takes.
     Thrifty,
 }
 
@@ -91,8 +93,8 @@ struct Run {
     /// Keeps the snapshot's files from being removed while they are read.
     view: Arc<QueryView>,
     allowance: Arc<Allowance>,
-    /// Another plan may do with less memory: one thread in place of several, what spills in place of what does not, smaller batches.
-    lavish: bool,
+    /// What may do with less memory, where it finds none.
+    next: Option<Manner>,
     /// Bytes of the pool that others held when it began.
     reserved_before: usize,
 }
@@ -198,19 +200,24 @@ impl Job {
         view.planned();
         let physical = tables::ordered(physical).map_err(planning)?;
         let spills = self.environment.disk_manager.tmp_files_enabled();
-        let lavish = first && (spread || spills);
-        let physical = if thrifty { thrift::spilling(physical).map_err(planning)? } else { physical };
+        let next = match manner {
+            Manner::First if spread => Some(Manner::Alone),
+            Manner::First | Manner::Alone if spills => Some(Manner::Thrifty),
+            _ => None,
+        };
+        let half = spread && spills && thrift::gathers_first(&physical);
+        let physical = if thrifty && spills { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
         session::narrow(&mut state, &physical, if thrifty { &thrift::SORTED } else { &session::SORTED });
         let mut context = TaskContext::from(&state);
-        if spread {
+        if half {
             context = context
                 .with_runtime(half::of(&self.environment).map_err(|error| QueryError::Execution(spoken(&error)))?);
         }
         let stream = execute_stream(Arc::clone(&physical), Arc::new(context));
         let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
         drop(plan);
-        Ok(Prepared { stream, run: Run { plan: physical, view, allowance, lavish, reserved_before }, columns })
+        Ok(Prepared { stream, run: Run { plan: physical, view, allowance, next, reserved_before }, columns })
     }
 
     /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
@@ -220,16 +227,10 @@ impl Job {
         let end = self.guarded(stream, &run, pages, out).await;
         let doubt = match end {
             End::Unreadable(doubt) => doubt,
-            End::Crowded(lack) => {
-                if !pages.restart() {
-                    self.tell(&run);
-                    return self.cut(lack);
-                }
-                let before = run.reserved_before;
-                drop(run);
-                self.memory_is_back(before).await;
-                return self.again(Manner::Thrifty, Some(lack), pages, out).await;
-            }
+            End::Crowded(lack) => match self.otherwise(run, pages).await {
+                Some(manner) => return self.again(manner, Some(lack), pages, out).await,
+                None => return self.cut(lack),
+            },
             end => return end,
         };
         let damaged = self.set_aside(&run.view, &doubt).await;
@@ -241,6 +242,18 @@ impl Job {
         }
     }
 
+    /// How a query that found no memory begins once more, if it may and no page has left.
+    async fn otherwise(&self, run: Run, pages: &mut Pages) -> Option<Manner> {
+        let Some(manner) = run.next.filter(|_| pages.restart()) else {
+            self.tell(&run);
+            return None;
+        };
+        let before = run.reserved_before;
+        drop(run);
+        self.memory_is_back(before).await;
+        Some(manner)
+    }
+
     /// Until the threads that were told to stop have given back what they held, unless another query has taken it.
     async fn memory_is_back(&self, before: usize) {
         let patience = self.deadline.min(Instant::now() + STOPPING);
@@ -249,16 +262,23 @@ impl Job {
         }
     }
 
-    /// From the beginning; `lack`: what the first plan lacked, which stands where there is no other plan.
-    async fn again(&self, manner: Manner, lack: Option<Lack>, pages: &mut Pages, out: &Out) -> End {
-        self.tally.rows.store(0, Ordering::Relaxed);
-        let Prepared { stream, run, .. } = match self.planned(manner).await {
-            Ok(prepared) => prepared,
-            Err(error) => return lack.map_or_else(|| End::Failed(error), |lack| self.cut(lack)),
-        };
-        match self.guarded(stream, &run, pages, out).await {
-            End::Unreadable(doubt) => doubt.failure().map_or_else(|| self.unreadable(), End::Failed),
-            end => end,
+    /// From the beginning; `lack`: what the plan before lacked, which stands where there is no other one.
+    async fn again(&self, mut manner: Manner, mut lack: Option<Lack>, pages: &mut Pages, out: &Out) -> End {
+        loop {
+            self.tally.rows.store(0, Ordering::Relaxed);
+            let Prepared { stream, run, .. } = match self.planned(manner).await {
+                Ok(prepared) => prepared,
+                Err(error) => return lack.map_or_else(|| End::Failed(error), |lack| self.cut(lack)),
+            };
+            let found = match self.guarded(stream, &run, pages, out).await {
+                End::Unreadable(doubt) => return doubt.failure().map_or_else(|| self.unreadable(), End::Failed),
+                End::Crowded(found) => found,
+                end => return end,
+            };
+            match self.otherwise(run, pages).await {
+                Some(next) => (manner, lack) = (next, Some(found)),
+                None => return self.cut(found),
+            }
         }
     }
 
@@ -327,7 +347,7 @@ impl Job {
             (Some(Over::Cancelled), _) => End::Cancelled,
             (Some(Over::TimedOut), _) => self.timed_out(),
             (None, Some(lack)) if lack.reason == Degraded::DataUnreadable => End::Unreadable(Doubt::of(error)),
-            (None, Some(lack)) if run.lavish => End::Crowded(lack),
+            (None, Some(lack)) if lack.what == NO_MEMORY => End::Crowded(lack),
             (None, Some(lack)) => self.cut(lack),
             (None, None) => End::Failed(QueryError::Execution(spoken(error))),
         }

@@ -10,12 +10,13 @@ use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNod
 use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
 use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _, InputOrderMode};
 use std::sync::Arc;
 
 /// First rows of an order that a heap may keep all the same.
@@ -58,6 +59,17 @@ fn several(node: &LogicalPlan) -> Option<&Aggregate> {
 
 fn is_distinct(expr: &Expr) -> bool {
     expr.exists(|expr| Ok(matches!(expr, Expr::AggregateFunction(call) if call.params.distinct))).unwrap_or(false)
+}
+
+/// Whether no row leaves before all have come together: a plan that hands rows on while it joins could not begin again.
+pub(crate) fn gathers_first(plan: &Arc<dyn ExecutionPlan>) -> bool {
+    let groups = plan.downcast_ref::<AggregateExec>();
+    if plan.downcast_ref::<SortExec>().is_some()
+        || groups.is_some_and(|groups| *groups.input_order_mode() == InputOrderMode::Linear)
+    {
+        return true;
+    }
+    matches!(plan.children().as_slice(), [input] if gathers_first(input))
 }
 
 /// The same rows, from operators that spill.

@@ -118,6 +118,27 @@ async fn several_counts_of_different_values_beyond_the_memory_are_right() {
 }
 
 #[tokio::test]
+async fn several_threads_have_half_of_the_memory_where_what_does_not_fit_may_begin_again() {
+    let (_dir, store) = filled(60);
+    let joined = "FROM process_events AS a JOIN process_events AS b ON a.entity_id = b.entity_id";
+    let counted = format!("SELECT count(*), max(a.command_line || b.command_line) {joined}");
+    let handed_on = format!("SELECT a.seq, a.command_line || b.command_line AS c {joined}");
+    let half = scarce(&store, 24 * MIB, 2);
+    let (alone, several) = (operators(&half, &counted).await, operators(&half, &handed_on).await);
+    assert!(alone.contains("HashJoin") && !alone.contains("2 groups"), "it begins again, on one thread: {alone}");
+    assert!(several.contains("2 groups"), "its rows leave as they come: {several}");
+    let limits = QueryLimits { memory_bytes: 24 * MIB, threads: 2, spread_rows: 0, ..patient() };
+    let diskless = engine(&store, limits);
+    assert!(operators(&diskless, &counted).await.contains("2 groups"), "nothing would spill");
+    let right = ask(&engine(&store, patient()), &counted).await;
+    for (engine, which) in [(half, "spills"), (diskless, "does not")] {
+        let answer = ask(&engine, &counted).await;
+        assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{which}");
+        assert_eq!(answer.rows, right.rows);
+    }
+}
+
+#[tokio::test]
 async fn rows_of_one_key_beyond_the_memory_are_cut() {
     let (_dir, store) = filled(20);
     let counted = "SELECT count(*), max(a.command_line || b.command_line) FROM process_events AS a JOIN process_events AS b \
