@@ -202,7 +202,7 @@ impl Job {
         let spills = self.environment.disk_manager.tmp_files_enabled();
         let next = match manner {
             Manner::First if spread => Some(Manner::Alone),
-            Manner::First | Manner::Alone if spills => Some(Manner::Thrifty),
+            Manner::First | Manner::Again | Manner::Alone if spills => Some(Manner::Thrifty),
             _ => None,
         };
         let half = spread && spills && thrift::gathers_first(&physical);
@@ -220,38 +220,48 @@ impl Job {
         Ok(Prepared { stream, run: Run { plan: physical, view, allowance, next, reserved_before }, columns })
     }
 
-    /// Streams the rows. When a file turns out to be damaged before a page has left, the query starts once more without it;
-    /// after that the rows that were sent stand, and the next query does without the file.
-    async fn answer(&self, prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
-        let Prepared { stream, run, .. } = prepared;
-        let end = self.guarded(stream, &run, pages, out).await;
-        let doubt = match end {
-            End::Unreadable(doubt) => doubt,
-            End::Crowded(lack) => match self.otherwise(run, pages).await {
-                Some(manner) => return self.again(manner, Some(lack), pages, out).await,
-                None => return self.cut(lack),
-            },
-            end => return end,
-        };
-        let damaged = self.set_aside(&run.view, &doubt).await;
-        drop(run);
-        match doubt.failure() {
-            Some(error) if !damaged => End::Failed(error),
-            _ if !damaged || !pages.restart() => self.unreadable(),
-            _ => self.again(Manner::Again, None, pages, out).await,
+    /// Streams the rows. A query begins once more, if no page has left, without the first file that turns out to be damaged, and with
+    /// another plan where it finds no memory; after that the rows that were sent stand, and the next query does without the file.
+    async fn answer(&self, mut prepared: Prepared, pages: &mut Pages, out: &Out) -> End {
+        let mut aside = false;
+        loop {
+            let Prepared { stream, run, .. } = prepared;
+            let (manner, lack) = match self.guarded(stream, &run, pages, out).await {
+                End::Unreadable(doubt) => {
+                    let damaged = !aside && self.set_aside(&run.view, &doubt).await;
+                    match doubt.failure() {
+                        Some(error) if !damaged => return End::Failed(error),
+                        _ if !damaged || !pages.restart() => return self.unreadable(),
+                        _ => aside = true,
+                    }
+                    drop(run);
+                    (Manner::Again, None)
+                }
+                End::Crowded(lack) => match self.otherwise(run, lack, pages).await {
+                    Ok((manner, lack)) => (manner, Some(lack)),
+                    Err(end) => return end,
+                },
+                end => return end,
+            };
+            self.tally.rows.store(0, Ordering::Relaxed);
+            prepared = match self.planned(manner).await {
+                Ok(prepared) => prepared,
+                Err(error) => return lack.map_or_else(|| End::Failed(error), |lack| self.cut(lack)),
+            };
         }
     }
 
     /// How a query that found no memory begins once more, if it may and no page has left.
-    async fn otherwise(&self, run: Run, pages: &mut Pages) -> Option<Manner> {
+    async fn otherwise(&self, run: Run, lack: Lack, pages: &mut Pages) -> Result<(Manner, Lack), End> {
         let Some(manner) = run.next.filter(|_| pages.restart()) else {
+            let end = self.cut(lack);
             self.tell(&run);
-            return None;
+            return Err(end);
         };
         let before = run.reserved_before;
         drop(run);
         self.memory_is_back(before).await;
-        Some(manner)
+        Ok((manner, lack))
     }
 
     /// Until the threads that were told to stop have given back what they held, unless another query has taken it.
@@ -259,26 +269,6 @@ impl Job {
         let patience = self.deadline.min(Instant::now() + STOPPING);
         while self.environment.memory_pool.reserved() > before && Instant::now() < patience {
             tokio::time::sleep(STOPPING / 100).await;
-        }
-    }
-
-    /// From the beginning; `lack`: what the plan before lacked, which stands where there is no other one.
-    async fn again(&self, mut manner: Manner, mut lack: Option<Lack>, pages: &mut Pages, out: &Out) -> End {
-        loop {
-            self.tally.rows.store(0, Ordering::Relaxed);
-            let Prepared { stream, run, .. } = match self.planned(manner).await {
-                Ok(prepared) => prepared,
-                Err(error) => return lack.map_or_else(|| End::Failed(error), |lack| self.cut(lack)),
-            };
-            let found = match self.guarded(stream, &run, pages, out).await {
-                End::Unreadable(doubt) => return doubt.failure().map_or_else(|| self.unreadable(), End::Failed),
-                End::Crowded(found) => found,
-                end => return end,
-            };
-            match self.otherwise(run, pages).await {
-                Some(next) => (manner, lack) = (next, Some(found)),
-                None => return self.cut(found),
-            }
         }
     }
 

@@ -100,6 +100,15 @@ impl Scope<'_> {
         }
     }
 
+    /// Whether a condition speaks of now and of a column of a subquery that is none of events. Subqueries inside of it speak for themselves.
+    pub(super) fn ages_a_subquery(&self, condition: &Expr) -> bool {
+        let is_made = |expr: &Expr| {
+            self.source(expr).is_some_and(|(source, name)| source.scan.is_none() && source.column(&name).is_none())
+        };
+        let names_now = any(condition, &|expr| matches!(expr, Expr::Function(call) if is_now(call)));
+        names_now && !has_subquery(condition) && any(condition, &is_made)
+    }
+
     /// The one source of this SELECT that a condition speaks of.
     pub(super) fn only_source(&self, condition: &Expr) -> Option<&Source> {
         if has_subquery(condition) || any(condition, &|expr| matches!(expr, Expr::Function(call) if is_now(call))) {

@@ -13,7 +13,7 @@ use datafusion::sql::sqlparser::ast::{
 use datafusion::sql::sqlparser::tokenizer::Location;
 
 use super::super::compile::Problem;
-use super::bounds::{Bounds, is_now, only_looks_back};
+use super::bounds::{Bounds, only_looks_back};
 use super::kind::{any, by_group, gathers, groups, has_subquery, is_called};
 use super::scope::{Passed, Scope, Source, conjuncts};
 use crate::sql::names::normal;
@@ -178,8 +178,7 @@ impl Reader {
         for part in parts {
             let known = self.bounds.len();
             self.bounds.read(part, scope, firm);
-            self.ages |=
-                self.bounds.len() == known && any(part, &|expr| matches!(expr, Expr::Function(call) if is_now(call)));
+            self.ages |= self.bounds.len() == known && scope.ages_a_subquery(part);
             let of = scope.only_source(part).filter(|source| passed_by(source));
             match of.and_then(|source| self.scans.get_mut(source.scan?)) {
                 Some(scan) => scan.conditions.push(part.clone()),

@@ -143,8 +143,11 @@ async fn rows_of_one_key_beyond_the_memory_are_cut() {
     let (_dir, store) = filled(20);
     let counted = "SELECT count(*), max(a.command_line || b.command_line) FROM process_events AS a JOIN process_events AS b \
                    ON a.event_type = b.event_type AND a.command_line || b.command_line > ''";
-    let answer = ask(&scarce(&store, 2 * MIB, 1), counted).await;
+    let scarce = scarce(&store, 2 * MIB, 1);
+    let answer = ask(&scarce, counted).await;
     assert_eq!((answer.degraded(), answer.rows.len()), (vec!["capped".to_owned()], 0), "{:?}", answer.lacks());
+    let explained = run(&scarce, QueryRequest { explain: true, ..request(counted) }).await.unwrap();
+    assert_eq!(explained.explained()["complete"], false, "{}", explained.explained());
 }
 
 #[tokio::test]
