@@ -137,12 +137,13 @@ fn an_export_tells_its_progress_on_a_terminal_and_writes_none_of_it_into_a_pipe(
     let (seen, piped) = (home.path().join("seen.csv"), home.path().join("piped.csv"));
     let args =
         |file: &std::path::Path| ["data", "export", "--output", file.to_str().unwrap(), MANY_ROWS].map(str::to_owned);
-    // Until it is whole it stands beside its name.
+    // Until it is whole it stands beside its name; it may be before somebody looks.
     let length = |file: &std::path::Path| {
         let begins = format!(".{}.", file.file_name().unwrap().to_string_lossy());
         let mut entries = std::fs::read_dir(home.path()).unwrap().filter_map(Result::ok);
         let partial = entries.find(|entry| entry.file_name().to_string_lossy().starts_with(&begins));
-        partial.map_or(0, |entry| entry.metadata().map_or(0, |found| found.len()))
+        let found = partial.map_or_else(|| std::fs::metadata(file), |entry| entry.metadata());
+        found.map_or(0, |found| found.len())
     };
     let on_terminal = args(&seen);
     let mut export = Terminal::open(&home, &on_terminal.each_ref().map(String::as_str));
@@ -155,9 +156,16 @@ fn an_export_tells_its_progress_on_a_terminal_and_writes_none_of_it_into_a_pipe(
 
     let into_pipe = args(&piped);
     let mut command = home.cli_command(&into_pipe.each_ref().map(String::as_str)).unwrap();
-    let mut child = command.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
-    // As much work as was told of there.
-    wait_for("as many rows", || Ok((length(&piped) > so_far.max(1)).then_some(()))).unwrap();
+    command.stdout(Stdio::null()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    // As much work as was told of there. The export before keeps its place until the agent has noticed that nobody reads it.
+    wait_for("as many rows", || {
+        if child.try_wait()?.is_some_and(|status| !status.success()) {
+            child = command.spawn()?;
+        }
+        Ok((length(&piped) > so_far.max(1)).then_some(()))
+    })
+    .unwrap();
     kill(Pid::from_raw(i32::try_from(child.id()).unwrap()), Signal::SIGINT).unwrap();
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();
