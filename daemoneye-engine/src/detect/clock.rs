@@ -19,6 +19,8 @@ pub(super) struct Clock {
     host_us: AtomicI64,
     /// The time that events have reached.
     reached_us: AtomicI64,
+    /// How far behind an event may come and is not late.
+    grace_us: i64,
 }
 
 impl Default for Clock {
@@ -27,11 +29,22 @@ impl Default for Clock {
             now_us: AtomicI64::new(i64::MAX),
             host_us: AtomicI64::new(i64::MAX),
             reached_us: AtomicI64::new(i64::MIN),
+            grace_us: GRACE_US,
         }
     }
 }
 
 impl Clock {
+    /// For events that someone has put in order: what still comes behind others is late.
+    pub(super) fn in_order() -> Self {
+        Self { grace_us: 0, ..Self::default() }
+    }
+
+    /// Whether an event's time is late where others have reached `reached`.
+    pub(super) const fn is_late(&self, time: i64, reached: i64) -> bool {
+        time < reached.saturating_sub(self.grace_us)
+    }
+
     pub(super) fn set(&self, now_us: i64, host_us: i64) {
         self.host_us.store(host_us, Ordering::Relaxed);
         self.now_us.store(now_us, Ordering::Relaxed);
@@ -66,7 +79,7 @@ impl Clock {
         let late = (0..columns.rows()).map(|row| {
             let time = columns.time(row);
             reached = reached.max(time.map_or(i64::MIN, |time| self.believed(time)));
-            time.is_some_and(|time| time < reached.saturating_sub(GRACE_US))
+            time.is_some_and(|time| self.is_late(time, reached))
         });
         let late = late.collect();
         self.reached_us.store(reached, Ordering::Relaxed);

@@ -213,6 +213,12 @@ impl RuleSet {
         self.filter().prefilter.needle_bytes()
     }
 
+    /// For events that come in the order of their times: one that does not is late, without a grace period.
+    #[must_use]
+    pub fn in_order(self) -> Self {
+        Self { clock: Clock::in_order(), ..self }
+    }
+
     /// Every match of every rule in the batch: rules in order of id, rows in order.
     #[must_use]
     pub fn evaluate(&self, events: &EventBatch, completeness: &Completeness) -> Vec<RuleMatch> {

@@ -6,6 +6,7 @@
 mod cell;
 mod lacks;
 mod mend;
+mod order;
 mod printed;
 mod read;
 mod rows;
@@ -19,14 +20,16 @@ use std::sync::{Mutex, PoisonError};
 
 use daemoneye_lib::model::{Completeness, RuleKind, RuleState};
 use daemoneye_lib::proto::Sequence;
-use datafusion::arrow::array::AsArray as _;
+use datafusion::arrow::array::{AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::Int64Type;
+use datafusion::arrow::error::ArrowError;
 use serde::Serialize;
 use uuid::Uuid;
 
 pub use self::lacks::Lacks;
 pub use self::rows::{Line, Lines, Rows};
 
+use self::order::Order;
 use self::printed::Printed;
 use self::read::ANY_FIELD;
 
@@ -56,7 +59,11 @@ pub struct Note {
 /// The rules of a hunt.
 #[derive(Debug)]
 pub struct Hunt {
+    /// Rules that one event decides.
     set: RuleSet,
+    /// Rules that need several: they see the lines in the order of their times.
+    windows: RuleSet,
+    order: Mutex<Order>,
     exceptions: Exceptions,
     /// Ids as they are printed.
     ids: HashMap<Uuid, String>,
@@ -89,9 +96,14 @@ impl Hunt {
         loaded.rules.into_iter().for_each(|rule| loading.rule(rule));
         let Loading { rules, ids, mut notes, unmapped } = loading;
         let exceptions = Exceptions::of(&rules);
-        let (set, refusals) = RuleSet::compile(rules);
+        let (alone, several): (Vec<_>, Vec<_>) =
+            rules.into_iter().partition(|rule| rule.rule.kind == RuleKind::Stream);
+        let (set, mut refusals) = RuleSet::compile(alone);
+        let (windows, more) = RuleSet::compile(several);
+        refusals.extend(more);
         notes.extend(refusals.iter().map(|refusal| Note { is_refusal: true, text: refusal.to_string() }));
-        (Self { set, exceptions, ids, unmapped, printed: Mutex::default() }, notes)
+        let windows = windows.in_order();
+        (Self { set, windows, order: Mutex::default(), exceptions, ids, unmapped, printed: Mutex::default() }, notes)
     }
 
     /// Fields that rules ask for and no column holds: of an event that has one it is not known whether they would have matched.
@@ -103,24 +115,37 @@ impl Hunt {
     /// How many rules run.
     #[must_use]
     pub const fn rules(&self) -> usize {
-        self.set.len()
+        self.set.len().saturating_add(self.windows.len())
     }
 
     /// What is found with these lines and no exception hides, in order of line, then of id. A rule that needs several events may
     /// name a line of the batch before; it names each line once, however many ways led there.
     #[must_use]
     pub fn matches(&self, lines: Lines) -> Vec<Match<'_>> {
-        let at = Sequence::new(1, 1);
-        let batch = lines.batch;
-        let events =
-            EventBatch { batch, collector: "hunt".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() };
-        self.shown(self.set.evaluate(&events, &Completeness::complete()))
+        let mut found = Vec::new();
+        if !self.windows.is_empty() {
+            let ordered = self.order.lock().unwrap_or_else(PoisonError::into_inner).add(lines.batch.clone());
+            found = self.in_order(ordered);
+        }
+        found.extend(self.set.evaluate(&events(lines.batch), &Completeness::complete()));
+        self.shown(found)
+    }
+
+    fn in_order(&self, ordered: Result<Option<RecordBatch>, ArrowError>) -> Vec<RuleMatch> {
+        let ordered = ordered.unwrap_or_else(|error| {
+            tracing::error!(%error, "rows were not put in order; rules over several events lack them");
+            None
+        });
+        ordered.map(|batch| self.windows.evaluate(&events(batch), &Completeness::complete())).unwrap_or_default()
     }
 
     /// What is found because nothing more comes.
     #[must_use]
     pub fn finish(&self) -> Vec<Match<'_>> {
-        self.shown(self.set.advance(i64::MAX))
+        let ordered = self.order.lock().unwrap_or_else(PoisonError::into_inner).finish();
+        let mut found = self.in_order(ordered);
+        found.extend(self.windows.advance(i64::MAX));
+        self.shown(found)
     }
 
     fn shown(&self, found: Vec<RuleMatch>) -> Vec<Match<'_>> {
@@ -146,8 +171,13 @@ impl Hunt {
     /// Rules that need several events and could not see all that they need, each with what was missing.
     #[must_use]
     pub fn shortfalls(&self) -> Vec<String> {
-        self.set.shortfalls()
+        self.windows.shortfalls()
     }
+}
+
+fn events(batch: RecordBatch) -> EventBatch {
+    let at = Sequence::new(1, 1);
+    EventBatch { batch, collector: "hunt".into(), first: at, last: at, gaps: Vec::new(), live: Vec::new() }
 }
 
 #[derive(Default)]

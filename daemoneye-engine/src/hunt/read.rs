@@ -18,7 +18,7 @@ const MAX_DEPTH: usize = 8;
 
 /// Maps that other maps put around the fields.
 const CONTAINERS: &[&str] = &["Event", "EventData", "System", "UserData", "winlog", "event_data", "_source"];
-/// A list of `{"@Name": …, "#text": …}`, as XML becomes it.
+/// A list of `{"@Name": …, "#text": …}`, as XML becomes it; the name may stand inside of `#attributes`.
 const NAMED: &str = "Data";
 /// Prefixes of flat names.
 const PREFIXES: &[&str] = &["Event.EventData.", "Event.System.", "winlog.event_data.", "winlog.", "EventData."];
@@ -35,6 +35,7 @@ pub(super) enum Special {
     Md5,
     ParentGuid,
     ProcessId,
+    ProcessName,
     Provider,
     Sha1,
     Sha256,
@@ -48,6 +49,20 @@ pub(super) enum Special {
 /// One past the last of [`Special`].
 const SPECIALS: usize = Special::UtcTime as usize + 1;
 const PROVIDER: usize = PROCESS_EVENTS.len() + Special::Provider as usize;
+/// What stands around every event, and a name that only one kind of event has.
+const FRAME: [usize; 8] = {
+    const AT: usize = PROCESS_EVENTS.len();
+    [
+        AT + Special::Channel as usize,
+        AT + Special::EventId as usize,
+        AT + Special::ProcessName as usize,
+        PROVIDER,
+        AT + Special::SystemTime as usize,
+        AT + Special::TimeCreated as usize,
+        AT + Special::Timestamp as usize,
+        AT + Special::UtcTime as usize,
+    ]
+};
 
 /// Names under which an object holds the value that it stands for: XML's attributes stand beside the text.
 const VALUES: &[&str] = &["#text", "SystemTime", "@SystemTime", "Value", "#attributes"];
@@ -90,13 +105,23 @@ impl<'a> Fields<'a> {
     }
 
     /// Whether the line has no field that is known here.
-    pub(super) fn is_strange(&self) -> bool {
+    pub(super) fn is_empty(&self) -> bool {
         self.slots.iter().all(Option::is_none) && self.unmapped.is_empty()
+    }
+
+    /// Whether none of those that are says more than that there was an event.
+    pub(super) fn says_nothing(&self) -> bool {
+        let says = |(slot, cell): (usize, &Option<Cell<'_>>)| cell.is_some() && !FRAME.contains(&slot);
+        !self.slots.iter().enumerate().any(says) && self.unmapped.is_empty()
     }
 
     /// Whether the line has a field that is not known here.
     pub(super) const fn has_unknown(&self) -> bool {
         self.unknown
+    }
+
+    pub(super) const fn has_another(&mut self) {
+        self.unknown = true;
     }
 
     /// Exporters put some fields into an event twice, one of them as an object or null; the value stays.
@@ -181,6 +206,7 @@ static KEYS: LazyLock<HashMap<&'static str, Key>> = LazyLock::new(|| {
         ("EventId", special(Special::EventId)),
         ("event_id", special(Special::EventId)),
         ("ProcessId", special(Special::ProcessId)),
+        ("ProcessName", special(Special::ProcessName)),
         ("SubjectUserName", special(Special::SubjectUser)),
         ("Provider", special(Special::Provider)),
         ("ProviderName", special(Special::Provider)),
@@ -356,6 +382,11 @@ impl<'de> Visitor<'de> for Named<'_, 'de> {
         while let Some(name) = map.next_key::<Cow<'_, str>>()? {
             match &*name {
                 "@Name" | "Name" => found = map.next_value_seed(KeySeed(self.unmapped))?,
+                "#attributes" => {
+                    if let Some(Cell::Text(name)) = map.next_value_seed(CellSeed(NAMES))? {
+                        found = key(&name, self.unmapped);
+                    }
+                }
                 "#text" | "text" | "Value" => value = map.next_value_seed(CellSeed(VALUES))?,
                 _ => drop(map.next_value::<IgnoredAny>()?),
             }

@@ -134,10 +134,10 @@ impl Rows {
     }
 
     fn row(&mut self, number: u64, bytes: usize, mut fields: Fields<'_>, replaced: bool) -> Line {
-        let (is_strange, has_unknown) = (fields.is_strange(), fields.has_unknown());
+        let (is_empty, says_nothing) = (fields.is_empty(), fields.says_nothing());
         let Some(mut lacks) = settle(&mut fields) else { return Line::Other };
         lacks.replaced = replaced;
-        lacks.strange = is_strange && has_unknown;
+        lacks.strange = says_nothing && fields.has_unknown();
         for at in fields.unmapped() {
             if let Some(events) = self.had.get_mut(at) {
                 *events = events.saturating_add(1);
@@ -154,7 +154,7 @@ impl Rows {
         self.rows += 1;
         self.bytes = self.bytes.saturating_add(bytes);
         match lacks.is_nothing() {
-            true if is_strange => Line::Strange,
+            true if is_empty => Line::Strange,
             true => Line::Taken,
             false => Line::Without(lacks),
         }

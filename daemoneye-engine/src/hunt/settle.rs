@@ -221,6 +221,13 @@ fn process_ids(fields: &mut Fields<'_>, event_id: Option<i64>, lacks: &mut Lacks
     let id = fields.special(Special::ProcessId).take();
     let is_parent = event_id == Some(4688) || (event_id.is_none() && fields.column(PLACES.pid).is_some());
     either(fields, if is_parent { PLACES.ppid } else { PLACES.pid }, id, lacks);
+    // Event 4689 calls the path so; whatever else has the name may mean another thing.
+    if let Some(path) = fields.special(Special::ProcessName).take() {
+        match event_id {
+            Some(4689) => either(fields, PLACES.executable_path, Some(path), lacks),
+            _ => fields.has_another(),
+        }
+    }
 }
 
 /// Who it is, who started it and for whom.

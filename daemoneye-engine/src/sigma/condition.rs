@@ -150,10 +150,11 @@ impl Parser<'_> {
         self.copied(expr)
     }
 
-    /// What the pattern selects; `them` leaves out what begins with an underscore.
+    /// What the pattern selects; what begins with an underscore only where the pattern does.
     fn matching(&mut self, pattern: &str) -> Result<Vec<Expr>, String> {
         let them = pattern.eq_ignore_ascii_case("them") && !self.is_identifier(pattern);
-        let fits = |name: &str| if them { !name.starts_with('_') } else { fits(pattern, name) };
+        let is_meant = |name: &str| pattern.starts_with('_') || !name.starts_with('_');
+        let fits = |name: &str| is_meant(name) && (them || fits(pattern, name));
         let identifiers = self.identifiers;
         let found: Vec<_> = identifiers.iter().filter(|(name, _)| fits(name)).collect();
         if found.is_empty() {
@@ -218,6 +219,8 @@ mod tests {
         assert_eq!(sql("1 of them").unwrap(), "a OR b OR c OR sel_1 OR sel_2");
         assert_eq!(sql("all of *_1").unwrap(), "sel_1");
         assert_eq!(sql("1 of _hid*").unwrap(), "_hidden");
+        assert_eq!(sql("all of *").unwrap(), "a AND b AND c AND sel_1 AND sel_2");
+        assert!(sql("1 of *hidden").unwrap_err().contains("no search identifier fits"));
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde_saphyr::{Location, Spanned};
 use super::Reason;
 use super::condition::Identifiers;
 use super::expr::Expr;
+use super::fields::Naming;
 use super::leaf;
 use super::lists::Lists;
 use super::modifiers;
@@ -81,6 +82,23 @@ pub(super) fn asked_for(node: &Node, name: &str) -> Option<Location> {
         }),
         Yaml::List(items) => items.iter().find_map(|item| asked_for(item, name)),
         _ => None,
+    }
+}
+
+/// The numbers that a detection asks of a field, wherever.
+pub(super) fn numbers(node: &Node, name: &str) -> Vec<i64> {
+    match &node.value {
+        Yaml::Map(pairs) => {
+            let of = |(key, value): &(Spanned<String>, Node)| match key.value.split('|').next() {
+                Some(field) if field == name => {
+                    texts(node, &key.value).iter().filter_map(|text| leaf::parse_integer(text)).collect()
+                }
+                _ => numbers(value, name),
+            };
+            pairs.iter().flat_map(of).collect()
+        }
+        Yaml::List(items) => items.iter().flat_map(|item| numbers(item, name)).collect(),
+        _ => Vec::new(),
     }
 }
 
@@ -172,10 +190,10 @@ pub(super) struct Detection {
 }
 
 impl Detection {
-    pub(super) fn read(node: &Node, in_security: bool, lists: &Lists) -> Result<Self, String> {
+    pub(super) fn read(node: &Node, naming: Naming, lists: &Lists) -> Result<Self, String> {
         let Yaml::Map(pairs) = &node.value else { return Err("detection is a map of search identifiers".to_owned()) };
         let named = pairs.iter().filter(|(key, _)| !matches!(key.value.as_str(), "condition" | "timeframe"));
-        let reading = Reading { in_security, lists };
+        let reading = Reading { naming, lists };
         let identifiers =
             named.map(|(key, value)| (key.value.clone(), reading.identifier(&key.value, value))).collect();
         let at = field(node, "condition").map_or(node.referenced, |node| node.referenced);
@@ -195,7 +213,7 @@ impl Detection {
 }
 
 struct Reading<'a> {
-    in_security: bool,
+    naming: Naming,
     lists: &'a Lists,
 }
 
@@ -247,7 +265,7 @@ impl Reading<'_> {
     ) -> Result<Expr, Vec<Reason>> {
         let make = |values: &[&Node]| {
             let item = modifiers::apply(at, modifiers, values, self.lists)?;
-            if name.is_empty() { leaf::keywords(&item) } else { leaf::field(name, self.in_security, &item) }
+            if name.is_empty() { leaf::keywords(&item) } else { leaf::field(name, self.naming, &item) }
         };
         make(values).map_err(|problem| {
             let told = |at: Location, problem: &str| Reason::new(at, format!("{whose}: {problem}"));

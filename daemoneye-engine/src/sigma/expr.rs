@@ -13,8 +13,8 @@ pub(super) enum Expr {
     /// SQL that is never NULL and binds tighter than AND.
     Leaf(String),
     Not(Box<Expr>),
-    /// A test of a field that no column holds. It is never TRUE.
-    Unmapped(String, Location),
+    /// A test of a field that no column holds, and its outcome for an event that does not have the field.
+    Unmapped(String, Location, bool),
 }
 
 /// Characters of one line of SQL before it is broken.
@@ -37,15 +37,16 @@ impl Expr {
         }
     }
 
-    /// The fields that are not mapped: `(field, negated, place)`, each way once.
+    /// The fields that are not mapped: `(field, holds, place)`, each way once; whether the test as a whole holds.
     pub(super) fn unmapped(&self, negated: bool, found: &mut Vec<(String, bool, Location)>) {
         match self {
             Self::All(parts) | Self::Any(parts) => parts.iter().for_each(|part| part.unmapped(negated, found)),
             Self::Not(inner) => inner.unmapped(!negated, found),
-            Self::Unmapped(field, at) => {
-                let is_known = |(known, way, _): &(String, bool, Location)| known == field && *way == negated;
+            Self::Unmapped(field, at, holds) => {
+                let holds = *holds != negated;
+                let is_known = |(known, way, _): &(String, bool, Location)| known == field && *way == holds;
                 if !found.iter().any(is_known) {
-                    found.push((field.clone(), negated, *at));
+                    found.push((field.clone(), holds, *at));
                 }
             }
             Self::Constant(_) | Self::Leaf(_) => {}
@@ -62,7 +63,7 @@ impl Expr {
                 Self::Not(inner) => *inner,
                 other => Self::Not(Box::new(other)),
             },
-            Self::Unmapped(..) => Self::Constant(false),
+            Self::Unmapped(.., holds) => Self::Constant(holds),
             known => known,
         }
     }
@@ -75,7 +76,7 @@ impl Expr {
             Self::Constant(value) => value.to_string().to_uppercase(),
             Self::Leaf(sql) => sql.clone(),
             Self::Not(inner) => format!("({}) IS NOT TRUE", inner.sql(depth.saturating_add(1))),
-            Self::Unmapped(..) => "FALSE".to_owned(),
+            Self::Unmapped(.., holds) => holds.to_string().to_uppercase(),
         }
     }
 }
@@ -139,7 +140,7 @@ mod tests {
 
     #[test]
     fn what_is_known_is_folded() {
-        let never = Expr::Unmapped("x".to_owned(), Location::UNKNOWN);
+        let never = Expr::Unmapped("x".to_owned(), Location::UNKNOWN, false);
         assert_eq!(Expr::All(vec![leaf("a"), never.clone()]).folded(), Expr::Constant(false));
         assert_eq!(Expr::Any(vec![leaf("a"), never.clone()]).folded(), leaf("a"));
         assert_eq!(Expr::All(vec![leaf("a"), never.not()]).folded(), leaf("a"));

@@ -137,10 +137,37 @@ const NOT_SEARCHED: &[&str] = &[
     "collector",
 ];
 
-/// Where a rule finds a field. In Security's events `ProcessId` is that of the parent.
-pub(super) fn target(field: &str, in_security: bool) -> Option<Target> {
-    if in_security && field == "ProcessId" {
-        return Some(Target::Column("ppid"));
+/// Whose names a rule uses where Security's events have other fields than Sysmon's, or others under the same name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Naming {
+    Sysmon,
+    /// Event 4688: `ProcessId` is that of the parent.
+    Created,
+    /// Event 4689: `ProcessId` is that of the process, and `ProcessName` its path.
+    Exited,
+}
+
+impl Naming {
+    /// By the numbers of events that a rule asks for, or else by its log source.
+    pub(super) fn of(events: &[i64], category: Option<&str>, service: Option<&str>) -> Self {
+        let is_security = service == Some("security");
+        let is_exit = !events.is_empty() && events.iter().all(|event| *event == 4689);
+        if is_exit || (is_security && events.is_empty() && category == Some("process_termination")) {
+            Self::Exited
+        } else if is_security {
+            Self::Created
+        } else {
+            Self::Sysmon
+        }
+    }
+}
+
+/// Where a rule finds a field.
+pub(super) fn target(field: &str, naming: Naming) -> Option<Target> {
+    match (naming, field) {
+        (Naming::Created, "ProcessId") => return Some(Target::Column("ppid")),
+        (Naming::Exited, "ProcessName") => return Some(Target::Column("executable_path")),
+        _ => {}
     }
     let of_windows = FIELDS.iter().find(|(name, _)| *name == field).map(|(_, target)| *target);
     of_windows.or_else(|| process_event_column(field).map(|column| Target::Column(column.name)))

@@ -5,9 +5,9 @@ use std::rc::Rc;
 
 use daemoneye_lib::columns::{Kind, process_event_column};
 
-use super::correlation::{Matches, Part};
+use super::correlation::{Correlation, Matches, Part};
 use super::document::{field, texts};
-use super::fields::{self, Target};
+use super::fields::{self, Naming, Target};
 use crate::detect::rules::yaml::{Node, Yaml};
 
 /// Names of groups whose columns are the names of others: a name stands once in an answer.
@@ -99,27 +99,38 @@ fn aliased(name: &str, alias: &Node, part: &Part) -> Result<(&'static str, Optio
     }
 }
 
-/// Of an event any field that is a column; of what a correlation finds only what its matches have in common.
+/// Of an event any field that is a column; of what a correlation finds what its matches have in common, or else what the event has that
+/// completed each.
 fn column(name: &str, part: &Part) -> Result<(&'static str, Option<Kind>), String> {
-    let in_security = match &part.matches {
+    let naming = match &part.matches {
         Matches::Correlated(of) => {
             let place = of.fields.iter().find(|(field, _)| field == name).map(|(_, place)| *place);
-            let group = place.and_then(|place| of.groups.get(place));
-            return group.map(|group| (group.name, group.kind)).ok_or_else(|| {
-                format!(
-                    "{name} is not in the group-by of the correlation {}, of which nothing else is known",
-                    part.called()
-                )
-            });
+            return match place.and_then(|place| of.groups.get(place)) {
+                Some(group) => Ok((group.name, group.kind)),
+                None => of_last(name, of, part),
+            };
         }
-        Matches::Events { in_security, .. } => *in_security,
-        Matches::Nothing | Matches::Later => false,
+        Matches::Events { naming, .. } => *naming,
+        Matches::Nothing | Matches::Later => Naming::Sysmon,
     };
-    match fields::target(name, in_security) {
+    match fields::target(name, naming) {
         Some(Target::Column(column) | Target::Guid(column)) => {
             Ok((column, process_event_column(column).map(|column| column.kind)))
         }
         Some(_) => Err(format!("the field {name} has no column of its own to group or count by")),
         None => Err(format!("no column holds the field {name}")),
+    }
+}
+
+/// The column of a field in the last event of what a correlation finds, whichever of its rules that fits.
+fn of_last(name: &str, of: &Correlation, part: &Part) -> Result<(&'static str, Option<Kind>), String> {
+    let found: Vec<_> = of.parts.iter().map(|part| column(name, part)).collect::<Result<_, _>>()?;
+    let is_free = |column: &str| of.groups.iter().all(|group| group.name != column || group.is_one_column());
+    match found.as_slice() {
+        [first, rest @ ..] if rest.iter().all(|other| other == first) && is_free(first.0) => Ok(*first),
+        _ => Err(format!(
+            "{name} is not in the group-by of the correlation {}, and is no one column of what its rules find: add it there",
+            part.called()
+        )),
     }
 }

@@ -3,7 +3,7 @@
 use daemoneye_lib::columns::{self, process_event_column};
 
 use super::expr::{Expr, quoted};
-use super::fields::{self, Log, Target};
+use super::fields::{self, Log, Naming, Target};
 use super::modifiers::{Item, Kind, Place, Value, text_of};
 use super::pcre;
 use super::text::{Pattern, Shape};
@@ -13,31 +13,47 @@ use crate::text::{Expression, Fits};
 
 /// Longest run of a pattern in bytes; more than this is no rule.
 const MAX_VALUE_BYTES: usize = 8 * 1024;
+/// What is said of other values.
+const EXISTS: &str = "exists takes true or false";
 
 /// The condition of one key of a search identifier.
-pub(super) fn field(name: &str, in_security: bool, item: &Item) -> Result<Expr, String> {
-    let Some(target) = fields::target(name, in_security) else { return Ok(Expr::Unmapped(name.to_owned(), item.at)) };
+pub(super) fn field(name: &str, naming: Naming, item: &Item) -> Result<Expr, String> {
+    let Some(target) = fields::target(name, naming) else {
+        let absent = Expr::Unmapped(name.to_owned(), item.at, of_absent(item)?);
+        return Ok(if item.negated { absent.not() } else { absent });
+    };
     let each: Vec<Expr> = if item.all {
-        item.values.iter().map(|variants| any(name, target, item, variants, in_security)).collect::<Result<_, _>>()?
+        item.values.iter().map(|variants| any(name, target, item, variants, naming)).collect::<Result<_, _>>()?
     } else {
         let variants: Vec<Value> = item.values.iter().flatten().cloned().collect();
-        vec![any(name, target, item, &variants, in_security)?]
+        vec![any(name, target, item, &variants, naming)?]
     };
     let whole = Expr::All(each);
     Ok(if item.negated { whole.not() } else { whole })
 }
 
+/// What a test of a field is for an event without it: null and `exists: false` hold.
+fn of_absent(item: &Item) -> Result<bool, String> {
+    let holds = |value: &Value| match item.kind {
+        Kind::Exists => truth(value).map(|wanted| !wanted).ok_or_else(|| EXISTS.to_owned()),
+        Kind::Plain => Ok(*value == Value::Null),
+        _ => Ok(false),
+    };
+    let each: Vec<Vec<bool>> =
+        item.values.iter().map(|of| of.iter().map(holds).collect()).collect::<Result<_, _>>()?;
+    let mut one = each.iter().map(|variants| variants.contains(&true));
+    Ok(if item.all { one.all(|holds| holds) } else { one.any(|holds| holds) })
+}
+
 /// One of the values fits.
-fn any(name: &str, target: Target, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+fn any(name: &str, target: Target, item: &Item, values: &[Value], naming: Naming) -> Result<Expr, String> {
     match target {
         Target::Column("integrity_level") => {
-            text_column("integrity_level", item, &levels(name, item, values)?, in_security)
+            text_column("integrity_level", item, &levels(name, item, values)?, naming)
         }
         Target::Column(column) => match process_event_column(column).map(|column| column.kind) {
-            Some(columns::Kind::Text) => text_column(column, item, values, in_security),
-            Some(columns::Kind::Integer | columns::Kind::Real) => {
-                number_column(name, column, item, values, in_security)
-            }
+            Some(columns::Kind::Text) => text_column(column, item, values, naming),
+            Some(columns::Kind::Integer | columns::Kind::Real) => number_column(name, column, item, values, naming),
             Some(columns::Kind::Boolean) => boolean_column(name, column, item, values),
             _ => common(column, item, values)
                 .unwrap_or_else(|| Err(format!("{name} is the column {column}, which Sigma has no values for"))),
@@ -58,7 +74,7 @@ fn common(column: &str, item: &Item, values: &[Value]) -> Option<Result<Expr, St
         let each = values.iter().map(|value| match truth(value) {
             Some(true) => Ok(Expr::Leaf(format!("{column} IS NOT NULL"))),
             Some(false) => Ok(Expr::Leaf(format!("{column} IS NULL"))),
-            None => Err("exists takes true or false".to_owned()),
+            None => Err(EXISTS.to_owned()),
         });
         return Some(each.collect::<Result<_, _>>().map(Expr::Any));
     }
@@ -75,7 +91,7 @@ fn truth(value: &Value) -> Option<bool> {
     }
 }
 
-fn text_column(column: &str, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+fn text_column(column: &str, item: &Item, values: &[Value], naming: Naming) -> Result<Expr, String> {
     if let Some(done) = common(column, item, values) {
         return done;
     }
@@ -101,8 +117,8 @@ fn text_column(column: &str, item: &Item, values: &[Value], in_security: bool) -
             Ok(Expr::Leaf(format!("cidr({column}, {})", nets.join(", "))))
         }
         Kind::Compare(_) => Err(format!("lt, lte, gt and gte need a number, and the column {column} is text")),
-        Kind::FieldRef(place) => references(column, *place, item, values, in_security),
-        Kind::Exists => Err("exists takes true or false".to_owned()),
+        Kind::FieldRef(place) => references(column, *place, item, values, naming),
+        Kind::Exists => Err(EXISTS.to_owned()),
     }
 }
 
@@ -168,10 +184,12 @@ fn matching(column: &str, text: &str) -> Result<Expr, String> {
 }
 
 /// Compared with other columns of the same event.
-fn references(column: &str, place: Place, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+fn references(column: &str, place: Place, item: &Item, values: &[Value], naming: Naming) -> Result<Expr, String> {
     let each = values.iter().map(|value| {
         let other = text_of(value, "fieldref")?.plain().unwrap_or_default();
-        let Some(target) = fields::target(&other, in_security) else { return Ok(Expr::Unmapped(other, item.at)) };
+        let Some(target) = fields::target(&other, naming) else {
+            return Ok(Expr::Unmapped(other, item.at, false));
+        };
         let Target::Column(other_column) = target else {
             return Err(format!("fieldref: {other} has no column of its own"));
         };
@@ -220,12 +238,12 @@ fn is_octal_to_some(written: &str) -> bool {
     digits.len() > 1 && digits.starts_with('0') && digits.bytes().all(|byte| byte.is_ascii_digit() || byte == b'_')
 }
 
-fn number_column(name: &str, column: &str, item: &Item, values: &[Value], in_security: bool) -> Result<Expr, String> {
+fn number_column(name: &str, column: &str, item: &Item, values: &[Value], naming: Naming) -> Result<Expr, String> {
     if let Some(done) = common(column, item, values) {
         return done;
     }
     if let Kind::FieldRef(place) = item.kind {
-        return references(column, place, item, values, in_security);
+        return references(column, place, item, values, naming);
     }
     let operator = match &item.kind {
         Kind::Plain => "=",
@@ -356,7 +374,7 @@ fn hash(name: &str, algorithm: &str, digits: usize, item: &Item, values: &[Value
         let each = values.iter().map(|value| match truth(value) {
             Some(true) => Ok(is_there()),
             Some(false) => Ok(is_there().not()),
-            None => Err("exists takes true or false".to_owned()),
+            None => Err(EXISTS.to_owned()),
         });
         return each.collect::<Result<_, _>>().map(Expr::Any);
     }

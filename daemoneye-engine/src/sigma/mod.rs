@@ -1,7 +1,7 @@
 //! Sigma rules as ours: YAML in, a rule file with visible SQL out, exactly as Sigma's specification (version 2) says.
 //!
-//! Nothing is approximated: what cannot be said over `process_events` is refused by its name, and a test of a field that no column
-//! holds is never true, which the verdict tells. Sigma knows two truth values and SQL three, so every leaf is written so that
+//! Nothing is approximated: what cannot be said over `process_events` is refused by its name, and a field that no column holds is
+//! one that no event has, which the verdict tells. Sigma knows two truth values and SQL three, so every leaf is written so that
 //! NULL makes it false, and a negation as `IS NOT TRUE`. Each converted rule passes the guard and the compiler like any other.
 
 mod condition;
@@ -33,6 +33,7 @@ pub use self::lists::{Lists, read_lists};
 use self::correlation::{Matches, Part};
 use self::document::{Detection, Header};
 use self::expr::{Expr, quoted};
+use self::fields::Naming;
 use crate::detect::rules::yaml::{Node, Yaml, read_merged};
 use crate::detect::{LoadedRule, rules};
 
@@ -44,16 +45,14 @@ const OUTPUT: &str =
 /// made of the files' names, so that they stay the same on every host.
 #[must_use]
 pub fn convert(files: &[RuleFile], lists: &Lists) -> Vec<Conversion> {
-    let drafts = files.iter().flat_map(|file| {
-        let documents = document::documents(&file.text);
-        let draft = |(document, text)| (Draft::new(file, document, lists), text);
-        documents.into_iter().enumerate().map(draft).collect::<Vec<_>>()
-    });
     let (mut done, mut correlations) = (Vec::new(), Vec::new());
-    for (draft, text) in drafts {
-        match draft.convert(&text) {
-            Stage::Done(converted) => done.push(*converted),
-            Stage::Correlation(correlation) => correlations.push(*correlation),
+    for file in files {
+        let mut collection = None;
+        for (document, text) in document::documents(&file.text).into_iter().enumerate() {
+            match Draft::new(file, document, lists).convert(&text, &mut collection) {
+                Stage::Done(converted) => done.push(*converted),
+                Stage::Correlation(correlation) => correlations.push(*correlation),
+            }
         }
     }
     let replaced = correlate(correlations, &mut done);
@@ -172,6 +171,8 @@ struct Draft<'a> {
     at: Location,
     id_at: Location,
     keywords: bool,
+    /// Where a collection begins whose parts it may lack.
+    collection: Option<Location>,
     header: Header,
     lists: &'a Lists,
 }
@@ -179,10 +180,11 @@ struct Draft<'a> {
 impl<'a> Draft<'a> {
     fn new(file: &'a RuleFile, document: usize, lists: &'a Lists) -> Self {
         let at = Location::UNKNOWN;
-        Self { file, document, at, id_at: at, keywords: false, header: Header::default(), lists }
+        Self { file, document, at, id_at: at, keywords: false, collection: None, header: Header::default(), lists }
     }
 
-    fn convert(mut self, text: &str) -> Stage<'a> {
+    /// `collection` is where a document of the file before it says `action`.
+    fn convert(mut self, text: &str, collection: &mut Option<Location>) -> Stage<'a> {
         let node = match read_merged(text) {
             Ok(node) => node,
             Err(unreadable) => {
@@ -200,9 +202,11 @@ impl<'a> Draft<'a> {
         if document::field(&node, "correlation").is_some() {
             return Stage::Correlation(Box::new((self, node)));
         }
-        let (at, in_security, part) = (self.at, self.in_security(), self.part(Matches::Nothing));
+        let (at, naming, part) = (self.at, self.naming(&node), self.part(Matches::Nothing));
+        self.collection = *collection;
+        *collection = collection.or_else(|| document::field(&node, "action").map(|node| node.referenced));
         let (condition, conversion) = self.rule(&node);
-        let matches = condition.map_or(Matches::Nothing, |condition| Matches::Events { condition, in_security });
+        let matches = condition.map_or(Matches::Nothing, |condition| Matches::Events { condition, naming });
         let part = Rc::new(Part { matches, unmapped: conversion.unmapped.clone(), ..part });
         Stage::Done(Box::new(Converted { conversion, at, part }))
     }
@@ -228,8 +232,9 @@ impl<'a> Draft<'a> {
         }
     }
 
-    fn in_security(&self) -> bool {
-        self.header.service.as_deref() == Some("security")
+    fn naming(&self, node: &Node) -> Naming {
+        let events = document::field(node, "detection").map(|of| document::numbers(of, "EventID")).unwrap_or_default();
+        Naming::of(&events, self.header.category.as_deref(), self.header.service.as_deref())
     }
 
     /// The whole condition, or everything that is wrong with the rule.
@@ -240,6 +245,13 @@ impl<'a> Draft<'a> {
             ("action", "collections of rules (action) are of Sigma before version 2"),
         ] {
             problems.extend(document::field(node, key).map(|node| Reason::new(node.referenced, what)));
+        }
+        if let (Some(action), true) = (self.collection, problems.is_empty()) {
+            let message = format!(
+                "it stands behind a collection of rules (action, line {}), which may hold a part of it: write it whole, in a file of its own",
+                action.line()
+            );
+            problems.push(Reason::new(self.at, message));
         }
         if !problems.is_empty() {
             return Err(problems);
@@ -254,7 +266,7 @@ impl<'a> Draft<'a> {
         };
         let service = document::field(node, "logsource").and_then(|source| document::field(source, "service"));
         let of_one_log = service.map(|node| node.referenced).or_else(|| document::asked_for(detection, "EventID"));
-        let (expr, condition_at) = match self.detected(detection, &mut problems) {
+        let (expr, condition_at) = match self.detected(detection, self.naming(node), &mut problems) {
             Some(found) if problems.is_empty() => found,
             _ => {
                 problems.sort_by(|a, b| (a.line, a.column, &a.message).cmp(&(b.line, b.column, &b.message)));
@@ -264,8 +276,8 @@ impl<'a> Draft<'a> {
         };
         let mut unmapped = Vec::new();
         expr.unmapped(false, &mut unmapped);
-        reasons.extend(unmapped.iter().map(|(field, negated, at)| {
-            let effect = if *negated { "what it would take out stays in" } else { "what needs it never matches" };
+        reasons.extend(unmapped.iter().map(|(field, holds, at)| {
+            let effect = if *holds { "what it would take out stays in" } else { "what needs it never matches" };
             Reason::new(*at, format!("no column holds the field {field}: {effect}"))
         }));
         let mut unmapped: Vec<String> = unmapped.into_iter().map(|(field, ..)| field).collect();
@@ -294,8 +306,8 @@ impl<'a> Draft<'a> {
     }
 
     /// What the detection asks, and where its condition stands.
-    fn detected(&self, node: &Node, problems: &mut Vec<Reason>) -> Option<(Expr, Location)> {
-        let read = Detection::read(node, self.in_security(), self.lists);
+    fn detected(&self, node: &Node, naming: Naming, problems: &mut Vec<Reason>) -> Option<(Expr, Location)> {
+        let read = Detection::read(node, naming, self.lists);
         let detection = read.map_err(|problem| problems.push(Reason::new(node.referenced, problem))).ok()?;
         if detection.conditions.is_empty() {
             problems.push(Reason::new(node.referenced, "detection has no condition"));

@@ -124,7 +124,7 @@ impl State {
             self.tick(work, sight, &mut fresh, reached, matches);
             self.reached_us = reached;
             let time = sight.time(row).unwrap_or_else(|| self.note_untimed(work));
-            self.note_late(work, time, sight.is_ahead(row));
+            self.note_late(work, time, sight, row);
             if self.is_set_back(work, time) {
                 (fresh, since) = (Vec::new(), row);
                 self.begin_again(work, time);
@@ -295,8 +295,9 @@ impl State {
         self.lack(work, Degraded::Capped, time);
     }
 
-    fn note_late(&mut self, work: &Work<'_>, time: i64, is_ahead: bool) {
-        let is_late = time < self.reached_us.saturating_sub(GRACE_US) && work.runner.is_some();
+    fn note_late(&mut self, work: &Work<'_>, time: i64, sight: &Sight<'_>, row: usize) {
+        let is_ahead = sight.is_ahead(row);
+        let is_late = sight.clock.is_late(time, self.reached_us) && work.runner.is_some();
         work.counters.late.fetch_add(u64::from(is_late), Ordering::Relaxed);
         work.counters.ahead.fetch_add(u64::from(is_ahead), Ordering::Relaxed);
         if is_late || is_ahead {

@@ -48,6 +48,11 @@ pub(super) struct Bound {
 }
 
 impl Bound {
+    /// Whether what holds of a count holds of every larger one.
+    pub(super) fn grows(&self) -> bool {
+        matches!(self.operator, ">" | ">=")
+    }
+
     /// The bounds of the condition; several are an AND, which some count has to meet.
     pub(super) fn read(node: &Node, counts: Counts) -> Result<Vec<Self>, String> {
         let Some(condition) = field(node, "condition") else { return Ok(Vec::new()) };

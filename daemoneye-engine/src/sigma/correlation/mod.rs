@@ -13,6 +13,7 @@ use serde_saphyr::Location;
 
 use super::Reason;
 use super::document::{field, text, texts};
+use super::fields::Naming;
 use super::grouping::{Group, columns, groups};
 use crate::detect::rules::yaml::{Node, Yaml, truth};
 use bounds::{Bound, Counts};
@@ -44,7 +45,7 @@ pub(super) enum Matches {
     /// It is a correlation that was not converted yet.
     Later,
     /// The events for which a condition in SQL is true.
-    Events { condition: String, in_security: bool },
+    Events { condition: String, naming: Naming },
     /// What a correlation finds.
     Correlated(Correlation),
 }
@@ -72,7 +73,7 @@ impl Part {
 pub(super) struct Correlation {
     kind: Kind,
     bounds: Vec<Bound>,
-    parts: Vec<Rc<Part>>,
+    pub(super) parts: Vec<Rc<Part>>,
     pub(super) groups: Vec<Group>,
     /// The fields of `group-by` as they are written, and the name of the group of each.
     pub(super) fields: Vec<(String, usize)>,

@@ -1,11 +1,16 @@
 //! A correlation as SQL: as the rule that finds it, and as what it finds for a correlation that refers to it.
 
+use super::bounds::Bound;
 use super::{Correlation, Kind, Matches, Part};
+use crate::detect::GRACE_US;
 use crate::sigma::grouping::Group;
 
 /// What tells one event from all others, and when it was: a step or a match has them as `step_time` and so on, so that a group may be
 /// called like one of them.
 const PLACE: [&str; 4] = ["time", "collector", "epoch", "seq"];
+
+/// How far back a rule looks for events at which a count holds that need not stay so: late ones come within it.
+const LAST_SECONDS: i64 = GRACE_US / 1_000_000;
 
 /// The entries of WITH that a rule needs, in the order in which they use each other.
 #[derive(Default)]
@@ -43,6 +48,8 @@ struct Rows<'a> {
     once: bool,
     /// With the place of each.
     placed: bool,
+    /// Columns beside the groups that the correlation around this one asks for.
+    further: &'a [&'static str],
 }
 
 impl Correlation {
@@ -51,9 +58,18 @@ impl Correlation {
         let mut entries = Entries::default();
         let select = match &self.kind {
             Kind::Ordered => {
-                let (last, chain) = self.chain(self.seconds, "", &mut entries);
+                let (last, chain) = self.chain(self.seconds, "", &[], &mut entries);
                 let key: String = self.groups.iter().map(|group| format!("{last}.{0} AS {0}, ", group.name)).collect();
                 format!("SELECT {key}{last}.first_time AS first_time, {last}.step_time AS time\nFROM {chain}")
+            }
+            // At an event of the group, and not because one of it has become too old.
+            _ if !self.bounds.iter().all(Bound::grows) => {
+                let key: String = self.groups.iter().map(|group| format!("{}, ", group.name)).collect();
+                let found = self.entry(LAST_SECONDS, &[], &mut entries);
+                format!(
+                    "SELECT {key}found, step_time AS time\nFROM {found}\nWHERE {}",
+                    recent("step_time", LAST_SECONDS)
+                )
             }
             Kind::Together if self.is_plain() => self.grouped("count(*)", &self.having(&self.kinds())),
             Kind::Together => {
@@ -76,20 +92,26 @@ impl Correlation {
     }
 
     const fn rows<'a>(&self, values: Option<&'a [&'static str]>, once: bool) -> Rows<'a> {
-        Rows { back: self.seconds, values, once, placed: false }
+        Rows { back: self.seconds, values, once, placed: false, further: &[] }
     }
 
-    /// What it finds, no older than so many seconds: an entry with the place of the last event of each match, and its groups.
-    fn entry(&self, back: i64, entries: &mut Entries) -> String {
+    /// What it finds, no older than so many seconds: an entry with the place of the last event of each match, its groups, and what
+    /// else of that event is wanted.
+    fn entry(&self, back: i64, wanted: &[&'static str], entries: &mut Entries) -> String {
         entries.inner = entries.inner.saturating_add(1);
         let name = format!("found_{}", entries.inner);
         let back = back.saturating_add(self.seconds);
-        let rows = |values, once| Rows { back, values, once, placed: true };
+        let names = self.dedup();
+        let mut further: Vec<&'static str> = wanted.iter().copied().filter(|name| !names.contains(name)).collect();
+        further.sort_unstable();
+        further.dedup();
+        let rows = |values, once| Rows { back, values, once, placed: true, further: &further };
         let query = match &self.kind {
             Kind::Ordered => {
-                let (last, chain) = self.chain(back, &format!("{name}_"), entries);
+                let (last, chain) = self.chain(back, &format!("{name}_"), &further, entries);
                 let place = PLACE.map(|column| format!("{last}.step_{column} AS step_{column}"));
-                let key: String = self.groups.iter().map(|group| format!(", {last}.{0} AS {0}", group.name)).collect();
+                let key: String =
+                    names.iter().chain(&further).map(|name| format!(", {last}.{name} AS {name}")).collect();
                 format!("SELECT {}{key}\n  FROM {chain}", place.join(", "))
             }
             Kind::Events => self.sliding(&name, &rows(None, true), "count(*)", entries),
@@ -117,6 +139,7 @@ impl Correlation {
             .iter()
             .map(String::as_str)
             .chain(names.iter().copied())
+            .chain(rows.further.iter().copied())
             .map(|column| format!("{column}, "))
             .collect();
         let span = format!("{}.999999", self.seconds.saturating_sub(1));
@@ -132,8 +155,7 @@ impl Correlation {
             ));
         }
         format!(
-            "SELECT DISTINCT {}\n  FROM (SELECT {columns}{found} AS found\n    FROM {of}) AS counted\n  WHERE {}",
-            columns.trim_end_matches(", "),
+            "SELECT DISTINCT {columns}found\n  FROM (SELECT {columns}{found} AS found\n    FROM {of}) AS counted\n  WHERE {}",
             self.said("found")
         )
     }
@@ -179,12 +201,16 @@ impl Correlation {
     /// The rows of each rule by themselves.
     fn matched(&self, rows: &Rows<'_>, entries: &mut Entries) -> String {
         let of_each = self.parts.iter().enumerate().map(|(at, part)| {
-            let (from, passed) = source(part, rows.back, entries);
+            let value = rows.values.and_then(|values| values.get(at)).copied();
+            let keys = self.groups.iter().filter_map(|group| group.columns.get(at).copied());
+            let wanted: Vec<&'static str> = keys.chain(value).chain(rows.further.iter().copied()).collect();
+            let (from, passed) = source(part, rows.back, &wanted, entries);
             let mut columns = if rows.placed { placed(part) } else { named(time(part), "time").split_off(2) };
             columns.push_str(&format!(", {at} AS rule_number"));
-            if let Some(value) = rows.values.and_then(|values| values.get(at)) {
+            if let Some(value) = value {
                 columns.push_str(&format!(", {value} AS counted"));
             }
+            rows.further.iter().for_each(|further| columns.push_str(&named(further, further)));
             let mut condition = passed.map_or_else(String::new, |passed| format!("{passed}\n  AND "));
             condition.push_str(&recent(time(part), rows.back));
             for group in &self.groups {
@@ -231,10 +257,11 @@ impl Correlation {
 
     /// Each rule's match not before that of the rule before it and another one, the last within the span of the first: what the last
     /// step is called, and the tables that it stands in.
-    fn chain(&self, back: i64, prefix: &str, entries: &mut Entries) -> (String, String) {
+    fn chain(&self, back: i64, prefix: &str, further: &[&'static str], entries: &mut Entries) -> (String, String) {
         let (mut chain, mut last) = (String::new(), String::new());
         for (at, part) in self.parts.iter().enumerate() {
-            let (rows, columns) = (self.step(at, part, back, entries), self.of_step(at));
+            let further = if at.saturating_add(1) == self.parts.len() { further } else { &[] };
+            let (rows, columns) = (self.step(at, part, back, further, entries), self.of_step(at, further));
             let step = if at == 0 {
                 format!("SELECT step_time AS first_time, {columns}\n  FROM {rows}")
             } else {
@@ -258,17 +285,23 @@ impl Correlation {
     }
 
     /// The matches of one step: when and where each stands in its stream, and its group.
-    fn step(&self, at: usize, part: &Part, back: i64, entries: &mut Entries) -> String {
-        let (from, passed) = source(part, back, entries);
+    fn step(&self, at: usize, part: &Part, back: i64, further: &[&'static str], entries: &mut Entries) -> String {
+        let keys = self.groups.iter().filter_map(|group| group.columns.get(at).copied());
+        let wanted: Vec<&'static str> = keys.chain(further.iter().copied()).collect();
+        let (from, passed) = source(part, back, &wanted, entries);
         let passed = passed.map_or_else(String::new, |passed| format!("{passed} AND "));
         let columns = self.groups.iter().filter_map(|group| Some(named(group.columns.get(at)?, group.name)));
-        let selected: String = columns.collect();
+        let selected: String = columns.chain(further.iter().map(|further| named(further, further))).collect();
         let recent = recent(time(part), back);
-        format!("(SELECT {}{selected} FROM {from} WHERE {passed}{recent}) AS e{at}", placed(part))
+        // What stands behind the first has to have the same.
+        let first = self.groups.iter().filter(|_| at == 0).filter_map(|group| group.columns.get(at));
+        let known: String = first.map(|column| format!(" AND {column} IS NOT NULL")).collect();
+        format!("(SELECT {}{selected} FROM {from} WHERE {passed}{recent}{known}) AS e{at}", placed(part))
     }
 
-    fn of_step(&self, at: usize) -> String {
-        let groups: String = self.groups.iter().map(|group| format!(", e{at}.{}", group.name)).collect();
+    fn of_step(&self, at: usize, further: &[&'static str]) -> String {
+        let names = self.dedup();
+        let groups: String = names.iter().chain(further).map(|name| format!(", e{at}.{name}")).collect();
         format!("e{at}.step_time, e{at}.step_collector, e{at}.step_epoch, e{at}.step_seq{groups}")
     }
 
@@ -286,9 +319,9 @@ impl Correlation {
 }
 
 /// Where the matches of a rule are read from, and what they have to pass there.
-fn source(part: &Part, back: i64, entries: &mut Entries) -> (String, Option<String>) {
+fn source(part: &Part, back: i64, wanted: &[&'static str], entries: &mut Entries) -> (String, Option<String>) {
     match &part.matches {
-        Matches::Correlated(correlation) => (correlation.entry(back, entries), None),
+        Matches::Correlated(correlation) => (correlation.entry(back, wanted, entries), None),
         _ => ("process_events".to_owned(), part.condition().map(|condition| format!("({condition})"))),
     }
 }

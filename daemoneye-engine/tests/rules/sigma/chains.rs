@@ -96,7 +96,7 @@ fn a_chain_in_several_files() {
 }
 
 #[test]
-fn what_matches_have_in_common_is_all_that_a_chain_knows_of_them() {
+fn a_chain_knows_what_matches_have_in_common_and_of_the_event_that_completed_each() {
     let alias = "type: temporal_ordered\nrules: [many, rule_b]\ngroup-by: [who]\ntimespan: 20s\n\
                  aliases: {who: {many: User, rule_b: ParentUser}}";
     let (many, then) = (correlation("many", 1, MANY), correlation("then", 2, alias));
@@ -104,17 +104,38 @@ fn what_matches_have_in_common_is_all_that_a_chain_knows_of_them() {
     let events = |parent: &str| [at(0, "a"), at(2, "a"), at(4, "a"), last(parent)];
     assert_eq!(found(&[&many, &then], &events("root")), [(2, 3)]);
     assert_eq!(found(&[&many, &then], &events("bob")), []);
-    for (from, to, word) in [
-        ("group-by: [User]", "group-by: [Image]", "Image is not in the group-by of the correlation many"),
-        (
-            "type: temporal_ordered",
-            "type: value_count\ncondition: {field: Image, gte: 2}",
-            "Image is not in the group-by",
+    // The group of the outer one is another than that of the inner one.
+    let by = |body: &str, field: &str| body.replace("group-by: [User]", &format!("group-by: [{field}]"));
+    let whose = |second: i64, name: &str, user: &str, cwd: &str| {
+        let mut event = at(second, name);
+        (event["User"], event["CurrentDirectory"]) = (json!(user), json!(cwd));
+        event
+    };
+    let inner = [
+        by(MANY, "CurrentDirectory"),
+        "type: temporal_ordered\nrules: [rule_a, rule_a, rule_a]\ngroup-by: [CurrentDirectory]\ntimespan: 10s"
+            .to_owned(),
+        format!(
+            "{}, field: ProcessId}}",
+            by(MANY, "CurrentDirectory").replace("event_count", "value_count").trim_end_matches('}')
         ),
-    ] {
-        let conversion = &converted(&[&correlation("then", 2, &THEN.replace(from, to)), &many])[0];
-        assert_eq!(conversion.verdict, Verdict::Refused, "{to}");
-        assert!(conversion.reasons.iter().any(|reason| reason.message.contains(word)), "{:?}", conversion.reasons);
+    ];
+    for (at, inner) in inner.iter().enumerate() {
+        let (many, then) = (correlation("many", 1, inner), correlation("then", 2, THEN));
+        let mut events = vec![whose(0, "a", "eve", "/x"), whose(2, "a", "ann", "/x"), whose(4, "a", "bob", "/x")];
+        events.extend([whose(5, "b", "eve", "/x"), whose(6, "b", "bob", "/y"), whose(7, "b", "ann", "/x")]);
+        (0..).zip(&mut events).for_each(|(pid, event)| event["ProcessId"] = json!(pid));
+        assert_eq!(found(&[&many, &then], &events), [(2, 4)], "{at}");
+        let outer = "type: event_count\nrules: [then]\ngroup-by: [CommandLine]\ntimespan: 1m\ncondition: {gte: 1}";
+        assert_eq!(found(&[&many, &then, &correlation("outer", 3, outer)], &events), [(3, 4)], "{at}");
+        let values = "type: value_count\nrules: [many]\ngroup-by: [CurrentDirectory]\ntimespan: 1m\ncondition: {gte: 1, field: User}";
+        assert_eq!(found(&[&many, &correlation("values", 4, values)], &events), [(4, 2)], "{at}");
+    }
+    let two = correlation("two", 1, &alias.replace("[many, rule_b]", "[rule_a, rule_b]").replace("many:", "rule_a:"));
+    for field in ["User", "Nowhere"] {
+        let outer = THEN.replace("[many,", "[two,").replace("[User]", &format!("[{field}]"));
+        let conversion = &converted(&[&correlation("then", 2, &outer), &two])[0];
+        assert_eq!(conversion.verdict, Verdict::Refused, "{field}");
     }
 }
 

@@ -6,6 +6,7 @@ mod chains;
 mod conditions;
 mod correlations;
 mod events;
+mod hunts;
 mod judge;
 mod verdicts;
 mod written;
