@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
+use super::RuleSet;
 use super::row::Columns;
 use super::window::GRACE_US;
 
@@ -31,6 +32,15 @@ impl Default for Clock {
             reached_us: AtomicI64::new(i64::MIN),
             grace_us: GRACE_US,
         }
+    }
+}
+
+impl RuleSet {
+    /// For events that come in the order of their times: one that does not is late, without a grace period.
+    #[must_use]
+    pub fn in_order(mut self) -> Self {
+        self.clock = Clock::in_order();
+        self
     }
 }
 

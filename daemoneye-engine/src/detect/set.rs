@@ -36,7 +36,7 @@ pub struct RuleSet {
     /// Those of the batches that did not hold all that there was: shed before, late, or of a collector that was away.
     incomplete: AtomicU64,
     candidates_found: AtomicU64,
-    clock: Clock,
+    pub(super) clock: Clock,
     pub(super) windows: Windows,
     pub(super) blind: Blind,
 }
@@ -211,12 +211,6 @@ impl RuleSet {
     #[must_use]
     pub fn needle_bytes(&self) -> usize {
         self.filter().prefilter.needle_bytes()
-    }
-
-    /// For events that come in the order of their times: one that does not is late, without a grace period.
-    #[must_use]
-    pub fn in_order(self) -> Self {
-        Self { clock: Clock::in_order(), ..self }
     }
 
     /// Every match of every rule in the batch: rules in order of id, rows in order.
