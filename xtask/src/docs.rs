@@ -56,11 +56,15 @@ fn tables() -> anyhow::Result<String> {
         out,
         "What `SELECT` can name; the same list can be asked for: `SELECT * FROM tables`, `SELECT * FROM columns WHERE table_name = \
          'processes'`. Schema version {SCHEMA_VERSION}. Any column may be NULL where its value is not known; of a process always known \
-         are `time`, `entity_id`, `pid` and `name`.\n\n\
+         are `time`, `entity_id` and `pid`, and `name` but for a `start` of `capture = 'partial'` whose process had ended before its name was \
+         read.\n\n\
          `processes_at('2026-01-31T12:00Z')` stands in FROM like a table: the rows of `process_lifetimes` of those that lived at \
          that instant (started then or before, not ended yet). It takes a time as text with modifiers like `datetime(…)`, as in \
          `processes_at('now', '-30 minutes')`, or one bound parameter. An instant in a gap, or before what is kept, gives a degraded \
          answer.\n\n\
+         NULL comes first in an ascending ORDER BY and last with DESC, as in SQLite and osquery and unlike in PostgreSQL; \
+         `ORDER BY x NULLS LAST` (or `NULLS FIRST`) says otherwise. Text is never made a number or a time unasked: \
+         `name = 1` is refused, `CAST(name AS BIGINT) = 1` is not.\n\n\
          Functions of rules and queries alike: `ci_eq(x, 'v', …)`, `ci_contains`, `ci_starts`, `ci_ends` and `ci_like` are TRUE where one \
          of the values fits, with ASCII letters folded; `cs_eq` to `cs_like` regard case. `re_match(x, 'pattern'[, 'flags'])` finds an \
          expression anywhere (flags of `imsx`), `cidr(x, '10.0.0.0/8', …)` an address in a network. NULL does not fit, so \

@@ -20,7 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use self::reader::{Ended, hand_over, show, stopped};
-use super::{Answers, Operators, internal, say};
+use super::{Answers, Operators, failed, internal, say};
 use crate::platform;
 
 /// Bytes of one part of a file: a quarter of the largest frame, so that two that wait stay small.
@@ -79,7 +79,7 @@ impl Operators {
             Ok(()) => drop(say(answers, Answer::Data(shown(&result, sound)?)).await),
             Err(Cut::Ended(Ended::Left)) => {}
             Err(Cut::Ended(Ended::Stopped)) => return Err(stopped("backup", self.reader_wait)),
-            Err(Cut::Unread(error)) => return Err(internal(&error)),
+            Err(Cut::Unread(error)) => return Err(failed(&error)),
         }
         Ok(())
     }

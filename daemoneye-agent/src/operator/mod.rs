@@ -199,7 +199,7 @@ impl Operators {
     ) -> Result<T, Fault> {
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
-        done.map_err(|error| internal(&error))?.map_err(|error| internal(&error))
+        done.map_err(|error| internal(&error))?.map_err(|error| failed(&error))
     }
 
     fn dirs(&self) -> (PathBuf, PathBuf) {
@@ -216,6 +216,23 @@ async fn say(answers: &Answers, answer: Answer) -> bool {
 fn internal(error: &dyn std::fmt::Display) -> Fault {
     tracing::warn!(%error, "an operator's request failed");
     Fault::new(FaultKind::Internal, "the agent could not answer: see its log")
+}
+
+/// [`internal`] of the store, with what the system said where it said something: whoever asks can free a full disk, and no path
+/// stands in that.
+fn failed(error: &StoreError) -> Fault {
+    if let StoreError::LimitRoom { needed, free, .. } = error {
+        let text = format!(
+            "merging needs {needed} bytes on the disk and {free} are free; free disk space, or lower store.retention_bytes"
+        );
+        return Fault::new(FaultKind::ResourceExhausted, text);
+    }
+    let fault = internal(error);
+    let text = error.to_string();
+    let code = text.split_once("(os error ").and_then(|(_, rest)| rest.split_once(')')?.0.parse().ok());
+    let Some(code) = code else { return fault };
+    let said = std::io::Error::from_raw_os_error(code);
+    Fault::new(FaultKind::Internal, format!("the agent could not answer: {said}; its log says where"))
 }
 
 /// Who a peer is for the agent: root and its own user operate, groups decide about the others.
@@ -274,5 +291,19 @@ mod tests {
         assert_eq!(role(1000, &["daemoneye", "daemoneye-admin"]), Some(Role::Operator));
         assert_eq!(role(0, &[]), Some(Role::Operator));
         assert_eq!(role(990, &[]), Some(Role::Operator));
+    }
+
+    #[test]
+    fn a_full_disk_is_told_to_whoever_asks_and_no_path_is() {
+        let path = std::path::PathBuf::from("/var/lib/daemoneye/segments/x.parquet");
+        let full =
+            StoreError::Io { action: "write", path: path.clone(), source: std::io::Error::from_raw_os_error(28) };
+        let room = StoreError::LimitRoom { dir: path.clone(), needed: 2_000, free: 1_000 };
+        for (error, words) in [(full, "No space left on device"), (room, "2000 bytes on the disk and 1000 are free")] {
+            let fault = failed(&error);
+            assert!(fault.message.contains(words) && !fault.message.contains("/var"), "{}", fault.message);
+        }
+        let other = failed(&StoreError::Io { action: "read", path, source: std::io::Error::other("in /var") });
+        assert_eq!(other.message, "the agent could not answer: see its log");
     }
 }

@@ -1,6 +1,7 @@
 //! `data stats, retention, vacuum, backup, export, fsck`.
 
 mod backup;
+mod condition;
 mod export;
 
 use daemoneye_lib::exit::Exit;

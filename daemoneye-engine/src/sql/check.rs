@@ -4,6 +4,7 @@ use super::dialect::Postgres;
 use super::lists::{self, ValueLists};
 use super::{SqlRefusal, lower, names, patterns, tokens, walk};
 use datafusion::sql::sqlparser::ast::{Query, Statement};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::parser::{Parser, ParserError};
 use datafusion::sql::sqlparser::tokenizer::Location;
 use std::cell::Cell;
@@ -93,6 +94,7 @@ fn checked(
 pub(crate) struct Parsed {
     statements: Vec<Statement>,
     texts: Vec<(String, Location)>,
+    clauses: Vec<(Keyword, Location)>,
     second: Option<Location>,
 }
 
@@ -104,14 +106,15 @@ impl Parsed {
 
     fn of(sql: &str, is_rule: bool) -> Result<Self, SqlRefusal> {
         let tokens = tokens::capped(sql, is_rule)?;
-        let end = tokens.last().map_or(Location { line: 1, column: 1 }, |token| token.span.end);
+        let end = tokens::end(&tokens);
         let (texts, second) = (tokens::texts(&tokens), tokens::second_statement(&tokens));
+        let clauses = tokens::clauses(&tokens);
         let statements = Parser::new(&Postgres)
             .with_recursion_limit(tokens::RECURSION_LIMIT)
             .with_tokens_with_locations(tokens)
             .parse_statements()
             .map_err(|error| parse_refusal(error, sql, end))?;
-        Ok(Self { statements, texts, second })
+        Ok(Self { statements, texts, clauses, second })
     }
 
     /// The query, where it is one.
@@ -141,10 +144,10 @@ impl Parsed {
         if let (Some(query), Some(known)) = (self.query(), lists) {
             used = lists::expand(query, known)?;
         }
-        let Self { mut statements, texts, second } = self;
+        let Self { mut statements, texts, clauses, second } = self;
         // Of a rule the matcher or the plan compiles them, and tells the place too.
         let try_pattern = if is_rule { patterns::parse } else { patterns::compile };
-        let walked = walk::statements(&statements, second, texts, instead_of_function, try_pattern)?;
+        let walked = walk::statements(&statements, second, (texts, clauses), instead_of_function, try_pattern)?;
         // The walk accepted exactly one statement, and it is a query.
         let Some(Statement::Query(query)) = statements.pop() else {
             return Err(SqlRefusal::whole("there is no statement", "write one SELECT"));

@@ -191,9 +191,10 @@ impl Job {
         session::hasten(&mut state, &plan);
         plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
         let bare = (checked.parameters() > 0).then(|| plan.clone());
-        let misfit = || bare.as_ref().and_then(|plan| params::misfit(plan, &state, &self.request.params));
+        let misfit = || bare.as_ref().and_then(|plan| params::misfit(plan, &state, &values));
         let planning = |error: DataFusionError| planning(error).of_parameter(misfit());
-        let plan = if checked.parameters() == 0 { plan } else { plan.with_param_values(values).map_err(planning)? };
+        let plan =
+            if checked.parameters() == 0 { plan } else { plan.with_param_values(values.clone()).map_err(planning)? };
         let plan = if thrifty { thrift::parted(plan).map_err(planning)? } else { plan };
         let columns = unique_names(page_columns(plan.schema().as_arrow()), plan.schema());
         let physical = state.create_physical_plan(&plan).await.map_err(planning)?;

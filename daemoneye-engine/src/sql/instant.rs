@@ -75,7 +75,7 @@ fn literal(args: &[FunctionArg]) -> Result<(), SqlRefusal> {
         return Err(SqlRefusal::whole("processes_at takes a time as text", HINT));
     };
     let now = Timestamp::now().as_microsecond();
-    let base = if time.trim().eq_ignore_ascii_case("now") { Some(now) } else { times::microseconds(&time) };
+    let base = if is_now(&time) { Some(now) } else { times::microseconds(&time) };
     let Some(base) = base else { return Err(SqlRefusal::span(span, format!("'{time}' is no time"), HINT)) };
     let moved = texts.try_fold(base, |us, (modifier, _)| times::moved(us, &modifier));
     if moved.is_some_and(|us| us > now) {
@@ -88,12 +88,18 @@ fn literal(args: &[FunctionArg]) -> Result<(), SqlRefusal> {
 /// Refuses what is bound to an instant and is none.
 pub(crate) fn bound(number: usize, at: Location, value: Option<&proto::Value>) -> Result<(), SqlRefusal> {
     let checked = match value.and_then(|value| value.kind.as_ref()) {
+        Some(Kind::Text(text)) if is_now(text) => Ok(()),
         Some(Kind::Text(text)) => past(text),
         Some(Kind::TimestampUs(us)) if *us <= Timestamp::now().as_microsecond() => Ok(()),
         Some(Kind::TimestampUs(_)) => Err("the time lies in the future".to_owned()),
         _ => Err("processes_at takes a time".to_owned()),
     };
     checked.map_err(|why| SqlRefusal::at(at, format!("${number}: {why}"), HINT))
+}
+
+/// Whether this stands for the time at which it is asked.
+pub(crate) fn is_now(text: &str) -> bool {
+    text.trim().eq_ignore_ascii_case("now")
 }
 
 fn past(text: &str) -> Result<(), String> {

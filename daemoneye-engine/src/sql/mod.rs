@@ -8,6 +8,7 @@
 mod allowance;
 pub(crate) mod arithmetic;
 mod check;
+mod coerce;
 mod completeness;
 mod dialect;
 mod engine;
@@ -28,6 +29,7 @@ mod operators;
 mod pages;
 mod params;
 mod patterns;
+mod place;
 mod plan;
 mod refusal;
 mod runtime;
@@ -42,9 +44,11 @@ mod tables;
 mod thrift;
 mod times;
 mod tokens;
+mod units;
 mod walk;
 pub(crate) mod window;
 mod windows;
+mod wording;
 
 pub use check::{Checked, check};
 pub(crate) use check::{Parsed, check_rule, on_large_stack};

@@ -13,6 +13,11 @@ use datafusion::sql::sqlparser::ast::{Function, FunctionArguments, Ident, Object
 const INSTEAD: &[(&str, &str)] = &[
     ("array_agg", "string_agg(x, ',')"),
     ("current_timestamp", "now()"),
+    ("current_user", "\"user\", the column of whoever runs a process; who asks is not told"),
+    ("date", "date_trunc('day', time) or CAST(time AS DATE)"),
+    ("date_format", "date_trunc('hour', time) or date_part('hour', time)"),
+    ("datediff", "extract(epoch FROM a - b)"),
+    ("from_unixtime", "to_timestamp(seconds)"),
     ("getdate", "now()"),
     ("group_concat", "string_agg(x, ',')"),
     ("ifnull", "coalesce(a, b)"),
@@ -20,12 +25,18 @@ const INSTEAD: &[(&str, &str)] = &[
     ("isnull", "x IS NULL"),
     ("list", "x IN ('…', '…') or x IN (list('name')); SELECT items FROM rule_lists shows what one holds"),
     ("localtimestamp", "now()"),
+    ("lpad", "concat(…): columns are aligned by the program that shows them"),
     ("nvl", "coalesce(a, b)"),
+    ("percentile_cont", "median(x)"),
+    ("random", "ORDER BY a column: an answer is the same each time"),
     ("regexp_matches", "regexp_like(text, pattern)"),
     ("regexp_match", "regexp_like(text, pattern)"),
+    ("rpad", "concat(…): columns are aligned by the program that shows them"),
     ("strftime", "date_trunc('hour', time) or date_part('hour', time)"),
     ("substring_index", "split_part(text, separator, n)"),
+    ("to_char", "date_trunc('hour', time) or CAST(x AS TEXT)"),
     ("trim", "TRIM(text) with one argument"),
+    ("unix_timestamp", "to_unixtime(time)"),
 ];
 
 /// The functions of one class.
@@ -76,13 +87,20 @@ pub(crate) fn instead_of_function(name: &str) -> String {
     if let Some((_, instead)) = INSTEAD.iter().find(|(tried, _)| *tried == name) {
         return format!("use {instead}");
     }
-    nearest(&name, FUNCTIONS.iter().map(|(known, _)| *known)).map_or_else(
+    let like = FUNCTIONS.iter().map(|(known, _)| *known).filter(|known| is_slip(&name, known));
+    nearest(&name, like).map_or_else(
         || {
             let known: Vec<&str> = FUNCTIONS.iter().map(|(known, _)| *known).collect();
             format!("the functions are {}", known.join(", "))
         },
         |known| format!("did you mean {known}?"),
     )
+}
+
+/// Whether one is the other with a slip or two, or its beginning: functions that only begin alike do other things.
+fn is_slip(name: &str, known: &str) -> bool {
+    let letters = name.len().max(known.len());
+    strsim::damerau_levenshtein(name, known) <= letters / 4 || (name.len() >= 4 && known.starts_with(name))
 }
 
 /// Columns as osquery calls them, and as they are called here.

@@ -4,54 +4,16 @@
 
 use super::functions::FUNCTIONS;
 use super::refusal::{CAST_FAILED, spoken};
-use super::{Checked, QueryError, SqlRefusal, arithmetic, check, names, patterns, session, times};
+use super::{Checked, QueryError, SqlRefusal, check, names, place, session, wording};
 use datafusion::arrow::error::ArrowError;
 use datafusion::common::tree_node::{TreeNode, TreeNodeRecursion};
 use datafusion::common::{Column, DataFusionError, SchemaError, TableReference};
 use datafusion::logical_expr::{Expr, LogicalPlan, WindowFunctionDefinition};
-use datafusion::sql::sqlparser::ast::{self, Query, Spanned as _, Visit as _, Visitor, visit_expressions};
+use datafusion::sql::sqlparser::ast::Query;
 use datafusion::sql::sqlparser::tokenizer::Location;
-use std::ops::ControlFlow;
 
 /// Columns that a hint lists at most: a line of a terminal or two.
 const SHOWN_COLUMNS: usize = 12;
-
-/// What the planner says, and what to do about it: the first that fits.
-const HINTS: [(&str, &str); 21] = [
-    ("parsing timestamp", "write a time as '2026-01-31 12:00:00', '2026-01-31T12:00Z' or '2026-01-31'"),
-    (
-        "to Nanosecond",
-        "write a time of the years 1678 to 2261; a comparison of a column with plain text takes all years",
-    ),
-    ("pattern", patterns::HINT),
-    ("LIKE", "LIKE compares text: write CAST(column AS TEXT) LIKE …"),
-    ("Timestamp", "compare a time with '2026-01-31 12:00:00' or datetime('now', '-1 hour')"),
-    (arithmetic::DOES_NOT_FIT, "calculate with smaller numbers, or with DOUBLE"),
-    ("extract(epoch", "times 1000 for milliseconds"),
-    ("not support logical expression", "join the table, or ask the subquery in WHERE"),
-    (
-        "orrelated scalar subquery",
-        "a value for each row is an aggregate without LIMIT: (SELECT max(name) … WHERE c.pid = p.ppid)",
-    ),
-    ("out of bounds", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
-    ("substr takes", "substr(text, 1, 3)"),
-    (
-        "one value and looks at the outer row",
-        "for example (SELECT max(c.name) FROM processes AS c WHERE c.pid = p.ppid)",
-    ),
-    ("join condition", "write JOIN … ON a.x = b.x; CROSS JOIN pairs all rows"),
-    ("= Binary", "0x10 and X'10' are bytes: write 16"),
-    ("with position", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
-    ("SELECT DISTINCT, ORDER BY", "select the column too, or order by one that is selected"),
-    ("GROUP BY", "put the column into GROUP BY, or into an aggregate such as max(column)"),
-    ("more than once", "give each a name of its own"),
-    ("one column", "let the subquery select one column"),
-    ("Aggregate functions are not allowed", "conditions on aggregates stand in HAVING, after GROUP BY"),
-    ("NTILE", "ntile(4) makes four parts: the number is at least 1"),
-];
-
-/// What to do where nothing else fits: most of what the planner refuses is of types.
-const TYPES: &str = "compare the types of the columns; CAST converts";
 
 /// [`super::check()`], then planning over the empty tables and the plan gate: everything that can be refused without running.
 ///
@@ -92,14 +54,16 @@ pub(crate) fn gate(plan: &LogicalPlan, query: &Query) -> Result<(), SqlRefusal> 
     });
     match (refused, walked) {
         (Some(what), _) if what == ASKING => {
-            let at = place_of_asking(query).unwrap_or(Location { line: 0, column: 0 });
+            let at = place::of_asking(query).unwrap_or(Location { line: 0, column: 0 });
             let hint = "ask it in WHERE, or LEFT JOIN the other table and look whether its column IS NOT NULL";
             Err(SqlRefusal::at(at, format!("{what} is not accepted"), hint))
         }
         (Some(what), _) => {
-            let hint =
-                if what.starts_with("a window") { "filter in an outer SELECT" } else { "use plain SELECT syntax" };
-            Err(SqlRefusal::whole(format!("{what} is not accepted in a plan"), hint))
+            if what.starts_with("a window function in") {
+                let at = place::of_window(query).unwrap_or(Location { line: 0, column: 0 });
+                return Err(SqlRefusal::at(at, format!("{what} is not accepted"), "filter in an outer SELECT"));
+            }
+            Err(SqlRefusal::whole(format!("{what} is not accepted in a plan"), "use plain SELECT syntax"))
         }
         (None, Err(error)) => Err(refusal(&error, query)),
         (None, Ok(_)) => Ok(()),
@@ -147,26 +111,6 @@ const ASKING: &str = "EXISTS or IN (SELECT …) outside of a condition";
 
 fn asking(expr: &Expr) -> Option<String> {
     matches!(expr, Expr::Exists(_) | Expr::InSubquery(_)).then(|| ASKING.to_owned())
-}
-
-/// Where the first of them stands among the columns of a SELECT.
-fn place_of_asking(query: &Query) -> Option<Location> {
-    query.visit(&mut Selects).break_value()
-}
-
-struct Selects;
-
-impl Visitor for Selects {
-    type Break = Location;
-
-    fn pre_visit_select(&mut self, select: &ast::Select) -> ControlFlow<Location> {
-        visit_expressions(&select.projection, |expr| match expr {
-            ast::Expr::Exists { subquery: query, .. } | ast::Expr::InSubquery { subquery: query, .. } => {
-                ControlFlow::Break(query.span().start)
-            }
-            _ => ControlFlow::Continue(()),
-        })
-    }
 }
 
 /// They are computed after the rows have passed the conditions.
@@ -246,82 +190,42 @@ pub(crate) fn failure(error: &DataFusionError, query: &Query) -> QueryError {
 pub(crate) fn refusal(error: &DataFusionError, query: &Query) -> SqlRefusal {
     let span = error.diagnostic().and_then(|diagnostic| diagnostic.span);
     let root = error.find_root();
-    let at = match (span, root) {
-        (Some(span), _) => Some(Location { line: span.start.line, column: span.start.column }),
-        (None, DataFusionError::SchemaError(schema, _)) => column_named(schema, query).map(|(at, _)| at),
-        (None, root) => {
-            let message = root.message();
-            place_of_text(&message, query).or_else(|| place_of_function(function_named(&message)?, query))
+    let said = root.message();
+    if let Some(two) = two_out(&said, query) {
+        return two;
+    }
+    let by_span = span.map(|span| Location { line: span.start.line, column: span.start.column });
+    let at = match root {
+        DataFusionError::SchemaError(schema, _) => {
+            by_span.or_else(|| place::of_column(schema, query).map(|(at, _)| at))
         }
+        // Its span is the first SELECT, which has done nothing wrong.
+        _ if said.contains("UNION queries") => place::of_message(&said, query).or(by_span),
+        _ => by_span.or_else(|| place::of_message(&said, query)).or_else(|| place::of_message(&spoken(root), query)),
     };
     let at = at.unwrap_or(Location { line: 0, column: 0 });
     let (message, hint) = match root {
         DataFusionError::SchemaError(schema, _) => schema_words(schema, query),
-        root => planner_words(spoken(root)),
+        _ if said.contains("Cannot cast string") => wording::of_planner(said.into_owned()),
+        root => wording::of_planner(spoken(root)),
     };
     SqlRefusal::at(at, message, hint)
 }
 
-/// Where the column is named first, and whether in quotes: the planner forgets the place of those in GROUP BY and ORDER BY.
-fn column_named(error: &SchemaError, query: &Query) -> Option<(Location, bool)> {
-    let (SchemaError::FieldNotFound { field, .. } | SchemaError::AmbiguousReference { field }) = error else {
+/// The planner's own name of a subquery that looks further out than the next SELECT.
+fn two_out(said: &str, query: &Query) -> Option<SqlRefusal> {
+    if !["__correlated_sq", "__scalar_sq", "OuterReferenceColumn"].iter().any(|own| said.contains(own)) {
         return None;
-    };
-    let named = visit_expressions(query, |expr| {
-        let parts = match expr {
-            ast::Expr::Identifier(ident) => std::slice::from_ref(ident),
-            ast::Expr::CompoundIdentifier(parts) => parts,
-            _ => return ControlFlow::Continue(()),
-        };
-        match parts.last() {
-            Some(last) if names::normal(last) == field.name => {
-                ControlFlow::Break((expr.span().start, last.quote_style.is_some()))
-            }
-            _ => ControlFlow::Continue(()),
-        }
-    });
-    named.break_value().filter(|(at, _)| at.line > 0)
-}
-
-/// Where the text stands that the message repeats in quotes, as it was written or with the seconds that were put in.
-fn place_of_text(message: &str, query: &Query) -> Option<Location> {
-    let written = visit_expressions(query, |expr| {
-        let (ast::Expr::Value(value) | ast::Expr::TypedString(ast::TypedString { value, .. })) = expr else {
-            return ControlFlow::Continue(());
-        };
-        let ast::Value::SingleQuotedString(text) = &value.value else { return ControlFlow::Continue(()) };
-        let mut completed = text.clone();
-        times::complete(&mut completed);
-        let told = [text, &completed].into_iter().any(|text| message.contains(&format!("'{text}'")));
-        if told { ControlFlow::Break(value.span.start) } else { ControlFlow::Continue(()) }
-    });
-    written.break_value().filter(|at| at.line > 0)
-}
-
-/// The function that the planner complains about: how many values it takes, or of which types.
-fn function_named(message: &str) -> Option<&str> {
-    let (_, rest) = message.split_once("Function '")?;
-    rest.split_once('\'').map(|(name, _)| name)
-}
-
-/// Where a function of that name is called first.
-fn place_of_function(name: &str, query: &Query) -> Option<Location> {
-    let called = visit_expressions(query, |expr| match expr {
-        ast::Expr::Function(function) => match function.name.0.as_slice() {
-            [part] if part.as_ident().is_some_and(|ident| names::normal(ident) == name) => {
-                ControlFlow::Break(expr.span().start)
-            }
-            _ => ControlFlow::Continue(()),
-        },
-        _ => ControlFlow::Continue(()),
-    });
-    called.break_value().filter(|at| at.line > 0)
+    }
+    let at = place::of_outer(query).unwrap_or(Location { line: 0, column: 0 });
+    let hint = "join the tables in the outer SELECT, or select the column in the SELECT between";
+    Some(SqlRefusal::at(at, "a subquery names a column from further out than the next SELECT around it", hint))
 }
 
 fn schema_words(error: &SchemaError, query: &Query) -> (String, String) {
     match error {
         SchemaError::FieldNotFound { field, valid_fields } => {
-            let quoted = column_named(error, query).is_some_and(|(_, quoted)| quoted);
+            let quoted = place::of_column(error, query).is_some_and(|(_, quoted)| quoted);
             no_column(field, valid_fields, quoted)
         }
         SchemaError::AmbiguousReference { field } => {
@@ -332,18 +236,6 @@ fn schema_words(error: &SchemaError, query: &Query) -> (String, String) {
             (format!("two columns are called {name}"), "give one of them an alias".to_owned())
         }
     }
-}
-
-fn planner_words(message: String) -> (String, String) {
-    if message.contains("unique expression names") {
-        let hint = "give one of them a name of its own: expression AS name";
-        return ("two columns of one SELECT are called alike".to_owned(), hint.to_owned());
-    }
-    if let (true, Some(name)) = (message.contains("failed to match any signature"), function_named(&message)) {
-        return (format!("{name} does not take values of these types"), "CAST converts".to_owned());
-    }
-    let hint = HINTS.iter().find(|(said, _)| message.contains(said)).map_or(TYPES, |(_, hint)| hint);
-    (message, hint.to_owned())
 }
 
 /// Names the table that was looked into, and the nearest of its columns.
@@ -371,10 +263,16 @@ fn no_column(field: &Column, valid: &[Column], quoted: bool) -> (String, String)
             format!("look at SELECT * FROM {table} LIMIT 1; text stands in 'single quotes'")
         }
         (None, _) if known.clone().next().is_none() => "text stands in 'single quotes'".to_owned(),
-        (None, Some(table)) if known.clone().count() > SHOWN_COLUMNS => {
-            format!("look at SELECT * FROM {table} LIMIT 1")
+        (None, table) => {
+            let further = known.clone().count().saturating_sub(SHOWN_COLUMNS);
+            let shown = known.take(SHOWN_COLUMNS).collect::<Vec<_>>().join(", ");
+            let rest = match (further, table) {
+                (0, _) => String::new(),
+                (further, None) => format!(" and {further} more"),
+                (further, Some(table)) => format!(" and {further} more: SELECT * FROM {table} LIMIT 1 shows them"),
+            };
+            format!("the columns are {shown}{rest}")
         }
-        (None, _) => format!("the columns are {}", known.take(SHOWN_COLUMNS).collect::<Vec<_>>().join(", ")),
     };
     (message, hint)
 }
@@ -412,13 +310,104 @@ mod tests {
     }
 
     #[test]
+    fn what_the_planner_does_not_place_is_found_in_the_statement() {
+        for (sql, column, words) in [
+            ("SELECT pid FROM processes WHERE time > 1795427122", 33, "a time is not compared with a number"),
+            (
+                "SELECT pid FROM processes WHERE pid = 1 AND memfd = 1",
+                45,
+                "what is true or false is not compared with a number",
+            ),
+            ("SELECT pid FROM processes WHERE memfd = 'true'", 33, "is not compared with a text"),
+            ("SELECT pid FROM processes WHERE name = true", 33, "a text is not compared with what is true or false"),
+            ("SELECT pid FROM processes WHERE pid LIKE '1%'", 33, "LIKE does not take a number and a text"),
+            ("SELECT pid FROM processes WHERE pid", 33, "WHERE takes a condition, and a number is no condition"),
+            ("SELECT true + 1", 8, "+ does not take"),
+            ("SELECT pid FROM processes WHERE count(*) > 1", 33, "an aggregate in WHERE"),
+            ("SELECT pid FROM processes WHERE row_number() OVER () > 1", 33, "a window function in a condition"),
+            ("SELECT count(count(*)) FROM processes", 14, "an aggregate inside of another"),
+            ("SELECT pid FROM processes ORDER BY 3", 36, "ORDER BY 3 counts further"),
+            ("SELECT pid FROM processes GROUP BY 5", 36, "GROUP BY 5 counts further"),
+            ("SELECT DISTINCT pid FROM processes ORDER BY pid, name", 50, "ORDER BY name after SELECT DISTINCT"),
+            ("WITH a AS (SELECT 1), a AS (SELECT 2) SELECT * FROM a", 23, "WITH names a more than once"),
+            ("SELECT 1, (SELECT pid, name FROM processes)", 12, "selects more than one column"),
+            ("SELECT pid, abs('x') FROM processes", 13, "abs does not take a text"),
+            ("SELECT pid, abs() FROM processes", 13, "abs takes at least one value"),
+            ("SELECT pid, lower('a', 'b') FROM processes", 13, "lower takes 1 value, and 2 are given"),
+            ("SELECT string_agg(name) FROM processes", 8, "string_agg does not take a text"),
+            ("SELECT sum(NULL) FROM processes", 8, "sum does not take NULL"),
+            ("SELECT * FROM processes GROUP BY name", 8, "time in SELECT is neither in GROUP BY nor in an aggregate"),
+            ("SELECT pid FROM processes HAVING pid > 1", 34, "HAVING looks at a column"),
+            ("SELECT 1 UNION SELECT 1, 2", 16, "different numbers of columns"),
+            ("SELECT pid FROM processes WHERE pid = 'abc'", 39, "'abc' is no number"),
+        ] {
+            let refusal = check_plan(sql).unwrap_err();
+            assert!(refusal.column == column && refusal.message.contains(words), "{sql}: {refusal:?}");
+        }
+    }
+
+    #[test]
+    fn text_is_not_made_a_number_or_a_time_unless_the_statement_says_so() {
+        for (sql, column) in [
+            ("SELECT pid FROM processes WHERE name = 1", 33),
+            ("SELECT pid FROM processes WHERE 5 < name", 37),
+            ("SELECT pid FROM processes WHERE name IN (1, 2)", 33),
+            ("SELECT pid FROM processes WHERE name BETWEEN 1 AND 2", 33),
+            ("SELECT pid FROM processes WHERE lower(name) = 1", 39),
+            ("SELECT coalesce(name, pid) FROM processes", 17),
+            ("SELECT nullif(name, 1) FROM processes", 15),
+            ("SELECT pid FROM processes WHERE name > now()", 33),
+            ("SELECT pid FROM processes WHERE pid IN (SELECT name FROM processes)", 48),
+            ("SELECT p.pid FROM processes p JOIN processes q ON p.name = q.pid", 51),
+            ("SELECT pid FROM processes WHERE CAST(name AS BIGINT) = 1 AND ancestry = 1", 62),
+        ] {
+            let refusal = check_plan(sql).unwrap_err();
+            assert!(refusal.column == column && refusal.message.contains("is text and no"), "{sql}: {refusal:?}");
+        }
+        for sql in [
+            "SELECT pid FROM processes WHERE CAST(name AS BIGINT) = 1 OR name::BIGINT IN (1, 2)",
+            "SELECT pid FROM processes WHERE TRY_CAST(name AS BIGINT) = 1",
+            "SELECT pid FROM processes WHERE pid = '1' AND time > '2026-01-31'",
+            "SELECT CASE WHEN pid = 1 THEN name ELSE pid END FROM processes",
+            "SELECT name FROM processes UNION ALL SELECT pid FROM processes",
+            "SELECT pid FROM processes WHERE name = $1",
+        ] {
+            check_plan(sql).unwrap();
+        }
+    }
+
+    #[test]
+    fn values_that_decide_what_a_function_does_are_looked_at_before_it_runs() {
+        for (sql, column, words) in [
+            ("SELECT date_trunc('fortnight', time) FROM processes", 19, "'fortnight' is no unit of time"),
+            ("SELECT date_trunc(name, time) FROM processes", 8, "is no unit of time"),
+            ("SELECT date_part('foo', time) FROM processes", 18, "'foo' is no part of a time"),
+            ("SELECT date_bin(INTERVAL '0 seconds', time) FROM processes", 8, "longer than nothing"),
+            ("SELECT date_bin(INTERVAL '1 month 1 day', time) FROM processes", 8, "and not both"),
+            ("SELECT count(DISTINCT name, pid) FROM processes", 8, "takes one value"),
+        ] {
+            let refusal = check_plan(sql).unwrap_err();
+            assert!(refusal.column == column && refusal.message.contains(words), "{sql}: {refusal:?}");
+        }
+        for sql in [
+            "SELECT date_trunc('HOUR', time), date_part('epoch', time), date_part('min', time) FROM processes",
+            "SELECT date_bin(INTERVAL '15 minutes', time), date_bin(INTERVAL '1 month', time) FROM processes",
+            "SELECT date_trunc($1, time) FROM processes",
+        ] {
+            check_plan(sql).unwrap();
+        }
+    }
+
+    #[test]
     fn an_unknown_column_is_told_with_its_table_and_the_nearest_one() {
         for (sql, message, hint) in [
             ("SELECT nam FROM processes", "there is no column nam in processes", "did you mean name?"),
             (
                 "SELECT zzz FROM process_events",
                 "there is no column zzz in process_events",
-                "look at SELECT * FROM process_events LIMIT 1",
+                "the columns are time, event_type, start_kind, entity_id, identity, pid, ppid, parent_entity_id, parent_name, \
+                 parent_executable_path, parent_command_line, ancestry and 46 more: SELECT * FROM process_events LIMIT 1 shows \
+                 them",
             ),
             (
                 "SELECT pid FROM process_events WHERE name = \"zzz\"",

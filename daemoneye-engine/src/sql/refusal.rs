@@ -109,6 +109,13 @@ pub(crate) fn in_words(text: &str) -> String {
     if let Some((_, words)) = ENGINE_SAYS.iter().find(|(said, _)| first.contains(said)) {
         return (*words).to_owned();
     }
+    if let Some((text, of)) =
+        first.split_once("Cannot cast string ").and_then(|(_, rest)| rest.split_once(" to value of "))
+    {
+        let of = of.strip_suffix(" type").unwrap_or(of);
+        let noun = if of.starts_with("Bool") { "neither true nor false" } else { "no number" };
+        return format!("{text} is {noun}; TRY_CAST(column AS …) is NULL there");
+    }
     let number = first.split_once(CAST_FAILED).and_then(|(_, rest)| rest.split_once(" to type "));
     number.map_or_else(|| first.to_owned(), |(value, _)| format!("{value} {DOES_NOT_FIT} of that type"))
 }

@@ -2,6 +2,7 @@
 //! functions, no file formats, no URLs as tables, no disk but the scratch directory.
 
 use super::allowance::Allowance;
+use super::coerce::Coerce;
 use super::functions::{FUNCTIONS, Operators};
 use super::settle::Settle;
 use super::tables::{Readers, TABLES, table_columns};
@@ -67,11 +68,11 @@ pub(crate) fn with_tables(
         .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(catalogs))
         .with_expr_planners(planners)
+        .with_analyzer_rules(vec![Arc::new(Coerce::new()), Arc::new(Settle { allowance })])
         .with_scalar_functions(FUNCTIONS.scalar.clone())
         .with_aggregate_functions(FUNCTIONS.aggregate.clone())
         .with_window_functions(FUNCTIONS.window.clone())
         .build();
-    state.add_analyzer_rule(Arc::new(Settle { allowance }));
     // `now()` is one instant for the whole statement.
     let options = Arc::clone(state.config_options());
     state.execution_props_mut().mark_start_execution(options);

@@ -2,7 +2,7 @@
 //! filled, by functions that look at the clock, times may leave out their seconds, and whole numbers overflow with an error.
 
 use super::allowance::Allowance;
-use super::{arithmetic, matches, strict, times, windows};
+use super::{arithmetic, matches, strict, times, units, windows};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::config::ConfigOptions;
@@ -47,7 +47,14 @@ fn settled(expr: Expr, columns: &DFSchema, allowance: &Arc<Allowance>) -> Result
             expr.transform_data(|expr| times::far(expr, columns))
         }
         Expr::Between(_) => times::far(expr, columns),
-        Expr::ScalarFunction(call) if call.name() == "date_part" => times::seconds_of(call, columns),
+        Expr::ScalarFunction(call) if call.name().starts_with("date_") => {
+            units::checked(&call)?;
+            if call.name() == "date_part" {
+                times::seconds_of(call, columns)
+            } else {
+                Ok(Transformed::no(Expr::ScalarFunction(call)))
+            }
+        }
         Expr::ScalarFunction(call) if strict::is_strict(call.name()) => strict::settled(call, allowance),
         Expr::WindowFunction(call) => Ok(Transformed::yes(Expr::WindowFunction(windows::watched(call, allowance)))),
         other => matches::settled(other, allowance),

@@ -49,9 +49,56 @@ pub(crate) fn capped(sql: &str, is_rule: bool) -> Result<Vec<TokenWithSpan>, Sql
         .map_err(|error| SqlRefusal::at(error.location, error.message, "close what is open"))?;
     let mut caps = Caps::default();
     for token in &tokens {
+        if let Token::Word(word) = &token.token
+            && word.quote_style.is_none()
+        {
+            lookalike(&word.value, token.span.start)?;
+        }
         caps.take(&token.token, token.span.start)?;
     }
     Ok(tokens)
+}
+
+/// Characters that look like a space or a quote, come with text from a page or a mail, and are read as part of a name.
+const LOOKALIKES: [(char, &str, &str); 7] = [
+    ('\u{a0}', "a no-break space", "write a plain space"),
+    ('\u{200b}', "a space of no width", "leave it out"),
+    ('\u{feff}', "a byte order mark", "leave it out"),
+    ('\u{2018}', "a typographic quote", "write '…'"),
+    ('\u{2019}', "a typographic quote", "write '…'"),
+    ('\u{201c}', "a typographic quote", "write '…'"),
+    ('\u{201d}', "a typographic quote", "write '…'"),
+];
+
+fn lookalike(word: &str, at: Location) -> Result<(), SqlRefusal> {
+    for (column, sign) in (at.column..).zip(word.chars()) {
+        if let Some((_, name, hint)) = LOOKALIKES.iter().find(|(known, ..)| *known == sign) {
+            let message = format!("{name} (U+{:04X}) is not accepted outside of quotes", u32::from(sign));
+            return Err(SqlRefusal::at(Location { column, ..at }, message, *hint));
+        }
+    }
+    Ok(())
+}
+
+/// Where the last word ends: after it there may be lines that hold nothing.
+pub(super) fn end(tokens: &[TokenWithSpan]) -> Location {
+    let last = tokens.iter().rev().find(|token| !matches!(token.token, Token::Whitespace(_) | Token::EOF));
+    last.map_or(Location { line: 1, column: 1 }, |token| token.span.end)
+}
+
+/// Clauses of other databases that the syntax tree has no place for.
+const CLAUSES: [Keyword; 7] =
+    [Keyword::ALL, Keyword::ANY, Keyword::FETCH, Keyword::FOR, Keyword::INTO, Keyword::QUALIFY, Keyword::TOP];
+
+/// The places of such words.
+pub(super) fn clauses(tokens: &[TokenWithSpan]) -> Vec<(Keyword, Location)> {
+    let clause = |token: &TokenWithSpan| match &token.token {
+        Token::Word(word) if word.quote_style.is_none() && CLAUSES.contains(&word.keyword) => {
+            Some((word.keyword, token.span.start))
+        }
+        _ => None,
+    };
+    tokens.iter().filter_map(clause).collect()
 }
 
 /// Texts in single quotes where a table is named, and their places: the syntax tree has none for them.

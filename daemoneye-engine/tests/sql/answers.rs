@@ -264,6 +264,8 @@ async fn parameters_are_values_and_never_text() {
     for (sql, wrong) in [
         ("SELECT seq FROM process_events WHERE name = $1 AND time > $2", Kind::Text("yesterday".to_owned())),
         ("SELECT seq FROM process_events WHERE name = $1 AND memfd = $2", Kind::TimestampUs(NOON_US)),
+        ("SELECT seq FROM process_events WHERE name = $1 AND parent_name = $2", Kind::Integer(1)),
+        ("SELECT date_trunc($2, time) FROM process_events WHERE name = $1", Kind::Text("fortnight".to_owned())),
     ] {
         let error = run(&engine, bound(sql, vec![Kind::Text("nc".to_owned()), wrong])).await.err().unwrap();
         assert!(error.to_string().starts_with("$2: "), "{sql}: {error}");
@@ -278,6 +280,7 @@ async fn what_fails_on_the_rows_is_said_in_words_of_the_statement() {
         ("SELECT pid FROM process_events WHERE pid % (pid - 100) = 1", "division by zero; write a / nullif(b, 0)"),
         ("SELECT (SELECT pid FROM process_events)", "stands for one value has several rows"),
         ("SELECT time + INTERVAL '290000 years' FROM process_events", "outside of the years that a time can have"),
+        ("SELECT CAST(name AS BIGINT) FROM process_events", "is no number; TRY_CAST"),
     ] {
         let error = run(&engine, request(sql)).await.err().unwrap();
         assert!(error.to_string().contains(words), "{sql}: {error}");
@@ -294,6 +297,22 @@ async fn refusals_reach_the_caller_with_their_place() {
         matches!(&planning, QueryError::Planning(refusal) if refusal.hint == "did you mean name?"),
         "{planning:?}"
     );
+    for (sql, column) in [
+        (
+            "SELECT pid FROM processes p WHERE EXISTS (SELECT 1 FROM processes q WHERE EXISTS (SELECT 1 FROM processes r \
+             WHERE r.pid = p.ppid))",
+            123,
+        ),
+        (
+            "SELECT pid FROM processes p WHERE pid IN (SELECT q.pid FROM processes q WHERE q.ppid = (SELECT max(r.pid) FROM \
+             processes r WHERE r.ppid = p.pid))",
+            139,
+        ),
+    ] {
+        let refusal = run(&engine, request(sql)).await.err().unwrap();
+        let told = refusal.refusal().unwrap();
+        assert!(told.column == column && told.message.contains("further out than the next SELECT"), "{sql}: {told:?}");
+    }
     let failed = run(&engine, request("SELECT pid / 0 FROM process_events")).await.err().unwrap();
     assert!(matches!(failed, QueryError::Execution(_)), "{failed:?}");
 }

@@ -334,6 +334,41 @@ fn refusals_name_line_column_and_the_nearest_name() {
     }
     let refusal = check_plan("SELECT group_concat(name) FROM processes").unwrap_err();
     assert_eq!(refusal.hint, "use string_agg(x, ',')");
+    for (sql, hint) in [
+        ("SELECT lpad(name, 3) FROM processes", "use concat("),
+        ("SELECT percentile_cont(0.5) FROM processes", "use median(x)"),
+        ("SELECT random()", "use ORDER BY a column"),
+        ("SELECT from_unixtime(pid) FROM processes", "use to_timestamp(seconds)"),
+        ("SELECT current_user", "use \"user\""),
+        ("SELECT date('now')", "use date_trunc("),
+        ("SELECT lenght(name) FROM processes", "did you mean length?"),
+        ("SELECT quantum_leap(name) FROM processes", "the functions are "),
+    ] {
+        let refusal = check_plan(sql).unwrap_err();
+        assert!(refusal.hint.starts_with(hint), "{sql}: {refusal:?}");
+    }
+}
+
+#[test]
+fn what_the_syntax_tree_has_no_place_for_is_shown_where_it_stands() {
+    for (sql, place, words) in [
+        ("SELECT pid FROM processes QUALIFY row_number() OVER () = 1", (1, 27), "QUALIFY"),
+        ("SELECT TOP 5 pid FROM processes", (1, 8), "TOP"),
+        ("SELECT pid FROM processes FETCH FIRST 5 ROWS ONLY", (1, 27), "FETCH"),
+        ("SELECT pid FROM processes\nFOR UPDATE", (2, 1), "a locking clause"),
+        ("SELECT pid, count(*) FROM processes GROUP BY ALL", (1, 46), "GROUP BY ALL"),
+        ("SELECT pid FROM processes WHERE name LIKE ANY ('a')", (1, 43), "LIKE ANY"),
+        ("SELECT pid FROM processes WHERE\n", (1, 32), "found: EOF"),
+        ("SELECT pid FROM processes WHERE (pid = 1 -- one\n\n", (1, 41), "found: EOF"),
+        ("SELECT pid\u{a0}FROM processes", (1, 11), "a no-break space (U+00A0)"),
+        ("\u{feff}SELECT pid FROM processes", (1, 1), "a byte order mark (U+FEFF)"),
+        ("SELECT pid FROM processes WHERE name = \u{2018}sh\u{2019}", (1, 40), "a typographic quote (U+2018)"),
+    ] {
+        let refusal = check_plan(sql).unwrap_err();
+        assert!(refusal.message.contains(words), "{sql}: {refusal:?}");
+        assert_eq!((refusal.line, refusal.column), place, "{sql}: {refusal:?}");
+    }
+    check_plan("SELECT pid AS \"a\u{a0}b\" FROM processes WHERE name = '\u{2018}sh\u{feff}'").unwrap();
 }
 
 #[test]

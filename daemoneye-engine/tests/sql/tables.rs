@@ -337,6 +337,10 @@ async fn an_instant_shows_who_lived_then() {
         let (rows, _) = answer(&engine, bound, vec![instant, Kind::Integer(2)]).await.unwrap();
         assert_eq!(rows, ["1"]);
     }
+    for now in ["now", " NOW "] {
+        let (rows, _) = answer(&engine, bound, vec![Kind::Text(now.into()), Kind::Integer(4)]).await.unwrap();
+        assert_eq!(rows, ["3"], "{now}");
+    }
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ use daemoneye_lib::tables::{self, TABLES, Table};
 use jiff::Timestamp;
 
 use super::super::query;
+use super::condition;
 use crate::agent::Session;
 use crate::args::Export;
 use crate::error::CliError;
@@ -20,12 +21,18 @@ use crate::value;
 
 pub(super) async fn run(settings: &Settings, arguments: Export) -> Result<Exit, CliError> {
     let format = Shape::of(&arguments)?;
+    if let Some(condition) = &arguments.condition {
+        condition::alone(condition)?;
+    }
     let (sql, params) = statement(&arguments)?;
     let session = Session::open(settings).await?;
     let export = DataExport { sql: sql.clone(), params, parquet: format == Shape::Parquet };
     let done = write(&session, export, &arguments.output, format).await;
     session.close().await;
-    done.map_err(|error| error.about(&sql))
+    done.map_err(|error| match &arguments.condition {
+        Some(written) => condition::about(error, &sql, written),
+        None => error.about(&sql),
+    })
 }
 
 /// What the file holds.
@@ -94,7 +101,7 @@ fn statement(arguments: &Export) -> Result<(String, Vec<Value>), CliError> {
     if let Some(sql) = &arguments.sql {
         return Ok((sql.clone(), params));
     }
-    // A condition may end in a comment.
+    // A condition may end in a comment; it closes nothing that it has not opened.
     let mut conditions: Vec<String> = arguments.condition.iter().map(|condition| format!("({condition}\n)")).collect();
     if let Some(text) = &arguments.from {
         let (last, _) = bounded(&arguments.table, "--from")?;

@@ -7,6 +7,7 @@ use datafusion::sql::sqlparser::ast::{
     BinaryOperator, CaseWhen, CastFormat, CastKind, CeilFloorKind, DataType, DateTimeField, Expr, Ident, Interval,
     Query, TypedString, UnaryOperator, Value, ValueWithSpan,
 };
+use datafusion::sql::sqlparser::keywords::Keyword;
 
 /// Patterns of one statement that are compiled to tell the place of a mistake: one can take tens of milliseconds, and the check
 /// has no deadline. Mistakes in later ones are told when the query runs, without their place.
@@ -122,8 +123,8 @@ impl Walker {
             }
             Expr::Like { negated: _, any, expr, pattern, escape_char }
             | Expr::ILike { negated: _, any, expr, pattern, escape_char } => {
-                self.absent(*any, "LIKE ANY", "use OR")?;
                 self.expr(expr)?;
+                self.absent_at(Keyword::ANY, *any, "LIKE ANY", "use OR")?;
                 self.expr(pattern)?;
                 self.escape(escape_char.as_ref())
             }

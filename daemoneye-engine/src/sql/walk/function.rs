@@ -4,8 +4,8 @@ use super::super::names::{self, Class};
 use super::super::strict;
 use super::{Step, Walker};
 use datafusion::sql::sqlparser::ast::{
-    Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList, FunctionArguments,
-    ObjectNamePart, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
+    FunctionArguments, ObjectNamePart, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
 };
 
 impl Walker {
@@ -85,6 +85,10 @@ impl Walker {
             "DISTINCT in this function",
             "use it in an aggregate",
         )?;
+        if name == "count" && matches!(duplicate_treatment, Some(DuplicateTreatment::Distinct)) && args.len() > 1 {
+            let hint = "count(DISTINCT concat_ws(' ', a, b)), or count(*) over (SELECT DISTINCT a, b …)";
+            return self.refuse("count(DISTINCT …) takes one value", hint);
+        }
         for clause in clauses {
             self.clause(class, clause)?;
         }

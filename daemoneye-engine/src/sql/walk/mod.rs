@@ -12,6 +12,7 @@ mod table;
 
 use super::{SqlRefusal, names};
 use datafusion::sql::sqlparser::ast::{Spanned, Statement};
+use datafusion::sql::sqlparser::keywords::Keyword;
 use datafusion::sql::sqlparser::tokenizer::{Location, Span};
 use std::collections::BTreeSet;
 
@@ -74,9 +75,14 @@ struct Walker {
     near: Location,
     /// Texts in single quotes where a table is named.
     texts: Vec<(String, Location)>,
+    /// Words of clauses that the tree has no place for.
+    clauses: Vec<(Keyword, Location)>,
     instead_of_function: fn(&str) -> String,
     try_pattern: TryPattern,
 }
+
+/// What only the tokens tell: texts where a table is named, and words of clauses, each with its place.
+pub(crate) type Placed = (Vec<(String, Location)>, Vec<(Keyword, Location)>);
 
 /// Tells what is wrong with a regular expression.
 pub(crate) type TryPattern = fn(&str) -> Result<(), regex::Error>;
@@ -85,7 +91,7 @@ pub(crate) type TryPattern = fn(&str) -> Result<(), regex::Error>;
 pub(crate) fn statements(
     statements: &[Statement],
     second: Option<Location>,
-    texts: Vec<(String, Location)>,
+    placed: Placed,
     instead_of_function: fn(&str) -> String,
     try_pattern: TryPattern,
 ) -> Result<Walked, SqlRefusal> {
@@ -110,14 +116,15 @@ pub(crate) fn statements(
             },
         ));
     };
-    let mut walker = Walker::new(texts, instead_of_function, try_pattern);
+    let mut walker = Walker::new(placed, instead_of_function, try_pattern);
     walker.outermost(query)?;
     let Walker { tables, parameters, instants, inner: subqueries, .. } = walker;
     Ok(Walked { tables, parameters, instants, subqueries })
 }
 
 impl Walker {
-    fn new(texts: Vec<(String, Location)>, instead_of_function: fn(&str) -> String, try_pattern: TryPattern) -> Self {
+    fn new(placed: Placed, instead_of_function: fn(&str) -> String, try_pattern: TryPattern) -> Self {
+        let (texts, clauses) = placed;
         Self {
             tables: BTreeSet::new(),
             parameters: 0,
@@ -134,6 +141,7 @@ impl Walker {
             depth: 0,
             near: Location { line: 1, column: 1 },
             texts,
+            clauses,
             instead_of_function,
             try_pattern,
         }
@@ -160,5 +168,15 @@ impl Walker {
     /// Refuses an option that is set.
     fn absent(&self, set: bool, what: &str, hint: &str) -> Step {
         if set { self.refuse(format!("{what} is not accepted"), hint) } else { Ok(()) }
+    }
+
+    /// The same, where the word that begins the option stands.
+    fn absent_at(&self, word: Keyword, set: bool, what: &str, hint: &str) -> Step {
+        if !set {
+            return Ok(());
+        }
+        let mut places = self.clauses.iter().filter(|(keyword, _)| *keyword == word).map(|(_, at)| *at);
+        let at = places.clone().find(|at| *at >= self.near).or_else(|| places.next()).unwrap_or(self.near);
+        Err(SqlRefusal::at(at, format!("{what} is not accepted"), hint))
     }
 }

@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     Cte, Expr, LimitClause, Offset, OrderBy, OrderByExpr, OrderByKind, OrderByOptions, Query, SetExpr, SetOperator,
     SetQuantifier, TableAlias, TableAliasColumnDef, Value, ValueWithSpan, Values, With,
 };
+use datafusion::sql::sqlparser::keywords::Keyword;
 
 impl Walker {
     /// The statement itself: a SELECT or a UNION of them.
@@ -61,13 +62,19 @@ impl Walker {
         if let Some(limit) = limit_clause {
             self.limit(limit)?;
         }
-        self.absent(fetch.is_some(), "FETCH", "use LIMIT")?;
-        self.absent(
+        self.absent_at(Keyword::FETCH, fetch.is_some(), "FETCH", "use LIMIT")?;
+        self.absent_at(
+            Keyword::FOR,
             !locks.is_empty(),
             "a locking clause (FOR UPDATE, FOR SHARE)",
             "nothing is locked here: leave it out",
         )?;
-        self.absent(for_clause.is_some(), "FOR XML, FOR JSON and FOR BROWSE", "choose the output format in the CLI")?;
+        self.absent_at(
+            Keyword::FOR,
+            for_clause.is_some(),
+            "FOR XML, FOR JSON and FOR BROWSE",
+            "choose the output format in the CLI",
+        )?;
         self.absent(settings.is_some(), "SETTINGS", "limits are set in the agent's configuration")?;
         self.absent(format_clause.is_some(), "FORMAT", "choose the output format in the CLI")?;
         self.absent(!pipe_operators.is_empty(), "the pipe syntax", "write a SELECT")?;
@@ -84,7 +91,13 @@ impl Walker {
                 "use ancestry, or join a fixed number of times",
             );
         }
+        let outer = self.ctes.len();
         for cte in cte_tables {
+            let name = names::normal(&cte.alias.name);
+            if self.ctes.iter().skip(outer).any(|known| known.name == name) {
+                self.ident(&cte.alias.name)?;
+                return self.refuse(format!("WITH names {name} more than once"), "give each a name of its own");
+            }
             self.cte(cte)?;
         }
         Ok(())

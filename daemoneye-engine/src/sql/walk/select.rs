@@ -6,6 +6,7 @@ use datafusion::sql::sqlparser::ast::{
     Distinct, GroupByExpr, NamedWindowDefinition, NamedWindowExpr, Select, SelectFlavor, SelectItem,
     SelectItemQualifiedWildcardKind, WildcardAdditionalOptions,
 };
+use datafusion::sql::sqlparser::keywords::Keyword;
 
 impl Walker {
     pub(super) fn select(&mut self, select: &Select) -> Step {
@@ -38,16 +39,16 @@ impl Walker {
         self.seen(select_token.0.span);
         self.absent(!optimizer_hints.is_empty(), "an optimizer hint", "leave it out")?;
         self.absent(select_modifiers.is_some(), "a SELECT modifier", "leave it out")?;
-        self.absent(top.is_some() || *top_before_distinct, "TOP", "use LIMIT")?;
+        self.absent_at(Keyword::TOP, top.is_some() || *top_before_distinct, "TOP", "use LIMIT")?;
         self.absent(exclude.is_some(), "EXCLUDE", "name the columns")?;
-        self.absent(into.is_some(), "SELECT INTO", "queries only read")?;
+        self.absent_at(Keyword::INTO, into.is_some(), "SELECT INTO", "queries only read")?;
         self.absent(!lateral_views.is_empty(), "LATERAL VIEW", "join the tables")?;
         self.absent(prewhere.is_some(), "PREWHERE", "use WHERE")?;
         self.absent(!connect_by.is_empty(), "CONNECT BY", "use ancestry, or join a fixed number of times")?;
         self.absent(!cluster_by.is_empty(), "CLUSTER BY", "use ORDER BY")?;
         self.absent(!distribute_by.is_empty(), "DISTRIBUTE BY", "leave it out")?;
         self.absent(!sort_by.is_empty(), "SORT BY", "use ORDER BY")?;
-        self.absent(qualify.is_some(), "QUALIFY", "filter in an outer SELECT")?;
+        self.absent_at(Keyword::QUALIFY, qualify.is_some(), "QUALIFY", "filter in an outer SELECT")?;
         self.absent(value_table_mode.is_some(), "SELECT AS", "leave it out")?;
         match flavor {
             SelectFlavor::Standard => {}
@@ -141,7 +142,7 @@ impl Walker {
 
     fn group_by(&mut self, group_by: &GroupByExpr) -> Step {
         match group_by {
-            GroupByExpr::All(_) => self.refuse("GROUP BY ALL is not accepted", "name the columns"),
+            GroupByExpr::All(_) => self.absent_at(Keyword::ALL, true, "GROUP BY ALL", "name the columns"),
             GroupByExpr::Expressions(keys, modifiers) => {
                 self.absent(
                     !modifiers.is_empty(),

@@ -1,0 +1,114 @@
+//! What the planner may not do unasked: make a number, a time or a truth value of a column that is text. The first row whose text
+//! is none would end the query, so the statement is refused instead. A CAST that is written stays.
+
+use datafusion::arrow::datatypes::DataType;
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
+use datafusion::common::{DFSchema, DataFusionError, Diagnostic, Result};
+use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::utils::merge_schema;
+use datafusion::logical_expr::{Cast, Expr, ExprSchemable as _, LogicalPlan, TryCast};
+use datafusion::optimizer::AnalyzerRule;
+use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
+use std::collections::HashSet;
+
+/// How the refusal says it: the hint goes by these words.
+pub(super) const IS_TEXT: &str = "is text and no";
+
+/// Stands where the planner's own coercion stands.
+#[derive(Debug)]
+pub(crate) struct Coerce(TypeCoercion);
+
+impl Coerce {
+    pub(crate) fn new() -> Self {
+        Self(TypeCoercion::new())
+    }
+}
+
+impl AnalyzerRule for Coerce {
+    fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        let mut written = HashSet::new();
+        each_cast(&plan, |_, inner, to| {
+            written.insert((bare(inner), to.clone()));
+            Ok(())
+        })?;
+        let coerced = self.0.analyze(plan, config)?;
+        each_cast(&coerced, |columns, inner, to| {
+            let Some(column) = column_of(inner) else { return Ok(()) };
+            let of_text = columns().is_ok_and(|columns| inner.get_type(&columns).is_ok_and(|of| is_text(&of)));
+            if is_text(to) || !of_text || written.contains(&(bare(inner), to.clone())) {
+                return Ok(());
+            }
+            let whole = if matches!(inner, Expr::Column(_) | Expr::OuterReferenceColumn(..)) {
+                ""
+            } else {
+                "what is made of "
+            };
+            let message = format!("{whole}{} {IS_TEXT} {}", column.name, noun(to));
+            let diagnostic = Diagnostic::new_error(message.clone(), column.spans.first());
+            Err(DataFusionError::Plan(message).with_diagnostic(diagnostic))
+        })?;
+        Ok(coerced)
+    }
+
+    fn name(&self) -> &'static str {
+        "type_coercion"
+    }
+}
+
+/// Every CAST of a plan, with the columns that it may name.
+fn each_cast(
+    plan: &LogicalPlan,
+    mut see: impl FnMut(&dyn Fn() -> Result<DFSchema>, &Expr, &DataType) -> Result<()>,
+) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        let columns = || Ok(merge_schema(&node.inputs()));
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| {
+                if let Expr::Cast(Cast { expr, field }) | Expr::TryCast(TryCast { expr, field }) = expr {
+                    see(&columns, expr, field.data_type())?;
+                }
+                Ok(TreeNodeRecursion::Continue)
+            })
+        })
+    })
+    .map(|_| ())
+}
+
+/// The expression without its casts: coercion puts some into those that are written as well.
+fn bare(expr: &Expr) -> Expr {
+    let bared = expr.clone().transform_up(|expr| match expr {
+        Expr::Cast(Cast { expr, .. }) | Expr::TryCast(TryCast { expr, .. }) => Ok(Transformed::yes(*expr)),
+        other => Ok(Transformed::no(other)),
+    });
+    bared.map_or_else(|_| expr.clone(), |bared| bared.data)
+}
+
+/// The first column that the value comes from; what is made of literals alone is calculated while planning.
+fn column_of(expr: &Expr) -> Option<datafusion::common::Column> {
+    let mut found = None;
+    let walked = expr.apply(|expr| match expr {
+        Expr::Column(column) | Expr::OuterReferenceColumn(_, column) => {
+            found = Some(column.clone());
+            Ok(TreeNodeRecursion::Stop)
+        }
+        _ => Ok(TreeNodeRecursion::Continue),
+    });
+    walked.ok().and(found)
+}
+
+fn is_text(of: &DataType) -> bool {
+    match of {
+        DataType::Dictionary(_, values) => is_text(values),
+        of => matches!(of, DataType::LargeUtf8 | DataType::Utf8 | DataType::Utf8View),
+    }
+}
+
+fn noun(to: &DataType) -> &'static str {
+    match to {
+        DataType::Boolean => "truth value",
+        DataType::Date32 | DataType::Date64 | DataType::Timestamp(..) => "time",
+        DataType::Interval(_) | DataType::Duration(_) => "length of time",
+        DataType::Binary | DataType::BinaryView | DataType::LargeBinary => "bytes",
+        _ => "number",
+    }
+}
