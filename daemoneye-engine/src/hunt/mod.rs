@@ -131,19 +131,20 @@ impl Hunt {
         self.shown(found)
     }
 
-    fn in_order(&self, ordered: Result<Option<RecordBatch>, ArrowError>) -> Vec<RuleMatch> {
+    fn in_order(&self, ordered: Result<Vec<RecordBatch>, ArrowError>) -> Vec<RuleMatch> {
         let ordered = ordered.unwrap_or_else(|error| {
             tracing::error!(%error, "rows were not put in order; rules over several events lack them");
-            None
+            Vec::new()
         });
-        ordered.map(|batch| self.windows.evaluate(&events(batch), &Completeness::complete())).unwrap_or_default()
+        let evaluate = |batch| self.windows.evaluate(&events(batch), &Completeness::complete());
+        ordered.into_iter().flat_map(evaluate).collect()
     }
 
     /// What is found because nothing more comes.
     #[must_use]
     pub fn finish(&self) -> Vec<Match<'_>> {
         let ordered = self.order.lock().unwrap_or_else(PoisonError::into_inner).finish();
-        let mut found = self.in_order(ordered);
+        let mut found = self.in_order(ordered.map(|batch| batch.into_iter().collect()));
         found.extend(self.windows.advance(i64::MAX));
         self.shown(found)
     }

@@ -204,7 +204,10 @@ impl<'a> Draft<'a> {
         }
         let (at, naming, part) = (self.at, self.naming(&node), self.part(Matches::Nothing));
         self.collection = *collection;
-        *collection = collection.or_else(|| document::field(&node, "action").map(|node| node.referenced));
+        *collection = match document::text(&node, "action") {
+            Some(action) if action == "reset" => None,
+            _ => collection.or_else(|| document::field(&node, "action").map(|node| node.referenced)),
+        };
         let (condition, conversion) = self.rule(&node);
         let matches = condition.map_or(Matches::Nothing, |condition| Matches::Events { condition, naming });
         let part = Rc::new(Part { matches, unmapped: conversion.unmapped.clone(), ..part });

@@ -32,8 +32,9 @@ impl AnalyzerRule for Coerce {
             Ok(())
         })?;
         let coerced = self.0.analyze(plan, config)?;
+        let stored = stored_texts(&coerced)?;
         each_cast(&coerced, |columns, inner, to| {
-            let Some(column) = column_of(inner) else { return Ok(()) };
+            let Some(column) = column_of(inner).filter(|column| stored.contains(&column.name)) else { return Ok(()) };
             let of_text = columns().is_ok_and(|columns| inner.get_type(&columns).is_ok_and(|of| is_text(&of)));
             if is_text(to) || !of_text || written.contains(&(bare(inner), to.clone())) {
                 return Ok(());
@@ -53,6 +54,19 @@ impl AnalyzerRule for Coerce {
     fn name(&self) -> &'static str {
         "type_coercion"
     }
+}
+
+/// The columns of text that tables have. Those that a statement makes of literals hold what it says.
+fn stored_texts(plan: &LogicalPlan) -> Result<HashSet<String>> {
+    let mut found = HashSet::new();
+    plan.apply_with_subqueries(|node| {
+        if let LogicalPlan::TableScan(scan) = node {
+            let texts = scan.projected_schema.fields().iter().filter(|field| is_text(field.data_type()));
+            found.extend(texts.map(|field| field.name().clone()));
+        }
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(found)
 }
 
 /// Every CAST of a plan, with the columns that it may name.
@@ -87,6 +101,8 @@ fn bare(expr: &Expr) -> Expr {
 fn column_of(expr: &Expr) -> Option<datafusion::common::Column> {
     let mut found = None;
     let walked = expr.apply(|expr| match expr {
+        // What decides which value it is, is not made a number of.
+        Expr::Case(_) => Ok(TreeNodeRecursion::Jump),
         Expr::Column(column) | Expr::OuterReferenceColumn(_, column) => {
             found = Some(column.clone());
             Ok(TreeNodeRecursion::Stop)

@@ -371,6 +371,9 @@ mod tests {
             "SELECT CASE WHEN pid = 1 THEN name ELSE pid END FROM processes",
             "SELECT name FROM processes UNION ALL SELECT pid FROM processes",
             "SELECT pid FROM processes WHERE name = $1",
+            "WITH w AS (SELECT '2026-01-31' AS lo) SELECT pid FROM process_events, w WHERE time > lo",
+            "SELECT pid FROM process_events WHERE time > CASE WHEN uid = 0 THEN '2026-01-31' ELSE '2026-02-01' END",
+            "SELECT date_part('quarter', time), EXTRACT(QUARTER FROM time) FROM processes WHERE CAST(pid AS TEXT) = 1",
         ] {
             check_plan(sql).unwrap();
         }

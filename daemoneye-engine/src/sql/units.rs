@@ -9,21 +9,10 @@ use datafusion::logical_expr::expr::ScalarFunction;
 use std::str::FromStr as _;
 
 /// What a time can be cut to.
-const UNITS: [&str; 11] = [
-    "nanosecond",
-    "microsecond",
-    "millisecond",
-    "second",
-    "minute",
-    "hour",
-    "day",
-    "week",
-    "month",
-    "quarter",
-    "year",
-];
+const UNITS: [&str; 10] =
+    ["microsecond", "millisecond", "second", "minute", "hour", "day", "week", "month", "quarter", "year"];
 /// Parts of a time that are no unit of a length.
-const PARTS: [&str; 5] = ["doy", "dow", "isodow", "isoyear", "epoch"];
+const PARTS: [&str; 7] = ["doy", "dow", "isodow", "isoyear", "epoch", "qtr", "quarter"];
 
 /// How the refusals say it: the hints go by these words.
 pub(super) const NO_UNIT: &str = "is no unit of time";
@@ -46,7 +35,7 @@ fn word(name: &str, value: &Expr, what: &str, known: impl Fn(&str) -> bool) -> R
         return Ok(());
     }
     match matches::literal(value) {
-        Some(text) if known(&text.trim().to_ascii_lowercase()) => Ok(()),
+        Some(text) if known(&text.to_ascii_lowercase()) => Ok(()),
         Some(text) => plan_err!("{name}: '{text}' {what}"),
         None => plan_err!("{name}: what stands first is a word in single quotes; anything else {what}"),
     }

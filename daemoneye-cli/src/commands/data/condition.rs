@@ -52,7 +52,7 @@ impl State {
             (Self::Code { .. }, ';') => return Err("it goes on with another statement"),
             // Two of them are one that is meant: it opens again at once.
             (Self::Quoted { depth, quote }, _) if sign == quote => Self::Code { depth },
-            (Self::Line { depth }, '\n') => Self::Code { depth },
+            (Self::Line { depth }, '\n' | '\r') => Self::Code { depth },
             (Self::Block { depth, comments }, '/') if next == Some('*') => {
                 return Ok((Self::Block { depth, comments: comments.saturating_add(1) }, true));
             }
