@@ -113,6 +113,7 @@ mod tests {
             ("pid = 1) OR (1=1", "(line 1, column 8)"),
             ("pid = 1\n) OR (1=1", "(line 2, column 1)"),
             ("pid = 1; SELECT 1", "(line 1, column 8)"),
+            ("pid = 1 --\r) OR (1=1", "(line 1, column 12)"),
             ("pid = (1", "(line 1, column 8)"),
             ("name = 'x", "(line 1, column 9)"),
             ("pid = 1 /* ) */ */ /*", "(line 1, column 21)"),

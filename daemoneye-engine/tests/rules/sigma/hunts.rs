@@ -92,6 +92,9 @@ fn what_stands_behind_a_refused_collection_is_refused_too() {
     assert!(told.message.contains("behind a collection of rules (action, line 8)"), "{told:?}");
     assert!(told.line > 9, "{told:?}");
     assert!(converted(part).rule.is_some());
+    let reset = format!("{global}---\naction: reset\n---\n{part}");
+    let all = convert(&[file("c.yml", &reset)], &lists());
+    assert_eq!(all[2].verdict, Verdict::Compiled, "behind a reset it is whole: {:?}", all[2].reasons);
 }
 
 #[test]
