@@ -5,9 +5,9 @@
 
 use super::session::Batches;
 use datafusion::arrow::compute::SortOptions;
-use datafusion::common::Result;
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
-use datafusion::logical_expr::{Aggregate, Expr, LogicalPlan, LogicalPlanBuilder};
+use datafusion::common::{Column as Name, JoinType, NullEquality, Result};
+use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder};
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -26,35 +26,58 @@ pub(crate) const SORTED: Batches = Batches { cells: 16 * 1024, rows: 128..=1024 
 /// As joins compare keys.
 const ORDER: SortOptions = SortOptions { descending: false, nulls_first: true };
 
-/// Several counts of different values of all rows, each over rows of its own: one becomes groups, which spill; of several each holds
-/// its values in memory.
+/// Counts of different values, each over rows of its own: one alone becomes groups, which spill; beside others each holds its values in
+/// memory. Groups are put together by what they are of.
 pub(crate) fn parted(plan: LogicalPlan) -> Result<LogicalPlan> {
     plan.transform_up_with_subqueries(|node| {
-        let Some(Aggregate { input, aggr_expr, .. }) = several(&node) else { return Ok(Transformed::no(node)) };
+        let Some(Aggregate { input, group_expr, aggr_expr, .. }) = several(&node) else {
+            return Ok(Transformed::no(node));
+        };
         let (distinct, others): (Vec<&Expr>, Vec<&Expr>) = aggr_expr.iter().partition(|expr| is_distinct(expr));
         let over = |exprs: Vec<Expr>| {
-            LogicalPlanBuilder::from(Arc::clone(input)).aggregate(Vec::<Expr>::new(), exprs)?.build()
+            LogicalPlanBuilder::from(Arc::clone(input)).aggregate(group_expr.iter().cloned(), exprs)?.build()
         };
         let mut parts = distinct.into_iter().map(|expr| over(vec![expr.clone()])).collect::<Result<Vec<_>>>()?;
         if !others.is_empty() {
             parts.push(over(others.into_iter().cloned().collect())?);
         }
-        let columns: Vec<Expr> = node.schema().columns().into_iter().map(Expr::Column).collect();
-        let mut parts = parts.into_iter();
-        let Some(first) = parts.next() else { return Ok(Transformed::no(node)) };
-        let joined = parts.try_fold(LogicalPlanBuilder::from(first), LogicalPlanBuilder::cross_join)?;
-        Ok(Transformed::yes(joined.project(columns)?.build()?))
+        let columns = node.schema().columns();
+        let (keys, _) = columns.split_at_checked(group_expr.len()).unwrap_or_default();
+        let mut parts = parts.into_iter().enumerate();
+        let Some((_, first)) = parts.next() else { return Ok(Transformed::no(node)) };
+        let joined = parts.try_fold(LogicalPlanBuilder::from(first), |all, (nth, part)| match keys {
+            [] => all.cross_join(part),
+            _ => beside(all, part, keys, nth),
+        })?;
+        Ok(Transformed::yes(joined.project(columns.into_iter().map(Expr::Column))?.build()?))
     })
     .data()
+}
+
+/// The groups of both, which are the same: NULL is a group too.
+fn beside(all: LogicalPlanBuilder, part: LogicalPlan, keys: &[Name], nth: usize) -> Result<LogicalPlanBuilder> {
+    let names: Vec<String> = (0..keys.len()).map(|key| format!("key {key} of part {nth}")).collect();
+    let renamed = keys.iter().zip(&names).map(|(key, name)| Expr::Column(key.clone()).alias(name));
+    let results = part.schema().columns().into_iter().skip(keys.len()).map(Expr::Column);
+    let exprs: Vec<Expr> = renamed.chain(results).collect();
+    let part = LogicalPlanBuilder::from(part).project(exprs)?.build()?;
+    let names = names.into_iter().map(Name::new_unqualified).collect();
+    all.join_detailed(part, JoinType::Inner, (keys.to_vec(), names), None, NullEquality::NullEqualsNull)
 }
 
 fn several(node: &LogicalPlan) -> Option<&Aggregate> {
     let LogicalPlan::Aggregate(all) = node else { return None };
     let distinct = all.aggr_expr.iter().filter(|expr| is_distinct(expr)).count();
-    // What looks at an outer row is no input of its own, and of a LIMIT each reading could take other rows.
-    let takes_some = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Limit(_)));
+    // What looks at an outer row is no input of its own, and of a LIMIT or of ties each reading could take others.
+    let takes_some = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Window(_)));
     let is_own = || all.input.all_out_ref_exprs().is_empty() && !all.input.exists(takes_some).unwrap_or(true);
-    (all.group_expr.is_empty() && distinct > 1 && is_own()).then_some(all)
+    // A join knows two zeros where groups know one.
+    let joins = |expr: &Expr| {
+        !matches!(expr, Expr::GroupingSet(_))
+            && expr.get_type(all.input.schema()).is_ok_and(|kind| !kind.is_floating())
+    };
+    let beside_others = if all.group_expr.is_empty() { distinct > 1 } else { distinct > 0 && all.aggr_expr.len() > 1 };
+    (beside_others && all.group_expr.iter().all(joins) && is_own()).then_some(all)
 }
 
 fn is_distinct(expr: &Expr) -> bool {

@@ -10,8 +10,8 @@ use datafusion::common::tree_node::TreeNodeRecursion;
 use datafusion::execution::{SendableRecordBatchStream, TaskContext};
 use datafusion::physical_plan::stream::RecordBatchStreamAdapter;
 use datafusion::physical_plan::{DisplayAs, DisplayFormatType, ExecutionPlan, PhysicalExpr, PlanProperties};
-use futures::StreamExt as _;
 use futures::stream::BoxStream;
+use futures::{StreamExt as _, TryStreamExt as _};
 use std::fmt;
 use std::sync::Arc;
 
@@ -120,6 +120,19 @@ pub(super) struct Compact;
 
 impl Passage for Compact {
     const NAME: &'static str = "Compact";
+
+    /// Not before it is asked for rows, which is when the other input has been gathered: whoever is registered with the memory pool
+    /// has a share of it, at work or not.
+    fn open(
+        &self,
+        input: &Arc<dyn ExecutionPlan>,
+        partition: usize,
+        context: &Arc<TaskContext>,
+    ) -> Result<SendableRecordBatchStream> {
+        let (schema, input, context) = (input.schema(), Arc::clone(input), Arc::clone(context));
+        let opened = futures::stream::once(async move { input.execute(partition, context) }).try_flatten();
+        Ok(Box::pin(RecordBatchStreamAdapter::new(schema, opened)))
+    }
 
     fn pass(&self, input: SendableRecordBatchStream, _: &TaskContext) -> BoxStream<'static, Result<RecordBatch>> {
         let compact = |batch: RecordBatch| {

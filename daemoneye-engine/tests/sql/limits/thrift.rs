@@ -118,6 +118,31 @@ async fn several_counts_of_different_values_beyond_the_memory_are_right() {
 }
 
 #[tokio::test]
+async fn counts_of_different_values_in_groups_beyond_the_memory_are_right() {
+    let (_dir, store) = filled(60);
+    let enough = engine(&store, patient());
+    for sql in [
+        "SELECT name, count(*), count(DISTINCT command_line || seq) FROM process_events GROUP BY name ORDER BY 1",
+        // Two keys, of which one is NULL in some rows and one is calculated; one count twice, one in a condition.
+        "SELECT nullif(pid % 5, 3) AS k, event_type, count(DISTINCT command_line || seq) AS n, max(pid), count(DISTINCT entity_id), \
+         count(DISTINCT command_line || seq) + 1 FROM process_events GROUP BY 1, 2 HAVING count(DISTINCT seq) > 1 ORDER BY 1, 2",
+        "SELECT sum(n), count(DISTINCT k), max(c) FROM (SELECT pid % 7 AS k, count(DISTINCT command_line || seq) AS n, count(pid) AS c \
+         FROM process_events GROUP BY 1) AS s",
+    ] {
+        let right = ask(&enough, sql).await;
+        assert!(right.degraded().is_empty() && !right.rows.is_empty(), "{sql}");
+        for threads in [1, 2] {
+            let scarce = scarce(&store, 16 * MIB, threads);
+            let operators = operators(&scarce, sql).await;
+            assert!(threads == 2 || operators.contains("Join"), "one for each: {sql}: {operators}");
+            let answer = ask(&scarce, sql).await;
+            assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{sql}");
+            assert_eq!(answer.rows, right.rows, "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn several_threads_have_half_of_the_memory_where_what_does_not_fit_may_begin_again() {
     let (_dir, store) = filled(60);
     let joined = "FROM process_events AS a JOIN process_events AS b ON a.entity_id = b.entity_id";
