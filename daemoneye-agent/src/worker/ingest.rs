@@ -14,7 +14,7 @@ use daemoneye_engine::detect::Judged;
 use daemoneye_engine::ingest::{EventBatch, IngestError, decode};
 use daemoneye_engine::store::{RuleMatch, StoreError};
 use daemoneye_eventbus::Run;
-use daemoneye_lib::model::{Alert, Completeness, Degraded};
+use daemoneye_lib::model::{Alert, Degraded};
 use daemoneye_lib::proto::{
     AlertPayload, AlertSeverity, CoverageGap, DeliveryGuarantee, QoS, Record, Sequence, Word as _,
 };
@@ -320,13 +320,11 @@ impl Thread {
             add(&worker.counters.replayed, offered);
             return Ok(());
         };
-        let mut completeness = Completeness::complete();
         if !batch.gaps.is_empty() {
-            completeness.degrade(Degraded::EventsShed);
             self.raise(integrity::matches(&batch.gaps))?;
         }
         let _turn = worker.rules.turn();
-        self.judge(&batch, completeness);
+        self.judge(&batch);
         self.raise_found()?;
         let (rows, gaps) = (batch.batch.clone(), batch.gaps.clone());
         let appended = worker.store.append(batch)?;
@@ -342,9 +340,10 @@ impl Thread {
         Ok(())
     }
 
-    fn judge(&self, batch: &EventBatch, mut completeness: Completeness) {
+    fn judge(&self, batch: &EventBatch) {
         let key = Some((Arc::clone(&batch.collector), batch.last));
         if *self.judged.borrow() != key {
+            let mut completeness = batch.completeness();
             self.note_outage();
             // What comes until all is here that was captured may be what began in the outage.
             if self.after_outage.get() {

@@ -12,12 +12,14 @@ mod live;
 use std::sync::Arc;
 
 use daemoneye_lib::entity::EntityId;
+use daemoneye_lib::model::Completeness;
 use daemoneye_lib::proto::{CoverageGap, EventType, ProcessEvent, ProcessRecord, Record, Sequence};
 use daemoneye_lib::topic::PROCESS_TOPICS;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::error::ArrowError;
 use prost::Message as _;
 
+use crate::sql::of_gap;
 use crate::store::reason;
 
 pub(crate) use cells::content;
@@ -49,6 +51,17 @@ pub struct EventBatch {
     pub gaps: Vec<GapAt>,
     /// What the events change in the table of live processes.
     pub live: Vec<LiveChange>,
+}
+
+impl EventBatch {
+    /// What an alert lacks that is raised of these events: each gap in its reason's own word, so that a collector that was away is
+    /// not said to have lost anything.
+    #[must_use]
+    pub fn completeness(&self) -> Completeness {
+        let mut completeness = Completeness::complete();
+        self.gaps.iter().filter_map(|at| of_gap(&at.gap.reason)).for_each(|reason| completeness.degrade(reason));
+        completeness
+    }
 }
 
 /// A gap and where in the stream it was told.
@@ -244,4 +257,32 @@ fn change(at: Sequence, event: ProcessEvent) -> Option<LiveChange> {
     };
     let entity = EntityId::from_bytes(&process.entity_id)?;
     Some(LiveChange { at, time_us: event.time_us, entity, process, fate })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use daemoneye_lib::model::Degraded;
+
+    fn told(reason: &str, number: u64) -> Record {
+        let gap = CoverageGap { collector: "procmond".into(), reason: reason.into(), ..CoverageGap::default() };
+        Record {
+            topic: format!("{COLLECTOR_TOPICS}procmond"),
+            sequence: Some(Sequence::new(1, number)),
+            payload: gap.encode_to_vec().into(),
+            ..Record::default()
+        }
+    }
+
+    #[test]
+    fn what_a_batch_lacks_is_said_in_the_words_of_its_gaps() {
+        let lacks = |reasons: &[&str]| {
+            let records: Vec<Record> = reasons.iter().zip(1..).map(|(reason, number)| told(reason, number)).collect();
+            decode("procmond", &records).unwrap().completeness().degraded
+        };
+        assert_eq!(lacks(&["collector_unavailable"]), [Degraded::CollectorUnavailable]);
+        assert_eq!(lacks(&["wal_disk"]), [Degraded::EventsShed]);
+        assert_eq!(lacks(&["shed", "collector_unavailable"]), [Degraded::CollectorUnavailable, Degraded::EventsShed]);
+        assert_eq!(lacks(&["subscriber_slow"]), [], "the store has these events");
+    }
 }

@@ -8,7 +8,7 @@ mod merge;
 mod read;
 mod rows;
 
-use daemoneye_lib::model::{Alert, Completeness, Degraded};
+use daemoneye_lib::model::Alert;
 use daemoneye_lib::proto::Sequence;
 use datafusion::arrow::array::{Array as _, AsArray as _, RecordBatch};
 use datafusion::arrow::datatypes::TimestampMicrosecondType;
@@ -88,12 +88,8 @@ impl Replay {
     /// # Errors
     /// [`StoreError`] when the store in memory fails.
     pub fn take(&mut self, events: &EventBatch) -> Result<Vec<RuleMatch>, StoreError> {
-        let mut completeness = Completeness::complete();
-        if !events.gaps.is_empty() {
-            completeness.degrade(Degraded::EventsShed);
-        }
         self.oldest_us = times(&events.batch).flatten().min().unwrap_or(self.oldest_us);
-        self.keep(self.set.evaluate(events, &completeness))
+        self.keep(self.set.evaluate(events, &events.completeness()))
     }
 
     /// No more events will come: what window rules were still waiting for is decided.

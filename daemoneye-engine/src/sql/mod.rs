@@ -52,6 +52,7 @@ mod wording;
 
 pub use check::{Checked, check};
 pub(crate) use check::{Parsed, check_rule, on_large_stack};
+pub(crate) use completeness::of_gap;
 pub use engine::{QueryEngine, QueryLimits, QueryRun, READER_WAIT};
 pub use export::ParquetExport;
 pub(crate) use export::batch;
