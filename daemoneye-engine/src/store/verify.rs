@@ -4,6 +4,7 @@
 //! the file back: it is named in coverage, answers about its time say that they lack it, and all other files
 //! answer as before.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError};
 
 use daemoneye_lib::proto::{CoverageGap, Sequence};
@@ -11,7 +12,7 @@ use serde_json::json;
 
 use super::hash::{CHANGED, Hashing};
 use super::segment::{DamagedSegment, SegmentFile, is_damage};
-use super::{Store, StoreError, coverage, reason};
+use super::{SequenceRange, Store, StoreError, coverage, lifetimes, reason};
 
 /// How far a pass over all segments has come. Between two steps it holds the one file that it is in the middle of.
 #[derive(Debug, Default)]
@@ -182,18 +183,18 @@ impl Store {
     /// their bytes changed, and this run knows nothing of it yet.
     pub(super) fn remember_damage(&self) -> Result<(), StoreError> {
         let told = self.coverage()?;
-        let named: Vec<&str> = told
+        let names: Vec<&str> = told
             .iter()
             .filter(|row| row.gap.reason == reason::SEGMENT_DAMAGED)
-            .filter_map(|row| row.gap.detail.split_once(": ").map(|(name, _)| name))
+            .filter_map(|row| named(&row.gap))
             .collect();
-        if named.is_empty() {
+        if names.is_empty() {
             return Ok(());
         }
         let mut held = self.held.write().map_err(|_| StoreError::LockPoisoned)?;
         let is_named = |file: &SegmentFile| {
             let name = file.path.file_name().unwrap_or_default().to_string_lossy();
-            named.iter().any(|told| *told == name)
+            names.iter().any(|told| *told == name)
         };
         let suspects: Vec<Arc<SegmentFile>> = held.segments.iter().filter(|file| is_named(file)).cloned().collect();
         for file in suspects {
@@ -212,10 +213,7 @@ impl Store {
         }
         let told: Vec<CoverageGap> = self.coverage()?.into_iter().map(|row| row.gap).collect();
         let gaps = damaged.iter().flat_map(|(file, what)| gaps(file, what));
-        let is_told = |gap: &CoverageGap| {
-            let same = |row: &&CoverageGap| row.reason == gap.reason && row.first == gap.first && row.last == gap.last;
-            told.iter().filter(same).any(|row| row.collector == gap.collector)
-        };
+        let is_told = |gap: &CoverageGap| told.iter().any(|row| tells(row, gap));
         let fresh: Vec<CoverageGap> = gaps.filter(|gap| !is_told(gap)).collect();
         if fresh.is_empty() {
             return Ok(());
@@ -227,10 +225,25 @@ impl Store {
     }
 }
 
+/// The file that a row about damage names.
+fn named(row: &CoverageGap) -> Option<&str> {
+    row.detail.split_once(": ").map(|(name, _)| name)
+}
+
+/// Whether a row is about this damage, or about a part of it: a store of an earlier build has a row for each stretch of a file.
+fn tells(row: &CoverageGap, gap: &CoverageGap) -> bool {
+    let within = row.first.as_ref().map(Sequence::key) >= gap.first.as_ref().map(Sequence::key)
+        && row.last.as_ref().map(Sequence::key) <= gap.last.as_ref().map(Sequence::key);
+    (&row.reason, &row.collector, named(row)) == (&gap.reason, &gap.collector, named(gap)) && within
+}
+
+/// One for each collector: a file of lifetimes has many stretches of each, and what is wrong with it is one thing.
 fn gaps(file: &SegmentFile, what: &str) -> Vec<CoverageGap> {
     let name = file.path.file_name().unwrap_or_default().display().to_string();
-    let of = |range: &super::SequenceRange| CoverageGap {
-        collector: range.collector.clone(),
+    let mut ranges = BTreeMap::new();
+    file.ranges.iter().for_each(|range| lifetimes::extend(&mut ranges, range.clone()));
+    let of = |range: SequenceRange| CoverageGap {
+        collector: range.collector,
         reason: reason::SEGMENT_DAMAGED.to_owned(),
         from_us: file.first_us,
         to_us: file.last_us,
@@ -239,5 +252,63 @@ fn gaps(file: &SegmentFile, what: &str) -> Vec<CoverageGap> {
         first: Some(Sequence::new(range.first.0, range.first.1)),
         last: Some(Sequence::new(range.last.0, range.last.1)),
     };
-    file.ranges.iter().map(of).collect()
+    ranges.into_values().map(of).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::dated::Dated;
+    use super::super::file::Verified;
+    use super::super::history::HistoryTable;
+    use super::super::segment::SegmentFile;
+    use super::*;
+
+    fn lifetimes(ranges: &[(&str, u64, u64)]) -> SegmentFile {
+        let of = |&(collector, first, last): &(&str, u64, u64)| SequenceRange {
+            collector: collector.to_owned(),
+            first: (1, first),
+            last: (1, last),
+            rows: last - first + 1,
+        };
+        SegmentFile {
+            table: HistoryTable::ProcessLifetimes,
+            path: "lifetimes/7.parquet".into(),
+            id: 7,
+            level: 1,
+            rows: 0,
+            bytes: 1,
+            first_us: 5,
+            last_us: 9,
+            ranges: ranges.iter().map(of).collect(),
+            hash: [0; 32],
+            schema_version: 1,
+            dated: Dated::default(),
+            verified: Verified::default(),
+        }
+    }
+
+    #[test]
+    fn a_damaged_file_is_one_row_for_each_collector_however_many_stretches_it_has() {
+        let told = gaps(&lifetimes(&[("a", 30, 39), ("a", 1, 10), ("b", 5, 5), ("a", 20, 21)]), CHANGED);
+        let told: Vec<_> = told.iter().map(|gap| (gap.collector.as_str(), gap.count, gap.first, gap.last)).collect();
+        let at = |number| Some(Sequence::new(1, number));
+        assert_eq!(told, [("a", Some(22), at(1), at(39)), ("b", Some(1), at(5), at(5))]);
+    }
+
+    #[test]
+    fn a_file_that_was_told_stretch_by_stretch_is_not_told_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let store = Store::open(super::super::StoreOptions::new(dir.path())).unwrap();
+        let damaged = |file: SegmentFile| {
+            store.held.write().unwrap().damaged = vec![(Arc::new(file), "it is gone".to_owned())];
+            store.tell_damage().unwrap();
+            store.coverage().unwrap().len()
+        };
+        for stretch in [("a", 1, 10), ("a", 20, 29)] {
+            damaged(lifetimes(&[stretch]));
+        }
+        assert_eq!(damaged(lifetimes(&[("a", 1, 10), ("a", 20, 29)])), 2, "as an earlier build told it");
+        let other = SegmentFile { path: "lifetimes/8.parquet".into(), ..lifetimes(&[("a", 1, 29)]) };
+        assert_eq!(damaged(other), 3, "another file is another damage");
+    }
 }
