@@ -16,12 +16,13 @@ use daemoneye_lib::frame::OPERATOR_LIMIT_BYTES;
 use daemoneye_lib::proto::{
     Empty, Refusal, Row, RuleCheck, RuleText, RulesCheck, operator_request::Verb, operator_response::Answer,
 };
+use serde_json::{Value as Json, json};
 
 use super::query::{self, Question};
 use crate::agent::Session;
 use crate::args::Rules;
 use crate::error::{CliError, describe};
-use crate::render;
+use crate::render::{self, Format};
 use crate::settings::Settings;
 use crate::value;
 
@@ -58,7 +59,7 @@ pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliErr
         Rules::Test { paths } => check(settings, &paths, true).await,
         Rules::Import(import) => super::import::run(&import, settings).await,
         Rules::Reload => reload(settings).await,
-        Rules::New(arguments) => new::run(&arguments),
+        Rules::New(arguments) => new::run(&arguments, settings),
         Rules::Backtest(arguments) => backtest::run(settings, &arguments).await,
         Rules::Explain(arguments) => explain::run(settings, &arguments).await,
         Rules::Coverage(arguments) => coverage::run(settings, &arguments).await,
@@ -251,19 +252,25 @@ fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<E
     if run_tests {
         columns.extend(["passed", "failed"]);
     }
+    let result = |check: &RuleCheck| match (bad(check), run_tests) {
+        (true, _) => verdict(check),
+        (false, true) => "passed",
+        (false, false) => "valid",
+    };
     let cells = |check: &RuleCheck| {
-        let result = match (bad(check), run_tests) {
-            (true, _) => verdict(check),
-            (false, true) => "passed",
-            (false, false) => "valid",
-        };
-        let mut values = vec![value::of_text(&*check.file), value::of_text(&*check.name), value::of_text(result)];
+        let mut values =
+            vec![value::of_text(&*check.file), value::of_text(&*check.name), value::of_text(result(check))];
         if run_tests {
             values.extend([value::of_number(check.tests_passed), value::of_number(check.tests_failed)]);
         }
         Row { values }
     };
-    render::rows(settings.format, &columns, &checks.iter().map(cells).collect::<Vec<_>>())?;
+    if matches!(settings.format, Format::Json | Format::JsonLines) {
+        let objects: Vec<Json> = checks.iter().map(|check| object(check, result(check), run_tests)).collect();
+        render::objects(settings.format, &objects)?;
+    } else {
+        render::rows(settings.format, &columns, &checks.iter().map(cells).collect::<Vec<_>>())?;
+    }
     for check in checks.iter().filter(|check| !check.problems.is_empty()) {
         let texts: String = check.problems.iter().map(|problem| describe(problem, None, false)).collect();
         eprintln!("{}:{texts}", verdict(check));
@@ -274,6 +281,21 @@ fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<E
         bad if bad.iter().all(|check| check.kind == UNCHECKED) => Exit::Unreachable,
         _ => Exit::Refused,
     })
+}
+
+/// A row for a machine, with what is wrong and where: it does not read standard error.
+fn object(check: &RuleCheck, result: &str, run_tests: bool) -> Json {
+    let problem = |problem: &Refusal| {
+        let Refusal { message, line, column, hint, file } = problem;
+        json!({ "file": file, "line": line, "column": column, "message": message, "hint": hint })
+    };
+    let problems: Vec<Json> = check.problems.iter().map(problem).collect();
+    let mut object = json!({ "file": check.file, "rule": check.name, "result": result, "problems": problems });
+    if let (true, Some(members)) = (run_tests, object.as_object_mut()) {
+        members.insert("passed".to_owned(), check.tests_passed.into());
+        members.insert("failed".to_owned(), check.tests_failed.into());
+    }
+    object
 }
 
 /// A rule whose own tests fail is in order as a rule: it would be loaded.

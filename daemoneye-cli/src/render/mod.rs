@@ -226,6 +226,14 @@ pub(crate) fn document(format: Format, document: &serde_json::Value) -> Result<(
     Sheet::new(Output::stdout(), format).document(document)
 }
 
+/// Writes objects for a machine, of which a member may have parts, as [`rows`] writes rows.
+pub(crate) fn objects(format: Format, objects: &[serde_json::Value]) -> Result<(), CliError> {
+    match format {
+        Format::JsonLines => objects.iter().try_for_each(|object| document(format, object)),
+        _ => document(Format::Json, &objects.into()),
+    }
+}
+
 /// Writes all `rows` at once: for answers that are small by nature.
 pub(crate) fn rows(format: Format, columns: &[&str], rows: &[Row]) -> Result<(), CliError> {
     let mut sheet = Sheet::new(Output::stdout(), format);

@@ -51,6 +51,22 @@ fn it_tells_its_version_and_its_commands() {
 }
 
 #[test]
+fn a_new_rule_is_told_by_its_file_or_as_a_document() {
+    let home = tempfile::tempdir().unwrap();
+    let path = |name: &str| home.path().join(name).display().to_string();
+    let new = |name: &str, format: &str| {
+        stdout(&cli(home.path(), &["rules", "new", "A shell", "--output", &path(name), "--format", format]))
+    };
+    assert_eq!(new("a.yaml", "table"), format!("{}\n", path("a.yaml")));
+    for (name, format) in [("b.yaml", "json"), ("c.yaml", "jsonl")] {
+        let told: serde_json::Value = serde_json::from_str(&new(name, format)).unwrap();
+        assert_eq!((&told["file"], &told["name"]), (&path(name).into(), &"A shell".into()));
+        let text = std::fs::read_to_string(path(name)).unwrap();
+        assert!(text.contains(&format!("id: {}\n", told["id"].as_str().unwrap())), "{text}");
+    }
+}
+
+#[test]
 fn without_an_agent_it_says_where_it_looked_and_what_to_do() {
     let home = tempfile::tempdir().unwrap();
     for command in [&["query", "SELECT 1"][..], &["health"], &["alerts", "list"], &["rules", "reload"], &["processes"]]

@@ -475,6 +475,20 @@ fn rule_files_below_a_directory_are_checked_one_by_one() {
     assert!(printed(&wrong).1.contains("wrong.yml:3:7: no such column"), "{:?}", printed(&wrong));
     assert!(printed(&wrong).0.contains("refused"), "{:?}", printed(&wrong));
 
+    let document = |verb: &str, format: &str| -> serde_json::Value {
+        let (rows, messages) = printed(&scene.run(&["rules", verb, &path, "--format", format]));
+        assert!(messages.contains("wrong.yml:3:7: no such column"), "{messages}");
+        let rows = if format == "jsonl" { rows.lines().last().unwrap().to_owned() } else { rows };
+        serde_json::from_str(&rows).unwrap()
+    };
+    let file = rules.join("linux/wrong.yml");
+    let problem = serde_json::json!({ "file": file, "line": 3, "column": 7, "message": "no such column", "hint": "" });
+    let validated = document("validate", "json");
+    assert_eq!((&validated[0]["result"], &validated[0]["problems"]), (&"valid".into(), &serde_json::json!([])));
+    assert_eq!(validated[1]["problems"], serde_json::json!([problem]));
+    let tested = document("test", "jsonl");
+    assert_eq!((&tested["passed"], &tested["problems"][0]), (&2.into(), &problem));
+
     std::fs::write(rules.join("linux/wrong.yml"), "unfit").unwrap();
     let failed = scene.run(&["rules", "test", &path, "--format", "csv"]);
     assert_eq!(code(&failed), 5);

@@ -4,26 +4,34 @@ use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
 use daemoneye_lib::exit::Exit;
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::args::RulesNew;
 use crate::error::CliError;
 use crate::private::NewFile;
+use crate::render::{self, Format};
+use crate::settings::Settings;
 
 /// The text with the places that are filled in: `@ID@`, `@NAME@`, `@AUTHOR@`, `@SEVERITY@`.
 const TEMPLATE: &str = include_str!("template.yaml");
 /// Longest name of a file, in characters; file systems take 255 bytes.
 const NAME_CHARACTERS: usize = 60;
 
-pub(super) fn run(arguments: &RulesNew) -> Result<Exit, CliError> {
+pub(super) fn run(arguments: &RulesNew, settings: &Settings) -> Result<Exit, CliError> {
     let name = arguments.name.trim();
     if name.is_empty() || name.contains(char::is_control) {
         return Err(CliError::Usage("a rule needs a name: one line that says what it finds".to_owned()));
     }
     let path = arguments.output.clone().unwrap_or_else(|| file_name(name));
-    let text = text(name, &author(), &arguments.severity);
+    let id = Uuid::new_v4().to_string();
+    let text = text(name, &id, &author(), &arguments.severity);
     write(&path, &text)?;
-    println!("{}", path.display());
+    match settings.format {
+        // What a script takes as the name of the file.
+        Format::Line | Format::Table => println!("{}", path.display()),
+        _ => render::document(settings.format, &json!({ "file": path, "id": id, "name": name }))?,
+    }
     eprintln!("change it, then: daemoneye-cli rules test {}", path.display());
     Ok(Exit::Ok)
 }
@@ -38,10 +46,10 @@ fn write(path: &Path, text: &str) -> Result<(), CliError> {
     file.keep().map_err(io("sync"))
 }
 
-fn text(name: &str, author: &str, severity: &str) -> String {
+fn text(name: &str, id: &str, author: &str, severity: &str) -> String {
     let quoted = |text: &str| serde_json::Value::from(text).to_string();
     TEMPLATE
-        .replace("@ID@", &Uuid::new_v4().to_string())
+        .replace("@ID@", id)
         .replace("@SEVERITY@", severity)
         .replace("@AUTHOR@", &quoted(author))
         .replace("@NAME@", &quoted(name))
@@ -75,7 +83,7 @@ mod tests {
 
     #[test]
     fn no_place_of_the_template_stays_open_whatever_the_name_says() {
-        let text = text("a \"b\" @SEVERITY@: c", "d @ID@", "low");
+        let text = text("a \"b\" @SEVERITY@: c", "1", "d @ID@", "low");
         assert!(text.contains("name: \"a \\\"b\\\" @SEVERITY@: c\"\n"), "{text}");
         assert!(text.contains("severity: low\n"), "{text}");
         assert!(!text.contains("@NAME@") && !text.contains("@AUTHOR@"), "{text}");
