@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde_json::Value as Json;
 
-use super::bytes;
+use super::{bytes, counted};
 use crate::value;
 
 /// Lines about files and rows, then the tree of operators with what each gave and took.
@@ -93,10 +93,6 @@ fn said(name: String, does: String) -> String {
         (false, true) => does,
         (false, false) => format!("{name}: {does}"),
     }
-}
-
-fn counted(rows: u64) -> String {
-    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
 }
 
 fn ms(us: u64) -> String {

@@ -45,6 +45,11 @@ impl Format {
     }
 }
 
+/// So many rows, for a person.
+pub(crate) fn counted(rows: u64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
+}
+
 /// Where results go.
 pub(crate) struct Output {
     writer: Box<dyn Write>,

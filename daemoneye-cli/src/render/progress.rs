@@ -6,6 +6,8 @@
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::{Duration, Instant};
 
+use super::counted;
+
 /// What is over before is not told about.
 const QUIET: Duration = Duration::from_secs(1);
 /// Ten times a second is all that anybody sees.
@@ -26,15 +28,41 @@ pub(crate) struct Progress {
     what: &'static str,
     unit: Unit,
     begun: Instant,
+    piece: Piece,
     drawn: Option<Instant>,
     terminal: bool,
     width: usize,
 }
 
+/// One of the works that follow each other under one name, as merges do: what is left goes by its own pace.
+#[derive(Debug, Clone, Copy)]
+struct Piece {
+    begun: Instant,
+    /// What was done when it was first told of, and when last.
+    from: u64,
+    done: u64,
+    total: u64,
+}
+
+impl Piece {
+    const fn new(begun: Instant, done: u64, total: u64) -> Self {
+        Self { begun, from: done, done, total }
+    }
+
+    /// Numbers that fall, or are parts of something else, are of a new one.
+    fn take(&mut self, now: Instant, done: u64, total: u64) {
+        if done < self.done || total != self.total && self.total > 0 {
+            *self = Self::new(now, done, total);
+        }
+        (self.done, self.total) = (done, total);
+    }
+}
+
 impl Progress {
     pub(crate) fn new(what: &'static str, unit: Unit) -> Self {
         let terminal = io::stderr().is_terminal();
-        Self { what, unit, begun: Instant::now(), drawn: None, terminal, width: 0 }
+        let begun = Instant::now();
+        Self { what, unit, begun, piece: Piece::new(begun, 0, 0), drawn: None, terminal, width: 0 }
     }
 
     /// Shows that `done` of `total` are done; a total of 0 is not known.
@@ -46,13 +74,15 @@ impl Progress {
 
     /// What is written now, if it is time.
     fn next(&mut self, done: u64, total: u64) -> Option<String> {
-        let since = self.begun.elapsed();
+        let now = Instant::now();
+        self.piece.take(now, done, total);
+        let since = now.duration_since(self.begun);
         let (quiet, period) = if self.terminal { (QUIET, REDRAW) } else { (PLAIN, PLAIN) };
         if since < quiet || self.drawn.is_some_and(|drawn| drawn.elapsed() < period) {
             return None;
         }
-        self.drawn = Some(Instant::now());
-        let text = line(self.what, self.unit, done, total, since);
+        self.drawn = Some(now);
+        let text = line(self.what, self.unit, &self.piece, now.duration_since(self.piece.begun));
         if !self.terminal {
             return Some(format!("{text}\n"));
         }
@@ -78,20 +108,21 @@ impl Drop for Progress {
     }
 }
 
-fn line(what: &str, unit: Unit, done: u64, total: u64, since: Duration) -> String {
+fn line(what: &str, unit: Unit, piece: &Piece, since: Duration) -> String {
+    let &Piece { from, done, total, .. } = piece;
     let amount = |number| match unit {
         Unit::Bytes => bytes(number),
-        Unit::Rows => format!("{number} rows"),
+        Unit::Rows => counted(number),
     };
     if total == 0 {
         return format!("{what}: {}, {} s", amount(done), since.as_secs());
     }
-    let done = done.min(total);
+    let (done, paced) = (done.min(total), done.saturating_sub(from));
     let of = |whole: u64| u64::try_from(u128::from(done) * u128::from(whole) / u128::from(total)).unwrap_or(whole);
     let full = usize::try_from(of(BAR)).unwrap_or_default();
     let rest = usize::try_from(BAR).unwrap_or_default().saturating_sub(full);
     let bar = format!("{}{}", "#".repeat(full), "-".repeat(rest));
-    let left = match (since.as_millis() * u128::from(total - done)).checked_div(u128::from(done)) {
+    let left = match (since.as_millis() * u128::from(total - done)).checked_div(u128::from(paced)) {
         Some(ms) => format!(", {} s left", ms.div_ceil(1_000)),
         None => String::new(),
     };
@@ -116,18 +147,46 @@ mod tests {
 
     #[test]
     fn a_bar_says_how_much_of_how_much_and_how_long_still() {
+        let line = |what, unit, done, total, since| {
+            let piece = Piece { done, total, ..Piece::new(Instant::now(), 0, 0) };
+            super::line(what, unit, &piece, since)
+        };
         let half = line("backup", Unit::Bytes, 1_000_000, 2_000_000, Duration::from_secs(3));
         assert_eq!(half, "backup: [############------------] 50 %, 1.0 MB of 2.0 MB, 3 s left");
         assert_eq!(line("export", Unit::Rows, 12, 0, Duration::from_secs(7)), "export: 12 rows, 7 s");
+        assert_eq!(line("export", Unit::Rows, 1, 0, Duration::from_secs(7)), "export: 1 row, 7 s");
         let begun = line("fsck", Unit::Bytes, 0, 10, Duration::from_secs(2));
         assert!(begun.ends_with("0 %, 0 B of 10 B"), "{begun}");
         assert!(line("fsck", Unit::Bytes, 30, 10, Duration::from_secs(2)).contains("100 %"));
     }
 
+    fn ago(seconds: u64) -> Instant {
+        Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap()
+    }
+
+    #[test]
+    fn what_is_left_of_a_piece_goes_by_its_own_pace() {
+        let left = |piece: &Piece, at: Instant| line("vacuum", Unit::Rows, piece, at.duration_since(piece.begun));
+        let begun = ago(1_000);
+        let after = |seconds| begun.checked_add(Duration::from_secs(seconds)).unwrap();
+        let mut piece = Piece::new(begun, 0, 0);
+        piece.take(after(100), 90, 100);
+        assert!(left(&piece, after(100)).ends_with(", 12 s left"), "{}", left(&piece, after(100)));
+        piece.take(after(101), 10, 1_000);
+        assert!(left(&piece, after(101)).ends_with("10 rows of 1000 rows"), "nothing is known of its pace yet");
+        piece.take(after(111), 110, 1_000);
+        assert!(left(&piece, after(111)).ends_with(", 89 s left"), "{}", left(&piece, after(111)));
+        // One that had come further than the one before it when it was first looked at.
+        piece.take(after(112), 500, 5_000);
+        piece.take(after(122), 1_500, 5_000);
+        assert!(left(&piece, after(122)).ends_with(", 35 s left"), "{}", left(&piece, after(122)));
+    }
+
     #[test]
     fn a_terminal_has_one_line_and_a_log_a_line_each_ten_seconds() {
         let after = |seconds, terminal| Progress {
-            begun: Instant::now().checked_sub(Duration::from_secs(seconds)).unwrap(),
+            begun: ago(seconds),
+            piece: Piece::new(ago(seconds), 0, 0),
             terminal,
             ..Progress::new("verifying", Unit::Bytes)
         };

@@ -28,7 +28,7 @@ use self::statement::Entry;
 use crate::agent::Session;
 use crate::commands::query::{self, Ended, Question};
 use crate::error::CliError;
-use crate::render::{Format, Output, Sheet};
+use crate::render::{Format, Output, Sheet, counted};
 use crate::settings::Settings;
 
 /// What is longer than a statement may be has lost its semicolon.
@@ -151,7 +151,7 @@ impl Shell<'_> {
     }
 
     async fn ask(&mut self, question: Question) -> Result<Exit, CliError> {
-        let began = Instant::now();
+        let (began, explained) = (Instant::now(), question.explain);
         let kept = Kept::default();
         let output = if self.terminal { Output::shown_later(kept.clone()) } else { Output::stdout() };
         let mut sheet = Sheet::new(output, self.format);
@@ -164,8 +164,9 @@ impl Shell<'_> {
         let exit = match asked {
             Err(error) if kept::is_full(&error) => {
                 eprintln!(
-                    "degraded: only the first {rows} rows were fetched; narrow the query, or write all of them with \
-                     `daemoneye-cli data export`"
+                    "degraded: only the first {} were fetched; narrow the query, or write all of them with \
+                     `daemoneye-cli data export`",
+                    counted(rows)
                 );
                 Exit::Degraded
             }
@@ -175,8 +176,9 @@ impl Shell<'_> {
             }
             other => other?.tell(),
         };
-        if self.timer {
-            eprintln!("{rows} rows, {} ms", took.as_millis());
+        // What is explained says how many rows there were and how long they took.
+        if self.timer && !explained {
+            eprintln!("{}, {} ms", counted(rows), took.as_millis());
         }
         Ok(exit)
     }

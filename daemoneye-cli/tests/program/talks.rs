@@ -161,7 +161,7 @@ impl Agent {
         say(&answers, Answer::Page(ResultPage { columns, rows: Vec::new() })).await?;
         for page in 0..pages {
             let cell = |n| Row { values: vec![Value { kind: Some(Kind::Integer(page * PAGE_ROWS + n)) }] };
-            let rows = (0..PAGE_ROWS).map(cell).collect();
+            let rows = (0..if sql == "one" { 1 } else { PAGE_ROWS }).map(cell).collect();
             if say(&answers, Answer::Page(ResultPage { columns: Vec::new(), rows })).await.is_err()
                 || cancel.is_cancelled()
             {
@@ -339,9 +339,12 @@ fn explain_tells_what_was_read_in_place_of_the_rows_in_every_format() {
         assert!(code(&output) == 0 && text.contains(told) && !text.contains("499"), "{format}: {text} {messages}");
     }
     let mut child = scene.command(&["shell"]).stdin(Stdio::piped()).spawn().unwrap();
-    child.stdin.take().unwrap().write_all(b".explain some\n;").unwrap();
+    child.stdin.take().unwrap().write_all(b".timer on\none;\n.explain some\n;").unwrap();
     let output = child.wait_with_output().unwrap();
-    assert!(printed(&output).0.contains("2 read, 7 skipped"), "{:?}", printed(&output));
+    let (told, messages) = printed(&output);
+    assert!(told.contains("2 read, 7 skipped"), "{told} {messages}");
+    let times: Vec<&str> = messages.lines().filter(|line| line.ends_with(" ms")).collect();
+    assert!(times.len() == 1 && times[0].starts_with("1 row, "), "what is explained has its time in it: {messages}");
 }
 
 #[test]
@@ -571,6 +574,9 @@ fn an_export_that_fails_leaves_no_file() {
     assert_eq!(std::fs::read(&file).unwrap(), b"PAR1");
     assert!(printed(&whole).1.contains("7 rows"), "{:?}", printed(&whole));
     assert_eq!(code(&scene.run(&["data", "export", "--output", &path])), 1, "it is not overwritten");
+    let dash = scene.run(&["data", "export", "--output", "-", "--format", "csv", "one"]);
+    assert_eq!(code(&dash), 2, "{:?}", printed(&dash));
+    assert!(printed(&dash).1.contains("name one") && !Path::new("-").exists(), "{:?}", printed(&dash));
 }
 
 #[cfg(unix)]

@@ -15,11 +15,17 @@ use crate::agent::Session;
 use crate::args::Export;
 use crate::error::CliError;
 use crate::private::NewFile;
-use crate::render::{Format, Output, Progress, Sheet, Unit};
+use crate::render::{Format, Output, Progress, Sheet, Unit, counted};
 use crate::settings::Settings;
 use crate::value;
 
 pub(super) async fn run(settings: &Settings, arguments: Export) -> Result<Exit, CliError> {
+    // A file of that name is what nobody means, and an answer that is cut off leaves no file.
+    if arguments.output.as_os_str() == "-" {
+        let text = "an export is a file; name one, or write rows to standard output with: daemoneye-cli query --format csv \
+                    (or jsonl)";
+        return Err(CliError::Usage(text.to_owned()));
+    }
     let format = Shape::of(&arguments)?;
     if let Some(condition) = &arguments.condition {
         condition::alone(condition)?;
@@ -87,7 +93,7 @@ async fn write(session: &Session, export: DataExport, path: &Path, shape: Shape)
                     sheet.finish()?;
                 }
                 file.keep().map_err(io("sync"))?;
-                eprintln!("{} rows in {}", done.rows, path.display());
+                eprintln!("{} in {}", counted(done.rows), path.display());
                 return Ok(query::judge(&done));
             }
             _ => return Err(CliError::AgentAnswer("rows or the end of them")),
