@@ -3,6 +3,7 @@
 
 mod audit;
 mod data;
+mod entries;
 mod follow;
 mod health;
 mod keys;
@@ -30,9 +31,9 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
+use self::entries::Entries;
 pub(crate) use self::health::known;
 pub(crate) use self::losses::is_loss;
-use self::query::Refusals;
 use crate::platform;
 use crate::settings::Settings;
 use crate::worker::Worker;
@@ -49,8 +50,8 @@ type Answers = mpsc::Sender<OperatorResponse>;
 pub(crate) struct Operators {
     store: Arc<Store>,
     engine: QueryEngine,
-    refusals: Refusals,
-    exports: Refusals,
+    refusals: Arc<Entries>,
+    exports: Arc<Entries>,
     settings: Settings,
     /// None over a copied store.
     worker: Option<Arc<Worker>>,
@@ -113,7 +114,8 @@ impl Operators {
         };
         let engine = QueryEngine::new(Arc::clone(&store), limits, tables)?;
         let whole_store = Arc::new(Semaphore::new(1));
-        let (refusals, exports) = (Refusals::default(), Refusals::default());
+        let refusals = Entries::new("query-refused", "refused_since_without_entry");
+        let exports = Entries::new("data-export", "exports_since_without_entry");
         Ok(Self { engine, refusals, exports, store, settings, worker, whole_store, reader_wait: READER_WAIT })
     }
 

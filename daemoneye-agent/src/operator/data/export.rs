@@ -1,7 +1,7 @@
 //! `data export`: the rows of one SELECT as pages, or as the parts of a Parquet file, without the caps of an ad-hoc query on
 //! rows and time. It counts as one of the queries that run at a time, shares their memory, and is audited.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use daemoneye_engine::sql::{ParquetExport, QueryRun};
 use daemoneye_eventbus::Caller;
@@ -62,13 +62,11 @@ impl Operators {
 
     async fn audit_export(&self, caller: &Caller, sql: String, parquet: bool) {
         let Some(worker) = &self.worker else { return };
-        let Some(left_out) = self.exports.admit(Instant::now()) else { return };
         let what = json!({
             "sql": sql,
             "as": if parquet { "parquet" } else { "rows" },
-            "exports_since_without_entry": left_out,
         });
-        worker.audit(actor(caller), "data-export", what).await;
+        self.exports.write(worker, actor(caller), what).await;
     }
 }
 
