@@ -125,7 +125,9 @@ pub(crate) fn in_words(text: &str) -> String {
 #[non_exhaustive]
 pub enum QueryError {
     /// All query slots stayed taken.
-    #[error("{running} queries are running and none ended within {waited_ms} ms; try again or cancel one")]
+    #[error(
+        "{running} queries are running and none ended within {waited_ms} ms; try again: a query ends at its deadline, or when who asked it leaves"
+    )]
     Busy {
         /// How many may run at once.
         running: usize,
