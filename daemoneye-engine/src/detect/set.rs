@@ -82,7 +82,8 @@ pub struct RuleStats {
     pub rule: Arc<DetectionRule>,
     /// Batches that it was there for.
     pub evaluations: u64,
-    /// Rows of those batches. On most of them it was no candidate and cost nothing.
+    /// Rows of the batches that it was asked about, without those of the past with which a window rule begins. On most of them it was
+    /// no candidate and cost nothing.
     pub rows: u64,
     /// Rows that matched.
     pub matches: u64,

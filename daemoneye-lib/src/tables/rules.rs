@@ -19,8 +19,8 @@ pub(super) const RULE_STATS: &[Column] = columns! {
     "state" Text "" Public "" "active; or draft: it is evaluated and counted, and never alerts" "active";
     "health" Text "" Public "" "ok; unhealthy: something that it reads is missing; slow or degraded: it is over its budget; held: the limit of alerts folds its matches" "ok";
     "reason" Text "" Public "" "why it is not ok; NULL where it is" "no collector of processes is connected";
-    "evaluations" Integer "batches" Public "" "batches of events that it was asked about" "18220";
-    "rows" Integer "events" Public "" "events in them" "91344";
+    "evaluations" Integer "batches" Public "" "batches of events that it was asked about; of a window rule the times that it was decided" "18220";
+    "rows" Integer "events" Public "" "events that it was asked about; those of the past with which a window rule begins are not counted" "91344";
     "matches" Integer "events" Public "" "events that it matched; of a draft those that would have been alerts" "3";
     "hidden" Integer "events" Public "" "matches that its exceptions hid, as far back as alerts are kept" "12";
     "folded" Integer "events" Public "" "matches above the limit of alerts since the agent began: they are counted in a summary for each minute" "0";

@@ -111,7 +111,10 @@ impl State {
         let Some(last_row) = sight.rows().checked_sub(1) else { return };
         self.clamp(work, sight.clock.most());
         let last = sight.reached(0, last_row);
-        work.counters.rows.fetch_add(sight.rows() as u64, Ordering::Relaxed);
+        // It was not asked about what it is filled with.
+        if work.runner.is_some() {
+            work.counters.rows.fetch_add(sight.rows() as u64, Ordering::Relaxed);
+        }
         for reason in &sight.completeness.degraded {
             self.lack(work, *reason, self.reached_us.max(last));
         }
