@@ -210,6 +210,8 @@ pub const METRICS: &[Metric] = metrics! {
         "rules whose collector or column is missing";
     "daemoneye_rules_over_budget" Gauge "rules" "/rules/over_budget" ""
         "rules that took more than their budget three times in a row";
+    "daemoneye_rules_held" Gauge "rules" "/rules/held_now" ""
+        "rules of which the limits of alerts held something back in the last hour";
     "daemoneye_rule_exceptions" Gauge "exceptions" "/rules/exceptions" ""
         "exceptions of the rules in force, those that have ended among them";
     "daemoneye_rule_exceptions_expired" Gauge "exceptions" "/rules/exceptions_expired" ""
@@ -218,6 +220,8 @@ pub const METRICS: &[Metric] = metrics! {
         "batches that the rules in force were asked about, each rule by itself";
     "daemoneye_rule_matches_total" Counter "matches" "/rules/matches" ""
         "events that the rules in force matched, those of drafts and those that exceptions hid among them";
+    "daemoneye_rule_folded_total" Counter "events" "/rules/folded" ""
+        "matches above the limits of alerts, which are counted in a summary for each minute";
     "daemoneye_rule_degraded_total" Counter "evaluations" "/rules/degraded" ""
         "evaluations of the rules in force that lacked something that the rule reads";
     "daemoneye_rule_time_microseconds_total" Counter "µs" "/rules/time_us" ""

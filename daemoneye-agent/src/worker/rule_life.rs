@@ -30,6 +30,8 @@ pub(crate) struct Summary {
     pub(crate) over_budget: Vec<(String, &'static str)>,
     /// Rules of which the limits of alerts held something back in the last hour, by name; the one with the most comes first.
     pub(crate) held: Vec<(String, Folded)>,
+    /// What those limits held back of all rules since the store was opened.
+    pub(crate) folded: u64,
     pub(crate) exceptions: u64,
     /// Rule, owner and reason of exceptions that have ended.
     pub(crate) expired: Vec<(String, String, String)>,
@@ -105,6 +107,7 @@ impl Summary {
             let held = folded.iter().find(|folded| folded.rule == stats.rule.id && folded.last_hour > 0);
             summary.held.extend(held.map(|held| (stats.rule.name.clone(), *held)));
         }
+        summary.folded = folded.iter().map(|folded| folded.matches).fold(0, u64::saturating_add);
         summary.held.sort_by_key(|(_, held)| std::cmp::Reverse(held.last_hour));
         worker.rules.read(|loaded, _, _| {
             for rule in loaded.iter().filter(|rule| rules::runs(rule)) {

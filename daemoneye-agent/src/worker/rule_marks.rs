@@ -1,12 +1,13 @@
-//! What happens to rules while they run: one is over its budget again and again, an exception has ended. Each is told once, where
-//! people look: log, ledger, and for a degraded rule coverage and an alert. Nothing is switched off.
+//! What happens to rules while they run: one is over its budget again and again, an exception has ended, the limits of alerts hold one
+//! back. Each is told once, where people look: log, ledger, and for a degraded rule coverage and an alert; a rule that is held in the log
+//! only, as its summaries are alerts. Nothing is switched off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use daemoneye_engine::detect::{BUDGET, Exception, Mark, RuleStats};
 use daemoneye_engine::ingest::batch_from_json;
-use daemoneye_engine::store::{Answer, RuleMatch, Store, StoreError};
+use daemoneye_engine::store::{Answer, Folded, RuleMatch, Store, StoreError};
 use daemoneye_lib::model::{Completeness, Degraded, DetectionRule, RuleKind, RuleState, Severity};
 use daemoneye_lib::proto::CoverageGap;
 use serde_json::json;
@@ -19,6 +20,8 @@ use crate::clock::now_us;
 const RULE_DEGRADED: Uuid = Uuid::from_u128(0x8c4e_19d7_0b62_4a35_9e71_d50f_3ac8_2b96);
 /// Seconds during which one rule that stays degraded is one alert, also over restarts: a day.
 const DEDUP_WINDOW_S: u32 = 24 * 3600;
+/// Rules that one look names in the log: the limit of all rules together may hold thousands at once.
+const HELD_NAMED: usize = 10;
 
 /// What was told since the worker started.
 #[derive(Debug, Default)]
@@ -27,6 +30,8 @@ pub(crate) struct Told {
     marks: Mutex<BTreeMap<(Uuid, String), Mark>>,
     /// By exception and expiry.
     ended: Mutex<BTreeSet<(Uuid, Option<i64>)>>,
+    /// Rules that are held. One that is held again after an hour is told again.
+    held: Mutex<BTreeSet<Uuid>>,
 }
 
 impl Told {
@@ -49,6 +54,14 @@ impl Told {
         let ended = all.filter(|exception| exception.is_expired(now_us));
         ended.filter(|exception| told.insert((exception.id, exception.expires_us))).cloned().collect()
     }
+
+    /// The rules that are held and were not when somebody looked before.
+    fn newly_held(&self, folded: &[Folded]) -> Vec<Folded> {
+        let held: Vec<Folded> = folded.iter().filter(|folded| folded.last_hour > 0).copied().collect();
+        let mut told = self.held.lock().unwrap_or_else(PoisonError::into_inner);
+        let before = std::mem::replace(&mut *told, held.iter().map(|held| held.rule).collect());
+        held.into_iter().filter(|held| !before.contains(&held.rule)).collect()
+    }
 }
 
 /// Tells what is new.
@@ -57,7 +70,9 @@ pub(super) async fn tell(worker: &Arc<Worker>) {
         let in_force = worker.rules.in_force();
         let ended = worker.rules.told.newly_ended(in_force.exceptions().iter(), worker.store.believed_us());
         ended.iter().for_each(|exception| say_ended(&worker.store, exception));
-        let marked = worker.rules.told.news_of(in_force.set().stats());
+        let stats = in_force.set().stats();
+        say_held(&stats, &worker.rules.told.newly_held(&worker.store.folded(worker.store.believed_us())));
+        let marked = worker.rules.told.news_of(stats);
         marked.iter().try_for_each(|stats| say_marked(worker, stats))
     });
     if let Some(Err(error)) = told.await {
@@ -71,6 +86,24 @@ fn say_ended(store: &Store, exception: &Exception) {
     let payload = json!({ "id": id, "rule": rule, "condition": condition, "owner": owner, "reason": reason,
         "expires_us": exception.expires_us });
     audit::push(store, "agent", "exception-expired", &payload);
+}
+
+fn say_held(stats: &[RuleStats], held: &[Folded]) {
+    for folded in held.iter().take(HELD_NAMED) {
+        let rule =
+            stats.iter().find(|stats| stats.rule.id == folded.rule).map_or("", |stats| stats.rule.name.as_str());
+        let limit =
+            if folded.by_its_own { "its limit of alerts" } else { "the limit of alerts of all rules together" };
+        tracing::warn!(
+            rule,
+            id = %folded.rule,
+            folded = folded.last_hour,
+            "the rule is held by {limit}: its matches are folded into a summary for each minute; see daemoneye-cli health"
+        );
+    }
+    if let Some(more) = held.len().checked_sub(HELD_NAMED).filter(|more| *more > 0) {
+        tracing::warn!(more, "the limits of alerts hold further rules; see the table rule_stats");
+    }
 }
 
 fn say_marked(worker: &Worker, stats: &RuleStats) -> Result<(), StoreError> {
@@ -188,6 +221,26 @@ mod tests {
         let news = |mark| told.news_of(vec![stats(mark)]).len();
         assert_eq!([news(Mark::Kept), news(Mark::Slow), news(Mark::Slow)], [0, 1, 0]);
         assert_eq!([news(Mark::Degraded), news(Mark::Degraded)], [1, 0]);
+    }
+
+    #[test]
+    fn a_rule_that_becomes_held_is_news_and_again_after_an_hour_without() {
+        let told = Told::default();
+        let news = |rules: &[(u128, u64)]| -> Vec<u128> {
+            let of = |&(rule, last_hour): &(u128, u64)| Folded {
+                rule: Uuid::from_u128(rule),
+                matches: 9,
+                last_hour,
+                since_us: 0,
+                by_its_own: true,
+            };
+            let held: Vec<Folded> = rules.iter().map(of).collect();
+            told.newly_held(&held).iter().map(|held| held.rule.as_u128()).collect()
+        };
+        assert_eq!(news(&[(1, 5), (2, 0)]), [1]);
+        assert_eq!(news(&[(1, 6), (2, 1)]), [2]);
+        assert_eq!(news(&[(1, 0), (2, 1)]), [0_u128; 0]);
+        assert_eq!(news(&[(1, 3), (2, 1)]), [1]);
     }
 
     #[test]

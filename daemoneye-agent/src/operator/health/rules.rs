@@ -58,6 +58,8 @@ pub(super) fn of(worker: &Worker, findings: &mut Findings) -> Value {
         "drafts": summary.drafts,
         "unhealthy": summary.unhealthy.values().fold(0, |sum: u64, blinded| sum.saturating_add(blinded.count)),
         "over_budget": summary.over_budget.len(),
+        "held_now": summary.held.len(),
+        "folded": summary.folded,
         "held": summary.held.iter().take(HELD).map(|(name, held)| row_of(name, held)).collect::<Vec<_>>(),
         "exceptions": summary.exceptions,
         "exceptions_expired": summary.expired.len(),
@@ -118,7 +120,7 @@ fn windows(stats: &[RuleStats], findings: &mut Findings) -> Value {
             let times = window.postponed;
             findings.add(
                 format!("the window rule {name} was decided late {times} times: window rules have used up their share of time"),
-                "see cpu_ns per rule: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC",
+                "see what each takes: SELECT name, time_us FROM rule_stats ORDER BY time_us DESC",
             );
         }
         if window.skipped > 0 {
