@@ -26,7 +26,12 @@ impl Component {
     /// Every setting as a flag, in the order of the table.
     pub fn flags(&self) -> impl Iterator<Item = Flag> {
         self.settings.iter().map(|setting| {
-            let (takes, variable) = (setting.kind.describe(setting.unit), self.variable(setting.key));
+            let variable = self.variable(setting.key);
+            // One path has one flag: a comma may be part of its name.
+            let takes = match setting.kind {
+                Kind::Paths => "a path; the flag may be repeated".to_owned(),
+                kind => kind.describe(setting.unit),
+            };
             let default = match setting.fallback.describe() {
                 unset if unset.is_empty() => unset,
                 default => format!(" [default: {default}]"),

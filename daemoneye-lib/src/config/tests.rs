@@ -54,7 +54,8 @@ fn every_setting_is_a_flag_whose_help_says_what_it_takes_and_what_else_sets_it()
     let unset = flags.iter().find(|flag| flag.key == "snapshot_interval_ms").unwrap();
     assert!(!unset.help.contains("[default"), "{}", unset.help);
     assert!(flags.iter().any(|flag| flag.key == "standalone" && flag.switch && !flag.repeats));
-    assert!(AGENT.flags().any(|flag| flag.key == "rules" && flag.repeats));
+    let rules = AGENT.flags().find(|flag| flag.key == "rules").unwrap();
+    assert!(rules.repeats && rules.help.contains("[a path; the flag may be repeated]"), "{}", rules.help);
 }
 
 #[test]
