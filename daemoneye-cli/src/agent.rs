@@ -76,6 +76,11 @@ impl Session {
         Ok(Answers { answers: before(until, asked).await?, until })
     }
 
+    /// Whether the agent was started for this session, so that it knows of nothing that is in force.
+    pub(crate) const fn is_started(&self) -> bool {
+        self.offline.is_some()
+    }
+
     /// The deadline begins again: for a connection that is used for one question after another.
     pub(crate) fn renew(&mut self) {
         self.until = Instant::now() + self.deadline;

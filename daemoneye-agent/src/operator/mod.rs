@@ -146,7 +146,7 @@ impl Operators {
             // The transport cancels the running request itself; what arrives here was over already.
             Some(Verb::Cancel(_)) => Answer::Done(Empty {}),
             Some(Verb::Health(Empty {})) => Answer::Health(self.health().await),
-            Some(Verb::RulesCheck(check)) => Answer::RulesChecked(rules::check(check, self.lists()).await?),
+            Some(Verb::RulesCheck(check)) => Answer::RulesChecked(self.rules_check(check).await?),
             Some(Verb::RulesBacktest(backtest)) => return self.rules_backtest(backtest, answers, cancel).await,
             Some(Verb::RulesExport(_)) => return self.rules_export(answers).await,
             Some(Verb::RulesExplain(explain)) => Answer::Data(self.rules_explain(explain, cancel).await?),

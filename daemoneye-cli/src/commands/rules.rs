@@ -37,6 +37,8 @@ const MAX_SILENT: usize = 3;
 
 /// What such a file is instead of a rule.
 const UNCHECKED: &str = "not checked";
+/// What the agent calls a file that changes a rule; its name is that rule's id.
+const OVERRIDE: &str = "override";
 
 pub(super) async fn run(verb: Rules, settings: &Settings) -> Result<Exit, CliError> {
     match verb {
@@ -117,12 +119,28 @@ async fn check(settings: &Settings, paths: &[PathBuf], run_tests: bool) -> Resul
             Err(too_large) => vec![*too_large],
         });
     }
+    let is_started = session.is_started();
     session.close().await;
     let places: BTreeMap<String, usize> =
         (0..).zip(&files).map(|(at, file)| (file.display().to_string(), at)).collect();
     checks.sort_by_key(|check| places.get(&check.file).copied());
     refuse_repeated_ids(&mut checks);
-    print(settings, &checks, run_tests)
+    let notes = if is_started { ruleless(&checks, &texts) } else { BTreeMap::new() };
+    print(settings, &checks, &notes, run_tests)
+}
+
+/// What was not checked of a file, by file: overrides whose rule is not beside them. An agent that was started for this knows no rules.
+fn ruleless(checks: &[RuleCheck], texts: &[RuleText]) -> BTreeMap<String, String> {
+    let is_there =
+        |id: &str| texts.iter().any(|text| word(text, "id:").is_some_and(|own| own.eq_ignore_ascii_case(id)));
+    let overrides = checks.iter().filter(|check| check.kind == OVERRIDE && check.problems.is_empty());
+    let note = |check: &RuleCheck| {
+        let id = &check.name;
+        format!(
+            "whether there is a rule with the id {id}; name its file or directory too, or ask where the agent runs"
+        )
+    };
+    overrides.filter(|check| !is_there(&check.name)).map(|check| (check.file.clone(), note(check))).collect()
 }
 
 fn unchecked(file: &RuleText, why: &str) -> RuleCheck {
@@ -152,8 +170,8 @@ fn refuse_repeated_ids(checks: &mut [RuleCheck]) {
     }
 }
 
-/// One file per request, with the lists that it names and, of an override, those of the same rule before it in its directory: a request is
-/// small, a pack is not. What is too large for one is a problem of that file and of no other.
+/// One file per request, with the lists that it names and, of an override, its rule and those of the same rule before it in its directory:
+/// a request is small, a pack is not. What is too large for one is a problem of that file and of no other.
 fn request(
     file: &RuleText,
     all: &[RuleText],
@@ -170,7 +188,11 @@ fn request(
             overridden.is_some_and(|id| word(other, "override:").is_some_and(|other| other.eq_ignore_ascii_case(id)));
         is_same && root(other, paths) == of
     };
-    let context: Vec<RuleText> = all.iter().filter(named).chain(before.filter(beside)).cloned().collect();
+    let changed = |other: &&RuleText| {
+        overridden.is_some_and(|id| word(other, "id:").is_some_and(|other| other.eq_ignore_ascii_case(id)))
+    };
+    let context = all.iter().filter(named).chain(all.iter().filter(changed)).chain(before.filter(beside));
+    let context: Vec<RuleText> = context.cloned().collect();
     let bytes = |text: &RuleText| text.yaml.len().saturating_add(text.name.len());
     let total = context.iter().map(bytes).fold(bytes(file), usize::saturating_add);
     let room = OPERATOR_LIMIT_BYTES.saturating_sub(REQUEST_ROOM_BYTES);
@@ -214,9 +236,10 @@ fn too_large(most: u64) -> std::io::Error {
 fn unreadable(path: &Path, problem: &std::io::Error) -> RuleCheck {
     let hint = match problem.kind() {
         ErrorKind::InvalidData => "a rule file is text in UTF-8",
-        ErrorKind::NotFound if path.is_symlink() => "the link leads nowhere; mend or remove it",
-        ErrorKind::NotFound => "name rule files or a directory of them",
         ErrorKind::PermissionDenied => "let this user read it",
+        // To what is not there, or in a circle.
+        _ if path.is_symlink() && !path.exists() => "the link leads nowhere; mend or remove it",
+        ErrorKind::NotFound => "name rule files or a directory of them",
         _ => "",
     };
     let file = path.display().to_string();
@@ -246,7 +269,12 @@ fn word<'a>(text: &'a RuleText, field: &str) -> Option<&'a str> {
     (!name.is_empty()).then_some(name)
 }
 
-fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<Exit, CliError> {
+fn print(
+    settings: &Settings,
+    checks: &[RuleCheck],
+    notes: &BTreeMap<String, String>,
+    run_tests: bool,
+) -> Result<Exit, CliError> {
     let bad = |check: &RuleCheck| !check.problems.is_empty() || check.tests_failed > 0;
     let mut columns = vec!["file", "rule", "result"];
     if run_tests {
@@ -266,10 +294,13 @@ fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<E
         Row { values }
     };
     if matches!(settings.format, Format::Json | Format::JsonLines) {
-        let objects: Vec<Json> = checks.iter().map(|check| object(check, result(check), run_tests)).collect();
-        render::objects(settings.format, &objects)?;
+        let shown = |check: &RuleCheck| object(check, result(check), notes.get(&check.file), run_tests);
+        render::objects(settings.format, &checks.iter().map(shown).collect::<Vec<_>>())?;
     } else {
         render::rows(settings.format, &columns, &checks.iter().map(cells).collect::<Vec<_>>())?;
+    }
+    for (file, note) in notes {
+        eprintln!("{UNCHECKED}: {file}: {note}");
     }
     for check in checks.iter().filter(|check| !check.problems.is_empty()) {
         let texts: String = check.problems.iter().map(|problem| describe(problem, None, false)).collect();
@@ -284,16 +315,19 @@ fn print(settings: &Settings, checks: &[RuleCheck], run_tests: bool) -> Result<E
 }
 
 /// A row for a machine, with what is wrong and where: it does not read standard error.
-fn object(check: &RuleCheck, result: &str, run_tests: bool) -> Json {
+fn object(check: &RuleCheck, result: &str, unchecked: Option<&String>, run_tests: bool) -> Json {
     let problem = |problem: &Refusal| {
         let Refusal { message, line, column, hint, file } = problem;
         json!({ "file": file, "line": line, "column": column, "message": message, "hint": hint })
     };
     let problems: Vec<Json> = check.problems.iter().map(problem).collect();
     let mut object = json!({ "file": check.file, "rule": check.name, "result": result, "problems": problems });
-    if let (true, Some(members)) = (run_tests, object.as_object_mut()) {
-        members.insert("passed".to_owned(), check.tests_passed.into());
-        members.insert("failed".to_owned(), check.tests_failed.into());
+    if let Some(members) = object.as_object_mut() {
+        if run_tests {
+            members.insert("passed".to_owned(), check.tests_passed.into());
+            members.insert("failed".to_owned(), check.tests_failed.into());
+        }
+        members.extend(unchecked.map(|note| ("not_checked".to_owned(), json!(note))));
     }
     object
 }
@@ -378,15 +412,17 @@ mod tests {
         std::fs::write(at("a.yaml"), b"name: \xff\xfe\n").unwrap();
         std::fs::write(at("b.yaml"), "name: x\n").unwrap();
         std::os::unix::fs::symlink(at("nowhere"), at("c.yaml")).unwrap();
+        std::os::unix::fs::symlink(at("circle.yaml"), at("circle.yaml")).unwrap();
         let (mut files, mut problems) = (Vec::new(), Vec::new());
         collect(dir.path(), 0, &mut files, &mut problems).unwrap();
-        assert_eq!((&*files, problems.len()), (&[at("a.yaml"), at("b.yaml"), at("c.yaml")][..], 0));
+        assert_eq!((&*files, problems.len()), (&["a.yaml", "b.yaml", "c.yaml", "circle.yaml"].map(at)[..], 0));
         let hint = |name: &str| {
             let check = unreadable(&at(name), &text_of(&at(name)).unwrap_err());
             assert_eq!(check.file, at(name).display().to_string());
             check.problems.into_iter().map(|problem| problem.hint).collect::<String>()
         };
         assert!(hint("a.yaml").contains("UTF-8") && hint("c.yaml").contains("leads nowhere"));
+        assert_eq!(hint("circle.yaml"), hint("c.yaml"));
         assert!(text_of(&at("b.yaml")).is_ok());
         for filler in ["x", "\u{e9}"] {
             std::fs::write(at("d.yaml"), "x".to_owned() + &filler.repeat(2 * OPERATOR_LIMIT_BYTES)).unwrap();
@@ -425,6 +461,26 @@ mod tests {
         assert_eq!(named(&all[1]), Vec::<String>::new());
         let too_large = request(&all[3], &all, &[], false).unwrap_err();
         assert_eq!((too_large.file.as_str(), too_large.problems.len()), ("all.yaml", 1));
+    }
+
+    #[test]
+    fn an_override_is_checked_with_its_rule_and_without_one_that_is_said() {
+        let text = |name: &str, yaml: &str| RuleText { name: name.to_owned(), yaml: yaml.to_owned() };
+        let all =
+            [text("over.yaml", "override: A1\n"), text("rule.yaml", "id: a1 # known\n"), text("b.yaml", "id: b2\n")];
+        let sent = request(&all[0], &all, &["over.yaml".into(), "rule.yaml".into()], false).unwrap().context;
+        assert_eq!(sent.iter().map(|file| file.name.as_str()).collect::<Vec<_>>(), ["rule.yaml"]);
+        let check = RuleCheck {
+            file: "over.yaml".to_owned(),
+            name: "a1".to_owned(),
+            kind: OVERRIDE.to_owned(),
+            ..RuleCheck::default()
+        };
+        assert!(ruleless(std::slice::from_ref(&check), &all).is_empty());
+        let notes = ruleless(std::slice::from_ref(&check), &all[2..]);
+        assert!(notes["over.yaml"].starts_with("whether there is a rule with the id a1"), "{notes:?}");
+        let shown = object(&check, "valid", notes.get("over.yaml"), false);
+        assert_eq!((&shown["not_checked"], shown.get("passed")), (&json!(notes["over.yaml"]), None));
     }
 
     #[test]

@@ -349,7 +349,7 @@ fn two_exceptions_with_one_condition_in_one_directory_are_refused_with_both_plac
     let (a, b) = (read("local/a.yaml"), read("local/b.yaml"));
     let before = [(Path::new("local/a.yaml"), a.as_str())];
     let check = |before: &[(&Path, &str)]| {
-        rules::check_file_after(Path::new("local/b.yaml"), &b, &Lists::default(), before.iter().copied())
+        rules::check_file_after(Path::new("local/b.yaml"), &b, &Lists::default(), before.iter().copied(), None)
     };
     assert_eq!(check(&before).unwrap_err()[0].line, 3);
     assert!(matches!(check(&[]), Ok(Checked::Override(_))));

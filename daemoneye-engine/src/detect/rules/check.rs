@@ -15,7 +15,7 @@ use super::{LoadedRule, load, overrides, packs, parse};
 pub enum Checked {
     /// A list of that name.
     List(String),
-    /// An override of that rule, which is not looked for here.
+    /// An override of that rule, which is looked for where somebody knows the rules.
     Override(Uuid),
     /// The manifest of a pack of that name.
     Pack(String),
@@ -28,18 +28,20 @@ pub enum Checked {
 /// # Errors
 /// Every problem of the file, each with its place.
 pub fn check_file(file: &Path, text: &str, lists: &Lists) -> Result<Checked, Vec<Refusal>> {
-    checked(file, text, lists, Told::default())
+    checked(file, text, lists, Told::default(), None)
 }
 
-/// [`check_file`] beside the files of its directory that come before it.
+/// [`check_file`] beside the files of its directory that come before it, and the `rules` that an override may be of; `None`: nobody
+/// knows them.
 ///
 /// # Errors
-/// As [`check_file`]; two exceptions of one condition are problems too.
+/// As [`check_file`]; two exceptions of one condition are problems too, and so is an override of a rule that is not there.
 pub fn check_file_after<'a>(
     file: &Path,
     text: &str,
     lists: &Lists,
     before: impl Iterator<Item = (&'a Path, &'a str)>,
+    rules: Option<&[LoadedRule]>,
 ) -> Result<Checked, Vec<Refusal>> {
     let mut told = Told::default();
     let documents = before.filter_map(|(file, text)| Document::new(file, text).ok());
@@ -47,10 +49,16 @@ pub fn check_file_after<'a>(
         // What is wrong there is told where that file is checked.
         let _own = overrides::read(&document, lists).and_then(|over| told.take(&over));
     }
-    checked(file, text, lists, told)
+    checked(file, text, lists, told, rules)
 }
 
-fn checked(file: &Path, text: &str, lists: &Lists, mut before: Told) -> Result<Checked, Vec<Refusal>> {
+fn checked(
+    file: &Path,
+    text: &str,
+    lists: &Lists,
+    mut before: Told,
+    rules: Option<&[LoadedRule]>,
+) -> Result<Checked, Vec<Refusal>> {
     load::bounded(file, text)?;
     let document = Document::new(file, text)?;
     Ok(match document.kind {
@@ -58,6 +66,9 @@ fn checked(file: &Path, text: &str, lists: &Lists, mut before: Told) -> Result<C
         Kind::Override => {
             let over = overrides::read(&document, lists)?;
             before.take(&over)?;
+            if let Some(rules) = rules.filter(|rules| rules.iter().all(|loaded| loaded.rule.id != over.rule)) {
+                return Err(vec![over.without_rule(rules.iter())]);
+            }
             Checked::Override(over.rule)
         }
         Kind::Pack => Checked::Pack(packs::read(&document)?.name),

@@ -279,11 +279,21 @@ pub(crate) fn because(path: &Path, error: &std::io::Error) -> String {
     if is_dangling { "it is a link to what is not there".to_owned() } else { error.to_string() }
 }
 
+/// What to do about a file that cannot be read. Nothing is there to be made readable where a link leads to nothing, or in a circle.
+fn remedy(file: &Path, error: &std::io::Error) -> &'static str {
+    match error.kind() {
+        ErrorKind::InvalidData => "a rule file is text in UTF-8",
+        ErrorKind::PermissionDenied => "let the user that the agent runs as read it",
+        _ if file.is_symlink() && !file.exists() => "the link leads nowhere; mend or remove it",
+        _ => "make it readable, or remove it",
+    }
+}
+
 /// Never more than the bound, whatever the file turns out to be.
 fn read(file: &Path) -> Result<String, Refusal> {
     let unreadable = |error: std::io::Error| {
         let message = format!("the file cannot be read: {}", because(file, &error));
-        Refusal::whole(file, message, Some("make it readable UTF-8 text"))
+        Refusal::whole(file, message, Some(remedy(file, &error)))
     };
     let is_file = fs::metadata(file).map_err(unreadable)?.is_file();
     if !is_file {
@@ -301,4 +311,22 @@ pub(super) fn bounded(file: &Path, text: &str) -> Result<(), Vec<Refusal>> {
     }
     let message = format!("the file is larger than {MAX_FILE_BYTES} bytes");
     Err(vec![Refusal::whole(file, message, Some("one file holds one rule"))])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_link_that_leads_nowhere_or_in_a_circle_is_to_be_mended_and_not_made_readable() {
+        let dir = tempfile::tempdir().unwrap();
+        let at = |name: &str| dir.path().join(name);
+        std::os::unix::fs::symlink(at("nowhere"), at("a.yaml")).unwrap();
+        std::os::unix::fs::symlink(at("b.yaml"), at("b.yaml")).unwrap();
+        fs::write(at("c.yaml"), b"name: \xff\n").unwrap();
+        let hint = |name: &str| read(&at(name)).unwrap_err().hint.unwrap();
+        assert!(hint("a.yaml").contains("leads nowhere") && hint("b.yaml") == hint("a.yaml"), "{}", hint("b.yaml"));
+        assert_eq!(hint("c.yaml"), "a rule file is text in UTF-8");
+    }
 }
