@@ -160,7 +160,8 @@ fn open(builder: RuntimeBuilder) -> Result<Opened, CollectorError> {
         pressure_count: AtomicU64::new(0),
         buffer_bytes: builder.buffer_bytes,
         wal_max_bytes,
-        silent_since_us: ledger_found.last_us,
+        // A ledger that was moved away leaves the log as the last sign of life.
+        silent_since_us: ledger_found.last_us.or(recovered.last_us),
         began_alone: AtomicBool::new(false),
         standing_notes: builder.standing_notes,
         started: Instant::now(),

@@ -134,6 +134,8 @@ pub struct Recovered {
     pub epoch: u64,
     /// Last record of earlier runs.
     pub last: Option<Sequence>,
+    /// When that was, in µs since the Unix epoch.
+    pub last_us: Option<i64>,
     /// Records of earlier runs that can be replayed.
     pub records: u64,
     /// What earlier runs wrote and can no longer be read; each one is also a record of this run.

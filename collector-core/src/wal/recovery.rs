@@ -88,6 +88,7 @@ pub(super) fn recover(
     repair.all(scan.segments)?;
     let Repair { next, taken, kept, mut recovered, repaired, base, .. } = repair;
     recovered.last = kept.iter().rev().find_map(|s| s.last);
+    recovered.last_us = kept.iter().rev().find(|s| s.records > 0).map(|s| s.time_us.1);
     recovered.records = kept.iter().map(|s| s.records).sum();
     let next = next.unwrap_or(1);
     // Removing the spares frees their numbers; taking them again keeps numbers without gaps.

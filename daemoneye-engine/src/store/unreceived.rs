@@ -18,6 +18,9 @@ use crate::ingest::{EventBatch, GapAt, UNDECODABLE};
 
 /// Reasons of what a collector's log lost begin with this.
 const LOG_REASONS: &str = "wal_";
+/// What is told where a log was begun anew.
+const ANEW: &str = "the collector's log was begun anew: whatever came behind the last of its records that is stored, and did not come \
+                    here, is not known. Its directory was removed, or the store was put beside another one, as a backup is on a new host";
 /// Why such records are missing.
 const DETAIL: &str = "they never came, and their collector's log does not have them any more: it was full, which is told by itself, or the \
                       store was replaced by one that has less, as a backup has that is put back";
@@ -26,7 +29,8 @@ impl Held {
     /// Tells in `batch` what is missing before it, once however often the batch is offered.
     pub(super) fn note_unreceived(&self, batch: &mut EventBatch) {
         let Some(seen) = self.seen.get(batch.collector.as_ref()) else { return };
-        let Some((first, last)) = between(*seen, batch.first) else { return };
+        let Some(hole) = Hole::between(*seen, batch.first) else { return };
+        let last = hole.last();
         let is_told = |told: &GapAt| told.gap.reason == reason::NOT_RECEIVED && told.gap.last == Some(last);
         if batch.gaps.iter().any(is_told) {
             return;
@@ -35,14 +39,20 @@ impl Held {
         let before_us = self.newest_us(&batch.collector, now_us);
         let mut times = times(&batch.batch);
         let to_us = times.find(|time| before_us <= Some(*time) && *time <= now_us).unwrap_or(now_us);
+        let (first, count, detail) = match hole {
+            Hole::Counted { first, last } => {
+                (Some(first), Some(last.number.saturating_sub(seen.number)), format!("{first} to {last}: {DETAIL}"))
+            }
+            Hole::Anew { .. } => (None, None, ANEW.to_owned()),
+        };
         let gap = CoverageGap {
             collector: batch.collector.to_string(),
             reason: reason::NOT_RECEIVED.to_owned(),
             from_us: before_us.unwrap_or(to_us),
             to_us,
-            count: Some(last.number.saturating_sub(seen.number)),
-            detail: format!("{first} to {last}: {DETAIL}"),
-            first: Some(first),
+            count,
+            detail,
+            first,
             last: Some(last),
         };
         batch.gaps.insert(0, GapAt { at: batch.first, gap });
@@ -77,12 +87,31 @@ fn times(batch: &RecordBatch) -> impl Iterator<Item = i64> {
     times.into_iter().flat_map(|times| times.values().iter().copied())
 }
 
-/// The first and the last record between two. Numbers go on over the epochs of a log; one that was begun anew has lesser ones, and
-/// then nobody knows what is missing.
-fn between(seen: Sequence, next: Sequence) -> Option<(Sequence, Sequence)> {
-    let first = Sequence::new(seen.epoch, seen.number.checked_add(1)?);
-    let last = Sequence::new(next.epoch, next.number.checked_sub(1)?);
-    (seen < next && first.number <= last.number).then_some((first, last))
+/// What is missing between two records of a stream.
+enum Hole {
+    /// Numbers go on over the epochs of a log: these never came.
+    Counted { first: Sequence, last: Sequence },
+    /// A log that was begun anew has lesser numbers, and then nobody knows what is missing before its first.
+    Anew { next: Sequence },
+}
+
+impl Hole {
+    fn between(seen: Sequence, next: Sequence) -> Option<Self> {
+        if next.epoch > seen.epoch && next.number <= seen.number {
+            return Some(Self::Anew { next });
+        }
+        let first = Sequence::new(seen.epoch, seen.number.checked_add(1)?);
+        let last = Sequence::new(next.epoch, next.number.checked_sub(1)?);
+        (seen < next && first.number <= last.number).then_some(Self::Counted { first, last })
+    }
+
+    /// What a row of it is known by.
+    const fn last(&self) -> Sequence {
+        match self {
+            Self::Counted { last, .. } => *last,
+            Self::Anew { next } => *next,
+        }
+    }
 }
 
 /// What collectors say that their logs lost, of those whose streams have holes.
@@ -266,8 +295,9 @@ mod tests {
             told(&store)
         };
         assert_eq!(of_next(2, 6), []);
-        assert_eq!(of_next(2, 4), [], "what was not synced was cut");
-        assert_eq!(of_next(9, 1), []);
+        let anew = |number| ("not_received".to_owned(), None, 0, number);
+        assert_eq!(of_next(2, 4), [anew(4)], "what was not synced was cut, with whatever came behind it");
+        assert_eq!(of_next(9, 1), [anew(1)]);
         assert_eq!(of_next(2, 9), [hole(3, 6, 8)], "a log of which all of the old epoch was removed");
     }
 

@@ -9,7 +9,8 @@ use collector_core::wal::SyncMode;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::ledger::event::Content;
 use daemoneye_lib::ledger::{EventRange, RangeBuilder, verify_dir};
-use daemoneye_lib::proto::Record;
+use daemoneye_lib::proto::{CoverageGap, Record};
+use prost::Message as _;
 use tokio_util::sync::CancellationToken;
 
 use super::house::{DEADLINE, actions, builder, stored};
@@ -70,7 +71,35 @@ async fn what_a_crash_left_uncovered_is_covered_at_the_next_start() {
     stop.cancel();
     running.await.unwrap().unwrap();
     let ranges: Vec<_> = actions(dir.path()).into_iter().filter(|(name, _)| name == "event-range").collect();
-    assert_eq!((ranges.len(), ranges[0].1["first"].as_u64(), ranges[0].1["last"].as_u64()), (1, Some(1), Some(20)));
+    assert_eq!((ranges[0].1["first"].as_u64(), ranges[0].1["last"].as_u64()), (Some(1), Some(20)));
+    // Since when nobody captured is a record of this run.
+    assert_eq!((ranges.len(), ranges[1].1["first"].as_u64(), ranges[1].1["count"].as_u64()), (2, Some(21), Some(1)));
+}
+
+#[tokio::test]
+async fn where_the_ledger_is_gone_the_log_says_since_when_nobody_captured() {
+    let dir = tempfile::tempdir().unwrap();
+    let source = FakeSource::new();
+    let run_once = async || {
+        let starts = source.starts();
+        let stop = CancellationToken::new();
+        let running = tokio::spawn(builder(dir.path(), &source).run(stop.clone()));
+        until("started", async || source.starts() > starts).await;
+        source.feed(events(0..10)).await;
+        stop.cancel();
+        running.await.unwrap().unwrap();
+    };
+    let silences = || {
+        let gaps = stored(dir.path()).into_iter().filter(|record| record.topic == "events.collector.test");
+        let gaps = gaps.map(|record| CoverageGap::decode(record.payload.as_ref()).unwrap());
+        gaps.filter(|gap| gap.reason == "collector_unavailable").collect::<Vec<_>>()
+    };
+    run_once().await;
+    assert_eq!(silences(), [], "a first start");
+    std::fs::remove_dir_all(dir.path().join("audit")).unwrap();
+    let last = stored(dir.path()).last().unwrap().time_us;
+    run_once().await;
+    assert_eq!(silences().iter().map(|gap| gap.from_us).collect::<Vec<_>>(), [last]);
 }
 
 #[tokio::test]
@@ -101,7 +130,7 @@ async fn a_log_that_cannot_be_read_to_its_end_at_the_start_is_covered_by_a_later
         .filter(|(name, _)| name == "event-range")
         .map(|(_, range)| range["count"].as_u64().unwrap())
         .sum();
-    assert_eq!(covered, 400);
+    assert_eq!(covered, 401, "and the word that nobody captured since");
 }
 
 #[tokio::test]
