@@ -209,14 +209,15 @@ impl Job {
         let half = spread && spills && thrift::gathers_first(&physical);
         let physical = if thrifty && spills { thrift::spilling(physical).map_err(planning)? } else { physical };
         let physical = operators::limited(physical, &allowance, !spread).map_err(planning)?;
-        session::narrow(&mut state, &physical, if thrifty { &thrift::SORTED } else { &session::SORTED });
+        let sorted = if thrifty { &thrift::SORTED } else { &session::SORTED };
+        let failed = |error: DataFusionError| QueryError::Execution(spoken(&error));
+        let physical = session::narrow(&mut state, physical, sorted).map_err(failed)?;
         let mut context = TaskContext::from(&state);
         if half {
-            context = context
-                .with_runtime(half::of(&self.environment).map_err(|error| QueryError::Execution(spoken(&error)))?);
+            context = context.with_runtime(half::of(&self.environment).map_err(failed)?);
         }
         let stream = execute_stream(Arc::clone(&physical), Arc::new(context));
-        let stream = stream.map_err(|error| QueryError::Execution(spoken(&error)))?;
+        let stream = stream.map_err(failed)?;
         drop(plan);
         Ok(Prepared { stream, run: Run { plan: physical, view, allowance, next, reserved_before }, columns })
     }

@@ -14,7 +14,7 @@ mod sliced;
 mod windowed;
 
 use super::allowance::Allowance;
-use datafusion::common::tree_node::{Transformed, TransformedResult, TreeNode};
+use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{JoinType, Result};
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::physical_plan::aggregates::AggregateExec;
@@ -73,7 +73,11 @@ pub(crate) fn limited(
         let Some(inputs) = inputs.filter(|inputs| !inputs.is_empty()) else { return Ok(Transformed::no(node)) };
         Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
-    .data()
+    .map(|plan| {
+        // What is sealed is older than what is open: it leaves first, although what is in memory is there at once.
+        let several = alone && plan.data.output_partitioning().partition_count() > 1;
+        if several { in_turn(&plan.data) } else { plan.data }
+    })
 }
 
 /// What yields in turns here.

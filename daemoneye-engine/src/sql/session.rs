@@ -15,7 +15,7 @@ use datafusion::catalog::{
     MemorySchemaProvider, SchemaProvider, TableProvider,
 };
 use datafusion::common::config::SpillCompression;
-use datafusion::common::tree_node::{TreeNode as _, TreeNodeRecursion};
+use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{DataFusionError, Result};
 use datafusion::datasource::empty::EmptyTable;
 use datafusion::execution::SessionStateDefaults;
@@ -24,6 +24,7 @@ use datafusion::execution::runtime_env::RuntimeEnv;
 use datafusion::execution::session_state::{SessionState, SessionStateBuilder};
 use datafusion::logical_expr::LogicalPlan;
 use datafusion::logical_expr::planner::ExprPlanner;
+use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::SessionConfig;
@@ -154,12 +155,26 @@ pub(crate) fn hasten(state: &mut SessionState, plan: &LogicalPlan) {
     }
 }
 
-/// Lets a plan that sorts many columns work on batches of fewer rows.
-pub(crate) fn narrow(state: &mut SessionState, plan: &Arc<dyn ExecutionPlan>, sorted: &Batches) {
+/// Lets a plan that sorts many columns work on batches of fewer rows. A sort makes batches of that size of each larger one that comes,
+/// and pays for all text of the larger one with each of them.
+pub(crate) fn narrow(
+    state: &mut SessionState,
+    plan: Arc<dyn ExecutionPlan>,
+    sorted: &Batches,
+) -> Result<Arc<dyn ExecutionPlan>> {
     let rows = sorted.cells.checked_div(sorted_columns(plan.as_ref())).unwrap_or(usize::MAX);
     let config = state.config_mut();
     let rows = rows.clamp(*sorted.rows.start(), *sorted.rows.end()).min(config.batch_size());
     *config = config.clone().with_batch_size(rows);
+    // Filters gather rows of several batches, as many as were usual when they were planned.
+    plan.transform_up(|node| match node.downcast_ref::<FilterExec>() {
+        Some(filter) if filter.batch_size() > rows => {
+            let filter: Arc<dyn ExecutionPlan> = Arc::new(filter.with_batch_size(rows)?);
+            Ok(Transformed::yes(filter))
+        }
+        _ => Ok(Transformed::no(node)),
+    })
+    .data()
 }
 
 /// The most columns that a sort of all its rows has.

@@ -4,7 +4,7 @@ use daemoneye_engine::generate::Generator;
 use daemoneye_engine::ingest;
 use daemoneye_engine::sql::{NoCollectors, QueryEngine, QueryError, QueryLimits, Scratch};
 use daemoneye_engine::store::{Store, StoreOptions};
-use daemoneye_lib::proto::{CoverageGap, QueryDone, QueryRequest, Value, value::Kind};
+use daemoneye_lib::proto::{CoverageGap, QueryDone, QueryRequest, Record, Value, value::Kind};
 use serde_json::Value as Json;
 use std::path::Path;
 use std::sync::Arc;
@@ -32,15 +32,26 @@ fn filled(thousands: u64) -> (TempDir, Arc<Store>) {
     (dir, Arc::new(store))
 }
 
-/// Each thousand from a generator of its own; `epoch` keeps their sequences apart.
+/// Each thousand from a generator of its own, in a later epoch of the same log.
 fn append(store: &Store, from: u64, thousands: u64) {
     let mut generator = Generator::new(from + 7, NOON_US);
+    let before = appended(store);
     for _ in 0..thousands {
         let mut records = generator.records(1_000);
-        for record in &mut records {
-            record.sequence.as_mut().unwrap().epoch += from;
-        }
+        go_on(&mut records, from, before);
         store.append(ingest::decode("procmond", &records).unwrap()).unwrap();
+    }
+}
+
+fn appended(store: &Store) -> u64 {
+    let stats = store.stats().unwrap();
+    stats.segment_rows + stats.open_rows
+}
+
+/// A log's numbers go on over its epochs.
+fn go_on(records: &mut [Record], epochs: u64, before: u64) {
+    for sequence in records.iter_mut().filter_map(|record| record.sequence.as_mut()) {
+        (sequence.epoch, sequence.number) = (sequence.epoch + epochs, sequence.number + before);
     }
 }
 
@@ -110,6 +121,37 @@ async fn one(engine: &QueryEngine, sql: &str) -> Value {
 fn files_below(dir: &Path) -> usize {
     let Ok(entries) = std::fs::read_dir(dir) else { return 0 };
     entries.map(|entry| entry.unwrap().path()).map(|path| if path.is_dir() { files_below(&path) } else { 1 }).sum()
+}
+
+#[tokio::test]
+async fn a_sort_of_whole_rows_is_whole_however_many_a_condition_leaves() {
+    let (_dir, store) = filled(16);
+    let limits =
+        QueryLimits { memory_bytes: 16 * MIB, scratch: scratch(&store, 256 * MIB as u64), threads: 1, ..patient() };
+    let engine = engine(&store, limits);
+    // All but the first second: a condition that is asked above the scan, which gathers what it leaves.
+    let since = "time > TIMESTAMP '2026-01-31T12:00:01Z'";
+    let count = format!("SELECT count(*) FROM process_events WHERE {since}");
+    let Some(Kind::Integer(all)) = one(&engine, &count).await.kind else { panic!("a count") };
+    for rows in (2_000..all).step_by(2_000) {
+        for order in ["time", "time, collector, epoch, seq"] {
+            let of_rows = format!("(SELECT * FROM process_events WHERE {since} LIMIT {rows}) AS e");
+            let sql =
+                format!("SELECT *, replace(command_line, 'e', '{:40}') AS long FROM {of_rows} ORDER BY {order}", 'e');
+            let answer = ask(&engine, &sql).await;
+            assert_eq!((answer.rows.len(), answer.lacks()), (usize::try_from(rows).unwrap(), Vec::new()), "{sql}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn rows_that_nothing_orders_leave_the_oldest_first() {
+    let (_dir, store) = filled(20);
+    append(&store, 1, 1);
+    let engine = engine(&store, patient());
+    let answer = ask(&engine, "SELECT CAST(epoch AS VARCHAR) FROM process_events").await;
+    let epochs = answer.texts();
+    assert!(epochs.len() == 21_000 && epochs.is_sorted(), "what is open is newer than what is sealed");
 }
 
 #[tokio::test]
@@ -570,7 +612,7 @@ async fn explain_tells_what_was_read_and_sends_no_rows() {
     store.seal().unwrap();
     let mut later = Generator::new(9, NOON_US + 86_400_000_000);
     let mut records = later.records(1_000);
-    records.iter_mut().for_each(|record| record.sequence.as_mut().unwrap().epoch += 1);
+    go_on(&mut records, 1, appended(&store));
     store.append(ingest::decode("procmond", &records).unwrap()).unwrap();
     store.seal().unwrap();
     append(&store, 2, 1);
