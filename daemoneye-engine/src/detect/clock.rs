@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicI64, Ordering};
 use super::RuleSet;
 use super::row::Columns;
 use super::window::GRACE_US;
+use crate::store::RuleMatch;
 
 /// How far events may be ahead of the clock, µs: they are dated by the same one and a moment before.
 const AHEAD_US: i64 = 2_000_000;
@@ -41,6 +42,15 @@ impl RuleSet {
     pub fn in_order(mut self) -> Self {
         self.clock = Clock::in_order();
         self
+    }
+
+    /// What comes now is of another time, such as that of the next file: what waited is decided, and nothing of before counts any more.
+    #[must_use]
+    pub fn begin_anew(&self) -> Vec<RuleMatch> {
+        let matches = self.advance(i64::MAX);
+        self.clock.reached_us.store(i64::MIN, Ordering::Relaxed);
+        self.windows.begin_anew();
+        matches
     }
 }
 

@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub use self::lacks::Lacks;
 pub use self::rows::{Line, Lines, Rows};
 
-use self::order::Order;
+use self::order::{Order, Ordered};
 use self::printed::Printed;
 use self::read::ANY_FIELD;
 
@@ -131,20 +131,23 @@ impl Hunt {
         self.shown(found)
     }
 
-    fn in_order(&self, ordered: Result<Vec<RecordBatch>, ArrowError>) -> Vec<RuleMatch> {
+    fn in_order(&self, ordered: Result<Vec<Ordered>, ArrowError>) -> Vec<RuleMatch> {
         let ordered = ordered.unwrap_or_else(|error| {
             tracing::error!(%error, "rows were not put in order; rules over several events lack them");
             Vec::new()
         });
-        let evaluate = |batch| self.windows.evaluate(&events(batch), &Completeness::complete());
-        ordered.into_iter().flat_map(evaluate).collect()
+        let each = |part| match part {
+            Ordered::Rows(batch) => self.windows.evaluate(&events(batch), &Completeness::complete()),
+            Ordered::Anew => self.windows.begin_anew(),
+        };
+        ordered.into_iter().flat_map(each).collect()
     }
 
     /// What is found because nothing more comes.
     #[must_use]
     pub fn finish(&self) -> Vec<Match<'_>> {
         let ordered = self.order.lock().unwrap_or_else(PoisonError::into_inner).finish();
-        let mut found = self.in_order(ordered.map(|batch| batch.into_iter().collect()));
+        let mut found = self.in_order(ordered.map(|batch| batch.map(Ordered::Rows).into_iter().collect()));
         found.extend(self.windows.advance(i64::MAX));
         self.shown(found)
     }
@@ -172,7 +175,14 @@ impl Hunt {
     /// Rules that need several events and could not see all that they need, each with what was missing.
     #[must_use]
     pub fn shortfalls(&self) -> Vec<String> {
-        self.windows.shortfalls()
+        let anew = self.order.lock().unwrap_or_else(PoisonError::into_inner).anew();
+        let anew = (anew > 0).then(|| {
+            format!(
+                "the time of events began anew {anew} times, and rules over several events saw what lies before and behind apart: order \
+                 the file by time"
+            )
+        });
+        anew.into_iter().chain(self.windows.shortfalls()).collect()
     }
 }
 

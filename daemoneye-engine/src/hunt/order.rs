@@ -1,4 +1,7 @@
 //! Rows in the order of their times, for rules that go by it: each waits until what may still come before it has come.
+//!
+//! A few rows whose time is far ahead of those around them (a clock that was wrong, the end of another log) wait until that time has
+//! come, or all others have. Where many stand behind others, another time begins, of which rules are told.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -13,13 +16,29 @@ use crate::detect::GRACE_US;
 const MOST_ROWS: usize = 65_536;
 const MOST_BYTES: usize = 64 * 1024 * 1024;
 /// So many rows that come one after the other too late: the time before them was not true, or is another file's.
-const BEHIND_ROWS: u32 = 16;
+const BEHIND_ROWS: u64 = 16;
+/// The latest rows, of which none decides yet what leaves: those behind, and as many before them whose time may not have been true.
+const LATEST_ROWS: usize = 32;
+/// Rows that are far ahead and wait for their time, at most; each is a batch by itself, of some 10 KB.
+const MOST_AHEAD: usize = 256;
+
+/// What leaves.
+#[derive(Debug)]
+pub(super) enum Ordered {
+    /// Rows in order, and behind those that left before.
+    Rows(RecordBatch),
+    /// What comes now is of another time.
+    Anew,
+}
+
+/// A row by when it was and how many came before it.
+type Key = (i64, u64);
 
 /// Rows under way.
 #[derive(Debug)]
 pub(super) struct Order {
-    /// Each row by when it was and how many came before it: the batch that it is of, and its place there.
-    waiting: BTreeMap<(i64, u64), (u64, usize)>,
+    /// Each row: the batch that it is of, and its place there.
+    waiting: BTreeMap<Key, (u64, usize)>,
     /// The batches in which some wait: how many, and how large it is.
     batches: VecDeque<Batch>,
     /// The number of the first of them.
@@ -27,7 +46,13 @@ pub(super) struct Order {
     came: u64,
     bytes: usize,
     reached_us: i64,
-    behind: u32,
+    /// What was reached before each of the latest rows.
+    lately: VecDeque<i64>,
+    /// How many of the latest rows came too late.
+    behind: u64,
+    /// Rows that are far ahead, each by itself, so that none holds a batch.
+    ahead: BTreeMap<Key, RecordBatch>,
+    anew: u64,
 }
 
 #[derive(Debug)]
@@ -39,8 +64,18 @@ struct Batch {
 
 impl Default for Order {
     fn default() -> Self {
-        let (waiting, batches) = (BTreeMap::new(), VecDeque::new());
-        Self { waiting, batches, first: 0, came: 0, bytes: 0, reached_us: i64::MIN, behind: 0 }
+        Self {
+            waiting: BTreeMap::new(),
+            batches: VecDeque::new(),
+            first: 0,
+            came: 0,
+            bytes: 0,
+            reached_us: i64::MIN,
+            lately: VecDeque::from([i64::MIN; LATEST_ROWS]),
+            behind: 0,
+            ahead: BTreeMap::new(),
+            anew: 0,
+        }
     }
 }
 
@@ -49,34 +84,37 @@ impl Order {
     ///
     /// # Errors
     /// Arrow would not put the rows together; a defect of this program.
-    pub(super) fn add(&mut self, rows: RecordBatch) -> Result<Vec<RecordBatch>, ArrowError> {
-        let (number, bytes) = (self.first.saturating_add(self.batches.len() as u64), rows.get_array_memory_size());
+    pub(super) fn add(&mut self, rows: RecordBatch) -> Result<Vec<Ordered>, ArrowError> {
+        let number = self.batch(rows.clone());
         let times = rows.column_by_name("time").and_then(|time| time.as_primitive_opt::<TimestampMicrosecondType>());
         let mut found = Vec::new();
-        self.bytes = self.bytes.saturating_add(bytes);
-        self.batches.push_back(Batch { waiting: rows.num_rows(), rows: rows.clone(), bytes });
         for row in 0..rows.num_rows() {
             let time = times.filter(|times| times.is_valid(row)).and_then(|times| times.values().get(row).copied());
             // Without a time it counts as of when it came.
             let time = time.unwrap_or(self.reached_us);
-            let bound = self.reached_us.saturating_sub(GRACE_US);
-            self.behind = if time < bound { self.behind.saturating_add(1) } else { 0 };
-            if self.behind == BEHIND_ROWS {
-                // What waits of the time before comes first, as it stands in the file.
-                let before = self.waiting.split_off(&(bound, 0));
-                found.extend(self.put_together(&before)?);
-                (self.reached_us, self.behind) = (time, 0);
-            }
-            self.reached_us = self.reached_us.max(time);
+            self.lately.pop_front();
+            self.lately.push_back(self.reached_us);
+            let is_behind = time < self.reached_us.saturating_sub(GRACE_US);
+            self.behind = if is_behind { self.behind.saturating_add(1) } else { 0 };
             self.waiting.insert((time, self.came), (number, row));
             self.came = self.came.saturating_add(1);
+            self.reached_us = self.reached_us.max(time);
+            if self.behind == BEHIND_ROWS {
+                self.turn_back(&mut found)?;
+            }
         }
-        let later = self.waiting.split_off(&(self.reached_us.saturating_sub(GRACE_US), 0));
+        let sure = self.lately.front().copied().unwrap_or(i64::MIN);
+        self.rejoin(sure);
+        let bound = sure.saturating_sub(GRACE_US);
+        let later = self.waiting.split_off(&(bound, 0));
         let mut ready = std::mem::replace(&mut self.waiting, later);
+        // Of those behind it is not known yet whether they are late or of another time.
+        let since = self.came.saturating_sub(self.behind);
+        self.waiting.extend(ready.extract_if(.., |(_, came), _| *came >= since));
         if self.waiting.len() > MOST_ROWS || self.bytes > MOST_BYTES {
             ready.append(&mut self.waiting);
         }
-        found.extend(self.put_together(&ready)?);
+        found.extend(self.put_together(&ready)?.map(Ordered::Rows));
         Ok(found)
     }
 
@@ -85,11 +123,72 @@ impl Order {
     /// # Errors
     /// As [`Order::add`].
     pub(super) fn finish(&mut self) -> Result<Option<RecordBatch>, ArrowError> {
+        self.rejoin(i64::MAX);
         let ready = std::mem::take(&mut self.waiting);
         self.put_together(&ready)
     }
 
-    fn put_together(&mut self, ready: &BTreeMap<(i64, u64), (u64, usize)>) -> Result<Option<RecordBatch>, ArrowError> {
+    /// How often another time began.
+    pub(super) const fn anew(&self) -> u64 {
+        self.anew
+    }
+
+    /// The latest rows all came too late. If they go on where rows were shortly before, what came between is ahead; otherwise all that
+    /// came before them leaves.
+    fn turn_back(&mut self, found: &mut Vec<Ordered>) -> Result<(), ArrowError> {
+        self.behind = 0;
+        let since = self.came.saturating_sub(BEHIND_ROWS);
+        let mut latest: Vec<Key> = self.waiting.keys().filter(|(_, came)| *came >= since).copied().collect();
+        let least = latest.first().map_or(i64::MIN, |(time, _)| *time);
+        let before = self.lately.iter().rev().find(|reached| least >= reached.saturating_sub(GRACE_US)).copied();
+        let is_ahead = |(time, came): &Key| *came < since && before.is_some_and(|before| *time > before);
+        let ahead: Vec<Key> = self.waiting.keys().filter(|key| is_ahead(key)).copied().collect();
+        match before {
+            Some(before) if self.ahead.len().saturating_add(ahead.len()) <= MOST_AHEAD => {
+                for key in ahead {
+                    let row = self.waiting.remove(&key).map(|place| BTreeMap::from([(key, place)]));
+                    let row = self.put_together(&row.unwrap_or_default())?;
+                    self.ahead.extend(row.map(|row| (key, row)));
+                }
+                self.reached_us = before;
+            }
+            _ => {
+                self.rejoin(i64::MAX);
+                let of_before: BTreeMap<_, _> = self.waiting.extract_if(.., |(_, came), _| *came < since).collect();
+                found.extend(self.put_together(&of_before)?.map(Ordered::Rows));
+                found.push(Ordered::Anew);
+                self.anew = self.anew.saturating_add(1);
+                self.reached_us = i64::MIN;
+            }
+        }
+        latest.sort_unstable_by_key(|(_, came)| *came);
+        self.lately.iter_mut().for_each(|reached| *reached = self.reached_us.min(*reached));
+        self.lately.truncate(LATEST_ROWS.saturating_sub(latest.len()));
+        for (time, _) in latest {
+            self.lately.push_back(self.reached_us);
+            self.reached_us = self.reached_us.max(time);
+        }
+        Ok(())
+    }
+
+    /// Of the rows that are ahead those whose time has come wait like others.
+    fn rejoin(&mut self, to_us: i64) {
+        while let Some(first) = self.ahead.first_entry().filter(|first| first.key().0 <= to_us) {
+            let (key, row) = first.remove_entry();
+            let number = self.batch(row);
+            self.waiting.insert(key, (number, 0));
+        }
+    }
+
+    /// Takes a batch of which all rows will wait; its number.
+    fn batch(&mut self, rows: RecordBatch) -> u64 {
+        let (number, bytes) = (self.first.saturating_add(self.batches.len() as u64), rows.get_array_memory_size());
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.batches.push_back(Batch { waiting: rows.num_rows(), rows, bytes });
+        number
+    }
+
+    fn put_together(&mut self, ready: &BTreeMap<Key, (u64, usize)>) -> Result<Option<RecordBatch>, ArrowError> {
         if ready.is_empty() {
             return Ok(None);
         }
@@ -132,15 +231,42 @@ mod tests {
         batches.into_iter().flat_map(|batch| times(&batch)).collect()
     }
 
+    fn rows(found: Vec<Ordered>) -> Vec<Option<i64>> {
+        times(found.into_iter().map(|one| match one {
+            Ordered::Rows(rows) => rows,
+            Ordered::Anew => panic!("no other time began"),
+        }))
+    }
+
+    /// The seconds of what leaves, in batches of so many rows, for each of the times that began.
+    fn left(seconds: &[i64], rows: usize) -> Vec<Vec<i64>> {
+        let (mut order, mut left) = (Order::default(), vec![Vec::new()]);
+        let mut take = |one: Ordered| match one {
+            Ordered::Rows(rows) => {
+                left.last_mut().unwrap().extend(times([rows]).into_iter().flatten().map(|time| time / S));
+            }
+            Ordered::Anew => left.push(Vec::new()),
+        };
+        for some in seconds.chunks(rows) {
+            let some: Vec<_> = some.iter().map(|second| Some(second * S)).collect();
+            order.add(batch(&some)).unwrap().into_iter().for_each(&mut take);
+        }
+        order.finish().unwrap().map(Ordered::Rows).into_iter().for_each(&mut take);
+        assert_eq!((order.batches.len(), order.bytes, order.ahead.len()), (0, 0, 0));
+        assert_eq!(left.len() as u64, order.anew() + 1);
+        left
+    }
+
     #[test]
     fn rows_leave_in_order_once_nothing_in_time_can_come_before_them() {
         let mut order = Order::default();
         assert!(order.add(batch(&[Some(2 * S), Some(S), None])).unwrap().is_empty());
+        assert!(order.add(batch(&[Some(7 * S), Some(3 * S)])).unwrap().is_empty());
         // What is 5 s behind may have others before it.
-        assert_eq!(times(order.add(batch(&[Some(7 * S), Some(3 * S)])).unwrap()), [Some(S)]);
-        let left = [Some(2 * S), None, Some(3 * S), Some(7 * S)];
-        assert_eq!(times(order.finish().unwrap()), left, "without a time as of when it came");
-        assert!(order.finish().unwrap().is_none());
+        assert_eq!(rows(order.add(batch(&[Some(8 * S); LATEST_ROWS])).unwrap()), [Some(S)]);
+        let left = times(order.finish().unwrap());
+        assert_eq!(left[..4], [Some(2 * S), None, Some(3 * S), Some(7 * S)], "without a time as of when it came");
+        assert_eq!((left.len(), order.finish().unwrap().is_none()), (4 + LATEST_ROWS, true));
     }
 
     #[test]
@@ -148,7 +274,7 @@ mod tests {
         let (mut order, mut left) = (Order::default(), Vec::new());
         for part in 0..40_i64 {
             let some: Vec<_> = (0..4_096).map(|row| Some(part * 10 + (row * 7) % 10)).collect();
-            left.extend(times(order.add(batch(&some)).unwrap()));
+            left.extend(rows(order.add(batch(&some)).unwrap()));
             assert!(order.waiting.len() <= MOST_ROWS && order.batches.len() <= 18, "{} wait", order.batches.len());
         }
         assert!(!left.is_empty());
@@ -157,13 +283,42 @@ mod tests {
     }
 
     #[test]
-    fn a_clock_that_was_ahead_and_a_second_log_hold_nothing_back() {
-        let mut order = Order::default();
-        let ahead: Vec<_> = [90_000 * S].into_iter().chain((0..40).map(|at| at * S)).map(Some).collect();
-        let found = times(order.add(batch(&ahead)).unwrap());
-        assert_eq!(found.first(), Some(&Some(90_000 * S)), "before those behind which it stands");
-        assert_eq!((found.len(), order.waiting.len()), (35, 6), "from 34 s on they may have others before them");
-        assert_eq!(times(order.finish().unwrap()).len() + found.len(), ahead.len());
-        assert_eq!((order.batches.len(), order.bytes), (0, 0));
+    fn what_is_far_ahead_waits_for_its_time_and_holds_nothing_back() {
+        for pieces in [1, 7, 30, 1_000] {
+            for ahead in [0, 1, 40, 99] {
+                for (times, count) in [(90_000, 1), (90_000, 16), (110, 3)] {
+                    let mut seconds: Vec<i64> = (0..150).map(|at| at ^ 1).collect();
+                    seconds.splice(ahead..ahead, std::iter::repeat_n(times, count));
+                    let found = left(&seconds, pieces);
+                    seconds.sort_unstable();
+                    assert_eq!(found, [seconds], "{count} at {ahead} with {times}, in pieces of {pieces}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn another_time_begins_behind_all_of_the_one_before() {
+        let (newer, older): (Vec<i64>, Vec<i64>) = ((5_000..5_030).collect(), (0..100).collect());
+        for pieces in [1, 7, 30, 1_000] {
+            let found = left(&[newer.as_slice(), &older].concat(), pieces);
+            assert_eq!(found, [newer.clone(), older.clone()], "in pieces of {pieces}");
+            // A row that is ahead belongs to the time that it stood in.
+            let found = left(&[[90_000].as_slice(), &newer, &older].concat(), pieces);
+            assert_eq!(found, [[newer.as_slice(), &[90_000]].concat(), older.clone()], "in pieces of {pieces}");
+        }
+    }
+
+    #[test]
+    fn of_too_many_that_are_ahead_all_leave() {
+        let (mut order, mut most) = (Order::default(), 0);
+        let mut seconds = 0..;
+        for _ in 0..2_000 {
+            let next: Vec<_> = [900_000].into_iter().chain(seconds.by_ref().take(20)).map(|at| Some(at * S)).collect();
+            order.add(batch(&next)).unwrap();
+            most = most.max(order.ahead.len());
+            assert!(order.batches.len() < MOST_AHEAD + 8, "{} batches are held", order.batches.len());
+        }
+        assert_eq!((most, order.anew() > 0, order.batches.len() < 8), (MOST_AHEAD, true, true));
     }
 }

@@ -252,6 +252,13 @@ impl Windows {
         }
     }
 
+    /// No event of before counts any more.
+    pub(super) fn begin_anew(&self) {
+        for window in &self.rules {
+            self.with_state(window, None, State::begin_anew);
+        }
+    }
+
     fn with_state(&self, window: &Window, runner: Option<&Runner>, work: impl FnOnce(&mut State, &state::Work<'_>)) {
         let (counters, state) = (read(&window.counters), read(&window.state));
         let bytes = (ALL_BYTES / self.rules.len().max(1)).min(RULE_BYTES);

@@ -324,9 +324,15 @@ impl State {
     }
 
     fn begin_again(&mut self, work: &Work<'_>, time: i64) {
-        let lacks = std::mem::take(&mut self.lacks);
-        *self = Self { reached_us: time, lacks, looked: self.looked, ..Self::of(work.columns, work.plan) };
+        self.begin_anew(work);
+        self.reached_us = time;
         self.lack(work, Degraded::Late, time);
+    }
+
+    /// No event of before counts any more; what answers lack, they go on to say.
+    pub(super) fn begin_anew(&mut self, work: &Work<'_>) {
+        let lacks = std::mem::take(&mut self.lacks);
+        *self = Self { lacks, looked: self.looked, ..Self::of(work.columns, work.plan) };
     }
 
     /// Answers that look back to `at_us` lack something.

@@ -161,3 +161,66 @@ proptest! {
         prop_assert_eq!(found(body, &events.iter().map(event).collect::<Vec<_>>()), expected);
     }
 }
+
+/// An event at that second since noon.
+fn at_second(second: i64, name: &str) -> Value {
+    let mut event = at(0, name);
+    event["UtcTime"] =
+        json!(format!("2026-01-31 {:02}:{:02}:{:02}", 12 + second / 3_600, second / 60 % 60, second % 60));
+    event
+}
+
+const THREE: &str = "type: event_count\nrules: [rule_a]\ngroup-by: [User]\ntimespan: 10s\ncondition: {gte: 3}";
+const THEN: &str = "type: temporal_ordered\nrules: [rule_a, rule_b]\ngroup-by: [User]\ntimespan: 10s";
+
+#[test]
+fn a_clock_that_was_wrong_in_one_line_costs_no_match_around_it() {
+    let of = |names: &str, from: i64| {
+        names.chars().zip(from..).map(|(name, at)| at_second(at, &name.to_string())).collect::<Vec<_>>()
+    };
+    let mut events = of("aaab", 1);
+    events.extend((0..40).map(|minute| at_second(60 + minute * 60, "c")));
+    let middle = events.len() + 2;
+    events.extend(of("aaab", 2_600));
+    events.extend((0..40).map(|minute| at_second(3_000 + minute * 60, "c")));
+    events.extend(of("aaab", 6_000));
+    let mut wrong = at(0, "a");
+    wrong["UtcTime"] = json!("2099-01-01 00:00:00");
+    for place in [3, 30, middle, middle + 20] {
+        let mut events = events.clone();
+        events.insert(place, wrong.clone());
+        let after = |line: usize| (line + usize::from(place <= line)) as u64;
+        assert_eq!(found(THREE, &events), [2, middle, 90].map(after), "the wrong one at {place}");
+        assert_eq!(found(THEN, &events), [3, middle + 1, 91].map(after), "the wrong one at {place}");
+    }
+}
+
+#[test]
+fn a_file_that_begins_with_what_is_newer_is_read_as_two() {
+    let newer = "aaabccccccccccccc";
+    let newer: Vec<Value> = newer.chars().zip(800..).map(|(name, at)| at_second(at, &name.to_string())).collect();
+    // Each rule has few events among the others.
+    let older = |at: i64| match at {
+        10..=12 | 900..=902 | 4_990..=4_992 => "a",
+        14 | 904 | 4_994 => "b",
+        _ => "c",
+    };
+    let older: Vec<Value> =
+        (0..500).flat_map(|ten| [0, 1, 2, 4].map(|at| ten * 10 + at)).map(|at| at_second(at, older(at))).collect();
+    let events = [newer, older].concat();
+    let line = |second: u64| 17 + second / 10 * 4 + [0, 1, 2, 0, 3][(second % 10) as usize];
+    for (body, at) in [(THREE, [2, line(12), line(902), line(4_992)]), (THEN, [3, line(14), line(904), line(4_994)])] {
+        let text = format!(
+            "title: t\nid: 7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f\ncorrelation:\n  {}\n{}",
+            body.replace('\n', "\n  "),
+            rules()
+        );
+        for lines in [7, 4_096] {
+            let (found, hunt) = hunted(&[("x.yml", &text)], &events, lines);
+            let found = found.iter().filter(|(id, _)| id.ends_with("6f")).map(|(_, line)| *line);
+            assert_eq!(found.collect::<Vec<_>>(), at, "{body}");
+            let told = hunt.shortfalls();
+            assert!(told.len() == 1 && told[0].contains("began anew 1 times"), "{told:?}");
+        }
+    }
+}
