@@ -230,8 +230,9 @@ impl State {
         if self.ticks.reach(self.reached_us) {
             self.waiting.renew();
         }
-        let may_run = self.ticks.is_eager() && work.may_run();
-        if self.ticks.is_eager() && !may_run {
+        let (is_eager, at_once) = (self.ticks.is_eager(), work.plan.grows);
+        let may_run = is_eager && at_once && work.may_run();
+        if is_eager && at_once && !may_run {
             self.postpone(work);
         }
         if !may_run {
@@ -241,7 +242,13 @@ impl State {
                 // Rows of files get their numbers when all are there.
                 None => self.waiting.only(self.reached_us),
             }
-            return self.schedule(work, tick_from(self.reached_us.saturating_add(1)));
+            let next = self.reached_us.saturating_add(1);
+            // What holds of a part of the events of one time need not hold of all of them.
+            let due = if is_eager && !at_once { next } else { tick_from(next) };
+            if due == next && !self.ticks.has(due) {
+                self.ticks.decided();
+            }
+            return self.schedule(work, due);
         }
         self.ticks.decided();
         self.keep(work, sight, fresh);

@@ -32,6 +32,10 @@ impl Ticks {
         is_full
     }
 
+    pub(super) fn has(&self, due: i64) -> bool {
+        self.due.contains(&due)
+    }
+
     pub(super) fn is_due(&self, to_us: i64) -> bool {
         self.due.first().is_some_and(|due| *due <= to_us)
     }

@@ -76,6 +76,38 @@ fn events_of_one_time_complete_a_count_in_their_order() {
 }
 
 #[test]
+fn values_and_rules_of_one_time_are_seen_alike() {
+    let events = |names: &str| -> Vec<Value> {
+        let of = |(at, name): (usize, char)| at_ms(if at == 0 { 1_000 } else { 20_000 }, &name.to_string(), "root");
+        names.chars().enumerate().map(of).collect()
+    };
+    let of = |kind: &str, bound: &str| {
+        format!(
+            "type: {kind}\nrules: [rule_a, rule_b, rule_c]\ngroup-by: [User]\ntimespan: 30s\ncondition: {{{bound}}}"
+        )
+    };
+    let outer = "type: event_count\nrules: [inner]\ngroup-by: [User]\ntimespan: 5s\ncondition: {gte: 1}";
+    for (kind, field) in [("temporal", ""), ("value_count", ", field: CommandLine")] {
+        for (bound, names, lines) in [
+            ("eq: 2", "bbca", vec![]),
+            ("eq: 2", "bcbc", vec![1, 2, 3]),
+            ("eq: 1", "bca", vec![0]),
+            ("neq: 2", "bbca", vec![0, 1, 2, 3]),
+            ("lt: 3", "bbbbca", vec![0]),
+            ("gte: 2, lte: 2", "aabbaac", vec![]),
+        ] {
+            let inner = correlation("inner", 1, &of(kind, &format!("{bound}{field}")));
+            let expected: Vec<_> = lines.iter().map(|line| (1, *line)).collect();
+            assert_eq!(found(&[&inner], &events(names)), expected, "{kind} {bound} {names}");
+            let expected: Vec<_> = lines.iter().map(|line| (2, *line)).collect();
+            let chained = found(&[&inner, &correlation("outer", 2, outer)], &events(names));
+            assert!(chained.iter().all(|one| expected.contains(one)), "{kind} {bound} {names}: {chained:?}");
+            assert_eq!(chained.last(), expected.last(), "{kind} {bound} {names}");
+        }
+    }
+}
+
+#[test]
 fn groups_may_be_called_like_what_tells_events_apart() {
     let by = |body: &str| body.replace("group-by: [User]", "group-by: [collector, User]");
     let (many, then) = (correlation("many", 1, &by(MANY)), correlation("then", 2, &by(THEN)));
@@ -164,9 +196,9 @@ enum Node {
     Correlation { kind: usize, parts: Vec<Node>, span: i64, least: usize },
 }
 
-/// Milliseconds to the next event: far, near, or in a burst.
+/// Milliseconds to the next event: far, near, in a burst, or none.
 fn step() -> impl Strategy<Value = i64> {
-    prop_oneof![2 => 1_000..4_000_i64, 2 => 100..900_i64, 3 => 1..40_i64]
+    prop_oneof![2 => 1_000..4_000_i64, 2 => 100..900_i64, 2 => 1..40_i64, 2 => Just(0)]
 }
 
 const KINDS: [&str; 4] = ["event_count", "value_count", "temporal", "temporal_ordered"];
@@ -221,7 +253,12 @@ impl Node {
             Self::Correlation { kind, parts, span, least } => (*kind, parts, *span, *least),
         };
         let each: Vec<Vec<usize>> = parts.iter().map(|part| part.found(events)).collect();
-        let within = |at: usize, last: usize| at <= last && events[at].0 > events[last].0 - span * 1_000;
+        let goes_by_order = !matches!(kind, 1 | 2);
+        let within = |at: usize, last: usize| {
+            let (time, of_last) = (events[at].0, events[last].0);
+            let is_before = if goes_by_order { at <= last } else { time <= of_last };
+            is_before && time > of_last - span * 1_000
+        };
         (0..events.len())
             .filter(|last| each.iter().any(|of| of.contains(last)))
             .filter(|last| {
