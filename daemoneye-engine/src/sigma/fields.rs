@@ -145,17 +145,25 @@ pub(super) enum Naming {
     Created,
     /// Event 4689: `ProcessId` is that of the process, and `ProcessName` its path.
     Exited,
+    /// Either of them, as each event is.
+    CreatedOrExited,
 }
+
+/// Fields that are not the same column in both of Security's events, or are in one of them only.
+pub(super) const OF_ONE_EVENT: [&str; 2] = ["ProcessId", "ProcessName"];
 
 impl Naming {
     /// By the numbers of events that a rule asks for, or else by its log source.
     pub(super) fn of(events: &[i64], category: Option<&str>, service: Option<&str>) -> Self {
         let is_security = service == Some("security");
-        let is_exit = !events.is_empty() && events.iter().all(|event| *event == 4689);
-        if is_exit || (is_security && events.is_empty() && category == Some("process_termination")) {
+        let all = |number: i64| !events.is_empty() && events.iter().all(|event| *event == number);
+        let of = |wanted: &str| events.is_empty() && category == Some(wanted);
+        if all(4689) || (is_security && of("process_termination")) {
             Self::Exited
-        } else if is_security {
+        } else if is_security && (all(4688) || of("process_creation")) {
             Self::Created
+        } else if is_security {
+            Self::CreatedOrExited
         } else {
             Self::Sysmon
         }

@@ -7,7 +7,7 @@ use daemoneye_lib::columns::{Kind, process_event_column};
 
 use super::correlation::{Correlation, Matches, Part};
 use super::document::{field, texts};
-use super::fields::{self, Naming, Target};
+use super::fields::{self, Naming, OF_ONE_EVENT, Target};
 use crate::detect::rules::yaml::{Node, Yaml};
 
 /// Names of groups whose columns are the names of others: a name stands once in an answer.
@@ -113,6 +113,12 @@ fn column(name: &str, part: &Part) -> Result<(&'static str, Option<Kind>), Strin
         Matches::Events { naming, .. } => *naming,
         Matches::Nothing | Matches::Later => Naming::Sysmon,
     };
+    if naming == Naming::CreatedOrExited && OF_ONE_EVENT.contains(&name) {
+        return Err(format!(
+            "{name} is no one column in what {} finds, as events 4688 and 4689 have other ones: let that ask for one EventID",
+            part.called()
+        ));
+    }
     match fields::target(name, naming) {
         Some(Target::Column(column) | Target::Guid(column)) => {
             Ok((column, process_event_column(column).map(|column| column.kind)))

@@ -18,6 +18,10 @@ const EXISTS: &str = "exists takes true or false";
 
 /// The condition of one key of a search identifier.
 pub(super) fn field(name: &str, naming: Naming, item: &Item) -> Result<Expr, String> {
+    let has_two_meanings = fields::OF_ONE_EVENT.contains(&name) || matches!(item.kind, Kind::FieldRef(_));
+    if naming == Naming::CreatedOrExited && has_two_meanings {
+        return of_either(name, item);
+    }
     let Some(target) = fields::target(name, naming) else {
         let absent = Expr::Unmapped(name.to_owned(), item.at, of_absent(item)?);
         return Ok(if item.negated { absent.not() } else { absent });
@@ -30,6 +34,18 @@ pub(super) fn field(name: &str, naming: Naming, item: &Item) -> Result<Expr, Str
     };
     let whole = Expr::All(each);
     Ok(if item.negated { whole.not() } else { whole })
+}
+
+/// A field that is one column in the events of starts and another in those of ends.
+fn of_either(name: &str, item: &Item) -> Result<Expr, String> {
+    let ended = Expr::Leaf("ci_eq(event_type, 'stop')".to_owned());
+    let of_start = match name {
+        // A start has no field of that name, which is no fault of the rule.
+        "ProcessName" => Expr::Constant(of_absent(item)? != item.negated),
+        _ => field(name, Naming::Created, item)?,
+    };
+    let of_end = field(name, Naming::Exited, item)?;
+    Ok(Expr::Any(vec![Expr::All(vec![ended.clone(), of_end]), Expr::All(vec![ended.not(), of_start])]))
 }
 
 /// What a test of a field is for an event without it: null and `exists: false` hold.

@@ -249,6 +249,25 @@ fn a_name_or_id_of_several_rules_is_refused_with_the_places_of_all_of_them() {
 }
 
 #[test]
+fn a_field_that_is_another_column_in_each_event_is_nothing_to_group_by() {
+    let of = |number: &str| {
+        format!(
+            "{}---\ntitle: s\nid: 8d5f1f6e-6d0a-4c9b-9d6b-2f6f0c1a7e11\nname: of_security\nlogsource: {{product: windows, service: security}}\n\
+             detection: {{sel: {{{number}CommandLine: a}}, condition: sel}}\n",
+            correlation(
+                "type: event_count\nrules: [of_security]\ngroup-by: [ProcessId]\ntimespan: 1m\ncondition: {gte: 2}"
+            )
+        )
+    };
+    for number in ["", "EventID: [4688, 4689], "] {
+        let told = refused(&of(number));
+        assert!(told.iter().any(|told| told.contains("let that ask for one EventID")), "{told:?}");
+    }
+    let all = convert(&[file("x.yml", &of("EventID: 4688, "))], &lists());
+    assert_eq!(all[0].verdict, Verdict::Compiled, "{:?}", all[0].reasons);
+}
+
+#[test]
 fn a_rule_that_is_not_there_is_the_only_problem_told_of() {
     let body = "type: event_count\nrules: [nobody]\ngroup-by: [User, Image]\ntimespan: 1m\ncondition: {gte: 3}";
     let told = refused(&correlation(body));

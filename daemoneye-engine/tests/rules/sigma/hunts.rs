@@ -64,6 +64,16 @@ fn the_end_of_a_process_has_names_of_its_own_in_securitys_log() {
     let begun = r#"{"EventID": 4688, "NewProcessId": "0x20", "ProcessId": "0x10", "NewProcessName": "C:\\a.exe"}"#;
     let by = "product: windows, service: security";
     decides("4688", &of(by, "EventID: 4688, ProcessId: 16"), &[begun], &[&begun.replace("0x10", "0x11")]);
+    let ids = |id: &str, own: &str| begun.replace("0x10", id).replace("0x20", own);
+    for number in ["", "EventID: [4688, 4689], ", "EventID: ['4689', 4688], "] {
+        let is = |test: &str| of(by, &format!("{number}{test}"));
+        decides(number, &is("ProcessId: 16"), &[ended, begun], &[other, &ids("0x11", "0x10")]);
+        decides(number, &is("ProcessId|neq: 16"), &[other, &ids("0x11", "0x10")], &[ended, begun]);
+        decides(number, &is("ProcessName|endswith: '\\a.exe'"), &[ended], &[other, begun]);
+        decides(number, &is("ProcessName|exists: false"), &[begun], &[ended, other]);
+        decides(number, &is("NewProcessId|fieldref: ProcessId"), &[&ids("0x10", "0x10")], &[begun]);
+        assert_eq!(converted(&is("ProcessName: a")).verdict, Verdict::Compiled);
+    }
     // Elsewhere the name may mean another thing.
     let line = r#"{"ProcessName": "C:\\a.exe"}"#;
     assert!(matches!(Rows::default().take(0, line.as_bytes()), Line::Without(lacks) if lacks.strange));
