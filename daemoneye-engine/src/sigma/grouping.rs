@@ -131,11 +131,19 @@ fn column(name: &str, part: &Part) -> Result<(&'static str, Option<Kind>), Strin
 /// The column of a field in the last event of what a correlation finds, whichever of its rules that fits.
 fn of_last(name: &str, of: &Correlation, part: &Part) -> Result<(&'static str, Option<Kind>), String> {
     let found: Vec<_> = of.parts.iter().map(|part| column(name, part)).collect::<Result<_, _>>()?;
-    let is_free = |column: &str| of.groups.iter().all(|group| group.name != column || group.is_one_column());
+    let is_taken = |column: &str| of.groups.iter().any(|group| group.name == column && !group.is_one_column());
     match found.as_slice() {
-        [first, rest @ ..] if rest.iter().all(|other| other == first) && is_free(first.0) => Ok(*first),
+        [first, rest @ ..] if rest.iter().all(|other| other == first) => match first.0 {
+            taken if is_taken(taken) => Err(format!(
+                "{name} is the column {taken}, by which the correlation {} calls the group of an alias, since that is its field in its \
+                 first rule: name its rules in another order",
+                part.called()
+            )),
+            _ => Ok(*first),
+        },
         _ => Err(format!(
-            "{name} is not in the group-by of the correlation {}, and is no one column of what its rules find: add it there",
+            "{name} is not in the group-by of the correlation {}, and is no one column of what its rules find: name a field that is the \
+             same column in all of them",
             part.called()
         )),
     }

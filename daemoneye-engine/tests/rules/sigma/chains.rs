@@ -172,6 +172,24 @@ fn a_chain_knows_what_matches_have_in_common_and_of_the_event_that_completed_eac
 }
 
 #[test]
+fn a_field_that_an_inner_alias_is_called_by_is_refused_with_what_to_do() {
+    let inner = |names: &str| {
+        let alias = "{who: {rule_a: Description, rule_b: Company}}";
+        let body = format!(
+            "type: event_count\nrules: [{names}]\ngroup-by: [who]\ntimespan: 2s\naliases: {alias}\ncondition: {{gte: 1}}"
+        );
+        correlation("inner", 1, &body)
+    };
+    let outer = "type: event_count\nrules: [inner]\ngroup-by: [Description]\ntimespan: 10s\ncondition: {gte: 1}";
+    let outer = correlation("outer", 2, outer);
+    let refused = &converted(&[&outer, &inner("rule_a, rule_b")])[0];
+    assert_eq!(refused.verdict, Verdict::Refused);
+    assert!(refused.reasons[0].message.ends_with("name its rules in another order"), "{:?}", refused.reasons);
+    let taken = &converted(&[&outer, &inner("rule_b, rule_a")])[0];
+    assert_eq!(taken.verdict, Verdict::Compiled, "{:?}", taken.reasons);
+}
+
+#[test]
 fn a_circle_and_what_leads_there_are_refused_and_their_rules_go_on() {
     let over = |names: &str| format!("type: temporal\nrules: [{names}]\ngroup-by: [User]\ntimespan: 10s");
     let all = [
