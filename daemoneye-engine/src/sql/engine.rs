@@ -62,7 +62,7 @@ pub struct QueryLimits {
 pub const READER_WAIT: Duration = Duration::from_secs(60);
 
 /// The share of a query's memory that operators are granted. They ask for their rows; vectors while they double, pages being unpacked
-/// and what the allocator has not given back yet is three fifths as much again (docs/benchmarks.md, "Memory of queries").
+/// and what the allocator has not given back yet is three fifths as much again (docs/benchmarks-log.md, "Memory of queries").
 const OPERATORS_EIGHTHS: usize = 5;
 
 impl Default for QueryLimits {

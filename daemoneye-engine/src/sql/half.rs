@@ -3,7 +3,7 @@
 //! No row of such a plan leaves before all have come together, so what does not fit there begins once more on one thread, which
 //! spills. Threads that spill beside each other take more than they ask for, each as much as one; rows that one of them has spilled
 //! for the other may never be read; and what the first plan leaves to the allocator is there beside what the second one takes
-//! (docs/benchmarks.md, "What needs more than its memory, whole").
+//! (docs/benchmarks-log.md, "What needs more than its memory, whole").
 
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::disk_manager::{DiskManagerBuilder, DiskManagerMode};
