@@ -44,12 +44,13 @@ impl RuleSet {
         self
     }
 
-    /// What comes now is of another time, such as that of the next file: what waited is decided, and nothing of before counts any more.
+    /// What comes now is of this time, such as that of the next file: a rule that looks back over less than the step decides what waited,
+    /// and nothing of before counts for it any more. For others it is late.
     #[must_use]
-    pub fn begin_anew(&self) -> Vec<RuleMatch> {
-        let matches = self.advance(i64::MAX);
+    pub fn go_back(&self, to_us: i64) -> Vec<RuleMatch> {
+        let mut matches = Vec::new();
+        self.windows.go_back(to_us, &mut matches);
         self.clock.reached_us.store(i64::MIN, Ordering::Relaxed);
-        self.windows.begin_anew();
         matches
     }
 }
@@ -58,6 +59,10 @@ impl Clock {
     /// For events that someone has put in order: what still comes behind others is late.
     pub(super) fn in_order() -> Self {
         Self { grace_us: 0, ..Self::default() }
+    }
+
+    pub(super) const fn is_in_order(&self) -> bool {
+        self.grace_us == 0
     }
 
     /// Whether an event's time is late where others have reached `reached`.

@@ -138,7 +138,7 @@ impl Hunt {
         });
         let each = |part| match part {
             Ordered::Rows(batch) => self.windows.evaluate(&events(batch), &Completeness::complete()),
-            Ordered::Anew => self.windows.begin_anew(),
+            Ordered::Back { to_us } => self.windows.go_back(to_us),
         };
         ordered.into_iter().flat_map(each).collect()
     }
@@ -175,14 +175,14 @@ impl Hunt {
     /// Rules that need several events and could not see all that they need, each with what was missing.
     #[must_use]
     pub fn shortfalls(&self) -> Vec<String> {
-        let anew = self.order.lock().unwrap_or_else(PoisonError::into_inner).anew();
-        let anew = (anew > 0).then(|| {
+        let times = self.order.lock().unwrap_or_else(PoisonError::into_inner).went_back();
+        let back = (times > 0).then(|| {
             format!(
-                "the time of events began anew {anew} times, and rules over several events saw what lies before and behind apart: order \
-                 the file by time"
+                "the time of events went back {times} times, and rules over several events saw what lies before and behind apart or as too \
+                 late: order the file by time"
             )
         });
-        anew.into_iter().chain(self.windows.shortfalls()).collect()
+        back.into_iter().chain(self.windows.shortfalls()).collect()
     }
 }
 

@@ -27,8 +27,8 @@ const MOST_AHEAD: usize = 256;
 pub(super) enum Ordered {
     /// Rows in order, and behind those that left before.
     Rows(RecordBatch),
-    /// What comes now is of another time.
-    Anew,
+    /// What comes now is of this time or later, and others had come before.
+    Back { to_us: i64 },
 }
 
 /// A row by when it was and how many came before it.
@@ -52,7 +52,7 @@ pub(super) struct Order {
     behind: u64,
     /// Rows that are far ahead, each by itself, so that none holds a batch.
     ahead: BTreeMap<Key, RecordBatch>,
-    anew: u64,
+    went_back: u64,
 }
 
 #[derive(Debug)]
@@ -74,7 +74,7 @@ impl Default for Order {
             lately: VecDeque::from([i64::MIN; LATEST_ROWS]),
             behind: 0,
             ahead: BTreeMap::new(),
-            anew: 0,
+            went_back: 0,
         }
     }
 }
@@ -128,9 +128,9 @@ impl Order {
         self.put_together(&ready)
     }
 
-    /// How often another time began.
-    pub(super) const fn anew(&self) -> u64 {
-        self.anew
+    /// How often time went back.
+    pub(super) const fn went_back(&self) -> u64 {
+        self.went_back
     }
 
     /// The latest rows all came too late. If they go on where rows were shortly before, what came between is ahead; otherwise all that
@@ -156,8 +156,8 @@ impl Order {
                 self.rejoin(i64::MAX);
                 let of_before: BTreeMap<_, _> = self.waiting.extract_if(.., |(_, came), _| *came < since).collect();
                 found.extend(self.put_together(&of_before)?.map(Ordered::Rows));
-                found.push(Ordered::Anew);
-                self.anew = self.anew.saturating_add(1);
+                found.push(Ordered::Back { to_us: least });
+                self.went_back = self.went_back.saturating_add(1);
                 self.reached_us = i64::MIN;
             }
         }
@@ -234,7 +234,7 @@ mod tests {
     fn rows(found: Vec<Ordered>) -> Vec<Option<i64>> {
         times(found.into_iter().map(|one| match one {
             Ordered::Rows(rows) => rows,
-            Ordered::Anew => panic!("no other time began"),
+            Ordered::Back { .. } => panic!("time went back"),
         }))
     }
 
@@ -245,7 +245,7 @@ mod tests {
             Ordered::Rows(rows) => {
                 left.last_mut().unwrap().extend(times([rows]).into_iter().flatten().map(|time| time / S));
             }
-            Ordered::Anew => left.push(Vec::new()),
+            Ordered::Back { .. } => left.push(Vec::new()),
         };
         for some in seconds.chunks(rows) {
             let some: Vec<_> = some.iter().map(|second| Some(second * S)).collect();
@@ -253,7 +253,7 @@ mod tests {
         }
         order.finish().unwrap().map(Ordered::Rows).into_iter().for_each(&mut take);
         assert_eq!((order.batches.len(), order.bytes, order.ahead.len()), (0, 0, 0));
-        assert_eq!(left.len() as u64, order.anew() + 1);
+        assert_eq!(left.len() as u64, order.went_back() + 1);
         left
     }
 
@@ -319,6 +319,6 @@ mod tests {
             most = most.max(order.ahead.len());
             assert!(order.batches.len() < MOST_AHEAD + 8, "{} batches are held", order.batches.len());
         }
-        assert_eq!((most, order.anew() > 0, order.batches.len() < 8), (MOST_AHEAD, true, true));
+        assert_eq!((most, order.went_back() > 0, order.batches.len() < 8), (MOST_AHEAD, true, true));
     }
 }

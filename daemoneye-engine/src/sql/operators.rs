@@ -74,7 +74,7 @@ pub(crate) fn limited(
         Ok(Transformed::yes(replace_children_if_necessary(node, inputs)?))
     })
     .map(|plan| {
-        // What is sealed is older than what is open: it leaves first, although what is in memory is there at once.
+        // What is sealed is older than what is open: where nothing limits the rows it leaves first, although what is in memory is there at once.
         let several = alone && plan.data.output_partitioning().partition_count() > 1;
         if several { in_turn(&plan.data) } else { plan.data }
     })

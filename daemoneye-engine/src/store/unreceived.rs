@@ -20,7 +20,8 @@ use crate::ingest::{EventBatch, GapAt, UNDECODABLE};
 const LOG_REASONS: &str = "wal_";
 /// What is told where a log was begun anew.
 const ANEW: &str = "the collector's log was begun anew: whatever came behind the last of its records that is stored, and did not come \
-                    here, is not known. Its directory was removed, or the store was put beside another one, as a backup is on a new host";
+                    here, is not known. Its directory was removed, the store was put beside another one, as a backup is on a new host, or a power \
+                    failure took the end of it";
 /// Why such records are missing.
 const DETAIL: &str = "they never came, and their collector's log does not have them any more: it was full, which is told by itself, or the \
                       store was replaced by one that has less, as a backup has that is put back";

@@ -105,7 +105,7 @@ fn the_shell_pages_long_results_tells_times_and_survives_ctrl_c() {
     shell.type_in("SELECT 40 + 3 AS sum;\r");
     shell.until("43");
     let timed = shell.until(" ms");
-    let told = timed.rsplit("1 rows, ").next().unwrap().trim_end_matches(" ms");
+    let told = timed.rsplit("1 row, ").next().unwrap().trim_end_matches(" ms");
     assert!(told.parse::<u64>().is_ok(), "{timed}");
     shell.until("daemoneye> ");
 
@@ -123,7 +123,7 @@ fn the_shell_pages_long_results_tells_times_and_survives_ctrl_c() {
     wait_for("its place", || Ok(home.cli(&["query", "SELECT 1"])?.status.success().then_some(()))).unwrap();
     shell.type_in("SELECT 40 + 4 AS sum;\r");
     shell.until("44");
-    shell.until("1 rows, ");
+    shell.until("1 row, ");
     shell.until("daemoneye> ");
     shell.type_in("\u{4}");
     assert_eq!(shell.ended(), Some(0));

@@ -30,7 +30,9 @@ pub(super) fn run(arguments: &RulesNew, settings: &Settings) -> Result<Exit, Cli
     match settings.format {
         // What a script takes as the name of the file.
         Format::Line | Format::Table => println!("{}", path.display()),
-        _ => render::document(settings.format, &json!({ "file": path, "id": id, "name": name }))?,
+        _ => {
+            render::document(settings.format, &json!({ "file": path.display().to_string(), "id": id, "name": name }))?
+        }
     }
     eprintln!("change it, then: daemoneye-cli rules test {}", path.display());
     Ok(Exit::Ok)

@@ -252,10 +252,11 @@ impl Windows {
         }
     }
 
-    /// No event of before counts any more.
-    pub(super) fn begin_anew(&self) {
+    /// What comes now is of this time, and others had come before.
+    pub(super) fn go_back(&self, to_us: i64, matches: &mut Vec<RuleMatch>) {
+        let Some(runner) = &self.runner else { return };
         for window in &self.rules {
-            self.with_state(window, None, State::begin_anew);
+            self.with_state(window, Some(runner), |state, work| state.go_back(work, to_us, matches));
         }
     }
 

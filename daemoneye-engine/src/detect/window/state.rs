@@ -230,9 +230,11 @@ impl State {
         if self.ticks.reach(self.reached_us) {
             self.waiting.renew();
         }
-        let (is_eager, at_once) = (self.ticks.is_eager(), work.plan.grows);
-        let may_run = is_eager && at_once && work.may_run();
-        if is_eager && at_once && !may_run {
+        // What holds of a part of the events of one time need not hold of all of them: where these come together, they are waited for.
+        let waits = !work.plan.grows && sight.clock.is_in_order();
+        let is_eager = self.ticks.is_eager();
+        let may_run = is_eager && !waits && work.may_run();
+        if is_eager && !waits && !may_run {
             self.postpone(work);
         }
         if !may_run {
@@ -243,12 +245,14 @@ impl State {
                 None => self.waiting.only(self.reached_us),
             }
             let next = self.reached_us.saturating_add(1);
-            // What holds of a part of the events of one time need not hold of all of them.
-            let due = if is_eager && !at_once { next } else { tick_from(next) };
-            if due == next && !self.ticks.has(due) {
-                self.ticks.decided();
+            if waits && self.ticks.has(next) {
+                return;
             }
-            return self.schedule(work, due);
+            if waits && is_eager {
+                self.ticks.decided();
+                return self.schedule(work, next);
+            }
+            return self.schedule(work, tick_from(next));
         }
         self.ticks.decided();
         self.keep(work, sight, fresh);
@@ -324,7 +328,7 @@ impl State {
 
     /// Whether one event after the other is too old to be looked at: what came before them had a time that was not true.
     fn is_set_back(&mut self, work: &Work<'_>, time: i64) -> bool {
-        let old = time < self.reached_us.saturating_sub(work.plan.back_us()).saturating_sub(GRACE_US);
+        let old = self.is_beyond(work, time);
         // Files are not read in the order of time.
         self.behind = if old && work.runner.is_some() { self.behind.saturating_add(1) } else { 0 };
         self.behind == BEHIND_ROWS
@@ -336,8 +340,22 @@ impl State {
         self.lack(work, Degraded::Late, time);
     }
 
-    /// No event of before counts any more; what answers lack, they go on to say.
-    pub(super) fn begin_anew(&mut self, work: &Work<'_>) {
+    /// What comes now is of this time: where a rule does not look so far ahead of it, what waited is decided and no event of before counts
+    /// any more.
+    pub(super) fn go_back(&mut self, work: &Work<'_>, to_us: i64, matches: &mut Vec<RuleMatch>) {
+        if self.is_beyond(work, to_us) {
+            self.advance(work, i64::MAX, matches);
+            self.begin_anew(work);
+        }
+    }
+
+    /// Whether this time lies before all that the rule looks back to.
+    fn is_beyond(&self, work: &Work<'_>, time: i64) -> bool {
+        time < self.reached_us.saturating_sub(work.plan.back_us()).saturating_sub(GRACE_US)
+    }
+
+    /// What answers lack, they go on to say.
+    fn begin_anew(&mut self, work: &Work<'_>) {
         let lacks = std::mem::take(&mut self.lacks);
         *self = Self { lacks, looked: self.looked, ..Self::of(work.columns, work.plan) };
     }

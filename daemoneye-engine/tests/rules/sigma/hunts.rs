@@ -230,7 +230,43 @@ fn a_file_that_begins_with_what_is_newer_is_read_as_two() {
             let found = found.iter().filter(|(id, _)| id.ends_with("6f")).map(|(_, line)| *line);
             assert_eq!(found.collect::<Vec<_>>(), at, "{body}");
             let told = hunt.shortfalls();
-            assert!(told.len() == 1 && told[0].contains("began anew 1 times"), "{told:?}");
+            assert!(told.len() == 1 && told[0].contains("went back 1 times"), "{told:?}");
         }
+    }
+}
+
+#[test]
+fn a_step_back_that_a_rule_looks_over_ends_nothing() {
+    // Two hosts whose lines come in turn, 10 s of each at a time: each piece of the second begins behind the first's.
+    let mut events = Vec::new();
+    for piece in 0..4_i64 {
+        for host in 0..2 {
+            events.extend((0..50).map(|at| {
+                let name = match (piece, host, at) {
+                    (_, 1, 49) => "a",
+                    (2, 1, 48) => "b",
+                    _ => "c",
+                };
+                at_second(piece * 10 + at / 5, name)
+            }));
+        }
+    }
+    let body = "type: event_count\n  rules: [rule_a]\n  group-by: [User]\n  timespan: 1h\n  condition: {gte: 4}";
+    let text = format!("title: t\nid: 7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f\ncorrelation:\n  {body}\n{}", rules());
+    let (found, hunt) = hunted(&[("x.yml", &text)], &events, 4_096);
+    let lines: Vec<u64> = found.iter().filter(|(id, _)| id.ends_with("6f")).map(|(_, line)| *line).collect();
+    assert_eq!(lines, [399], "of all four pieces: {:?}", hunt.shortfalls());
+}
+
+#[test]
+fn a_time_at_which_nothing_happened_is_no_moment() {
+    let rule = "id: 7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f\nname: three\nseverity: low\nsql: |\n  SELECT user, count(*) AS n FROM process_events \
+                WHERE command_line = 'a' AND time > now() - INTERVAL '1 second' GROUP BY user HAVING count(*) = 3\n";
+    // Eight times in ten seconds, of which the last has several events: four within its second, three once the one before is gone.
+    let times = [1_000, 2_100, 3_200, 4_300, 5_400, 6_500, 7_600, 8_300, 8_300, 8_300];
+    let events: Vec<Value> =
+        times.iter().map(|ms| at_ms(*ms, "a", "root")).chain([at_ms(30_000, "c", "root")]).collect();
+    for lines in [1, 4_096] {
+        assert_eq!(hunted(&[("x.yaml", rule)], &events, lines).0, [], "in pieces of {lines}");
     }
 }
