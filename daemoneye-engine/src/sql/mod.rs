@@ -21,6 +21,7 @@ mod instant;
 pub(crate) mod lists;
 mod lower;
 mod matches;
+mod members;
 mod memo;
 pub(crate) mod names;
 mod niceness;

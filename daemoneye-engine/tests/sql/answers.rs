@@ -137,6 +137,34 @@ fn small() -> (TempDir, QueryEngine) {
 }
 
 #[tokio::test]
+async fn null_is_neither_in_two_lists_nor_outside_of_both() {
+    let (_dir, engine) = small();
+    for unknown in [
+        "exit_code IN (1) AND exit_code IN (2)",
+        "exit_code IN (1, 2) AND exit_code NOT IN (1, 2, 3)",
+        "exit_code NOT IN (1) AND exit_code IN (1)",
+        "exit_code NOT IN (1, 2) OR exit_code NOT IN (3, 4)",
+        "NOT ((exit_code = 1 OR exit_code = 2) AND (exit_code = 3 OR exit_code = 4))",
+        "(exit_code IN (1) OR FALSE) AND (exit_code NOT IN (1) OR 1 = 2)",
+        "CASE WHEN pid > 0 THEN exit_code IN (1) AND exit_code NOT IN (1) END",
+    ] {
+        let count = format!("SELECT count(*) FROM process_events WHERE exit_code IS NULL AND ({unknown}) IS NULL");
+        let all = "SELECT count(*) FROM process_events WHERE exit_code IS NULL";
+        assert_eq!(rows(&engine, &count).await, rows(&engine, all).await, "{unknown}");
+        let none = format!("SELECT seq FROM process_events WHERE exit_code IS NULL AND ({unknown})");
+        assert!(rows(&engine, &none).await.is_empty(), "{unknown}");
+    }
+    assert_eq!(
+        rows(&engine, "SELECT pid FROM process_events WHERE pid IN (103, 104) AND pid NOT IN (104)").await,
+        ["103"]
+    );
+    let with_null = "SELECT pid FROM process_events WHERE pid IN (103, 104) AND pid NOT IN (104, NULL)";
+    assert!(rows(&engine, with_null).await.is_empty());
+    let both = "SELECT pid FROM process_events WHERE pid IN (103, 104) AND (pid = 104 OR pid = 105) OR pid IN (103)";
+    assert_eq!(rows(&engine, both).await, ["103", "104"]);
+}
+
+#[tokio::test]
 async fn sealed_and_open_events_are_each_seen_exactly_once() {
     let (_dir, engine) = small();
     assert_eq!(rows(&engine, "SELECT count(*), count(DISTINCT seq) FROM process_events").await, ["5|5"]);
