@@ -6,7 +6,7 @@ use super::coerce::Coerce;
 use super::functions::{FUNCTIONS, Operators};
 use super::settle::Settle;
 use super::tables::{Readers, TABLES, table_columns};
-use super::{Checked, QueryError, SqlRefusal, check, plan};
+use super::{Checked, QueryError, SqlRefusal, check, members, plan};
 use crate::schema::read_schema;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -70,6 +70,7 @@ pub(crate) fn with_tables(
         .with_catalog_list(Arc::new(catalogs))
         .with_expr_planners(planners)
         .with_analyzer_rules(vec![Arc::new(Coerce::new()), Arc::new(Settle { allowance })])
+        .with_optimizer_rules(members::rules())
         .with_scalar_functions(FUNCTIONS.scalar.clone())
         .with_aggregate_functions(FUNCTIONS.aggregate.clone())
         .with_window_functions(FUNCTIONS.window.clone())

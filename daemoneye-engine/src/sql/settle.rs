@@ -1,9 +1,8 @@
 //! What is settled on the plan once types are known and before anything is simplified: patterns are matched, and windows
-//! filled, by functions that look at the clock, times may leave out their seconds, whole numbers overflow with an error, and lists of
-//! values that do not fit together are kept apart.
+//! filled, by functions that look at the clock, times may leave out their seconds, and whole numbers overflow with an error.
 
 use super::allowance::Allowance;
-use super::{arithmetic, matches, members, strict, times, units, windows};
+use super::{arithmetic, matches, strict, times, units, windows};
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{DFSchema, Result};
 use datafusion::config::ConfigOptions;
@@ -45,7 +44,7 @@ fn settled(expr: Expr, columns: &DFSchema, allowance: &Arc<Allowance>) -> Result
         Expr::Negative(_) => arithmetic::checked(expr, columns),
         Expr::BinaryExpr(_) => {
             let expr = matches::settled(expr, allowance)?.transform_data(|expr| arithmetic::checked(expr, columns))?;
-            expr.transform_data(|expr| times::far(expr, columns))?.transform_data(members::apart)
+            expr.transform_data(|expr| times::far(expr, columns))
         }
         Expr::Between(_) => times::far(expr, columns),
         Expr::ScalarFunction(call) if call.name().starts_with("date_") => {

@@ -147,6 +147,7 @@ async fn null_is_neither_in_two_lists_nor_outside_of_both() {
         "NOT ((exit_code = 1 OR exit_code = 2) AND (exit_code = 3 OR exit_code = 4))",
         "(exit_code IN (1) OR FALSE) AND (exit_code NOT IN (1) OR 1 = 2)",
         "CASE WHEN pid > 0 THEN exit_code IN (1) AND exit_code NOT IN (1) END",
+        "(exit_code IN (0) OR exit_code > 7) AND (exit_code NOT IN (1) OR exit_code NOT IN (2))",
     ] {
         let count = format!("SELECT count(*) FROM process_events WHERE exit_code IS NULL AND ({unknown}) IS NULL");
         let all = "SELECT count(*) FROM process_events WHERE exit_code IS NULL";
@@ -160,6 +161,16 @@ async fn null_is_neither_in_two_lists_nor_outside_of_both() {
     );
     let with_null = "SELECT pid FROM process_events WHERE pid IN (103, 104) AND pid NOT IN (104, NULL)";
     assert!(rows(&engine, with_null).await.is_empty());
+    for none in [
+        "SELECT name FROM process_events WHERE (name = 'nc' OR name = 'bash') AND name NOT IN ('curl', NULL)",
+        "SELECT pid FROM (SELECT * FROM process_events WHERE pid IN (101, 102, 103, 104)) AS e WHERE pid NOT IN (105, 106, 107, NULL)",
+        "SELECT pid FROM process_events WHERE pid NOT IN (103) AND pid NOT IN (104, NULL) OR pid IN (1) AND pid NOT IN (5, 6, 7, NULL)",
+    ] {
+        assert_eq!(rows(&engine, none).await, Vec::<String>::new(), "{none}");
+    }
+    let absent = "SELECT seq FROM (SELECT seq, exit_code NOT IN (1, 2, 3, 4) AS a, exit_code NOT IN (5, 6, 7, 8) AS b FROM process_events \
+                  WHERE exit_code IS NULL) AS t WHERE a OR b";
+    assert_eq!(rows(&engine, absent).await, Vec::<String>::new());
     let both = "SELECT pid FROM process_events WHERE pid IN (103, 104) AND (pid = 104 OR pid = 105) OR pid IN (103)";
     assert_eq!(rows(&engine, both).await, ["103", "104"]);
 }

@@ -231,7 +231,7 @@ impl State {
             self.waiting.renew();
         }
         // What holds of a part of the events of one time need not hold of all of them: where these come together, they are waited for.
-        let waits = !work.plan.grows && sight.clock.is_in_order();
+        let waits = !work.plan.grows && sight.clock.is_in_order() && time >= self.reached_us;
         let is_eager = self.ticks.is_eager();
         let may_run = is_eager && !waits && work.may_run();
         if is_eager && !waits && !may_run {
@@ -340,7 +340,7 @@ impl State {
         self.lack(work, Degraded::Late, time);
     }
 
-    /// What comes now is of this time: where a rule does not look so far ahead of it, what waited is decided and no event of before counts
+    /// What comes now is of this time: where a rule does not look back over the step, what waited is decided and no event of before counts
     /// any more.
     pub(super) fn go_back(&mut self, work: &Work<'_>, to_us: i64, matches: &mut Vec<RuleMatch>) {
         if self.is_beyond(work, to_us) {
