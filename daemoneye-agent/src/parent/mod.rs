@@ -15,7 +15,6 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
-use daemoneye_engine::ALLOCATOR_SETTINGS;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::Report;
 
@@ -136,8 +135,7 @@ impl Parent {
         let (sender, receiver) = link::open(ours).map_err(failed)?;
         let mut command = platform::own_program(&self.program);
         command.arg("worker").args(&self.worker_args).stdin(theirs).stdout(Stdio::inherit());
-        // What the operator has set for the allocator stays.
-        command.envs(ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()));
+        command.envs(crate::allocator_settings());
         platform::own_group(&mut command);
         self.worker.start(&mut command).map_err(failed)?;
         self.sender = Some(sender);

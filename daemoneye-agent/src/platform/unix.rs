@@ -4,7 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::os::unix::net::UnixStream;
-use std::os::unix::process::ExitStatusExt as _;
+use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::Path;
 use std::process::{ExitStatus, Stdio};
 
@@ -70,15 +70,28 @@ pub(crate) fn own_group(command: &mut tokio::process::Command) {
 }
 
 /// Starts this program again, whatever stands under its path by now: an upgrade puts another file there, and a worker of another
-/// version need not understand its parent. The kernel's link leads to the program that runs, where there is such a link.
+/// version need not understand its parent.
 pub(crate) fn own_program(path: &Path) -> tokio::process::Command {
+    let mut command = tokio::process::Command::new(running(path));
+    command.arg0(path);
+    command
+}
+
+/// The kernel's link leads to the program that runs, where there is such a link.
+fn running(path: &Path) -> &Path {
     let id = |path: &Path| std::fs::metadata(path).ok().map(|about| (about.dev(), about.ino()));
     let link = Path::new("/proc/self/exe");
     let running = id(link);
-    let program = if running.is_some() && id(path) != running { link } else { path };
-    let mut command = tokio::process::Command::new(program);
-    command.arg0(path);
-    command
+    if running.is_some() && id(path) != running { link } else { path }
+}
+
+/// Puts this program in its own place, with these beside its environment: the allocator reads them before `main`. Comes back where that
+/// cannot be, and the program goes on as it is.
+pub(crate) fn begin_again_with(environment: &[(&str, &str)]) {
+    let mut given = std::env::args_os();
+    let (Ok(path), Some(name)) = (std::env::current_exe(), given.next()) else { return };
+    let mut command = std::process::Command::new(running(&path));
+    drop(command.arg0(name).args(given).envs(environment.iter().copied()).exec());
 }
 
 /// The name in lists of processes; one that was started over the kernel's link would be called `exe` there.

@@ -184,6 +184,21 @@ fn a_copied_store_that_is_none_is_named_with_its_flag_and_nothing_is_made() {
 }
 
 #[test]
+fn a_server_rests_as_small_as_a_worker_unless_told_otherwise() {
+    let dir = tempfile::tempdir().unwrap();
+    let said_of = |variable: &str, value: &str| {
+        let mut command = agent();
+        command.args(["serve", "--offline", "/nonexistent", "--runtime-dir"]).arg(dir.path().join("run"));
+        // The allocator then says what it was told.
+        said(&command.env("MIMALLOC_VERBOSE", "1").env(variable, value).output().unwrap())
+    };
+    let told = said_of("MIMALLOC_PURGE_DELAY", "20");
+    assert!(told.contains("'arena_eager_commit': 0") && told.contains("'purge_delay': 20"), "{told}");
+    let told = said_of("MIMALLOC_ARENA_EAGER_COMMIT", "1");
+    assert!(told.contains("'arena_eager_commit': 1") && !told.contains("'arena_eager_commit': 0"), "{told}");
+}
+
+#[test]
 fn a_transient_server_ends_with_its_input_also_while_it_opens_the_copy() {
     let dir = tempfile::tempdir().unwrap();
     let log = dir.path().join("copy/wal/procmond-00001.wal");
