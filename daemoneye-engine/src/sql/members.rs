@@ -1,37 +1,41 @@
-//! Lists of values that a column is in, kept apart where putting them together would forget NULL.
+//! Questions about the same column that the optimizer must not put together, because it forgets NULL.
 //!
-//! The optimizer makes `x IN (1) AND x IN (2)` false and `x NOT IN (1) OR x NOT IN (2)` true, also where `x` is NULL and both are NULL,
-//! and leaves out a NULL in the second list of `x IN (1) AND x NOT IN (2, NULL)`. It compares what stands before `IN`, so one of two
-//! says it through a function that changes nothing.
+//! It makes `x IN (1) AND x IN (2)` false and `x NOT IN (1) OR x NOT IN (2)` true, also where `x` is NULL and both are NULL, leaves out
+//! a NULL in the second list of `x IN (1) AND x NOT IN (2, NULL)`, and takes `0 IN (a, b) AND 0 IN (c, d)` for lists of what both have.
+//! It compares what stands before `IN`, and makes lists of `=`, `LIKE` and `CASE` as it goes. So while it simplifies, each question names
+//! its columns through a function of its own that changes nothing: it simplifies each, and sees no two that ask the same.
 
-use datafusion::arrow::datatypes::DataType;
-use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _, TreeNodeRecursion};
+use datafusion::arrow::datatypes::{DataType, FieldRef};
+use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::common::{Result, internal_err};
-use datafusion::logical_expr::expr::ScalarFunction;
+use datafusion::logical_expr::expr::{InList, ScalarFunction};
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::{
-    BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ScalarFunctionArgs, ScalarUDF, ScalarUDFImpl, Signature,
-    Volatility,
+    BinaryExpr, ColumnarValue, Expr, LogicalPlan, Operator, ReturnFieldArgs, ScalarFunctionArgs, ScalarUDF,
+    ScalarUDFImpl, Signature, Volatility,
 };
 use datafusion::optimizer::optimizer::{ApplyOrder, Optimizer};
 use datafusion::optimizer::simplify_expressions::SimplifyExpressions;
 use datafusion::optimizer::{OptimizerConfig, OptimizerRule};
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
 
-/// How often lists were kept apart: what is kept apart once is not what is kept apart another time.
-static TIMES: AtomicU64 = AtomicU64::new(0);
+/// Values that are compared one after the other; more are a list, which is looked up.
+const FEW: usize = 3;
 
-/// What is asked about, and whether the question is `NOT IN`; `None`: nobody knows what becomes of it.
-type Question<'a> = (&'a Expr, Option<bool>);
-
-/// Right before the optimizer puts lists together; what meets only after it is looked at in its next pass.
+/// What is done around each simplification.
 #[derive(Debug)]
-struct Apart;
+enum Around {
+    Before,
+    Behind,
+}
 
-impl OptimizerRule for Apart {
+impl OptimizerRule for Around {
     fn name(&self) -> &'static str {
-        "lists_apart"
+        match self {
+            Self::Before => "questions_apart",
+            Self::Behind => "questions_as_they_were",
+        }
     }
 
     fn apply_order(&self) -> Option<ApplyOrder> {
@@ -42,124 +46,166 @@ impl OptimizerRule for Apart {
         let names = NamePreserver::new(&plan);
         plan.map_expressions(|expr| {
             let name = names.save(&expr);
-            Ok(expr.transform_up(apart)?.update_data(|expr| name.restore(expr)))
+            let expr = match self {
+                Self::Before => Apart::default().walk(expr, false)?,
+                Self::Behind => {
+                    let own = expr.transform_up(as_it_was)?.transform_data(|expr| expr.transform_up(listed))?;
+                    own.transform_data(|expr| expr.transform_up(few))?
+                }
+            };
+            Ok(expr.update_data(|expr| name.restore(expr)))
         })
     }
 }
 
 /// The optimizer's rules, where it forgets no NULL.
 pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
-    let rules = Optimizer::new().rules.into_iter();
+    let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
+    for rule in Optimizer::new().rules {
+        if rule.name() == SimplifyExpressions::new().name() {
+            rules.extend([Arc::new(Around::Before) as _, rule, Arc::new(Around::Behind) as _]);
+        } else {
+            rules.push(rule);
+        }
+    }
     rules
-        .flat_map(|rule| {
-            let apart = (rule.name() == SimplifyExpressions::new().name()).then(|| Arc::new(Apart) as _);
-            apart.into_iter().chain([rule])
-        })
-        .collect()
 }
 
-/// `AND` or `OR` whose sides ask about the same in a way that must not be put together, with the right side's question apart.
-fn apart(expr: Expr) -> Result<Transformed<Expr>> {
-    let Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) = expr else {
-        return Ok(Transformed::no(expr));
-    };
-    let (mut before, mut behind) = (Vec::new(), Vec::new());
-    questions(&right, Some(false), op == Operator::Or, &mut behind)?;
-    if !behind.is_empty() {
-        questions(&left, Some(false), op == Operator::Or, &mut before)?;
-    }
-    // These two stay what they are: NULL is neither in the one list nor in both.
-    let are_one = |one: Option<bool>, other: Option<bool>| match op {
-        Operator::And => one == Some(true) && other == Some(true),
-        _ => one == Some(false) && other == Some(false),
-    };
-    let forgets = |(asked, is_not): &Question<'_>| {
-        before.iter().any(|(before, was_not)| !are_one(*was_not, *is_not) && before == asked)
-    };
-    let asked: Vec<Expr> =
-        behind.iter().filter(|question| forgets(question)).map(|(asked, _)| (*asked).clone()).collect();
-    let is_apart = !asked.is_empty();
-    let right = if is_apart { Box::new(through(*right, &asked)?) } else { right };
-    let expr = Expr::BinaryExpr(BinaryExpr { left, op, right });
-    Ok(if is_apart { Transformed::yes(expr) } else { Transformed::no(expr) })
+/// The questions of one expression, each with its function. The same question has the same one, so that what two sides have in common
+/// is found; not the same behind NOT, which becomes another.
+#[derive(Default)]
+struct Apart {
+    met: HashMap<(Expr, bool), Arc<ScalarUDF>>,
 }
 
-/// The questions of an expression. `=` is one where it becomes a list with others: `or`, beside it.
-fn questions<'a>(expr: &'a Expr, is_not: Option<bool>, or: bool, found: &mut Vec<Question<'a>>) -> Result<()> {
-    match expr {
-        Expr::InList(list) => found.push((bare(&list.expr), is_not.map(|is_not| is_not != list.negated))),
-        Expr::Not(inner) => return questions(inner, is_not.map(|is_not| !is_not), false, found),
-        Expr::BinaryExpr(BinaryExpr { left, op: op @ (Operator::And | Operator::Or), right }) => {
-            questions(left, is_not, *op == Operator::Or, found)?;
-            return questions(right, is_not, *op == Operator::Or, found);
+impl Apart {
+    fn walk(&mut self, expr: Expr, negated: bool) -> Result<Transformed<Expr>> {
+        let negated = negated != matches!(expr, Expr::Not(_));
+        if !is_question(&expr) {
+            return expr.map_children(|inner| self.walk(inner, negated));
         }
-        _ => {
-            if let Some(asked) = equal(expr) {
-                if or {
-                    found.push((asked, is_not));
-                }
-                return Ok(());
-            }
-            expr.apply_children(|inner| {
-                questions(inner, None, false, found)?;
-                Ok(TreeNodeRecursion::Continue)
-            })?;
-        }
-    }
-    Ok(())
-}
-
-/// What is compared with a value. Casts of either go, or are brought to the other, while it is simplified.
-fn equal(expr: &Expr) -> Option<&Expr> {
-    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) = expr else { return None };
-    match (bare(left), bare(right)) {
-        (column @ Expr::Column(_), Expr::Literal(..)) | (Expr::Literal(..), column @ Expr::Column(_)) => Some(column),
-        _ => None,
+        let number = self.met.len();
+        let asked = (expr.clone(), negated);
+        let itself = self.met.entry(asked).or_insert_with(|| Arc::new(ScalarUDF::from(Itself::new(number))));
+        through(expr, itself)
     }
 }
 
-fn bare(expr: &Expr) -> &Expr {
+fn is_question(expr: &Expr) -> bool {
     match expr {
-        Expr::Cast(cast) => bare(&cast.expr),
-        Expr::TryCast(cast) => bare(&cast.expr),
-        expr => expr,
+        Expr::InList(_) | Expr::Like(_) | Expr::SimilarTo(_) | Expr::Between(_) => true,
+        // Those that compare.
+        Expr::BinaryExpr(BinaryExpr { op, .. }) => op.supports_propagation(),
+        _ => false,
     }
 }
 
-/// The expression, whose questions about these go through a function of their own.
-fn through(expr: Expr, asked: &[Expr]) -> Result<Expr> {
-    let itself = Arc::new(ScalarUDF::from(Itself {
-        time: TIMES.fetch_add(1, Ordering::Relaxed),
-        signature: Signature::any(1, Volatility::Immutable),
-    }));
-    let itself = |expr: Expr| Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(&itself), vec![expr]));
+/// The question with its columns through this function.
+fn through(expr: Expr, itself: &Arc<ScalarUDF>) -> Result<Transformed<Expr>> {
+    let itself = |args: Vec<Expr>| Expr::ScalarFunction(ScalarFunction::new_udf(Arc::clone(itself), args));
     expr.transform_up(|expr| match expr {
-        Expr::InList(mut list) if asked.contains(bare(&list.expr)) => {
-            list.expr = Box::new(itself(*list.expr));
-            Ok(Transformed::yes(Expr::InList(list)))
-        }
-        expr if equal(&expr).is_some_and(|column| asked.contains(column)) => {
-            let Expr::BinaryExpr(BinaryExpr { left, op, right }) = expr else { return Ok(Transformed::no(expr)) };
-            let side = |side: Box<Expr>| match bare(&side) {
-                Expr::Column(_) => Box::new(itself(*side)),
-                _ => side,
+        Expr::Column(_) | Expr::OuterReferenceColumn(..) => Ok(Transformed::yes(itself(vec![expr]))),
+        // With a column beside it, a value is not calculated beforehand.
+        Expr::InList(InList { expr, list, negated }) if !has_column(&expr) => {
+            let column = list.iter().find(|value| has_column(value)).cloned();
+            let expr = match column {
+                Some(column) => Box::new(itself(vec![*expr, column])),
+                None => expr,
             };
-            Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: side(left), op, right: side(right) })))
+            Ok(Transformed::yes(Expr::InList(InList { expr, list, negated })))
         }
         expr => Ok(Transformed::no(expr)),
     })
-    .data()
 }
 
+pub(super) fn has_column(expr: &Expr) -> bool {
+    expr.exists(|expr| Ok(matches!(expr, Expr::Column(_) | Expr::OuterReferenceColumn(..)))).unwrap_or(true)
+}
+
+fn as_it_was(expr: Expr) -> Result<Transformed<Expr>> {
+    match expr {
+        Expr::ScalarFunction(mut call) if call.name() == ITSELF && !call.args.is_empty() => {
+            Ok(Transformed::yes(call.args.swap_remove(0)))
+        }
+        expr => Ok(Transformed::no(expr)),
+    }
+}
+
+/// `x = 1 OR x IN (2, 3)` as one list: both are true, false and NULL of the same.
+fn listed(expr: Expr) -> Result<Transformed<Expr>> {
+    let Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) = expr else {
+        return Ok(Transformed::no(expr));
+    };
+    if member(&left).is_none() || member(&left) != member(&right) {
+        return Ok(Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right })));
+    }
+    let (expr, mut list) = as_list(*left)?;
+    list.extend(as_list(*right)?.1);
+    Ok(Transformed::yes(Expr::InList(InList { expr: Box::new(expr), list, negated: false })))
+}
+
+/// The column that is asked whether it is one of some values.
+fn member(expr: &Expr) -> Option<&Expr> {
+    match expr {
+        Expr::InList(list) if !list.negated && list.list.iter().all(is_value) => Some(list.expr.as_ref()),
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (is_value(left), is_value(right)) {
+            (false, true) => Some(left.as_ref()),
+            (true, false) => Some(right.as_ref()),
+            _ => None,
+        },
+        _ => None,
+    }
+    .filter(|asked| matches!(asked, Expr::Column(_)))
+}
+
+const fn is_value(expr: &Expr) -> bool {
+    matches!(expr, Expr::Literal(..))
+}
+
+/// The column and the values of a [`member`].
+fn as_list(expr: Expr) -> Result<(Expr, Vec<Expr>)> {
+    match expr {
+        Expr::InList(list) => Ok((*list.expr, list.list)),
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) if is_value(&left) => Ok((*right, vec![*left])),
+        Expr::BinaryExpr(BinaryExpr { left, right, .. }) => Ok((*left, vec![*right])),
+        other => internal_err!("{other} asks for no member"),
+    }
+}
+
+/// A list of a few values as comparisons, which statistics and dictionaries answer.
+fn few(expr: Expr) -> Result<Transformed<Expr>> {
+    let Expr::InList(InList { expr: asked, list, negated }) = expr else { return Ok(Transformed::no(expr)) };
+    if !matches!(*asked, Expr::Column(_)) || list.len() > FEW {
+        return Ok(Transformed::no(Expr::InList(InList { expr: asked, list, negated })));
+    }
+    let one =
+        |value: Expr| if negated { asked.as_ref().clone().not_eq(value) } else { asked.as_ref().clone().eq(value) };
+    let all = list.into_iter().map(one).reduce(|all, next| if negated { all.and(next) } else { all.or(next) });
+    match all {
+        Some(all) => Ok(Transformed::yes(all)),
+        None => internal_err!("a list of no value"),
+    }
+}
+
+/// Nobody else's: it is there while expressions are simplified, and gone behind it.
+const ITSELF: &str = "itself";
+
+/// Its first argument.
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Itself {
-    time: u64,
+    number: usize,
     signature: Signature,
+}
+
+impl Itself {
+    fn new(number: usize) -> Self {
+        Self { number, signature: Signature::variadic_any(Volatility::Immutable) }
+    }
 }
 
 impl ScalarUDFImpl for Itself {
     fn name(&self) -> &'static str {
-        "itself"
+        ITSELF
     }
 
     fn signature(&self) -> &Signature {
@@ -168,15 +214,22 @@ impl ScalarUDFImpl for Itself {
 
     fn return_type(&self, types: &[DataType]) -> Result<DataType> {
         match types {
-            [of] => Ok(of.clone()),
-            _ => internal_err!("{} takes one value", self.name()),
+            [of, ..] => Ok(of.clone()),
+            _ => internal_err!("{ITSELF} takes a value"),
         }
     }
 
-    fn invoke_with_args(&self, mut args: ScalarFunctionArgs) -> Result<ColumnarValue> {
-        match args.args.pop() {
+    fn return_field_from_args(&self, args: ReturnFieldArgs<'_>) -> Result<FieldRef> {
+        match args.arg_fields {
+            [of, ..] => Ok(Arc::clone(of)),
+            _ => internal_err!("{ITSELF} takes a value"),
+        }
+    }
+
+    fn invoke_with_args(&self, args: ScalarFunctionArgs) -> Result<ColumnarValue> {
+        match args.args.into_iter().next() {
             Some(value) => Ok(value),
-            None => internal_err!("{} takes one value", self.name()),
+            None => internal_err!("{ITSELF} takes a value"),
         }
     }
 }

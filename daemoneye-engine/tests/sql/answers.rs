@@ -148,6 +148,9 @@ async fn null_is_neither_in_two_lists_nor_outside_of_both() {
         "(exit_code IN (1) OR FALSE) AND (exit_code NOT IN (1) OR 1 = 2)",
         "CASE WHEN pid > 0 THEN exit_code IN (1) AND exit_code NOT IN (1) END",
         "(exit_code IN (0) OR exit_code > 7) AND (exit_code NOT IN (1) OR exit_code NOT IN (2))",
+        "NOT (exit_code <> 1 AND exit_code <> 2) AND NOT (exit_code <> 3 AND exit_code <> 4)",
+        "NOT ((exit_code BETWEEN 1 AND 1 OR exit_code = 1 + 1) AND (exit_code = 3 OR (exit_code = 4) = TRUE))",
+        "NOT (coalesce(NULL, exit_code) IN (1, 2) AND (CASE WHEN 1 = 1 THEN exit_code END) IN (3, 4))",
     ] {
         let count = format!("SELECT count(*) FROM process_events WHERE exit_code IS NULL AND ({unknown}) IS NULL");
         let all = "SELECT count(*) FROM process_events WHERE exit_code IS NULL";
@@ -164,10 +167,43 @@ async fn null_is_neither_in_two_lists_nor_outside_of_both() {
     for none in [
         "SELECT name FROM process_events WHERE (name = 'nc' OR name = 'bash') AND name NOT IN ('curl', NULL)",
         "SELECT pid FROM (SELECT * FROM process_events WHERE pid IN (101, 102, 103, 104)) AS e WHERE pid NOT IN (105, 106, 107, NULL)",
+        "SELECT pid FROM process_events WHERE NOT (pid <> 103 AND pid <> 104) AND pid NOT IN (5, NULL)",
+        "SELECT name FROM process_events WHERE (name LIKE 'nc' OR name = lower('BASH')) AND name NOT IN ('a', NULL)",
+        "SELECT n FROM (SELECT row_number() OVER (ORDER BY seq) AS n FROM process_events) AS r WHERE CASE WHEN n IN (1, 2, 3) THEN n NOT IN (5, NULL) END",
+        "SELECT pid FROM process_events WHERE ((pid = 103 AND 1 = 1) OR (pid = 104 AND 1 = 1)) AND pid NOT IN (3, 4, 5, NULL)",
         "SELECT pid FROM process_events WHERE pid NOT IN (103) AND pid NOT IN (104, NULL) OR pid IN (1) AND pid NOT IN (5, 6, 7, NULL)",
     ] {
         assert_eq!(rows(&engine, none).await, Vec::<String>::new(), "{none}");
     }
+    for (constant, column) in [
+        ("103 IN (pid, seq) AND 103 IN (pid, ppid)", "(pid = 103 OR seq = 103) AND (pid = 103 OR ppid = 103)"),
+        ("1 IN (seq, pid) AND 1 NOT IN (pid, seq + 1)", "(seq = 1 OR pid = 1) AND NOT (pid = 1 OR seq + 1 = 1)"),
+        (
+            "1 NOT IN (seq, pid) OR 1 NOT IN (ppid, exit_code)",
+            "NOT (seq = 1 OR pid = 1) OR NOT (ppid = 1 OR exit_code = 1)",
+        ),
+        ("lower('NC') IN (name, parent_name) AND lower('NC') IN (name, cwd)", "name = 'nc'"),
+        ("103 <= pid AND 103 < pid", "pid > 103"),
+    ] {
+        let asked = |condition: &str| format!("SELECT seq FROM process_events WHERE {condition} ORDER BY seq");
+        let expected = rows(&engine, &asked(column)).await;
+        assert!(!expected.is_empty(), "{column}");
+        assert_eq!(rows(&engine, &asked(constant)).await, expected, "{constant}");
+    }
+    let joined = |more: &str, wanted: &str| {
+        format!(
+            "SELECT a.seq, b.seq FROM process_events AS a {more} JOIN process_events AS b ON a.pid = b.pid AND {wanted} \
+             WHERE a.pid > 101 ORDER BY 1, 2"
+        )
+    };
+    for (turned, plain) in [("103 = a.pid", "a.pid = 103"), ("102 <= a.pid AND 102 < a.pid", "a.pid > 102")] {
+        for kind in ["", "LEFT"] {
+            let expected = rows(&engine, &joined(kind, plain)).await;
+            assert_eq!(rows(&engine, &joined(kind, turned)).await, expected, "{kind} {turned}");
+        }
+    }
+    let inner = "SELECT count(*) FROM process_events AS a JOIN process_events AS b ON a.pid = b.pid AND 103 = a.pid WHERE b.pid = 103";
+    assert_eq!(rows(&engine, inner).await, ["1"]);
     let absent = "SELECT seq FROM (SELECT seq, exit_code NOT IN (1, 2, 3, 4) AS a, exit_code NOT IN (5, 6, 7, 8) AS b FROM process_events \
                   WHERE exit_code IS NULL) AS t WHERE a OR b";
     assert_eq!(rows(&engine, absent).await, Vec::<String>::new());
