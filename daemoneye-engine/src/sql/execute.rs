@@ -188,6 +188,9 @@ impl Job {
         let spread = if first { self.spread } else { Spread::ALONE };
         let many = view.history_rows(checked.tables()).map_err(planning)? >= spread.from_rows;
         let spread = many && session::spread(&mut state, &plan, spread.threads);
+        if spread {
+            view.works_on_several();
+        }
         session::hasten(&mut state, &plan);
         plan::gate(&plan, checked.query()).map_err(QueryError::Refused)?;
         let bare = (checked.parameters() > 0).then(|| plan.clone());

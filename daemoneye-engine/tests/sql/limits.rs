@@ -226,6 +226,54 @@ async fn what_gathers_many_rows_is_spread_over_threads_and_says_the_same() {
 }
 
 #[tokio::test]
+async fn a_range_of_time_that_cuts_through_files_says_the_same_on_several_threads() {
+    let (_dir, store) = filled(20);
+    for _ in 0..3 {
+        append(&store, 1, 10);
+        store.seal().unwrap();
+    }
+    // Rows that no file has yet are asked too.
+    append(&store, 1, 3);
+    let spread = engine(&store, QueryLimits { threads: 2, spread_rows: 0, ..patient() });
+    let alone = engine(&store, QueryLimits { threads: 1, ..patient() });
+    let times = ask(&alone, "SELECT CAST(time AS text) FROM process_events ORDER BY time, seq").await.texts();
+    let at = |share: usize| times.get(share * (times.len() - 1) / 100).cloned().unwrap();
+    let mut parted = 0;
+    for range in [
+        format!("time >= '{}'", at(0)),
+        format!("time > '{}'", at(0)),
+        format!("time < '{}'", at(100)),
+        format!("time > '{}' AND time <= '{}'", at(3), at(100)),
+        format!("time BETWEEN '{}' AND '{}'", at(41), at(57)),
+        format!("'{}' <= time AND time <= '{}'", at(55), at(55)),
+        format!("time >= '{}' AND time < '{}'", at(98), at(100)),
+        format!("time > '{}'", at(100)),
+        format!("(time < '{}' OR time >= '{}') AND NOT time BETWEEN '{}' AND '{}'", at(20), at(60), at(10), at(15)),
+        format!("date_part('second', time) < 30 AND NOT (time < '{}')", at(30)),
+    ] {
+        for sql in [
+            format!("SELECT count(*), min(time), max(seq) FROM process_events WHERE {range}"),
+            format!("SELECT name, count(*) FROM process_events WHERE {range} GROUP BY 1 ORDER BY 1"),
+            format!(
+                "SELECT seq, time FROM process_events WHERE {range} AND name = 'bash' ORDER BY memory_usage, seq LIMIT 9"
+            ),
+            format!(
+                "SELECT c.name, count(*) FROM (SELECT * FROM process_events WHERE {range}) AS c \
+                 JOIN (SELECT * FROM process_events WHERE {range}) AS p ON c.parent_entity_id = p.entity_id \
+                 WHERE p.event_type = 'start' GROUP BY 1 ORDER BY 1",
+            ),
+        ] {
+            let (one, two) = (ask(&alone, &sql).await, ask(&spread, &sql).await);
+            assert_eq!((two.degraded(), two.rows), (one.degraded(), one.rows), "{sql}");
+            let explained = run(&spread, QueryRequest { explain: true, ..request(&sql) }).await.unwrap().explained();
+            // Files inside of the range, files that it cuts through, and rows in memory, of one table.
+            parted += usize::from(explained["operators"].to_string().matches("DataSourceExec").count() == 3);
+        }
+    }
+    assert!(parted > 3, "{parted}: what lies inside of the range is not asked");
+}
+
+#[tokio::test]
 async fn groups_of_one_column_of_text_are_counted_by_its_dictionary_and_say_the_same() {
     let (_dir, store) = filled(60);
     // Rows that no file has yet are groups too.

@@ -6,16 +6,17 @@
 
 mod blooms;
 mod estimate;
-mod lookup;
 mod order;
+mod pieces;
+mod sure;
 mod told;
 mod whole;
 
 pub(crate) use blooms::whole as bloom_filter;
-pub(crate) use lookup::Readers;
 pub(crate) use order::ordered;
+pub(crate) use pieces::Readers;
 
-use super::prune::{Ranges, TimeRange, is_range};
+use super::prune::{Ranges, TIME, TimeRange, is_range};
 use super::{QueryView, SEGMENTS_URL, made};
 use crate::schema::read_schema;
 use crate::store::{HistoryTable, SegmentFile, Snapshot, has_order};
@@ -94,6 +95,14 @@ impl History {
         }
     }
 
+    /// Whether a scan asks this condition by itself, of the rows that it does not hold for anyway: whatever is asked of the time alone, as
+    /// the planner may write it otherwise before the scan has it.
+    fn asks(&self, filter: &Expr) -> bool {
+        self.table == HistoryTable::ProcessEvents
+            && self.view.is_spread()
+            && filter.column_refs().iter().all(|column| column.name == TIME)
+    }
+
     /// Whether each file and each batch in memory has only rows that pass the filter, or none.
     fn settles(&self, snapshot: &Snapshot, filter: &Expr) -> bool {
         let decided = |first_us, last_us| TimeRange::decides(filter, first_us, last_us);
@@ -137,9 +146,11 @@ impl History {
             return Ok(files);
         }
         let footers = self.footers(state, &files).await?;
-        let told = |(file, footer): (PartitionedFile, &Option<Arc<ParquetMetaData>>)| match footer {
-            Some(footer) if tells => told::with_columns(file, self.table.name(), footer),
-            _ => file,
+        let told = |(file, footer): (PartitionedFile, &Option<Arc<ParquetMetaData>>)| {
+            let Some(footer) = footer.as_ref().filter(|_| tells) else { return file };
+            let file = told::with_columns(file, self.table.name(), footer);
+            // What several threads share are row groups.
+            if several { file.with_extension(ParquetAccessPlan::new_all(footer.num_row_groups())) } else { file }
         };
         let files: Vec<PartitionedFile> = files.into_iter().zip(&footers).map(told).collect();
         if sought.is_empty() {
@@ -247,9 +258,10 @@ fn times(batch: &RecordBatch) -> Option<(i64, i64)> {
 /// The files for the readers that there are, each with about the same share of the work, and whether they lie in order.
 fn spread(files: Vec<PartitionedFile>, config: &SessionConfig) -> (Vec<FileGroup>, bool) {
     let readers = config.target_partitions();
-    let lookups = config.get_extension::<Readers>().map_or(readers, |told| told.0.max(readers));
-    if let Some(groups) = lookup::spread(&files, lookups) {
-        return (groups, true);
+    let lookups = || config.get_extension::<Readers>().map_or(readers, |told| told.0);
+    let groups = if readers < 2 { pieces::runs(&files, lookups()) } else { pieces::shared(&files, readers) };
+    if let Some(groups) = groups {
+        return (groups, readers < 2);
     }
     let all = vec![FileGroup::new(files)];
     if readers < 2 {
@@ -270,10 +282,10 @@ impl TableProvider for History {
     }
 
     /// Filters narrow what is read; the rows of the open segment still pass them, so they stay in the plan. A range of time that
-    /// cuts through no file is settled by which files are read.
+    /// cuts through no file is settled by which files are read, and of several threads each scan asks it where it has to.
     fn supports_filters_pushdown(&self, filters: &[&Expr]) -> Result<Vec<TableProviderFilterPushDown>> {
         let snapshot = self.view.snapshot()?;
-        let told = |filter: &&Expr| match self.settles(&snapshot, filter) {
+        let told = |filter: &&Expr| match self.settles(&snapshot, filter) || self.asks(filter) {
             true => TableProviderFilterPushDown::Exact,
             false => TableProviderFilterPushDown::Inexact,
         };
@@ -310,6 +322,9 @@ impl TableProvider for History {
         let left: BTreeSet<&str> = files.iter().map(|file| file.object_meta.location.as_ref()).collect();
         let is_left = |segment: &&Arc<SegmentFile>| self.inside(segment).is_some_and(|inside| left.contains(inside));
         wanted().filter(is_left).for_each(|segment| self.view.reads(segment));
+        if filters.iter().any(|filter| self.asks(filter) && !self.settles(&snapshot, filter)) {
+            return self.asked(state, &snapshot, files, rows, projection, filters).await;
+        }
         let open = self.open(&snapshot, ranges.told, projection)?;
         if files.is_empty() {
             return Ok(open);

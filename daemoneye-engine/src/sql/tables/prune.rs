@@ -7,7 +7,7 @@ use datafusion::logical_expr::utils::split_conjunction;
 use datafusion::logical_expr::{Between, BinaryExpr, Expr, Operator};
 
 /// The column that segments are ordered by.
-const TIME: &str = "time";
+pub(super) const TIME: &str = "time";
 /// First and last instant of a lifetime.
 const START: &str = "start_time";
 const STOP: &str = "stop_time";
@@ -63,10 +63,18 @@ impl TimeRange {
     /// Whether a condition that [`is_range`] holds for every row of these instants, or for none.
     pub(super) fn decides(term: &Expr, first_us: i64, last_us: i64) -> bool {
         let range = Self::over(TIME, std::slice::from_ref(term));
-        // Bounds are taken as if they included their end, so this is one instant stricter than the condition.
-        let holds = (range.from_us == i64::MIN || first_us > range.from_us)
-            && (range.to_us == i64::MAX || last_us < range.to_us.saturating_sub(1));
-        holds || !range.overlaps(first_us, last_us)
+        range.has_all(first_us, last_us) || !range.overlaps(first_us, last_us)
+    }
+
+    /// Whether a condition holds for every row of these instants: one that is understood.
+    pub(super) fn holds(term: &Expr, first_us: i64, last_us: i64) -> bool {
+        is_range(term) && Self::over(TIME, std::slice::from_ref(term)).has_all(first_us, last_us)
+    }
+
+    /// Bounds are taken as if they included their end, so this is one instant stricter than the condition.
+    const fn has_all(self, first_us: i64, last_us: i64) -> bool {
+        (self.from_us == i64::MIN || first_us > self.from_us)
+            && (self.to_us == i64::MAX || last_us < self.to_us.saturating_sub(1))
     }
 
     /// What lies in both.
@@ -124,6 +132,7 @@ impl TimeRange {
 pub(super) fn is_range(term: &Expr) -> bool {
     let bounds = |op: &Operator| matches!(op, Operator::Gt | Operator::GtEq | Operator::Lt | Operator::LtEq);
     match term {
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::And, right }) => is_range(left) && is_range(right),
         Expr::BinaryExpr(BinaryExpr { left, op, right }) => {
             let written = is_column(left, TIME) && literal(right).is_some();
             bounds(op) && (written || (is_column(right, TIME) && literal(left).is_some()))

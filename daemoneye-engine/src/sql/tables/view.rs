@@ -23,6 +23,8 @@ pub(crate) struct QueryView {
     missing: Missing,
     /// Whether lifetimes are read, which have to be made.
     with_lifetimes: AtomicBool,
+    /// Whether its plan works on several threads.
+    spread: AtomicBool,
     snapshot: OnceLock<Arc<Snapshot>>,
     /// Until the statement is planned; then its scans have it, and who reads none of it holds up nobody.
     state: Mutex<Option<Arc<StateView>>>,
@@ -56,6 +58,7 @@ impl QueryView {
             extra,
             missing,
             with_lifetimes,
+            spread: AtomicBool::new(false),
             snapshot: OnceLock::new(),
             state: Mutex::default(),
             gaps: OnceLock::new(),
@@ -72,6 +75,15 @@ impl QueryView {
     /// It works for the query that has this allowance.
     pub(crate) fn works_within(&self, allowance: &Arc<Allowance>) {
         self.allowance.get_or_init(|| Arc::clone(allowance));
+    }
+
+    /// Its plan works on several threads; told before its scans are planned.
+    pub(crate) fn works_on_several(&self) {
+        self.spread.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn is_spread(&self) -> bool {
+        self.spread.load(Ordering::Relaxed)
     }
 
     /// Tells whether its query is over.

@@ -42,6 +42,12 @@ pub(super) fn sought(filters: &[Expr]) -> Vec<Sought> {
 
 fn equal(term: &Expr) -> Option<Sought> {
     let (column, values) = match term {
+        // As short lists are written while they are planned.
+        Expr::BinaryExpr(BinaryExpr { left, op: Operator::Or, right }) => {
+            let (one, other) = (equal(left)?, equal(right)?);
+            let few = one.column == other.column && one.values.len().saturating_add(other.values.len()) <= MAX_VALUES;
+            return few.then(|| Sought { column: one.column, values: [one.values, other.values].concat() });
+        }
         Expr::BinaryExpr(BinaryExpr { left, op: Operator::Eq, right }) => match (left.as_ref(), right.as_ref()) {
             (Expr::Column(column), value) | (value, Expr::Column(column)) => (column, vec![text(value)?]),
             _ => return None,

@@ -111,6 +111,10 @@ async fn a_point_lookup_reads_the_row_groups_and_rows_that_may_have_it_and_no_ot
     let (counted, rows) =
         analyze(&store, &format!("SELECT pid FROM process_events WHERE executable_hash IN ({listed})")).await;
     assert_eq!((rows, counted["row_groups_pruned_bloom_filter"]), (500, (5, 1)), "{counted:#?}");
+    // A few are written as comparisons.
+    let few = format!("executable_hash IN ('{}', 'beef') AND pid > 0", "f00d".repeat(16));
+    let (counted, rows) = analyze(&store, &format!("SELECT pid FROM process_events WHERE {few}")).await;
+    assert_eq!((rows, counted["row_groups_pruned_bloom_filter"]), (500, (5, 1)), "{counted:#?}");
 }
 
 #[tokio::test]
