@@ -21,7 +21,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use args::Asked;
-use daemoneye_engine::ALLOCATOR_SETTINGS;
+use daemoneye_lib::allocator;
 use daemoneye_lib::config::{self, AGENT, Sources};
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::telemetry;
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
             })
         }
         Asked::Offline { dir, transient, sources } => {
-            let settings = allocator_settings();
+            let settings = allocator::unset();
             if !settings.is_empty() {
                 platform::begin_again_with(&settings);
             }
@@ -72,11 +72,6 @@ fn main() -> ExitCode {
             error.exit()
         })
         .into()
-}
-
-/// What this program sets for its allocator. What the operator has set stays.
-fn allocator_settings() -> Vec<(&'static str, &'static str)> {
-    ALLOCATOR_SETTINGS.into_iter().filter(|(name, _)| std::env::var_os(name).is_none()).collect()
 }
 
 /// How long a thread for blocking work waits for more of it. Work goes round among those that wait, so the runtime's own 10 s would keep

@@ -6,6 +6,7 @@ use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
 use daemoneye_eventbus::OperatorClient;
+use daemoneye_lib::allocator;
 use daemoneye_lib::exit::Exit;
 use tempfile::TempDir;
 use tokio::process::{Child, Command};
@@ -57,6 +58,8 @@ impl OfflineAgent {
             .args(ledger.into_iter().flat_map(|dir| [OsStr::new("--procmond-audit-dir"), dir.as_os_str()]))
             // Killed, this program can neither end the agent nor remove the directory; the closed pipe tells the agent to.
             .arg("--transient")
+            // Which it would begin again for.
+            .envs(allocator::unset())
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(log)

@@ -20,12 +20,7 @@ mod text;
 /// The one shape of events past the ingest door; named here so that callers need not link DataFusion themselves.
 pub use datafusion::arrow::array::RecordBatch;
 
-/// Of whatever links the engine, its benchmarks included. A fifth of ingest was the system's allocator (docs/adr/0010).
+/// Of whatever links the engine, its benchmarks included. A fifth of ingest was the system's allocator (docs/adr/0010). What it is told:
+/// `daemoneye_lib::allocator`.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
-/// What the allocator reads from the environment when a program starts, for one that shall rest small: without the first, memory
-/// that was freed stays with the program (180 MB instead of 81 over a million events). The second is the allocator's own, named so
-/// that it stays: with a second instead of 10 ms, queries hold some 30 MB more that they have freed, and ingest gains nothing.
-pub const ALLOCATOR_SETTINGS: [(&str, &str); 2] =
-    [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "10")];

@@ -4,6 +4,7 @@
 //! Nothing here opens a socket, a database or a network connection: `procmond` links this crate, and what it links is the
 //! trusted computing base.
 
+pub mod allocator;
 pub mod columns;
 pub mod config;
 pub mod entity;

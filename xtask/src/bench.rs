@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::SystemTime;
 
 use anyhow::{Context as _, bail};
+use daemoneye_lib::allocator;
 use serde_json::Value;
 
 use crate::workspace;
@@ -43,8 +44,6 @@ const LEDGER: &str = "ledger_growth";
 /// Events of the full measurement of history: months of a quiet host.
 const HISTORY_ROWS: &str = "10000000";
 const ROWS: &str = "DAEMONEYE_BENCH_ROWS";
-/// What the agent sets for its worker's allocator; the engine's `ALLOCATOR_SETTINGS`.
-const ALLOCATOR: [(&str, &str); 2] = [("MIMALLOC_ARENA_EAGER_COMMIT", "0"), ("MIMALLOC_PURGE_DELAY", "10")];
 /// The Python that has the peers of history, and where the suites find the store of the one before.
 const PYTHON: &str = "DAEMONEYE_PYTHON";
 const STORE: &str = "DAEMONEYE_BENCH_STORE";
@@ -101,7 +100,7 @@ fn history() -> anyhow::Result<String> {
     let python = python_with_peers();
     let rows = std::env::var_os(ROWS).unwrap_or_else(|| HISTORY_ROWS.into());
     let with = |command: &mut Command| {
-        command.env(ROWS, &rows).env(STORE, &place).envs(ALLOCATOR);
+        command.env(ROWS, &rows).env(STORE, &place).envs(allocator::SETTINGS);
         command.envs(python.as_ref().map(|python| (PYTHON, python)));
     };
     remove(&place)?;

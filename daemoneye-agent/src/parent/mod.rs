@@ -15,6 +15,7 @@ use std::path::PathBuf;
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use daemoneye_lib::allocator;
 use daemoneye_lib::exit::Exit;
 use daemoneye_lib::jail::Report;
 
@@ -135,7 +136,7 @@ impl Parent {
         let (sender, receiver) = link::open(ours).map_err(failed)?;
         let mut command = platform::own_program(&self.program);
         command.arg("worker").args(&self.worker_args).stdin(theirs).stdout(Stdio::inherit());
-        command.envs(crate::allocator_settings());
+        command.envs(allocator::unset());
         platform::own_group(&mut command);
         self.worker.start(&mut command).map_err(failed)?;
         self.sender = Some(sender);
