@@ -13,9 +13,10 @@ pub(crate) struct Readers(pub(crate) usize);
 
 /// Row groups from which on a second reader is worth waking.
 const MIN_GROUPS: usize = 3;
-/// Pieces for each of the readers that share them: whoever is done takes the next, so all end about a piece apart. Each is a file opened
-/// once more.
-const PIECES: usize = 16;
+/// Pieces for each of the readers that share them: whoever is done takes the next, so all end about a piece apart.
+const PIECES: usize = 8;
+/// Row groups from which on a piece is worth opening its file once more: some 85 µs.
+const PIECE_GROUPS: usize = 4;
 
 /// The files, of which each has a plan of its row groups, in runs of about as many, one for each reader; `None` where one has none or
 /// few are left.
@@ -28,7 +29,8 @@ pub(super) fn runs(files: &[PartitionedFile], readers: usize) -> Option<Vec<File
 pub(super) fn shared(files: &[PartitionedFile], readers: usize) -> Option<Vec<FileGroup>> {
     let left = left(files).filter(|left| *left >= MIN_GROUPS)?;
     let mut groups = vec![Vec::new(); readers];
-    let pieces = pieces(files, left.div_ceil(readers.saturating_mul(PIECES)))?;
+    let worth_it = PIECE_GROUPS.min(left.div_ceil(readers));
+    let pieces = pieces(files, left.div_ceil(readers.saturating_mul(PIECES)).max(worth_it))?;
     for (nth, piece) in pieces.into_iter().enumerate() {
         groups.get_mut(nth.checked_rem(readers)?)?.extend(piece);
     }
@@ -108,6 +110,14 @@ mod tests {
 
     #[test]
     fn shared_pieces_hold_each_row_group_once() {
+        let sizes = |files: &[PartitionedFile]| {
+            let mut sizes: Vec<usize> =
+                read(shared(files, 2)).concat().iter().map(|(_, groups)| groups.len()).collect();
+            sizes.sort_unstable();
+            sizes
+        };
+        assert_eq!(sizes(&[file("few", 5)]), [2, 3]);
+        assert_eq!(sizes(&[file("some", 23)]), [3, 4, 4, 4, 4, 4]);
         let files = [file("a", 70), file("b", 3), file("c", 27)];
         let groups = read(shared(&files, 2));
         assert_eq!(groups.len(), 2);
