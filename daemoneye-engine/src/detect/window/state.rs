@@ -231,8 +231,12 @@ impl State {
             self.waiting.renew();
         }
         // What holds of a part of the events of one time need not hold of all of them: where these come together, they are waited for.
-        let waits = !work.plan.grows && sight.clock.is_in_order() && time >= self.reached_us;
-        let is_eager = self.ticks.is_eager();
+        let late = sight.clock.is_in_order() && time < self.reached_us;
+        let waits = !work.plan.grows && sight.clock.is_in_order() && !late;
+        if late {
+            self.ticks.reach_late(time);
+        }
+        let is_eager = self.ticks.is_eager(late);
         let may_run = is_eager && !waits && work.may_run();
         if is_eager && !waits && !may_run {
             self.postpone(work);
@@ -249,12 +253,12 @@ impl State {
                 return;
             }
             if waits && is_eager {
-                self.ticks.decided();
+                self.ticks.decided(late);
                 return self.schedule(work, next);
             }
             return self.schedule(work, tick_from(next));
         }
-        self.ticks.decided();
+        self.ticks.decided(late);
         self.keep(work, sight, fresh);
         let now = self.reached_us;
         self.run(work, Moment { now, since: now, due: now }, None, matches);

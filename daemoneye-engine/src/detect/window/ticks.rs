@@ -12,11 +12,13 @@ pub(super) struct Ticks {
     postponed: bool,
     /// A span of event time, and how many of its rows were decided as they came.
     eager: (i64, u32),
+    /// The same of rows that are late: of those that go on behind a step back, time goes on by itself.
+    late: (i64, u32),
 }
 
 impl Default for Ticks {
     fn default() -> Self {
-        Self { due: BTreeSet::new(), postponed: false, eager: (i64::MIN, 0) }
+        Self { due: BTreeSet::new(), postponed: false, eager: (i64::MIN, 0), late: (i64::MIN, 0) }
     }
 }
 
@@ -83,14 +85,27 @@ impl Ticks {
         is_new
     }
 
+    /// Late events have come as far. What lies between two others begins no new span.
+    pub(super) const fn reach_late(&mut self, time_us: i64) {
+        let span = time_us.div_euclid(EAGER_US);
+        if span > self.late.0 {
+            self.late = (span, 0);
+        }
+    }
+
+    const fn span(&mut self, late: bool) -> &mut (i64, u32) {
+        if late { &mut self.late } else { &mut self.eager }
+    }
+
     /// Whether a row of this span may still be decided as it comes.
-    pub(super) const fn is_eager(&self) -> bool {
-        self.eager.1 < EAGER_RUNS
+    pub(super) const fn is_eager(&mut self, late: bool) -> bool {
+        self.span(late).1 < EAGER_RUNS
     }
 
     /// One was.
-    pub(super) const fn decided(&mut self) {
-        self.eager.1 = self.eager.1.saturating_add(1);
+    pub(super) const fn decided(&mut self, late: bool) {
+        let span = self.span(late);
+        span.1 = span.1.saturating_add(1);
     }
 }
 

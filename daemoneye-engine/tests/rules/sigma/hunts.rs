@@ -275,11 +275,21 @@ fn a_time_at_which_nothing_happened_is_no_moment() {
 fn late_lines_of_a_step_back_are_decided_as_they_come() {
     let rule = "id: 7e8a0a3e-2f5d-4c6e-9d0f-1a2b3c4d5e6f\nname: three\nseverity: low\nsql: |\n  SELECT user, count(*) AS n FROM process_events \
                 WHERE command_line = 'a' AND time > now() - INTERVAL '1 hour' GROUP BY user HAVING count(*) = 3\n";
-    // Two logs of fifty minutes; only the second has what the rule is about, five times.
+    // Two logs of fifty minutes; only the second has what the rule is about, five times of each of four users.
     let first = (0..300).map(|ten| at_second(ten * 10, "c"));
-    let second = (0..300).map(|ten| at_second(ten * 10, if (100..105).contains(&ten) { "a" } else { "c" }));
+    let second = (0..300).map(|ten| {
+        let is_meant = (100..180).contains(&ten) && ten % 20 < 5;
+        let mut event = at_second(ten * 10, if is_meant { "a" } else { "c" });
+        event["User"] = json!(format!("user {}", ten / 20));
+        event
+    });
     let events: Vec<Value> = first.chain(second).collect();
     let (found, hunt) = hunted(&[("x.yaml", rule)], &events, 4_096);
-    assert_eq!(found.iter().map(|(_, line)| *line).collect::<Vec<_>>(), [402], "{:?}", hunt.shortfalls());
+    assert_eq!(
+        found.iter().map(|(_, line)| *line).collect::<Vec<_>>(),
+        [402, 422, 442, 462],
+        "{:?}",
+        hunt.shortfalls()
+    );
     assert!(hunt.shortfalls().iter().any(|told| told.contains("went back 1 times")), "{:?}", hunt.shortfalls());
 }
