@@ -5,14 +5,15 @@
 
 use super::session::Batches;
 use datafusion::arrow::compute::SortOptions;
+use datafusion::arrow::datatypes::{DataType, Schema};
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::{Column as Name, JoinType, NullEquality, Result};
 use datafusion::logical_expr::{Aggregate, Expr, ExprSchemable as _, LogicalPlan, LogicalPlanBuilder};
-use datafusion::physical_expr::expressions::Column;
+use datafusion::physical_expr::expressions::{CastExpr, Column};
 use datafusion::physical_expr::{LexOrdering, PhysicalExpr, PhysicalExprRef, PhysicalSortExpr};
 use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::coalesce_partitions::CoalescePartitionsExec;
-use datafusion::physical_plan::joins::{HashJoinExec, SortMergeJoinExec};
+use datafusion::physical_plan::joins::{HashJoinExec, JoinOn, SortMergeJoinExec};
 use datafusion::physical_plan::limit::LocalLimitExec;
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
@@ -99,8 +100,8 @@ pub(crate) fn gathers_first(plan: &Arc<dyn ExecutionPlan>) -> bool {
 pub(crate) fn spilling(plan: Arc<dyn ExecutionPlan>) -> Result<Arc<dyn ExecutionPlan>> {
     // From above, as a merged join has an order that the joins over it would be taken to rely on.
     plan.transform_down(|node| {
-        if let Some(join) = mergeable(&node) {
-            return Ok(Transformed::yes(merged(join)?));
+        if let Some((join, keys)) = mergeable(&node) {
+            return Ok(Transformed::yes(merged(join, keys)?));
         }
         let Some((sort, first)) = many_first(&node) else { return Ok(Transformed::no(node)) };
         let whole: Arc<dyn ExecutionPlan> = Arc::new(sort.with_fetch(None));
@@ -115,30 +116,41 @@ fn many_first(node: &Arc<dyn ExecutionPlan>) -> Option<(&SortExec, usize)> {
     sort.fetch().filter(|first| *first > FIRST).map(|first| (sort, first))
 }
 
-/// A join that may be merged. Not one on whose order something above it may rely, nor a NOT IN to which one NULL is an answer, which
-/// merging does not know, nor one by real numbers, of which sorting knows two zeros.
-fn mergeable(node: &Arc<dyn ExecutionPlan>) -> Option<&HashJoinExec> {
+/// A join that may be merged, and its keys. Not one on whose order something above it may rely, nor a NOT IN to which one NULL is an
+/// answer, which merging does not know.
+fn mergeable(node: &Arc<dyn ExecutionPlan>) -> Option<(&HashJoinExec, JoinOn)> {
     let join = node.downcast_ref::<HashJoinExec>()?;
-    let schema = join.left().schema();
-    let is_real = |key: &PhysicalExprRef| key.data_type(&schema).map_or(true, |kind| kind.is_floating());
-    let may = !join.null_aware && node.output_ordering().is_none() && !join.on().iter().any(|(key, _)| is_real(key));
-    may.then_some(join)
+    let may = !join.null_aware && node.output_ordering().is_none();
+    let [left, right] = [join.left(), join.right()].map(|side| side.schema());
+    let pair = |(a, b): &(PhysicalExprRef, PhysicalExprRef)| {
+        let (a, b) = (comparable(a, &left)?, comparable(b, &right)?);
+        (a.data_type(&left).ok()? == b.data_type(&right).ok()?).then_some((a, b))
+    };
+    let keys = may.then(|| join.on().iter().map(pair).collect::<Option<JoinOn>>())??;
+    Some((join, keys))
 }
 
-fn merged(join: &HashJoinExec) -> Result<Arc<dyn ExecutionPlan>> {
-    let keys = join.on();
+/// The key as merging joins compare it, and not with an error: of times with a zone what they count, of values in a dictionary the
+/// values. Not real numbers, of which sorting knows two zeros.
+fn comparable(key: &PhysicalExprRef, schema: &Schema) -> Option<PhysicalExprRef> {
+    let as_kind = |kind| Some(Arc::new(CastExpr::new(Arc::clone(key), kind, None)) as PhysicalExprRef);
+    match key.data_type(schema).ok()? {
+        DataType::Timestamp(_, Some(_)) => as_kind(DataType::Int64),
+        DataType::Dictionary(_, values) if values.is_string() => as_kind(*values),
+        kind if kind.is_integer() || kind.is_string() || kind.is_binary() => Some(Arc::clone(key)),
+        DataType::Boolean | DataType::Timestamp(_, None) | DataType::Date32 | DataType::Decimal128(..) => {
+            Some(Arc::clone(key))
+        }
+        _ => None,
+    }
+}
+
+fn merged(join: &HashJoinExec, keys: JoinOn) -> Result<Arc<dyn ExecutionPlan>> {
     let left = sorted(join.left(), keys.iter().map(|(left, _)| left))?;
     let right = sorted(join.right(), keys.iter().map(|(_, right)| right))?;
     let (filter, orders) = (join.filter().cloned(), vec![ORDER; keys.len()]);
-    let merged = SortMergeJoinExec::try_new(
-        left,
-        right,
-        keys.to_vec(),
-        filter,
-        *join.join_type(),
-        orders,
-        join.null_equality(),
-    )?;
+    let merged =
+        SortMergeJoinExec::try_new(left, right, keys, filter, *join.join_type(), orders, join.null_equality())?;
     let merged: Arc<dyn ExecutionPlan> = Arc::new(merged);
     let schema = merged.schema();
     let column = |at: &usize| {

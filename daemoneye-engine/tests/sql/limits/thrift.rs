@@ -57,6 +57,26 @@ async fn joins_beyond_the_memory_are_merged_from_the_disk_and_right() {
 }
 
 #[tokio::test]
+async fn joins_by_a_time_beyond_the_memory_are_right() {
+    let (_dir, store) = filled(60);
+    let enough = engine(&store, patient());
+    for (sql, kept) in [("a.time = b.time", "EXISTS"), ("a.time = b.time AND a.entity_id = b.entity_id", "NOT EXISTS")]
+    {
+        let sql = format!(
+            "SELECT count(*), max(a.command_line) FROM process_events AS a WHERE {kept} (SELECT 1 FROM process_events AS b \
+             WHERE {sql} AND a.command_line || a.seq <= b.command_line || b.seq)"
+        );
+        let right = ask(&enough, &sql).await;
+        assert_eq!((right.degraded().len(), right.rows.len()), (0, 1), "{sql}");
+        let scarce = scarce(&store, 7 * MIB, 1);
+        assert!(operators(&scarce, &sql).await.contains("SortMergeJoin"), "{sql}");
+        let answer = ask(&scarce, &sql).await;
+        assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{sql}");
+        assert_eq!(answer.rows, right.rows, "{sql}");
+    }
+}
+
+#[tokio::test]
 async fn many_first_rows_of_an_order_are_sorted_where_they_do_not_fit() {
     let (_dir, store) = filled(30);
     const FIRST: &str =
