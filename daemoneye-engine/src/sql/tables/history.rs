@@ -100,7 +100,8 @@ impl History {
     fn asks(&self, filter: &Expr) -> bool {
         self.table == HistoryTable::ProcessEvents
             && self.view.is_spread()
-            && filter.column_refs().iter().all(|column| column.name == TIME)
+            && matches!(Vec::from_iter(filter.column_refs()).as_slice(), [column] if column.name == TIME)
+            && !filter.contains_outer()
     }
 
     /// Whether each file and each batch in memory has only rows that pass the filter, or none.
