@@ -14,7 +14,7 @@ pub(crate) struct Readers(pub(crate) usize);
 /// Row groups from which on a second reader is worth waking.
 const MIN_GROUPS: usize = 3;
 /// Pieces for each of the readers that share them: whoever is done takes the next, so all end about a piece apart.
-const PIECES: usize = 8;
+const PIECES: usize = 16;
 /// Row groups from which on a piece is worth opening its file once more: some 85 µs.
 const PIECE_GROUPS: usize = 4;
 
@@ -122,7 +122,10 @@ mod tests {
         let groups = read(shared(&files, 2));
         assert_eq!(groups.len(), 2);
         let pieces = groups.concat();
-        assert!(pieces.iter().all(|(_, groups)| groups.len() <= 100_usize.div_ceil(2 * PIECES)), "{pieces:?}");
+        assert!(
+            pieces.iter().all(|(_, groups)| groups.len() <= 100_usize.div_ceil(2 * PIECES).max(PIECE_GROUPS)),
+            "{pieces:?}"
+        );
         let mut all: Vec<_> =
             pieces.iter().flat_map(|(file, groups)| groups.iter().map(move |at| (file, *at))).collect();
         all.sort();
