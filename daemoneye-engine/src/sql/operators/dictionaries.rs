@@ -23,7 +23,7 @@ use std::sync::Arc;
 
 /// Text of a dictionary.
 pub(super) fn dictionary() -> DataType {
-    DataType::Dictionary(Box::new(DataType::Int32), Box::new(DataType::Utf8))
+    DataType::Dictionary(Box::new(DataType::UInt32), Box::new(DataType::Utf8))
 }
 
 /// Whether both are one dictionary: batches of a row group share it.

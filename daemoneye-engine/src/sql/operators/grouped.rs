@@ -8,7 +8,7 @@ use super::dictionaries;
 use super::inside;
 use super::passing::{Passage, through};
 use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, DictionaryArray, StringArray, StringViewArray};
-use datafusion::arrow::datatypes::{DataType, Int32Type};
+use datafusion::arrow::datatypes::{DataType, UInt32Type};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{DataFusionError, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -161,7 +161,7 @@ impl Groups {
     }
 
     fn add(&mut self, batch: &RecordBatch) -> Result<()> {
-        let keys = batch.columns().get(self.column).and_then(|column| column.as_dictionary_opt::<Int32Type>());
+        let keys = batch.columns().get(self.column).and_then(|column| column.as_dictionary_opt::<UInt32Type>());
         let keys = keys.ok_or_else(|| DataFusionError::Internal("a group is no dictionary".to_owned()))?;
         self.number(keys)?;
         let aggregate = Arc::clone(&self.aggregate);
@@ -178,7 +178,7 @@ impl Groups {
     }
 
     /// The group of each row.
-    fn number(&mut self, keys: &DictionaryArray<Int32Type>) -> Result<()> {
+    fn number(&mut self, keys: &DictionaryArray<UInt32Type>) -> Result<()> {
         let values = keys.values().as_string_opt::<i32>();
         let values = values.ok_or_else(|| DataFusionError::Internal("a group is no text".to_owned()))?;
         let mut known = match self.dictionary.take() {

@@ -9,7 +9,7 @@ use super::passing::{Passage, through};
 use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, StringArray, StringViewArray};
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, Int32Type, Int64Type};
+use datafusion::arrow::datatypes::{DataType, UInt32Type, Int64Type};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{JoinType, NullEquality, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
@@ -296,7 +296,7 @@ struct Sieve {
 
 impl Sieve {
     fn passing(&mut self, keys: &Keys, column: &ArrayRef) -> Option<BooleanBuffer> {
-        let Some(rows) = column.as_dictionary_opt::<Int32Type>() else { return keys.may_have(column) };
+        let Some(rows) = column.as_dictionary_opt::<UInt32Type>() else { return keys.may_have(column) };
         let values = rows.values().as_string_opt::<i32>()?;
         if !self.met.as_ref().is_some_and(|(met, _)| dictionaries::same(met, values)) {
             let may = values.iter().map(|value| value.is_some_and(|value| keys.whole.has(ending(value))));
