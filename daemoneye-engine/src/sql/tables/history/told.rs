@@ -8,9 +8,9 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::parquet::file::metadata::ParquetMetaData;
 
-/// Files of one scan whose footers are looked at while it is planned: a month in days and a day in hours. The scan reads
-/// the same footers, and has them from the cache.
-pub(super) const MAX_FILES: usize = 64;
+/// Files of one scan whose footers are looked at while it is planned: a month in days, a day in hours and an hour in minutes, as
+/// segments are before they are merged. The scan reads the same footers, and has them from the cache.
+pub(super) const MAX_FILES: usize = 128;
 
 /// The file with its columns told, if they are those of the table as this build writes it.
 pub(super) fn with_columns(file: PartitionedFile, table: &str, footer: &ParquetMetaData) -> PartitionedFile {
