@@ -57,7 +57,8 @@ pub struct StoreFigures {
     pub segments: Vec<LevelFigures>,
     /// By table, the largest column first.
     pub columns: Vec<ColumnFigures>,
-    /// Segments of which the columns could not be read; `data fsck` says why.
+    /// Segments that no query reads, whose columns are in no figure: set aside as damaged, or without a footer that can be read.
+    /// `data fsck` says why.
     pub unreadable_segments: u64,
     /// Rows in memory only.
     pub open_rows: u64,
@@ -120,6 +121,7 @@ impl Store {
     pub fn figures(&self) -> Result<StoreFigures, StoreError> {
         // Held, so that no file goes while its footer is read.
         let _pinned = self.every_file()?;
+        let aside = self.held.read().map_err(|_| StoreError::LockPoisoned)?.damaged_segments();
         let stats = self.stats()?;
         let (mut levels, mut columns) = (BTreeMap::new(), BTreeMap::new());
         let mut rows_of: BTreeMap<String, u64> = BTreeMap::new();
@@ -132,7 +134,9 @@ impl Store {
             let level: &mut LevelFigures = levels.entry((table.clone(), row.level)).or_default();
             add(level, &table, row.level, (row.rows, row.bytes), (row.first_us, row.last_us));
             let rows = row.rows;
-            match columns_of(&dir.join(&row.file)) {
+            let path = dir.join(&row.file);
+            let is_aside = aside.iter().any(|damaged| damaged.path == path);
+            match columns_of(&path).filter(|_| !is_aside) {
                 Some(found) => {
                     let sum = rows_of.entry(table.clone()).or_default();
                     *sum = sum.saturating_add(rows);

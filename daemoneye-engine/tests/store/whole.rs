@@ -193,6 +193,15 @@ fn figures_add_up_to_what_lies_on_the_disk() {
     assert!(figures.columns.is_sorted_by(|a, b| a.bytes >= b.bytes));
     assert_eq!(figures.watermarks.len(), 1);
     assert_eq!(figures.bytes, bytes + figures.state_bytes);
+    assert_eq!(figures.unreadable_segments, 0);
+    let paths = parquet(&dir.path().join("segments"));
+    let mut changed = std::fs::read(&paths[0]).unwrap();
+    changed[40] ^= 1;
+    std::fs::write(&paths[0], changed).unwrap();
+    store.check_segments().unwrap();
+    let figures = store.figures().unwrap();
+    assert_eq!(figures.unreadable_segments, 1, "its footer is whole");
+    assert!(figures.columns.iter().map(|column| column.bytes).sum::<u64>() < of_columns);
 }
 
 #[test]

@@ -9,7 +9,7 @@ use super::passing::{Passage, through};
 use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BooleanArray, StringArray, StringViewArray};
 use datafusion::arrow::buffer::BooleanBuffer;
 use datafusion::arrow::compute::filter_record_batch;
-use datafusion::arrow::datatypes::{DataType, UInt32Type, Int64Type};
+use datafusion::arrow::datatypes::{DataType, Int64Type, UInt32Type};
 use datafusion::arrow::record_batch::RecordBatch;
 use datafusion::common::{JoinType, NullEquality, Result};
 use datafusion::execution::memory_pool::{MemoryConsumer, MemoryReservation};
