@@ -274,6 +274,41 @@ async fn a_range_of_time_that_cuts_through_files_says_the_same_on_several_thread
 }
 
 #[tokio::test]
+async fn a_condition_of_which_planning_leaves_no_column_is_asked_all_the_same() {
+    let (_dir, store) = filled(20);
+    append(&store, 1, 1);
+    const T: &str = "'2026-01-31T12:00:01Z'";
+    for limits in [QueryLimits { threads: 2, spread_rows: 0, ..patient() }, QueryLimits { threads: 1, ..patient() }] {
+        let engine = engine(&store, limits);
+        for (inner, condition) in [
+            ("time AS t, 5 AS x", format!("(t > {T} AND x = 6) IS TRUE")),
+            ("time AS t, 5 AS x", format!("(t > {T} AND x = 6) OR (t < {T} AND x = 7)")),
+            ("time AS t, CAST(NULL AS TIMESTAMP) AS x", "t > x".to_owned()),
+            ("time AS t, NULL AS x", "t = x".to_owned()),
+            ("time AS t, NULL AS x", "t > x OR t < x".to_owned()),
+            (
+                "time AS t, TIMESTAMP '2027-01-01' AS lo, CAST(NULL AS TIMESTAMP) AS hi",
+                "t BETWEEN hi AND lo".to_owned(),
+            ),
+            (
+                "time AS t, TIMESTAMP '2026-01-31' AS lo, TIMESTAMP '2026-01-30' AS hi",
+                "t BETWEEN lo AND hi".to_owned(),
+            ),
+        ] {
+            let sql = format!("SELECT count(*) FROM (SELECT {inner} FROM process_events) AS d WHERE {condition}");
+            assert_eq!(ask(&engine, &sql).await.rows[0][0].kind, Some(Kind::Integer(0)), "{sql}");
+        }
+        let tagged = format!(
+            "SELECT k, count(*) FROM (SELECT time AS t, 'a' AS k FROM process_events UNION ALL SELECT time, 'b' FROM process_events) \
+             AS d WHERE (k = 'a' AND t > {T}) OR (k = 'c' AND t <= {T}) GROUP BY k"
+        );
+        let wanted = ask(&engine, &format!("SELECT 'a', count(*) FROM process_events WHERE time > {T}")).await;
+        let tagged = ask(&engine, &tagged).await;
+        assert!(tagged.rows == wanted.rows && !wanted.rows.is_empty(), "{:?}", tagged.rows);
+    }
+}
+
+#[tokio::test]
 async fn groups_of_one_column_of_text_are_counted_by_its_dictionary_and_say_the_same() {
     let (_dir, store) = filled(60);
     // Rows that no file has yet are groups too.

@@ -28,7 +28,7 @@ use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::record_batch::{RecordBatch, RecordBatchOptions};
 use datafusion::catalog::{Session, TableProvider};
 use datafusion::common::stats::Precision;
-use datafusion::common::{Result, Statistics};
+use datafusion::common::{Result, ScalarValue, Statistics};
 use datafusion::datasource::listing::PartitionedFile;
 use datafusion::datasource::memory::MemorySourceConfig;
 use datafusion::datasource::physical_plan::parquet::metadata::DFParquetMetadata;
@@ -39,6 +39,7 @@ use datafusion::execution::object_store::ObjectStoreUrl;
 use datafusion::logical_expr::{Expr, TableProviderFilterPushDown, TableType};
 use datafusion::parquet::file::metadata::ParquetMetaData;
 use datafusion::physical_plan::ExecutionPlan;
+use datafusion::physical_plan::empty::EmptyExec;
 use datafusion::physical_plan::union::UnionExec;
 use datafusion::prelude::SessionConfig;
 use std::collections::BTreeSet;
@@ -95,12 +96,18 @@ impl History {
         }
     }
 
-    /// Whether a scan asks this condition by itself, of the rows that it does not hold for anyway: whatever is asked of the time alone, as
-    /// the planner may write it otherwise before the scan has it.
+    /// Whether a scan says that it asks this condition by itself, so that nobody asks it behind the scan.
     fn asks(&self, filter: &Expr) -> bool {
+        self.view.is_spread() && self.owes(filter) && !filter.column_refs().is_empty()
+    }
+
+    /// Whether a scan has to ask this condition, because it may be one of which it has said so: what the planner has made of it since
+    /// may have no column any more (of `time > NULL` nothing is left but NULL).
+    fn owes(&self, filter: &Expr) -> bool {
+        let columns = filter.column_refs();
         self.table == HistoryTable::ProcessEvents
-            && self.view.is_spread()
-            && matches!(Vec::from_iter(filter.column_refs()).as_slice(), [column] if column.name == TIME)
+            && (self.view.is_spread() || columns.is_empty())
+            && columns.iter().all(|column| column.name == TIME)
             && !filter.contains_outer()
     }
 
@@ -256,6 +263,11 @@ fn times(batch: &RecordBatch) -> Option<(i64, i64)> {
     if times.null_count() > 0 { None } else { min(times).zip(max(times)) }
 }
 
+/// Whether no row passes a condition, of which planning has left a value.
+fn is_never(condition: &Expr) -> bool {
+    matches!(condition, Expr::Literal(value, _) if value.is_null() || *value == ScalarValue::Boolean(Some(false)))
+}
+
 /// The files for the readers that there are, each with about the same share of the work, and whether they lie in order.
 fn spread(files: Vec<PartitionedFile>, config: &SessionConfig) -> (Vec<FileGroup>, bool) {
     let readers = config.target_partitions();
@@ -300,6 +312,11 @@ impl TableProvider for History {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
+        if filters.iter().any(is_never) {
+            let columns = projection
+                .map_or_else(|| Ok(Arc::clone(&self.schema)), |kept| self.schema.project(kept).map(Arc::new))?;
+            return Ok(Arc::new(EmptyExec::new(columns)));
+        }
         let ranges = Ranges::of(self.table, filters);
         let snapshot = self.view.snapshot()?;
         self.view.note_damage(self.table, ranges.told)?;
@@ -323,7 +340,7 @@ impl TableProvider for History {
         let left: BTreeSet<&str> = files.iter().map(|file| file.object_meta.location.as_ref()).collect();
         let is_left = |segment: &&Arc<SegmentFile>| self.inside(segment).is_some_and(|inside| left.contains(inside));
         wanted().filter(is_left).for_each(|segment| self.view.reads(segment));
-        if filters.iter().any(|filter| self.asks(filter) && !self.settles(&snapshot, filter)) {
+        if filters.iter().any(|filter| self.owes(filter) && !self.settles(&snapshot, filter)) {
             return self.asked(state, &snapshot, files, rows, projection, filters).await;
         }
         let open = self.open(&snapshot, ranges.told, projection)?;

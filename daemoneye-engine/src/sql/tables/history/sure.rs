@@ -51,7 +51,7 @@ impl History {
         projection: Option<&Vec<usize>>,
         filters: &[Expr],
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        let (own, others): (Vec<Expr>, Vec<Expr>) = filters.iter().cloned().partition(|filter| self.asks(filter));
+        let (own, others): (Vec<Expr>, Vec<Expr>) = filters.iter().cloned().partition(|filter| self.owes(filter));
         let [sure, cut] = self.parts(state, files, &own).await?;
         let mut inputs = Vec::new();
         let rows = if sure.files.is_empty() { rows } else { cut.passing(filters) };
