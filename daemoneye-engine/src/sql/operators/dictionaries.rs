@@ -15,6 +15,7 @@ use datafusion::datasource::physical_plan::{
 use datafusion::datasource::source::DataSourceExec;
 use datafusion::logical_expr::Operator;
 use datafusion::physical_expr::expressions::{BinaryExpr, Column, Literal};
+use datafusion::physical_expr::projection::ProjectionExpr;
 use datafusion::physical_expr::utils::collect_columns;
 use datafusion::physical_expr::{PhysicalExpr, conjunction_opt, split_conjunction};
 use datafusion::physical_plan::ExecutionPlan;
@@ -102,8 +103,12 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     fn of(plan: &'a Arc<dyn ExecutionPlan>) -> Option<Self> {
         let (config, source) = plan.downcast_ref::<DataSourceExec>()?.downcast_to_file_source::<ParquetSource>()?;
-        let columns = source.projection()?.iter().map(|column| Some(column.expr.downcast_ref::<Column>()?.index()));
-        let read = columns.collect::<Option<_>>()?;
+        // One that goes by another name than in the table would lose it.
+        let index = |column: &ProjectionExpr| {
+            let read = column.expr.downcast_ref::<Column>()?;
+            (read.name() == column.alias).then(|| read.index())
+        };
+        let read = source.projection()?.iter().map(index).collect::<Option<_>>()?;
         let filter = source.filter();
         let terms = filter.iter().flat_map(split_conjunction).cloned().collect();
         Some(Self { config, source, read, terms })
