@@ -5,6 +5,7 @@
 //! It compares what stands before `IN`, and makes lists of `=`, `LIKE` and `CASE` as it goes. So while it simplifies, each question names
 //! its columns through a function of its own that changes nothing: it simplifies each, and sees no two that ask the same.
 
+use super::once::Once;
 use datafusion::arrow::datatypes::{DataType, FieldRef};
 use datafusion::common::tree_node::{Transformed, TreeNode as _};
 use datafusion::common::{Result, internal_err};
@@ -58,7 +59,7 @@ impl OptimizerRule for Around {
     }
 }
 
-/// The optimizer's rules, where it forgets no NULL.
+/// The optimizer's rules, where it forgets no NULL and finds no value of a list twice.
 pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
     let mut rules: Vec<Arc<dyn OptimizerRule + Send + Sync>> = Vec::new();
     for rule in Optimizer::new().rules {
@@ -68,6 +69,7 @@ pub(crate) fn rules() -> Vec<Arc<dyn OptimizerRule + Send + Sync>> {
             rules.push(rule);
         }
     }
+    rules.push(Arc::new(Once));
     rules
 }
 

@@ -5,6 +5,7 @@
 //! one SELECT over our tables with our functions, or it is refused with its position and what to write instead. Nothing
 //! here writes, reads a file by name, or waits without a bound.
 
+mod absent;
 mod allowance;
 pub(crate) mod arithmetic;
 mod check;
@@ -26,6 +27,7 @@ mod memo;
 pub(crate) mod names;
 mod niceness;
 mod numbers;
+mod once;
 mod operators;
 mod pages;
 mod params;

@@ -1,12 +1,13 @@
 //! DataFusion set up with nothing but our tables and functions: no catalog of its own, no information_schema, no table
 //! functions, no file formats, no URLs as tables, no disk but the scratch directory.
 
+use super::absent::Absent;
 use super::allowance::Allowance;
 use super::coerce::Coerce;
 use super::functions::{FUNCTIONS, Operators};
 use super::settle::Settle;
 use super::tables::{Readers, TABLES, table_columns};
-use super::{Checked, QueryError, SqlRefusal, check, members, plan};
+use super::{Checked, QueryError, SqlRefusal, check, members, once, plan};
 use crate::schema::read_schema;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::record_batch::RecordBatch;
@@ -69,8 +70,9 @@ pub(crate) fn with_tables(
         .with_runtime_env(runtime)
         .with_catalog_list(Arc::new(catalogs))
         .with_expr_planners(planners)
-        .with_analyzer_rules(vec![Arc::new(Coerce::new()), Arc::new(Settle { allowance })])
+        .with_analyzer_rules(vec![Arc::new(Coerce::new()), Arc::new(Absent), Arc::new(Settle { allowance })])
         .with_optimizer_rules(members::rules())
+        .with_physical_optimizer_rules(once::rules())
         .with_scalar_functions(FUNCTIONS.scalar.clone())
         .with_aggregate_functions(FUNCTIONS.aggregate.clone())
         .with_window_functions(FUNCTIONS.window.clone())

@@ -216,6 +216,10 @@ async fn what_gathers_many_rows_is_spread_over_threads_and_says_the_same() {
         "SELECT c.name, count(*) FROM process_events AS c JOIN process_events AS p ON c.parent_entity_id = p.entity_id \
          WHERE p.event_type = 'start' AND c.event_type = 'start' GROUP BY 1 ORDER BY 1",
         "SELECT DISTINCT parent_name FROM process_events ORDER BY 1",
+        "SELECT count(*), max(l.v) FROM process_events AS a JOIN (SELECT parent_name AS v, seq FROM process_events \
+         WHERE event_type = 'start' AND seq < 50) AS l ON l.v = a.parent_name AND l.seq < a.seq",
+        "SELECT count(*) FROM process_events AS a WHERE parent_name IN (SELECT name FROM process_events WHERE event_type = 'start')",
+        "SELECT count(*) FROM process_events AS a WHERE EXISTS (SELECT 1 FROM process_events AS b WHERE b.name = a.parent_name)",
         "SELECT c.command_line, c.seq FROM process_events AS c JOIN process_events AS p ON c.parent_entity_id = p.entity_id \
          WHERE p.event_type = 'start' AND p.seq < 40 AND c.event_type = 'start' ORDER BY 2",
     ] {
@@ -306,6 +310,61 @@ async fn a_condition_of_which_planning_leaves_no_column_is_asked_all_the_same() 
         let tagged = ask(&engine, &tagged).await;
         assert!(tagged.rows == wanted.rows && !wanted.rows.is_empty(), "{:?}", tagged.rows);
     }
+}
+
+#[tokio::test]
+async fn what_is_absent_from_a_list_is_so_with_null_and_beside_or() {
+    let (_dir, store) = filled(1);
+    for limits in [QueryLimits { threads: 2, spread_rows: 0, ..patient() }, QueryLimits { threads: 1, ..patient() }] {
+        let engine = engine(&store, limits);
+        for (value, listed) in [("a.exit_code", "exit_code"), ("nullif(a.name, 'cat')", "parent_name")] {
+            for list in [
+                "b.seq < 300",
+                "b.seq < 300 AND {y} IS NOT NULL",
+                "b.seq < 0",
+                "b.event_type = 'start' AND b.seq > 990",
+                "b.pid = a.pid",
+                "b.name = a.name AND {y} IS NOT NULL",
+                "b.seq < a.seq AND b.seq > a.seq - 3",
+            ] {
+                let list = list.replace("{y}", &format!("b.{listed}"));
+                let rows = format!("FROM process_events AS b WHERE {list}");
+                let is_in = format!("{value} IN (SELECT b.{listed} {rows})");
+                let not_in = format!("{value} NOT IN (SELECT b.{listed} {rows})");
+                let met = format!("EXISTS (SELECT 1 {rows} AND b.{listed} = {value})");
+                let absent = format!("NOT EXISTS (SELECT 1 {rows} AND (b.{listed} = {value}) IS NOT FALSE)");
+                for (asked, said) in [
+                    (not_in.clone(), absent.clone()),
+                    (format!("NOT ({is_in})"), absent.clone()),
+                    (format!("{not_in} AND a.seq > 500"), format!("{absent} AND a.seq > 500")),
+                    (format!("{not_in} OR a.pid % 2 = 0"), format!("{absent} OR a.pid % 2 = 0")),
+                    (format!("NOT ({is_in} OR a.pid % 2 = 0)"), format!("{absent} AND a.pid % 2 <> 0")),
+                    (format!("NOT ({not_in})"), met.clone()),
+                    (format!("NOT ({not_in} AND a.pid % 2 = 0)"), format!("{met} OR a.pid % 2 <> 0")),
+                ] {
+                    let count =
+                        |condition| format!("SELECT count(*), max(a.seq) FROM process_events AS a WHERE {condition}");
+                    let (asked, said) = (count(asked), count(said));
+                    assert_eq!(ask(&engine, &asked).await.rows, ask(&engine, &said).await.rows, "{asked}");
+                }
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_is_absent_from_a_list_is_found_among_more_rows_than_fit() {
+    let (_dir, store) = filled(60);
+    let (enough, scarce) = (
+        engine(&store, patient()),
+        engine(&store, QueryLimits { memory_bytes: 4 * MIB, threads: 2, spread_rows: 0, ..patient() }),
+    );
+    let new = "SELECT count(*), max(command_line) FROM process_events WHERE command_line NOT IN \
+               (SELECT command_line FROM process_events WHERE seq < 1000)";
+    let (right, answer) = (ask(&enough, new).await, ask(&scarce, new).await);
+    assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()));
+    assert_eq!(answer.rows, right.rows);
+    assert!(!matches!(right.rows[0][0].kind, Some(Kind::Integer(0))));
 }
 
 #[tokio::test]
@@ -426,7 +485,7 @@ async fn work_that_never_yields_ends_with_its_deadline_and_frees_the_thread() {
     let engine = engine(&store, QueryLimits { concurrent: 1, ..patient() });
     for sql in [
         BARREN,
-        "SELECT count(*) FROM process_events AS a WHERE EXISTS (SELECT 1 FROM process_events AS b WHERE a.event_type = b.event_type)",
+        "SELECT count(*) FROM process_events AS a WHERE EXISTS (SELECT 1 FROM process_events AS b WHERE a.event_type = b.event_type AND a.seq + b.seq < 0)",
         "SELECT count(*) FROM process_events AS a WHERE NOT EXISTS (SELECT 1 FROM process_events AS b \
          WHERE a.event_type = b.event_type AND a.command_line || b.command_line ~ 'no such command')",
         "SELECT count(*) FROM process_events AS a JOIN process_events AS b \

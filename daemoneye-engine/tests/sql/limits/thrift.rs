@@ -41,7 +41,8 @@ async fn joins_beyond_the_memory_are_merged_from_the_disk_and_right() {
             let scarce = scarce(&store, 12 * MIB, threads);
             let (right, answer) = (ask(&enough, sql).await, ask(&scarce, sql).await);
             let merged = operators(&scarce, sql).await.contains("SortMergeJoin");
-            assert!(merged || sql.contains("EXISTS"), "{sql}");
+            // Of what is in a list or not each value is kept once.
+            assert!(merged || sql.contains("EXISTS") || sql.contains(" IN ("), "{sql}");
             assert_eq!((right.degraded().len(), right.rows.len()), (0, 1), "{sql}");
             assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()), "{sql}");
             assert_eq!(answer.rows, right.rows, "{sql}");
