@@ -4,14 +4,14 @@
 //! unknown answer for true. No row is absent from what has a NULL, NULL is absent only from nothing, and what is left is a join of
 //! what is not there.
 
-use datafusion::common::tree_node::{Transformed, TreeNode as _};
+use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
 use datafusion::common::{Column, DFSchema, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::functions_aggregate::expr_fn::count;
 use datafusion::logical_expr::expr::InSubquery;
 use datafusion::logical_expr::{
-    BinaryExpr, Expr, ExprSchemable as _, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit, not,
-    not_exists, scalar_subquery, when,
+    BinaryExpr, Distinct, Expr, ExprSchemable as _, Filter, LogicalPlan, LogicalPlanBuilder, Operator, Subquery, lit,
+    not, not_exists, scalar_subquery, when,
 };
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::Arc;
@@ -81,25 +81,24 @@ impl Lists<'_> {
     fn absent(&mut self, list: &InSubquery) -> Result<Option<Expr>> {
         let (value, listed) = (list.expr.as_ref(), &list.subquery);
         let may_be_null = |plan: &LogicalPlan| plan.schema().fields().first().is_some_and(|field| field.is_nullable());
-        let is_looked_up =
-            !value.exists(|expr| Ok(matches!(expr, Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_))))?;
-        if !is_looked_up || !(value.nullable(self.columns)? || may_be_null(&listed.subquery)) {
+        let looks_further = |expr: &Expr| {
+            let further = matches!(expr, Expr::OuterReferenceColumn(..) | Expr::ScalarSubquery(_) | Expr::Exists(_));
+            Ok(further || matches!(expr, Expr::InSubquery(_)))
+        };
+        if value.exists(looks_further)? || !(value.nullable(self.columns)? || may_be_null(&listed.subquery)) {
             return Ok(None);
         }
         let outer = self.outer(value)?;
         if !listed.outer_ref_columns.is_empty() {
             let Some(column) = listed.subquery.schema().columns().into_iter().next() else { return Ok(None) };
-            // Two of one name would be taken for one.
-            if value.column_refs().iter().any(|known| known.relation == column.relation) {
+            if !is_plain(&listed.subquery, value)? {
                 return Ok(None);
             }
             let met = Expr::Column(column).eq(outer).is_not_false();
             let met = LogicalPlanBuilder::from(Arc::clone(&listed.subquery)).filter(met)?.build()?;
             return Ok(Some(not_exists(Arc::new(met))));
         }
-        // Read twice, each reading could take other rows.
-        let takes_some = |node: &LogicalPlan| Ok(matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Window(_)));
-        if listed.subquery.exists(takes_some)? {
+        if takes_some(&listed.subquery)? {
             return Ok(None);
         }
         let (plan, column) = self.named(listed)?;
@@ -117,8 +116,14 @@ impl Lists<'_> {
 
     /// The list and its column, under a name of its own.
     fn named(&mut self, listed: &Subquery) -> Result<(LogicalPlanBuilder, Expr)> {
-        *self.count = self.count.saturating_add(1);
-        let list = format!("list {}", self.count);
+        let is_taken = |name: &str| self.columns.iter().any(|(of, _)| of.is_some_and(|of| of.table() == name));
+        let list = loop {
+            *self.count = self.count.saturating_add(1);
+            let list = format!("list {}", self.count);
+            if !is_taken(&list) {
+                break list;
+            }
+        };
         let columns = listed.subquery.schema().columns();
         let name = columns.first().map(|column| column.name.clone()).unwrap_or_default();
         let values = columns.into_iter().map(|column| Expr::Column(column).alias(name.as_str()));
@@ -137,4 +142,34 @@ impl Lists<'_> {
         });
         value.map(|value| value.data)
     }
+}
+
+/// Whether nothing but rows of one table and conditions on them make a list that looks at the row it is asked for: behind a number of rows,
+/// groups or a window its own condition would be asked too late, and of two columns of one name one would be taken for the other.
+fn is_plain(list: &LogicalPlan, value: &Expr) -> Result<bool> {
+    let of_value = value.column_refs();
+    let mut plain = true;
+    list.apply(|node| {
+        plain &= matches!(
+            node,
+            LogicalPlan::Projection(_)
+                | LogicalPlan::Filter(_)
+                | LogicalPlan::SubqueryAlias(_)
+                | LogicalPlan::TableScan(_)
+        );
+        plain &= !node.schema().iter().any(|(of, _)| of_value.iter().any(|column| column.relation.as_ref() == of));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(plain)
+}
+
+/// Whether a list that is read twice could have other rows each time.
+fn takes_some(list: &LogicalPlan) -> Result<bool> {
+    let mut some = false;
+    list.apply_with_subqueries(|node| {
+        some |=
+            matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(Distinct::On(_)));
+        Ok(TreeNodeRecursion::Continue)
+    })?;
+    Ok(some)
 }

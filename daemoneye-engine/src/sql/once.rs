@@ -78,7 +78,7 @@ impl PhysicalOptimizerRule for Once {
                     let kept = join.builder().with_partition_mode(PartitionMode::CollectLeft).build()?;
                     Ok(Transformed::yes(Arc::new(kept) as Arc<dyn ExecutionPlan>))
                 }
-                JoinType::LeftSemi | JoinType::LeftAnti if is_list(join.right()) => {
+                JoinType::LeftSemi | JoinType::LeftAnti if is_list(join.right()) && !join.null_aware => {
                     Ok(Transformed::yes(join.swap_inputs(PartitionMode::CollectLeft)?))
                 }
                 _ => Ok(Transformed::no(node)),

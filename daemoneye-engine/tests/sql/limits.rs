@@ -353,6 +353,31 @@ async fn what_is_absent_from_a_list_is_so_with_null_and_beside_or() {
 }
 
 #[tokio::test]
+async fn a_list_that_cannot_be_asked_otherwise_says_so_or_is_asked_as_it_was() {
+    let (_dir, store) = filled(1);
+    let engine = engine(&store, patient());
+    let all = "FROM process_events AS a WHERE a.exit_code NOT IN";
+    for list in [
+        "(SELECT b.exit_code FROM process_events AS b WHERE b.pid = a.pid LIMIT 1)",
+        "(SELECT count(b.exit_code) FROM process_events AS b WHERE b.ppid = a.pid)",
+        "(SELECT row_number() OVER (ORDER BY b.seq) FROM process_events AS b WHERE b.pid = a.pid)",
+        "(SELECT b.exit_code FROM process_events AS b JOIN process_events AS c ON b.pid = c.ppid WHERE b.pid = a.pid)",
+    ] {
+        let sql = format!("SELECT count(*) {all} {list}");
+        assert!(run(&engine, request(&sql)).await.is_err(), "{sql}");
+    }
+    let named = "SELECT count(*) FROM process_events AS \"list 1\" WHERE \"list 1\".exit_code NOT IN \
+                 (SELECT exit_code FROM process_events AS b WHERE exit_code <> 0)";
+    let plain = named.replace("\"list 1\"", "a");
+    let (named, plain) = (ask(&engine, named).await, ask(&engine, &plain).await);
+    assert!(named.rows == plain.rows && plain.rows[0][0].kind != Some(Kind::Integer(0)), "{:?}", named.rows);
+    let limited = "SELECT count(*) FROM (SELECT exit_code AS \"value of a list 0\" FROM process_events) AS a \
+                   WHERE \"value of a list 0\" NOT IN (SELECT exit_code AS \"value of a list 1\" FROM process_events \
+                   WHERE exit_code = 1 LIMIT 5)";
+    assert!(ask(&engine, limited).await.degraded().is_empty());
+}
+
+#[tokio::test]
 async fn what_is_absent_from_a_list_is_found_among_more_rows_than_fit() {
     let (_dir, store) = filled(60);
     let (enough, scarce) = (
