@@ -3,8 +3,7 @@
 //! Of rows that are there or not (`IN`, `EXISTS`) the planner keeps those that are asked about, all of them, and looks through as many as
 //! have the same value for every row of the list: `name IN (SELECT name …)` over two million events never ends.
 
-use datafusion::common::tree_node::Transformed;
-use datafusion::common::tree_node::{TransformedResult as _, TreeNode as _};
+use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::{Column, JoinType, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder};

@@ -130,13 +130,11 @@ fn mergeable(node: &Arc<dyn ExecutionPlan>) -> Option<(&HashJoinExec, JoinOn)> {
     Some((join, keys))
 }
 
-/// The key as merging joins compare it, and not with an error: of times with a zone what they count, of values in a dictionary the
-/// values. Not real numbers, of which sorting knows two zeros.
+/// The key as merging joins compare it, and not with an error: of times with a zone what they count. Not real numbers, of which sorting
+/// knows two zeros.
 fn comparable(key: &PhysicalExprRef, schema: &Schema) -> Option<PhysicalExprRef> {
-    let as_kind = |kind| Some(Arc::new(CastExpr::new(Arc::clone(key), kind, None)) as PhysicalExprRef);
     match key.data_type(schema).ok()? {
-        DataType::Timestamp(_, Some(_)) => as_kind(DataType::Int64),
-        DataType::Dictionary(_, values) if values.is_string() => as_kind(*values),
+        DataType::Timestamp(_, Some(_)) => Some(Arc::new(CastExpr::new(Arc::clone(key), DataType::Int64, None))),
         kind if kind.is_integer() || kind.is_string() || kind.is_binary() => Some(Arc::clone(key)),
         DataType::Boolean | DataType::Timestamp(_, None) | DataType::Date32 | DataType::Decimal128(..) => {
             Some(Arc::clone(key))

@@ -136,7 +136,8 @@ impl Store {
             let rows = row.rows;
             let path = dir.join(&row.file);
             let is_aside = aside.iter().any(|damaged| damaged.path == path);
-            match columns_of(&path).filter(|_| !is_aside) {
+            let found = if is_aside { None } else { columns_of(&path) };
+            match found {
                 Some(found) => {
                     let sum = rows_of.entry(table.clone()).or_default();
                     *sum = sum.saturating_add(rows);
