@@ -29,6 +29,7 @@ mod niceness;
 mod numbers;
 mod once;
 mod operators;
+mod outer;
 mod pages;
 mod params;
 mod patterns;

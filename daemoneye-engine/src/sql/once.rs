@@ -1,10 +1,10 @@
 //! Each value of a list once, and the list as what is kept in memory.
 //!
-//! Of rows that are there or not (`IN`, `EXISTS`) the planner keeps those that are asked about, all of them, and looks through as many as
+//! Of rows that are there or not (`IN`, `EXISTS`, also beside OR) the planner keeps those that are asked about, all of them, and looks through as many as
 //! have the same value for every row of the list: `name IN (SELECT name …)` over two million events never ends.
 
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
-use datafusion::common::{Column, JoinType, Result};
+use datafusion::common::{Column, JoinType, Result, TableReference};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::{Expr, Join, LogicalPlan, LogicalPlanBuilder};
 use datafusion::optimizer::optimizer::ApplyOrder;
@@ -45,16 +45,23 @@ impl OptimizerRule for Once {
     fn rewrite(&self, plan: LogicalPlan, config: &dyn OptimizerConfig) -> Result<Transformed<LogicalPlan>> {
         let LogicalPlan::Join(join) = &plan else { return Ok(Transformed::no(plan)) };
         let Some(turned) = turned(join.join_type).filter(|_| repeats(join)) else { return Ok(Transformed::no(plan)) };
-        let list = config.alias_generator().next("listed");
+        let list = match turned {
+            // The answer goes by the name of the list.
+            JoinType::RightMark => match join.schema.iter().last().and_then(|(of, _)| of.cloned()) {
+                Some(list) => list,
+                None => return Ok(Transformed::no(plan)),
+            },
+            _ => TableReference::bare(config.alias_generator().next("listed")),
+        };
         let names: Vec<String> = (0..join.on.len()).map(|key| format!("{VALUE}{key}")).collect();
         let values = join.on.iter().zip(&names).map(|((_, key), name)| key.clone().alias(name));
         let columns = || names.iter().map(|name| Expr::Column(Column::new_unqualified(name)));
         let once = LogicalPlanBuilder::from(Arc::clone(&join.right))
             .project(values.collect::<Vec<_>>())?
             .aggregate(columns(), Vec::<Expr>::new())?
-            .alias(list.as_str())?
+            .alias(list.clone())?
             .build()?;
-        let listed = names.iter().map(|name| Expr::Column(Column::new(Some(list.as_str()), name)));
+        let listed = names.iter().map(|name| Expr::Column(Column::new(Some(list.clone()), name)));
         let on = listed.zip(join.on.iter().map(|(asked, _)| asked.clone())).collect();
         let asked = Arc::clone(&join.left);
         let join =
@@ -73,11 +80,13 @@ impl PhysicalOptimizerRule for Once {
         plan.transform_up(|node| {
             let Some(join) = node.downcast_ref::<HashJoinExec>() else { return Ok(Transformed::no(node)) };
             match join.join_type() {
-                JoinType::RightSemi | JoinType::RightAnti if is_list(join.left()) => {
+                JoinType::RightSemi | JoinType::RightAnti | JoinType::RightMark if is_list(join.left()) => {
                     let kept = join.builder().with_partition_mode(PartitionMode::CollectLeft).build()?;
                     Ok(Transformed::yes(Arc::new(kept) as Arc<dyn ExecutionPlan>))
                 }
-                JoinType::LeftSemi | JoinType::LeftAnti if is_list(join.right()) && !join.null_aware => {
+                JoinType::LeftSemi | JoinType::LeftAnti | JoinType::LeftMark
+                    if is_list(join.right()) && !join.null_aware =>
+                {
                     Ok(Transformed::yes(join.swap_inputs(PartitionMode::CollectLeft)?))
                 }
                 _ => Ok(Transformed::no(node)),
@@ -100,6 +109,7 @@ const fn turned(of: JoinType) -> Option<JoinType> {
     match of {
         JoinType::LeftSemi => Some(JoinType::RightSemi),
         JoinType::LeftAnti => Some(JoinType::RightAnti),
+        JoinType::LeftMark => Some(JoinType::RightMark),
         _ => None,
     }
 }

@@ -33,8 +33,8 @@ pub(super) fn of_message(message: &str, query: &Query) -> Option<Location> {
         () if has("calls cannot be nested") => nested_aggregate(query),
         () if has("HAVING clause references") => selects(query, |select| select.having.as_ref().map(start)),
         () if has("UNION queries") => union(query),
-        () if has("return one column") => value_query(query, |_| true),
-        () if has("orrelated scalar subquery") || has("looks at the outer row") => value_query(query, names_outer),
+        () if has("return one column") => value_query(query),
+        () if has("orrelated scalar subquery") || has("looks at the outer row") => outer_query(query),
         () if has("SELECT DISTINCT") => sort_key(query, message),
         () if has("out of bounds") || has("with position") => position(query, message),
         () if has("While expanding wildcard") => star(query),
@@ -149,9 +149,20 @@ fn union(query: &Query) -> Option<Location> {
 }
 
 /// A query that stands for one value.
-fn value_query(query: &Query, fits: impl Fn(&Query) -> bool) -> Option<Location> {
+fn value_query(query: &Query) -> Option<Location> {
     first(query, |expr| match expr {
-        Expr::Subquery(query) | Expr::InSubquery { subquery: query, .. } if fits(query) => Some(start(query.as_ref())),
+        Expr::Subquery(query) | Expr::InSubquery { subquery: query, .. } => Some(start(query.as_ref())),
+        _ => None,
+    })
+}
+
+fn outer_query(query: &Query) -> Option<Location> {
+    first(query, |expr| match expr {
+        Expr::Subquery(query) | Expr::InSubquery { subquery: query, .. } | Expr::Exists { subquery: query, .. }
+            if names_outer(query) =>
+        {
+            Some(start(query.as_ref()))
+        }
         _ => None,
     })
 }

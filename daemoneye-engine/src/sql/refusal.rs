@@ -12,8 +12,10 @@ const MESSAGE_BYTES: usize = 400;
 /// How the engine begins to say that a number is beyond the type of its CAST.
 pub(crate) const CAST_FAILED: &str = "Can't cast value ";
 
+const LOOKS_ELSEWHERE: &str = "something but a condition in WHERE in a subquery that looks at the outer row";
+
 /// What the engine says of rows, and what that means to whoever wrote the statement.
-const ENGINE_SAYS: [(&str, &str); 7] = [
+const ENGINE_SAYS: [(&str, &str); 9] = [
     ("DivideByZero", "a division by zero; write a / nullif(b, 0), which is NULL there"),
     ("Divide by zero error", "a division by zero; write a / nullif(b, 0), which is NULL there"),
     (
@@ -29,6 +31,8 @@ const ENGINE_SAYS: [(&str, &str); 7] = [
         "`retract_batch`",
         "this aggregate cannot follow its frame: let the frame begin at UNBOUNDED PRECEDING, or use another aggregate",
     ),
+    ("not support logical expression InSubquery", LOOKS_ELSEWHERE),
+    ("not support logical expression Exists", LOOKS_ELSEWHERE),
     (
         "not support logical expression ScalarSubquery",
         "a subquery that stands for one value and looks at the outer row must be an aggregate, without LIMIT, over equal columns",

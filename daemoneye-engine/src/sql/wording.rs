@@ -1,12 +1,12 @@
 //! What the planner says, in the words of whoever typed the statement, and what to do about it.
 
 use super::names;
-use super::{arithmetic, coerce, patterns, units};
+use super::{absent, arithmetic, coerce, outer, patterns, units};
 use datafusion::arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 
 /// What the planner says, and what to do about it: the first that fits.
-const HINTS: [(&str, &str); 33] = [
+const HINTS: [(&str, &str); 37] = [
     ("called alike", "give one of them a name of its own: expression AS name"),
     ("numbers of columns", "select as many in each; NULL stands where one has none"),
     ("is no number", "a number stands without quotes; CAST(column AS TEXT) compares as text"),
@@ -37,6 +37,13 @@ const HINTS: [(&str, &str); 33] = [
     ),
     ("counts further", "a number in ORDER BY or GROUP BY counts the columns of the SELECT, from 1"),
     ("substr takes", "substr(text, 1, 3)"),
+    (outer::MAY_NOT, "group or number the rows in a SELECT of FROM, and JOIN it on the columns that are compared"),
+    (outer::IN_ON, "ask it in WHERE, or of the joined table alone: JOIN (SELECT … WHERE … IN (SELECT …)) AS t"),
+    (absent::IN_BOTH, "give one of them a name of its own: FROM process_events AS b"),
+    (
+        absent::NOT_ALONE,
+        "join it to the other conditions by AND, or let the list be without LIMIT and window functions",
+    ),
     (
         "one value and looks at the outer row",
         "for example (SELECT max(c.name) FROM processes AS c WHERE c.pid = p.ppid)",

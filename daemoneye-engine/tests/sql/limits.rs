@@ -12,6 +12,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
 
+mod lists;
 mod thrift;
 
 /// 2026-01-31T12:00:00Z.
@@ -310,86 +311,6 @@ async fn a_condition_of_which_planning_leaves_no_column_is_asked_all_the_same() 
         let tagged = ask(&engine, &tagged).await;
         assert!(tagged.rows == wanted.rows && !wanted.rows.is_empty(), "{:?}", tagged.rows);
     }
-}
-
-#[tokio::test]
-async fn what_is_absent_from_a_list_is_so_with_null_and_beside_or() {
-    let (_dir, store) = filled(1);
-    for limits in [QueryLimits { threads: 2, spread_rows: 0, ..patient() }, QueryLimits { threads: 1, ..patient() }] {
-        let engine = engine(&store, limits);
-        for (value, listed) in [("a.exit_code", "exit_code"), ("nullif(a.name, 'cat')", "parent_name")] {
-            for list in [
-                "b.seq < 300",
-                "b.seq < 300 AND {y} IS NOT NULL",
-                "b.seq < 0",
-                "b.event_type = 'start' AND b.seq > 990",
-                "b.pid = a.pid",
-                "b.name = a.name AND {y} IS NOT NULL",
-                "b.seq < a.seq AND b.seq > a.seq - 3",
-            ] {
-                let list = list.replace("{y}", &format!("b.{listed}"));
-                let rows = format!("FROM process_events AS b WHERE {list}");
-                let is_in = format!("{value} IN (SELECT b.{listed} {rows})");
-                let not_in = format!("{value} NOT IN (SELECT b.{listed} {rows})");
-                let met = format!("EXISTS (SELECT 1 {rows} AND b.{listed} = {value})");
-                let absent = format!("NOT EXISTS (SELECT 1 {rows} AND (b.{listed} = {value}) IS NOT FALSE)");
-                for (asked, said) in [
-                    (not_in.clone(), absent.clone()),
-                    (format!("NOT ({is_in})"), absent.clone()),
-                    (format!("{not_in} AND a.seq > 500"), format!("{absent} AND a.seq > 500")),
-                    (format!("{not_in} OR a.pid % 2 = 0"), format!("{absent} OR a.pid % 2 = 0")),
-                    (format!("NOT ({is_in} OR a.pid % 2 = 0)"), format!("{absent} AND a.pid % 2 <> 0")),
-                    (format!("NOT ({not_in})"), met.clone()),
-                    (format!("NOT ({not_in} AND a.pid % 2 = 0)"), format!("{met} OR a.pid % 2 <> 0")),
-                ] {
-                    let count =
-                        |condition| format!("SELECT count(*), max(a.seq) FROM process_events AS a WHERE {condition}");
-                    let (asked, said) = (count(asked), count(said));
-                    assert_eq!(ask(&engine, &asked).await.rows, ask(&engine, &said).await.rows, "{asked}");
-                }
-            }
-        }
-    }
-}
-
-#[tokio::test]
-async fn a_list_that_cannot_be_asked_otherwise_says_so_or_is_asked_as_it_was() {
-    let (_dir, store) = filled(1);
-    let engine = engine(&store, patient());
-    let all = "FROM process_events AS a WHERE a.exit_code NOT IN";
-    for list in [
-        "(SELECT b.exit_code FROM process_events AS b WHERE b.pid = a.pid LIMIT 1)",
-        "(SELECT count(b.exit_code) FROM process_events AS b WHERE b.ppid = a.pid)",
-        "(SELECT row_number() OVER (ORDER BY b.seq) FROM process_events AS b WHERE b.pid = a.pid)",
-        "(SELECT b.exit_code FROM process_events AS b JOIN process_events AS c ON b.pid = c.ppid WHERE b.pid = a.pid)",
-    ] {
-        let sql = format!("SELECT count(*) {all} {list}");
-        assert!(run(&engine, request(&sql)).await.is_err(), "{sql}");
-    }
-    let named = "SELECT count(*) FROM process_events AS \"list 1\" WHERE \"list 1\".exit_code NOT IN \
-                 (SELECT exit_code FROM process_events AS b WHERE exit_code <> 0)";
-    let plain = named.replace("\"list 1\"", "a");
-    let (named, plain) = (ask(&engine, named).await, ask(&engine, &plain).await);
-    assert!(named.rows == plain.rows && plain.rows[0][0].kind != Some(Kind::Integer(0)), "{:?}", named.rows);
-    let limited = "SELECT count(*) FROM (SELECT exit_code AS \"value of a list 0\" FROM process_events) AS a \
-                   WHERE \"value of a list 0\" NOT IN (SELECT exit_code AS \"value of a list 1\" FROM process_events \
-                   WHERE exit_code = 1 LIMIT 5)";
-    assert!(ask(&engine, limited).await.degraded().is_empty());
-}
-
-#[tokio::test]
-async fn what_is_absent_from_a_list_is_found_among_more_rows_than_fit() {
-    let (_dir, store) = filled(60);
-    let (enough, scarce) = (
-        engine(&store, patient()),
-        engine(&store, QueryLimits { memory_bytes: 4 * MIB, threads: 2, spread_rows: 0, ..patient() }),
-    );
-    let new = "SELECT count(*), max(command_line) FROM process_events WHERE command_line NOT IN \
-               (SELECT command_line FROM process_events WHERE seq < 1000)";
-    let (right, answer) = (ask(&enough, new).await, ask(&scarce, new).await);
-    assert_eq!((answer.degraded(), answer.lacks()), (Vec::new(), Vec::new()));
-    assert_eq!(answer.rows, right.rows);
-    assert!(!matches!(right.rows[0][0].kind, Some(Kind::Integer(0))));
 }
 
 #[tokio::test]
