@@ -4,7 +4,7 @@
 use super::names::{self, Class};
 use super::tables::TABLES;
 use super::wording::{self, Sort};
-use super::{tables, times};
+use super::{absent, outer, tables, times};
 use datafusion::common::SchemaError;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, Expr, Function, FunctionArguments, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem,
@@ -35,6 +35,10 @@ pub(super) fn of_message(message: &str, query: &Query) -> Option<Location> {
         () if has("UNION queries") => union(query),
         () if has("return one column") => value_query(query),
         () if has("orrelated scalar subquery") || has("looks at the outer row") => outer_query(query),
+        () if has(outer::IN_ON) => selects(query, |select| first(&select.from, asking)),
+        () if has(absent::NOT_ALONE) || has(absent::IN_BOTH) => {
+            selects(query, |select| first(&select.selection, asking).or_else(|| first(&select.having, asking)))
+        }
         () if has("SELECT DISTINCT") => sort_key(query, message),
         () if has("out of bounds") || has("with position") => position(query, message),
         () if has("While expanding wildcard") => star(query),
@@ -54,12 +58,15 @@ pub(super) fn of_window(query: &Query) -> Option<Location> {
 
 /// A subquery that is answered with yes or no, among the columns of a SELECT.
 pub(super) fn of_asking(query: &Query) -> Option<Location> {
-    selects(query, |select| {
-        first(&select.projection, |expr| match expr {
-            Expr::Exists { subquery, .. } | Expr::InSubquery { subquery, .. } => Some(subquery.span().start),
-            _ => None,
-        })
-    })
+    selects(query, |select| first(&select.projection, asking))
+}
+
+/// The list of an expression that is answered with yes or no.
+fn asking(expr: &Expr) -> Option<Location> {
+    match expr {
+        Expr::Exists { subquery, .. } | Expr::InSubquery { subquery, .. } => Some(start(subquery.as_ref())),
+        _ => None,
+    }
 }
 
 /// A column of an outer SELECT in a subquery that has none inside.

@@ -199,12 +199,22 @@ async fn what_a_join_would_answer_for_all_rows_at_once_is_refused() {
     }
     let codes = "(SELECT exit_code FROM process_events LIMIT 3)";
     let joined = "SELECT count(*) FROM process_events AS a LEFT JOIN process_events AS b ON a.pid = b.pid";
+    let of = "SELECT exit_code FROM process_events WHERE process_events.ppid = p.ppid";
+    let both = format!(
+        "SELECT 1 FROM processes AS p JOIN process_events ON p.pid = process_events.pid WHERE exit_code NOT IN ({of})"
+    );
     for (sql, what) in [
         (format!("{joined} AND a.exit_code IN {codes}"), "ON of an outer join"),
         (format!("{joined} WHERE a.exit_code NOT IN {codes} OR a.pid > 5"), "not joined to the rest by AND"),
+        (both, "process_events inside of NOT IN (SELECT …) and outside of it"),
     ] {
-        let told = run(&engine, request(&sql)).await.map(|answer| answer.rows).unwrap_err().to_string();
-        assert!(told.contains(what), "{sql}: {told}");
+        match run(&engine, request(&sql)).await {
+            Err(QueryError::Planning(refusal)) => {
+                assert!(refusal.message.contains(what), "{sql}: {refusal}");
+                assert_eq!(refusal.column as usize, sql.rfind("SELECT").unwrap() + 1, "{sql}");
+            }
+            other => panic!("{sql}: {:?}", other.map(|answer| answer.rows)),
+        }
     }
 }
 
