@@ -17,6 +17,9 @@ use datafusion::logical_expr::{
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::Arc;
 
+/// How many rows are there, counted no further than one.
+const UP_TO_ONE: &str = "rows up to one";
+
 /// A list that would have to be read twice, or a value that no join knows.
 pub(super) const NOT_ALONE: &str = "that is not joined to the rest by AND";
 
@@ -127,8 +130,8 @@ impl Lists<'_> {
             Some(Single { having: None, .. }) => lit(true),
             Some(Single { having: Some(having), .. }) => scalar_subquery(having).is_true(),
             None if subquery.outer_ref_columns.is_empty() => {
-                let all = count(lit(1_i64)).alias("all");
-                let any = Expr::Column(Column::new_unqualified("all")).gt(lit(0_i64)).alias("any");
+                let all = count(lit(1_i64)).alias(UP_TO_ONE);
+                let any = Expr::Column(Column::new_unqualified(UP_TO_ONE)).gt(lit(0_i64)).alias("any");
                 let plan = LogicalPlanBuilder::from(Arc::clone(&subquery.subquery)).limit(0, Some(1))?;
                 scalar_subquery(Arc::new(plan.aggregate(Vec::<Expr>::new(), [all])?.project([any])?.build()?))
             }
@@ -254,10 +257,15 @@ impl Lists<'_> {
 
 /// Whether a list that is read twice could have other rows each time.
 fn takes_some(list: &LogicalPlan) -> Result<bool> {
-    let mut some = false;
+    let (mut some, mut up_to_one) = (false, false);
     list.apply_with_subqueries(|node| {
-        some |=
-            matches!(node, LogicalPlan::Limit(_) | LogicalPlan::Window(_) | LogicalPlan::Distinct(Distinct::On(_)));
+        some |= match node {
+            LogicalPlan::Limit(_) => !up_to_one,
+            LogicalPlan::Window(_) | LogicalPlan::Distinct(Distinct::On(_)) => true,
+            _ => false,
+        };
+        up_to_one =
+            matches!(node, LogicalPlan::Aggregate(of) if of.schema.has_column_with_unqualified_name(UP_TO_ONE));
         Ok(TreeNodeRecursion::Continue)
     })?;
     Ok(some)

@@ -12,7 +12,7 @@ const MESSAGE_BYTES: usize = 400;
 /// How the engine begins to say that a number is beyond the type of its CAST.
 pub(crate) const CAST_FAILED: &str = "Can't cast value ";
 
-const LOOKS_ELSEWHERE: &str = "something but a condition in WHERE in a subquery that looks at the outer row";
+const LOOKS_ELSEWHERE: &str = "more than conditions in WHERE, and with groups more than equal columns, in a subquery that looks at the outer row";
 
 /// What the engine says of rows, and what that means to whoever wrote the statement.
 const ENGINE_SAYS: [(&str, &str); 9] = [
