@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use daemoneye_eventbus::{BusError, RpcError};
@@ -74,6 +74,12 @@ fn cause(error: &BusError) -> String {
     }
 }
 
+/// Whether the place takes nothing more, whatever is written.
+fn cannot_be_written(source: &io::Error) -> bool {
+    use io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    matches!(source.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull)
+}
+
 const UNREACHABLE_HINT: &str = "is it running? start it with `daemoneye-agent run`, or name its directory with --runtime-dir; \
                                 a copied data directory is asked with --store DIR";
 
@@ -90,7 +96,9 @@ impl CliError {
 
     pub(crate) fn exit(&self) -> Exit {
         match self {
-            Self::AgentAnswer(_) | Self::Interrupted | Self::Output(_) => Exit::Failure,
+            Self::AgentAnswer(_) | Self::Interrupted => Exit::Failure,
+            Self::Output(source) if cannot_be_written(source) => Exit::Unreadable,
+            Self::Output(_) => Exit::Failure,
             Self::AgentForbidden { .. }
             | Self::AgentHung { .. }
             | Self::AgentSilent(_)
@@ -100,6 +108,7 @@ impl CliError {
             Self::Io { source, .. } => match source.kind() {
                 io::ErrorKind::NotADirectory | io::ErrorKind::NotFound => Exit::NotFound,
                 io::ErrorKind::PermissionDenied => Exit::Unreadable,
+                _ if cannot_be_written(source) => Exit::Unreadable,
                 _ => Exit::Failure,
             },
             Self::Jail(error) => error.exit(),
@@ -123,6 +132,14 @@ impl CliError {
             }
         }
         value::harmless_lines(&text)
+    }
+
+    /// The same error, where rows went into that file.
+    pub(crate) fn writing(self, file: &Path) -> Self {
+        match self {
+            Self::Output(source) => Self::Io { what: format!("write {}", file.display()), source },
+            other => other,
+        }
     }
 
     /// The same error, told about the statement that caused it.

@@ -44,7 +44,7 @@ async fn write(session: &Session, path: &Path, settings: &Settings, question: Qu
     };
     let file = NewFile::create(path).map_err(io("create"))?;
     let mut sheet = Sheet::new(Output::to(file.writer().map_err(io("write"))?), settings.format);
-    let ended = print(session, &mut sheet, question).await?;
+    let ended = print(session, &mut sheet, question).await.map_err(|error| error.writing(path))?;
     if let Ended::Done(_) = ended {
         file.keep().map_err(io("sync"))?;
     }
@@ -212,7 +212,7 @@ fn advice(reason: &str) -> &'static str {
     let is = |known: Degraded| known.as_str() == reason;
     match reason {
         _ if is(Degraded::Capped) => {
-            "a cap cut it; narrow the query, raise --row-cap if you set it, or the agent's query.row_cap or query.memory_bytes"
+            "a limit cut it: narrow the query, raise --row-cap if you set it, or the agent's query.row_cap or query.memory_bytes; what retention has removed is in no store"
         }
         _ if is(Degraded::TimedOut) => "narrow the query, or raise --deadline-ms and the agent's query.deadline_ms",
         _ if is(Degraded::DataUnreadable) => "stored data cannot be read; `daemoneye-cli health` names the segment",

@@ -77,8 +77,7 @@ fn several(node: &LogicalPlan) -> Option<&Aggregate> {
         !matches!(expr, Expr::GroupingSet(_))
             && expr.get_type(all.input.schema()).is_ok_and(|kind| !kind.is_floating())
     };
-    let beside_others = if all.group_expr.is_empty() { distinct > 1 } else { distinct > 0 && all.aggr_expr.len() > 1 };
-    (beside_others && all.group_expr.iter().all(joins) && is_own()).then_some(all)
+    (distinct > 0 && all.aggr_expr.len() > 1 && all.group_expr.iter().all(joins) && is_own()).then_some(all)
 }
 
 fn is_distinct(expr: &Expr) -> bool {

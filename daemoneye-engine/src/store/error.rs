@@ -26,7 +26,8 @@ pub enum StoreError {
     },
     /// `state.redb` as a whole is not what was written: no database, cut short, or damaged inside.
     #[error(
-        "{} is damaged: {what}; restore it from a backup; the segments beside it can still be read by any Parquet reader",
+        "{} is damaged: {what}; restore it from a backup, or copy it again from a running host within two seconds or with \
+         `data backup`; the segments beside it can still be read by any Parquet reader",
         path.display()
     )]
     CorruptDatabase {

@@ -12,6 +12,7 @@ mod backup;
 mod clock;
 mod commit;
 mod compact;
+mod copied;
 mod counts;
 mod coverage;
 mod crowd;

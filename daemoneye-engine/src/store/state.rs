@@ -17,6 +17,7 @@ use uuid::Uuid;
 
 use super::alert::StoredAlert;
 use super::audit::AuditRow;
+use super::copied::Copied;
 use super::coverage::StoredGap;
 use super::disk::Disk;
 use super::leaving::LeavingRow;
@@ -134,6 +135,7 @@ impl Record for ScanMetadata {
 /// The open database. Offline it lies in memory and takes no changes.
 #[derive(Debug)]
 pub(super) struct State {
+    copied: Copied,
     /// `None` after it was closed because of an error and could not be opened again yet.
     db: RwLock<Option<Database>>,
     offline: bool,
@@ -179,7 +181,7 @@ impl State {
             tracing::warn!("state.redb was left in the middle of a change; its last whole state is read");
         }
         let (in_doubt, aside) = (AtomicBool::new(false), AtomicBool::new(false));
-        let state = Self { db: RwLock::new(Some(db)), offline: false, in_doubt, aside };
+        let state = Self { copied: Copied::default(), db: RwLock::new(Some(db)), offline: false, in_doubt, aside };
         state.prepare(path)?;
         Ok(state)
     }
@@ -205,6 +207,7 @@ impl State {
         aside: impl FnOnce() -> Result<Self, StoreError>,
     ) -> Result<(), StoreError> {
         let mut db = self.alone()?;
+        self.copied.let_go();
         // An overlay goes on answering until the file is open; a file has to be closed first.
         if !self.aside.load(Ordering::SeqCst) {
             drop(db.take());
@@ -250,7 +253,10 @@ impl State {
         let deadline = Instant::now() + COMPACT_WAIT;
         loop {
             // Without waiting in the lock's queue, where those who read twice would wait behind it.
-            let compacted = self.db.try_write().ok().and_then(|mut db| db.as_mut().map(Database::compact));
+            let compacted = self.db.try_write().ok().and_then(|mut db| {
+                self.copied.let_go();
+                db.as_mut().map(Database::compact)
+            });
             match compacted {
                 Some(Ok(_)) => return Ok(true),
                 Some(Err(CompactionError::Storage(error))) => {
@@ -314,8 +320,13 @@ impl State {
     }
 
     fn written<T>(&self, change: impl FnOnce(&WriteTransaction) -> Result<T, StoreError>) -> Result<T, StoreError> {
+        use redb::ReadableDatabase as _;
         let db = self.database()?;
-        let mut transaction = db.as_ref().ok_or_else(closed)?.begin_write()?;
+        let db = db.as_ref().ok_or_else(closed)?;
+        if !self.offline {
+            self.copied.keep(|| Ok(db.begin_read()?))?;
+        }
+        let mut transaction = db.begin_write()?;
         transaction.set_durability(Durability::Immediate)?;
         // Without it, opening the file after a kill walks all of it.
         transaction.set_quick_repair(true);

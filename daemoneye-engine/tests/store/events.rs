@@ -37,7 +37,7 @@ fn options(dir: &Path) -> StoreOptions {
     StoreOptions { sinks: vec!["file".into(), "stdout".into()], host: "host".into(), ..StoreOptions::new(dir) }
 }
 
-fn open(dir: &Path) -> Store {
+pub(super) fn open(dir: &Path) -> Store {
     Store::open(options(dir)).unwrap()
 }
 
@@ -65,7 +65,7 @@ fn start(epoch: u64, number: u64) -> Record {
     record(epoch, number, &event(EventType::Start, pid, T0 + i64::try_from(number).unwrap() * 1_000_000))
 }
 
-fn run(epoch: u64, numbers: std::ops::RangeInclusive<u64>) -> EventBatch {
+pub(super) fn run(epoch: u64, numbers: std::ops::RangeInclusive<u64>) -> EventBatch {
     decode("procmond", &numbers.map(|number| start(epoch, number)).collect::<Vec<_>>()).unwrap()
 }
 
@@ -110,13 +110,13 @@ fn hashes(dir: &Path) -> BTreeMap<PathBuf, blake3::Hash> {
 }
 
 /// A rule whose matches are repeats of each other for five minutes.
-fn rule(name: &str) -> DetectionRule {
+pub(super) fn rule(name: &str) -> DetectionRule {
     let id = Uuid::new_v5(&Uuid::NAMESPACE_OID, name.as_bytes());
     DetectionRule { id, name: name.into(), dedup: vec![], dedup_window_s: 300, ..golden::rule() }
 }
 
 /// Every row of `batch` as a match of `rule`.
-fn matches(rule: &DetectionRule, batch: &EventBatch) -> Vec<RuleMatch> {
+pub(super) fn matches(rule: &DetectionRule, batch: &EventBatch) -> Vec<RuleMatch> {
     let rule = Arc::new(rule.clone());
     let one = |row| RuleMatch {
         rule: Arc::clone(&rule),

@@ -2,6 +2,7 @@
 //! build wrote, and of itself as a whole.
 #![expect(clippy::unwrap_used, reason = "a test that cannot set itself up should stop there")]
 
+mod copies;
 mod damage;
 mod events;
 mod golden;

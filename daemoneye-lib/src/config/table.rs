@@ -384,7 +384,7 @@ pub static AGENT: Component = Component {
             2 * GIB,
             (16 * MIB, 1024 * GIB),
             "bytes",
-            "size of all stored events above which the oldest are deleted",
+            "size of all stored events and lifetimes together above which the oldest are deleted",
         ),
         integer(
             "store.compaction_bytes_per_s",

@@ -2,7 +2,7 @@
 //! its own directories, and this user may not read those.
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::{Component, Path};
 
 use daemoneye_lib::exit::Exit;
@@ -44,6 +44,13 @@ struct Place<'a> {
 
 impl Drop for Place<'_> {
     fn drop(&mut self) {
+        // Nothing was sent, and what is named is empty as before.
+        if !self.whole
+            && std::fs::remove_dir(self.dir.join(SEGMENTS_DIR)).is_ok()
+            && is_empty(self.dir).is_ok_and(|empty| empty)
+        {
+            return;
+        }
         if !self.whole {
             eprintln!("the copy in {} is incomplete; remove it", self.dir.display());
         }
@@ -63,10 +70,14 @@ fn prepare(dir: &Path) -> Result<(), CliError> {
         move |source| CliError::Io { what, source }
     };
     private::create_dir(dir).map_err(io("create"))?;
-    if std::fs::read_dir(dir).map_err(io("list"))?.next().is_some() {
+    if !is_empty(dir).map_err(io("list"))? {
         return Err(CliError::Usage(format!("{} is not empty; name a new directory", dir.display())));
     }
     private::create_dir(&dir.join(SEGMENTS_DIR)).map_err(io("create segments in"))
+}
+
+fn is_empty(dir: &Path) -> io::Result<bool> {
+    Ok(std::fs::read_dir(dir)?.next().is_none())
 }
 
 async fn copy(session: &Session, dir: &Path) -> Result<Copied, CliError> {

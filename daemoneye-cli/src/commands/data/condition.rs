@@ -7,6 +7,9 @@ use crate::error::CliError;
 
 /// Refuses a condition that is more than one expression: what closes more than it opens, leaves something open, or goes on after `;`.
 pub(super) fn alone(condition: &str) -> Result<(), CliError> {
+    if condition.trim().is_empty() {
+        return Err(CliError::Usage("--where is empty: write a condition, or leave it out".to_owned()));
+    }
     let (mut line, mut column) = (1, 0);
     let mut state = State::Code { depth: 0 };
     let mut signs = condition.chars().peekable();

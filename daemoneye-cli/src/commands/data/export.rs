@@ -35,6 +35,7 @@ pub(super) async fn run(settings: &Settings, arguments: Export) -> Result<Exit, 
     let export = DataExport { sql: sql.clone(), params, parquet: format == Shape::Parquet };
     let done = write(&session, export, &arguments.output, format).await;
     session.close().await;
+    let done = done.map_err(|error| error.writing(&arguments.output));
     done.map_err(|error| match &arguments.condition {
         Some(written) => condition::about(error, &sql, written),
         None => error.about(&sql),

@@ -1,7 +1,7 @@
 //! The files: each as it was registered, and none that nobody knows.
 
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::fs;
+use std::io::{self, Read as _};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,7 +13,7 @@ use redb::ReadableTable as _;
 use super::super::backup::MANIFEST_FILE;
 use super::super::file;
 use super::super::hash::hash;
-use super::super::open::registered;
+use super::super::open::{STATE_FILE, registered};
 use super::super::seal::SEGMENTS_DIR;
 use super::super::segment::SegmentFile;
 use super::super::state::SEGMENTS;
@@ -21,6 +21,8 @@ use super::super::{Store, StoreError};
 use super::{Fsck, OnProgress, shown};
 
 const RESTORE: &str = "restore the file from a backup; until then its rows are missing from answers, which say so";
+const UNREAD: &str =
+    "see to its permissions and its disk, and check again; until then its rows are missing from answers, which say so";
 const REGISTERED: &str = "restore the file and state.redb from a backup: its bytes are those that were registered, and answers have its rows";
 const FOREIGN: &str =
     "look where it comes from; the next start moves it to segments/aside and tells of it in coverage";
@@ -56,7 +58,7 @@ impl Store {
                 }
                 Ok(Err(_)) => {}
                 // It may pass; a query that needs it looks again, and says so.
-                Err(error) => found.report(place(), format!("it cannot be read: {error}"), RESTORE),
+                Err(error) => found.report(place(), format!("it cannot be read: {error}"), UNREAD),
             }
             done = done.saturating_add(file.bytes);
             found.segments = found.segments.saturating_add(1);
@@ -71,7 +73,7 @@ impl Store {
     /// What the list says of itself and of the watermarks.
     fn check_list(&self, files: &[SegmentFile], found: &mut Fsck) -> Result<(), StoreError> {
         let (last, marks) = (self.last_segment()?, self.state.watermarks()?);
-        let mut ids = HashSet::new();
+        let (mut ids, mut names) = (HashSet::new(), HashSet::new());
         for entry in self.state.read()?.open_table(SEGMENTS)?.iter()? {
             let (at, row) = entry?;
             let (table, first_us, id) = at.value();
@@ -82,6 +84,13 @@ impl Store {
             }
             if !ids.insert(id) {
                 found.report(&place, "the number is given twice", RESTORE);
+            }
+            if !names.insert(row.file.clone()) {
+                found.report(
+                    &place,
+                    format!("{} is registered twice: answers have its rows twice", row.file),
+                    RESTORE,
+                );
             }
             if id > last && !self.is_newer(id)? {
                 found.report(&place, format!("the counter of segments stands at {last}"), RESTORE);
@@ -183,13 +192,22 @@ fn bounds(metadata: &ParquetMetaData, column: &str) -> Option<(i64, i64)> {
 
 /// A backup also says what its files were; only the database is covered by nothing else. One that is in use has moved on.
 fn check_manifest(dir: &Path, offline: bool, found: &mut Fsck) {
-    let Ok(text) = fs::read_to_string(dir.join(MANIFEST_FILE)) else { return };
+    let read = || -> io::Result<String> {
+        let mut text = String::new();
+        file::open(&dir.join(MANIFEST_FILE))?.read_to_string(&mut text)?;
+        Ok(text)
+    };
     if !offline {
         return;
     }
     let advice = "take another backup; this one was changed after it was made";
-    let Some(files) = listed(&text) else {
-        return found.report(MANIFEST_FILE, "it cannot be read", advice);
+    let files = match read() {
+        Ok(text) => listed(&text).filter(|files| files.contains_key(STATE_FILE)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return,
+        Err(error) => return found.report(MANIFEST_FILE, format!("it cannot be read: {error}"), advice),
+    };
+    let Some(files) = files else {
+        return found.report(MANIFEST_FILE, format!("it is no list of files with {STATE_FILE} among them"), advice);
     };
     for (path, expected) in files {
         // A segment was compared with its registered hash already.

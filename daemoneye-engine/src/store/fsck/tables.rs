@@ -8,6 +8,7 @@ use redb::{Key, ReadTransaction, ReadableTable as _, TableDefinition, TableHandl
 use uuid::Uuid;
 
 use super::super::alert::{StoredAlert, status_key};
+use super::super::commit::key_hash;
 use super::super::counts;
 use super::super::outbox::{DeliveryRow, DeliveryState};
 use super::super::state::{
@@ -29,6 +30,8 @@ type Part = fn(&ReadTransaction, &mut Fsck) -> Result<(), StoreError>;
 struct Known {
     status: u8,
     time_us: i64,
+    /// Of its key.
+    hash: u128,
 }
 
 /// (sink, alert), when it is due and in which order.
@@ -78,7 +81,10 @@ fn alerts(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
     each(transaction, ALERTS, found, |id, stored: StoredAlert, found| {
         let status = status_key(stored.status);
         match stored.into_alert() {
-            Ok(alert) if key(alert.id) == id => drop(known.insert(id, Known { status, time_us: alert.time_us })),
+            Ok(alert) if key(alert.id) == id => {
+                let hash = key_hash(&alert.dedup_key);
+                known.insert(id, Known { status, time_us: alert.time_us, hash });
+            }
             Ok(alert) => found.report(place("alerts", id), format!("it holds alert {}", alert.id), RESTORE),
             Err(error) => found.report(place("alerts", id), said(error), RESTORE),
         }
@@ -93,11 +99,14 @@ fn alerts(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
             found.report(place("alerts_by_status", id), "no alert has this status and time", RESTORE);
         }
     }
+    let mut keys = HashSet::new();
     for entry in transaction.open_table(ALERTS_BY_KEY)?.iter()? {
-        let id = entry?.1.value();
+        let (at, id) = entry?;
+        let ((hash, time_us), id) = (at.value(), id.value());
         found.values = found.values.saturating_add(1);
-        if !known.contains_key(&id) {
-            found.report(place("alerts_by_key", id), "there is no such alert", RESTORE);
+        keys.insert((hash, time_us));
+        if known.get(&id).is_none_or(|alert| (alert.hash, alert.time_us) != (hash, time_us)) {
+            found.report(place("alerts_by_key", id), "no alert has this key and time", RESTORE);
         }
     }
     found.tables = found.tables.saturating_add(1);
@@ -110,6 +119,13 @@ fn alerts(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
     }
     for id in known.keys().filter(|id| !indexed.contains(id)) {
         found.report(place("alerts", *id), "the index by status does not have it, so no list shows it", RESTORE);
+    }
+    for (id, _) in known.iter().filter(|(_, alert)| !keys.contains(&(alert.hash, alert.time_us))) {
+        found.report(
+            place("alerts", *id),
+            "the index by key does not have it, so its next match is an alert",
+            RESTORE,
+        );
     }
     Ok(())
 }
@@ -194,11 +210,16 @@ fn values(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
     each(transaction, SYSTEM, found, |_, _, _| {})?;
     each(transaction, SCANS, found, |_, _, _| {})?;
     each(transaction, LIFETIMES, found, |entity, lifetime, found| {
-        if let Err(error) = ProcessRecord::decode(lifetime.record.as_slice()) {
-            found.report(format!("state.redb, process_lifetimes_open {entity:032x}"), error.to_string(), RESTORE);
-        }
+        let what = match ProcessRecord::decode(lifetime.record.as_slice()) {
+            Ok(process) if process.entity_id == entity.to_be_bytes() => return,
+            Ok(_) => "it holds another process".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        found.report(format!("state.redb, process_lifetimes_open {entity:032x}"), what, RESTORE);
     })?;
+    let mut rules = HashSet::new();
     each(transaction, RULES, found, |id, rule, found| {
+        rules.insert(id);
         if key(rule.id) != id {
             found.report(place("detection_rules", id), format!("it holds rule {}", rule.id), RESTORE);
         }
@@ -207,6 +228,8 @@ fn values(transaction: &ReadTransaction, found: &mut Fsck) -> Result<(), StoreEr
         if (key(text.rule), text.version) != (id, version) {
             let what = format!("it holds version {} of rule {}", text.version, text.rule);
             found.report(place("rule_versions", id), what, RESTORE);
+        } else if !rules.contains(&id) {
+            found.report(place("rule_versions", id), "there is no such rule", RESTORE);
         }
     })?;
     each(transaction, RULE_LISTS, found, |_, _, _| {})?;

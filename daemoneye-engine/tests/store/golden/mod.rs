@@ -18,7 +18,8 @@ use redb::{Database, ReadableDatabase as _, ReadableTableMetadata as _, TableHan
 use tokio_util::sync::CancellationToken;
 
 pub(crate) use self::write::rule;
-use self::write::{LEDGER, NOON_US, list, scan, system, text, write, write_later};
+pub(super) use self::write::text;
+use self::write::{LEDGER, NOON_US, list, scan, system, write, write_later};
 use super::damage::{copy, panics, parquet, start};
 
 /// The format before it kept nothing of a process that had ended but its events.
