@@ -49,7 +49,11 @@ impl OfflineAgent {
         };
         let log = std::fs::File::create(runtime.path().join("log")).map_err(io("create a log file"))?;
         let program = program();
-        let child = Command::new(&program)
+        let mut command = Command::new(&program);
+        // Ctrl-C in a terminal is for every process of the group, and it means the statement.
+        #[cfg(unix)]
+        command.process_group(0);
+        let child = command
             .arg("serve")
             .arg("--offline")
             .arg(store)

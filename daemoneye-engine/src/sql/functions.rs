@@ -134,8 +134,8 @@ impl ScalarUDFImpl for Bounded {
             Growth::Sum => sum,
             Growth::Join => sizes.first().copied().unwrap_or(0).saturating_mul(sizes.len()).saturating_add(sum),
             Growth::Replace => {
-                let (text, with) = (sizes.first().copied().unwrap_or(0), longest(args.args.get(2)));
-                text.saturating_mul(with.max(1)).saturating_add(rows.saturating_mul(with))
+                let [text, from, with] = [0, 1, 2].map(|at| args.args.get(at));
+                (0..rows).fold(0, |sum: usize, row| sum.saturating_add(replaced(row, text, from, with)))
             }
         };
         within(self.name(), bound)?;
@@ -155,12 +155,29 @@ fn bytes(value: &ColumnarValue, rows: usize) -> usize {
     }
 }
 
-/// Bytes that one row's value can have.
-fn longest(value: Option<&ColumnarValue>) -> usize {
+/// Bytes that one row can have with what stands in it replaced: an empty text stands between all letters.
+fn replaced(
+    row: usize,
+    text: Option<&ColumnarValue>,
+    from: Option<&ColumnarValue>,
+    with: Option<&ColumnarValue>,
+) -> usize {
+    let [text, from, with] = [text, from, with].map(|value| length(value, row));
+    let times = text.checked_div(from.max(1)).unwrap_or_default().saturating_add(1);
+    text.saturating_add(times.saturating_mul(with))
+}
+
+/// Bytes of one row's text.
+fn length(value: Option<&ColumnarValue>, row: usize) -> usize {
     match value {
         None => 0,
-        Some(ColumnarValue::Array(array)) => array.get_buffer_memory_size(),
-        Some(ColumnarValue::Scalar(scalar)) => scalar.try_as_str().flatten().map_or_else(|| scalar.size(), str::len),
+        Some(ColumnarValue::Scalar(scalar)) => scalar.try_as_str().flatten().map_or(0, str::len),
+        Some(ColumnarValue::Array(array)) if array.is_null(row) => 0,
+        Some(ColumnarValue::Array(array)) => match (array.as_string_opt::<i32>(), array.as_string_view_opt()) {
+            (Some(texts), _) => texts.value(row).len(),
+            (None, Some(texts)) => texts.value(row).len(),
+            (None, None) => array.get_buffer_memory_size(),
+        },
     }
 }
 

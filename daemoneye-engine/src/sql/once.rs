@@ -3,6 +3,7 @@
 //! Of rows that are there or not (`IN`, `EXISTS`, also beside OR) the planner keeps those that are asked about, all of them, and looks through as many as
 //! have the same value for every row of the list: `name IN (SELECT name …)` over two million events never ends.
 
+use super::operators::kept_apart;
 use datafusion::common::tree_node::{Transformed, TransformedResult as _, TreeNode as _};
 use datafusion::common::{Column, JoinType, Result, TableReference};
 use datafusion::config::ConfigOptions;
@@ -21,12 +22,12 @@ const MOSTLY_APART: [&str; 5] = ["entity_id", "parent_entity_id", "seq", "time",
 /// How the values of a list are called.
 const VALUE: &str = "value of a list ";
 
-/// The rules for operators, of which one keeps lists on the side that is held in memory.
+/// The rules for operators, of which one keeps lists on the side that is held in memory, and ours keep columns apart.
 pub(super) fn rules() -> Vec<Arc<dyn PhysicalOptimizerRule + Send + Sync>> {
     let mut rules = PhysicalOptimizer::new().rules;
     let chosen = rules.iter().position(|rule| rule.name() == "join_selection");
     rules.insert(chosen.map_or(0, |chosen| chosen.saturating_add(1)), Arc::new(Once));
-    rules
+    kept_apart(rules)
 }
 
 /// Has to be the last of the optimizer's rules: no other looks for joins of this side.

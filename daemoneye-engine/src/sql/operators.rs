@@ -2,6 +2,7 @@
 //! windows whose rows are counted, and rows that are kept without the pages that they came from. What gathers or counts rows
 //! steps aside between batches.
 
+mod alike;
 mod dense;
 mod dictionaries;
 mod gate;
@@ -14,6 +15,7 @@ mod sliced;
 mod windowed;
 
 use super::allowance::Allowance;
+pub(crate) use alike::kept_apart;
 use datafusion::common::tree_node::{Transformed, TreeNode};
 use datafusion::common::{JoinType, Result};
 use datafusion::datasource::source::DataSourceExec;

@@ -26,10 +26,18 @@ impl Walker {
             | JoinOperator::Inner(on)
             | JoinOperator::Left(on)
             | JoinOperator::LeftOuter(on)
-            | JoinOperator::Right(on)
-            | JoinOperator::RightOuter(on)
-            | JoinOperator::FullOuter(on)
             | JoinOperator::CrossJoin(on) => self.join_constraint(on),
+            // The planner's column is that of the left table, which is NULL where only the right one has a row.
+            JoinOperator::Right(JoinConstraint::Using(_))
+            | JoinOperator::RightOuter(JoinConstraint::Using(_))
+            | JoinOperator::FullOuter(JoinConstraint::Using(_)) => self.refuse_node(
+                relation,
+                "USING is not accepted with RIGHT and FULL JOIN",
+                "write ON a.x = b.x, and coalesce(a.x, b.x) for the column of both",
+            ),
+            JoinOperator::Right(on) | JoinOperator::RightOuter(on) | JoinOperator::FullOuter(on) => {
+                self.join_constraint(on)
+            }
             JoinOperator::Semi(_) | JoinOperator::LeftSemi(_) | JoinOperator::RightSemi(_) => {
                 self.refuse_node(relation, "SEMI JOIN is not accepted", "use EXISTS or IN")
             }
