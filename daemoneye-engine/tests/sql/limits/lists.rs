@@ -285,3 +285,37 @@ async fn what_is_absent_from_a_list_is_found_among_more_rows_than_fit() {
     assert_eq!(answer.rows, right.rows);
     assert!(!matches!(right.rows[0][0].kind, Some(Kind::Integer(0))));
 }
+
+#[tokio::test]
+async fn a_condition_on_one_of_two_columns_of_a_name_is_asked_of_that_one() {
+    let (_dir, store) = filled(2);
+    let engine = engine(&store, patient());
+    let few = "(SELECT * FROM process_events WHERE seq < 300)";
+    let more = "(SELECT * FROM process_events WHERE seq > 100)";
+    for condition in [
+        "a.pid IS NULL",
+        "coalesce(a.name, 'none') = 'none'",
+        "(a.exit_code = 0) IS NOT TRUE",
+        "a.name IS NULL AND b.pid % 2 = 0",
+    ] {
+        let right = format!(
+            "SELECT count(*), sum(b.seq) FROM {few} AS a RIGHT JOIN {more} AS b ON a.ppid = b.pid WHERE {condition}"
+        );
+        let left = format!(
+            "SELECT count(*), sum(b.seq) FROM {more} AS b LEFT JOIN {few} AS a ON a.ppid = b.pid WHERE {condition}"
+        );
+        let (right, left) = (ask(&engine, &right).await, ask(&engine, &left).await);
+        assert!(
+            right.rows == left.rows && left.rows[0][0].kind != Some(Kind::Integer(0)),
+            "{condition}: {:?}",
+            right.rows
+        );
+    }
+    for join in ["RIGHT", "FULL"] {
+        let using = format!("SELECT count(pid) FROM process_events AS a {join} JOIN processes AS b USING (pid)");
+        let told = run(&engine, request(&using)).await.map(|answer| answer.rows).unwrap_err().to_string();
+        assert!(told.contains("USING is not accepted"), "{told}");
+    }
+    let replaced = "SELECT count(*) FROM process_events WHERE replace(executable_path, name, cwd) = 'x'";
+    assert!(ask(&engine, replaced).await.degraded().is_empty());
+}
