@@ -26,16 +26,23 @@ fn wait_for<T>(what: &str, mut condition: impl FnMut() -> Option<T>) -> T {
     }
 }
 
-/// The state letter and the parent of a process.
-fn stat(pid: u32) -> Option<(char, u32)> {
+/// What is known of a process.
+struct Stat {
+    state: char,
+    parent: u32,
+    group: u32,
+}
+
+fn stat(pid: u32) -> Option<Stat> {
     let text = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
     let mut fields = text.rsplit_once(')')?.1.split_whitespace();
-    Some((fields.next()?.chars().next()?, fields.next()?.parse().ok()?))
+    let state = fields.next()?.chars().next()?;
+    Some(Stat { state, parent: fields.next()?.parse().ok()?, group: fields.next()?.parse().ok()? })
 }
 
 fn child_of(parent: u32) -> Option<u32> {
     let pids = std::fs::read_dir("/proc").unwrap().filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok());
-    pids.into_iter().find(|pid| stat(*pid).is_some_and(|(_, of)| of == parent))
+    pids.into_iter().find(|pid| stat(*pid).is_some_and(|of| of.parent == parent))
 }
 
 /// The runtime directory that the agent was given.
@@ -69,10 +76,12 @@ fn a_killed_console_takes_the_agent_of_its_copied_store_along() {
     let agent = child_of(console.id()).unwrap();
     let runtime = runtime_dir(agent).unwrap();
     assert!(runtime.join("cli.sock").exists());
+    // A terminal sends Ctrl-C to every process of the group, and it means the statement.
+    assert_eq!(stat(agent).unwrap().group, agent, "in a group of its own");
 
     // SIGKILL: it can clean up nothing.
     console.kill().unwrap();
     console.wait().unwrap();
-    wait_for("the agent's end", || stat(agent).is_none_or(|(state, _)| state == 'Z').then_some(()));
+    wait_for("the agent's end", || stat(agent).is_none_or(|of| of.state == 'Z').then_some(()));
     assert!(!runtime.exists(), "{} stays behind", runtime.display());
 }

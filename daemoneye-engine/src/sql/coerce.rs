@@ -1,18 +1,27 @@
 //! What the planner may not do unasked: make a number, a time or a truth value of a column that is text. The first row whose text
 //! is none would end the query, so the statement is refused instead. A CAST that is written stays.
 
+use super::wording::Sort;
 use datafusion::arrow::datatypes::DataType;
 use datafusion::common::tree_node::{Transformed, TreeNode as _, TreeNodeRecursion};
-use datafusion::common::{DFSchema, DataFusionError, Diagnostic, Result};
+use datafusion::common::{DFSchema, DataFusionError, Diagnostic, Result, ScalarValue, plan_err};
 use datafusion::config::ConfigOptions;
+use datafusion::logical_expr::expr::WindowFunction;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{Cast, Expr, ExprSchemable as _, LogicalPlan, TryCast};
+use datafusion::logical_expr::{
+    Cast, Expr, ExprSchemable as _, LogicalPlan, TryCast, WindowFrameBound, WindowFrameUnits, WindowFunctionDefinition,
+};
 use datafusion::optimizer::AnalyzerRule;
 use datafusion::optimizer::analyzer::type_coercion::TypeCoercion;
 use std::collections::HashSet;
 
 /// How the refusal says it: the hint goes by these words.
 pub(super) const IS_TEXT: &str = "is text and no";
+
+/// Of a frame whose distance does not fit what its rows are ordered by.
+pub(super) const RANGE_OVER: &str = "RANGE over ";
+/// Of a value that is none of the window.
+pub(super) const FROM_ONE: &str = "nth_value: it counts from 1";
 
 /// Stands where the planner's own coercion stands.
 #[derive(Debug)]
@@ -26,6 +35,7 @@ impl Coerce {
 
 impl AnalyzerRule for Coerce {
     fn analyze(&self, plan: LogicalPlan, config: &ConfigOptions) -> Result<LogicalPlan> {
+        windows(&plan)?;
         let mut written = HashSet::new();
         each_cast(&plan, |_, inner, to| {
             written.insert((bare(inner), to.clone()));
@@ -54,6 +64,50 @@ impl AnalyzerRule for Coerce {
     fn name(&self) -> &'static str {
         "type_coercion"
     }
+}
+
+/// A number over times would be seconds, over texts and truth values all of the rows, and a zeroth value that of no row.
+fn windows(plan: &LogicalPlan) -> Result<()> {
+    plan.apply_with_subqueries(|node| {
+        let columns = merge_schema(&node.inputs());
+        node.apply_expressions(|expr| {
+            expr.apply(|expr| match expr {
+                Expr::WindowFunction(call) => window(call, &columns).map(|()| TreeNodeRecursion::Continue),
+                _ => Ok(TreeNodeRecursion::Continue),
+            })
+        })
+    })
+    .map(|_| ())
+}
+
+fn window(call: &WindowFunction, columns: &DFSchema) -> Result<()> {
+    let params = &call.params;
+    if let (WindowFunctionDefinition::WindowUDF(function), [_, Expr::Literal(ScalarValue::Int64(Some(nth)), _)]) =
+        (&call.fun, params.args.as_slice())
+        && function.name() == "nth_value"
+        && *nth < 1
+    {
+        return plan_err!("{FROM_ONE}, and this is {nth}");
+    }
+    let frame = &params.window_frame;
+    let (WindowFrameUnits::Range, [key, ..]) = (frame.units, params.order_by.as_slice()) else { return Ok(()) };
+    let of = Sort::of(&key.expr.get_type(columns)?);
+    for bound in [&frame.start_bound, &frame.end_bound] {
+        let (WindowFrameBound::Preceding(distance) | WindowFrameBound::Following(distance)) = bound else { continue };
+        // As it was written, a number or the text of an interval.
+        let is_number = match distance.try_as_str() {
+            _ if distance.is_null() => continue,
+            Some(text) => text.is_some_and(|text| text.parse::<f64>().is_ok()),
+            None => true,
+        };
+        match of {
+            Sort::Number => {}
+            Sort::Time if !is_number => {}
+            Sort::Time => return plan_err!("{RANGE_OVER}a time takes no plain number"),
+            other => return plan_err!("{RANGE_OVER}{} has no distances", other.words()),
+        }
+    }
+    Ok(())
 }
 
 /// The columns of text that tables have. Those that a statement makes of literals hold what it says.

@@ -4,11 +4,12 @@
 use super::names::{self, Class};
 use super::tables::TABLES;
 use super::wording::{self, Sort};
-use super::{absent, outer, tables, times};
+use super::{absent, coerce, outer, tables, times};
 use datafusion::common::SchemaError;
 use datafusion::sql::sqlparser::ast::{
-    BinaryOperator, Expr, Function, FunctionArguments, GroupByExpr, Ident, OrderByKind, Query, Select, SelectItem,
-    SetExpr, Spanned, TableFactor, TypedString, Value, Visit, Visitor, visit_expressions,
+    BinaryOperator, Expr, Function, FunctionArguments, GroupByExpr, Ident, JoinConstraint, JoinOperator, ObjectName,
+    OrderByKind, Query, Select, SelectItem, SetExpr, Spanned, TableFactor, TypedString, Value, Visit, Visitor,
+    WindowFrameUnits, WindowType, visit_expressions,
 };
 use datafusion::sql::sqlparser::tokenizer::Location;
 use std::collections::BTreeSet;
@@ -20,6 +21,23 @@ pub(super) fn of_column(error: &SchemaError, query: &Query) -> Option<(Location,
         return None;
     };
     named(query, |ident| names::normal(ident) == field.name)
+        .or_else(|| using(query, &field.name).map(|at| (at, false)))
+}
+
+/// A column that USING names.
+fn using(query: &Query, column: &str) -> Option<Location> {
+    selects(query, |select| {
+        let joins = select.from.iter().flat_map(|from| &from.joins);
+        let columns = joins.filter_map(|join| match &join.join_operator {
+            JoinOperator::Join(JoinConstraint::Using(columns))
+            | JoinOperator::Inner(JoinConstraint::Using(columns))
+            | JoinOperator::Left(JoinConstraint::Using(columns))
+            | JoinOperator::LeftOuter(JoinConstraint::Using(columns)) => Some(columns),
+            _ => None,
+        });
+        let named = |name: &&ObjectName| name.0.last().and_then(|part| part.as_ident()).map(names::normal);
+        columns.flatten().find(|name| named(name).as_deref() == Some(column)).map(start)
+    })
 }
 
 /// What the message complains about.
@@ -40,6 +58,20 @@ pub(super) fn of_message(message: &str, query: &Query) -> Option<Location> {
             selects(query, |select| first(&select.selection, asking).or_else(|| first(&select.having, asking)))
         }
         () if has("SELECT DISTINCT") => sort_key(query, message),
+        () if has("Order by index starts at 1") => position(query, "0"),
+        () if has("The window ") => {
+            over(query, |over| matches!(over, WindowType::NamedWindow(name) if has(&name.value)))
+        }
+        () if has(coerce::RANGE_OVER) => over(query, |over| match over {
+            WindowType::WindowSpec(spec) => {
+                spec.window_frame.as_ref().is_some_and(|frame| frame.units == WindowFrameUnits::Range)
+            }
+            WindowType::NamedWindow(_) => true,
+        }),
+        () if has("Expected an integer value") => {
+            ["lag", "lead", "nth_value"].iter().find_map(|name| called(name, query))
+        }
+        () if has("Invalid qualifier") => every_column(query),
         () if has("out of bounds") || has("with position") => position(query, message),
         () if has("While expanding wildcard") => star(query),
         () => None,
@@ -54,6 +86,22 @@ pub(super) fn of_message(message: &str, query: &Query) -> Option<Location> {
 /// A window function in a condition.
 pub(super) fn of_window(query: &Query) -> Option<Location> {
     condition_with(query, |call| call.over.is_some()).filter(|at| at.line > 0)
+}
+
+/// The first call whose window fits.
+fn over(query: &Query, fits: impl Fn(&WindowType) -> bool) -> Option<Location> {
+    first(query, |expr| match expr {
+        Expr::Function(Function { over: Some(over), .. }) if fits(over) => Some(start(expr)),
+        _ => None,
+    })
+}
+
+/// The first `table.*`.
+fn every_column(query: &Query) -> Option<Location> {
+    selects(query, |select| {
+        let all = |item: &&SelectItem| matches!(item, SelectItem::QualifiedWildcard(..));
+        select.projection.iter().find(all).map(start)
+    })
 }
 
 /// A subquery that is answered with yes or no, among the columns of a SELECT.

@@ -340,6 +340,26 @@ mod tests {
             ("SELECT pid FROM processes HAVING pid > 1", 34, "HAVING looks at a column"),
             ("SELECT 1 UNION SELECT 1, 2", 16, "different numbers of columns"),
             ("SELECT pid FROM processes WHERE pid = 'abc'", 39, "'abc' is no number"),
+            ("SELECT pid FROM processes ORDER BY 0", 36, "ORDER BY 0 counts further"),
+            ("SELECT pid, substr(pid, 1, 1) FROM processes", 20, "substr does not take a number"),
+            ("SELECT pid, lower(pid) FROM processes", 13, "lower does not take a number"),
+            ("SELECT -name FROM processes", 9, "- takes a number, and what follows is none"),
+            ("SELECT pid, INTERVAL '1 day' * 2 FROM processes", 22, "* does not take a length of time and a number"),
+            ("SELECT pid, rank() OVER w FROM processes", 13, "there is no window w"),
+            ("SELECT pid, nth_value(pid, 0) OVER () FROM processes", 13, "it counts from 1, and this is 0"),
+            ("SELECT sum(pid) OVER (ORDER BY name RANGE 1 PRECEDING) FROM processes", 8, "RANGE over a text has no"),
+            (
+                "SELECT sum(pid) OVER (ORDER BY time RANGE 1 PRECEDING) FROM processes",
+                8,
+                "a time takes no plain number",
+            ),
+            (
+                "SELECT sum(pid) OVER (ORDER BY memfd RANGE 1 PRECEDING) FROM processes",
+                8,
+                "true or false has no distances",
+            ),
+            ("SELECT pid, q.* FROM processes AS p", 13, "the statement reads no table q"),
+            ("SELECT a.pid FROM processes AS a JOIN processes AS b USING (nope)", 61, "there is no column nope"),
         ] {
             let refusal = check_plan(sql).unwrap_err();
             assert!(refusal.column == column && refusal.message.contains(words), "{sql}: {refusal:?}");

@@ -9,7 +9,7 @@ use datafusion::common::{DFSchema, Result};
 use datafusion::config::ConfigOptions;
 use datafusion::logical_expr::expr_rewriter::NamePreserver;
 use datafusion::logical_expr::utils::merge_schema;
-use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan};
+use datafusion::logical_expr::{BinaryExpr, Expr, LogicalPlan, Operator, Union, lit};
 use datafusion::optimizer::AnalyzerRule;
 use std::sync::Arc;
 
@@ -24,12 +24,16 @@ impl AnalyzerRule for Settle {
         plan.transform_up_with_subqueries(|node| {
             let names = NamePreserver::new(&node);
             let columns = merge_schema(&node.inputs());
+            let asks = matches!(node, LogicalPlan::Filter(_) | LogicalPlan::Join(_));
             node.map_expressions(|expr| {
                 let name = names.save(&expr);
                 let settled = expr.transform_up(|expr| settled(expr, &columns, &self.allowance))?;
+                let settled =
+                    if asks { settled } else { settled.transform_data(|expr| expr.transform_up(as_it_runs))? };
                 Ok(settled.update_data(|expr| name.restore(expr)))
             })?
-            .map_data(LogicalPlan::recompute_schema)
+            .map_data(LogicalPlan::recompute_schema)?
+            .map_data(with_nulls_of_inputs)
         })
         .map(|settled| settled.data)
     }
@@ -47,6 +51,31 @@ fn turned(expr: Expr) -> Transformed<Expr> {
         Some(op) => Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: right, op, right: left })),
         None => Transformed::no(Expr::BinaryExpr(BinaryExpr { left, op, right })),
     }
+}
+
+/// A UNION keeps what it knew of its inputs.
+fn with_nulls_of_inputs(plan: LogicalPlan) -> Result<LogicalPlan> {
+    let LogicalPlan::Union(Union { inputs, schema }) = plan else { return Ok(plan) };
+    let fields = schema.iter().enumerate().map(|(at, (qualifier, field))| {
+        let may_be = inputs.iter().any(|input| input.schema().fields().get(at).is_some_and(|of| of.is_nullable()));
+        (qualifier.cloned(), Arc::new(field.as_ref().clone().with_nullable(may_be)))
+    });
+    let schema = Arc::new(DFSchema::new_with_metadata(fields.collect(), schema.metadata().clone())?);
+    Ok(LogicalPlan::Union(Union { inputs, schema }))
+}
+
+/// `x IS TRUE` as a value: what runs is this, which may be NULL by its type, and groups of what may not be are refused then.
+fn as_it_runs(expr: Expr) -> Result<Transformed<Expr>> {
+    let (inner, op, with) = match expr {
+        Expr::IsTrue(inner) => (inner, Operator::IsNotDistinctFrom, true),
+        Expr::IsNotTrue(inner) => (inner, Operator::IsDistinctFrom, true),
+        Expr::IsFalse(inner) => (inner, Operator::IsNotDistinctFrom, false),
+        Expr::IsNotFalse(inner) => (inner, Operator::IsDistinctFrom, false),
+        Expr::IsUnknown(inner) => return Ok(Transformed::yes(Expr::IsNull(inner))),
+        Expr::IsNotUnknown(inner) => return Ok(Transformed::yes(Expr::IsNotNull(inner))),
+        other => return Ok(Transformed::no(other)),
+    };
+    Ok(Transformed::yes(Expr::BinaryExpr(BinaryExpr { left: inner, op, right: Box::new(lit(with)) })))
 }
 
 fn settled(expr: Expr, columns: &DFSchema, allowance: &Arc<Allowance>) -> Result<Transformed<Expr>> {

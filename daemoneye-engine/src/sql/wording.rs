@@ -6,7 +6,17 @@ use datafusion::arrow::datatypes::DataType;
 use datafusion::sql::sqlparser::ast::{BinaryOperator, Expr, UnaryOperator};
 
 /// What the planner says, and what to do about it: the first that fits.
-const HINTS: [(&str, &str); 37] = [
+const HINTS: [(&str, &str); 46] = [
+    (
+        coerce::RANGE_OVER,
+        "RANGE measures numbers with a number, times with INTERVAL '1 minute'; ROWS and GROUPS count",
+    ),
+    (coerce::FROM_ONE, "nth_value(name, 2) is the second; last_value(name) the last"),
+    ("takes a number, and", "a number that is text is CAST(column AS BIGINT)"),
+    ("a time and a text", "a length of time is INTERVAL '1 day'; a time stands as '2026-01-31 12:00:00'"),
+    ("a time and a number", "a length of time is INTERVAL '1 day', or INTERVAL '90 seconds'"),
+    ("a length of time and a number", "write the length as it is meant, INTERVAL '2 days'"),
+    ("in whole rows", "lag(pid, 2) is the second row before"),
     ("called alike", "give one of them a name of its own: expression AS name"),
     ("numbers of columns", "select as many in each; NULL stands where one has none"),
     ("is no number", "a number stands without quotes; CAST(column AS TEXT) compares as text"),
@@ -52,6 +62,8 @@ const HINTS: [(&str, &str); 37] = [
     ("compared with bytes", "0x10 and X'10' are bytes: write 16"),
     ("SELECT DISTINCT", "select the column too, or order by one that is selected"),
     ("GROUP BY", "put the column into GROUP BY, or into an aggregate such as max(column)"),
+    (NO_WINDOW, "define it, FROM … WINDOW name AS (PARTITION BY … ORDER BY …)"),
+    ("reads no table", "name a table as FROM does; where it has an alias, by that"),
     ("more than once", "give each a name of its own"),
     ("one column", "let the subquery select one column"),
     ("an aggregate in WHERE", "conditions on aggregates stand in HAVING, after GROUP BY"),
@@ -63,6 +75,8 @@ const HINTS: [(&str, &str); 37] = [
     ("is no condition", "compare it: … = 1, or … IS NOT NULL"),
     ("NTILE", "ntile(4) makes four parts: the number is at least 1"),
 ];
+
+const NO_WINDOW: &str = "there is no window ";
 
 /// What to do where nothing else fits: most of what the planner refuses is of types.
 const TYPES: &str = "compare the types of the columns; CAST converts";
@@ -111,7 +125,7 @@ impl Sort {
         }
     }
 
-    const fn words(self) -> &'static str {
+    pub(super) const fn words(self) -> &'static str {
         match self {
             Self::Bytes => "bytes",
             Self::Length => "a length of time",
@@ -141,7 +155,8 @@ impl<'a> Operation<'a> {
         }
         let compared = after("for comparison operation ");
         let rest = compared.or_else(|| after("logical boolean operation "));
-        let rest = rest.or_else(|| after("arithmetic expression ")?.strip_suffix(" to valid types"))?;
+        let rest = rest.or_else(|| after("arithmetic expression ")?.strip_suffix(" to valid types"));
+        let rest = rest.or_else(|| after("temporal operation ")?.split_once(": ").map(|(rest, _)| rest))?;
         // Types are spelled with spaces inside of brackets only.
         let (mut depth, mut ends) = (0_i32, None);
         for (at, sign) in rest.char_indices() {
@@ -253,6 +268,22 @@ fn of_clause(message: &str) -> Option<String> {
     if has("Order by column out of bounds") {
         return Some(format!("ORDER BY {} counts further than the SELECT has columns", first_number(message)?));
     }
+    if has("Order by index starts at 1") {
+        return Some("ORDER BY 0 counts further than the SELECT has columns".to_owned());
+    }
+    if has("Unary operator '-'") {
+        return Some("- takes a number, and what follows is none".to_owned());
+    }
+    if has("Expected an integer value") {
+        return Some("lag, lead and nth_value count in whole rows".to_owned());
+    }
+    if let Some(rest) = after("The window ") {
+        let name = rest.strip_suffix(" is not defined!")?;
+        return Some(format!("{NO_WINDOW}{name}"));
+    }
+    if let Some(table) = after("Invalid qualifier ") {
+        return Some(format!("the statement reads no table {table}"));
+    }
     if has("Cannot find column with position") {
         return Some(format!("GROUP BY {} counts further than the SELECT has columns", first_number(message)?));
     }
@@ -293,6 +324,10 @@ fn of_function(message: &str) -> Option<(String, Option<&'static str>)> {
     let name = function_named(message)?.to_ascii_lowercase();
     names::class_of(&name)?;
     let call = CALLS.iter().find(|(known, _)| *known == name).map(|(_, call)| *call);
+    let required = message.split_once("' requires ").and_then(|(_, rest)| rest.split_once("but received "));
+    if let Some((_, given)) = required.and_then(|(_, given)| given.split_once("DataType: ")) {
+        return Some((format!("{name} does not take {}", Sort::named(given).words()), call.or(Some("CAST converts"))));
+    }
     let count = message.split_once(" expects ").and_then(|(_, rest)| {
         let (most, rest) = rest.split_once(" arguments but received ")?;
         Some((most, rest.split_once('.').map_or(rest, |(given, _)| given)))

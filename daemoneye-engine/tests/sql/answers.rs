@@ -562,6 +562,8 @@ async fn retention_is_told_to_those_who_ask_further_back_than_it_reaches() {
         ("time >= '2020-01-01T00:00:00Z'", &["capped", "collector_unavailable"]),
         ("time < '2026-01-31T10:00:00Z'", &["capped"]),
         ("time BETWEEN '2026-01-31T10:00:00Z' AND '2026-01-31T10:10:00Z'", &["capped"]),
+        // No time at all.
+        ("time > '2026-01-31T10:10:00Z' AND time < '2026-01-31T10:00:00Z'", &[]),
     ] {
         let answer = ask(&engine, &format!("SELECT count(*) FROM process_events WHERE {condition}")).await;
         assert_eq!(answer.degraded(), told, "{condition}");
@@ -1034,6 +1036,23 @@ async fn nothing_is_smaller_than_null() {
     let sql =
         "SELECT pid, row_number() OVER (ORDER BY nullif(pid, 104) DESC) AS n FROM process_events ORDER BY n LIMIT 1";
     assert_eq!(rows(&engine, sql).await, ["103|1"]);
+}
+
+#[tokio::test]
+async fn what_is_true_groups_and_is_told_apart_where_it_may_be_null() {
+    let (_dir, engine) = small();
+    const OF: &str = "nullif(pid, 104) = 103";
+    for (is, yes, no) in [("TRUE", 1, 4), ("NOT TRUE", 4, 1), ("FALSE", 3, 2), ("NOT FALSE", 2, 3), ("UNKNOWN", 1, 4)]
+    {
+        let grouped = format!("SELECT ({OF}) IS {is} AS x, count(*) FROM process_events GROUP BY 1 ORDER BY 1");
+        assert_eq!(rows(&engine, &grouped).await, [format!("false|{no}"), format!("true|{yes}")], "{is}");
+        let distinct = format!("SELECT DISTINCT ({OF}) IS {is} AS x FROM process_events ORDER BY x");
+        assert_eq!(rows(&engine, &distinct).await, ["false", "true"], "{is}");
+        let united = format!("SELECT ({OF}) IS {is} AS x FROM process_events UNION SELECT false ORDER BY x");
+        assert_eq!(rows(&engine, &united).await, ["false", "true"], "{is}");
+        let asked = format!("SELECT count(*) FROM process_events WHERE ({OF}) IS {is}");
+        assert_eq!(rows(&engine, &asked).await, [yes.to_string()], "{is}");
+    }
 }
 
 #[tokio::test]

@@ -321,7 +321,7 @@ async fn an_instant_shows_who_lived_then() {
         ("SELECT count(*) FROM processes_at('2026-01-31T12:01Z', '-45 seconds') AS p", "2"),
         (
             "SELECT string_agg(b.name, ',' ORDER BY b.name) FROM processes_at('2026-01-31T12:00:15Z') a \
-             FULL JOIN processes_at('2026-01-31T12:00:35Z') AS b USING (entity_id) WHERE a.pid IS NULL",
+             FULL JOIN processes_at('2026-01-31T12:00:35Z') AS b ON a.entity_id = b.entity_id WHERE a.pid IS NULL",
             "p3",
         ),
         (

@@ -312,12 +312,13 @@ impl TableProvider for History {
         filters: &[Expr],
         limit: Option<usize>,
     ) -> Result<Arc<dyn ExecutionPlan>> {
-        if filters.iter().any(is_never) {
+        let ranges = Ranges::of(self.table, filters);
+        let is_empty = self.table == HistoryTable::ProcessEvents && ranges.asked.is_none();
+        if is_empty || filters.iter().any(is_never) {
             let columns = projection
                 .map_or_else(|| Ok(Arc::clone(&self.schema)), |kept| self.schema.project(kept).map(Arc::new))?;
             return Ok(Arc::new(EmptyExec::new(columns)));
         }
-        let ranges = Ranges::of(self.table, filters);
         let snapshot = self.view.snapshot()?;
         self.view.note_damage(self.table, ranges.told)?;
         self.view.note_coverage(self.table, ranges.asked)?;

@@ -82,6 +82,11 @@ impl TimeRange {
         Self { from_us: self.from_us.max(other.from_us), to_us: self.to_us.min(other.to_us) }
     }
 
+    /// Of a time that ends before it begins nothing can be missing.
+    pub(super) const fn is_none(self) -> bool {
+        self.from_us > self.to_us
+    }
+
     pub(crate) const fn overlaps(&self, from_us: i64, to_us: i64) -> bool {
         from_us <= self.to_us && to_us >= self.from_us
     }

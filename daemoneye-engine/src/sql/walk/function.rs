@@ -5,7 +5,7 @@ use super::super::strict;
 use super::{Step, Walker};
 use datafusion::sql::sqlparser::ast::{
     DuplicateTreatment, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArgumentClause, FunctionArgumentList,
-    FunctionArguments, ObjectNamePart, Value, WindowFrame, WindowFrameBound, WindowSpec, WindowType,
+    FunctionArguments, ObjectNamePart, Value, WindowType,
 };
 
 impl Walker {
@@ -88,6 +88,10 @@ impl Walker {
         if name == "count" && matches!(duplicate_treatment, Some(DuplicateTreatment::Distinct)) && args.len() > 1 {
             let hint = "count(DISTINCT concat_ws(' ', a, b)), or count(*) over (SELECT DISTINCT a, b …)";
             return self.refuse("count(DISTINCT …) takes one value", hint);
+        }
+        let is_all = |arg: &FunctionArg| matches!(arg, FunctionArg::Unnamed(FunctionArgExpr::Wildcard));
+        if args.len() > 1 && args.iter().any(is_all) {
+            return self.refuse(format!("{name}(*) takes nothing else"), "write count(*)");
         }
         for clause in clauses {
             self.clause(class, clause)?;
@@ -191,28 +195,5 @@ impl Walker {
             }
         }
         Ok(())
-    }
-
-    pub(super) fn window_spec(&mut self, spec: &WindowSpec) -> Step {
-        let WindowSpec { window_name, partition_by, order_by, window_frame } = spec;
-        if let Some(name) = window_name {
-            self.ident(name)?;
-        }
-        for expr in partition_by {
-            self.expr(expr)?;
-        }
-        self.sort_keys(order_by)?;
-        let Some(WindowFrame { units: _, start_bound, end_bound }) = window_frame else { return Ok(()) };
-        self.frame_bound(start_bound)?;
-        end_bound.as_ref().map_or(Ok(()), |bound| self.frame_bound(bound))
-    }
-
-    fn frame_bound(&mut self, bound: &WindowFrameBound) -> Step {
-        match bound {
-            WindowFrameBound::CurrentRow | WindowFrameBound::Preceding(None) | WindowFrameBound::Following(None) => {
-                Ok(())
-            }
-            WindowFrameBound::Preceding(Some(expr)) | WindowFrameBound::Following(Some(expr)) => self.expr(expr),
-        }
     }
 }

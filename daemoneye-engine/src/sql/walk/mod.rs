@@ -9,6 +9,7 @@ mod literal;
 mod query;
 mod select;
 mod table;
+mod window;
 
 use super::{SqlRefusal, names};
 use datafusion::sql::sqlparser::ast::{Spanned, Statement};

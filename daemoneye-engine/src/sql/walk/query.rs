@@ -91,10 +91,10 @@ impl Walker {
                 "use ancestry, or join a fixed number of times",
             );
         }
-        let outer = self.ctes.len();
         for cte in cte_tables {
             let name = names::normal(&cte.alias.name);
-            if self.ctes.iter().skip(outer).any(|known| known.name == name) {
+            // Also where one stands inside of another.
+            if self.ctes.iter().any(|known| known.name == name) {
                 self.ident(&cte.alias.name)?;
                 return self.refuse(format!("WITH names {name} more than once"), "give each a name of its own");
             }
